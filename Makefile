@@ -1,0 +1,106 @@
+# Everything a developer or an administrator starts by hand. It needs make and a Python of 3.11 or later;
+# the rest is put into .venv. Each set-up leaves a stamp there, so that a second call is instant, and is
+# done again when setup.cfg changes.
+
+SHELL := /bin/sh
+VENV ?= .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+LOWEST := build/lowest
+ARGS ?=
+
+# The first that is 3.11 or later and can make a virtual environment; `make PYTHON=/path/to/python …` picks another.
+PYTHONS := python3.13 python3.12 python3.11 python3
+FIT := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in $(PYTHONS); do "$$p" -c '$(FIT)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+NO_PYTHON = No Python of 3.11 or later with its venv module among: $(or $(PYTHON),$(PYTHONS)). \
+            Install one (Debian: apt-get install python3-venv) or name it: make PYTHON=/path/to/python
+venv = p="$(PYTHON)"; "$$p" -c '$(FIT)' >/dev/null 2>&1 || { echo "$(NO_PYTHON)" >&2; exit 1; }; \
+       echo "Making $1 with $$("$$p" --version)"; "$$p" -m venv --clear $1
+
+# Newer pips build the package in a clean room by themselves; older ones need to be told.
+PIP := -m pip --disable-pip-version-check --no-input install --quiet --use-pep517
+
+# A .venv whose python is gone (a system upgrade, a moved directory) is made anew.
+USABLE := $(shell test -x $(PY) && $(PY) -c 'import pip' 2>/dev/null && echo yes)
+
+CHROMIUM := chromium chromium-browser
+HAS_CHROMIUM = for c in $(CHROMIUM); do command -v $$c >/dev/null && exit 0; done; exit 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test lint format lowest clean browser remake
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)-run ## put the agent and what it needs into .venv
+
+run: $(STAMP)-run ## run the agent with the settings of .env
+	@exec $(VENV)/bin/relay-agent run
+
+demo: $(STAMP)-sandbox ## show the whole way of a command, on a platform started on this machine
+	@exec $(PY) -m relay_agent.sandbox.demo
+
+test: $(STAMP)-test browser ## run the tests; make test ARGS='-k codec -x' chooses
+	@exec $(PY) -m pytest $(ARGS)
+
+lint: $(STAMP)-lint ## ruff, mypy strict, import-linter
+	$(PY) -m ruff check --output-format concise
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+format: $(STAMP)-lint ## put the code into the one style
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+lowest: $(LOWEST)/.installed ## run the tests with the oldest versions that setup.cfg allows
+	@exec $(LOWEST)/bin/python -m pytest $(ARGS)
+
+clean: ## remove .venv, caches and what was built; never .env or .relay
+	rm -rf $(VENV) build dist relay_agent.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find relay_agent tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.made: $(if $(USABLE),,remake)
+	@test -n "$(USABLE)" || { $(call venv,$(VENV)); }
+	@touch $@
+
+# A larger set-up holds the smaller ones, so it leaves their stamps too.
+$(STAMP)-run: $(VENV)/.made setup.cfg setup.py
+	@echo "Installing the agent into $(VENV)"
+	@$(PY) $(PIP) -e .
+	@touch $@
+
+$(STAMP)-sandbox: $(VENV)/.made setup.cfg setup.py
+	@echo "Installing the agent and the sandbox into $(VENV)"
+	@$(PY) $(PIP) -e '.[sandbox]'
+	@touch $(STAMP)-run $@
+
+$(STAMP)-test: $(VENV)/.made setup.cfg setup.py
+	@echo "Installing the agent, the sandbox and what the tests need into $(VENV) (a minute or two the first time)"
+	@$(PY) $(PIP) -e '.[sandbox,test]'
+	@touch $(STAMP)-run $(STAMP)-sandbox $@
+
+$(STAMP)-lint: $(VENV)/.made setup.cfg setup.py
+	@echo "Installing the agent, the sandbox and the checkers into $(VENV)"
+	@$(PY) $(PIP) -e '.[sandbox,lint]'
+	@touch $(STAMP)-run $(STAMP)-sandbox $@
+
+# Each `name>=version` of setup.cfg becomes the constraint `name==version`.
+$(LOWEST)/.installed: setup.cfg setup.py
+	@$(call venv,$(LOWEST))
+	@echo "Installing the oldest allowed versions into $(LOWEST)"
+	@sed -n 's/^    \([A-Za-z0-9_-]*\)>=\([0-9.]*\)$$/\1==\2/p' setup.cfg > $(LOWEST)/constraints.txt
+	@$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/constraints.txt -e '.[sandbox,test]'
+	@touch $@
+
+# The page tests drive Debian's Chromium; they are skipped, not failed, where there is none.
+browser:
+	@($(HAS_CHROMIUM)) || sh -c ' \
+	  log=$$(mktemp); trap "rm -f $$log" EXIT; export DEBIAN_FRONTEND=noninteractive; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing Chromium for the page tests"; \
+	    { apt-get update && apt-get install -y --no-install-recommends chromium; } >"$$log" 2>&1 </dev/null && exit 0; \
+	    tail -n 5 "$$log" >&2; \
+	  fi; \
+	  echo "No Chromium here: the page tests will be skipped (Debian: apt-get install chromium)" >&2'

@@ -1,0 +1,404 @@
+"""The agent: builds every part from the settings, starts and stops the threads in order, supervises them.
+
+This room owns what is wired to what, and the order of starting and stopping. It must not hold rules about
+commands.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TextIO
+
+import psutil
+
+from relay_agent import AGENT_VERSION, __version__
+from relay_agent.clock import Clock, Deadline
+from relay_agent.codec import ACTION_SECURE, ACTIONS_PLAIN
+from relay_agent.config import Settings, check_token
+from relay_agent.dialer import Dialer
+from relay_agent.enrolment import Enrolment, Standing
+from relay_agent.errors import JournalError, PlatformError
+from relay_agent.executor import Executor, Limits
+from relay_agent.fair_queue import FairQueue
+from relay_agent.heartbeat import Heartbeat
+from relay_agent.journal import Journal
+from relay_agent.outbox import Outbox
+from relay_agent.periodic import Loop
+from relay_agent.policy import Policy
+from relay_agent.poller import Poller
+from relay_agent.proxies import Proxies, Trust
+from relay_agent.pulse import Pulse
+from relay_agent.relay import Relay, Task
+from relay_agent.resolver import Resolver
+from relay_agent.secrets_source import SecretSource
+from relay_agent.secure import Keyring
+from relay_agent.sender import Sender
+from relay_agent.signals import Signals
+from relay_agent.sockets import ClockedSSLSocket
+from relay_agent.spool import Spool
+from relay_agent.statedir import StateDirectory
+from relay_agent.tdp.client import PlatformClient
+from relay_agent.tdp.http import PlatformHttp
+from relay_agent.telemetry.cloudwatch import LogShipper, stream_name
+from relay_agent.telemetry.log_buffer import LogBuffer
+from relay_agent.telemetry.logs import Logs
+from relay_agent.telemetry.metrics import Metrics, system_metrics
+from relay_agent.telemetry.redact import Redactor
+from relay_agent.transport import Transport
+from relay_agent.uploader import Uploader
+from relay_agent.worker import Worker
+
+UPLOADERS = 2
+LOOK_SECONDS = 0.1
+STUCK_SECONDS = 300.0
+"""A core loop that has not come round for so long ends the agent (ARCHITECTURE, "Alive means working")."""
+FAREWELL_SECONDS = 3.0
+"""Of the drain's time, what is kept for telling answers, STOPPED and the last log lines."""
+
+
+class Ending:
+    """Why the agent ends: the first reason counts. Any thread may give one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.given = threading.Event()
+        self.code = 0
+        self.reason = ""
+
+    def give(self, code: int, reason: str) -> None:
+        """End the agent with this exit code."""
+        with self._lock:
+            if not self.given.is_set():
+                self.code, self.reason = code, reason
+                self.given.set()
+
+
+class Agent:
+    """One agent, from its settings to its exit code."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, stream: TextIO | None = None, signals: Signals | None = None) -> None:
+        """Build every part. Nothing is sent before `run`.
+
+        Raises:
+            TokenExpired, ConfigurationError, StateDirectoryBusy, JournalError: see errors.
+        """
+        self._settings = settings
+        self._clock = clock or Clock()
+        self._signals = signals or Signals()
+        check_token(settings.token.get(), self._clock.now)
+        self._state = StateDirectory(settings.state_dir)
+        self._ending = Ending()
+        self._stop_intake = threading.Event()
+        self._stop_telling = threading.Event()
+        self._stop_rest = threading.Event()
+        self._look_again = threading.Event()
+        self._build_telemetry(stream)
+        self._build_platform()
+        self._build_flow()
+        self._build_threads()
+
+    # --- building ---
+
+    def _build_telemetry(self, stream: TextIO | None) -> None:
+        self._redactor = Redactor()
+        self._buffer = LogBuffer()
+        self._logs = Logs(self._settings.log_level, self._redactor, self._buffer, stream or sys.stdout, self._clock)
+        self._log = self._logs.logger
+        self._metrics = Metrics(__version__, [*ACTIONS_PLAIN, ACTION_SECURE])
+        settings = self._settings
+        self._token = _Watched(settings.token, partial(self._redactor.rotate, "jwt"))
+        self._keys = _Keys(settings.secure_key, partial(self._redactor.rotate, "keys"))
+        for proxy in (settings.http_proxy, settings.https_proxy, settings.all_proxy, settings.platform_proxy, settings.target_proxy):
+            if proxy and "@" in proxy:
+                userinfo = proxy.partition("://")[2].rpartition("@")[0]
+                self._redactor.add(userinfo, userinfo.partition(":")[2])
+
+    def _build_platform(self) -> None:
+        settings = self._settings
+        self._proxies = Proxies.from_settings(settings)
+        self._dialer = Dialer(Trust.from_settings(settings, sslsocket_class=ClockedSSLSocket), Resolver())
+        self._platform = PlatformClient(
+            PlatformHttp(lambda: Transport(self._dialer), self._proxies),
+            api_target=settings.api_target,
+            org_slug=settings.org_slug,
+            agent_id=settings.agent_id,
+            token=self._token.get,
+            endpoint_url=settings.aws_endpoint_url,
+            max_body_bytes=settings.max_request_bytes,
+            clock=self._clock,
+        )
+        self._shipper = LogShipper(
+            self._buffer,
+            self._platform.logs,
+            self._platform.log_group,
+            stream_name(settings.agent_id, self._clock.now()),
+            self._log,
+            self._logs.local,
+            self._clock,
+            upload=self._platform.rest.log,
+        )
+
+    def _build_flow(self) -> None:
+        settings, clock = self._settings, self._clock
+        self._journal = Journal(self._state.journal, clock)
+        self._spool = Spool(self._state.spool)
+        self._tasks: FairQueue[Task] = FairQueue(settings.queue_size, settings.workers)
+        self._outbox = Outbox(clock, lambda: self._tasks.running() + self._tasks.waiting())
+        self._relay = Relay(
+            agent_id=settings.agent_id,
+            journal=self._journal,
+            spool=self._spool,
+            payloads=self._platform.payloads,
+            keyring=self._keys.get,
+            clock=clock,
+            default_seconds=settings.request_timeout_seconds,
+        )
+
+    def _build_threads(self) -> None:
+        settings, clock, log = self._settings, self._clock, self._log
+        self._standing = Standing()
+        self._pulses = {name: Pulse(clock) for name in ("poller", "sender", "heartbeat", "config-refresh")}
+        self._poller = Poller(
+            platform=self._platform,
+            relay=self._relay,
+            journal=self._journal,
+            tasks=self._tasks,
+            outbox=self._outbox,
+            pulse=self._pulses["poller"],
+            log=log,
+            monotonic=clock.monotonic,
+            enabled=lambda: self._standing.may_poll,
+            stopping=self._stop_intake.is_set,
+            look_again=self._look_again,
+        )
+        sender = Sender(
+            platform=self._platform,
+            journal=self._journal,
+            outbox=self._outbox,
+            pulse=self._pulses["sender"],
+            log=log,
+            monotonic=clock.monotonic,
+            look_again=self._look_again,
+        )
+        enrolment = Enrolment(
+            platform=self._platform,
+            journal=self._journal,
+            standing=self._standing,
+            pulse=self._pulses["config-refresh"],
+            log=log,
+            clock=clock,
+            refresh_seconds=settings.config_refresh_seconds,
+            metrics_seconds=settings.metrics_seconds,
+            metrics=partial(system_metrics, clock, psutil.Process(), self._state.path),
+            give_up=self._ending.give,
+            look_again=self._look_again,
+        )
+        heartbeat = Heartbeat(
+            platform=self._platform,
+            standing=self._standing,
+            polling=self._pulses["poller"],
+            pulse=self._pulses["heartbeat"],
+            draining=self._stop_intake.is_set,
+            log=log,
+            clock=clock,
+            interval_seconds=settings.heartbeat_seconds,
+        )
+        self._polling = Loop("poller", self._poll, self._stop_intake)
+        self._telling = Loop("sender", sender.step, self._stop_telling)
+        self._keeping = [Loop("config-refresh", enrolment.step, self._stop_rest), Loop("heartbeat", heartbeat.step, self._stop_rest)]
+        self._shipping = Loop("log-shipper", self._shipper.step, self._stop_rest)
+        self._workers = [_once(f"worker-{place}", self._worker().run) for place in range(settings.workers)]
+        self._uploaders = [_once(f"uploader-{place}", self._uploader().run) for place in range(UPLOADERS)]
+
+    def _worker(self) -> Worker:
+        settings = self._settings
+        executor = Executor(
+            Transport(self._dialer),
+            Policy(admin=settings.admin_endpoint),
+            self._proxies,
+            Limits(settings.max_response_bytes, settings.connect_timeout_seconds),
+            self._spool.directory,
+        )
+        return Worker(
+            tasks=self._tasks, relay=self._relay, executor=executor, outbox=self._outbox, pulse=Pulse(self._clock), log=self._log, metrics=self._metrics
+        )
+
+    def _uploader(self) -> Uploader:
+        return Uploader(
+            platform=self._platform,
+            journal=self._journal,
+            spool=self._spool,
+            outbox=self._outbox,
+            log=self._log,
+            monotonic=self._clock.monotonic,
+            stop=self._stop_telling,
+        )
+
+    # --- running: the main thread ---
+
+    def run(self) -> int:
+        """Run until a signal or a reason to end; the exit code of OPERATIONS §1."""
+        restore = self._logs.capture_libraries()
+        settings = self._settings
+        self._log.info("agent-starting", version=AGENT_VERSION, agent=settings.agent_id, organisation=settings.org_slug, workers=settings.workers)
+        try:
+            self._recover()
+            for loop in [*self._keeping, self._shipping, self._telling, *self._uploaders, *self._workers, self._polling]:
+                loop.start()
+            self._supervise()
+            return self._stop()
+        finally:
+            restore()
+
+    def _recover(self) -> None:
+        self._spool.remove_orphans(self._journal.spooled())
+        tasks, updates = self._relay.recover()
+        for update in updates:
+            self._outbox.put(update)
+        for task in tasks:
+            self._tasks.put((task.lane, task))
+        if tasks or updates:
+            self._log.info("recovered", commands=len(tasks), answers=len(updates))
+
+    def _poll(self) -> float:
+        """Acknowledge, once, what the last run may not have; then poll."""
+        if self._standing.may_poll and self._pulses["poller"].worked is None and self._pulses["poller"].problem is None:
+            self._poller.acknowledge_left_over()
+        return self._poller.step()
+
+    def _supervise(self) -> None:
+        core = [self._polling, self._telling, *self._keeping, *self._workers, *self._uploaders]
+        while not self._ending.given.wait(LOOK_SECONDS) and self._signals.count == 0:
+            for loop in core:
+                if not loop.is_alive():
+                    self._ending.give(1, f"the thread {loop.name} ended: {_kind(loop.error)}")
+                    self._log.error("thread-died", thread=loop.name, exc_info=loop.error)
+            for name, pulse in self._pulses.items():
+                if pulse.silent_seconds() > STUCK_SECONDS:
+                    self._ending.give(1, f"the thread {name} made no progress for {STUCK_SECONDS:g} s while {pulse.activity}")
+
+    # --- stopping: the main thread ---
+
+    def _stop(self) -> int:
+        """Stop in order, all against one deadline: intake, workers, answers, STOPPED, logs."""
+        drain = Deadline(self._settings.drain_seconds if self._ending.code == 0 else min(5.0, self._settings.drain_seconds), self._clock.monotonic)
+        self._say_stopping(drain)
+        self._stop_intake.set()
+        self._tasks.close()
+        self._join(self._workers, drain, keep=min(FAREWELL_SECONDS, drain.seconds / 3))
+        self._platform.break_off("poller")
+        self._join([self._polling], drain, at_most=1.0)
+        self._tell_the_rest(drain)
+        unfinished = self._tasks.running()
+        self._stop_rest.set()
+        self._join(self._keeping, drain, at_most=1.0)
+        if self._standing.enrolled and self._ending.code != 3:
+            self._report_stopped()
+        counts = self._counts()
+        self._log.info("agent-stopped", code=self._ending.code, running=unfinished, **counts)
+        self._join([self._shipping], drain, at_most=1.0)
+        if self._standing.enrolled and not self._shipping.is_alive():
+            self._shipper.flush(min(2.0, max(1.0, drain.remaining())))
+        self._close()
+        return self._ending.code
+
+    def _say_stopping(self, drain: Deadline) -> None:
+        if self._ending.code:
+            self._log.error("agent-giving-up", code=self._ending.code, reason=self._ending.reason)
+        else:
+            self._log.info("agent-stopping", running=self._tasks.running(), waiting=self._tasks.waiting(), drain_seconds=drain.seconds)
+
+    def _tell_the_rest(self, drain: Deadline) -> None:
+        for _ in self._uploaders:
+            self._outbox.uploads.put(None)
+        self._outbox.hurry()
+        while self._outbox.pending() and self._telling.is_alive() and not drain.passed and self._signals.count < 2:
+            self._stop_rest.wait(0.02)
+        self._stop_telling.set()
+        self._join([*self._uploaders, self._telling], drain, at_most=1.0)
+
+    def _report_stopped(self) -> None:
+        try:
+            self._platform.rest.report("STOPPED")
+        except PlatformError as error:
+            self._log.warning("stop-not-reported", reason=str(error))
+
+    def _counts(self) -> dict[str, int]:
+        try:
+            counts = self._journal.counts()
+        except JournalError:
+            return {}
+        return {"left": counts["admitted"] + counts["started"], "untold": counts["finished"]}
+
+    def _join(self, loops: list[Loop], drain: Deadline, *, keep: float = 0.0, at_most: float | None = None) -> None:
+        """Wait for threads until the drain's end less `keep`, and no longer than `at_most`; a second signal ends the wait."""
+        limit = Deadline(max(0.0, drain.remaining() - keep) if at_most is None else at_most, self._clock.monotonic)
+        for loop in loops:
+            while loop.is_alive() and not limit.passed and self._signals.count < 2:
+                loop.join(min(LOOK_SECONDS, limit.remaining()))
+
+    def _close(self) -> None:
+        """Free what no thread uses any more; a thread that is stuck keeps its own, and ends with the process."""
+        loops = [self._polling, self._telling, self._shipping, *self._keeping, *self._workers, *self._uploaders]
+        if not any(loop.is_alive() for loop in loops):
+            self._platform.close()
+            self._journal.close()
+        self._state.close()
+
+
+class _Watched:
+    """A secret whose every new value is made known to the redactor before it is used."""
+
+    def __init__(self, source: SecretSource, seen: Callable[[str], None]) -> None:
+        self._source = source
+        self._seen = seen
+        self._last = ""
+
+    def get(self) -> str:
+        value = self._source.get()
+        if value != self._last:
+            self._seen(value)
+            self._last = value
+        return value
+
+
+class _Keys:
+    """The keyring, made again when the keys' file changed; one that became unreadable leaves the old in place."""
+
+    def __init__(self, source: SecretSource, seen: Callable[..., None]) -> None:
+        self._source = source
+        self._seen = seen
+        self._text: str | None = None
+        self._keyring = Keyring([])
+
+    def get(self) -> Keyring:
+        text = self._source.get() if self._source.given else ""
+        if text != self._text:
+            try:
+                keyring = Keyring.from_text(text)
+            except ValueError:
+                return self._keyring
+            self._seen(text, *[part.strip() for part in text.split(",") if part.strip()])
+            self._keyring, self._text = keyring, text
+        return self._keyring
+
+
+def _once(name: str, run: Callable[[], None]) -> Loop:
+    """A thread whose one step is its whole life."""
+    done = threading.Event()
+
+    def step() -> float:
+        try:
+            run()
+        finally:
+            done.set()
+        return 0.0
+
+    return Loop(name, step, done)
+
+
+def _kind(error: BaseException | None) -> str:
+    return type(error).__name__ if error is not None else "without an error"

@@ -1,0 +1,148 @@
+"""Request bodies: a command's `body` turned into the bytes that go out (PROTOCOL §3, Postman's modes).
+
+This room owns the modes and their encodings. It must not know the other fields of a command.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from email.message import Message
+from typing import Any
+from urllib.parse import urlencode
+
+from urllib3.fields import RequestField
+from urllib3.filepost import choose_boundary, encode_multipart_formdata
+
+from relay_agent.errors import BadRequest
+
+
+def encode_body(body: object, content_type: str | None) -> tuple[bytes | None, str | None]:
+    """Turn `body` into bytes and, where the mode needs one, the `Content-Type` to send.
+
+    `content_type` is what the command gives, None where it gives none. The second part of the result
+    is None where the command's own header, or its absence, stands.
+
+    Raises:
+        BadRequest: names the field that is wrong.
+    """
+    if body is None:
+        return None, None
+    if isinstance(body, str):
+        return _text("body", body), None
+    if not isinstance(body, dict):
+        raise BadRequest("body", "must be an object with a mode, or a string")
+    mode = body.get("mode")
+    if not isinstance(mode, str):
+        raise BadRequest("body.mode", "must be one of raw, urlencoded, formdata, base64")
+    encode = _MODES.get(mode)
+    if encode is None:
+        raise BadRequest("body.mode", "is none of raw, urlencoded, formdata, base64")
+    return encode(body.get(mode), content_type)
+
+
+def _raw(value: object, _content_type: str | None) -> tuple[bytes, None]:
+    if value is None:
+        return b"", None
+    if not isinstance(value, str):
+        raise BadRequest("body.raw", "must be a string")
+    return _text("body.raw", value), None
+
+
+def _base64(value: object, _content_type: str | None) -> tuple[bytes, None]:
+    return _decoded("body.base64", value), None
+
+
+def _urlencoded(value: object, content_type: str | None) -> tuple[bytes, str | None]:
+    pairs = [
+        (_text(f"{name}.key", _string(f"{name}.key", entry.get("key"))), _text(f"{name}.value", _string(f"{name}.value", entry.get("value", ""))))
+        for name, entry in _entries("body.urlencoded", value)
+    ]
+    return urlencode(pairs).encode("ascii"), None if content_type is not None else "application/x-www-form-urlencoded"
+
+
+def _formdata(value: object, content_type: str | None) -> tuple[bytes, str | None]:
+    boundary, given = _boundary(content_type)
+    fields = [_field(name, entry) for name, entry in _entries("body.formdata", value)]
+    encoded, _ = encode_multipart_formdata(fields, boundary)
+    if given:
+        return encoded, None
+    return encoded, f"{content_type or 'multipart/form-data'}; boundary={boundary}"
+
+
+def _field(name: str, entry: dict[str, Any]) -> RequestField:
+    key = _string(f"{name}.key", entry.get("key"))
+    kind = entry.get("type") or "text"
+    filename: str | None = None
+    if kind == "file":
+        filename = _string(f"{name}.filename", entry.get("filename", "file"))
+        data = _decoded(f"{name}.base64", entry.get("base64"))
+    elif kind == "text":
+        data = _text(f"{name}.value", _string(f"{name}.value", entry.get("value", "")))
+    else:
+        raise BadRequest(f"{name}.type", "must be text or file")
+    content_type = entry.get("contentType") or ("application/octet-stream" if kind == "file" else None)
+    if content_type is not None:
+        content_type = _string(f"{name}.contentType", content_type)
+        if not content_type.isascii() or not content_type.isprintable():
+            raise BadRequest(f"{name}.contentType", "holds a character that a header cannot have")
+    _text(f"{name}.key", key + (filename or ""))
+    field = RequestField(name=key, data=data, filename=filename)
+    field.make_multipart(content_type=content_type)
+    return field
+
+
+def _boundary(content_type: str | None) -> tuple[str, bool]:
+    """The boundary that the command's own Content-Type names, or a new one."""
+    if content_type is not None:
+        parsed = Message()
+        parsed["Content-Type"] = content_type
+        named = parsed.get_boundary()
+        if named and named.isascii():
+            return named, True
+    return choose_boundary(), False
+
+
+def _entries(name: str, value: object) -> list[tuple[str, dict[str, Any]]]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise BadRequest(name, "must be a list of objects")
+    entries = []
+    for place, entry in enumerate(value):
+        if not isinstance(entry, dict):
+            raise BadRequest(f"{name}[{place}]", "must be an object")
+        if entry.get("disabled") is not True:
+            entries.append((f"{name}[{place}]", entry))
+    return entries
+
+
+def _string(name: str, value: object) -> str:
+    if value is None:
+        raise BadRequest(name, "is missing")
+    if not isinstance(value, str):
+        raise BadRequest(name, "must be a string")
+    return value
+
+
+def _text(name: str, value: str) -> bytes:
+    try:
+        return value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadRequest(name, "holds half of a surrogate pair; send the bytes with mode base64") from None
+
+
+def _decoded(name: str, value: object) -> bytes:
+    try:
+        return base64.b64decode(_string(name, value), validate=True)
+    except (binascii.Error, ValueError):
+        raise BadRequest(name, "must be base64 (RFC 4648 §4, padded)") from None
+
+
+_MODES: dict[str, Callable[[object, str | None], tuple[bytes | None, str | None]]] = {
+    "raw": _raw,
+    "urlencoded": _urlencoded,
+    "formdata": _formdata,
+    "base64": _base64,
+}

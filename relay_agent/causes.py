@@ -1,0 +1,60 @@
+"""What is wrong, in an administrator's words, and what to do about it: one table for every place that says so.
+
+This room owns causes and cures. It must not find anything out: it is given an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relay_agent.errors import (
+    CredentialsExpired,
+    PlatformError,
+    PlatformRefused,
+    QueueUnavailable,
+    RateLimited,
+    UnknownAgent,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """`id` is the check's (OPERATIONS §2)."""
+
+    id: str
+    cause: str
+    cure: str
+
+
+REFUSED = Cause(
+    "access",
+    "ORG_SLUG and JWT do not match, or the token's user lacks the role",
+    "take ORG_SLUG and JWT from the same organisation, with a service user that may run agents",
+)
+UNKNOWN_AGENT = Cause(
+    "agent",
+    "AGENT_ID is not known in this organisation",
+    "copy AGENT_ID from the agent's page in the organisation that ORG_SLUG names",
+)
+AGENT_DISABLED = Cause("enabled", "the agent is disabled", "enable the agent's connection on the Agents page")
+QUEUE_DISABLED = Cause("queue", "the agent's queue is disabled", "enable the agent's queue on the Agents page")
+NO_CREDENTIALS = Cause("credentials", "AWS does not take the temporary credentials", "check this machine's clock; the agent fetches new ones")
+NO_QUEUE = Cause("sqs", "AWS does not let this agent use the queue", "enable the agent's queue on the Agents page; if it is enabled, ask the platform's support")
+CLOCK = Cause("clock", "AWS refuses the signature", "set this machine's clock (NTP)")
+BUSY = Cause("platform", "the platform asks to be called less often", "nothing: the agent waits as long as it is told to")
+UNREACHABLE = Cause(
+    "platform",
+    "the platform cannot be reached",
+    "check API_TARGET, DNS, the firewall's outbound rules, and the proxy (http_proxy, https_proxy, no_proxy, RELAY_PLATFORM_PROXY)",
+)
+UNWELL = Cause("platform", "the platform answers, but not as it should", "nothing for now: the agent keeps trying; if it lasts, see whether a proxy answers in the platform's place")
+
+
+def cause_of(error: PlatformError) -> Cause:
+    """The row of the table that fits."""
+    if isinstance(error, PlatformRefused):
+        return CLOCK if error.call.startswith("sqs") else REFUSED
+    for kind, cause in ((UnknownAgent, UNKNOWN_AGENT), (RateLimited, BUSY), (CredentialsExpired, NO_CREDENTIALS), (QueueUnavailable, NO_QUEUE)):
+        if isinstance(error, kind):
+            return cause
+    return UNWELL if error.status is not None else UNREACHABLE

@@ -1,0 +1,92 @@
+"""The command line: `relay-agent COMMAND` (OPERATIONS §1). No logic: each command calls the room that has it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from relay_agent import __version__
+
+EXIT_CONFIGURATION = 2
+
+
+class _Lazy(click.Group):
+    """Loads what a command needs when it is called: the sandbox is an extra, and `--help` must be quick."""
+
+    _senders = ("send", "keygen", "encrypt", "decrypt")
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["run", *self._senders, "sandbox"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self._senders:
+            from relay_agent.cli_sender import COMMANDS
+
+            return next(command for command in COMMANDS if command.name == cmd_name)
+        if cmd_name == "sandbox":
+            return _sandbox()
+        return super().get_command(ctx, cmd_name)
+
+
+def _sandbox() -> click.Command:
+    try:
+        from relay_agent.sandbox.command import sandbox_command
+    except ImportError as error:
+        missing = error.name or "a package"
+
+        @click.command("sandbox", help="A platform on this machine (needs the extra `sandbox`).")
+        def absent() -> None:
+            raise click.ClickException(f"{missing} is not installed; install the extra: pip install 'relay-agent[sandbox]'")
+
+        return absent
+    return sandbox_command
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="relay-agent")
+def main() -> None:
+    """Relay HTTP commands from the Tetra Data Platform to systems behind a firewall.
+
+    \b
+    Example: relay-agent run
+    """
+
+
+@main.command()
+@click.option("--env-file", type=click.Path(dir_okay=False, path_type=Path), default=Path(".env"), help="Settings besides the environment's.  [.env]")
+def run(env_file: Path) -> None:
+    """Run the agent until SIGTERM or SIGINT.
+
+    \b
+    Example: API_TARGET=… ORG_SLUG=… AGENT_ID=… JWT=… relay-agent run
+
+    \b
+    Exit codes: 0 stopped cleanly, 1 gave up at work or the token has expired,
+    2 the configuration is invalid or another agent holds the state directory,
+    3 the platform refused the agent.
+    """
+    from relay_agent.config import load_settings
+    from relay_agent.errors import ConfigurationError, JournalError, StateDirectoryBusy, TokenExpired
+
+    try:
+        settings = load_settings(env_file)
+        from relay_agent.agent import Agent
+        from relay_agent.signals import Signals
+
+        signals = Signals()
+        signals.install()
+        agent = Agent(settings, signals=signals)
+    except ConfigurationError as error:
+        click.echo("The configuration is invalid:", err=True)
+        for problem in error.problems:
+            click.echo(f"  {problem}", err=True)
+        sys.exit(EXIT_CONFIGURATION)
+    except StateDirectoryBusy as error:
+        click.echo(str(error), err=True)
+        sys.exit(EXIT_CONFIGURATION)
+    except (TokenExpired, JournalError) as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    sys.exit(agent.run())

@@ -1,0 +1,259 @@
+"""Opening a connection: resolve, check, connect, through a proxy where one is set, TLS.
+
+This room owns the way from a URL to a socket that may carry a request. It must not send one.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import socks
+from urllib3.util.ssltransport import SSLTransport
+
+from relay_agent.clock import Deadline
+from relay_agent.faults import TransportFault, os_fault
+from relay_agent.http1 import Response
+from relay_agent.models import Code, Headers, Url
+from relay_agent.proxies import Proxy, Trust
+from relay_agent.resolver import Address, Resolver
+from relay_agent.sockets import ClockedSocket, ClockedSSLSocket
+from relay_agent.urls import literal_address
+
+MAX_PROXY_ANSWER = 256 * 1024
+"""Bytes kept of what a proxy says when it refuses a tunnel."""
+
+
+class Exchange(Protocol):
+    """What the dialer needs to know of an exchange (see transport)."""
+
+    @property
+    def url(self) -> Url:
+        """Where to."""
+
+    @property
+    def proxy(self) -> Proxy | None:
+        """Through whom."""
+
+    @property
+    def verify(self) -> bool:
+        """Whether the certificate must be right."""
+
+    @property
+    def deadline(self) -> Deadline:
+        """The limit of the whole exchange."""
+
+    @property
+    def connect_seconds(self) -> float:
+        """The limit of opening the connection."""
+
+    @property
+    def phase(self) -> str:
+        """What is waited for."""
+
+    @property
+    def peer(self) -> str:
+        """Whom a fault is told of."""
+
+    def enter(self, phase: str) -> None:
+        """Note what is waited for from now on."""
+
+    @property
+    def check_address(self) -> Callable[[str], None]:
+        """Raises TransportFault for an address that must not be connected to."""
+
+
+class TunnelRefused(TransportFault):
+    """A proxy answered CONNECT with something else than 2xx; what it said is the answer (PROTOCOL §4)."""
+
+    def __init__(self, proxy: Proxy, status: int, headers: Headers, body: bytes) -> None:
+        super().__init__(Code.EBADRESPONSE, f"the proxy {proxy.masked} answered {status} to CONNECT")
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class Dialer:
+    """Makes connected sockets. Shared by all threads; holds nothing that changes."""
+
+    def __init__(self, trust: Trust, resolver: Resolver) -> None:
+        self._trust = trust
+        self._resolver = resolver
+
+    def dial(self, exchange: Exchange) -> Any:
+        """Give a socket to the exchange's target, or to the proxy that forwards to it.
+
+        Raises:
+            TransportFault: it cannot be had; the text says whether the proxy is at fault.
+            TunnelRefused: the proxy answered, and said no.
+        """
+        limit = Deadline(min(exchange.connect_seconds, exchange.deadline.remaining()))
+        try:
+            if exchange.proxy is None:
+                sock: Any = self._direct(exchange, limit)
+            else:
+                sock = self._through(exchange.proxy, exchange, limit)
+        except TimeoutError:
+            raise TransportFault(
+                Code.ETIMEDOUT, f"{exchange.phase} to {exchange.peer} took longer than {limit.seconds:g} s"
+            ) from None
+        inner: Any = sock.socket if isinstance(sock, SSLTransport) else sock
+        inner.deadline = exchange.deadline
+        return sock
+
+    def _direct(self, exchange: Exchange, limit: Deadline) -> Any:
+        url = exchange.url
+        exchange.enter("name resolution")
+        addresses = self._resolver.resolve(url.host, url.port, limit)
+        for address in addresses:
+            exchange.check_address(address.text)
+        exchange.enter("connect")
+        sock = _connect(addresses, limit, "")
+        if url.scheme == "http":
+            return sock
+        exchange.enter("the TLS handshake")
+        return self._tls(sock, url.host, exchange.verify, f"TLS {url.host}:{url.port}")
+
+    def _through(self, proxy: Proxy, exchange: Exchange, limit: Deadline) -> Any:
+        exchange.enter("name resolution of the proxy")
+        try:
+            addresses = self._resolver.resolve(proxy.host, proxy.port, limit)
+        except TransportFault as fault:
+            raise TransportFault(fault.code, f"proxy {proxy.masked}: {fault.message}") from None
+        exchange.enter("connect to the proxy")
+        if proxy.scheme == "socks5h":
+            sock: Any = _socks(proxy, addresses, exchange, limit)
+        else:
+            sock = _connect(addresses, limit, f"proxy {proxy.masked}: ")
+            if proxy.scheme == "https":
+                exchange.enter("the TLS handshake with the proxy")
+                sock = self._tls(sock, proxy.host, True, f"proxy {proxy.masked}: TLS")
+        if exchange.url.scheme == "http":
+            return sock
+        if proxy.scheme != "socks5h":
+            exchange.enter("the tunnel through the proxy")
+            _tunnel(sock, proxy, exchange)
+        exchange.enter("the TLS handshake")
+        return self._tls(sock, exchange.url.host, exchange.verify, f"TLS {exchange.peer}")
+
+    def _tls(self, sock: Any, host: str, verify: bool, doing: str) -> Any:
+        context = self._trust.context(verify)
+        name = host.partition("%")[0].rstrip(".")
+        try:
+            if isinstance(sock, ssl.SSLSocket):
+                return SSLTransport(sock, context, server_hostname=name)
+            deadline = sock.deadline
+            sock.arm()
+            wrapped = cast("ClockedSSLSocket", context.wrap_socket(sock, server_hostname=name))
+            wrapped.deadline = deadline
+            return wrapped
+        except TimeoutError:
+            sock.close()
+            raise
+        except (OSError, ValueError) as error:
+            sock.close()
+            if isinstance(error, OSError):
+                raise os_fault(error, doing) from None
+            raise TransportFault(Code.EPROTO, f"{doing}: the name cannot be checked") from None
+
+
+def _connect(addresses: list[Address], limit: Deadline, prefix: str) -> ClockedSocket:
+    """Connect to the first address that answers, each given its share of the time."""
+    faults: list[TransportFault] = []
+    for place, address in enumerate(addresses):
+        sock = ClockedSocket(address.family, socket.SOCK_STREAM)
+        where = f"[{address.text}]" if address.family == socket.AF_INET6 else address.text
+        try:
+            left = limit.remaining()
+            if left <= 0:
+                raise TimeoutError
+            sock.settimeout(left / (len(addresses) - place))
+            sock.connect(address.sockaddr)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.deadline = limit
+            return sock
+        except OSError as error:
+            sock.close()
+            fault = os_fault(error, f"connect {where}:{address.sockaddr[1]}")
+            faults.append(TransportFault(fault.code, prefix + fault.message))
+    # What a host answered says more than that one of its address families has no route.
+    told = [fault for fault in faults if fault.code not in (Code.ENETUNREACH, Code.EHOSTUNREACH)]
+    raise (told or faults)[-1]
+
+
+def _tunnel(sock: Any, proxy: Proxy, exchange: Exchange) -> None:
+    """Ask an HTTP proxy for a tunnel (RFC 9110 §9.3.6)."""
+    host = exchange.url.host if ":" not in exchange.url.host else f"[{exchange.url.host}]"
+    where = f"{host}:{exchange.url.port}"
+    lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}"]
+    if proxy.authorization:
+        lines.append(f"Proxy-Authorization: {proxy.authorization}")
+    response: Response | None = None
+    try:
+        sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+        response = Response(sock, method="CONNECT")
+        response.begin()
+        if 200 <= response.status < 300:
+            return
+        body = response.read(MAX_PROXY_ANSWER)
+        raise TunnelRefused(proxy, response.status, tuple(response.fields), body)
+    except TunnelRefused:
+        sock.close()
+        raise
+    except TimeoutError:
+        sock.close()
+        raise
+    except OSError as error:
+        sock.close()
+        fault = os_fault(error, "tunnel")
+        raise TransportFault(fault.code, f"proxy {proxy.masked}: {fault.message}") from None
+    except http.client.HTTPException as error:
+        sock.close()
+        raise TransportFault(Code.EBADRESPONSE, f"proxy {proxy.masked}: {error}") from None
+    finally:
+        if response is not None:
+            response.close()
+
+
+# RFC 1928 §6: the server's reply field.
+_SOCKS_REPLIES = {
+    "0x02": Code.EHOSTUNREACH,
+    "0x03": Code.ENETUNREACH,
+    "0x04": Code.EHOSTUNREACH,
+    "0x05": Code.ECONNREFUSED,
+    "0x06": Code.ETIMEDOUT,
+}
+
+
+def _socks(proxy: Proxy, addresses: list[Address], exchange: Exchange, limit: Deadline) -> ClockedSocket:
+    """Ask a SOCKS5 proxy for a connection, the name resolved there (RFC 1928)."""
+    sock = socks.socksocket(addresses[0].family, socket.SOCK_STREAM)
+    literal = literal_address(exchange.url.host)
+    try:
+        sock.set_proxy(socks.SOCKS5, addresses[0].text, proxy.port, True, proxy.username, proxy.password)
+        sock.settimeout(limit.remaining())
+        sock.connect((str(literal) if literal else exchange.url.host, exchange.url.port))
+        clocked = ClockedSocket(sock.family, socket.SOCK_STREAM, fileno=sock.detach())
+    except (OSError, socks.ProxyError) as error:
+        sock.close()
+        raise _socks_fault(error, proxy) from None
+    clocked.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    clocked.deadline = limit
+    return clocked
+
+
+def _socks_fault(error: Exception, proxy: Proxy) -> Exception:
+    cause = getattr(error, "socket_err", None) or error
+    if isinstance(cause, TimeoutError):
+        return TimeoutError()
+    for reply, code in _SOCKS_REPLIES.items():
+        if reply in str(cause):
+            return TransportFault(code, f"the proxy {proxy.masked} answered {code}")
+    if isinstance(cause, OSError) and cause.errno in errno.errorcode:
+        fault = os_fault(cause, "connect")
+        return TransportFault(fault.code, f"proxy {proxy.masked}: {fault.message}")
+    return TransportFault(Code.ECONNREFUSED, f"the proxy {proxy.masked} refused: {type(cause).__name__}")

@@ -1,0 +1,200 @@
+"""Being known to the platform: configuration, credentials, STARTED, and keeping all of it fresh.
+
+The steps of the thread `config-refresh`. It must not poll or send answers; it says whether the poller may.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from relay_agent.causes import AGENT_DISABLED, QUEUE_DISABLED, cause_of
+from relay_agent.clock import Clock
+from relay_agent.errors import JournalError, PlatformError, PlatformRefused, RateLimited, UnknownAgent
+from relay_agent.journal import Journal
+from relay_agent.periodic import Backoff
+from relay_agent.pulse import Pulse
+from relay_agent.tdp.client import AgentDisabled, PlatformClient
+from relay_agent.telemetry.logs import Logger, RepeatedFailure
+
+TRIES_AT_START = 3
+REFUSED_WAITS = (3.0, 6.0)
+"""Seconds between the three tries that a refusal gets at start: within 15 s (OPERATIONS §2)."""
+TICK_SECONDS = 0.5
+PRUNE_SECONDS = 3600.0
+CHECKPOINT_SECONDS = 5.0
+LOOK_AGAIN_SECONDS = 5.0
+"""The configuration is not read more often than this, however often someone asks."""
+
+
+@dataclass
+class Standing:
+    """What the platform thinks of us, for poller, heartbeat and health. Each value is replaced whole."""
+
+    enrolled: bool = False
+    """STARTED was reported and the first heartbeat sent."""
+    disabled: bool = False
+    """The agent is disabled: alive, but not to poll."""
+    queue_disabled: bool = False
+    refused: str | None = None
+    """Why the platform refuses us, while it does."""
+    ready: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def may_poll(self) -> bool:
+        """Whether commands may be asked for."""
+        return self.enrolled and not self.disabled
+
+
+class Enrolment:
+    """Enrols, and then refreshes what ages."""
+
+    def __init__(
+        self,
+        *,
+        platform: PlatformClient,
+        journal: Journal,
+        standing: Standing,
+        pulse: Pulse,
+        log: Logger,
+        clock: Clock,
+        refresh_seconds: float,
+        metrics_seconds: float,
+        metrics: Callable[[], bytes],
+        give_up: Callable[[int, str], None],
+        look_again: threading.Event,
+    ) -> None:
+        """`give_up` ends the agent with an exit code; `metrics` gives the system metrics to upload."""
+        self._platform = platform
+        self._journal = journal
+        self._standing = standing
+        self._pulse = pulse
+        self._log = log
+        self._clock = clock
+        self._refresh_seconds = refresh_seconds
+        self._metrics_seconds = metrics_seconds
+        self._metrics = metrics
+        self._give_up = give_up
+        self._look_again = look_again
+        self._refusals = 0
+        self._backoff = Backoff()
+        self._trouble = RepeatedFailure(log, "platform-failed", "platform-recovered", clock.monotonic, first=3, remind_seconds=60.0)
+        now = clock.monotonic()
+        self._next_refresh = now
+        self._last_refresh = now - LOOK_AGAIN_SECONDS
+        self._next_metrics = now
+        self._next_prune = now + PRUNE_SECONDS
+        self._next_checkpoint = now + CHECKPOINT_SECONDS
+        self._delivered = 0
+
+    def step(self) -> float:
+        """Do what is due; seconds until something may be due again."""
+        self._pulse.turn("refreshing")
+        now = self._clock.monotonic()
+        if now >= self._next_refresh or (self._look_again.is_set() and now - self._last_refresh >= LOOK_AGAIN_SECONDS):
+            self._refresh()
+        elif self._standing.enrolled:
+            self._keep_credentials()
+        if self._standing.enrolled and now >= self._next_metrics:
+            self._upload_metrics()
+        self._keep_journal(now)
+        self._pulse.success()
+        return TICK_SECONDS
+
+    def _refresh(self) -> None:
+        """Read the configuration; the first time, enrol."""
+        self._look_again.clear()
+        try:
+            changed = self._platform.refresh_config()
+            if not self._standing.enrolled:
+                self._enrol()
+        except AgentDisabled:
+            self._agent_disabled()
+        except PlatformError as error:
+            self._failed(error)
+        else:
+            self._succeeded(changed)
+        self._last_refresh = self._clock.monotonic()
+
+    def _enrol(self) -> None:
+        self._platform.credentials.renew(None)
+        self._platform.rest.report("STARTED")
+        self._platform.rest.heartbeat()
+
+    def _succeeded(self, changed: bool) -> None:
+        standing, config = self._standing, self._platform.config
+        assert config is not None, "a configuration was just taken over"
+        self._trouble.success()
+        self._backoff.reset()
+        self._next_refresh = self._clock.monotonic() + self._refresh_seconds
+        if standing.disabled:
+            self._log.info("agent-enabled")
+        standing.disabled, standing.refused = False, None
+        queue_disabled = config.source_queue is None
+        if queue_disabled and not standing.queue_disabled:
+            self._log.warning("queue-disabled", cause=QUEUE_DISABLED.cause, cure=QUEUE_DISABLED.cure)
+        standing.queue_disabled = queue_disabled
+        if not standing.enrolled:
+            standing.enrolled = True
+            standing.ready.set()
+            self._log.info("agent-ready", agent=config.agent_name, region=config.region, queue="disabled" if queue_disabled else "enabled")
+        elif changed:
+            self._log.info("config-changed", region=config.region, queue="disabled" if queue_disabled else "enabled")
+
+    def _agent_disabled(self) -> None:
+        if not self._standing.disabled:
+            self._log.warning("agent-disabled", cause=AGENT_DISABLED.cause, cure=AGENT_DISABLED.cure)
+        self._trouble.success()
+        self._standing.disabled = True
+        self._standing.ready.set()
+        self._next_refresh = self._clock.monotonic() + self._refresh_seconds
+
+    def _failed(self, error: PlatformError) -> None:
+        cause = cause_of(error)
+        self._trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
+        wait = self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)
+        if isinstance(error, PlatformRefused | UnknownAgent):
+            self._standing.refused = cause.cause
+            if not self._standing.enrolled and not self._standing.disabled:
+                wait = self._refused_at_start(f"{error}: {cause.cause}; {cause.cure}")
+        self._next_refresh = self._clock.monotonic() + wait
+
+    def _refused_at_start(self, reason: str) -> float:
+        self._refusals += 1
+        if self._refusals >= TRIES_AT_START:
+            self._give_up(3, reason)
+            return self._refresh_seconds
+        return REFUSED_WAITS[self._refusals - 1]
+
+    def _keep_credentials(self) -> None:
+        credentials = self._platform.credentials
+        if credentials.due_seconds() > 0:
+            return
+        try:
+            credentials.renew(credentials.access_key_in_use)
+        except PlatformError:
+            # The configuration's refresh meets the same wall, backs off and says so; the old ones still hold a while.
+            self._next_refresh = min(self._next_refresh, self._clock.monotonic() + LOOK_AGAIN_SECONDS)
+
+    def _upload_metrics(self) -> None:
+        self._next_metrics = self._clock.monotonic() + self._metrics_seconds
+        try:
+            self._platform.rest.system_metrics(self._metrics())
+        except PlatformError as error:
+            self._log.debug("metrics-failed", reason=str(error))
+
+    def _keep_journal(self, now: float) -> None:
+        """Forget what is old, hourly; empty the write-ahead log soon after deliveries, where wiped requests would linger."""
+        if now < self._next_checkpoint:
+            return
+        self._next_checkpoint = now + CHECKPOINT_SECONDS
+        try:
+            if now >= self._next_prune:
+                self._next_prune = now + PRUNE_SECONDS
+                self._journal.prune()
+            elif self._journal.commits != self._delivered:
+                self._delivered = self._journal.commits
+                self._journal.checkpoint()
+        except JournalError as error:
+            self._log.warning("journal-upkeep-failed", reason=str(error))

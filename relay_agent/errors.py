@@ -1,0 +1,110 @@
+"""Our own exception tree, and the one reaction each class has.
+
+This room owns what can go wrong on *our* side. It must not describe faults of a target: those are
+values (`models.Failure`), because failing to reach a target is an answer like any other.
+
+::
+
+    RelayError
+    ├── ConfigurationError      say every mistake at once, exit 2
+    ├── TokenExpired            say how to get a new one, exit 1
+    ├── StateDirectoryBusy      another agent holds the directory, exit 2
+    ├── JournalError            the loop that met it backs off; nothing is acknowledged
+    ├── MalformedMessage        answer it when it names a commandId, else count and acknowledge
+    ├── BadRequest              the command is FAILURE EBADCOMMAND and names the field
+    ├── SecureCommandError      the command is FAILURE ENOKEY, EDECRYPT or EREPLAY
+    └── PlatformError           back off (jittered, at most 60 s) and try again, except:
+        ├── PlatformRefused     401/403: at start three tries, then exit 3; later keep trying, not ready
+        ├── UnknownAgent        404: the same as refused, with its own cure
+        ├── RateLimited         429: wait at least `retry_after` seconds
+        ├── CredentialsExpired  fetch new AWS credentials at once, then repeat once
+        └── QueueUnavailable    read the configuration again: queue disabled, moved or not ours
+"""
+
+from __future__ import annotations
+
+
+class RelayError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class ConfigurationError(RelayError):
+    """One or more settings are wrong; `problems` holds one line for each, never a secret's value."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class TokenExpired(RelayError):
+    """The JWT's `exp` lies in the past."""
+
+
+class StateDirectoryBusy(RelayError):
+    """Another agent holds the lock of the state directory."""
+
+
+class JournalError(RelayError):
+    """The journal could not be read or written; what was asked has not happened."""
+
+
+class MalformedMessage(RelayError):
+    """A queue message is no command. `command_id` is set where it could still be read."""
+
+    def __init__(self, message: str, command_id: str | None = None, target_id: str | None = None) -> None:
+        super().__init__(message)
+        self.command_id = command_id
+        self.target_id = target_id
+
+
+class BadRequest(RelayError):
+    """A command's payload is not a request (PROTOCOL §3). Names the field, never its value."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+
+class SecureCommandError(RelayError):
+    """A secure command cannot be opened (PROTOCOL §5). `code` is ENOKEY, EDECRYPT or EREPLAY."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class PlatformError(RelayError):
+    """A call to the platform did not succeed.
+
+    `call` names it ("agent/config", "sqs receive"); `status` is the HTTP status where there was one.
+    """
+
+    def __init__(self, call: str, reason: str, status: int | None = None) -> None:
+        super().__init__(f"{call}: {reason}")
+        self.call = call
+        self.reason = reason
+        self.status = status
+
+
+class PlatformRefused(PlatformError):
+    """The platform answered 401 or 403."""
+
+
+class UnknownAgent(PlatformError):
+    """The platform answered 404: no such agent in this organisation."""
+
+
+class RateLimited(PlatformError):
+    """The platform answered 429; `retry_after` is in seconds (0 where it named none)."""
+
+    def __init__(self, call: str, retry_after: float) -> None:
+        super().__init__(call, "answered 429, called too often", 429)
+        self.retry_after = retry_after
+
+
+class CredentialsExpired(PlatformError):
+    """AWS says that the temporary credentials are expired or not valid."""
+
+
+class QueueUnavailable(PlatformError):
+    """SQS says that the queue does not exist, or that it is not ours."""

@@ -1,0 +1,290 @@
+"""One command's HTTP exchange: redirects, cookies, size caps, and every fault as a value.
+
+This room owns what a target sees and what its answer becomes. It must not know queues, journals or threads;
+one Executor belongs to one worker.
+"""
+
+from __future__ import annotations
+
+import codecs
+import http.client
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from email.message import Message
+from pathlib import Path
+
+import requests
+import urllib3
+from requests.cookies import RequestsCookieJar, get_cookie_header
+
+from relay_agent import __version__
+from relay_agent.clock import Deadline
+from relay_agent.codec import text_decoder
+from relay_agent.dialer import TunnelRefused
+from relay_agent.faults import TransportFault
+from relay_agent.models import Code, Failure, Headers, HttpRequest, HttpResponse, Url
+from relay_agent.policy import Policy
+from relay_agent.proxies import Leg, Proxies
+from relay_agent.spool import Buffer
+from relay_agent.transport import Exchange, Transport, explain, fields
+from relay_agent.urls import BadUrl, join
+
+MAX_REDIRECTS = 10
+USER_AGENT = f"relay-agent/{__version__}"
+ACCEPT_ENCODING = "gzip, deflate, br, zstd"
+_DECODED = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd"})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_BODY_HEADERS = frozenset({"content-type", "content-encoding", "content-language", "content-location"})
+_WITH_LENGTH_ZERO = frozenset({"POST", "PUT", "PATCH"})
+_SECRET_PARTS = ("auth", "cookie", "token", "secret", "password", "api-key", "apikey", "api_key", "access-key", "session", "credential", "signature")
+_READ = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one exchange may take: bytes of a decoded response, seconds for a connection to open."""
+
+    max_response_bytes: int = 100_000_000
+    connect_seconds: float = 30.0
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Hop:
+    """One request of a chain of redirects."""
+
+    url: Url
+    method: str
+    headers: Headers
+    body: bytes | None
+
+
+class Executor:
+    """Executes requests one after the other; nothing of one shows in the next but kept connections."""
+
+    def __init__(self, transport: Transport, policy: Policy, proxies: Proxies, limits: Limits, buffer_dir: Path | None = None) -> None:
+        self._transport = transport
+        self._policy = policy
+        self._proxies = proxies
+        self._limits = limits
+        self._buffer_dir = buffer_dir
+
+    def execute(self, request: HttpRequest, deadline: Deadline, before_send: Callable[[], None] = _nothing) -> HttpResponse | Failure:
+        """Send the request, follow its redirects, and give the response or why there is none.
+
+        `before_send` is called once, before the first byte of the first request leaves; whatever it raises
+        comes through. Everything that is wrong with the target is a Failure, never an exception.
+        """
+        jar = RequestsCookieJar()
+        hop = _Hop(request.url, request.method, request.headers, request.body)
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                answer = self._exchange(hop, request, deadline, jar, before_send)
+            except TransportFault as fault:
+                return Failure(fault.code, fault.message, str(hop.url), _elapsed(deadline))
+            if isinstance(answer, HttpResponse):
+                return answer
+            hop, before_send = answer, _nothing
+        return Failure(Code.ETOOMANYREDIRECTS, f"more than {MAX_REDIRECTS} redirects", str(hop.url), _elapsed(deadline))
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Break off what is under way, from another thread."""
+        self._transport.abort()
+
+    def _exchange(
+        self, hop: _Hop, request: HttpRequest, deadline: Deadline, jar: RequestsCookieJar, before_send: Callable[[], None]
+    ) -> HttpResponse | _Hop:
+        self._permit(hop)
+        exchange = Exchange(
+            method=hop.method,
+            url=hop.url,
+            headers=_field_lines(hop, jar),
+            body=hop.body,
+            deadline=deadline,
+            verify=not request.ignore_tls_certificate,
+            proxy=self._proxies.route(Leg.TARGET, hop.url).proxy,
+            connect_seconds=self._limits.connect_seconds,
+            before_send=before_send,
+            check_address=lambda address: self._permit_address(hop.url, address),
+            cookies=jar,
+        )
+        try:
+            with self._transport.send(exchange) as response:
+                location = _location(response) if request.follow_redirects else None
+                if location is None:
+                    return self._answer(response, exchange)
+                following = _next_hop(hop, response.status_code, location)
+                self._drain(response, exchange)
+                return following
+        except TunnelRefused as refused:
+            return self._refused(refused, exchange)
+
+    def _permit(self, hop: _Hop) -> None:
+        verdict = self._policy.check_url(hop.method, hop.url)
+        if not verdict.allowed:
+            raise TransportFault(Code.EPOLICY, f"refused by the agent's policy: {verdict.rule}")
+
+    def _permit_address(self, url: Url, address: str) -> None:
+        verdict = self._policy.check_address(url, address, url.port)
+        if not verdict.allowed:
+            raise TransportFault(Code.EPOLICY, f"refused by the agent's policy: {verdict.rule}")
+
+    def _answer(self, response: requests.Response, exchange: Exchange) -> HttpResponse:
+        received = fields(response)
+        codings = _codings(received)
+        decode = bool(codings) and all(coding in _DECODED for coding in codings)
+        charset = _charset(received)
+        buffer = Buffer(self._buffer_dir)
+        try:
+            text = self._read(response, buffer, charset, decode)
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+            buffer.close()
+            raise explain(error, exchange) from None
+        except BaseException:
+            buffer.close()
+            raise
+        if decode and buffer.size:
+            received = tuple(pair for pair in received if pair[0].lower() not in ("content-encoding", "content-length"))
+        return HttpResponse(
+            status_code=response.status_code,
+            headers=received,
+            content=buffer,
+            charset=charset,
+            text=text,
+            url=str(exchange.url),
+            elapsed_ms=_elapsed(exchange.deadline),
+            bytes_out=len(exchange.body or b""),
+        )
+
+    def _read(self, response: requests.Response, buffer: Buffer, charset: str | None, decode: bool) -> bool:
+        """Read the body into the buffer, counted after decoding; whether it is text in its charset."""
+        decoder = text_decoder(charset)
+        while data := response.raw.read(_READ, decode_content=decode):
+            if buffer.size + len(data) > self._limits.max_response_bytes:
+                raise TransportFault(Code.ERESPONSETOOLARGE, f"the response is larger than {self._limits.max_response_bytes} bytes")
+            buffer.write(data)
+            decoder = _still_text(decoder, data)
+        return _still_text(decoder, b"", final=True) is not None
+
+    def _drain(self, response: requests.Response, exchange: Exchange) -> None:
+        """Read a redirect's short body, so that its connection can be kept; a long one is not worth it."""
+        try:
+            if len(response.raw.read(_READ, decode_content=False) or b"") == _READ:
+                return
+            response.raw.read(1, decode_content=False)
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError):
+            if exchange.deadline.passed:
+                raise explain(TimeoutError(), exchange) from None
+
+    def _refused(self, refused: TunnelRefused, exchange: Exchange) -> HttpResponse:
+        """A proxy's refusal is an answer (PROTOCOL §4); one that is no error status cannot be told as the target's."""
+        if refused.status < 400:
+            raise refused
+        buffer = Buffer(self._buffer_dir)
+        buffer.write(refused.body)
+        charset = _charset(refused.headers)
+        text = _still_text(_still_text(text_decoder(charset), refused.body), b"", final=True) is not None
+        return HttpResponse(refused.status, refused.headers, buffer, charset, text, str(exchange.url), _elapsed(exchange.deadline))
+
+
+def _elapsed(deadline: Deadline) -> int:
+    return int(deadline.elapsed() * 1000)
+
+
+def _field_lines(hop: _Hop, jar: RequestsCookieJar) -> Headers:
+    """The header fields to send: the command's, and only what the protocol needs besides (issue of truth: add nothing)."""
+    given = {name.lower() for name, _ in hop.headers}
+    before: list[tuple[str, str]] = []
+    if "host" not in given:
+        before.append(("Host", hop.url.netloc))
+    if "user-agent" not in given:
+        before.append(("User-Agent", USER_AGENT))
+    if "accept-encoding" not in given:
+        before.append(("Accept-Encoding", ACCEPT_ENCODING))
+    if hop.url.authorization is not None and "authorization" not in given:
+        before.append(("Authorization", hop.url.authorization))
+    after: list[tuple[str, str]] = []
+    if hop.body or (hop.body is not None and hop.method not in ("GET", "HEAD")) or hop.method in _WITH_LENGTH_ZERO:
+        after.append(("Content-Length", str(len(hop.body or b""))))
+    return (*before, *_with_cookies(hop, jar), *after)
+
+
+def _with_cookies(hop: _Hop, jar: RequestsCookieJar) -> Headers:
+    """The command's own Cookie field, what this command's redirects were given added to it."""
+    if not len(jar):
+        return hop.headers
+    probe = requests.PreparedRequest()
+    probe.url = str(hop.url)
+    probe.headers = requests.structures.CaseInsensitiveDict()
+    found = get_cookie_header(jar, probe)  # type: ignore[no-untyped-call]
+    if not found:
+        return hop.headers
+    fresh = {pair.partition("=")[0].strip() for pair in found.split(";")}
+    own = [pair.strip() for name, value in hop.headers if name.lower() == "cookie" for pair in value.split(";") if pair.strip()]
+    kept = [pair for pair in own if pair.partition("=")[0].strip() not in fresh]
+    return (*(pair for pair in hop.headers if pair[0].lower() != "cookie"), ("Cookie", "; ".join([*kept, found])))
+
+
+def _location(response: requests.Response) -> str | None:
+    """Where a redirect leads; a redirect without a Location is an answer."""
+    if response.status_code not in _REDIRECTS:
+        return None
+    values = [value for name, value in fields(response) if name.lower() == "location"]
+    # Header bytes beyond ASCII are UTF-8 in practice, and came as ISO-8859-1.
+    return values[0].encode("latin-1").decode("utf-8", "replace") if values and values[0] else None
+
+
+def _next_hop(hop: _Hop, status: int, location: str) -> _Hop:
+    """The request a redirect asks for (RFC 9110 §15.4; SECURITY §2: no secret crosses to another origin)."""
+    try:
+        url = join(hop.url, location)
+    except BadUrl as error:
+        raise TransportFault(Code.EBADRESPONSE, f"the target redirects to something that {error}") from None
+    headers, method, body = hop.headers, hop.method, hop.body
+    if (status in (301, 302) and method == "POST") or (status == 303 and method not in ("GET", "HEAD")):
+        method, body = "GET", None
+        headers = tuple(pair for pair in headers if pair[0].lower() not in _BODY_HEADERS)
+    if url.origin != hop.url.origin:
+        headers = tuple(pair for pair in headers if not _bound_to_origin(pair[0]))
+    elif url.authorization is None:
+        url = replace(url, authorization=hop.url.authorization)
+    return _Hop(url, method, headers, body)
+
+
+def _bound_to_origin(name: str) -> bool:
+    lower = name.lower()
+    return lower == "host" or any(part in lower for part in _SECRET_PARTS)
+
+
+def _codings(received: Headers) -> list[str]:
+    parts = [part.strip().lower() for name, value in received if name.lower() == "content-encoding" for part in value.split(",")]
+    return [part for part in parts if part and part != "identity"]
+
+
+def _charset(received: Headers) -> str | None:
+    """The charset that the first Content-Type names."""
+    content_type = next((value for name, value in received if name.lower() == "content-type"), None)
+    if content_type is None:
+        return None
+    message = Message()
+    message["Content-Type"] = content_type
+    charset = message.get_param("charset")
+    return charset.strip() or None if isinstance(charset, str) else None
+
+
+def _still_text(decoder: codecs.IncrementalDecoder | None, data: bytes, *, final: bool = False) -> codecs.IncrementalDecoder | None:
+    """The decoder, while everything it was given is text; None from the first byte that is not."""
+    if decoder is None:
+        return None
+    try:
+        decoder.decode(data, final)
+    except (UnicodeError, ValueError):
+        return None
+    return decoder

@@ -1,0 +1,102 @@
+"""The bounded queue between poller and workers, with a lane for each target host.
+
+This room owns the order in which commands start: one slow instrument never holds up the others. It must
+not know what a command is; it sees lanes.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections import Counter, OrderedDict, deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Closed(Exception):
+    """The queue hands out nothing more."""
+
+
+class FairQueue(queue.Queue[tuple[str, T]], Generic[T]):
+    """A `queue.Queue` of (lane, item) pairs that hands out only lanes below their share of the workers.
+
+    The share is what keeps a place free for a lane that has none yet: with one busy lane half of the
+    workers, with two a third each, and so on. The only producer asks `free()` first, so a put never blocks.
+    """
+
+    def __init__(self, capacity: int, workers: int) -> None:
+        self._workers = workers
+        self._closed = False
+        self.capacity = capacity
+        super().__init__(0)
+
+    # --- called by queue.Queue with its lock held ---
+
+    def _init(self, maxsize: int) -> None:
+        self._lanes: OrderedDict[str, deque[T]] = OrderedDict()
+        self._running: Counter[str] = Counter()
+        self._waiting = 0
+
+    def _put(self, item: tuple[str, T]) -> None:
+        lane, work = item
+        self._lanes.setdefault(lane, deque()).append(work)
+        self._waiting += 1
+
+    def _qsize(self) -> int:
+        """What can be handed out now: `get` waits while this is 0."""
+        return 1 if self._closed or self._next_lane() is not None else 0
+
+    def _get(self) -> tuple[str, T]:
+        lane = None if self._closed else self._next_lane()
+        if lane is None:
+            self.not_empty.notify()  # Every waiting worker learns of the end.
+            raise Closed
+        waiting = self._lanes[lane]
+        work = waiting.popleft()
+        self._lanes.move_to_end(lane)
+        if not waiting:
+            del self._lanes[lane]
+        self._running[lane] += 1
+        self._waiting -= 1
+        if self._next_lane() is not None:
+            self.not_empty.notify()  # One `done` may have made room for more than one lane.
+        return lane, work
+
+    def _next_lane(self) -> str | None:
+        share = self._share()
+        return next((lane for lane in self._lanes if self._running[lane] < share), None)
+
+    def _share(self) -> int:
+        busy = len(self._running.keys() | self._lanes.keys())
+        return max(1, -(-self._workers // (busy + 1)))
+
+    # --- called by anyone ---
+
+    def done(self, lane: str) -> None:
+        """Say that an item of the lane that was handed out is finished."""
+        with self.mutex:
+            self._running[lane] -= 1
+            if self._running[lane] <= 0:
+                del self._running[lane]
+            self.not_empty.notify()
+
+    def free(self) -> int:
+        """How many more items may be put."""
+        with self.mutex:
+            return max(0, self.capacity - self._waiting)
+
+    def waiting(self) -> int:
+        """How many items wait, whether or not their lane has a place."""
+        with self.mutex:
+            return self._waiting
+
+    def running(self) -> int:
+        """How many items are handed out and not done."""
+        with self.mutex:
+            return self._running.total()
+
+    def close(self) -> None:
+        """Hand out nothing more; what waits stays, and every `get` raises Closed."""
+        with self.mutex:
+            self._closed = True
+            self.not_empty.notify_all()

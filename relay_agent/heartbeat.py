@@ -1,0 +1,85 @@
+"""Alive means working: a heartbeat goes out only while the loop behind it turns.
+
+The steps of the thread `heartbeat`. It must not mend anything; it says what stands still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relay_agent.clock import Clock
+from relay_agent.enrolment import Standing
+from relay_agent.errors import PlatformError
+from relay_agent.pulse import Pulse
+from relay_agent.tdp.client import PlatformClient
+from relay_agent.telemetry.logs import Logger, RepeatedFailure
+
+RECENT_SECONDS = 60.0
+RETRY_SECONDS = 5.0
+
+
+class Heartbeat:
+    """Sends heartbeats while the agent works."""
+
+    def __init__(
+        self,
+        *,
+        platform: PlatformClient,
+        standing: Standing,
+        polling: Pulse,
+        pulse: Pulse,
+        draining: Callable[[], bool],
+        log: Logger,
+        clock: Clock,
+        interval_seconds: float,
+    ) -> None:
+        self._platform = platform
+        self._standing = standing
+        self._polling = polling
+        self._pulse = pulse
+        self._draining = draining
+        self._log = log
+        self._clock = clock
+        self._interval_seconds = interval_seconds
+        self._next: float | None = None
+        self._trouble = RepeatedFailure(log, "heartbeat-failed", "heartbeat-recovered", clock.monotonic, remind_seconds=300.0)
+        self._withheld = RepeatedFailure(log, "heartbeat-withheld", "heartbeat-resumed", clock.monotonic, remind_seconds=300.0)
+
+    def step(self) -> float:
+        """Send one when it is due; seconds until the next look."""
+        self._pulse.turn("waiting")
+        if not self._standing.ready.is_set():
+            return 0.25
+        now = self._clock.monotonic()
+        if self._next is None:
+            # Enrolment sent the first one itself; a disabled agent was not enrolled.
+            self._next = now if self._standing.disabled else now + self._interval_seconds
+        if now < self._next:
+            return min(0.5, self._next - now)
+        reason = self.standstill()
+        if reason is not None:
+            self._withheld.failure(reason)
+            self._next = now + RETRY_SECONDS
+            return 0.5
+        self._withheld.success()
+        self._next = now + (self._interval_seconds if self._beat() else min(RETRY_SECONDS, self._interval_seconds))
+        return 0.0
+
+    def standstill(self) -> str | None:
+        """Why no heartbeat may go out; None while the agent works."""
+        if self._draining() or self._standing.disabled:
+            return None
+        if self._polling.dead_seconds() > RECENT_SECONDS:
+            return f"the queue was not read for a minute: {self._polling.problem or self._polling.activity}"
+        return None
+
+    def _beat(self) -> bool:
+        try:
+            self._platform.rest.heartbeat()
+        except PlatformError as error:
+            self._pulse.failure(str(error))
+            self._trouble.failure(str(error))
+            return False
+        self._pulse.success()
+        self._trouble.success()
+        return True

@@ -1,0 +1,174 @@
+"""How a response head is read: every field as it came, within bounds.
+
+The standard library reads 100 fields at most, takes `103` for an answer, joins what it cannot parse, and
+forgets what a peer sent beyond its `Content-Length`. This room mends that on `http.client`'s own classes
+(RFC 9112). It must not open connections.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import re
+from typing import Any
+
+MAX_HEAD_BYTES = 256 * 1024
+MAX_FIELDS = 1000
+"""SECURITY §3: header block 256 KB and 1,000 fields."""
+
+_STATUS_LINE = re.compile(rb"HTTP/(1)\.(\d) ([1-9]\d\d)(?: ([^\r\n]*))?\r?\n?")
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
+
+
+class BadHead(http.client.HTTPException):
+    """The response's head cannot be relayed; the text says why."""
+
+
+class _Wire(io.RawIOBase):
+    """The socket's byte stream; while `probing` it says "nothing there now" in place of waiting."""
+
+    def __init__(self, raw: Any) -> None:
+        super().__init__()
+        self._raw = raw
+        self.probing = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self.probing:
+            return None
+        count: int | None = self._raw.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+class Response(http.client.HTTPResponse):
+    """One response with `fields`: names and values in order, as received (ISO-8859-1)."""
+
+    fields: list[tuple[str, str]]
+    tainted = False
+    """The peer sent bytes beyond this response: the connection must not be used again."""
+    head_started = False
+    """At least one byte of an answer has come."""
+
+    def __init__(self, sock: Any, debuglevel: int = 0, method: str | None = None, url: str | None = None) -> None:
+        super().__init__(sock, debuglevel, method, url)
+        self._wire = _Wire(self.fp.detach())
+        self.fp = io.BufferedReader(self._wire, 64 * 1024)
+        self.fields = []
+        self._left = MAX_HEAD_BYTES
+        self._is_connect = method == "CONNECT"
+
+    def begin(self) -> None:
+        """Read status line and fields, past any 1xx that comes before (RFC 9110 §15.2).
+
+        Raises:
+            BadHead: it is no HTTP/1.x, or beyond the limits.
+            http.client.RemoteDisconnected: the peer closed without a byte.
+        """
+        if self.headers is not None:
+            return
+        status = self._status_line()
+        while 100 <= status < 200 and status != 101:
+            self._fields()
+            status = self._status_line()
+        self.code = self.status = status
+        self.fields = self._fields()
+        self.headers = self.msg = http.client.HTTPMessage()
+        for name, value in self.fields:
+            self.headers[name] = value
+        self._framing()
+
+    def _status_line(self) -> int:
+        line = self._line()
+        if not line:
+            raise http.client.RemoteDisconnected("the connection was closed without an answer")
+        match = _STATUS_LINE.fullmatch(line)
+        if match is None:
+            raise BadHead("what came is no HTTP/1.x response")
+        self.version = 10 if match[2] == b"0" else 11
+        self.reason = (match[4] or b"").decode("latin-1").strip()
+        return int(match[3])
+
+    def _fields(self) -> list[tuple[str, str]]:
+        fields: list[tuple[str, str]] = []
+        while True:
+            line = self._line()
+            if not line:
+                raise BadHead("the connection was closed within the header block")
+            text = line.decode("latin-1").rstrip("\r\n")
+            if not text:
+                return fields
+            if text[0] in " \t" and fields:  # obs-fold, RFC 9112 §5.2
+                name, value = fields[-1]
+                fields[-1] = (name, (value + " " + text.strip(" \t")).strip(" "))
+                continue
+            name, colon, value = text.partition(":")
+            if colon and name.strip(" \t"):
+                fields.append((name.strip(" \t"), value.strip(" \t")))
+            if len(fields) > MAX_FIELDS:
+                raise BadHead(f"the response has more than {MAX_FIELDS} header fields")
+
+    def _line(self) -> bytes:
+        line = self.fp.readline(self._left + 1)
+        self.head_started = self.head_started or bool(line)
+        self._left -= len(line)
+        if self._left < 0:
+            raise BadHead(f"the response's header block is larger than {MAX_HEAD_BYTES} bytes")
+        return line
+
+    def _framing(self) -> None:
+        """How long the body is (RFC 9112 §6.3)."""
+        self.chunked, self.chunk_left, self.length = False, None, None
+        codings = [part.strip().lower() for value in self._all("transfer-encoding") for part in value.split(",") if part.strip()]
+        codings = [coding for coding in codings if coding != "identity"]
+        if codings and codings != ["chunked"]:
+            raise BadHead("the response has a transfer-coding other than chunked")
+        self.chunked = bool(codings)
+        self.will_close = self._check_close()  # type: ignore[attr-defined]
+        lengths = {part.strip() for value in self._all("content-length") for part in value.split(",")}
+        if self.chunked and lengths:
+            self.will_close = True  # RFC 9112 §6.1: such a response may be an attack; do not go on with the connection.
+        if self._has_no_body():
+            self.chunked, self.length = False, 0
+        elif not self.chunked and lengths:
+            self.length = self._length(lengths)
+        if not self.chunked and self.length is None:
+            self.will_close = True
+
+    def _has_no_body(self) -> bool:
+        bodiless = self.status in (204, 304) or 100 <= self.status < 200 or self._method == "HEAD"  # type: ignore[attr-defined]
+        return bodiless or (self._is_connect and 200 <= self.status < 300)
+
+    def _length(self, lengths: set[str]) -> int:
+        if len(lengths) > 1:
+            raise BadHead("the response has conflicting Content-Length fields")
+        (text,) = lengths
+        if not (text.isascii() and text.isdigit() and len(text) < 16):
+            raise BadHead("the response has a Content-Length that is no number")
+        return int(text)
+
+    def _all(self, name: str) -> list[str]:
+        return [value for key, value in self.fields if key.lower() == name]
+
+    def _read_next_chunk_size(self) -> int:
+        """Take hex digits only: `int` would also take signs, blanks inside and underscores."""
+        line = self.fp.readline(65537)
+        size = line.split(b";", 1)[0].strip(b" \t\r\n")
+        if len(line) > 65536 or not _CHUNK_SIZE.fullmatch(size):
+            self._close_conn()
+            raise ValueError("chunk size")
+        return int(size, 16)
+
+    def _close_conn(self) -> None:
+        """Look, without waiting, whether the peer sent more than this response before letting go of the stream."""
+        if self.fp is not None and not self.fp.closed:
+            self._wire.probing = True
+            self.tainted = self.tainted or bool(self.fp.peek(1))
+            self._wire.probing = False
+        super()._close_conn()  # type: ignore[misc]

@@ -1,0 +1,177 @@
+"""What flows through the agent: plain frozen values.
+
+This room owns the vocabulary of a command's life. It must not know the wire's field names (that is
+`codec`), threads, or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+
+class Status(StrEnum):
+    """A command's status as the agent reports it (PROTOCOL §2)."""
+
+    PROCESSING = "PROCESSING"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    REJECTED = "REJECTED"
+
+
+class Code(StrEnum):
+    """Why a command has no HTTP response (PROTOCOL §4)."""
+
+    ENOTFOUND = "ENOTFOUND"
+    EAI_AGAIN = "EAI_AGAIN"
+    ECONNREFUSED = "ECONNREFUSED"
+    ECONNRESET = "ECONNRESET"
+    EHOSTUNREACH = "EHOSTUNREACH"
+    ENETUNREACH = "ENETUNREACH"
+    EPIPE = "EPIPE"
+    ETIMEDOUT = "ETIMEDOUT"
+    CERT_HAS_EXPIRED = "CERT_HAS_EXPIRED"
+    DEPTH_ZERO_SELF_SIGNED_CERT = "DEPTH_ZERO_SELF_SIGNED_CERT"
+    UNABLE_TO_VERIFY_LEAF_SIGNATURE = "UNABLE_TO_VERIFY_LEAF_SIGNATURE"
+    ERR_TLS_CERT_ALTNAME_INVALID = "ERR_TLS_CERT_ALTNAME_INVALID"
+    EPROTO = "EPROTO"
+    ERESPONSETOOLARGE = "ERESPONSETOOLARGE"
+    ETOOMANYREDIRECTS = "ETOOMANYREDIRECTS"
+    EBADRESPONSE = "EBADRESPONSE"
+    EBADCOMMAND = "EBADCOMMAND"
+    EPOLICY = "EPOLICY"
+    ENOKEY = "ENOKEY"
+    EDECRYPT = "EDECRYPT"
+    EREPLAY = "EREPLAY"
+    EINTERRUPTED = "EINTERRUPTED"
+    ESHUTDOWN = "ESHUTDOWN"
+    EEXPIRED = "EEXPIRED"
+    UNKNOWN_COMMAND = "UNKNOWN_COMMAND"
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """An absolute http or https URL, taken apart without changing a byte of its path and query.
+
+    `scheme` is lower case; `host` is lower case ASCII (IDNA), an IPv6 address without brackets;
+    `port` is always set; `explicit_port` says whether the URL named it; `target` is what stands in
+    the request line (path and query, non-ASCII percent-encoded as UTF-8, no fragment);
+    `authorization` is the Basic credentials of the user info, already encoded.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+    explicit_port: bool = False
+    authorization: str | None = field(default=None, repr=False)
+
+    @property
+    def netloc(self) -> str:
+        """Host and, where the URL named one, port: what a `Host` header says."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}" if self.explicit_port else host
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port: another origin is another host for redirects (SECURITY §2)."""
+        return (self.scheme, self.host, self.port)
+
+    def __str__(self) -> str:
+        """The URL without user info and fragment."""
+        return f"{self.scheme}://{self.netloc}{self.target}"
+
+
+Headers = tuple[tuple[str, str], ...]
+"""Header fields in order, names as given, repeats kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One HTTP request as a command asks for it (PROTOCOL §3). `timeout` is in seconds, in all."""
+
+    url: Url
+    method: str = "GET"
+    headers: Headers = field(default=(), repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    ignore_tls_certificate: bool = False
+    timeout: float | None = None
+    follow_redirects: bool = True
+    encrypt_response: bool = False
+    secure: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class Content(Protocol):
+    """A response's bytes, in memory or in a file, that can be read more than once."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes from the start, in pieces of at most 64 KiB."""
+
+    def close(self) -> None:
+        """Free what holds the bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """What a target, or a proxy that refused a tunnel, answered (PROTOCOL §4).
+
+    `headers` are as received, without those the agent undid by decoding; `charset` is the name the
+    response gives, None where it names none; `text` says whether the bytes decode in it.
+    """
+
+    status_code: int
+    headers: Headers = field(repr=False)
+    content: Content = field(repr=False)
+    charset: str | None
+    text: bool
+    url: str = field(repr=False)
+    elapsed_ms: int = 0
+    bytes_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no HTTP response. `message` holds no secret; `url` is the final URL, where known."""
+
+    code: Code
+    message: str
+    url: str | None = field(default=None, repr=False)
+    elapsed_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One message of the inbound queue (PROTOCOL §2), its payload not yet looked at."""
+
+    id: str
+    target_id: str
+    action: str
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    payload: object = field(default=None, repr=False)
+    body_url: str | None = field(default=None, repr=False)
+    upload_url: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One status update, complete as it goes onto the outbound queue.
+
+    `message` is the queue message's text. Where the body was spooled, `spool` is the gzip file that
+    goes to `upload_url` first, and `fallback` the message to send instead when it cannot be uploaded.
+    """
+
+    command_id: str
+    status: Status
+    message: str = field(repr=False)
+    spool: str | None = None
+    upload_url: str | None = field(default=None, repr=False)
+    fallback: str | None = field(default=None, repr=False)

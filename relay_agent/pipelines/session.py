@@ -1,0 +1,53 @@
+"""A requests session for the sender's calls to the platform, with the agent's own proxies and trusted roots (SECURITY §1).
+
+This room owns how that session is put together. It must not send anything.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+from urllib.parse import quote
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from relay_agent.config import Settings
+from relay_agent.proxies import Leg, Proxies, Proxy, Trust
+from relay_agent.urls import parse_url
+
+
+def platform_session(settings: Settings) -> requests.Session:
+    """Make a session that reaches API_TARGET as the agent does; whoever asks for it closes it."""
+    session = requests.Session()
+    session.trust_env = False
+    proxy = Proxies.from_settings(settings).route(Leg.PLATFORM, parse_url(settings.api_target)).proxy
+    if proxy is not None:
+        session.proxies = dict.fromkeys(("http", "https"), _proxy_url(proxy))
+    session.mount("https://", _TrustingAdapter(Trust.from_settings(settings).context(True)))
+    return session
+
+
+class _TrustingAdapter(HTTPAdapter):
+    """Verifies with one TLS context, towards the platform and towards a proxy that itself speaks TLS."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        more = {} if proxy.startswith("socks") else {"proxy_ssl_context": self._context}
+        return super().proxy_manager_for(proxy, ssl_context=self._context, **more, **kwargs)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Leave the roots to the context: requests would add certifi's to it."""
+
+
+def _proxy_url(proxy: Proxy) -> str:
+    host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
+    if proxy.username is None:
+        return f"{proxy.scheme}://{host}:{proxy.port}"
+    return f"{proxy.scheme}://{quote(proxy.username, safe='')}:{quote(proxy.password or '', safe='')}@{host}:{proxy.port}"

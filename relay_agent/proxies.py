@@ -1,0 +1,149 @@
+"""Which proxy and which trusted roots serve a call: one answer for both legs (SECURITY §1).
+
+This room owns the choice of a route, and the TLS contexts. It must not open a connection or resolve a
+name. `no_proxy` holds for whichever proxy a leg has: for the shared ones and for the one that
+RELAY_PLATFORM_PROXY or RELAY_TARGET_PROXY puts in their place.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import certifi
+
+from relay_agent.config import Settings
+from relay_agent.models import Url
+from relay_agent.no_proxy import find_entry, parse_no_proxy
+from relay_agent.proxy_url import Proxy, parse_proxy
+
+__all__ = ["Leg", "Proxies", "Proxy", "Route", "Trust", "parse_proxy"]
+
+
+class Leg(StrEnum):
+    """The agent's two sides: the platform (REST, SQS, S3, CloudWatch, payload URLs), and what commands ask for."""
+
+    PLATFORM = "platform"
+    TARGET = "target"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How a call leaves: through `proxy`, or directly where it is None; `reason` says which setting made it so."""
+
+    proxy: Proxy | None
+    reason: str
+
+
+class Proxies:
+    """The proxy settings, read once.
+
+    `shared` are proxy URLs by the variable that gives them (`http_proxy`, `https_proxy`, `all_proxy`),
+    `replaced` those of one leg; `none` stands for a direct call.
+    """
+
+    def __init__(self, shared: Mapping[str, str], no_proxy: str = "", replaced: Mapping[Leg, str] | None = None) -> None:
+        self._shared = {name: _proxy_or_none(text) for name, text in shared.items()}
+        self._replaced = {leg: _proxy_or_none(text) for leg, text in (replaced or {}).items()}
+        self._no_proxy = parse_no_proxy(no_proxy)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Proxies:
+        """Take the proxy variables out of the settings."""
+        shared = {"http_proxy": settings.http_proxy, "https_proxy": settings.https_proxy, "all_proxy": settings.all_proxy}
+        replaced = {Leg.PLATFORM: settings.platform_proxy, Leg.TARGET: settings.target_proxy}
+        return cls(
+            {name: text for name, text in shared.items() if text},
+            settings.no_proxy or "",
+            {leg: text for leg, text in replaced.items() if text},
+        )
+
+    def route(self, leg: Leg, url: Url) -> Route:
+        """Resolve how a URL is called on a leg; the only place where that is decided."""
+        name, proxy = self._chosen(leg, url.scheme)
+        if proxy is None:
+            return Route(None, f"{name} is none" if name else f"no proxy is set for {url.scheme}")
+        entry = find_entry(self._no_proxy, url)
+        return Route(None, f"no_proxy names {entry.text}") if entry else Route(proxy, name)
+
+    def _chosen(self, leg: Leg, scheme: str) -> tuple[str, Proxy | None]:
+        """Give the variable that decides, empty where none is set, and its proxy."""
+        if leg in self._replaced:
+            return f"RELAY_{leg.name}_PROXY", self._replaced[leg]
+        for name in (f"{scheme}_proxy", "all_proxy"):
+            if name in self._shared:
+                return name, self._shared[name]
+        return "", None
+
+
+class Trust:
+    """The TLS contexts of both legs: each made once, when first asked for, and safe to share between threads.
+
+    `ca_bundle` stands in place of certifi's roots, `ca_file` is added to either; `sslsocket_class` is
+    the class of the sockets that a context wraps.
+    """
+
+    def __init__(
+        self, ca_bundle: Path | None = None, ca_file: Path | None = None, sslsocket_class: type[ssl.SSLSocket] | None = None
+    ) -> None:
+        self._roots = (ca_bundle or Path(certifi.where()), *((ca_file,) if ca_file else ()))
+        self._sslsocket_class = sslsocket_class
+        self._contexts: dict[bool, ssl.SSLContext] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_settings(cls, settings: Settings, sslsocket_class: type[ssl.SSLSocket] | None = None) -> Trust:
+        """Take the files of trusted roots out of the settings."""
+        return cls(settings.ca_bundle, settings.ca_file, sslsocket_class)
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """The PEM files whose certificates are trusted, for clients that take files only, and for `explain`."""
+        return self._roots
+
+    def context(self, verify: bool) -> ssl.SSLContext:
+        """Give the client context that verifies certificates and names, or the one that does neither.
+
+        Raises:
+            OSError: a file of roots cannot be read (it could when the settings were checked).
+        """
+        with self._lock:
+            if verify not in self._contexts:
+                self._contexts[verify] = self._verifying() if verify else self._lenient()
+            return self._contexts[verify]
+
+    def _base(self) -> ssl.SSLContext:
+        # Not create_default_context(): from Python 3.13 on it refuses (VERIFY_X509_STRICT) what the private
+        # CAs of a laboratory issue, and it honours SSLKEYLOGFILE.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        context.set_alpn_protocols(["http/1.1"])
+        if self._sslsocket_class is not None:
+            context.sslsocket_class = self._sslsocket_class
+        return context
+
+    def _verifying(self) -> ssl.SSLContext:
+        context = self._base()
+        # An issuing CA given without its root is enough, as it is for curl.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        for path in self._roots:
+            context.load_verify_locations(cafile=str(path))
+        return context
+
+    def _lenient(self) -> ssl.SSLContext:
+        """Take any certificate, and of old instruments their short keys and unsafe renegotiation."""
+        context = self._base()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+        context.options |= getattr(ssl, "OP_LEGACY_SERVER_CONNECT", 0x4)  # named from Python 3.12 on
+        return context
+
+
+def _proxy_or_none(text: str) -> Proxy | None:
+    return None if text.lower() == "none" else parse_proxy(text)

@@ -1,0 +1,342 @@
+"""The life of one command: taking it in, running it, saying what came of it. No threads.
+
+This room owns the rules. `poller`, `worker`, `uploader` and `sender` say when and on which thread; `journal`
+says what is safe; `executor` talks to the target.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from relay_agent import codec
+from relay_agent.clock import Clock, Deadline
+from relay_agent.errors import BadRequest, MalformedMessage, PlatformError, SecureCommandError
+from relay_agent.executor import Executor
+from relay_agent.journal import Admission, Journal
+from relay_agent.models import Code, Command, Failure, HttpRequest, HttpResponse, Status, Update
+from relay_agent.secure import Keyring, open_envelope, seal_stream
+from relay_agent.spool import Spool, Spooled
+from relay_agent.tdp.payloads import PayloadRefused, Payloads
+
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""RFC 9110 §9.2.2: sending one twice is as sending it once."""
+KEPT_IN_MEMORY = 16 * 1024
+"""Bytes of a message whose decoded request waits in memory; a larger one is read from the journal again."""
+DOWNLOAD_TRY_SECONDS = 30.0
+_ANY_LANE = "?"
+_INTERRUPTED = "the agent stopped while this request was under way; its outcome is unknown, and it was not repeated"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A command on its way to a worker. `request` is None where the payload is looked at only then."""
+
+    command: Command
+    admitted: float
+    """When it was taken in, on the monotonic clock."""
+    lane: str = _ANY_LANE
+    request: HttpRequest | Failure | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the canonical log line and the metrics say of a finished command; nothing secret."""
+
+    id: str
+    action: str
+    status: Status
+    method: str | None = None
+    host: str | None = None
+    port: int | None = None
+    code: str | None = None
+    status_code: int | None = None
+    bytes_in: int = 0
+    bytes_out: int = 0
+    queued_ms: int = 0
+    target_ms: int = 0
+    total_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What running a command gave, and the request it came from where there was one."""
+
+    status: Status
+    outcome: HttpResponse | Failure
+    request: HttpRequest | None = None
+
+
+class Relay:
+    """The rules, with what they need. Shared by all threads; holds nothing that changes."""
+
+    def __init__(
+        self,
+        *,
+        agent_id: str,
+        journal: Journal,
+        spool: Spool,
+        payloads: Payloads,
+        keyring: Callable[[], Keyring],
+        clock: Clock,
+        default_seconds: float,
+    ) -> None:
+        self._agent_id = agent_id
+        self._journal = journal
+        self._spool = spool
+        self._payloads = payloads
+        self._keyring = keyring
+        self._clock = clock
+        self._default_seconds = default_seconds
+
+    # --- intake: the poller's thread ---
+
+    def intake(self, messages: Sequence[tuple[str, str]]) -> tuple[list[Task], list[Update], list[str]]:
+        """Take (message text, receipt) pairs over into the journal.
+
+        Gives the tasks to run, the answers that are final already (malformed messages that name a command),
+        and a line for each oddity: a message that is no command, an id that came back with another body.
+
+        Raises:
+            JournalError: nothing was taken over, so nothing may be acknowledged.
+        """
+        tasks: dict[str, Task] = {}
+        refused: dict[str, tuple[Command, str]] = {}
+        rows: list[tuple[str, str, str]] = []
+        oddities: list[str] = []
+        for raw, receipt in messages:
+            try:
+                command = codec.decode_message(raw)
+                if command.id not in tasks:
+                    tasks[command.id] = self._task(command, len(raw))
+            except MalformedMessage as error:
+                if error.command_id is None:
+                    oddities.append(f"malformed message acknowledged: {error}")
+                    continue
+                command = Command(error.command_id, error.target_id or self._agent_id, "")
+                refused[command.id] = (command, str(error))
+            rows.append((command.id, raw, receipt))
+        new = self._new(rows, oddities)
+        updates = [self._refusal(command, text) for command_id, (command, text) in refused.items() if command_id in new]
+        return [task for command_id, task in tasks.items() if command_id in new], updates, oddities
+
+    def recover(self) -> tuple[list[Task], list[Update]]:
+        """Take up what the last run left: what may run again, and the answers that were not told for sure."""
+        tasks: list[Task] = []
+        for left in self._journal.unfinished():
+            try:
+                command = codec.decode_message(left.raw)
+            except MalformedMessage as error:
+                self._refusal(Command(left.id, error.target_id or self._agent_id, ""), str(error))
+                continue
+            if left.interrupted:
+                self._refusal(command, _INTERRUPTED, Code.EINTERRUPTED)
+            else:
+                tasks.append(self._task(command, len(left.raw)))
+        return tasks, self._journal.undelivered()
+
+    # --- process: a worker's thread ---
+
+    def process(self, task: Task, executor: Executor) -> tuple[Update, Report]:
+        """Run the command to its outcome, recorded in the journal before this returns.
+
+        Raises:
+            JournalError: the outcome could not be recorded; the command is still the journal's.
+        """
+        begun = self._clock.monotonic()
+        result = self._run(task, executor)
+        took = self._clock.monotonic()
+        update = self._record(task.command, result)
+        return update, self._report(task, result, begun, took)
+
+    def abandon(self, task: Task) -> Update:
+        """Answer a command that an error of our own ended, so that its sender does not wait for ever."""
+        return self._refusal(task.command, "an error inside the agent ended this command; its outcome is unknown (see the agent's log)", Code.EINTERRUPTED)
+
+    # --- how one runs ---
+
+    def _task(self, command: Command, size: int) -> Task:
+        admitted = self._clock.monotonic()
+        if command.body_url is not None:
+            return Task(command, admitted)
+        request = self._decode(command)
+        if isinstance(request, Failure):
+            return Task(command, admitted, request=request)
+        lane = f"{request.url.host}:{request.url.port}"
+        if size > KEPT_IN_MEMORY:
+            return Task(replace(command, payload=None), admitted, lane)
+        return Task(replace(command, payload=None), admitted, lane, request)
+
+    def _decode(self, command: Command) -> HttpRequest | Failure:
+        """The request that an action asks for; a failure for one that asks for none we know."""
+        try:
+            if command.action in codec.ACTIONS_PLAIN:
+                return codec.decode_request(command.payload)
+            if command.action == codec.ACTION_SECURE:
+                return self._open(command)
+        except BadRequest as error:
+            return Failure(Code.EBADCOMMAND, str(error))
+        except SecureCommandError as error:
+            return Failure(Code(error.code), str(error))
+        return Failure(Code.UNKNOWN_COMMAND, f"this agent does not know the action; it answers {', '.join(sorted(codec.ACTIONS_PLAIN))} and {codec.ACTION_SECURE}")
+
+    def _open(self, command: Command) -> HttpRequest:
+        keyring = self._keyring()
+        if not keyring:
+            raise SecureCommandError(Code.ENOKEY, "this agent has no SECURE_COMMAND_KEY; set the one that the sender uses")
+        jwe = codec.decode_envelope(command.payload)
+        opened = open_envelope(jwe, keyring, agent_id=self._agent_id, now=self._clock.now())
+        request = codec.decode_request(codec.decode_payload(opened.plaintext), secure=True)
+        if opened.jti is not None:
+            keep = timedelta(days=1)
+            until = max(self._clock.now() + keep, _moment(opened.exp) or self._clock.now())
+            if not self._journal.remember_token(opened.jti, command.id, until.timestamp()):
+                raise SecureCommandError(Code.EREPLAY, "the jti of this secure command was used by another command")
+        return request
+
+    def _run(self, task: Task, executor: Executor) -> _Result:
+        command = task.command
+        if command.expires_at is not None and command.expires_at <= self._clock.now() and not self._was_refused(task):
+            return _Result(Status.REJECTED, Failure(Code.EEXPIRED, f"expired at {codec.iso(command.expires_at)}, before it could start"))
+        request = task.request if task.request is not None else self._fetch(command)
+        if isinstance(request, Failure):
+            return _Result(Status.REJECTED if request.code == Code.UNKNOWN_COMMAND else Status.FAILURE, request)
+        seconds = self._seconds(command, request)
+        deadline = Deadline(seconds, self._clock.monotonic)
+        outcome = executor.execute(request, deadline, lambda: self._journal.start(command.id, may_repeat(request)))
+        succeeded = isinstance(outcome, HttpResponse) and outcome.status_code < 400
+        return _Result(Status.SUCCESS if succeeded else Status.FAILURE, outcome, request)
+
+    @staticmethod
+    def _was_refused(task: Task) -> bool:
+        return isinstance(task.request, Failure) and task.request.code == Code.UNKNOWN_COMMAND
+
+    def _seconds(self, command: Command, request: HttpRequest) -> float:
+        """The command's own limit, bounded by what is left until it expires (PROTOCOL §3)."""
+        left = (command.expires_at - self._clock.now()).total_seconds() if command.expires_at is not None else None
+        wanted = request.timeout if request.timeout is not None else left
+        seconds = self._default_seconds if wanted is None else wanted
+        return max(0.001, seconds if left is None else min(seconds, left))
+
+    def _fetch(self, command: Command) -> HttpRequest | Failure:
+        """Look at a payload that did not wait in memory: from the journal, or by its presigned URL."""
+        if command.body_url is None:
+            return self._decode(codec.decode_message(self._journal.raw(command.id)))
+        try:
+            data = self._payloads.download(command.body_url, DOWNLOAD_TRY_SECONDS)
+            return self._decode(replace(command, payload=codec.decode_payload(data)))
+        except BadRequest as error:
+            return Failure(Code.EBADCOMMAND, str(error))
+        except PayloadRefused as error:
+            return Failure(Code.EBADCOMMAND, f"the command's body could not be downloaded: {error.reason}")
+        except PlatformError as error:
+            return Failure(Code.EBADCOMMAND, f"the command's body could not be downloaded: {error.reason}")
+
+    # --- how one is told ---
+
+    def _record(self, command: Command, result: _Result) -> Update:
+        """Write the outcome down in the form in which it will be told."""
+        outcome = result.outcome
+        if isinstance(outcome, Failure):
+            update = self._embedded(command, result.status, codec.failure_body(outcome))
+            self._journal.finish(update, outcome.code)
+            return update
+        try:
+            update = self._response(command, result, outcome)
+        finally:
+            outcome.content.close()
+        self._journal.finish(update)
+        return update
+
+    def _response(self, command: Command, result: _Result, response: HttpResponse) -> Update:
+        pieces = codec.response_body(response)
+        if result.request is not None and result.request.encrypt_response:
+            pieces = self._sealed(pieces, response.status_code)
+        now = self._clock.now()
+        room = codec.MESSAGE_LIMIT - len(codec.update_message(command.id, command.target_id, result.status, now, "").encode("utf-8"))
+        stored = self._spool.store(pieces, room, _file_name(self._clock.new_id()))
+        if isinstance(stored, str):
+            return Update(command.id, result.status, codec.update_message(command.id, command.target_id, result.status, now, stored))
+        fallback = self._too_large(command, response, now)
+        if command.upload_url is None:
+            self._spool.remove(stored.name)
+            return Update(command.id, Status.FAILURE, fallback)
+        message = codec.update_message(command.id, command.target_id, result.status, now, None, "referenced")
+        return Update(command.id, result.status, message, stored.name, command.upload_url, fallback)
+
+    def _sealed(self, pieces: Iterator[str], status_code: int) -> Iterator[str]:
+        before, after = codec.sealed_body(status_code)
+        yield before
+        yield from seal_stream((piece.encode("utf-8") for piece in pieces), self._keyring())
+        yield after
+
+    def _too_large(self, command: Command, response: HttpResponse, now: datetime) -> str:
+        """What is told where an answer too large for the queue cannot be uploaded: all but its body."""
+        text = "the answer is too large for the queue and could not be uploaded; the request was made, and this is its status"
+        body = codec.undeliverable_body(response, Code.ERESPONSETOOLARGE, text)
+        message = codec.update_message(command.id, command.target_id, Status.FAILURE, now, body)
+        if len(message.encode("utf-8")) <= codec.MESSAGE_LIMIT:
+            return message
+        bare = codec.undeliverable_body(replace(response, headers=()), Code.ERESPONSETOOLARGE, text)
+        return codec.update_message(command.id, command.target_id, Status.FAILURE, now, bare)
+
+    def _embedded(self, command: Command, status: Status, body: str) -> Update:
+        return Update(command.id, status, codec.update_message(command.id, command.target_id, status, self._clock.now(), body))
+
+    # --- intake's and recovery's details ---
+
+    def _new(self, rows: list[tuple[str, str, str]], oddities: list[str]) -> set[str]:
+        new: set[str] = set()
+        for (command_id, _, _), admission in zip(rows, self._journal.admit(rows) if rows else [], strict=True):
+            if admission is Admission.NEW:
+                new.add(command_id)
+            elif admission is Admission.CHANGED:
+                oddities.append("a command id came a second time with another body; it is answered once, as it came first")
+        return new
+
+    def _refusal(self, command: Command, text: str, code: Code = Code.EBADCOMMAND) -> Update:
+        update = self._embedded(command, Status.FAILURE, codec.failure_body(Failure(code, text)))
+        self._journal.finish(update, code)
+        return update
+
+    def _report(self, task: Task, result: _Result, begun: float, took: float) -> Report:
+        outcome, request = result.outcome, result.request
+        response = outcome if isinstance(outcome, HttpResponse) else None
+        return Report(
+            id=task.command.id,
+            action=task.command.action,
+            status=result.status,
+            method=request.method if request else None,
+            host=request.url.host if request else None,
+            port=request.url.port if request else None,
+            code=outcome.code if isinstance(outcome, Failure) else None,
+            status_code=response.status_code if response else None,
+            bytes_in=response.content.size if response else 0,
+            bytes_out=len(request.body or b"") if request else 0,
+            queued_ms=int((begun - task.admitted) * 1000),
+            target_ms=outcome.elapsed_ms,
+            total_ms=int((took - task.admitted) * 1000),
+        )
+
+
+def may_repeat(request: HttpRequest) -> bool:
+    """Whether sending the request twice is as sending it once: by its method, or because its sender says so."""
+    return request.method in IDEMPOTENT or any(name.lower() == "idempotency-key" for name, _ in request.headers)
+
+
+def _moment(seconds: int | None) -> datetime | None:
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def _file_name(unique: str) -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "", unique) + ".json.gz"
+
+
+def processing_message(command: Command, now: datetime) -> str:
+    """The update that says a command is under way; it never repeats the request."""
+    return codec.update_message(command.id, command.target_id, Status.PROCESSING, now)

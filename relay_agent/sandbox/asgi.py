@@ -1,0 +1,114 @@
+"""The little ASGI that the sandbox's two servers share: a request read whole, an answer, a dropped connection.
+
+This room owns the server's vocabulary. It must not know what is asked or who asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from hypercorn.protocol.events import StreamClosed
+
+Scope = dict[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request, its body read. Header names are lower case; `target` is the request line's, undecoded."""
+
+    method: str
+    path: str
+    target: str
+    query: dict[str, str]
+    headers: dict[str, str] = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
+class Disconnected(Exception):
+    """The client went away before its request was complete."""
+
+
+async def read_request(scope: Scope, receive: Receive) -> Request:
+    """Read a request to its end.
+
+    Raises:
+        Disconnected: the client closed before that.
+    """
+    parts: list[bytes] = []
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    query = scope["query_string"].decode("latin-1")
+    target = scope["raw_path"].decode("latin-1")
+    return Request(
+        method=scope["method"],
+        path=scope["path"],
+        target=f"{target}?{query}" if query else target,
+        query=dict(parse_qsl(query, keep_blank_values=True)),
+        headers={name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]},
+        body=b"".join(parts),
+    )
+
+
+def replay(body: bytes) -> Receive:
+    """A `receive` that gives a body already read, and then waits: its task is cancelled when the client leaves."""
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        if messages:
+            return messages.pop()
+        await asyncio.Event().wait()
+        raise Disconnected
+
+    return receive
+
+
+async def respond(send: Send, status: int, body: bytes, headers: Iterable[tuple[str, str]]) -> None:
+    """Send a whole answer."""
+    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    if not any(name == b"content-length" for name, _ in raw):
+        raw.append((b"content-length", str(len(body)).encode("ascii")))
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def drop(send: Send) -> None:
+    """Close the connection as it is, without an answer: ASGI has no word for that, hypercorn's stream has."""
+    stream: Any = getattr(send, "__self__", None)
+    if stream is not None:
+        await stream.send(StreamClosed(stream_id=stream.stream_id))
+
+
+async def until_disconnect(receive: Receive, work: Awaitable[None]) -> None:
+    """Do `work` unless the client goes away first; then it is cancelled.
+
+    Without this, a long poll whose client was killed would still swallow the next messages of a queue.
+    """
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+        if not working.done():
+            working.cancel()
+    await asyncio.gather(working, gone, return_exceptions=True)
+    if not working.cancelled():
+        working.result()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,196 @@
+"""Commands as the platform keeps them: status, history, and every update that came for them.
+
+This room owns the state machine CREATED → PENDING → PROCESSING → a final status, and search. It must not speak SQS or S3.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from relay_agent.sandbox.changes import Changes
+from relay_agent.sandbox.wire import Json, iso
+
+STATUSES = ("CREATED", "UNSENT", "PENDING", "EXPIRED", "PURGED", "ERROR", "PROCESSING", "REJECTED", "SUCCESS", "FAILURE")
+OPEN = frozenset({"CREATED", "PENDING", "PROCESSING"})
+REPORTED = frozenset({"PROCESSING", "SUCCESS", "FAILURE", "REJECTED"})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a command's history."""
+
+    reason: str
+    by: str
+    at: datetime
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+@dataclass(slots=True)
+class Command:
+    """One command. `updates` holds the text of every update message that named it, in the order of their arrival."""
+
+    id: str
+    org_slug: str
+    target_id: str
+    action: str
+    created_at: datetime
+    expires_at: datetime
+    updated_at: datetime
+    payload: Json = field(repr=False)
+    metadata: Json = field(default_factory=dict)
+    delivery: str | None = None
+    created_by: str = "sandbox"
+    status: str = "CREATED"
+    response_body: object = field(default=None, repr=False)
+    history: list[Event] = field(default_factory=list, repr=False)
+    updates: list[str] = field(default_factory=list, repr=False)
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can change its status any more."""
+        return self.status not in OPEN
+
+    def to_json(self) -> Json:
+        """`GET /v1/commands/{id}`."""
+        return {
+            "id": self.id,
+            "orgSlug": self.org_slug,
+            "targetId": self.target_id,
+            "action": self.action,
+            "expiresAt": iso(self.expires_at),
+            "metadata": self.metadata,
+            "status": self.status,
+            "requestBody": self.request_json(),
+            "responseBody": self.response_body,
+            "requestPayloadDelivery": self.delivery or "embedded",
+            "createdByEntity": "user",
+            "createdBy": self.created_by,
+            "createdAt": iso(self.created_at),
+            "updatedAt": iso(self.updated_at),
+        }
+
+    def request_json(self) -> Json:
+        """What the agent is sent, but for the URLs."""
+        return {
+            "body": self.payload,
+            "action": self.action,
+            "targetId": self.target_id,
+            "commandId": self.id,
+            "createdAt": iso(self.created_at),
+            "expiresAt": iso(self.expires_at),
+        }
+
+    def history_json(self) -> Json:
+        """`GET /v1/commands/{id}/history`."""
+        return {
+            "id": self.id,
+            "history": [
+                {"id": event.id, "commandId": self.id, "reason": event.reason, "updatedBy": event.by, "updatedAt": iso(event.at)}
+                for event in list(self.history)
+            ],
+        }
+
+
+class Commands:
+    """Every command, the newest last. Any thread may call it."""
+
+    def __init__(self, now: Callable[[], datetime], changes: Changes) -> None:
+        self._now = now
+        self._changes = changes
+        self._commands: dict[str, Command] = {}
+        self._lock = threading.RLock()
+
+    def add(self, command: Command) -> None:
+        """Keep a new command: CREATED."""
+        with self._lock:
+            self._commands[command.id] = command
+            self._note(command, "Command created", "platform")
+
+    def get(self, command_id: object) -> Command | None:
+        """The command of that id."""
+        with self._lock:
+            return self._commands.get(command_id) if isinstance(command_id, str) else None
+
+    def all(self) -> list[Command]:
+        """Every command, the oldest first."""
+        with self._lock:
+            return list(self._commands.values())
+
+    def move(self, command: Command, status: str, reason: str) -> bool:
+        """Let the platform change a status; not any more once it is final."""
+        with self._lock:
+            if command.final:
+                return False
+            command.status = status
+            self._note(command, reason, "platform")
+            return True
+
+    def report(self, command: Command, status: str, body: object, text: str) -> None:
+        """Take an update of the target's. What comes after a final status is noted and changes nothing."""
+        with self._lock:
+            command.updates.append(text)
+            if status not in REPORTED:
+                self._note(command, f"Status {status} ignored: no target may set it", "target", changed=False)
+            elif command.final:
+                self._note(command, f"Status {status} ignored: the command is {command.status}", "target", changed=False)
+            else:
+                command.status = status
+                command.response_body = body if command.final else command.response_body
+                self._note(command, f"Command status changed to {status}", "target")
+
+    def expire(self) -> datetime | None:
+        """Expire every open command whose time is over; when the next one's will be."""
+        moment, upcoming = self._now(), []
+        for command in self.all():
+            if command.final:
+                continue
+            if command.expires_at <= moment:
+                self.move(command, "EXPIRED", "Command status changed to EXPIRED")
+            else:
+                upcoming.append(command.expires_at)
+        return min(upcoming, default=None)
+
+    def purge(self, target_id: str) -> list[Command]:
+        """Mark every command of a target that still waits as PURGED."""
+        waiting = [command for command in self.all() if command.target_id == target_id and command.status in ("CREATED", "PENDING")]
+        return [command for command in waiting if self.move(command, "PURGED", "Status update to PURGED")]
+
+    def _note(self, command: Command, reason: str, by: str, changed: bool = True) -> None:
+        moment = self._now()
+        command.history.append(Event(reason, by, moment))
+        if changed:
+            command.updated_at = moment
+        self._changes.touch()
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The filters of `GET /v1/commands`; empty ones let everything through. Times are inclusive."""
+
+    targets: frozenset[str] = frozenset()
+    actions: frozenset[str] = frozenset()
+    statuses: frozenset[str] = frozenset()
+    metadata: tuple[tuple[str, str], ...] = ()
+    after: tuple[tuple[str, datetime], ...] = ()
+    before: tuple[tuple[str, datetime], ...] = ()
+    sort_by: str = "created_at"
+    descending: bool = True
+
+    def run(self, commands: Iterable[Command]) -> list[Command]:
+        """Those that pass, in order."""
+        found = [command for command in commands if self._passes(command)]
+        return sorted(found, key=lambda command: getattr(command, self.sort_by), reverse=self.descending)
+
+    def _passes(self, command: Command) -> bool:
+        return (
+            (not self.targets or command.target_id in self.targets)
+            and (not self.actions or command.action in self.actions)
+            and (not self.statuses or command.status in self.statuses)
+            and all(command.metadata.get(key) == value for key, value in self.metadata)
+            and all(getattr(command, name) >= moment for name, moment in self.after)
+            and all(getattr(command, name) <= moment for name, moment in self.before)
+        )

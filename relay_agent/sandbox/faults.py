@@ -1,0 +1,146 @@
+"""Faults on demand: what the sandbox answers in place of the truth, for which call and how often.
+
+This room owns the choice of a fault for a call, and its release. It must not know how an answer is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+FOREVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What goes wrong, and where.
+
+    `service` is rest, sqs, s3 or logs, empty for every one. `operation` is, for rest, a part of "METHOD /path"
+    ("agent/config", "PUT /v1/data-acquisition/agent/status"), else the operation's name ("ReceiveMessage"), empty for all.
+    `contains` narrows it to requests whose path, query or body holds that text (an agent's id, say).
+
+    It happens `count` times (None: until released) after letting `skip` calls through. First it hangs for
+    `hang_seconds` (`FOREVER`: until released). Then it closes the connection without an answer (`close`), or
+    answers `status` with `headers` and `body`, or, for AWS, with the error `code` in the service's own form; with none
+    of these the call goes through, late.
+    """
+
+    service: str = ""
+    operation: str = ""
+    contains: str = ""
+    count: int | None = 1
+    skip: int = 0
+    hang_seconds: float = 0.0
+    close: bool = False
+    status: int | None = None
+    body: str | bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    code: str | None = None
+    message: str = "A fault was injected"
+
+
+class FaultHandle:
+    """One fault that is in force. `hits` counts how often it happened."""
+
+    def __init__(self, fault: Fault, withdraw: Callable[[FaultHandle], None]) -> None:
+        self.fault = fault
+        self.hits = 0
+        self._seen = 0
+        self._withdraw = withdraw
+        self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        self._lock = threading.Lock()
+        self._released = False
+
+    def release(self) -> None:
+        """End the fault, and let go of every call that hangs in it. May be called twice, from any thread."""
+        self._withdraw(self)
+        with self._lock:
+            self._released = True
+            waiting = list(self._waiting)
+        for loop, event in waiting:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(event.set)
+
+    def __enter__(self) -> FaultHandle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def take(self) -> bool:
+        """Count one matching call; whether the fault happens to it."""
+        with self._lock:
+            self._seen += 1
+            if self._released or self._seen <= self.fault.skip or self.spent:
+                return False
+            self.hits += 1
+            return True
+
+    @property
+    def spent(self) -> bool:
+        """Whether it has happened as often as it should."""
+        return self.fault.count is not None and self.hits >= self.fault.count
+
+    async def hang(self) -> None:
+        """Wait as long as the fault says, or until it is released."""
+        if not self.fault.hang_seconds:
+            return
+        released = asyncio.Event()
+        waiter = (asyncio.get_running_loop(), released)
+        with self._lock:
+            if self._released:
+                return
+            self._waiting.add(waiter)
+        timeout = None if self.fault.hang_seconds == FOREVER else self.fault.hang_seconds
+        try:
+            await asyncio.wait_for(released.wait(), timeout)
+        except TimeoutError:
+            pass
+        finally:
+            with self._lock:
+                self._waiting.discard(waiter)
+
+
+class Faults:
+    """The faults in force, the oldest first. Any thread may call it."""
+
+    def __init__(self) -> None:
+        self._handles: list[FaultHandle] = []
+        self._lock = threading.Lock()
+
+    def inject(self, fault: Fault) -> FaultHandle:
+        """Put a fault in force."""
+        handle = FaultHandle(fault, self._withdraw)
+        with self._lock:
+            self._handles.append(handle)
+        return handle
+
+    def find(self, service: str, operation: str, text: Callable[[], str]) -> FaultHandle | None:
+        """The fault that happens to this call, counted. `text` is asked for only where a fault wants to look at it."""
+        with self._lock:
+            handles = list(self._handles)
+        for handle in handles:
+            if _matches(handle.fault, service, operation, text) and handle.take():
+                return handle
+        return None
+
+    def release_all(self) -> None:
+        """End every fault."""
+        with self._lock:
+            handles = list(self._handles)
+        for handle in handles:
+            handle.release()
+
+    def _withdraw(self, handle: FaultHandle) -> None:
+        with self._lock:
+            if handle in self._handles:
+                self._handles.remove(handle)
+
+
+def _matches(fault: Fault, service: str, operation: str, text: Callable[[], str]) -> bool:
+    if fault.service and fault.service != service:
+        return False
+    named = fault.operation in operation if service == "rest" else fault.operation in ("", operation)
+    return named and (not fault.contains or fault.contains in text())

@@ -1,0 +1,312 @@
+"""Secure commands: the keyring, and the JWE envelope sealed and opened (PROTOCOL §5, RFC 7516).
+
+This room owns the keys and every use of a cipher. It must not remember what it has seen: a `jti` used
+before is the journal's to know.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeGuard
+
+from Crypto.Cipher import AES
+
+from relay_agent.errors import SecureCommandError
+from relay_agent.models import Code
+from relay_agent.secrets_source import parse_keys
+
+KEY_BYTES = 32
+IV_BYTES = 12
+TAG_BYTES = 16
+MAX_HEADER_CHARACTERS = 16_384  # unauthenticated JSON is parsed before the tag is checked: keep it small
+
+_NO_KEY = "no key for secure commands is set: set SECURE_COMMAND_KEY, or SECURE_COMMAND_KEY_FILE"
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
+_KID = re.compile(r"[0-9a-f]{8}")
+
+
+class Keyring:
+    """The keys of secure commands: the first seals, every one opens (rotation)."""
+
+    def __init__(self, keys: list[bytes]) -> None:
+        """Hold `keys`, each of 32 bytes.
+
+        Raises:
+            ValueError: a key has another length; the key is not repeated.
+        """
+        if any(len(key) != KEY_BYTES for key in keys):
+            raise ValueError(f"a key must be {KEY_BYTES} bytes")
+        self._keys = tuple(dict.fromkeys(keys))
+
+    @classmethod
+    def from_text(cls, text: str) -> Keyring:
+        """Read keys as SECURE_COMMAND_KEY gives them; an empty text makes an empty keyring.
+
+        Raises:
+            ValueError: names the place of the key that is wrong, never the key.
+        """
+        return cls(parse_keys(text) if text.strip() else [])
+
+    @staticmethod
+    def kid(key: bytes) -> str:
+        """Name a key without revealing it: the first 8 hex digits of its SHA-256 (PROTOCOL §5)."""
+        return hashlib.sha256(key).hexdigest()[:8]
+
+    @property
+    def kids(self) -> tuple[str, ...]:
+        """The names of all keys, the current one first."""
+        return tuple(self.kid(key) for key in self._keys)
+
+    @property
+    def current(self) -> bytes:
+        """The key that new messages use.
+
+        Raises:
+            SecureCommandError: ENOKEY, the keyring is empty.
+        """
+        if not self._keys:
+            raise SecureCommandError(Code.ENOKEY, _NO_KEY)
+        return self._keys[0]
+
+    def named(self, name: str | None) -> Keyring:
+        """The keys called `name`; all of them where the envelope names none."""
+        return Keyring([key for key in self._keys if name is None or self.kid(key) == name])
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._keys)
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def __repr__(self) -> str:
+        return f"Keyring({', '.join(self.kids)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What an envelope held. `exp` is in seconds since 1970, rounded down."""
+
+    plaintext: bytes = field(repr=False)
+    jti: str | None = None
+    exp: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Envelope:
+    """The parts of a compact JWE, decoded; `aad` is the protected header as it was sent."""
+
+    header: dict[str, Any]
+    aad: bytes
+    iv: bytes
+    ciphertext: bytes
+    tag: bytes
+
+
+def generate_key() -> str:
+    """Make a new random key, as the base64url text that SECURE_COMMAND_KEY takes."""
+    return _encode(secrets.token_bytes(KEY_BYTES))
+
+
+def seal(plaintext: bytes, keyring: Keyring, *, aud: str | None = None, exp: int | None = None, jti: str | None = None) -> str:
+    """Encrypt into a compact JWE (`alg` dir, `enc` A256GCM) with the keyring's first key. `exp` is in seconds since 1970.
+
+    Raises:
+        SecureCommandError: ENOKEY, the keyring is empty.
+    """
+    cipher, head = _start(keyring, {"aud": aud, "exp": exp, "jti": jti})
+    ciphertext, tag = cipher.encrypt_and_digest(plaintext)
+    return f"{head}{_encode(ciphertext)}.{_encode(tag)}"
+
+
+def seal_stream(pieces: Iterable[bytes], keyring: Keyring) -> Iterator[str]:
+    """Yield, piece by piece, the compact JWE of what `pieces` give together: for bodies too large for memory.
+
+    Raises:
+        SecureCommandError: ENOKEY, the keyring is empty; at once, before the first piece is taken.
+    """
+    cipher, head = _start(keyring, {})
+    return _stream(pieces, cipher, head)
+
+
+def open_envelope(jwe: str, keyring: Keyring, *, agent_id: str | None, now: datetime) -> Opened:
+    """Decrypt a compact JWE, and check `aud` and `exp` where it has them.
+
+    `agent_id` is None only at the sender's side, where `aud` does not matter; `now` is an aware datetime.
+    Whether the `jti` was used before is for the caller to check.
+
+    Raises:
+        SecureCommandError: ENOKEY where the keyring is empty, EDECRYPT for everything else; the text
+            says what is wrong and repeats neither keys nor content.
+    """
+    if not keyring:
+        raise SecureCommandError(Code.ENOKEY, _NO_KEY)
+    envelope = _parse(jwe)
+    keys = keyring.named(_name(envelope.header))
+    if not keys:
+        raise _refused(f"no key with {_shown(envelope.header['kid'])} is set; this agent has {', '.join(keyring.kids)}")
+    opened = _decrypt(envelope, keys)
+    if opened is None:
+        raise _refused(f"wrong key, or the message was altered; this agent tried {', '.join(keys.kids)}")
+    # Only now: before the tag is verified anybody could have written the header.
+    _check_audience(envelope.header, agent_id)
+    _check_expiry(envelope.header, now)
+    return opened
+
+
+# Sealing
+
+
+def _start(keyring: Keyring, claims: dict[str, str | int | None]) -> tuple[Any, str]:
+    """A cipher ready for the plaintext, and the JWE's text up to where the ciphertext begins."""
+    key = keyring.current
+    header: dict[str, Any] = {"alg": "dir", "enc": "A256GCM", "kid": Keyring.kid(key)}
+    header |= {name: value for name, value in claims.items() if value is not None}
+    protected = _encode(json.dumps(header, separators=(",", ":")).encode("utf-8"))
+    iv = secrets.token_bytes(IV_BYTES)
+    cipher = AES.new(key, AES.MODE_GCM, nonce=iv, mac_len=TAG_BYTES)
+    cipher.update(protected.encode("ascii"))
+    return cipher, f"{protected}..{_encode(iv)}."
+
+
+def _stream(pieces: Iterable[bytes], cipher: Any, head: str) -> Iterator[str]:
+    yield head
+    rest = b""
+    for piece in pieces:
+        rest += cipher.encrypt(piece)
+        whole = len(rest) - len(rest) % 3  # three bytes make four characters: only whole groups may be joined
+        if whole:
+            yield _encode(rest[:whole])
+            rest = rest[whole:]
+    yield f"{_encode(rest)}.{_encode(cipher.digest())}"
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+# Opening. Nothing is raised from inside an `except`: the exception that would hang on to ours as its
+# context may hold what was being read.
+
+
+def _parse(jwe: object) -> _Envelope:
+    parts = jwe.split(".", 5) if isinstance(jwe, str) else []
+    if len(parts) != 5:
+        raise _refused("is no compact JWE: it takes five base64url parts with dots between them")
+    header = _header(parts[0])
+    if parts[1]:
+        raise _refused("the encrypted key must be empty with alg dir (RFC 7518 §4.5)")
+    iv, ciphertext, tag = (_decoded(name, part) for name, part in zip(("IV", "ciphertext", "tag"), parts[2:], strict=True))
+    if len(iv) != IV_BYTES:
+        raise _refused(f"the IV must be {IV_BYTES} bytes")
+    if len(tag) != TAG_BYTES:
+        raise _refused(f"the tag must be {TAG_BYTES} bytes")
+    return _Envelope(header, parts[0].encode("ascii"), iv, ciphertext, tag)
+
+
+def _header(part: str) -> dict[str, Any]:
+    if len(part) > MAX_HEADER_CHARACTERS:
+        raise _refused(f"the protected header is longer than {MAX_HEADER_CHARACTERS} characters")
+    header = _json_object(_decoded("protected header", part))
+    if header is None:
+        raise _refused("the protected header must be one JSON object without repeated names")
+    if header.get("alg") != "dir":
+        raise _refused("alg must be dir")
+    if header.get("enc") != "A256GCM":
+        raise _refused("enc must be A256GCM")
+    for name in ("crit", "zip"):  # no extension is understood; compression would let a small message grow without bound
+        if name in header:
+            raise _refused(f"the header parameter {name} is not supported")
+    if not isinstance(header.get("jti", "-"), str) or not header.get("jti", "-"):
+        raise _refused("jti must be a string that is not empty")
+    return header
+
+
+def _decoded(name: str, part: str) -> bytes:
+    """Strict base64url (RFC 7515 §2): no padding, no other character, no stray bits, so one text for the same bytes."""
+    canonical = _BASE64URL.fullmatch(part) is not None and len(part) % 4 != 1
+    if canonical:
+        data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+        tail = len(data) - len(data) % 3
+        canonical = _encode(data[tail:]) == part[tail // 3 * 4 :]
+    if not canonical:
+        raise _refused(f"the {name} is not base64url without padding")
+    return data
+
+
+def _json_object(data: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("repeated name")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _name(header: dict[str, Any]) -> str | None:
+    kid = header.get("kid")
+    if "kid" in header and not isinstance(kid, str):
+        raise _refused("kid must be a string")
+    return kid
+
+
+def _shown(kid: str) -> str:
+    """A kid for the error text, unless it is none of ours: somebody may have put the key itself there."""
+    return f"kid {kid}" if _KID.fullmatch(kid) else "the kid that it names (8 hex digits are expected)"
+
+
+def _decrypt(envelope: _Envelope, keys: Keyring) -> Opened | None:
+    for key in keys:
+        cipher = AES.new(key, AES.MODE_GCM, nonce=envelope.iv, mac_len=TAG_BYTES)
+        cipher.update(envelope.aad)
+        try:
+            plaintext = cipher.decrypt_and_verify(envelope.ciphertext, envelope.tag)
+        except ValueError:
+            continue
+        exp = envelope.header.get("exp")
+        return Opened(plaintext, envelope.header.get("jti"), math.floor(exp) if _is_seconds(exp) else None)
+    return None
+
+
+def _check_audience(header: dict[str, Any], agent_id: str | None) -> None:
+    if "aud" not in header or agent_id is None:
+        return
+    audience = header["aud"] if isinstance(header["aud"], list) else [header["aud"]]
+    if not all(isinstance(name, str) for name in audience):
+        raise _refused("aud must be a string, or a list of strings")
+    if agent_id not in audience:
+        raise _refused("aud is not this agent's id: the message is meant for another agent")
+
+
+def _check_expiry(header: dict[str, Any], now: datetime) -> None:
+    if "exp" not in header:
+        return
+    if not _is_seconds(header["exp"]):
+        raise _refused("exp must be a number of seconds since 1970")
+    if header["exp"] <= now.timestamp():
+        raise _refused("exp has passed: the message is no longer valid")
+
+
+def _is_seconds(value: object) -> TypeGuard[int | float]:
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _refused(reason: str) -> SecureCommandError:
+    return SecureCommandError(Code.EDECRYPT, reason)

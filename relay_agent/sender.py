@@ -1,0 +1,82 @@
+"""When answers are told: the loop of the thread `sender`, the outbound queue's only producer.
+
+It must not change an answer. What SQS has not confirmed is sent again, the same byte for byte.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from relay_agent.errors import CredentialsExpired, PlatformError, QueueUnavailable, RateLimited
+from relay_agent.journal import Journal
+from relay_agent.outbox import Entry, Outbox
+from relay_agent.periodic import Backoff
+from relay_agent.pulse import Pulse
+from relay_agent.tdp.client import PlatformClient
+from relay_agent.telemetry.logs import Logger, RepeatedFailure
+
+TAKE_SECONDS = 1.0
+
+
+class Sender:
+    """Sends batches of updates."""
+
+    def __init__(
+        self,
+        *,
+        platform: PlatformClient,
+        journal: Journal,
+        outbox: Outbox,
+        pulse: Pulse,
+        log: Logger,
+        monotonic: Callable[[], float],
+        look_again: threading.Event,
+    ) -> None:
+        self._platform = platform
+        self._journal = journal
+        self._outbox = outbox
+        self._pulse = pulse
+        self._log = log
+        self._look_again = look_again
+        self._backoff = Backoff()
+        self._trouble = RepeatedFailure(log, "send-failed", "send-recovered", monotonic, remind_seconds=300.0)
+
+    def step(self) -> float:
+        """One batch; seconds to wait before the next."""
+        self._pulse.turn("waiting for answers")
+        entries = self._outbox.take(TAKE_SECONDS)
+        if not entries:
+            return 0.0
+        try:
+            result = self._platform.outbound().send([entry.message for entry in entries])
+        except PlatformError as error:
+            self._outbox.put_back(entries)
+            return self._failed(error)
+        self._delivered([entries[place] for place in result.sent])
+        refused = [(entries[place], code, fault) for place, code, fault in result.failed]
+        return self._refused(refused) if refused else 0.0
+
+    def _delivered(self, entries: list[Entry]) -> None:
+        final = [entry.command_id for entry in entries if entry.final]
+        if final:
+            self._journal.deliver(final)
+        self._outbox.delivered(entries)
+        self._pulse.success()
+        self._trouble.success()
+        self._backoff.reset()
+
+    def _refused(self, refused: list[tuple[Entry, str, bool]]) -> float:
+        """Keep what SQS did not take: an answer is dropped by nobody, and the log says what stands in the way."""
+        self._outbox.put_back([entry for entry, _, _ in refused])
+        for entry, code, fault in refused:
+            if fault and entry.final:
+                self._log.error("answer-refused", id=entry.command_id, code=code)
+        return self._failed(PlatformError("sqs send", f"SQS refused entries of a batch: {refused[0][1]}"))
+
+    def _failed(self, error: PlatformError) -> float:
+        self._pulse.failure(str(error))
+        self._trouble.failure(str(error))
+        if isinstance(error, QueueUnavailable | CredentialsExpired):
+            self._look_again.set()
+        return self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)

@@ -1,0 +1,51 @@
+"""The state directory: made private, held by one agent at a time.
+
+This room owns the directory and its lock. It must not know what the files in it say.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from relay_agent.errors import ConfigurationError, StateDirectoryBusy
+
+
+class StateDirectory:
+    """An open state directory. The lock goes with the process, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the directory where it is missing, and take its lock.
+
+        Raises:
+            ConfigurationError: it cannot be made or written.
+            StateDirectoryBusy: another agent has it.
+        """
+        self.path = path
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if path.stat().st_uid == os.getuid():
+                path.chmod(0o700)
+            self._lock = os.open(path / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigurationError([f"RELAY_STATE_DIR: cannot write {path} ({error.strerror}); give a directory that the agent's user may write"]) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise StateDirectoryBusy(f"another agent is running on {path}; stop it, or give this one a directory of its own with RELAY_STATE_DIR") from None
+
+    @property
+    def journal(self) -> Path:
+        """The journal's file."""
+        return self.path / "journal.db"
+
+    @property
+    def spool(self) -> Path:
+        """Where answers wait for their upload."""
+        return self.path / "spool"
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        os.close(self._lock)

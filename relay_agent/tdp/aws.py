@@ -1,0 +1,91 @@
+"""AWS clients that sign with the platform's credentials and send through our own transport.
+
+botocore builds and signs requests and reads answers; sending is ours, so that proxies, trust and wall-clock
+limits are the same as everywhere on the platform leg. This room must not know queues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import botocore.session
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse, HeadersDict
+from botocore.config import Config
+from botocore.credentials import CredentialProvider, CredentialResolver
+from botocore.exceptions import ClientError
+
+from relay_agent.errors import CredentialsExpired, PlatformError, PlatformRefused, QueueUnavailable, RateLimited
+from relay_agent.tdp.credentials import PlatformCredentials
+from relay_agent.tdp.http import PlatformHttp
+
+RECEIVE_SECONDS = 30.0
+"""Wall-clock limit of a receive: a long poll of 20 s, and time for the way."""
+CALL_SECONDS = 15.0
+
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "RequestExpired"})
+_NO_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "NonExistentQueue", "AccessDenied", "AccessDeniedException"})
+_CLOCK = frozenset({"RequestTimeTooSkewed", "SignatureDoesNotMatch", "InvalidSignatureException"})
+
+
+class _Provider(CredentialProvider):
+    METHOD = "tdp-agent-credentials"
+    CANONICAL_NAME = "tdp-agent-credentials"
+
+    def __init__(self, credentials: PlatformCredentials) -> None:
+        super().__init__()
+        self._credentials = credentials
+
+    def load(self) -> PlatformCredentials:
+        return self._credentials
+
+
+class _Raw:
+    """An answer's body, as botocore wants to read it."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def stream(self, *_args: Any, **_kwargs: Any) -> Iterator[bytes]:
+        yield self._body
+
+
+class Aws:
+    """Makes clients. botocore's session reads its data files once."""
+
+    def __init__(self, http: PlatformHttp, credentials: PlatformCredentials, endpoint_url: str | None) -> None:
+        self._http = http
+        self._endpoint_url = endpoint_url
+        self._session = botocore.session.Session()
+        self._session.register_component("credential_provider", CredentialResolver([_Provider(credentials)]))
+
+    def client(self, service: str, region: str) -> Any:
+        """A client for `sqs` or `logs` in the region."""
+        config = Config(retries={"total_max_attempts": 1, "mode": "standard"}, user_agent_extra="relay-agent", parameter_validation=False)
+        client = self._session.create_client(service, region_name=region, endpoint_url=self._endpoint_url, config=config)
+        client.meta.events.register(f"before-send.{service}", cast("Any", self._send))
+        return client
+
+    def _send(self, request: AWSPreparedRequest, event_name: str = "", **_context: Any) -> Any:
+        """Send what botocore prepared and signed (botocore's `before-send` event)."""
+        headers = tuple((str(name), value.decode("latin-1") if isinstance(value, bytes) else str(value)) for name, value in request.headers.items())
+        body: Any = request.body
+        limit = RECEIVE_SECONDS if event_name.endswith("ReceiveMessage") else CALL_SECONDS
+        answer = self._http.send(request.method, request.url, headers, body.encode("utf-8") if isinstance(body, str) else body, limit)
+        return AWSResponse(request.url, answer.status, cast("Any", HeadersDict(answer.headers)), _Raw(answer.body))
+
+
+def platform_error(call: str, error: ClientError) -> PlatformError:
+    """Say an AWS error in our own exceptions, without its text: AWS may repeat what was sent."""
+    found = error.response.get("Error", {})
+    code = str(found.get("Code", "unknown")).rpartition("#")[2]
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if code in _EXPIRED:
+        return CredentialsExpired(call, f"AWS says {code}", status)
+    if code in _NO_QUEUE:
+        return QueueUnavailable(call, f"AWS says {code}", status)
+    if code in _CLOCK:
+        return PlatformRefused(call, f"AWS says {code}: is this machine's clock right?", status)
+    if "Throttl" in code or code in ("SlowDown", "TooManyRequestsException", "RequestThrottled"):
+        return RateLimited(call, 0.0)
+    return PlatformError(call, f"AWS says {code}", status)

@@ -1,0 +1,154 @@
+"""The synchronised platform client: one configuration, one set of credentials, one set of AWS clients for all threads.
+
+This room owns what is shared, and swaps it whole. Its lock is held for the swap only, never for a network call.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from relay_agent.clock import Clock
+from relay_agent.errors import PlatformError, PlatformRefused, QueueUnavailable, UnknownAgent
+from relay_agent.tdp.aws import Aws
+from relay_agent.tdp.credentials import PlatformCredentials
+from relay_agent.tdp.http import PlatformHttp
+from relay_agent.tdp.payloads import Payloads
+from relay_agent.tdp.queues import Queue
+from relay_agent.tdp.rest import AgentConfig, AgentState, Rest
+
+
+class AgentDisabled(PlatformError):
+    """The agent is disabled on the platform: enable the agent's connection."""
+
+
+class QueueDisabled(PlatformError):
+    """The agent's queue is disabled on the platform: enable the agent's queue."""
+
+
+class PlatformClient:
+    """Everything the agent asks of the platform."""
+
+    def __init__(
+        self,
+        http: PlatformHttp,
+        *,
+        api_target: str,
+        org_slug: str,
+        agent_id: str,
+        token: Callable[[], str],
+        endpoint_url: str | None,
+        max_body_bytes: int,
+        clock: Clock,
+    ) -> None:
+        self._http = http
+        self.rest = Rest(http, api_target, org_slug, agent_id, token, clock)
+        self.credentials = PlatformCredentials(self.rest.credentials, clock)
+        self.payloads = Payloads(http, max_body_bytes)
+        self._aws = Aws(http, self.credentials, endpoint_url)
+        self._sqs: Any = None
+        self._swap = threading.Lock()
+        self._config: AgentConfig | None = None
+        self._inbound: Queue | None = None
+        self._outbound: Queue | None = None
+        self._logs: Any = None
+
+    # --- any thread ---
+
+    @property
+    def config(self) -> AgentConfig | None:
+        """The configuration in force."""
+        return self._config
+
+    def inbound(self) -> Queue:
+        """The queue that commands come from.
+
+        Raises:
+            QueueDisabled: the platform names none.
+        """
+        queue = self._inbound
+        if queue is None:
+            raise QueueDisabled("sqs receive", "the agent's queue is disabled")
+        return queue
+
+    def outbound(self) -> Queue:
+        """The queue that status updates go to.
+
+        Raises:
+            QueueUnavailable: the platform named none yet.
+        """
+        queue = self._outbound
+        if queue is None:
+            raise QueueUnavailable("sqs send", "the platform has named no queue for answers")
+        return queue
+
+    def logs(self) -> Any:
+        """The CloudWatch Logs client, None before the first configuration."""
+        return self._logs
+
+    def log_group(self) -> str | None:
+        """The log group in force."""
+        return self._config.log_group if self._config else None
+
+    def break_off(self, thread: str) -> None:
+        """End the call that the thread of that name waits for."""
+        self._http.abort(thread)
+
+    def close(self) -> None:
+        """Close every connection to the platform."""
+        self._http.close()
+
+    # --- main at start, config-refresh later ---
+
+    def refresh_config(self) -> bool:
+        """Read the configuration and take over what changed; whether anything did.
+
+        Raises:
+            AgentDisabled: the agent is disabled. A disabled queue is no error here: `inbound` says it.
+            PlatformError: one of its kinds, see errors.
+        """
+        try:
+            config = self.rest.config()
+        except (PlatformRefused, UnknownAgent) as error:
+            # A disabled agent may be refused here, though its token is right; only /v1/agents tells (OPERATIONS §2).
+            if isinstance(error, PlatformRefused) and self._state().enabled is False:
+                raise AgentDisabled("agent/config", "the agent is disabled") from None
+            raise
+        state = self._state()
+        if state.enabled is False:
+            raise AgentDisabled("agents", "the agent is disabled")
+        if state.queue_enabled is False and config.source_queue is not None:
+            config = AgentConfig(config.agent_name, config.region, config.log_group, None, config.platform_queue)
+        return self._take_over(config)
+
+    def _state(self) -> AgentState:
+        """Whether agent and queue are enabled; unknown where the token may not ask."""
+        try:
+            return self.rest.agent()
+        except PlatformError:
+            return AgentState(None, None)
+
+    def _take_over(self, config: AgentConfig) -> bool:
+        before = self._config
+        if config == before:
+            return False
+        new_region = before is None or before.region != config.region
+        sqs = self._aws.client("sqs", config.region) if new_region else None
+        logs = self._aws.client("logs", config.region) if new_region else self._logs
+        with self._swap:
+            if sqs is not None:
+                self._sqs = sqs
+            self._logs = logs
+            self._inbound = self._queue(config.source_queue)
+            self._outbound = self._queue(config.platform_queue)
+            self._config = config
+        return True
+
+    def _queue(self, url: str | None) -> Queue | None:
+        return None if url is None else Queue(self._sqs, url, self.credentials)
+
+    def upload(self, url: str, path: Path, seconds: float) -> None:
+        """Put a spooled answer where its presigned URL says."""
+        self.payloads.upload(url, path, seconds)

@@ -1,0 +1,68 @@
+"""Temporary AWS credentials: fetched before they end, and at once when AWS says that they have.
+
+This room owns the one set of credentials that all AWS clients share. It must not know what they are used for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from botocore.credentials import Credentials, ReadOnlyCredentials
+
+from relay_agent.clock import Clock
+from relay_agent.tdp.rest import TemporaryCredentials
+
+MARGIN = timedelta(minutes=10)
+"""How long before their end credentials are renewed; a fifth of their life where that is shorter."""
+
+
+class PlatformCredentials(Credentials):
+    """What botocore signs with: whatever is current at the moment of signing.
+
+    Reading never waits. Fetching is one at a time: who finds another fetching waits for its result, since
+    nothing can be signed without it.
+    """
+
+    def __init__(self, fetch: Callable[[], TemporaryCredentials], clock: Clock) -> None:
+        super().__init__("", "", "", method="tdp-agent-credentials")
+        self._fetch = fetch
+        self._clock = clock
+        self._fetching = threading.Lock()
+        self._current: TemporaryCredentials | None = None
+        self._due: datetime | None = None
+
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        """The current credentials (botocore's interface)."""
+        current = self._current or self.renew(None)
+        return ReadOnlyCredentials(current.access_key, current.secret_key, current.token)
+
+    @property
+    def expiration(self) -> datetime | None:
+        """When the current ones end (UTC)."""
+        return self._current.expiration if self._current else None
+
+    @property
+    def access_key_in_use(self) -> str | None:
+        """The current ones' public part, to say later which were refused."""
+        return self._current.access_key if self._current else None
+
+    def due_seconds(self) -> float:
+        """Seconds until they should be renewed, 0 when that is now."""
+        return 0.0 if self._due is None else max(0.0, (self._due - self._clock.now()).total_seconds())
+
+    def renew(self, refused: str | None) -> TemporaryCredentials:
+        """Fetch new ones, unless those with the access key `refused` were replaced meanwhile.
+
+        Raises:
+            PlatformError: the platform gives none.
+        """
+        with self._fetching:
+            if self._current is not None and self._current.access_key != refused:
+                return self._current
+            fetched = self._fetch()
+            life = fetched.expiration - self._clock.now()
+            self._due = fetched.expiration - min(MARGIN, life / 5)
+            self._current = fetched
+            return fetched

@@ -1,0 +1,118 @@
+"""HTTP to the platform: one bounded exchange, from any thread, through the platform leg's proxy and trust.
+
+This room owns the transports of the platform leg. It must not know what the calls mean.
+"""
+
+from __future__ import annotations
+
+import http.client
+import mmap
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import urllib3
+
+from relay_agent import __version__
+from relay_agent.clock import Deadline
+from relay_agent.faults import TransportFault
+from relay_agent.models import Code, Headers
+from relay_agent.proxies import Leg, Proxies
+from relay_agent.transport import Exchange, Transport, explain, fields
+from relay_agent.urls import parse_url
+
+USER_AGENT = f"relay-agent/{__version__}"
+MAX_ANSWER = 16 * 1024 * 1024
+"""Bytes of a platform answer that are read; SQS and the REST calls stay far below."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the platform said."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """The first field of that name."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+
+class PlatformHttp:
+    """Sends requests to the platform. Each thread gets a transport of its own; `abort` may be called from any."""
+
+    def __init__(self, make_transport: Callable[[], Transport], proxies: Proxies) -> None:
+        self._make_transport = make_transport
+        self._proxies = proxies
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._transports: dict[str, Transport] = {}
+
+    def send(
+        self, method: str, url: str, headers: Headers, body: bytes | mmap.mmap | None, seconds: float, max_bytes: int = MAX_ANSWER
+    ) -> Answer:
+        """Send a request and read the whole answer within `seconds`.
+
+        Raises:
+            TransportFault: there was no answer, or one too large.
+        """
+        parsed = parse_url(url)
+        given = {name.lower() for name, _ in headers}
+        needed = [("Host", parsed.netloc), ("User-Agent", USER_AGENT), ("Accept-Encoding", "gzip")]
+        length = [("Content-Length", str(len(body or b"")))] if body is not None or method in ("POST", "PUT") else []
+        exchange = Exchange(
+            method=method,
+            url=parsed,
+            headers=(
+                *(pair for pair in needed if pair[0].lower() not in given),
+                *(pair for pair in headers if pair[0].lower() != "content-length"),
+                *length,
+            ),
+            body=body,
+            deadline=Deadline(seconds),
+            proxy=self._proxies.route(Leg.PLATFORM, parsed).proxy,
+            connect_seconds=min(10.0, seconds),
+        )
+        return self._read(exchange, max_bytes)
+
+    def abort(self, thread: str) -> None:
+        """Break off what the thread of that name waits for."""
+        with self._lock:
+            transport = self._transports.get(thread)
+        if transport is not None:
+            transport.abort()
+
+    def close(self) -> None:
+        """Close every connection; no thread may be sending."""
+        with self._lock:
+            transports, self._transports = list(self._transports.values()), {}
+        for transport in transports:
+            transport.close()
+
+    def _read(self, exchange: Exchange, max_bytes: int) -> Answer:
+        with self._transport().send(exchange) as response:
+            pieces: list[bytes] = []
+            size = 0
+            try:
+                while data := response.raw.read(64 * 1024, decode_content=True):
+                    pieces.append(data)
+                    size += len(data)
+                    if size > max_bytes:
+                        raise TransportFault(Code.ERESPONSETOOLARGE, f"{exchange.peer} sent more than {max_bytes} bytes")
+            except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+                raise explain(error, exchange) from None
+            return Answer(response.status_code, fields(response), b"".join(pieces))
+
+    def _transport(self) -> Transport:
+        transport: Transport | None = getattr(self._local, "transport", None)
+        if transport is None:
+            transport = self._make_transport()
+            name = threading.current_thread().name
+            with self._lock:
+                stale = self._transports.get(name)
+                self._transports[name] = transport
+            if stale is not None:
+                stale.close()
+            self._local.transport = transport
+        return transport

@@ -1,0 +1,105 @@
+"""The two queues: commands in, status updates out (PROTOCOL §2).
+
+This room owns the SQS calls and their limits. It must not know what a message says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from relay_agent.errors import CredentialsExpired, PlatformError
+from relay_agent.faults import TransportFault
+from relay_agent.tdp.aws import platform_error
+from relay_agent.tdp.credentials import PlatformCredentials
+
+BATCH = 10
+"""Entries of one SQS batch call."""
+WAIT_SECONDS = 20
+"""SQS's longest long poll."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One message as SQS hands it out."""
+
+    message_id: str
+    body: str
+    receipt: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendResult:
+    """What became of a batch: places that SQS has taken, and of the others (place, code, whether it is the message's fault)."""
+
+    sent: tuple[int, ...]
+    failed: tuple[tuple[int, str, bool], ...]
+
+
+class Queue:
+    """One queue of one client. Any thread may call."""
+
+    def __init__(self, client: Any, url: str, credentials: PlatformCredentials) -> None:
+        self.url = url
+        self._client = client
+        self._credentials = credentials
+
+    def receive(self, count: int, wait_seconds: int = WAIT_SECONDS) -> list[Received]:
+        """Receive up to `count` (at most 10) messages, waiting up to `wait_seconds` for the first.
+
+        Raises:
+            PlatformError: one of its kinds, see errors.
+        """
+        answer = self._call(
+            "sqs receive",
+            lambda: self._client.receive_message(QueueUrl=self.url, MaxNumberOfMessages=min(count, BATCH), WaitTimeSeconds=wait_seconds),
+        )
+        return [Received(item["MessageId"], item["Body"], item["ReceiptHandle"]) for item in answer.get("Messages", [])]
+
+    def delete(self, receipts: Sequence[str]) -> list[int]:
+        """Acknowledge messages; the places whose receipt SQS no longer takes come back.
+
+        Raises:
+            PlatformError: one of its kinds, see errors.
+        """
+        entries = [{"Id": str(place), "ReceiptHandle": receipt} for place, receipt in enumerate(receipts)]
+        answer = self._call("sqs delete", lambda: self._client.delete_message_batch(QueueUrl=self.url, Entries=entries))
+        return [int(item["Id"]) for item in answer.get("Failed", [])]
+
+    def send(self, messages: Sequence[str]) -> SendResult:
+        """Send up to 10 messages of together at most 256 KiB.
+
+        Raises:
+            PlatformError: one of its kinds, see errors.
+        """
+        entries = [{"Id": str(place), "MessageBody": message} for place, message in enumerate(messages)]
+        answer = self._call("sqs send", lambda: self._client.send_message_batch(QueueUrl=self.url, Entries=entries))
+        return SendResult(
+            tuple(int(item["Id"]) for item in answer.get("Successful", [])),
+            tuple((int(item["Id"]), str(item.get("Code")), bool(item.get("SenderFault"))) for item in answer.get("Failed", [])),
+        )
+
+    def _call(self, name: str, call: Callable[[], T]) -> T:
+        """Call, and once more with new credentials where AWS says that they have ended."""
+        used = self._credentials.access_key_in_use
+        try:
+            return self._once(name, call)
+        except CredentialsExpired:
+            self._credentials.renew(used)
+            return self._once(name, call)
+
+    @staticmethod
+    def _once(name: str, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except ClientError as error:
+            raise platform_error(name, error) from None
+        except TransportFault as fault:
+            raise PlatformError(name, f"{fault.code}: {fault.message}") from None
+        except BotoCoreError as error:
+            raise PlatformError(name, f"the answer cannot be read ({type(error).__name__})") from None

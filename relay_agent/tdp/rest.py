@@ -1,0 +1,196 @@
+"""The platform's REST calls (PROTOCOL §1).
+
+This room owns paths, bodies and what each status means. It must not decide what to do about an error, and it
+holds no state.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from urllib3.filepost import encode_multipart_formdata
+
+from relay_agent import AGENT_VERSION
+from relay_agent.clock import Clock
+from relay_agent.errors import PlatformError, PlatformRefused, RateLimited, UnknownAgent
+from relay_agent.faults import TransportFault
+from relay_agent.tdp.http import Answer, PlatformHttp
+
+AGENT_KIND = "TetraScience.Agent.user-defined"
+CALL_SECONDS = 15.0
+"""Wall-clock limit of one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """What `agent/config` says (PROTOCOL §1). `source_queue` is None while the queue is disabled."""
+
+    agent_name: str
+    region: str
+    log_group: str | None
+    source_queue: str | None
+    platform_queue: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """What `GET /v1/agents/{id}` says; None where it does not say."""
+
+    enabled: bool | None
+    queue_enabled: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class TemporaryCredentials:
+    """AWS credentials and when they end (UTC)."""
+
+    access_key: str
+    secret_key: str
+    token: str
+    expiration: datetime
+
+    def __repr__(self) -> str:
+        return f"TemporaryCredentials(expiration={self.expiration:%Y-%m-%dT%H:%M:%SZ})"
+
+
+class Rest:
+    """The calls an agent makes. Any thread may call; nothing is shared but what PlatformHttp guards."""
+
+    def __init__(self, http: PlatformHttp, api_target: str, org_slug: str, agent_id: str, token: Callable[[], str], clock: Clock) -> None:
+        self._http = http
+        self._base = api_target
+        self._org_slug = org_slug
+        self._agent_id = agent_id
+        self._token = token
+        self._clock = clock
+
+    def config(self) -> AgentConfig:
+        """Read the agent's configuration.
+
+        Raises:
+            PlatformError: one of its kinds, see errors.
+        """
+        found = self._json("agent/config", "POST", "/v1/data-acquisition/agent/config", self._who())
+        return AgentConfig(
+            agent_name=_optional(found, "agentName") or self._agent_id,
+            region=_required(found, "region", "agent/config"),
+            log_group=_optional(found, "logGroupName"),
+            source_queue=_optional(found, "rpcSourceQueueUrl"),
+            platform_queue=_optional(found, "rpcPlatformQueueUrl"),
+        )
+
+    def credentials(self) -> TemporaryCredentials:
+        """Fetch temporary AWS credentials.
+
+        Raises:
+            PlatformError: one of its kinds, see errors.
+        """
+        call = "agent/credentials"
+        found = self._json(call, "POST", "/v1/data-acquisition/agent/credentials", self._who())
+        try:
+            expiration = datetime.fromisoformat(_required(found, "Expiration", call))
+        except ValueError:
+            raise PlatformError(call, "the answer's Expiration is no ISO 8601 time") from None
+        return TemporaryCredentials(
+            access_key=_required(found, "AccessKeyId", call),
+            secret_key=_required(found, "SecretAccessKey", call),
+            token=_required(found, "SessionToken", call),
+            expiration=expiration if expiration.tzinfo else expiration.replace(tzinfo=UTC),
+        )
+
+    def agent(self) -> AgentState:
+        """Read whether agent and queue are enabled.
+
+        Raises:
+            PlatformError: one of its kinds, see errors.
+        """
+        found = self._json("agents", "GET", f"/v1/agents/{self._agent_id}", None)
+        enabled = found.get("isEnabled")
+        queue = found.get("queue")
+        queue_enabled = queue.get("enabled") if isinstance(queue, dict) else None
+        return AgentState(
+            enabled if isinstance(enabled, bool) else None, queue_enabled if isinstance(queue_enabled, bool) else None
+        )
+
+    def heartbeat(self) -> None:
+        """Say that the agent is alive: this is what makes it Online."""
+        self._json("agent/status", "POST", "/v1/data-acquisition/agent/status", {**self._who(), "agent": AGENT_KIND})
+
+    def report(self, setting: str) -> None:
+        """Report `STARTED` or `STOPPED`."""
+        body = {**self._who(), "agent": AGENT_KIND, "statusSetting": setting}
+        self._json("agent/status", "PUT", "/v1/data-acquisition/agent/status", body)
+
+    def system_metrics(self, ndjson: bytes) -> None:
+        """Upload system metrics: newline-delimited JSON in a multipart form."""
+        self._upload("agent/systemmetric", "systemmetric", "system-metrics.ndjson", ndjson)
+
+    def log(self, lines: bytes) -> None:
+        """Upload log lines where CloudWatch cannot be reached."""
+        self._upload("agent/log", "log", "agent.log", lines)
+
+    def _upload(self, call: str, name: str, filename: str, data: bytes) -> None:
+        form = {**self._who(), name: (filename, data, "application/octet-stream")}
+        body, content_type = encode_multipart_formdata(form)
+        self._checked(call, self._send(call, "POST", f"/v1/data-acquisition/{call}", body, content_type))
+
+    def _who(self) -> dict[str, Any]:
+        return {"agentId": self._agent_id, "agentVersion": AGENT_VERSION}
+
+    def _json(self, call: str, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        encoded = None if body is None else json.dumps(body).encode("utf-8")
+        answer = self._checked(call, self._send(call, method, path, encoded, "application/json"))
+        try:
+            found = json.loads(answer.body)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise PlatformError(call, f"the answer ({answer.status}) is no JSON object: something between here and the platform may have answered", answer.status)
+        return found
+
+    def _send(self, call: str, method: str, path: str, body: bytes | None, content_type: str) -> Answer:
+        headers = [("ts-auth-token", self._token()), ("x-org-slug", self._org_slug), ("Accept", "application/json")]
+        if body is not None:
+            headers.append(("Content-Type", content_type))
+        try:
+            return self._http.send(method, self._base + path, tuple(headers), body, CALL_SECONDS)
+        except TransportFault as fault:
+            raise PlatformError(call, f"{fault.code}: {fault.message}") from None
+
+    def _checked(self, call: str, answer: Answer) -> Answer:
+        if 200 <= answer.status < 300:
+            return answer
+        if answer.status in (401, 403):
+            raise PlatformRefused(call, f"answered {answer.status}", answer.status)
+        if answer.status == 404:
+            raise UnknownAgent(call, "answered 404", 404)
+        if answer.status == 429:
+            raise RateLimited(call, self._retry_after(answer.header("retry-after")))
+        raise PlatformError(call, f"answered {answer.status}", answer.status)
+
+    def _retry_after(self, value: str | None) -> float:
+        """Seconds, from either form of the field (RFC 9110 §10.2.3), at most five minutes."""
+        if value is None:
+            return 0.0
+        try:
+            seconds = float(value) if value.strip().isdigit() else (email.utils.parsedate_to_datetime(value) - self._clock.now()).total_seconds()
+        except (ValueError, TypeError):
+            return 0.0
+        return min(max(0.0, seconds), 300.0)
+
+
+def _required(found: dict[str, Any], name: str, call: str) -> str:
+    value = _optional(found, name)
+    if value is None:
+        raise PlatformError(call, f"the answer has no {name}")
+    return value
+
+
+def _optional(found: dict[str, Any], name: str) -> str | None:
+    value = found.get(name)
+    return value if isinstance(value, str) and value else None

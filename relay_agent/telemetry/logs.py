@@ -1,0 +1,254 @@
+"""Log lines: one JSON object a line, redacted, on stdout and to whoever ships them (OPERATIONS §4).
+
+This room owns the chain that every line goes through, our own and those of libraries, and the
+canonical line of a command. It must not send anything, and holds no global state but what `capture_libraries` sets and
+gives back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Protocol, Self, TextIO, cast
+
+import structlog
+
+from relay_agent.clock import Clock
+from relay_agent.telemetry.lines import Event, console_format, frames, render
+from relay_agent.telemetry.redact import Redactor, describe
+from relay_agent.telemetry.repeated import RepeatedFailure
+
+__all__ = ["LEVELS", "LibraryHandler", "LineSink", "Logger", "Logs", "RepeatedFailure", "command_line"]
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+_Processor = Callable[[object, str, Event], Any]
+
+
+class Logger(Protocol):
+    """What parts of the agent are given to log with. `event` is a fixed name that stands in docs/logs.md."""
+
+    def debug(self, event: str, **fields: Any) -> Any:
+        """Log what only someone who looks for a fault wants to read."""
+
+    def info(self, event: str, **fields: Any) -> Any:
+        """Log what an administrator may want to know."""
+
+    def warning(self, event: str, **fields: Any) -> Any:
+        """Log what works, but not as it should."""
+
+    def error(self, event: str, **fields: Any) -> Any:
+        """Log what does not work. `exc_info=True` adds the exception in a few words, at debug its frames too."""
+
+    def bind(self, **fields: Any) -> Self:
+        """A logger that adds these fields to each of its lines."""
+
+
+class LineSink(Protocol):
+    """Who else gets each line, such as the buffer for CloudWatch. Called by any thread; must not block."""
+
+    def accept(self, timestamp_ms: int, line: str) -> None:
+        """Take a rendered line, without its newline, and the moment it was logged."""
+
+
+class Logs:
+    """The agent's log: one stream, one sink, one chain of processors for both.
+
+    `logger` writes to the stream and the sink, `local` to the stream only: for the shipper's own
+    failures, which must not feed on themselves. Any thread may log; logging never raises.
+    """
+
+    def __init__(
+        self,
+        level: str,
+        redactor: Redactor,
+        sink: LineSink | None = None,
+        stream: TextIO | None = None,
+        clock: Clock | None = None,
+        console: bool | None = None,
+    ) -> None:
+        """Build both loggers. `console` None means: where the stream is a terminal."""
+        stream = sys.stdout if stream is None else stream
+        self._clock = clock or Clock()
+        self._redactor = redactor
+        self._debug = level == "debug"
+        self._output = _Output(stream, console_format() if (stream.isatty() if console is None else console) else None)
+        self._wrapper = structlog.make_filtering_bound_logger(LEVELS[level])
+        self.local: Logger = self._chain(None)
+        self.logger: Logger = self._chain(sink)
+
+    def capture_libraries(self) -> Callable[[], None]:
+        """Send what libraries log at warning and above, and Python's warnings, through the chain; return what undoes it.
+
+        Never lower than warning: botocore and urllib3 write headers and bodies at debug.
+        """
+        handler = LibraryHandler(self.logger, self._clock.monotonic)
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], root.level
+        root.handlers[:] = [handler]
+        root.setLevel(logging.WARNING)
+        show_warning = warnings.showwarning
+        logging.captureWarnings(True)
+
+        def restore() -> None:
+            logging.captureWarnings(False)
+            warnings.showwarning = show_warning
+            root.removeHandler(handler)
+            for other in handlers:
+                root.addHandler(other)
+            root.setLevel(level)
+
+        return restore
+
+    def _chain(self, sink: LineSink | None) -> Logger:
+        chain = _Chain([self._exception, self._redactor, _Renderer(self._clock.now, self._output, sink)])
+        logger = structlog.wrap_logger(None, processors=[chain], wrapper_class=self._wrapper, context_class=dict)
+        return cast(Logger, logger.bind())
+
+    def _exception(self, logger: object, method: str, event: Event) -> Event:
+        error = _exception_of(event.pop("exc_info", None))
+        if error is not None:
+            event["exception"] = describe(error, self._redactor.text)
+            if self._debug:
+                event["traceback"] = frames(error, self._redactor.text)
+        return event
+
+
+class _Chain:
+    """The processors, one after the other. A value that cannot be shown loses its line, never the caller."""
+
+    def __init__(self, processors: list[_Processor]) -> None:
+        self._processors = processors
+        self.lost = 0
+
+    def __call__(self, logger: object, method: str, event: Event) -> Any:
+        try:
+            for process in self._processors:
+                event = process(logger, method, event)
+        except Exception:  # noqa: BLE001 - the top of every log call: a log line is no reason to fail
+            self.lost += 1
+        raise structlog.DropEvent  # written by then: nothing is left for structlog to print
+
+
+class _Output:
+    """The stream, one line at a time. A stream that is gone or full loses the line, never the caller."""
+
+    def __init__(self, stream: TextIO, console: Callable[[Event], str] | None) -> None:
+        self._stream = stream
+        self._console = console
+        self._lock = threading.Lock()
+
+    def write(self, line: str, event: Event) -> None:
+        text = line if self._console is None else self._console(event)
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+
+class _Renderer:
+    """The last processor: render the line once, write it, hand it to the sink."""
+
+    def __init__(self, now: Callable[[], datetime], output: _Output, sink: LineSink | None) -> None:
+        self._now = now
+        self._output = output
+        self._sink = sink
+
+    def __call__(self, logger: object, method: str, event: Event) -> Event:
+        now = self._now()
+        stamp = f"{now.isoformat(timespec='milliseconds')[:-6]}Z"
+        event = {"event": event.pop("event", ""), "timestamp": stamp, "level": method, **event}
+        line = render(event)
+        self._output.write(line, event)
+        if self._sink is not None:
+            self._sink.accept(int(now.timestamp() * 1000), line)
+        return event
+
+
+class LibraryHandler(logging.Handler):
+    """Carry records of the standard library's logging into the chain, each kind at most once a minute."""
+
+    repeat_seconds = 60.0
+    _most_kinds = 256
+
+    def __init__(self, log: Logger, monotonic: Callable[[], float]) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+        self._monotonic = monotonic
+        self._kinds: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log the record as event `library`; a repetition within a minute is only counted."""
+        suppressed = self._seen(record)
+        if suppressed is None:
+            return
+        fields: dict[str, Any] = {"logger": record.name, "message": record.getMessage(), "exc_info": record.exc_info}
+        if suppressed:
+            fields["suppressed"] = suppressed
+        if record.levelno >= logging.ERROR:
+            self._log.error("library", **fields)
+        else:
+            self._log.warning("library", **fields)
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Emit without ever raising: a library's broken format string is not our failure."""
+        try:
+            return bool(super().handle(record))
+        except Exception:  # noqa: BLE001 - nor may it print the record's arguments, as logging.raiseExceptions would
+            return False
+
+    def _seen(self, record: logging.LogRecord) -> int | None:
+        """How many of its kind were left out since the last one; None where this one is left out too."""
+        kind, now = (record.name, str(record.msg)[:200]), self._monotonic()
+        since, count = self._kinds.get(kind, (float("-inf"), 0))
+        if 0 <= now - since < self.repeat_seconds:
+            self._kinds[kind] = (since, count + 1)
+            return None
+        if len(self._kinds) >= self._most_kinds:
+            self._kinds.clear()
+        self._kinds[kind] = (now, 0)
+        return count
+
+
+def command_line(
+    log: Logger,
+    *,
+    id: str,
+    action: str,
+    status: str,
+    method: str | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    code: str | None = None,
+    status_code: int | None = None,
+    bytes_in: int = 0,
+    bytes_out: int = 0,
+    queued_seconds: float = 0.0,
+    target_seconds: float = 0.0,
+    total_seconds: float = 0.0,
+) -> None:
+    """Log the one canonical line of a command, at most 500 bytes with its newline (OPERATIONS §4).
+
+    `bytes_in` came from the target, `bytes_out` went to it. What is not known (a command refused
+    before it was read has no host) is left out. Id, action, method and host are cut to fit.
+    """
+    known = {"method": method, "host": host, "port": port, "status": status, "code": code, "statusCode": status_code}
+    fields: dict[str, Any] = {"id": id, "action": action} | {name: value for name, value in known.items() if value is not None}
+    fields["bytesIn"] = bytes_in
+    fields["bytesOut"] = bytes_out
+    fields["queuedMs"] = round(queued_seconds * 1000)
+    fields["targetMs"] = round(target_seconds * 1000)
+    fields["totalMs"] = round(total_seconds * 1000)
+    log.info("command", **fields)
+
+
+def _exception_of(value: object) -> BaseException | None:
+    if isinstance(value, BaseException):
+        return value
+    if isinstance(value, tuple):
+        return value[1] if len(value) == 3 and isinstance(value[1], BaseException) else None
+    return sys.exc_info()[1] if value else None

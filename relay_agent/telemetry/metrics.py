@@ -1,0 +1,201 @@
+"""Numbers about the agent: Prometheus' for administrators, and the platform's system metrics.
+
+This room owns the metrics' names and labels (OPERATIONS §3). It must not measure anything by itself
+but what psutil tells, and has no registry of its process: each `Metrics` has its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+
+import psutil
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from relay_agent.clock import Clock
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_PREFIX = "relay_agent_"
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
+_MOST_CODES = 128
+_GAUGES = {
+    "queue_depth": "Commands that wait for a worker.",
+    "workers_busy": "Workers that have a command under way.",
+    "workers": "Workers there are.",
+    "journal_bytes": "Size of the journal with its write-ahead log and spool files.",
+}
+_MOMENTS = {
+    "last_receive": "When the queue last answered a receive.",
+    "last_heartbeat": "When the platform last took a heartbeat.",
+    "token_expiry": "When the JWT expires.",
+    "credentials_expiry": "When the AWS credentials expire.",
+}
+
+
+class Metrics:
+    """What the agent counts. Any thread may call any method; each costs a few microseconds at most.
+
+    Numbers that others keep anyway (queue depth, journal) are read when the page is asked for, never before.
+    """
+
+    def __init__(self, version: str, actions: Collection[str]) -> None:
+        """`actions` are those the agent answers: any other counts as `other`, so that senders make no labels."""
+        self._actions = frozenset(actions)
+        self._codes: set[str] = set()
+        self.registry = CollectorRegistry(auto_describe=False)
+        self._commands = Counter(
+            f"{_PREFIX}commands", "Commands finished, by how they ended.", ["action", "status", "code"], registry=self.registry
+        )
+        seconds = Histogram(
+            f"{_PREFIX}command_seconds", "Seconds a command spent in a stage.", ["stage"], buckets=_BUCKETS, registry=self.registry
+        )
+        self._queued, self._target, self._delivered = (seconds.labels(stage) for stage in ("queued", "target", "delivered"))
+        self._requests = Counter(
+            f"{_PREFIX}platform_requests", "Calls to the platform, by how they went.", ["call", "outcome"], registry=self.registry
+        )
+        self._watched = _Watched(version)
+        self.registry.register(self._watched)
+
+    def command_finished(self, action: str, status: str, code: str | None, queued_seconds: float, target_seconds: float | None) -> None:
+        """Count a command that has its outcome. `target_seconds` is None where no target was called.
+
+        `code` is the failure's code (PROTOCOL §4) or the HTTP status; beyond 128 different ones it counts as `other`.
+        """
+        action = action if action in self._actions else "other"
+        self._commands.labels(action, status, self._bounded(code or "")).inc()
+        self._queued.observe(queued_seconds)
+        if target_seconds is not None:
+            self._target.observe(target_seconds)
+
+    def command_delivered(self, seconds: float) -> None:
+        """Note the seconds from a command's outcome to the moment the queue confirmed its update."""
+        self._delivered.observe(seconds)
+
+    def platform_request(self, call: str, outcome: str) -> None:
+        """Count a call to the platform. Both are fixed words of ours (`agent/config`, `sqs receive`; `ok`, `refused`, …)."""
+        self._requests.labels(call, outcome).inc()
+
+    def received(self, timestamp: float) -> None:
+        """Note when the queue last answered a receive (seconds since 1970)."""
+        self._watched.moments["last_receive"] = timestamp
+
+    def heartbeat_sent(self, timestamp: float) -> None:
+        """Note when the platform last took a heartbeat (seconds since 1970)."""
+        self._watched.moments["last_heartbeat"] = timestamp
+
+    def token_expires(self, timestamp: float | None) -> None:
+        """Note when the JWT ends (seconds since 1970), None where it does not."""
+        self._watched.moments["token_expiry"] = timestamp
+
+    def credentials_expire(self, timestamp: float | None) -> None:
+        """Note when the AWS credentials end (seconds since 1970)."""
+        self._watched.moments["credentials_expiry"] = timestamp
+
+    def watch(
+        self,
+        *,
+        queue_depth: Callable[[], float] | None = None,
+        workers_busy: Callable[[], float] | None = None,
+        workers: Callable[[], float] | None = None,
+        journal_bytes: Callable[[], float] | None = None,
+        journal_commands: Callable[[], Mapping[str, int]] | None = None,
+        log_events_dropped: Callable[[], float] | None = None,
+    ) -> None:
+        """Say where to read these when the page is asked for. One that fails is left out of that page."""
+        gauges = {"queue_depth": queue_depth, "workers_busy": workers_busy, "workers": workers, "journal_bytes": journal_bytes}
+        self._watched.gauges.update({name: read for name, read in gauges.items() if read is not None})
+        self._watched.journal_commands = journal_commands or self._watched.journal_commands
+        self._watched.log_events_dropped = log_events_dropped or self._watched.log_events_dropped
+
+    def render(self) -> bytes:
+        """The page of `GET /metrics`, in Prometheus' text format (`CONTENT_TYPE`)."""
+        return generate_latest(self.registry)
+
+    def _bounded(self, code: str) -> str:
+        if code not in self._codes:
+            if len(self._codes) >= _MOST_CODES:
+                return "other"
+            self._codes.add(code)
+        return code
+
+
+class _Watched(Collector):
+    """The metrics whose numbers are kept elsewhere."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+        self.gauges: dict[str, Callable[[], float]] = {}
+        self.moments: dict[str, float | None] = {}
+        self.journal_commands: Callable[[], Mapping[str, int]] | None = None
+        self.log_events_dropped: Callable[[], float] | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        """Read everything once."""
+        yield InfoMetricFamily(f"{_PREFIX[:-1]}", "The agent.", value={"version": self._version})
+        for name, read in list(self.gauges.items()):
+            with contextlib.suppress(Exception):
+                yield GaugeMetricFamily(_PREFIX + name, _GAUGES[name], value=read())
+        for name, timestamp in list(self.moments.items()):
+            if timestamp is not None:  # never is no moment: 0 would be 1970 to an alert
+                yield GaugeMetricFamily(f"{_PREFIX}{name}_timestamp_seconds", _MOMENTS[name], value=timestamp)
+        if self.journal_commands is not None:
+            with contextlib.suppress(Exception):
+                yield _by_state(self.journal_commands())
+        if self.log_events_dropped is not None:
+            with contextlib.suppress(Exception):
+                yield CounterMetricFamily(f"{_PREFIX}log_events_dropped", "Log lines never delivered.", value=self.log_events_dropped())
+
+
+def _by_state(counts: Mapping[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"{_PREFIX}journal_commands", "Commands in the journal.", labels=["state"])
+    for state, count in counts.items():
+        family.add_metric([state], count)
+    return family
+
+
+def system_metrics(clock: Clock, process: psutil.Process, state_dir: Path) -> bytes:
+    """What `agent/systemmetric` takes (PROTOCOL §1): a data point a line, newline-delimited JSON.
+
+    The platform's documents say no more than that; the points have the form of the vendor's public
+    SDK, `{"name", "unit", "point": {"value", "time"}}`, and the choice of names is ours. The two CPU
+    figures are percent since the last call by the same thread (0 at the first), the process's own of one
+    core. What the system does not tell is left out.
+    """
+    time = clock.now().isoformat(timespec="milliseconds")
+    lines = []
+    for names, read in _readings(clock, process, state_dir):
+        with contextlib.suppress(psutil.Error, OSError):
+            for (name, unit), value in zip(names, read(), strict=True):
+                lines.append(json.dumps({"name": name, "unit": unit, "point": {"value": value, "time": time}}) + "\n")
+    return "".join(lines).encode()
+
+
+_Names = tuple[tuple[str, str], ...]
+
+
+def _readings(clock: Clock, process: psutil.Process, state_dir: Path) -> list[tuple[_Names, Callable[[], tuple[float, ...]]]]:
+    """Names and units, and what reads their values: together where one call of the system tells several."""
+
+    def memory() -> tuple[float, ...]:
+        host = psutil.virtual_memory()
+        return host.total, host.total - host.available
+
+    def disk() -> tuple[float, ...]:
+        usage = psutil.disk_usage(str(state_dir))
+        return usage.total, usage.used
+
+    return [
+        ((("cpu_usage", "Percent"),), lambda: (psutil.cpu_percent(interval=None),)),
+        ((("memory_total", "Bytes"), ("memory_used", "Bytes")), memory),
+        ((("disk_total", "Bytes"), ("disk_used", "Bytes")), disk),
+        ((("process_cpu_usage", "Percent"),), lambda: (process.cpu_percent(interval=None),)),
+        ((("process_memory_used", "Bytes"),), lambda: (process.memory_info().rss,)),
+        ((("process_threads", "Count"),), lambda: (process.num_threads(),)),
+        ((("process_uptime", "Seconds"),), lambda: (round(clock.now().timestamp() - process.create_time(), 1),)),
+    ]

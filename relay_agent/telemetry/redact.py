@@ -1,0 +1,208 @@
+"""Secrets out of text: the one redaction that logs, status pages, checks and the support bundle share.
+
+This room owns the list of secrets that are known by value, and how values of any type are made fit to
+be shown. It must not decide what is shown where.
+
+Redact first, cut afterwards: a secret that was cut in half is no longer recognised.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from urllib.parse import quote, quote_plus
+
+from pydantic import ValidationError
+
+from relay_agent.telemetry.shapes import MASK, SENSITIVE_FIELD, harmless, redact_text
+
+__all__ = ["MASK", "Redactor", "describe", "redact_text"]
+
+_SHORTEST_SECRET = 4  # masking shorter ones would punch holes into every second line
+_SHORTEST_FRAGMENT = 8  # of base64 in the middle of something longer: shorter ones are met by chance
+_DEEPEST = 6
+
+# The canonical line's own fields, which need no look at their names.
+_OUR_FIELDS = frozenset(
+    [
+        *("event", "id", "action", "method", "host", "port", "status", "code", "statusCode"),
+        *("bytesIn", "bytesOut", "queuedMs", "targetMs", "totalMs"),
+    ]
+)
+
+
+class Redactor:
+    """Take secrets out of text: by their looks, and by value where they are known.
+
+    Any thread may call any method. Known values are found plain, percent-encoded, JSON- or
+    repr-escaped, as hex, and in base64 wherever in a longer base64 text they begin.
+    """
+
+    def __init__(self, secrets: Iterable[str | bytes] = ()) -> None:
+        self._lock = threading.Lock()
+        self._fixed: frozenset[str] = frozenset()
+        self._rotating: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+        self._needles: tuple[str, ...] = ()
+        self.add(*secrets)
+
+    def __repr__(self) -> str:
+        return f"<Redactor of {len(self._needles)} texts>"
+
+    def add(self, *secrets: str | bytes) -> None:
+        """Never show these again, in any encoding. Secrets of under four characters are not kept."""
+        found = _all_forms(secrets)
+        with self._lock:
+            self._fixed |= found
+            self._refresh()
+
+    def rotate(self, name: str, *secrets: str | bytes) -> None:
+        """Never show these again until `name` has been rotated twice more: for credentials that are replaced every hour."""
+        found = _all_forms(secrets)
+        with self._lock:
+            current, _ = self._rotating.get(name, (frozenset(), frozenset()))
+            if found != current:
+                self._rotating[name] = (found, current)
+                self._refresh()
+
+    def text(self, text: str) -> str:
+        """The text with every secret replaced by a mask."""
+        return self._by_value(redact_text(text))
+
+    def value(self, value: object, depth: int = 0) -> object:
+        """The value made of plain JSON types, its texts redacted; bytes are told by their number only."""
+        if isinstance(value, str):
+            return self.text(str(value))
+        if value is None or isinstance(value, (bool, int)):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else str(value)
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return f"<{len(value)} bytes>"
+        if depth >= _DEEPEST:
+            return "…"
+        if isinstance(value, Mapping):
+            return self._mapping(value, depth + 1)
+        if isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], str):
+            return [self.value(value[0], depth + 1), self._field(value[0], value[1], depth + 1)]  # a header as a pair
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [self.value(item, depth + 1) for item in value]
+        if isinstance(value, BaseException):
+            return describe(value, self.text)
+        return self.text(_string(value))
+
+    def __call__(self, logger: object, method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
+        """Redact a log event's fields: a structlog processor."""
+        if self._harmless(event):
+            return event
+        return {key: self._field(key, value) for key, value in event.items()}
+
+    def _field(self, name: str, value: object, depth: int = 0) -> object:
+        if value is not None and not isinstance(value, bool) and SENSITIVE_FIELD.fullmatch(name):
+            return MASK
+        return self.value(value, depth)
+
+    def _mapping(self, mapping: Mapping[object, object], depth: int) -> dict[str, object]:
+        named = mapping.get("name", mapping.get("key"))  # a header as {"name": …, "value": …}
+        plain = {_string(key): item for key, item in mapping.items()}
+        if isinstance(named, str) and "value" in plain:
+            plain["value"] = self._field(named, plain["value"], depth)
+        return {self.text(key): self._field(key, item, depth) for key, item in plain.items()}
+
+    def _harmless(self, event: MutableMapping[str, object]) -> bool:
+        """Whether nothing in it can be a secret: one look at all texts together instead of one at each."""
+        texts = []
+        for key, value in event.items():
+            if isinstance(value, str):
+                texts.append(value)
+            elif value is not None and type(value) is not int and type(value) is not bool:
+                return False
+            if key not in _OUR_FIELDS and SENSITIVE_FIELD.fullmatch(key):
+                return False
+        joined = "\0".join(texts)
+        return harmless(joined) and not any(needle in joined for needle in self._needles)
+
+    def _by_value(self, text: str) -> str:
+        for needle in self._needles:
+            if needle in text:
+                text = text.replace(needle, MASK)
+        return text
+
+    def _refresh(self) -> None:
+        known = set(self._fixed).union(*(forms for generations in self._rotating.values() for forms in generations))
+        self._needles = tuple(sorted(known, key=len, reverse=True))  # the whole before its parts
+
+
+def describe(error: BaseException, redact: Callable[[str], str] = redact_text) -> str:
+    """An exception in a few words, on one line, redacted: its class and what it says, at most 300 characters.
+
+    Of a pydantic error only places and kinds: its text repeats the input.
+    """
+    if isinstance(error, ValidationError):
+        details = error.errors(include_input=False, include_url=False, include_context=False)
+        said = ", ".join(f"{'.'.join(map(str, item['loc']))}: {item['type']}" for item in details)
+    else:
+        said = _string(error)
+    said = " ".join(redact(said).split())
+    return f"{type(error).__name__}: {said}"[:300] if said else type(error).__name__
+
+
+def _string(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - a broken __str__ is no reason to lose the line
+        return f"<{type(value).__name__}>"
+
+
+def _all_forms(secrets: Iterable[str | bytes]) -> frozenset[str]:
+    return frozenset(form for secret in secrets for form in _forms(secret))
+
+
+def _forms(secret: str | bytes) -> Iterator[str]:
+    """Every text that a secret may turn up as."""
+    if isinstance(secret, str):
+        secret = secret.strip()
+        raw = secret.encode("utf-8", "surrogatepass")
+        decoded = _decoded_key(secret)
+        if decoded is not None:
+            yield from _forms(decoded)
+    else:
+        raw = bytes(secret)
+    if len(raw) < _SHORTEST_SECRET:
+        return
+    text = raw.decode("utf-8", "replace")
+    if "\ufffd" not in text:
+        yield from (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1])
+    yield from (repr(raw)[2:-1], raw.hex(), raw.hex().upper())
+    for encoded in (quote(raw, safe=""), quote(raw), quote_plus(raw)):
+        yield encoded
+        yield re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), encoded)
+    yield from _base64_forms(raw)
+
+
+def _base64_forms(raw: bytes) -> Iterator[str]:
+    """The characters of base64 that depend on the secret alone, for each of the three places it may begin at."""
+    for lead in range(3):
+        encoded = base64.b64encode(bytes(lead) + raw)
+        first = (lead * 8 + 5) // 6
+        fragment = encoded[first : (lead + len(raw)) * 8 // 6].decode()
+        if len(fragment) >= _SHORTEST_FRAGMENT:
+            yield fragment
+            yield fragment.replace("+", "-").replace("/", "_")
+
+
+def _decoded_key(text: str) -> bytes | None:
+    """The bytes of a key that is written as hex or base64, where it is one (PROTOCOL §5)."""
+    try:
+        if re.fullmatch(r"(?:[0-9A-Fa-f]{2}){16,}", text):
+            return bytes.fromhex(text)
+        if re.fullmatch(r"[A-Za-z0-9+/_-]{22,88}={0,2}", text):
+            bare = text.rstrip("=").replace("-", "+").replace("_", "/")
+            return base64.b64decode(bare + "=" * (-len(bare) % 4))
+    except (binascii.Error, ValueError):
+        pass
+    return None

@@ -1,0 +1,339 @@
+"""One HTTP/1.1 exchange with requests, within one wall-clock deadline, changing nothing that it carries.
+
+A `requests.Session` with an adapter of our own: requests' own would rewrite URLs, join header fields, read
+`~/.netrc`, and its time-outs are per read. This room owns connections: opening, proxies' tunnels, TLS, keeping
+them alive. It must not follow redirects or read bodies, and it knows neither commands nor the platform.
+One Transport belongs to one thread; only `abort` may be called from another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import mmap
+import re
+import socket
+import ssl
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.cookies import RequestsCookieJar
+from requests.structures import CaseInsensitiveDict
+from urllib3.util.ssltransport import SSLTransport
+from urllib3.util.wait import wait_for_read
+
+from relay_agent.clock import Deadline
+from relay_agent.dialer import Dialer
+from relay_agent.faults import TransportFault, os_fault
+from relay_agent.http1 import BadHead, Response
+from relay_agent.models import Code, Headers, Url
+from relay_agent.proxies import Proxy
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+MAX_IDLE = 8
+"""Idle connections a transport keeps, the least recently used goes first."""
+
+
+def _nothing() -> None:
+    return None
+
+
+def _any_address(_address: str) -> None:
+    return None
+
+
+@dataclass
+class Exchange:
+    """One request as it is to go out: field lines complete but for none, in order.
+
+    `before_send` is called once, when a connection stands and before the first byte of the request leaves.
+    `check_address` raises TransportFault for an address that must not be connected to.
+    """
+
+    method: str
+    url: Url
+    headers: Headers
+    body: bytes | mmap.mmap | None
+    deadline: Deadline
+    verify: bool = True
+    proxy: Proxy | None = None
+    connect_seconds: float = 30.0
+    before_send: Callable[[], None] = _nothing
+    check_address: Callable[[str], None] = _any_address
+    cookies: RequestsCookieJar = field(default_factory=RequestsCookieJar)
+    phase: str = "connect"
+    """What is being waited for, for the text of ETIMEDOUT."""
+
+    def enter(self, phase: str) -> None:
+        """Note what is waited for from now on."""
+        self.phase = phase
+
+    @property
+    def peer(self) -> str:
+        """Whom a fault is told of: the target, or the target through a proxy."""
+        where = f"{self.url.host}:{self.url.port}"
+        return where if self.proxy is None else f"{where} through the proxy {self.proxy.masked}"
+
+
+class _Prepared(requests.PreparedRequest):
+    """What requests passes to the adapter; the exchange rides along, so that nothing is parsed twice."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__()
+        self.exchange = exchange
+        self.method = exchange.method
+        self.url = str(exchange.url)
+        self.headers = CaseInsensitiveDict(exchange.headers)
+        self.body = None  # The exchange has it; requests has no use for it.
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Say that there is none: requests would read the whole body of a redirect before we see it."""
+
+
+class Transport:
+    """Sends exchanges, one at a time, and keeps connections alive between them."""
+
+    def __init__(self, dialer: Dialer) -> None:
+        self._adapter = _Adapter(dialer)
+        self._session = _Session()
+        self._session.trust_env = False
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, self._adapter)
+
+    @contextmanager
+    def send(self, exchange: Exchange) -> Iterator[requests.Response]:
+        """Send the exchange and yield the response, its body unread; afterwards the connection is kept or closed.
+
+        Raises:
+            TransportFault: there is no response.
+        """
+        self._session.cookies = exchange.cookies
+        response = self._session.send(_Prepared(exchange), stream=True, allow_redirects=False, proxies=cast("Any", _NO_PROXIES))
+        try:
+            yield response
+        finally:
+            self._adapter.finish(response)
+
+    def abort(self) -> None:
+        """Break off the exchange that is under way, from another thread; it ends with a TransportFault."""
+        self._adapter.abort()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._session.close()
+
+
+_ONE_WRITE = 64 * 1024
+_LINE_BREAK = re.compile(r"[\r\n\x00]")
+_NO_PROXIES: dict[str, str] = {}
+_Key = tuple[tuple[str, str, int], bool, Proxy | None]
+
+
+class _Stale(Exception):
+    """A kept connection turned out to be closed, and the request may be sent again."""
+
+
+class _Adapter(HTTPAdapter):
+    """The adapter that requests' Session calls."""
+
+    def __init__(self, dialer: Dialer) -> None:
+        super().__init__()
+        self._dialer = dialer
+        self._idle: OrderedDict[_Key, Any] = OrderedDict()
+        self._key: _Key | None = None
+        self._current: Any = None
+
+    def send(self, request: requests.PreparedRequest, *_args: Any, **_kwargs: Any) -> requests.Response:
+        """Send over a kept connection or a new one (requests' adapter interface)."""
+        exchange = cast("_Prepared", request).exchange
+        self._key = (exchange.url.origin, exchange.verify, exchange.proxy)
+        kept = self._take(self._key, exchange)
+        if kept is not None:
+            try:
+                return self._build(request, exchange, self._converse(kept, exchange, reused=True))
+            except _Stale:
+                exchange.before_send = _nothing  # It was called, and it is true of the second try as well.
+        return self._build(request, exchange, self._converse(self._dialer.dial(exchange), exchange, reused=False))
+
+    def finish(self, response: requests.Response) -> None:
+        """Keep the response's connection where it is whole and clean, else close it."""
+        original = cast("Response", response.raw._original_response)
+        sock, self._current = self._current, None
+        clean = original.isclosed() and not original.will_close and not original.tainted
+        original.close()
+        if sock is None or self._key is None:
+            return
+        if not clean:
+            sock.close()
+            return
+        self._idle[self._key] = sock
+        if len(self._idle) > MAX_IDLE:
+            self._idle.popitem(last=False)[1].close()
+
+    def abort(self) -> None:
+        """Shut the socket that is in use; the thread that waits on it wakes with an error."""
+        sock = self._current
+        if sock is not None:
+            with contextlib.suppress(OSError):  # It was closed meanwhile, which is what was wanted.
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close every kept connection (requests' adapter interface)."""
+        super().close()
+        while self._idle:
+            self._idle.popitem()[1].close()
+
+    def _take(self, key: _Key, exchange: Exchange) -> Any:
+        sock = self._idle.pop(key, None)
+        if sock is None:
+            return None
+        try:
+            if exchange.proxy is None:
+                exchange.check_address(sock.getpeername()[0])
+            if not _closed_or_noisy(sock):
+                _clock(sock, exchange.deadline)
+                return sock
+        except (OSError, TransportFault):
+            pass  # A new connection finds out, and says, what is wrong.
+        sock.close()
+        return None
+
+    def _converse(self, sock: Any, exchange: Exchange, *, reused: bool) -> Response:
+        self._current = sock
+        try:
+            exchange.before_send()
+            if reused and _closed_or_noisy(sock):
+                raise _Stale
+            return _send_and_read_head(sock, exchange, reused=reused)
+        except BaseException:
+            self._current = None
+            sock.close()
+            raise
+
+    def _build(self, request: requests.PreparedRequest, exchange: Exchange, original: Response) -> requests.Response:
+        exchange.enter("the whole response")
+        raw = urllib3.HTTPResponse(
+            body=cast("Any", original),
+            headers=urllib3.HTTPHeaderDict(original.fields),
+            status=original.status,
+            version=original.version,
+            reason=original.reason,
+            preload_content=False,
+            decode_content=False,
+            original_response=original,
+            request_method=exchange.method,
+        )
+        return self.build_response(request, cast("Any", raw))
+
+
+def _send_and_read_head(sock: Any, exchange: Exchange, *, reused: bool) -> Response:
+    before = _sent(sock)
+    broken: Exception | None = None
+    exchange.enter("sending the request")
+    try:
+        _write(sock, exchange)
+    except OSError as error:
+        if not _hung_up(error):
+            raise explain(error, exchange) from None
+        broken = error  # The peer may have answered before it closed: 413 and the like.
+    exchange.enter("the first byte of the response")
+    response = Response(sock, method=exchange.method)
+    try:
+        response.begin()
+    except (OSError, http.client.HTTPException) as error:
+        response.close()
+        may_repeat = _sent(sock) == before or exchange.method in SAFE_METHODS
+        if reused and may_repeat and not response.head_started and _hung_up(broken or error):
+            raise _Stale from None
+        raise explain(broken or error, exchange) from None
+    return response
+
+
+def fields(response: requests.Response) -> Headers:
+    """The response's header fields in order, names and repeats as received."""
+    return tuple(cast("Response", response.raw._original_response).fields)
+
+
+def explain(error: Exception, exchange: Exchange) -> TransportFault:
+    """Say why an exchange broke off, while sending, waiting or reading, in PROTOCOL's codes."""
+    if isinstance(error, TransportFault):
+        return error
+    if exchange.deadline.passed or isinstance(error, TimeoutError | urllib3.exceptions.ReadTimeoutError):
+        return TransportFault(Code.ETIMEDOUT, f"{exchange.phase} from {exchange.peer} took longer than {exchange.deadline.seconds:g} s")
+    if isinstance(error, BadHead):
+        return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: {error}")
+    if isinstance(error, OSError):
+        if isinstance(error, http.client.RemoteDisconnected):
+            return TransportFault(Code.ECONNRESET, f"read ECONNRESET {exchange.peer}: closed without an answer")
+        return os_fault(error, f"{'write' if exchange.phase.startswith('sending') else 'read'} {exchange.peer}")
+    return _body_fault(error, exchange)
+
+
+def _body_fault(error: Exception, exchange: Exchange) -> TransportFault:
+    cause = error.args[-1] if error.args else None
+    if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):
+        return os_fault(cause, f"read {exchange.peer}")
+    if isinstance(error, urllib3.exceptions.DecodeError):
+        return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the body does not decode by its Content-Encoding")
+    if "IncompleteRead" in str(error):
+        return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the connection was closed before the end of the body")
+    return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the body is not framed as HTTP says")
+
+
+def _write(sock: Any, exchange: Exchange) -> None:
+    """Write the request exactly as the exchange has it; nothing is added but the proxy's own credentials."""
+    absolute = _absolute_form(exchange)
+    lines = [f"{exchange.method} {exchange.url if absolute else exchange.url.target} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in exchange.headers]
+    if absolute and exchange.proxy is not None and exchange.proxy.authorization:
+        lines.append(f"Proxy-Authorization: {exchange.proxy.authorization}")
+    if any(_LINE_BREAK.search(line) for line in lines):
+        raise AssertionError("a line break reached the request's head; the codec must refuse it")
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    body = exchange.body or b""
+    if len(body) <= _ONE_WRITE:
+        sock.sendall(head + body[:])
+    else:
+        sock.sendall(head)
+        sock.sendall(body)
+
+
+def _absolute_form(exchange: Exchange) -> bool:
+    """A plain request through an HTTP proxy names the whole URL (RFC 9112 §3.2.2)."""
+    return exchange.proxy is not None and exchange.url.scheme == "http" and exchange.proxy.scheme in ("http", "https")
+
+
+def _sent(sock: Any) -> int:
+    return int(getattr(_inner(sock), "bytes_sent", 0))
+
+
+def _clock(sock: Any, deadline: Deadline) -> None:
+    _inner(sock).deadline = deadline
+
+
+def _inner(sock: Any) -> Any:
+    """The socket that keeps the time: the outer one, but for TLS inside TLS."""
+    return sock.socket if isinstance(sock, SSLTransport) else sock
+
+
+def _closed_or_noisy(sock: Any) -> bool:
+    """Whether an idle connection was closed by the peer, or holds bytes that nobody asked for."""
+    if sock is None:
+        return True
+    try:
+        pending = sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
+        return bool(pending) or wait_for_read(sock, timeout=0.0)
+    except (OSError, ValueError):
+        return True
+
+
+def _hung_up(error: Exception) -> bool:
+    return isinstance(error, ConnectionResetError | BrokenPipeError | ConnectionAbortedError | ssl.SSLEOFError)

@@ -1,0 +1,33 @@
+"""Fixtures that every kind of test may use.
+
+The sandbox is started once for a test run: tests share it and stay apart by making agents of their own (`add_agent`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from relay_agent.sandbox.server import Sandbox
+from relay_agent.sandbox.target import DemoTarget
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """A platform, for the whole run."""
+    with Sandbox(min_ttl_seconds=1) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def demo_target() -> Iterator[DemoTarget]:
+    """A target, for the whole run."""
+    with DemoTarget() as running:
+        yield running
+
+
+@pytest.fixture
+def agent_id(sandbox: Sandbox, request: pytest.FixtureRequest) -> str:
+    """An agent of the test's own."""
+    return sandbox.add_agent(request.node.name[:60])

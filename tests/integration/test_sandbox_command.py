@@ -1,0 +1,86 @@
+"""`relay-agent sandbox` at a terminal: a real process with real signals.
+
+Owns the proof of what it prints, writes and returns.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+from click.testing import CliRunner
+
+from relay_agent.sandbox.command import sandbox_command
+
+RUN = [sys.executable, "-c", "from relay_agent.sandbox.command import sandbox_command; sandbox_command()"]
+
+
+@contextmanager
+def running(*options: str) -> Iterator[tuple["subprocess.Popen[str]", dict[str, str]]]:
+    """The command, once it has printed the environment."""
+    with subprocess.Popen([*RUN, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            lines = [process.stdout.readline().strip() for _ in range(6)]
+            yield process, dict(line.split("=", 1) for line in lines)
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_prints_the_environment_and_ends_with_0_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    file = tmp_path / "sandbox.env"
+    with running("--port", "0", "--aws-port", "0", "--env-file", str(file)) as (process, environment):
+        assert set(environment) == {"API_TARGET", "ORG_SLUG", "AGENT_ID", "JWT", "AWS_ENDPOINT_URL", "no_proxy"}
+        assert dict(line.split("=", 1) for line in file.read_text().splitlines()) == environment
+        assert file.stat().st_mode & 0o777 == 0o600
+        headers = {"ts-auth-token": environment["JWT"], "x-org-slug": environment["ORG_SLUG"]}
+        url = f"{environment['API_TARGET']}/v1/agents/{environment['AGENT_ID']}"
+        assert requests.get(url, headers=headers, timeout=5).json()["id"] == environment["AGENT_ID"]
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=10)
+        assert process.returncode == 0
+        assert f"Sandbox: {environment['API_TARGET']}/" in errors
+        assert "Traceback" not in errors
+
+
+def test_an_env_file_that_others_could_read_is_made_private(tmp_path: Path) -> None:
+    file = tmp_path / "sandbox.env"
+    file.write_text("old")
+    file.chmod(0o644)
+    with running("--port", "0", "--aws-port", "0", "--env-file", str(file)):
+        assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("option, other", [("--port", "--aws-port"), ("--aws-port", "--port")])
+def test_a_taken_port_is_one_line_with_the_cure_and_1(option: str, other: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = CliRunner().invoke(sandbox_command, [option, port, other, "0"])
+    assert result.exit_code == 1
+    assert f"port {port} cannot be used" in result.stderr
+    assert f"choose another with {option}" in result.stderr
+
+
+def test_an_env_file_that_cannot_be_written_is_one_line_and_1(tmp_path: Path) -> None:
+    result = CliRunner().invoke(sandbox_command, ["--port", "0", "--aws-port", "0", "--env-file", str(tmp_path / "none" / "x.env")])
+    assert result.exit_code == 1
+    assert "cannot write" in result.stderr
+
+
+def test_help_shows_an_example_and_needs_no_configuration() -> None:
+    result = CliRunner(env=dict.fromkeys(os.environ)).invoke(sandbox_command, ["--help"])
+    assert result.exit_code == 0
+    assert "relay-agent sandbox --env-file sandbox.env" in result.output
+
+
+def test_an_agent_id_that_is_none_is_a_mistake() -> None:
+    assert CliRunner().invoke(sandbox_command, ["--agent-id", "mine"]).exit_code == 2
