@@ -19,7 +19,7 @@ from relay_agent.clock import Clock, Deadline
 from relay_agent.codec import ACTION_SECURE, ACTIONS_PLAIN
 from relay_agent.config import Settings, check_token
 from relay_agent.dialer import Dialer
-from relay_agent.enrolment import Enrolment, Standing
+from relay_agent.enrolment import Enrolment
 from relay_agent.errors import JournalError, PlatformError
 from relay_agent.executor import Executor, Limits
 from relay_agent.fair_queue import FairQueue
@@ -39,6 +39,7 @@ from relay_agent.sender import Sender
 from relay_agent.signals import Signals
 from relay_agent.sockets import ClockedSSLSocket
 from relay_agent.spool import Spool
+from relay_agent.standing import Standing
 from relay_agent.statedir import StateDirectory
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.http import PlatformHttp
@@ -79,7 +80,9 @@ class Ending:
 class Agent:
     """One agent, from its settings to its exit code."""
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None, stream: TextIO | None = None, signals: Signals | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, clock: Clock | None = None, stream: TextIO | None = None, signals: Signals | None = None
+    ) -> None:
         """Build every part. Nothing is sent before `run`.
 
         Raises:
@@ -223,7 +226,13 @@ class Agent:
             self._spool.directory,
         )
         return Worker(
-            tasks=self._tasks, relay=self._relay, executor=executor, outbox=self._outbox, pulse=Pulse(self._clock), log=self._log, metrics=self._metrics
+            tasks=self._tasks,
+            relay=self._relay,
+            executor=executor,
+            outbox=self._outbox,
+            pulse=Pulse(self._clock),
+            log=self._log,
+            metrics=self._metrics,
         )
 
     def _uploader(self) -> Uploader:
@@ -243,7 +252,9 @@ class Agent:
         """Run until a signal or a reason to end; the exit code of OPERATIONS §1."""
         restore = self._logs.capture_libraries()
         settings = self._settings
-        self._log.info("agent-starting", version=AGENT_VERSION, agent=settings.agent_id, organisation=settings.org_slug, workers=settings.workers)
+        self._log.info(
+            "agent-starting", version=AGENT_VERSION, agent=settings.agent_id, organisation=settings.org_slug, workers=settings.workers
+        )
         try:
             self._recover()
             for loop in [*self._keeping, self._shipping, self._telling, *self._uploaders, *self._workers, self._polling]:
@@ -284,7 +295,9 @@ class Agent:
 
     def _stop(self) -> int:
         """Stop in order, all against one deadline: intake, workers, answers, STOPPED, logs."""
-        drain = Deadline(self._settings.drain_seconds if self._ending.code == 0 else min(5.0, self._settings.drain_seconds), self._clock.monotonic)
+        drain = Deadline(
+            self._settings.drain_seconds if self._ending.code == 0 else min(5.0, self._settings.drain_seconds), self._clock.monotonic
+        )
         self._say_stopping(drain)
         self._stop_intake.set()
         self._tasks.close()

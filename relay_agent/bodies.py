@@ -56,7 +56,10 @@ def _base64(value: object, _content_type: str | None) -> tuple[bytes, None]:
 
 def _urlencoded(value: object, content_type: str | None) -> tuple[bytes, str | None]:
     pairs = [
-        (_text(f"{name}.key", _string(f"{name}.key", entry.get("key"))), _text(f"{name}.value", _string(f"{name}.value", entry.get("value", ""))))
+        (
+            _text(f"{name}.key", _string(f"{name}.key", entry.get("key"))),
+            _text(f"{name}.value", _string(f"{name}.value", entry.get("value", ""))),
+        )
         for name, entry in _entries("body.urlencoded", value)
     ]
     return urlencode(pairs).encode("ascii"), None if content_type is not None else "application/x-www-form-urlencoded"

@@ -38,8 +38,14 @@ UNKNOWN_AGENT = Cause(
 )
 AGENT_DISABLED = Cause("enabled", "the agent is disabled", "enable the agent's connection on the Agents page")
 QUEUE_DISABLED = Cause("queue", "the agent's queue is disabled", "enable the agent's queue on the Agents page")
-NO_CREDENTIALS = Cause("credentials", "AWS does not take the temporary credentials", "check this machine's clock; the agent fetches new ones")
-NO_QUEUE = Cause("sqs", "AWS does not let this agent use the queue", "enable the agent's queue on the Agents page; if it is enabled, ask the platform's support")
+NO_CREDENTIALS = Cause(
+    "credentials", "AWS does not take the temporary credentials", "check this machine's clock; the agent fetches new ones"
+)
+NO_QUEUE = Cause(
+    "sqs",
+    "AWS does not let this agent use the queue",
+    "enable the agent's queue on the Agents page; if it is enabled, ask the platform's support",
+)
 CLOCK = Cause("clock", "AWS refuses the signature", "set this machine's clock (NTP)")
 BUSY = Cause("platform", "the platform asks to be called less often", "nothing: the agent waits as long as it is told to")
 UNREACHABLE = Cause(
@@ -47,14 +53,23 @@ UNREACHABLE = Cause(
     "the platform cannot be reached",
     "check API_TARGET, DNS, the firewall's outbound rules, and the proxy (http_proxy, https_proxy, no_proxy, RELAY_PLATFORM_PROXY)",
 )
-UNWELL = Cause("platform", "the platform answers, but not as it should", "nothing for now: the agent keeps trying; if it lasts, see whether a proxy answers in the platform's place")
+UNWELL = Cause(
+    "platform",
+    "the platform answers, but not as it should",
+    "nothing for now: the agent keeps trying; if it lasts, see whether a proxy answers in the platform's place",
+)
 
 
 def cause_of(error: PlatformError) -> Cause:
     """The row of the table that fits."""
     if isinstance(error, PlatformRefused):
         return CLOCK if error.call.startswith("sqs") else REFUSED
-    for kind, cause in ((UnknownAgent, UNKNOWN_AGENT), (RateLimited, BUSY), (CredentialsExpired, NO_CREDENTIALS), (QueueUnavailable, NO_QUEUE)):
+    for kind, cause in (
+        (UnknownAgent, UNKNOWN_AGENT),
+        (RateLimited, BUSY),
+        (CredentialsExpired, NO_CREDENTIALS),
+        (QueueUnavailable, NO_QUEUE),
+    ):
         if isinstance(error, kind):
             return cause
     return UNWELL if error.status is not None else UNREACHABLE

@@ -47,7 +47,7 @@ def _sandbox() -> click.Command:
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="relay-agent")
 def main() -> None:
-    """Relay HTTP commands from the Tetra Data Platform to systems behind a firewall.
+    r"""Relay HTTP commands from the Tetra Data Platform to systems behind a firewall.
 
     \b
     Example: relay-agent run
@@ -55,9 +55,11 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--env-file", type=click.Path(dir_okay=False, path_type=Path), default=Path(".env"), help="Settings besides the environment's.  [.env]")
+@click.option(
+    "--env-file", type=click.Path(dir_okay=False, path_type=Path), default=Path(".env"), help="Settings besides the environment's.  [.env]"
+)
 def run(env_file: Path) -> None:
-    """Run the agent until SIGTERM or SIGINT.
+    r"""Run the agent until SIGTERM or SIGINT.
 
     \b
     Example: API_TARGET=… ORG_SLUG=… AGENT_ID=… JWT=… relay-agent run

@@ -268,7 +268,7 @@ def _seconds(value: object) -> float | None:
 
 
 def dumps(value: object) -> str:
-    """JSON in which every character may go through SQS (XML 1.0), the rest as `\\uXXXX` (PROTOCOL §2)."""
+    r"""JSON in which every character may go through SQS (XML 1.0), the rest as `\uXXXX` (PROTOCOL §2)."""
     return sqs_safe(json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
 
 

@@ -98,9 +98,7 @@ class Dialer:
             else:
                 sock = self._through(exchange.proxy, exchange, limit)
         except TimeoutError:
-            raise TransportFault(
-                Code.ETIMEDOUT, f"{exchange.phase} to {exchange.peer} took longer than {limit.seconds:g} s"
-            ) from None
+            raise TransportFault(Code.ETIMEDOUT, f"{exchange.phase} to {exchange.peer} took longer than {limit.seconds:g} s") from None
         inner: Any = sock.socket if isinstance(sock, SSLTransport) else sock
         inner.deadline = exchange.deadline
         return sock
@@ -148,7 +146,7 @@ class Dialer:
                 return SSLTransport(sock, context, server_hostname=name)
             deadline = sock.deadline
             sock.arm()
-            wrapped = cast("ClockedSSLSocket", context.wrap_socket(sock, server_hostname=name))
+            wrapped = cast("ClockedSSLSocket", context.wrap_socket(sock, server_hostname=name, suppress_ragged_eofs=not verify))
             wrapped.deadline = deadline
             return wrapped
         except TimeoutError:
@@ -229,9 +227,23 @@ _SOCKS_REPLIES = {
 }
 
 
+class _ClockedSocks(socks.socksocket):  # type: ignore[misc]
+    """PySocks' socket within a deadline: its own time-out is per read."""
+
+    limit: Deadline
+
+    def recv_into(self, *args: Any) -> int:
+        left = self.limit.remaining()
+        if left <= 0:
+            raise TimeoutError("deadline passed")
+        socket.socket.settimeout(self, left)
+        return int(super().recv_into(*args))
+
+
 def _socks(proxy: Proxy, addresses: list[Address], exchange: Exchange, limit: Deadline) -> ClockedSocket:
     """Ask a SOCKS5 proxy for a connection, the name resolved there (RFC 1928)."""
-    sock = socks.socksocket(addresses[0].family, socket.SOCK_STREAM)
+    sock = _ClockedSocks(addresses[0].family, socket.SOCK_STREAM)
+    sock.limit = limit
     literal = literal_address(exchange.url.host)
     try:
         sock.set_proxy(socks.SOCKS5, addresses[0].text, proxy.port, True, proxy.username, proxy.password)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from relay_agent.causes import AGENT_DISABLED, QUEUE_DISABLED, cause_of
 from relay_agent.clock import Clock
@@ -15,6 +14,7 @@ from relay_agent.errors import JournalError, PlatformError, PlatformRefused, Rat
 from relay_agent.journal import Journal
 from relay_agent.periodic import Backoff
 from relay_agent.pulse import Pulse
+from relay_agent.standing import Standing
 from relay_agent.tdp.client import AgentDisabled, PlatformClient
 from relay_agent.telemetry.logs import Logger, RepeatedFailure
 
@@ -26,25 +26,6 @@ PRUNE_SECONDS = 3600.0
 CHECKPOINT_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 5.0
 """The configuration is not read more often than this, however often someone asks."""
-
-
-@dataclass
-class Standing:
-    """What the platform thinks of us, for poller, heartbeat and health. Each value is replaced whole."""
-
-    enrolled: bool = False
-    """STARTED was reported and the first heartbeat sent."""
-    disabled: bool = False
-    """The agent is disabled: alive, but not to poll."""
-    queue_disabled: bool = False
-    refused: str | None = None
-    """Why the platform refuses us, while it does."""
-    ready: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def may_poll(self) -> bool:
-        """Whether commands may be asked for."""
-        return self.enrolled and not self.disabled
 
 
 class Enrolment:

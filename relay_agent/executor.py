@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import http.client
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from email.message import Message
 from pathlib import Path
@@ -20,23 +20,36 @@ from requests.cookies import RequestsCookieJar, get_cookie_header
 from relay_agent import __version__
 from relay_agent.clock import Deadline
 from relay_agent.codec import text_decoder
+from relay_agent.codings import BadCoding, decodable, decode
 from relay_agent.dialer import TunnelRefused
 from relay_agent.faults import TransportFault
 from relay_agent.models import Code, Failure, Headers, HttpRequest, HttpResponse, Url
 from relay_agent.policy import Policy
 from relay_agent.proxies import Leg, Proxies
 from relay_agent.spool import Buffer
-from relay_agent.transport import Exchange, Transport, explain, fields
+from relay_agent.transport import Exchange, Transport, announced_length, explain, fields
 from relay_agent.urls import BadUrl, join
 
 MAX_REDIRECTS = 10
 USER_AGENT = f"relay-agent/{__version__}"
 ACCEPT_ENCODING = "gzip, deflate, br, zstd"
-_DECODED = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BODY_HEADERS = frozenset({"content-type", "content-encoding", "content-language", "content-location"})
 _WITH_LENGTH_ZERO = frozenset({"POST", "PUT", "PATCH"})
-_SECRET_PARTS = ("auth", "cookie", "token", "secret", "password", "api-key", "apikey", "api_key", "access-key", "session", "credential", "signature")
+_SECRET_PARTS = (
+    "auth",
+    "cookie",
+    "token",
+    "secret",
+    "password",
+    "api-key",
+    "apikey",
+    "api_key",
+    "access-key",
+    "session",
+    "credential",
+    "signature",
+)
 _READ = 64 * 1024
 
 
@@ -121,7 +134,7 @@ class Executor:
                 if location is None:
                     return self._answer(response, exchange)
                 following = _next_hop(hop, response.status_code, location)
-                self._drain(response, exchange)
+                self._transport.drain(response)
                 return following
         except TunnelRefused as refused:
             return self._refused(refused, exchange)
@@ -139,18 +152,18 @@ class Executor:
     def _answer(self, response: requests.Response, exchange: Exchange) -> HttpResponse:
         received = fields(response)
         codings = _codings(received)
-        decode = bool(codings) and all(coding in _DECODED for coding in codings)
+        if not decodable(codings):
+            codings = []
         charset = _charset(received)
         buffer = Buffer(self._buffer_dir)
         try:
-            text = self._read(response, buffer, charset, decode)
-        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+            text = self._read(response, buffer, charset, codings)
+        except BaseException as error:
             buffer.close()
-            raise explain(error, exchange) from None
-        except BaseException:
-            buffer.close()
+            if isinstance(error, urllib3.exceptions.HTTPError | http.client.HTTPException | OSError):
+                raise explain(error, exchange) from None
             raise
-        if decode and buffer.size:
+        if codings and buffer.size:
             received = tuple(pair for pair in received if pair[0].lower() not in ("content-encoding", "content-length"))
         return HttpResponse(
             status_code=response.status_code,
@@ -163,25 +176,22 @@ class Executor:
             bytes_out=len(exchange.body or b""),
         )
 
-    def _read(self, response: requests.Response, buffer: Buffer, charset: str | None, decode: bool) -> bool:
+    def _read(self, response: requests.Response, buffer: Buffer, charset: str | None, codings: list[str]) -> bool:
         """Read the body into the buffer, counted after decoding; whether it is text in its charset."""
+        limit = self._limits.max_response_bytes
+        too_large = TransportFault(Code.ERESPONSETOOLARGE, f"the response is larger than {limit} bytes")
+        if not codings and announced_length(response) > limit:
+            raise too_large
         decoder = text_decoder(charset)
-        while data := response.raw.read(_READ, decode_content=decode):
-            if buffer.size + len(data) > self._limits.max_response_bytes:
-                raise TransportFault(Code.ERESPONSETOOLARGE, f"the response is larger than {self._limits.max_response_bytes} bytes")
-            buffer.write(data)
-            decoder = _still_text(decoder, data)
-        return _still_text(decoder, b"", final=True) is not None
-
-    def _drain(self, response: requests.Response, exchange: Exchange) -> None:
-        """Read a redirect's short body, so that its connection can be kept; a long one is not worth it."""
         try:
-            if len(response.raw.read(_READ, decode_content=False) or b"") == _READ:
-                return
-            response.raw.read(1, decode_content=False)
-        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError):
-            if exchange.deadline.passed:
-                raise explain(TimeoutError(), exchange) from None
+            for data in decode(_pieces(response), codings):
+                if buffer.size + len(data) > limit:
+                    raise too_large
+                buffer.write(data)
+                decoder = _still_text(decoder, data)
+        except BadCoding as error:
+            raise TransportFault(Code.EBADRESPONSE, str(error)) from None
+        return _still_text(decoder, b"", final=True) is not None
 
     def _refused(self, refused: TunnelRefused, exchange: Exchange) -> HttpResponse:
         """A proxy's refusal is an answer (PROTOCOL §4); one that is no error status cannot be told as the target's."""
@@ -194,12 +204,17 @@ class Executor:
         return HttpResponse(refused.status, refused.headers, buffer, charset, text, str(exchange.url), _elapsed(exchange.deadline))
 
 
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    while data := response.raw.read(_READ, decode_content=False):
+        yield data
+
+
 def _elapsed(deadline: Deadline) -> int:
     return int(deadline.elapsed() * 1000)
 
 
 def _field_lines(hop: _Hop, jar: RequestsCookieJar) -> Headers:
-    """The header fields to send: the command's, and only what the protocol needs besides (issue of truth: add nothing)."""
+    """The header fields to send: the command's, and only what the protocol needs besides."""
     given = {name.lower() for name, _ in hop.headers}
     before: list[tuple[str, str]] = []
     if "host" not in given:

@@ -40,6 +40,12 @@ _BY_ERRNO = {
     errno.ETIMEDOUT: Code.ETIMEDOUT,
 }
 
+_BY_CLASS: tuple[tuple[type[OSError], Code], ...] = (
+    (ConnectionRefusedError, Code.ECONNREFUSED),
+    (BrokenPipeError, Code.EPIPE),
+    (ConnectionError, Code.ECONNRESET),
+)
+
 # X509_V_ERR_* of OpenSSL's x509_vfy.h.
 _BY_VERIFY_CODE = {
     10: (Code.CERT_HAS_EXPIRED, "certificate has expired"),
@@ -59,7 +65,8 @@ def os_fault(error: OSError, doing: str) -> TransportFault:
         return tls_fault(error, doing)
     if isinstance(error, TimeoutError) and error.errno is None:
         return TransportFault(Code.ETIMEDOUT, f"{doing} timed out")
-    code = _BY_ERRNO.get(error.errno or 0)
+    # Some of Python's own carry a class but no number, such as http.client.RemoteDisconnected.
+    code = _BY_ERRNO.get(error.errno or 0) or next((known for kind, known in _BY_CLASS if isinstance(error, kind)), None)
     if code is None:
         name = errno.errorcode.get(error.errno or 0, type(error).__name__)
         return TransportFault(Code.ENETUNREACH, f"{doing}: {name}")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from relay_agent.clock import Clock
-from relay_agent.enrolment import Standing
 from relay_agent.errors import PlatformError
 from relay_agent.pulse import Pulse
+from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.telemetry.logs import Logger, RepeatedFailure
 

@@ -53,6 +53,8 @@ class Response(http.client.HTTPResponse):
     fields: list[tuple[str, str]]
     tainted = False
     """The peer sent bytes beyond this response: the connection must not be used again."""
+    broken = False
+    """The body was not read to its end: what may still come belongs to nobody."""
     head_started = False
     """At least one byte of an answer has come."""
 
@@ -86,6 +88,8 @@ class Response(http.client.HTTPResponse):
 
     def _status_line(self) -> int:
         line = self._line()
+        if not line and self.head_started:
+            raise BadHead("the connection was closed after an interim response")
         if not line:
             raise http.client.RemoteDisconnected("the connection was closed without an answer")
         match = _STATUS_LINE.fullmatch(line)
@@ -156,14 +160,44 @@ class Response(http.client.HTTPResponse):
     def _all(self, name: str) -> list[str]:
         return [value for key, value in self.fields if key.lower() == name]
 
+    def _get_chunk_left(self) -> int | None:
+        """Bytes left of the current chunk, None after the last; framing is taken by the letter (RFC 9112 §7.1)."""
+        left: int | None = self.chunk_left
+        if left:
+            return left
+        if left is not None and self.fp.readline(3) not in (b"\r\n", b"\n"):
+            raise self._bad_framing()
+        size = self._read_next_chunk_size()
+        if size == 0:
+            self._read_trailer()
+            self._close_conn()
+        self.chunk_left = size or None
+        return size or None
+
     def _read_next_chunk_size(self) -> int:
         """Take hex digits only: `int` would also take signs, blanks inside and underscores."""
         line = self.fp.readline(65537)
         size = line.split(b";", 1)[0].strip(b" \t\r\n")
-        if len(line) > 65536 or not _CHUNK_SIZE.fullmatch(size):
-            self._close_conn()
-            raise ValueError("chunk size")
+        if not line.endswith(b"\n") or not _CHUNK_SIZE.fullmatch(size):
+            raise self._bad_framing()
         return int(size, 16)
+
+    def _read_trailer(self) -> None:
+        """Read past the trailer section; a connection that ends within it has not delivered the whole."""
+        left = MAX_HEAD_BYTES
+        while (line := self.fp.readline(left + 1)) not in (b"\r\n", b"\n"):
+            left -= len(line)
+            if left < 0 or not line.endswith(b"\n"):
+                raise self._bad_framing()
+
+    def _bad_framing(self) -> http.client.IncompleteRead:
+        self.broken = True
+        return http.client.IncompleteRead(b"")
+
+    def close(self) -> None:
+        """Close the stream; with some of the body unread, the connection is of no more use."""
+        self.broken = self.broken or self.fp is not None
+        super().close()
 
     def _close_conn(self) -> None:
         """Look, without waiting, whether the peer sent more than this response before letting go of the stream."""

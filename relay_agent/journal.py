@@ -113,7 +113,9 @@ class Journal:
         rows = [(command_id,) for command_id in ids]
         with self._waiting_lock:
             self._waiting.append(
-                _Work(lambda connection: connection.executemany("UPDATE commands SET acked = 1, receipt = NULL WHERE id = ?", rows), Future())
+                _Work(
+                    lambda connection: connection.executemany("UPDATE commands SET acked = 1, receipt = NULL WHERE id = ?", rows), Future()
+                )
             )
 
     def raw(self, command_id: str) -> str:
@@ -141,11 +143,20 @@ class Journal:
 
     def finish(self, update: Update, code: str | None = None) -> None:
         """Record the outcome as it will be told, and wipe the request."""
-        row = (update.message, update.spool, update.upload_url, update.fallback, update.status, code, self._clock.now().timestamp(), update.command_id)
+        row = (
+            update.message,
+            update.spool,
+            update.upload_url,
+            update.fallback,
+            update.status,
+            code,
+            self._clock.now().timestamp(),
+            update.command_id,
+        )
         self._commit(
             lambda connection: connection.execute(
-                "UPDATE commands SET state = 'finished', raw = NULL, message = ?, spool = ?, upload_url = ?, fallback = ?, status = ?, code = ?,"
-                " finished_at = ? WHERE id = ? AND state IN ('admitted', 'started')",
+                "UPDATE commands SET state = 'finished', raw = NULL, message = ?, spool = ?, upload_url = ?,"
+                " fallback = ?, status = ?, code = ?, finished_at = ? WHERE id = ? AND state IN ('admitted', 'started')",
                 row,
             )
         )
@@ -155,7 +166,9 @@ class Journal:
         row = (update.message, update.status, update.command_id)
         self._commit(
             lambda connection: connection.execute(
-                "UPDATE commands SET message = ?, status = ?, spool = NULL, upload_url = NULL, fallback = NULL WHERE id = ? AND state = 'finished'", row
+                "UPDATE commands SET message = ?, status = ?, spool = NULL, upload_url = NULL, fallback = NULL"
+                " WHERE id = ? AND state = 'finished'",
+                row,
             )
         )
 
@@ -165,7 +178,8 @@ class Journal:
         rows = [(now, command_id) for command_id in ids]
         self._commit(
             lambda connection: connection.executemany(
-                "UPDATE commands SET state = 'delivered', message = NULL, spool = NULL, upload_url = NULL, fallback = NULL, delivered_at = ? WHERE id = ?",
+                "UPDATE commands SET state = 'delivered', message = NULL, spool = NULL, upload_url = NULL, fallback = NULL,"
+                " delivered_at = ? WHERE id = ?",
                 rows,
             )
         )
@@ -178,7 +192,10 @@ class Journal:
 
     def unacked(self) -> list[tuple[str, str]]:
         """(command id, receipt) of messages that were taken over and perhaps not acknowledged."""
-        return [(str(row[0]), str(row[1])) for row in self._read("SELECT id, receipt FROM commands WHERE acked = 0 AND receipt IS NOT NULL ORDER BY seq")]
+        return [
+            (str(row[0]), str(row[1]))
+            for row in self._read("SELECT id, receipt FROM commands WHERE acked = 0 AND receipt IS NOT NULL ORDER BY seq")
+        ]
 
     def unfinished(self) -> list[Open]:
         """What was admitted or started, in the order in which it came."""
@@ -231,7 +248,9 @@ class Journal:
     def _migrate(self) -> None:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
-            raise JournalError(f"the journal was written by a newer agent (schema {version}, this one knows {SCHEMA_VERSION}); run that one")
+            raise JournalError(
+                f"the journal was written by a newer agent (schema {version}, this one knows {SCHEMA_VERSION}); run that one"
+            )
         self._connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
     def _admit(self, connection: sqlite3.Connection, command_id: str, raw: str, receipt: str) -> Admission:
@@ -285,4 +304,3 @@ class Journal:
                 return self._connection.execute(query, values).fetchall()
         except sqlite3.Error as error:
             raise JournalError(f"the journal cannot be read: {error}") from None
-

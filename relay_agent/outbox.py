@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from relay_agent.codec import MESSAGE_LIMIT, update_message
 from relay_agent.clock import Clock
+from relay_agent.codec import MESSAGE_LIMIT, update_message
 from relay_agent.models import Command, Status, Update
 
 PROCESSING_AFTER_SECONDS = 0.25

@@ -42,7 +42,11 @@ class Poller:
         stopping: Callable[[], bool],
         look_again: threading.Event,
     ) -> None:
-        """`stopping` says that a receive was broken off on purpose; `enabled` says whether the platform wants us to poll; `look_again` asks for the configuration to be read now."""
+        """Take what the steps need.
+
+        `stopping` says that a receive was broken off on purpose, `enabled` whether the platform wants us to
+        poll; `look_again` asks for the configuration to be read now.
+        """
         self._platform = platform
         self._relay = relay
         self._journal = journal
@@ -82,7 +86,9 @@ class Poller:
         """Acknowledge what the last run took over and may not have acknowledged; a receipt that is no longer valid is no harm."""
         left = self._journal.unacked()
         for start in range(0, len(left), BATCH):
-            self._acknowledge([command_id for command_id, _ in left[start : start + BATCH]], [receipt for _, receipt in left[start : start + BATCH]])
+            self._acknowledge(
+                [command_id for command_id, _ in left[start : start + BATCH]], [receipt for _, receipt in left[start : start + BATCH]]
+            )
 
     def _take(self, received: list[Received]) -> None:
         if not received:
@@ -94,7 +100,9 @@ class Poller:
             self._outbox.put(update)
         for oddity in oddities:
             self._log.warning("odd-message", reason=oddity)
-        self._acknowledge([task.command.id for task in tasks] + [update.command_id for update in updates], [message.receipt for message in received])
+        self._acknowledge(
+            [task.command.id for task in tasks] + [update.command_id for update in updates], [message.receipt for message in received]
+        )
 
     def _acknowledge(self, ids: list[str], receipts: list[str]) -> None:
         """Delete from the queue. What fails comes again and is recognised by its id."""

@@ -131,6 +131,8 @@ class Trust:
         context = self._base()
         # An issuing CA given without its root is enough, as it is for curl.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        # A body without a length is whole only when TLS says goodbye (RFC 9112 §9.8).
+        context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0x80)
         for path in self._roots:
             context.load_verify_locations(cafile=str(path))
         return context

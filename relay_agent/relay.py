@@ -18,7 +18,7 @@ from relay_agent.executor import Executor
 from relay_agent.journal import Admission, Journal
 from relay_agent.models import Code, Command, Failure, HttpRequest, HttpResponse, Status, Update
 from relay_agent.secure import Keyring, open_envelope, seal_stream
-from relay_agent.spool import Spool, Spooled
+from relay_agent.spool import Spool
 from relay_agent.tdp.payloads import PayloadRefused, Payloads
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
@@ -58,6 +58,7 @@ class Report:
     queued_ms: int = 0
     target_ms: int = 0
     total_ms: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,9 @@ class Relay:
 
     def abandon(self, task: Task) -> Update:
         """Answer a command that an error of our own ended, so that its sender does not wait for ever."""
-        return self._refusal(task.command, "an error inside the agent ended this command; its outcome is unknown (see the agent's log)", Code.EINTERRUPTED)
+        return self._refusal(
+            task.command, "an error inside the agent ended this command; its outcome is unknown (see the agent's log)", Code.EINTERRUPTED
+        )
 
     # --- how one runs ---
 
@@ -180,7 +183,10 @@ class Relay:
             return Failure(Code.EBADCOMMAND, str(error))
         except SecureCommandError as error:
             return Failure(Code(error.code), str(error))
-        return Failure(Code.UNKNOWN_COMMAND, f"this agent does not know the action; it answers {', '.join(sorted(codec.ACTIONS_PLAIN))} and {codec.ACTION_SECURE}")
+        return Failure(
+            Code.UNKNOWN_COMMAND,
+            f"this agent does not know the action; it answers {', '.join(sorted(codec.ACTIONS_PLAIN))} and {codec.ACTION_SECURE}",
+        )
 
     def _open(self, command: Command) -> HttpRequest:
         keyring = self._keyring()
@@ -318,6 +324,7 @@ class Relay:
             queued_ms=int((begun - task.admitted) * 1000),
             target_ms=outcome.elapsed_ms,
             total_ms=int((took - task.admitted) * 1000),
+            warnings=request.warnings if request else (),
         )
 
 

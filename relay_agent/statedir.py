@@ -29,12 +29,16 @@ class StateDirectory:
                 path.chmod(0o700)
             self._lock = os.open(path / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise ConfigurationError([f"RELAY_STATE_DIR: cannot write {path} ({error.strerror}); give a directory that the agent's user may write"]) from None
+            raise ConfigurationError(
+                [f"RELAY_STATE_DIR: cannot write {path} ({error.strerror}); give a directory that the agent's user may write"]
+            ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._lock)
-            raise StateDirectoryBusy(f"another agent is running on {path}; stop it, or give this one a directory of its own with RELAY_STATE_DIR") from None
+            raise StateDirectoryBusy(
+                f"another agent is running on {path}; stop it, or give this one a directory of its own with RELAY_STATE_DIR"
+            ) from None
 
     @property
     def journal(self) -> Path:

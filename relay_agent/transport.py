@@ -36,6 +36,8 @@ from relay_agent.models import Code, Headers, Url
 from relay_agent.proxies import Proxy
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+DRAIN_BYTES = 64 * 1024
+DRAIN_SECONDS = 0.1
 MAX_IDLE = 8
 """Idle connections a transport keeps, the least recently used goes first."""
 
@@ -122,6 +124,13 @@ class Transport:
         finally:
             self._adapter.finish(response)
 
+    def drain(self, response: requests.Response) -> None:
+        """Read the short body of a response that nobody wants, so that its connection can be kept; a long or slow one is not worth it."""
+        self._adapter.hurry(DRAIN_SECONDS)
+        with contextlib.suppress(urllib3.exceptions.HTTPError, http.client.HTTPException, OSError):
+            if len(response.raw.read(DRAIN_BYTES, decode_content=False)) == DRAIN_BYTES:
+                response.raw.read(1, decode_content=False)
+
     def abort(self) -> None:
         """Break off the exchange that is under way, from another thread; it ends with a TransportFault."""
         self._adapter.abort()
@@ -167,8 +176,8 @@ class _Adapter(HTTPAdapter):
         """Keep the response's connection where it is whole and clean, else close it."""
         original = cast("Response", response.raw._original_response)
         sock, self._current = self._current, None
-        clean = original.isclosed() and not original.will_close and not original.tainted
         original.close()
+        clean = not (original.broken or original.will_close or original.tainted)
         if sock is None or self._key is None:
             return
         if not clean:
@@ -177,6 +186,11 @@ class _Adapter(HTTPAdapter):
         self._idle[self._key] = sock
         if len(self._idle) > MAX_IDLE:
             self._idle.popitem(last=False)[1].close()
+
+    def hurry(self, seconds: float) -> None:
+        """Give the exchange under way this much time and no more."""
+        if self._current is not None:
+            _clock(self._current, Deadline(seconds))
 
     def abort(self) -> None:
         """Shut the socket that is in use; the thread that waits on it wakes with an error."""
@@ -262,6 +276,11 @@ def fields(response: requests.Response) -> Headers:
     return tuple(cast("Response", response.raw._original_response).fields)
 
 
+def announced_length(response: requests.Response) -> int:
+    """The bytes of body that the response says it has, 0 where it does not say."""
+    return cast("Response", response.raw._original_response).length or 0
+
+
 def explain(error: Exception, exchange: Exchange) -> TransportFault:
     """Say why an exchange broke off, while sending, waiting or reading, in PROTOCOL's codes."""
     if isinstance(error, TransportFault):
@@ -279,10 +298,10 @@ def explain(error: Exception, exchange: Exchange) -> TransportFault:
 
 def _body_fault(error: Exception, exchange: Exchange) -> TransportFault:
     cause = error.args[-1] if error.args else None
+    if isinstance(cause, ssl.SSLEOFError):
+        return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the connection was closed before the end of the body")
     if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):
         return os_fault(cause, f"read {exchange.peer}")
-    if isinstance(error, urllib3.exceptions.DecodeError):
-        return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the body does not decode by its Content-Encoding")
     if "IncompleteRead" in str(error):
         return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the connection was closed before the end of the body")
     return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the body is not framed as HTTP says")

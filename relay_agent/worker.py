@@ -5,9 +5,9 @@ Each owns one Executor, and so one requests session. It must not know rules abou
 
 from __future__ import annotations
 
+from relay_agent.errors import JournalError
 from relay_agent.executor import Executor
 from relay_agent.fair_queue import Closed, FairQueue
-from relay_agent.errors import JournalError
 from relay_agent.outbox import Outbox
 from relay_agent.pulse import Pulse
 from relay_agent.relay import Relay, Report, Task
@@ -18,7 +18,9 @@ from relay_agent.telemetry.metrics import Metrics
 class Worker:
     """Takes a task, runs it, hands its outcome on."""
 
-    def __init__(self, *, tasks: FairQueue[Task], relay: Relay, executor: Executor, outbox: Outbox, pulse: Pulse, log: Logger, metrics: Metrics) -> None:
+    def __init__(
+        self, *, tasks: FairQueue[Task], relay: Relay, executor: Executor, outbox: Outbox, pulse: Pulse, log: Logger, metrics: Metrics
+    ) -> None:
         self._tasks = tasks
         self._relay = relay
         self._executor = executor
@@ -63,6 +65,8 @@ class Worker:
         self._pulse.turn("idle")
 
     def _tell(self, report: Report) -> None:
+        if report.warnings:
+            self._log.warning("command-warning", id=report.id, warnings=list(report.warnings))
         command_line(
             self._log,
             id=report.id,
@@ -79,4 +83,5 @@ class Worker:
             target_seconds=report.target_ms / 1000,
             total_seconds=report.total_ms / 1000,
         )
-        self._metrics.command_finished(report.action, report.status, report.code, report.queued_ms / 1000, report.target_ms / 1000)
+        code = report.code or (str(report.status_code) if report.status_code else None)
+        self._metrics.command_finished(report.action, report.status, code, report.queued_ms / 1000, report.target_ms / 1000)

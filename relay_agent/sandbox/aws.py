@@ -45,9 +45,9 @@ class Refusal:
 
 
 class Guard:
-    """An ASGI app around ministack's. `on_call` hears of each operation when it has been answered."""
+    """An ASGI app around ministack's. `on_call` hears of each operation when it comes in and, `done`, when it was answered."""
 
-    def __init__(self, app: App, keys: Keys, faults: Faults, now: Callable[[], datetime], on_call: Callable[[AwsCall], None]) -> None:
+    def __init__(self, app: App, keys: Keys, faults: Faults, now: Callable[[], datetime], on_call: Callable[[AwsCall, bool], None]) -> None:
         self._app = app
         self._keys = keys
         self._faults = faults
@@ -61,6 +61,13 @@ class Guard:
 
     async def _answer(self, scope: Scope, request: Request, send: Send) -> None:
         call = identify(request)
+        self._on_call(call, False)
+        try:
+            await self._judge(call, scope, request, send)
+        finally:
+            self._on_call(call, True)
+
+    async def _judge(self, call: AwsCall, scope: Scope, request: Request, send: Send) -> None:
         handle = self._faults.find(call.service, call.operation, lambda: request.target + request.body.decode("utf-8", "replace"))
         if handle is not None and await _fail(handle, call, send):
             return
@@ -69,7 +76,6 @@ class Guard:
             await refuse(send, call.service, refusal)
             return
         await self._app(scope, replay(request.body), send)
-        self._on_call(call)
 
     def _refusal(self, call: AwsCall) -> Refusal | None:
         if call.access_key_id is None:

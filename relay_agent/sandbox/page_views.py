@@ -72,6 +72,8 @@ class Side:
 def moment(at: datetime, now: datetime) -> Moment:
     """A time beside now."""
     seconds = (now - at).total_seconds()
+    if 0 <= seconds < 1:
+        return Moment(iso(at), "just now")
     text = _span(abs(seconds))
     return Moment(iso(at), f"{text} ago" if seconds >= 0 else f"in {text}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import socket
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -39,6 +39,7 @@ class Sandbox:
 
     Its state lives in memory and ends with the process. `credentials_lifetime`, `min_ttl_seconds` (how far ahead a
     command's `expiresAt` must be) and `url_lifetime` (of presigned URLs) are in seconds; port 0 is any free one.
+    `aws_calls` holds the last 20,000 AWS operations as they came in, `under_way` how many of each are open now.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Sandbox:
         flask = build_app([self._routes.blueprint, self._command_routes.public, *self._command_routes.internal, pages.blueprint])
         self._front = RestFront(flask, self.faults, self.now, self.changes.touch)
         self.aws_calls: deque[AwsCall] = deque(maxlen=20_000)
+        self.under_way: Counter[str] = Counter()
         for agent_id in agent_ids or (str(uuid.uuid4()),):
             self.agents.add(agent_name, agent_id)
         self.agent_id = self.agents.all()[0].id
@@ -314,6 +316,10 @@ class Sandbox:
         """AWS credentials as `agent/credentials` gives them, without the call."""
         return self.keys.issue(self.credentials_lifetime if lifetime_seconds is None else lifetime_seconds)
 
+    def presign(self, method: str, key: str, seconds: int) -> str:
+        """A presigned URL for an object of the platform's bucket, over already where `seconds` is negative."""
+        return self._backend.presign(method, self._delivery.bucket, key, seconds)
+
     # ---- inside
 
     def _agent(self, agent_id: str) -> Agent:
@@ -328,8 +334,12 @@ class Sandbox:
     def _place(self) -> Place:
         return Place(self.org_slug, self.region, self._delivery.bucket, self._delivery.queue_url, self._visibility_timeout)
 
-    def _on_aws_call(self, call: AwsCall) -> None:
-        self.aws_calls.append(call)
-        if call.operation in ("SendMessage", "SendMessageBatch"):
+    def _on_aws_call(self, call: AwsCall, done: bool) -> None:
+        if done:
+            self.under_way[call.operation] -= 1
+        else:
+            self.under_way[call.operation] += 1
+            self.aws_calls.append(call)
+        if done and call.operation in ("SendMessage", "SendMessageBatch"):
             self._delivery.arrived()
         self.changes.touch()

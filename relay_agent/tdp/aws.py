@@ -23,8 +23,12 @@ RECEIVE_SECONDS = 30.0
 """Wall-clock limit of a receive: a long poll of 20 s, and time for the way."""
 CALL_SECONDS = 15.0
 
-_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "RequestExpired"})
-_NO_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "NonExistentQueue", "AccessDenied", "AccessDeniedException"})
+_EXPIRED = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "RequestExpired"}
+)
+_NO_QUEUE = frozenset(
+    {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "NonExistentQueue", "AccessDenied", "AccessDeniedException"}
+)
 _CLOCK = frozenset({"RequestTimeTooSkewed", "SignatureDoesNotMatch", "InvalidSignatureException"})
 
 
@@ -68,7 +72,9 @@ class Aws:
 
     def _send(self, request: AWSPreparedRequest, event_name: str = "", **_context: Any) -> Any:
         """Send what botocore prepared and signed (botocore's `before-send` event)."""
-        headers = tuple((str(name), value.decode("latin-1") if isinstance(value, bytes) else str(value)) for name, value in request.headers.items())
+        headers = tuple(
+            (str(name), value.decode("latin-1") if isinstance(value, bytes) else str(value)) for name, value in request.headers.items()
+        )
         body: Any = request.body
         limit = RECEIVE_SECONDS if event_name.endswith("ReceiveMessage") else CALL_SECONDS
         answer = self._http.send(request.method, request.url, headers, body.encode("utf-8") if isinstance(body, str) else body, limit)

@@ -59,7 +59,7 @@ class PlatformHttp:
         """
         parsed = parse_url(url)
         given = {name.lower() for name, _ in headers}
-        needed = [("Host", parsed.netloc), ("User-Agent", USER_AGENT), ("Accept-Encoding", "gzip")]
+        needed = [("Host", parsed.netloc), ("User-Agent", USER_AGENT), ("Accept-Encoding", "identity")]
         length = [("Content-Length", str(len(body or b"")))] if body is not None or method in ("POST", "PUT") else []
         exchange = Exchange(
             method=method,
@@ -95,7 +95,7 @@ class PlatformHttp:
             pieces: list[bytes] = []
             size = 0
             try:
-                while data := response.raw.read(64 * 1024, decode_content=True):
+                while data := response.raw.read(64 * 1024, decode_content=False):
                     pieces.append(data)
                     size += len(data)
                     if size > max_bytes:

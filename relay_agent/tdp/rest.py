@@ -113,9 +113,7 @@ class Rest:
         enabled = found.get("isEnabled")
         queue = found.get("queue")
         queue_enabled = queue.get("enabled") if isinstance(queue, dict) else None
-        return AgentState(
-            enabled if isinstance(enabled, bool) else None, queue_enabled if isinstance(queue_enabled, bool) else None
-        )
+        return AgentState(enabled if isinstance(enabled, bool) else None, queue_enabled if isinstance(queue_enabled, bool) else None)
 
     def heartbeat(self) -> None:
         """Say that the agent is alive: this is what makes it Online."""
@@ -150,7 +148,11 @@ class Rest:
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise PlatformError(call, f"the answer ({answer.status}) is no JSON object: something between here and the platform may have answered", answer.status)
+            raise PlatformError(
+                call,
+                f"the answer ({answer.status}) is no JSON object: something between here and the platform may have answered",
+                answer.status,
+            )
         return found
 
     def _send(self, call: str, method: str, path: str, body: bytes | None, content_type: str) -> Answer:
@@ -178,7 +180,9 @@ class Rest:
         if value is None:
             return 0.0
         try:
-            seconds = float(value) if value.strip().isdigit() else (email.utils.parsedate_to_datetime(value) - self._clock.now()).total_seconds()
+            seconds = (
+                float(value) if value.strip().isdigit() else (email.utils.parsedate_to_datetime(value) - self._clock.now()).total_seconds()
+            )
         except (ValueError, TypeError):
             return 0.0
         return min(max(0.0, seconds), 300.0)

@@ -285,7 +285,11 @@ def test_target_behind_a_proxy_that_never_answers(relay: Relay, target: ByteTarg
         timed(relay, {"url": target.url(scheme="https")}, proxy=proxy.url())
 
 
-PROXIES = {"http": HttpProxy, "https": lambda: HttpProxy(tls=server_context()), "socks5h": Socks5Proxy}
+PROXIES: dict[str, Callable[[], HttpProxy | Socks5Proxy]] = {
+    "http": HttpProxy,
+    "https": lambda: HttpProxy(tls=server_context()),
+    "socks5h": Socks5Proxy,
+}
 
 
 @pytest.mark.parametrize("kind", PROXIES)

@@ -175,6 +175,7 @@ def test_a_long_poll_whose_client_left_swallows_no_message(sandbox: Sandbox, age
     url = config(sandbox, agent_id)["rpcSourceQueueUrl"]
     with aws(sandbox, "sqs", read_timeout=0.5) as leaving, pytest.raises(Exception, match="timeout"):
         leaving.receive_message(QueueUrl=url, WaitTimeSeconds=20)
+    sandbox.wait(lambda: sandbox.under_way["ReceiveMessage"] == 0)
     command_id = sandbox.create_command(agent_id, REQUEST)
     assert [message["commandId"] for message in receive(sandbox, agent_id, wait=5)] == [command_id]
 
@@ -193,7 +194,7 @@ def test_a_stop_ends_long_polls_and_joins_every_thread() -> None:
 
         polling = threading.Thread(target=poll)
         polling.start()
-        other.wait_for_open_call("ReceiveMessage")
+        other.wait(lambda: other.under_way["ReceiveMessage"] == 1)
         other.stop()
         polling.join(5)
         assert outcome

@@ -86,7 +86,9 @@ def test_a_message_that_names_no_command_is_kept_aside(sandbox: Sandbox, agent_i
     sandbox.wait(lambda: any("nobody's" in text for text in sandbox.strays))
 
 
-@pytest.mark.parametrize("change", [{"targetId": ""}, {"action": None}, {"payload": "text"}, {"expiresAt": "soon"}, {"payloadDelivery": "pigeon"}])
+@pytest.mark.parametrize(
+    "change", [{"targetId": ""}, {"action": None}, {"payload": "text"}, {"expiresAt": "soon"}, {"payloadDelivery": "pigeon"}]
+)
 def test_a_field_of_the_wrong_form_is_a_400_that_names_it(sandbox: Sandbox, agent_id: str, change: dict[str, object]) -> None:
     answer = rest(sandbox, "POST", "/v1/commands", json=new_command(agent_id) | change)
     assert answer.status_code == 400
@@ -182,7 +184,13 @@ def test_search_filters_by_every_field_and_pages(sandbox: Sandbox, agent_id: str
     assert found("createdAtAfter=2100-01-01T00:00:00Z") == []
     assert found("toDate=2100-01-01T00:00:00%2B01:00&expiresAtAfter=2001-01-01T00:00:00Z") == [2, 1, 0]
     page = rest(sandbox, "GET", f"/v1/commands?targetId={agent_id}&from=1&size=1").json()
-    assert ([hit["id"] for hit in page["hits"]], page["hasNext"], page["from"], page["size"], page["sort"]) == ([ids[1]], True, 1, 1, "desc")
+    assert ([hit["id"] for hit in page["hits"]], page["hasNext"], page["from"], page["size"], page["sort"]) == (
+        [ids[1]],
+        True,
+        1,
+        1,
+        "desc",
+    )
 
 
 @pytest.mark.parametrize("query", ["status=LOST", "sort=up", "sortBy=name", "size=many", "from=-1", "createdAtAfter=then"])

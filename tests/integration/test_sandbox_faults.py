@@ -72,7 +72,12 @@ def test_an_aws_operation_fails_with_a_code_of_choice(sandbox: Sandbox, agent_id
         sqs.get_queue_attributes(QueueUrl=url)
         with pytest.raises(ClientError) as caught:
             sqs.receive_message(QueueUrl=url)
-        assert caught.value.response["Error"] == {"Code": "AccessDenied", "Message": "no", "Type": "Sender", "QueryErrorCode": "AccessDenied"}
+        assert caught.value.response["Error"] == {
+            "Code": "AccessDenied",
+            "Message": "no",
+            "Type": "Sender",
+            "QueryErrorCode": "AccessDenied",
+        }
         sqs.receive_message(QueueUrl=url)
 
 

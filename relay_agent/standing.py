@@ -1,0 +1,28 @@
+"""What the platform thinks of this agent.
+
+This room owns the facts only; `enrolment` finds them out, poller and heartbeat act on them.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Standing:
+    """What the platform thinks of us, for poller, heartbeat and health. Each value is replaced whole."""
+
+    enrolled: bool = False
+    """STARTED was reported and the first heartbeat sent."""
+    disabled: bool = False
+    """The agent is disabled: alive, but not to poll."""
+    queue_disabled: bool = False
+    refused: str | None = None
+    """Why the platform refuses us, while it does."""
+    ready: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def may_poll(self) -> bool:
+        """Whether commands may be asked for."""
+        return self.enrolled and not self.disabled

@@ -1,0 +1,287 @@
+"""What an agent does about a platform that is not as it should be (OPERATIONS §1 exit codes, §2 last paragraph; issue 3, "Start").
+
+Owns the drills at the start and in service. It must not look at what commands do.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay_agent.sandbox.faults import Fault
+from relay_agent.sandbox.server import Sandbox
+from tests.agents import RunningAgent, ThreadedAgent, agent_environment, rest_calls, run_once, running, wait_until
+from tests.targets import ByteTarget, closed_port, reply
+
+QUICK: dict[str, str | None] = {"RELAY_CONFIG_REFRESH_SECONDS": "1", "RELAY_HEARTBEAT_SECONDS": "1"}
+CONFIG = "POST /v1/data-acquisition/agent/config"
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[ByteTarget]:
+    with ByteTarget() as running_target:
+        running_target.on("/", reply(body="here"))
+        yield running_target
+
+
+# --- before anything is sent ---
+
+
+def test_an_invalid_configuration_exits_2_at_once_and_names_every_variable(sandbox: Sandbox, tmp_path: Path) -> None:
+    wrong = {"API_TARGET": "ftp://x", "ORG_SLUG": "<your-org>", "AGENT_ID": None, "JWT": "s3cret-not-a-token", "RELAY_WORKERS": "many"}
+    environment = agent_environment(sandbox, "", tmp_path, wrong)
+    before = len(sandbox.requests)
+    done = run_once(["run"], tmp_path, environment)
+    said = done.stderr.decode()
+    assert done.returncode == 2
+    assert [name for name in wrong if name not in said] == []
+    assert "s3cret" not in said + done.stdout.decode()
+    assert "Traceback" not in said
+    assert len(sandbox.requests) == before
+
+
+def test_a_token_that_has_expired_exits_1_and_says_so(sandbox: Sandbox, tmp_path: Path) -> None:
+    environment = agent_environment(sandbox, sandbox.agent_id, tmp_path, {"JWT": sandbox.issue_jwt(-60)})
+    before = len(sandbox.requests)
+    done = run_once(["run"], tmp_path, environment)
+    assert done.returncode == 1
+    assert "expired" in done.stderr.decode()
+    assert len(sandbox.requests) == before
+
+
+def test_a_second_agent_on_the_same_state_directory_exits_2(sandbox: Sandbox, tmp_path: Path) -> None:
+    with running(ThreadedAgent(sandbox, tmp_path)) as agent:
+        done = run_once(["run"], tmp_path, agent_environment(sandbox, agent.agent_id, tmp_path))
+    assert done.returncode == 2
+    assert "another agent is running" in done.stderr.decode()
+    assert "RELAY_STATE_DIR" in done.stderr.decode()
+
+
+# --- refused at the start ---
+
+REFUSALS = {401: "ORG_SLUG and JWT do not match", 403: "ORG_SLUG and JWT do not match", 404: "AGENT_ID"}
+
+
+@pytest.fixture(scope="module")
+def refused(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, RunningAgent]]:
+    """Three agents that are refused, side by side, for they take their time."""
+    with Sandbox() as stranger:
+        foreign = stranger.jwt
+    wrong: dict[int, dict[str, str | None]] = {401: {"JWT": foreign}, 403: {"JWT": sandbox.issue_jwt(600, "another-org")}, 404: {}}
+    agents = {
+        status: RunningAgent(sandbox, tmp_path_factory.mktemp(str(status)), environment, str(uuid.uuid4()) if status == 404 else None)
+        for status, environment in wrong.items()
+    }
+    for agent in agents.values():
+        agent.start()
+    yield agents
+    for agent in agents.values():
+        agent.__exit__()
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+def test_a_refusal_at_the_start_gets_three_tries_within_15_s_and_exits_3(refused: dict[int, RunningAgent], status: int) -> None:
+    agent = refused[status]
+    assert agent.wait() == 3
+    tries = [call for call in rest_calls(agent.sandbox, agent.agent_id) if call.path.endswith("config")]
+    assert [call.status for call in tries] == [status] * 3
+    assert (tries[-1].at - tries[0].at).total_seconds() < 15
+    assert agent.calls() == [("POST", "config")] * 3
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+def test_a_refusal_is_explained_in_the_guides_words(refused: dict[int, RunningAgent], status: int) -> None:
+    agent = refused[status]
+    agent.wait()
+    assert REFUSALS[status] in agent.wait_log("agent-giving-up")["reason"]
+    assert agent.wait_log("agent-giving-up")["code"] == 3
+    assert REFUSALS[status] in agent.wait_log("platform-failed")["cause"]
+
+
+def test_a_token_put_right_in_its_file_heals_a_refusal(sandbox: Sandbox, tmp_path: Path) -> None:
+    file = tmp_path / "jwt"
+    file.write_text(sandbox.issue_jwt(600, "another-org"))
+    with ThreadedAgent(sandbox, tmp_path, {"JWT": None, "JWT_FILE": str(file)}) as agent:
+        agent.wait_log("platform-failed")
+        file.write_text(sandbox.jwt)
+        agent.wait_log("agent-ready")
+
+
+# --- unwell at the start ---
+
+UNWELL = {
+    "503": Fault("rest", CONFIG, status=503, body="busy", count=2),
+    "429": Fault("rest", CONFIG, status=429, headers={"Retry-After": "1"}, body="{}", count=1),
+    "html": Fault("rest", CONFIG, status=200, headers={"content-type": "text/html"}, body="<html>Log in</html>", count=2),
+    "no answer": Fault("rest", CONFIG, close=True, count=2),
+    "no credentials": Fault("rest", "POST /v1/data-acquisition/agent/credentials", status=500, count=2),
+    "status fails": Fault("rest", "PUT /v1/data-acquisition/agent/status", status=502, count=2),
+    "empty object": Fault("rest", CONFIG, status=200, body="{}", count=2),
+    "wrong types": Fault("rest", CONFIG, status=200, body='{"region": 7, "rpcSourceQueueUrl": []}', count=2),
+}
+
+
+@pytest.mark.parametrize("name", UNWELL)
+def test_an_unwell_platform_is_tried_again_until_it_is_well(sandbox: Sandbox, tmp_path: Path, target: ByteTarget, name: str) -> None:
+    fault = UNWELL[name]
+    agent_id = sandbox.add_agent()
+    own = Fault(**{field: getattr(fault, field) for field in ("service", "operation", "status", "headers", "body", "count", "close")}, contains=agent_id)
+    with sandbox.inject(own), ThreadedAgent(sandbox, tmp_path, agent_id=agent_id) as agent:
+        failed = agent.wait_log("platform-failed")
+        assert failed["cause"]
+        assert failed["cure"]
+        agent.wait_log("agent-ready")
+        agent.wait_log("platform-recovered")
+        assert agent.get(target.url("/")).status == "SUCCESS"
+        assert agent.stop() == 0
+
+
+def test_retry_after_is_waited_for(sandbox: Sandbox, tmp_path: Path) -> None:
+    agent_id = sandbox.add_agent()
+    fault = Fault("rest", CONFIG, contains=agent_id, status=429, headers={"Retry-After": "2"}, body="{}")
+    with sandbox.inject(fault), running(ThreadedAgent(sandbox, tmp_path, agent_id=agent_id)):
+        first, second = [call for call in rest_calls(sandbox, agent_id) if call.path.endswith("config")][:2]
+    assert (second.at - first.at).total_seconds() >= 1.95
+
+
+def test_a_port_that_refuses_is_tried_again_until_somebody_listens(tmp_path: Path, target: ByteTarget) -> None:
+    rest, aws = closed_port(), closed_port()
+    late = Sandbox(rest_port=rest, aws_port=aws)
+    addresses: dict[str, str | None] = {"API_TARGET": f"http://127.0.0.1:{rest}", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{aws}"}
+    with ThreadedAgent(late, tmp_path, addresses, agent_id=late.agent_id) as agent:
+        failed = agent.wait_log("platform-failed")
+        assert "ECONNREFUSED" in failed["reason"]
+        assert "API_TARGET" in failed["cure"]
+        with late:
+            agent.wait_log("agent-ready")
+            assert agent.get(target.url("/")).status == "SUCCESS"
+            assert agent.stop() == 0
+
+
+def test_an_unwell_platform_costs_no_more_than_three_lines_at_first(sandbox: Sandbox, tmp_path: Path) -> None:
+    agent_id = sandbox.add_agent()
+    fault = Fault("rest", CONFIG, contains=agent_id, status=503, count=None)
+    with sandbox.inject(fault) as handle, ThreadedAgent(sandbox, tmp_path, agent_id=agent_id) as agent:
+        wait_until(sandbox, lambda: handle.hits >= 5)
+        assert len(agent.events("platform-failed")) == 3
+        began = time.monotonic()
+        assert agent.stop() == 0
+        assert time.monotonic() - began < 3
+    assert sandbox.settings(agent_id) == []
+
+
+# --- disabled ---
+
+
+def receives(sandbox: Sandbox) -> int:
+    return sum(call.operation == "ReceiveMessage" for call in sandbox.aws_calls)
+
+
+def test_a_disabled_agent_stays_up_beats_and_starts_when_enabled(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    agent_id = sandbox.add_agent()
+    sandbox.enable_agent(agent_id, False)
+    with ThreadedAgent(sandbox, tmp_path, QUICK, agent_id) as agent:
+        assert "enable the agent's connection" in agent.wait_log("agent-disabled")["cure"]
+        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent_id)) >= 2)
+        command = agent.create({"url": target.url("/")})
+        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent_id)) >= 3)
+        assert command.status == "PENDING"
+        assert len(agent.events("agent-disabled")) == 1
+        sandbox.enable_agent(agent_id, True)
+        assert sandbox.wait_final(command.id).status == "SUCCESS"
+        agent.wait_log("agent-ready")
+        assert sandbox.settings(agent_id) == ["STARTED"]
+        assert agent.stop() == 0
+
+
+def test_an_agent_disabled_in_service_stops_polling_beats_and_goes_on_when_enabled(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    with running(ThreadedAgent(sandbox, tmp_path, QUICK)) as agent:
+        assert agent.get(target.url("/")).status == "SUCCESS"
+        sandbox.enable_agent(agent.agent_id, False)
+        assert "enable the agent's connection" in agent.wait_log("agent-disabled")["cure"]
+        beats = len(sandbox.heartbeats(agent.agent_id))
+        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent.agent_id)) >= beats + 2)
+        sandbox.enable_agent(agent.agent_id, True)
+        agent.wait_log("agent-enabled")
+        assert agent.get(target.url("/")).status == "SUCCESS"
+
+
+def test_a_disabled_queue_at_the_start_is_waited_for(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    agent_id = sandbox.add_agent()
+    sandbox.enable_queue(agent_id, False)
+    with ThreadedAgent(sandbox, tmp_path, QUICK, agent_id) as agent:
+        assert "enable the agent's queue" in agent.wait_log("queue-disabled")["cure"]
+        assert agent.wait_log("agent-ready")["queue"] == "disabled"
+        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent_id)) >= 3)
+        sandbox.enable_queue(agent_id, True)
+        assert agent.get(target.url("/")).status == "SUCCESS"
+        assert len(agent.events("queue-disabled")) == 1
+        assert sandbox.settings(agent_id) == ["STARTED"]
+
+
+def test_a_queue_disabled_in_service_is_waited_for(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    with running(ThreadedAgent(sandbox, tmp_path, QUICK)) as agent:
+        sandbox.enable_queue(agent.agent_id, False)
+        assert "enable the agent's queue" in agent.wait_log("queue-disabled")["cure"]
+        beats = len(sandbox.heartbeats(agent.agent_id))
+        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent.agent_id)) >= beats + 2)
+        sandbox.enable_queue(agent.agent_id, True)
+        assert agent.wait_log("config-changed", queue="enabled")
+        assert agent.get(target.url("/")).status == "SUCCESS"
+
+
+# --- in service ---
+
+
+def test_a_refusal_in_service_is_logged_and_lived_through(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    with running(ThreadedAgent(sandbox, tmp_path, QUICK)) as agent:
+        with sandbox.inject(Fault("rest", contains=agent.agent_id, status=401, count=None, body='{"message": "no"}')) as handle:
+            assert "ORG_SLUG and JWT do not match" in agent.wait_log("platform-failed")["cause"]
+            wait_until(sandbox, lambda: handle.hits >= 3)
+            assert agent.get(target.url("/")).status == "SUCCESS"
+        agent.wait_log("platform-recovered")
+        assert agent.stop() == 0
+
+
+@pytest.mark.parametrize("code, status", [("AccessDenied", 403), ("InternalError", 500), ("ThrottlingException", 400), ("ServiceUnavailable", 503)])
+def test_a_queue_that_cannot_be_read_is_tried_again(sandbox: Sandbox, tmp_path: Path, target: ByteTarget, code: str, status: int) -> None:
+    agent_id = sandbox.add_agent()
+    fault = Fault("sqs", "ReceiveMessage", contains=agent_id, status=status, code=code, count=2)
+    with sandbox.inject(fault), ThreadedAgent(sandbox, tmp_path, agent_id=agent_id) as agent:
+        assert code in agent.wait_log("poll-failed")["reason"]
+        assert agent.get(target.url("/")).status == "SUCCESS"
+        agent.wait_log("poll-recovered")
+        assert len(agent.events("poll-failed")) == 1
+
+
+@pytest.mark.parametrize(
+    "fault", [{"code": "AccessDenied", "status": 403}, {"status": 500, "body": "<html>gateway</html>"}, {"close": True}, {"hang_seconds": 0.5}]
+)
+def test_an_answer_that_cannot_be_sent_is_sent_later_the_same(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget, fault: dict[str, object]
+) -> None:
+    with running(ThreadedAgent(sandbox, tmp_path)) as agent:
+        with sandbox.inject(Fault("sqs", "SendMessageBatch", contains=agent.agent_id, count=2, **fault)):  # type: ignore[arg-type]
+            command = agent.get(target.url("/"))
+        assert command.status == "SUCCESS"
+        if "hang_seconds" not in fault:
+            agent.wait_log("send-recovered")
+        assert agent.stop() == 0
+        assert len(set(command.updates)) == 1
+
+
+def test_acknowledgements_that_fail_cause_no_second_run(tmp_path: Path, target: ByteTarget) -> None:
+    target.on("/acknowledge", reply(body="once"))
+    with Sandbox(visibility_timeout=1) as other, running(ThreadedAgent(other, tmp_path)) as agent:
+        with other.inject(Fault("sqs", "DeleteMessageBatch", status=500, code="InternalError", count=1)) as handle:
+            command = agent.get(target.url("/acknowledge"))
+            assert handle.hits == 1
+
+            later = agent.get(target.url("/"))
+        assert (command.status, later.status) == ("SUCCESS", "SUCCESS")
+        assert len(command.updates) == 1
+    assert sum(request.target == "/acknowledge" for request in target.requests) == 1
