@@ -132,6 +132,7 @@ class Agent:
             endpoint_url=settings.aws_endpoint_url,
             max_body_bytes=settings.max_request_bytes,
             clock=self._clock,
+            seen_secrets=partial(self._redactor.rotate, "aws"),
         )
         self._shipper = LogShipper(
             self._buffer,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from relay_agent import __version__
+
+if TYPE_CHECKING:
+    from relay_agent.agent import Agent
 
 EXIT_CONFIGURATION = 2
 
@@ -91,4 +95,16 @@ def run(env_file: Path) -> None:
     except (TokenExpired, JournalError) as error:
         click.echo(str(error), err=True)
         sys.exit(1)
-    sys.exit(agent.run())
+    sys.exit(_run(agent, settings.log_level == "debug"))
+
+
+def _run(agent: Agent, debug: bool) -> int:
+    try:
+        return agent.run()
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(
+            f"The agent ended by an unexpected {type(error).__name__}; RELAY_LOG_LEVEL=debug shows where. Please report it.", err=True
+        )
+        return 1

@@ -103,7 +103,7 @@ def decode_request(payload: object, *, secure: bool = False) -> HttpRequest:
     body, content_type = encode_body(payload.get("body"), _first(headers, "content-type"))
     if content_type is not None:
         headers = [pair for pair in headers if pair[0].lower() != "content-type"] + [("Content-Type", content_type)]
-    warnings += [f"unknown field {name!r} ignored" for name in payload if name not in _REQUEST_FIELDS][:5]
+    warnings += _unknown(payload, secure)
     return HttpRequest(
         url=url,
         method=_method(payload.get("method")),
@@ -116,6 +116,14 @@ def decode_request(payload: object, *, secure: bool = False) -> HttpRequest:
         secure=secure,
         warnings=tuple(warnings),
     )
+
+
+def _unknown(payload: dict[str, Any], secure: bool) -> list[str]:
+    """A warning for each of the first unknown fields; their names too are a secure command's plaintext."""
+    names = [name for name in payload if name not in _REQUEST_FIELDS]
+    if secure:
+        return [f"{len(names)} unknown field(s) ignored"] if names else []
+    return [f"unknown field {name[:64]!r} ignored" for name in names[:5]]
 
 
 def _loads(text: str) -> Any:
@@ -323,6 +331,11 @@ def undeliverable_body(response: HttpResponse, code: str, message: str) -> str:
 def sealed_body(status_code: int) -> tuple[str, str]:
     """What stands before and after the JWE of an encrypted response (PROTOCOL §5)."""
     return f'{{"statusCode":{status_code},"jwe":"', '"}'
+
+
+def sealed_failure(code: str, jwe: str) -> str:
+    """An encrypted response without a status: its code, and the JWE of the body of PROTOCOL §4."""
+    return dumps({"code": code, "jwe": jwe})
 
 
 def update_message(

@@ -125,7 +125,7 @@ class Executor:
             proxy=self._proxies.route(Leg.TARGET, hop.url).proxy,
             connect_seconds=self._limits.connect_seconds,
             before_send=before_send,
-            check_address=lambda address: self._permit_address(hop.url, address),
+            check_address=lambda address: self._permit_address(hop, address),
             cookies=jar,
         )
         try:
@@ -144,8 +144,8 @@ class Executor:
         if not verdict.allowed:
             raise TransportFault(Code.EPOLICY, f"refused by the agent's policy: {verdict.rule}")
 
-    def _permit_address(self, url: Url, address: str) -> None:
-        verdict = self._policy.check_address(url, address, url.port)
+    def _permit_address(self, hop: _Hop, address: str) -> None:
+        verdict = self._policy.check_address(hop.url, address, hop.url.port, hop.method)
         if not verdict.allowed:
             raise TransportFault(Code.EPOLICY, f"refused by the agent's policy: {verdict.rule}")
 
@@ -163,7 +163,7 @@ class Executor:
             if isinstance(error, urllib3.exceptions.HTTPError | http.client.HTTPException | OSError):
                 raise explain(error, exchange) from None
             raise
-        if codings and buffer.size:
+        if codings and response.raw.tell():
             received = tuple(pair for pair in received if pair[0].lower() not in ("content-encoding", "content-length"))
         return HttpResponse(
             status_code=response.status_code,

@@ -142,8 +142,8 @@ class Response(http.client.HTTPResponse):
             self.chunked, self.length = False, 0
         elif not self.chunked and lengths:
             self.length = self._length(lengths)
-        if not self.chunked and self.length is None:
-            self.will_close = True
+        if (not self.chunked and self.length is None) or self.status == 101 or self._is_connect:
+            self.will_close = True  # What follows on the connection is no HTTP, or nothing.
 
     def _has_no_body(self) -> bool:
         bodiless = self.status in (204, 304) or 100 <= self.status < 200 or self._method == "HEAD"  # type: ignore[attr-defined]

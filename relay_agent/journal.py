@@ -64,12 +64,13 @@ class Admission(StrEnum):
 class Open:
     """A command that the last run left unfinished: its message as received.
 
-    `interrupted` says that bytes may have gone out, and that they must not go out again.
+    `started` says that bytes may have gone out, `repeatable` that they may go out again all the same.
     """
 
     id: str
     raw: str
-    interrupted: bool
+    started: bool
+    repeatable: bool
 
 
 @dataclass
@@ -200,7 +201,7 @@ class Journal:
     def unfinished(self) -> list[Open]:
         """What was admitted or started, in the order in which it came."""
         rows = self._read("SELECT id, raw, state, repeatable FROM commands WHERE state IN ('admitted', 'started') ORDER BY seq")
-        return [Open(str(row[0]), str(row[1]), row[2] == State.STARTED and not row[3]) for row in rows]
+        return [Open(str(row[0]), str(row[1]), row[2] == State.STARTED, bool(row[3])) for row in rows]
 
     def undelivered(self) -> list[Update]:
         """The outcomes that the platform has not been told for sure."""

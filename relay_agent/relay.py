@@ -132,7 +132,7 @@ class Relay:
             except MalformedMessage as error:
                 self._refusal(Command(left.id, error.target_id or self._agent_id, ""), str(error))
                 continue
-            if left.interrupted:
+            if left.started and (not left.repeatable or self._expired(command)):
                 self._refusal(command, _INTERRUPTED, Code.EINTERRUPTED)
             else:
                 tasks.append(self._task(command, len(left.raw)))
@@ -204,8 +204,8 @@ class Relay:
 
     def _run(self, task: Task, executor: Executor) -> _Result:
         command = task.command
-        if command.expires_at is not None and command.expires_at <= self._clock.now() and not self._was_refused(task):
-            return _Result(Status.REJECTED, Failure(Code.EEXPIRED, f"expired at {codec.iso(command.expires_at)}, before it could start"))
+        if self._expired(command) and not self._was_refused(task):
+            return _Result(Status.REJECTED, Failure(Code.EEXPIRED, "the command expired before it could start"))
         request = task.request if task.request is not None else self._fetch(command)
         if isinstance(request, Failure):
             return _Result(Status.REJECTED if request.code == Code.UNKNOWN_COMMAND else Status.FAILURE, request)
@@ -214,6 +214,9 @@ class Relay:
         outcome = executor.execute(request, deadline, lambda: self._journal.start(command.id, may_repeat(request)))
         succeeded = isinstance(outcome, HttpResponse) and outcome.status_code < 400
         return _Result(Status.SUCCESS if succeeded else Status.FAILURE, outcome, request)
+
+    def _expired(self, command: Command) -> bool:
+        return command.expires_at is not None and command.expires_at <= self._clock.now()
 
     @staticmethod
     def _was_refused(task: Task) -> bool:
@@ -246,7 +249,7 @@ class Relay:
         """Write the outcome down in the form in which it will be told."""
         outcome = result.outcome
         if isinstance(outcome, Failure):
-            update = self._embedded(command, result.status, codec.failure_body(outcome))
+            update = self._embedded(command, result.status, self._failure_body(outcome, result.request))
             self._journal.finish(update, outcome.code)
             return update
         try:
@@ -271,6 +274,13 @@ class Relay:
             return Update(command.id, Status.FAILURE, fallback)
         message = codec.update_message(command.id, command.target_id, result.status, now, None, "referenced")
         return Update(command.id, result.status, message, stored.name, command.upload_url, fallback)
+
+    def _failure_body(self, failure: Failure, request: HttpRequest | None) -> str:
+        """A failure's body names the URL, so it is sealed too where the sender asked for that; its code is no secret."""
+        body = codec.failure_body(failure)
+        if request is None or not request.encrypt_response:
+            return body
+        return codec.sealed_failure(failure.code, "".join(seal_stream([body.encode("utf-8")], self._keyring())))
 
     def _sealed(self, pieces: Iterator[str], status_code: int) -> Iterator[str]:
         before, after = codec.sealed_body(status_code)

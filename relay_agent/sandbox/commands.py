@@ -5,6 +5,7 @@ This room owns the state machine CREATED → PENDING → PROCESSING → a final 
 
 from __future__ import annotations
 
+import heapq
 import threading
 import uuid
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from relay_agent.sandbox.changes import Changes
 from relay_agent.sandbox.wire import Json, iso
 
 STATUSES = ("CREATED", "UNSENT", "PENDING", "EXPIRED", "PURGED", "ERROR", "PROCESSING", "REJECTED", "SUCCESS", "FAILURE")
+KEPT = 20_000
 OPEN = frozenset({"CREATED", "PENDING", "PROCESSING"})
 REPORTED = frozenset({"PROCESSING", "SUCCESS", "FAILURE", "REJECTED"})
 
@@ -102,13 +104,17 @@ class Commands:
         self._now = now
         self._changes = changes
         self._commands: dict[str, Command] = {}
+        self._ends: list[tuple[datetime, str]] = []
         self._lock = threading.RLock()
 
     def add(self, command: Command) -> None:
-        """Keep a new command: CREATED."""
+        """Keep a new command: CREATED. Of very many, the oldest is forgotten."""
         with self._lock:
             self._commands[command.id] = command
+            heapq.heappush(self._ends, (command.expires_at, command.id))
             self._note(command, "Command created", "platform")
+            if len(self._commands) > KEPT:
+                del self._commands[next(iter(self._commands))]
 
     def get(self, command_id: object) -> Command | None:
         """The command of that id."""
@@ -144,15 +150,17 @@ class Commands:
 
     def expire(self) -> datetime | None:
         """Expire every open command whose time is over; when the next one's will be."""
-        moment, upcoming = self._now(), []
-        for command in self.all():
-            if command.final:
-                continue
-            if command.expires_at <= moment:
-                self.move(command, "EXPIRED", "Command status changed to EXPIRED")
-            else:
-                upcoming.append(command.expires_at)
-        return min(upcoming, default=None)
+        moment = self._now()
+        with self._lock:
+            while self._ends:
+                expires_at, command_id = self._ends[0]
+                command = self._commands.get(command_id)
+                if command is not None and not command.final and expires_at > moment:
+                    return expires_at
+                heapq.heappop(self._ends)
+                if command is not None:
+                    self.move(command, "EXPIRED", "Command status changed to EXPIRED")
+        return None
 
     def purge(self, target_id: str) -> list[Command]:
         """Mark every command of a target that still waits as PURGED."""

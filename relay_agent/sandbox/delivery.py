@@ -12,6 +12,7 @@ import json
 import re
 import secrets
 import uuid
+import zlib
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -136,13 +137,15 @@ class Delivery:
         messages: list[dict[str, Any]] = batch.get("Messages", [])
         for message in messages:
             await self._take(message["Body"])
-            await self._backend.call("sqs", "DeleteMessage", QueueUrl=self.queue_url, ReceiptHandle=message["ReceiptHandle"])
+        if messages:
+            entries = [{"Id": str(place), "ReceiptHandle": message["ReceiptHandle"]} for place, message in enumerate(messages)]
+            await self._backend.call("sqs", "DeleteMessageBatch", QueueUrl=self.queue_url, Entries=entries)
         return bool(messages)
 
     async def _take(self, text: str) -> None:
         try:
             update = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             update = None
         command = self._commands.get(update.get("commandId")) if isinstance(update, dict) else None
         if command is None:
@@ -158,7 +161,7 @@ class Delivery:
             answer = await self._backend.get_object(self.bucket, _response_key(command_id))
             packed = answer.headers.get("content-encoding") == "gzip"
             body: object = json.loads(gzip.decompress(answer.body) if packed else answer.body)
-        except (BackendError, OSError, EOFError, ValueError) as error:
+        except (BackendError, OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
             return {"message": f"The platform could not read the response's upload: {type(error).__name__}"}
         return body
 

@@ -21,6 +21,7 @@ from relay_agent.sandbox.keys import Keys
 from relay_agent.sandbox.wire import ApiError, Json, is_uuid, iso
 
 AGENT_TYPE = "TetraScience.Agent.user-defined"
+_AGENT_TYPES = tuple(f"TetraScience.Agent.{kind}" for kind in ("file-log", "empower", "unicorn", "labx", "chromeleon", "user-defined"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +240,8 @@ class AgentRoutes:
         return agent
 
     def _check_type(self, body: Json) -> None:
-        if body.get("agent", AGENT_TYPE) != AGENT_TYPE:
-            raise ApiError(400, "Error validating payload", [f"agent must be {AGENT_TYPE}"])
+        if body.get("agent", AGENT_TYPE) not in _AGENT_TYPES:
+            raise ApiError(400, "Error validating payload", [f"agent must be one of {', '.join(_AGENT_TYPES)}"])
 
     def _upload(self, name: str) -> tuple[str, str]:
         fields = request.form.to_dict()

@@ -24,6 +24,7 @@ from relay_agent.sandbox.faults import Fault, FaultHandle, Faults
 from relay_agent.sandbox.front import RestCall, RestFront
 from relay_agent.sandbox.hosting import HOST, Hosting, listen
 from relay_agent.sandbox.keys import Credentials, Keys
+from relay_agent.sandbox.longpoll import LongPoll
 from relay_agent.sandbox.page import Pages
 from relay_agent.sandbox.rest import AgentRoutes, Place, Tokens, log_group
 from relay_agent.sandbox.rest_commands import CommandRoutes
@@ -101,7 +102,7 @@ class Sandbox:
         rest, aws = self._listen()
         self.api_target = f"http://{HOST}:{rest.getsockname()[1]}"
         self.aws_endpoint = f"http://{HOST}:{aws.getsockname()[1]}"
-        ministack = load_ministack()
+        ministack = LongPoll(load_ministack())
         self._backend = Backend(ministack, self.keys.root, self.region, self.aws_endpoint)
         self._delivery = Delivery(self._backend, self.commands, self.aws_endpoint, self._visibility_timeout, self._url_lifetime, self.now)
         guard = Guard(ministack, self.keys, self.faults, self.now, self._on_aws_call)

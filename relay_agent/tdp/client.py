@@ -42,10 +42,11 @@ class PlatformClient:
         endpoint_url: str | None,
         max_body_bytes: int,
         clock: Clock,
+        seen_secrets: Callable[[str, str], None],
     ) -> None:
         self._http = http
         self.rest = Rest(http, api_target, org_slug, agent_id, token, clock)
-        self.credentials = PlatformCredentials(self.rest.credentials, clock)
+        self.credentials = PlatformCredentials(self.rest.credentials, clock, seen_secrets)
         self.payloads = Payloads(http, max_body_bytes)
         self._aws = Aws(http, self.credentials, endpoint_url)
         self._sqs: Any = None

@@ -25,9 +25,11 @@ class PlatformCredentials(Credentials):
     nothing can be signed without it.
     """
 
-    def __init__(self, fetch: Callable[[], TemporaryCredentials], clock: Clock) -> None:
+    def __init__(self, fetch: Callable[[], TemporaryCredentials], clock: Clock, seen: Callable[[str, str], None]) -> None:
+        """`seen` is told each new secret key and session token before they are used."""
         super().__init__("", "", "", method="tdp-agent-credentials")
         self._fetch = fetch
+        self._seen = seen
         self._clock = clock
         self._fetching = threading.Lock()
         self._current: TemporaryCredentials | None = None
@@ -62,6 +64,7 @@ class PlatformCredentials(Credentials):
             if self._current is not None and self._current.access_key != refused:
                 return self._current
             fetched = self._fetch()
+            self._seen(fetched.secret_key, fetched.token)
             life = fetched.expiration - self._clock.now()
             self._due = fetched.expiration - min(MARGIN, life / 5)
             self._current = fetched

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import boto3
 import requests
@@ -49,7 +49,8 @@ def config(sandbox: Sandbox, agent_id: str) -> dict[str, Any]:
 def aws(sandbox: Sandbox, service: str, credentials: Credentials | None = None, **options: Any) -> Iterator[Any]:
     """A real AWS client that never retries."""
     given = credentials or sandbox.credentials()
-    client = boto3.client(
+    # One name for three services: the stubs know only literal ones.
+    client: Any = cast(Any, boto3).client(
         service,
         endpoint_url=sandbox.aws_endpoint,
         region_name=sandbox.region,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,26 @@ def target() -> Iterator[ByteTarget]:
     with ByteTarget() as running_target:
         running_target.on("/", reply(body="here"))
         yield running_target
+
+
+REFUSALS = {401: "ORG_SLUG and JWT do not match", 403: "ORG_SLUG and JWT do not match", 404: "AGENT_ID"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def refused(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, RunningAgent]]:
+    """Three agents that are refused, side by side, and beside the other tests: they take their time."""
+    with Sandbox() as stranger:
+        foreign = stranger.jwt
+    wrong: dict[int, dict[str, str | None]] = {401: {"JWT": foreign}, 403: {"JWT": sandbox.issue_jwt(600, "another-org")}, 404: {}}
+    agents = {
+        status: RunningAgent(sandbox, tmp_path_factory.mktemp(str(status)), environment, str(uuid.uuid4()) if status == 404 else None)
+        for status, environment in wrong.items()
+    }
+    for agent in agents.values():
+        agent.start()
+    yield agents
+    for agent in agents.values():
+        agent.__exit__()
 
 
 # --- before anything is sent ---
@@ -61,45 +82,7 @@ def test_a_second_agent_on_the_same_state_directory_exits_2(sandbox: Sandbox, tm
     assert "RELAY_STATE_DIR" in done.stderr.decode()
 
 
-# --- refused at the start ---
-
-REFUSALS = {401: "ORG_SLUG and JWT do not match", 403: "ORG_SLUG and JWT do not match", 404: "AGENT_ID"}
-
-
-@pytest.fixture(scope="module")
-def refused(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, RunningAgent]]:
-    """Three agents that are refused, side by side, for they take their time."""
-    with Sandbox() as stranger:
-        foreign = stranger.jwt
-    wrong: dict[int, dict[str, str | None]] = {401: {"JWT": foreign}, 403: {"JWT": sandbox.issue_jwt(600, "another-org")}, 404: {}}
-    agents = {
-        status: RunningAgent(sandbox, tmp_path_factory.mktemp(str(status)), environment, str(uuid.uuid4()) if status == 404 else None)
-        for status, environment in wrong.items()
-    }
-    for agent in agents.values():
-        agent.start()
-    yield agents
-    for agent in agents.values():
-        agent.__exit__()
-
-
-@pytest.mark.parametrize("status", REFUSALS)
-def test_a_refusal_at_the_start_gets_three_tries_within_15_s_and_exits_3(refused: dict[int, RunningAgent], status: int) -> None:
-    agent = refused[status]
-    assert agent.wait() == 3
-    tries = [call for call in rest_calls(agent.sandbox, agent.agent_id) if call.path.endswith("config")]
-    assert [call.status for call in tries] == [status] * 3
-    assert (tries[-1].at - tries[0].at).total_seconds() < 15
-    assert agent.calls() == [("POST", "config")] * 3
-
-
-@pytest.mark.parametrize("status", REFUSALS)
-def test_a_refusal_is_explained_in_the_guides_words(refused: dict[int, RunningAgent], status: int) -> None:
-    agent = refused[status]
-    agent.wait()
-    assert REFUSALS[status] in agent.wait_log("agent-giving-up")["reason"]
-    assert agent.wait_log("agent-giving-up")["code"] == 3
-    assert REFUSALS[status] in agent.wait_log("platform-failed")["cause"]
+# --- refused, and healed ---
 
 
 def test_a_token_put_right_in_its_file_heals_a_refusal(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -115,13 +98,12 @@ def test_a_token_put_right_in_its_file_heals_a_refusal(sandbox: Sandbox, tmp_pat
 
 UNWELL = {
     "503": Fault("rest", CONFIG, status=503, body="busy", count=2),
-    "429": Fault("rest", CONFIG, status=429, headers={"Retry-After": "1"}, body="{}", count=1),
-    "html": Fault("rest", CONFIG, status=200, headers={"content-type": "text/html"}, body="<html>Log in</html>", count=2),
-    "no answer": Fault("rest", CONFIG, close=True, count=2),
-    "no credentials": Fault("rest", "POST /v1/data-acquisition/agent/credentials", status=500, count=2),
-    "status fails": Fault("rest", "PUT /v1/data-acquisition/agent/status", status=502, count=2),
-    "empty object": Fault("rest", CONFIG, status=200, body="{}", count=2),
-    "wrong types": Fault("rest", CONFIG, status=200, body='{"region": 7, "rpcSourceQueueUrl": []}', count=2),
+    "429": Fault("rest", CONFIG, status=429, headers={"Retry-After": "1"}, body="{}"),
+    "html": Fault("rest", CONFIG, status=200, headers={"content-type": "text/html"}, body="<html>Log in</html>"),
+    "no answer": Fault("rest", CONFIG, close=True),
+    "no credentials": Fault("rest", "POST /v1/data-acquisition/agent/credentials", status=500),
+    "status fails": Fault("rest", "PUT /v1/data-acquisition/agent/status", status=502),
+    "wrong types": Fault("rest", CONFIG, status=200, body='{"region": 7, "rpcSourceQueueUrl": []}'),
 }
 
 
@@ -129,23 +111,17 @@ UNWELL = {
 def test_an_unwell_platform_is_tried_again_until_it_is_well(sandbox: Sandbox, tmp_path: Path, target: ByteTarget, name: str) -> None:
     fault = UNWELL[name]
     agent_id = sandbox.add_agent()
-    own = Fault(**{field: getattr(fault, field) for field in ("service", "operation", "status", "headers", "body", "count", "close")}, contains=agent_id)
-    with sandbox.inject(own), ThreadedAgent(sandbox, tmp_path, agent_id=agent_id) as agent:
+    with sandbox.inject(replace(fault, contains=agent_id)), ThreadedAgent(sandbox, tmp_path, agent_id=agent_id) as agent:
         failed = agent.wait_log("platform-failed")
         assert failed["cause"]
         assert failed["cure"]
         agent.wait_log("agent-ready")
         agent.wait_log("platform-recovered")
+        if "Retry-After" in fault.headers:
+            first, second = [call for call in rest_calls(sandbox, agent_id) if call.path.endswith("config")][:2]
+            assert (second.at - first.at).total_seconds() >= 0.95
         assert agent.get(target.url("/")).status == "SUCCESS"
         assert agent.stop() == 0
-
-
-def test_retry_after_is_waited_for(sandbox: Sandbox, tmp_path: Path) -> None:
-    agent_id = sandbox.add_agent()
-    fault = Fault("rest", CONFIG, contains=agent_id, status=429, headers={"Retry-After": "2"}, body="{}")
-    with sandbox.inject(fault), running(ThreadedAgent(sandbox, tmp_path, agent_id=agent_id)):
-        first, second = [call for call in rest_calls(sandbox, agent_id) if call.path.endswith("config")][:2]
-    assert (second.at - first.at).total_seconds() >= 1.95
 
 
 def test_a_port_that_refuses_is_tried_again_until_somebody_listens(tmp_path: Path, target: ByteTarget) -> None:
@@ -166,7 +142,7 @@ def test_an_unwell_platform_costs_no_more_than_three_lines_at_first(sandbox: San
     agent_id = sandbox.add_agent()
     fault = Fault("rest", CONFIG, contains=agent_id, status=503, count=None)
     with sandbox.inject(fault) as handle, ThreadedAgent(sandbox, tmp_path, agent_id=agent_id) as agent:
-        wait_until(sandbox, lambda: handle.hits >= 5)
+        wait_until(sandbox, lambda: handle.hits >= 4)
         assert len(agent.events("platform-failed")) == 3
         began = time.monotonic()
         assert agent.stop() == 0
@@ -181,56 +157,46 @@ def receives(sandbox: Sandbox) -> int:
     return sum(call.operation == "ReceiveMessage" for call in sandbox.aws_calls)
 
 
-def test_a_disabled_agent_stays_up_beats_and_starts_when_enabled(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_a_disabled_agent_stays_up_beats_and_polls_when_enabled(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     agent_id = sandbox.add_agent()
     sandbox.enable_agent(agent_id, False)
     with ThreadedAgent(sandbox, tmp_path, QUICK, agent_id) as agent:
         assert "enable the agent's connection" in agent.wait_log("agent-disabled")["cure"]
-        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent_id)) >= 2)
         command = agent.create({"url": target.url("/")})
-        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent_id)) >= 3)
+        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent_id)) >= 2)
         assert command.status == "PENDING"
-        assert len(agent.events("agent-disabled")) == 1
         sandbox.enable_agent(agent_id, True)
-        assert sandbox.wait_final(command.id).status == "SUCCESS"
         agent.wait_log("agent-ready")
+        assert sandbox.wait_final(command.id).status == "SUCCESS"
         assert sandbox.settings(agent_id) == ["STARTED"]
-        assert agent.stop() == 0
+        assert len(agent.events("agent-disabled")) == 1
 
 
-def test_an_agent_disabled_in_service_stops_polling_beats_and_goes_on_when_enabled(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_an_agent_disabled_in_service_beats_and_goes_on_when_enabled(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     with running(ThreadedAgent(sandbox, tmp_path, QUICK)) as agent:
-        assert agent.get(target.url("/")).status == "SUCCESS"
         sandbox.enable_agent(agent.agent_id, False)
         assert "enable the agent's connection" in agent.wait_log("agent-disabled")["cure"]
         beats = len(sandbox.heartbeats(agent.agent_id))
-        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent.agent_id)) >= beats + 2)
+        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent.agent_id)) > beats)
         sandbox.enable_agent(agent.agent_id, True)
         agent.wait_log("agent-enabled")
         assert agent.get(target.url("/")).status == "SUCCESS"
 
 
-def test_a_disabled_queue_at_the_start_is_waited_for(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_a_disabled_queue_is_waited_for_at_the_start_and_in_service(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     agent_id = sandbox.add_agent()
     sandbox.enable_queue(agent_id, False)
     with ThreadedAgent(sandbox, tmp_path, QUICK, agent_id) as agent:
         assert "enable the agent's queue" in agent.wait_log("queue-disabled")["cure"]
         assert agent.wait_log("agent-ready")["queue"] == "disabled"
-        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent_id)) >= 3)
+        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent_id)) >= 2)
         sandbox.enable_queue(agent_id, True)
         assert agent.get(target.url("/")).status == "SUCCESS"
         assert len(agent.events("queue-disabled")) == 1
-        assert sandbox.settings(agent_id) == ["STARTED"]
-
-
-def test_a_queue_disabled_in_service_is_waited_for(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
-    with running(ThreadedAgent(sandbox, tmp_path, QUICK)) as agent:
-        sandbox.enable_queue(agent.agent_id, False)
-        assert "enable the agent's queue" in agent.wait_log("queue-disabled")["cure"]
-        beats = len(sandbox.heartbeats(agent.agent_id))
-        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent.agent_id)) >= beats + 2)
-        sandbox.enable_queue(agent.agent_id, True)
-        assert agent.wait_log("config-changed", queue="enabled")
+        sandbox.enable_queue(agent_id, False)
+        agent.wait_log("config-changed", queue="disabled")
+        assert len(agent.events("queue-disabled")) == 2
+        sandbox.enable_queue(agent_id, True)
         assert agent.get(target.url("/")).status == "SUCCESS"
 
 
@@ -247,10 +213,10 @@ def test_a_refusal_in_service_is_logged_and_lived_through(sandbox: Sandbox, tmp_
         assert agent.stop() == 0
 
 
-@pytest.mark.parametrize("code, status", [("AccessDenied", 403), ("InternalError", 500), ("ThrottlingException", 400), ("ServiceUnavailable", 503)])
+@pytest.mark.parametrize("code, status", [("AccessDenied", 403), ("InternalError", 500)])
 def test_a_queue_that_cannot_be_read_is_tried_again(sandbox: Sandbox, tmp_path: Path, target: ByteTarget, code: str, status: int) -> None:
     agent_id = sandbox.add_agent()
-    fault = Fault("sqs", "ReceiveMessage", contains=agent_id, status=status, code=code, count=2)
+    fault = Fault("sqs", "ReceiveMessage", contains=agent_id, status=status, code=code)
     with sandbox.inject(fault), ThreadedAgent(sandbox, tmp_path, agent_id=agent_id) as agent:
         assert code in agent.wait_log("poll-failed")["reason"]
         assert agent.get(target.url("/")).status == "SUCCESS"
@@ -265,7 +231,7 @@ def test_an_answer_that_cannot_be_sent_is_sent_later_the_same(
     sandbox: Sandbox, tmp_path: Path, target: ByteTarget, fault: dict[str, object]
 ) -> None:
     with running(ThreadedAgent(sandbox, tmp_path)) as agent:
-        with sandbox.inject(Fault("sqs", "SendMessageBatch", contains=agent.agent_id, count=2, **fault)):  # type: ignore[arg-type]
+        with sandbox.inject(Fault("sqs", "SendMessageBatch", contains=agent.agent_id, **fault)):  # type: ignore[arg-type]
             command = agent.get(target.url("/"))
         assert command.status == "SUCCESS"
         if "hang_seconds" not in fault:
@@ -280,8 +246,29 @@ def test_acknowledgements_that_fail_cause_no_second_run(tmp_path: Path, target: 
         with other.inject(Fault("sqs", "DeleteMessageBatch", status=500, code="InternalError", count=1)) as handle:
             command = agent.get(target.url("/acknowledge"))
             assert handle.hits == 1
-
             later = agent.get(target.url("/"))
         assert (command.status, later.status) == ("SUCCESS", "SUCCESS")
         assert len(command.updates) == 1
     assert sum(request.target == "/acknowledge" for request in target.requests) == 1
+
+
+# --- refused at the start, looked at last ---
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+def test_a_refusal_at_the_start_gets_three_tries_within_15_s_and_exits_3(refused: dict[int, RunningAgent], status: int) -> None:
+    agent = refused[status]
+    assert agent.wait() == 3
+    tries = [call for call in rest_calls(agent.sandbox, agent.agent_id) if call.path.endswith("config")]
+    assert [call.status for call in tries] == [status] * 3
+    assert (tries[-1].at - tries[0].at).total_seconds() < 15
+    assert agent.calls() == [("POST", "config")] * 3
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+def test_a_refusal_is_explained_in_the_guides_words(refused: dict[int, RunningAgent], status: int) -> None:
+    agent = refused[status]
+    agent.wait()
+    assert REFUSALS[status] in agent.wait_log("agent-giving-up")["reason"]
+    assert agent.wait_log("agent-giving-up")["code"] == 3
+    assert REFUSALS[status] in agent.wait_log("platform-failed")["cause"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -136,6 +137,16 @@ def test_an_uploaded_response_becomes_the_commands_response(sandbox: Sandbox, ag
     assert sandbox.wait_final(command_id).response_body == body
 
 
+@pytest.mark.parametrize(
+    "upload", [b"no gzip", gzip.compress(b"no json"), gzip.compress(b"{}")[:-4], gzip.compress(b"{}")[:10] + b"\xff" * 20]
+)
+def test_an_upload_that_cannot_be_read_is_told(sandbox: Sandbox, agent_id: str, upload: bytes) -> None:
+    command_id = sandbox.create_command(agent_id, REQUEST)
+    requests.put(receive(sandbox, agent_id)[0]["responseBodyUploadUrl"], data=upload, headers=GZIP_JSON, timeout=5)
+    report(sandbox, agent_id, command_id, "SUCCESS", responseBodyDelivery="referenced")
+    assert "could not read" in str(sandbox.wait_final(command_id).response_body)
+
+
 def test_a_response_that_was_never_uploaded_is_told_as_missing(sandbox: Sandbox, agent_id: str) -> None:
     command_id = sandbox.create_command(agent_id, REQUEST)
     report(sandbox, agent_id, command_id, "SUCCESS", responseBodyDelivery="referenced")
@@ -169,6 +180,28 @@ def test_log_events_are_kept_for_the_agent(sandbox: Sandbox, agent_id: str) -> N
         logs.create_log_stream(logGroupName=group, logStreamName="one")
         logs.put_log_events(logGroupName=group, logStreamName="one", logEvents=[{"timestamp": now, "message": "hello"}])
     assert [(event["logStreamName"], event["message"]) for event in sandbox.log_events(agent_id)] == [("one", "hello")]
+
+
+def test_a_long_poll_ends_when_a_message_comes_and_when_its_time_is_over(sandbox: Sandbox, agent_id: str) -> None:
+    url = config(sandbox, agent_id)["rpcSourceQueueUrl"]
+    with aws(sandbox, "sqs") as sqs, ThreadPoolExecutor(1) as pool:
+        polling = pool.submit(sqs.receive_message, QueueUrl=url, WaitTimeSeconds=20)
+        sandbox.wait(lambda: sandbox.under_way["ReceiveMessage"] == 1)
+        sandbox.create_command(agent_id, REQUEST)
+        assert len(polling.result(5)["Messages"]) == 1
+        assert "Messages" not in sqs.receive_message(QueueUrl=url, WaitTimeSeconds=1)
+
+
+def test_a_deleted_message_frees_its_group_for_a_waiting_poll(sandbox: Sandbox, agent_id: str) -> None:
+    first, second = sandbox.create_command(agent_id, REQUEST), sandbox.create_command(agent_id, REQUEST)
+    url = config(sandbox, agent_id)["rpcSourceQueueUrl"]
+    with aws(sandbox, "sqs") as sqs, ThreadPoolExecutor(1) as pool:
+        [message] = sqs.receive_message(QueueUrl=url)["Messages"]
+        polling = pool.submit(sqs.receive_message, QueueUrl=url, WaitTimeSeconds=20)
+        sandbox.wait(lambda: sandbox.under_way["ReceiveMessage"] == 1)
+        sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        [freed] = polling.result(5)["Messages"]
+    assert [json.loads(each["Body"])["commandId"] for each in (message, freed)] == [first, second]
 
 
 def test_a_long_poll_whose_client_left_swallows_no_message(sandbox: Sandbox, agent_id: str) -> None:

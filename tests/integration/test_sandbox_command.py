@@ -24,7 +24,7 @@ RUN = [sys.executable, "-c", "from relay_agent.sandbox.command import sandbox_co
 
 
 @contextmanager
-def running(*options: str) -> Iterator[tuple["subprocess.Popen[str]", dict[str, str]]]:
+def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """The command, once it has printed the environment."""
     with subprocess.Popen([*RUN, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:

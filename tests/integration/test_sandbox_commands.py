@@ -6,10 +6,13 @@ Owns the proof of the state machine through REST and real queues. It must not ne
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from relay_agent.sandbox.changes import Changes
+from relay_agent.sandbox.commands import Commands
 from relay_agent.sandbox.server import Sandbox
 from tests.integration.sandbox_calls import REQUEST, new_command, receive, report, rest
 
@@ -164,6 +167,16 @@ def test_a_purge_empties_the_queue_and_marks_what_waited(sandbox: Sandbox, agent
     assert sandbox.command(running).status == "PROCESSING"
     assert sandbox.queue_depth(agent_id) == (0, 0)
     assert rest(sandbox, "DELETE", "/v1/commands").status_code == 400
+
+
+def test_of_very_many_commands_the_oldest_is_forgotten(sandbox: Sandbox, agent_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = Commands(sandbox.now, Changes())
+    monkeypatch.setattr("relay_agent.sandbox.commands.KEPT", 2)
+    template = sandbox.command(sandbox.create_command(agent_id, REQUEST))
+    for name in ("one", "two", "three"):
+        commands.add(replace(template, id=name, history=[]))
+    assert [command.id for command in commands.all()] == ["two", "three"]
+    commands.expire()
 
 
 def test_search_filters_by_every_field_and_pages(sandbox: Sandbox, agent_id: str) -> None:

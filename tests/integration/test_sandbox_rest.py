@@ -154,6 +154,11 @@ def test_a_moved_queue_is_told_with_the_next_configuration(sandbox: Sandbox, age
     assert config(sandbox, agent_id)["rpcSourceQueueUrl"] == moved != before
 
 
+@pytest.mark.parametrize("method, change", [("POST", {"agent": "Other.Agent"}), ("PUT", {"statusSetting": "PAUSED"})])
+def test_a_status_outside_the_references_values_is_a_400(sandbox: Sandbox, agent_id: str, method: str, change: dict[str, str]) -> None:
+    assert agent_call(sandbox, method, "status", agent_id, **change).status_code == 400
+
+
 def test_system_metrics_and_logs_come_as_files(sandbox: Sandbox, agent_id: str) -> None:
     fields = {"agentId": agent_id, "agentVersion": "v1"}
     metric = ("m.json", b'{"cpu": 1}\n{"cpu": 2}\n')

@@ -1,0 +1,87 @@
+"""The demo's table: live on a terminal, else a plain line for each command as it is done.
+
+This room owns how a command's way is shown. It must not judge. The live table is redrawn by rich's own thread, which ends
+with the `with` block.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from relay_agent.sandbox.demo_rows import Row
+
+WAITING, UNDER_WAY, OK, FAILED, NOT_SENT = "", "...", "ok", "FAILED", "not sent"
+_STYLES = {WAITING: "dim", UNDER_WAY: "cyan", OK: "green", FAILED: "bold red", NOT_SENT: "yellow"}
+_FRAMES_PER_SECOND = 10
+_PLAIN = "{:<8} {:<18} {:<30} {:<21} {:>8}  {}"
+
+
+@dataclass(slots=True)
+class Line:
+    """How far one command is. `seconds` is None until it is known; `note` says what was right or wrong."""
+
+    row: Row
+    state: str = WAITING
+    came: str = ""
+    note: str = ""
+    seconds: float | None = None
+    started: float = 0.0
+
+    def start(self) -> None:
+        """Say that it was sent."""
+        self.state, self.started = UNDER_WAY, time.monotonic()
+
+    @property
+    def duration(self) -> str:
+        """The time it took, or has taken so far."""
+        seconds = time.monotonic() - self.started if self.state == UNDER_WAY else self.seconds
+        if seconds is None:
+            return ""
+        return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
+class Board:
+    """The lines of one demo, shown on a console: `with board.shown(): ...`, and `done` for each line that is."""
+
+    def __init__(self, rows: Sequence[Row], console: Console) -> None:
+        self.lines = [Line(row) for row in rows]
+        self._console = console
+        self._live = console.is_terminal
+
+    def shown(self) -> AbstractContextManager[Any]:
+        """Keep the live table on the terminal; elsewhere print the head of the plain one."""
+        if self._live:
+            return Live(get_renderable=self._table, console=self._console, refresh_per_second=_FRAMES_PER_SECOND)
+        self._print("", "command", "asked", "came back", "time", "as it should be")
+        return nullcontext()
+
+    def done(self, line: Line, state: str, note: str) -> None:
+        """Settle a line: OK, FAILED or NOT_SENT."""
+        line.state, line.note = state, note
+        if not self._live:
+            self._print(line.state, line.row.name, line.row.asked, line.came, line.duration, line.note)
+
+    def _print(self, *cells: str) -> None:
+        self._console.print(_PLAIN.format(*cells).rstrip(), markup=False, highlight=False, soft_wrap=True)
+
+    def _table(self) -> Table:
+        table = Table(header_style="bold", pad_edge=False)
+        for name in ("", "command", "asked", "came back"):
+            table.add_column(name, overflow="fold")
+        table.add_column("time", justify="right", no_wrap=True)
+        table.add_column("as it should be", overflow="fold")
+        for line in self.lines:
+            style = _STYLES[line.state]
+            cells = (line.state, line.row.name, line.row.asked, line.came, line.duration, line.note)
+            # As Text, so that no answer can bring markup along.
+            table.add_row(*(Text(cell, style=style if place == 0 or line.state == WAITING else "") for place, cell in enumerate(cells)))
+        return table
