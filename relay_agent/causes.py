@@ -48,6 +48,7 @@ NO_QUEUE = Cause(
 )
 CLOCK = Cause("clock", "AWS refuses the signature", "set this machine's clock (NTP)")
 BUSY = Cause("platform", "the platform asks to be called less often", "nothing: the agent waits as long as it is told to")
+JOURNAL = Cause("state-dir", "the journal cannot be written", "see that the disk of RELAY_STATE_DIR is neither full nor read-only")
 UNREACHABLE = Cause(
     "platform",
     "the platform cannot be reached",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from relay_agent.causes import cause_of
 from relay_agent.clock import Clock
 from relay_agent.errors import PlatformError
 from relay_agent.pulse import Pulse
@@ -78,7 +79,8 @@ class Heartbeat:
             self._platform.rest.heartbeat()
         except PlatformError as error:
             self._pulse.failure(str(error))
-            self._trouble.failure(str(error))
+            cause = cause_of(error)
+            self._trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
             return False
         self._pulse.success()
         self._trouble.success()

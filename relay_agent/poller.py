@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from relay_agent.causes import JOURNAL, cause_of
 from relay_agent.errors import CredentialsExpired, JournalError, PlatformError, PlatformRefused, QueueUnavailable, RateLimited
 from relay_agent.fair_queue import FairQueue
 from relay_agent.journal import Journal
@@ -120,7 +121,8 @@ class Poller:
             return 0.0
         reason = str(error)
         self._pulse.failure(reason)
-        self._trouble.failure(reason)
+        cause = cause_of(error) if isinstance(error, PlatformError) else JOURNAL
+        self._trouble.failure(reason, cause=cause.cause, cure=cause.cure)
         if isinstance(error, QueueUnavailable | CredentialsExpired | PlatformRefused):
             self._look_again.set()
         return self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)

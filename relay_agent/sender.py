@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from relay_agent.causes import cause_of
 from relay_agent.errors import CredentialsExpired, PlatformError, QueueUnavailable, RateLimited
 from relay_agent.journal import Journal
 from relay_agent.outbox import Entry, Outbox
@@ -76,7 +77,8 @@ class Sender:
 
     def _failed(self, error: PlatformError) -> float:
         self._pulse.failure(str(error))
-        self._trouble.failure(str(error))
+        cause = cause_of(error)
+        self._trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
         if isinstance(error, QueueUnavailable | CredentialsExpired):
             self._look_again.set()
         return self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)

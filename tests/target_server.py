@@ -311,7 +311,8 @@ class Server:
         if self._stopping.is_set():
             return
         self._stopping.set()
-        self._wake_in.send(b".")
+        with contextlib.suppress(OSError):  # the acceptor saw the stop by itself, and has closed it
+            self._wake_in.send(b".")
         self._acceptor.join(PATIENCE_SECONDS)
         with self._lock:
             live, threads = list(self._live), list(self._threads)

@@ -143,6 +143,8 @@ class Rest:
     def _json(self, call: str, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         encoded = None if body is None else json.dumps(body).encode("utf-8")
         answer = self._checked(call, self._send(call, method, path, encoded, "application/json"))
+        if not answer.body.strip():
+            return {}
         try:
             found = json.loads(answer.body)
         except (ValueError, RecursionError):

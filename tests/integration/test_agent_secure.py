@@ -1,0 +1,168 @@
+"""Secure commands through a real agent (PROTOCOL §5): envelopes made by an independent JOSE library, each failure with its code.
+
+Owns the proof of the agent's side. It must not test key forms and header corners: those are unit tests of `secure`.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from joserfc import jwe
+from joserfc.jwk import OctKey
+
+from relay_agent.sandbox.commands import Command
+from relay_agent.sandbox.server import Sandbox
+from relay_agent.secure import Keyring
+from tests.agents import SECURE_REQUEST, RunningAgent, body, running
+from tests.targets import ByteTarget, reply
+
+KEY, OLD_KEY, FOREIGN_KEY = (secrets.token_bytes(32) for _ in range(3))
+REGISTRY = jwe.JWERegistry(strict_check_header=False)
+MARK = "canary-" + secrets.token_hex(8)
+
+
+@pytest.fixture(scope="module")
+def agent(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAgent]:
+    """One real agent with two keys, the first for what it seals."""
+    environment: dict[str, str | None] = {"SECURE_COMMAND_KEY": f"{KEY.hex()},{OLD_KEY.hex()}", "RELAY_LOG_LEVEL": "debug"}
+    with running(RunningAgent(sandbox, tmp_path_factory.mktemp("agent"), environment)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[ByteTarget]:
+    with ByteTarget() as running_target:
+        running_target.on("/", reply(200, [("Content-Type", "text/plain")], f"answer {MARK}"))
+        running_target.on("/missing", reply(404, [("Content-Type", "text/plain")], f"nothing {MARK}"))
+        yield running_target
+
+
+def sealed(request: object, key: bytes = KEY, **header: Any) -> str:
+    """A JWE as another library makes it."""
+    protected = {"alg": "dir", "enc": "A256GCM", "kid": Keyring.kid(key), **header}
+    text = request if isinstance(request, bytes) else json.dumps(request).encode()
+    return jwe.encrypt_compact({name: value for name, value in protected.items() if value is not None}, text, OctKey.import_key(key), registry=REGISTRY)
+
+
+def opened(text: str, key: bytes = KEY) -> dict[str, Any]:
+    plaintext = jwe.decrypt_compact(text, OctKey.import_key(key)).plaintext
+    assert plaintext is not None
+    value: dict[str, Any] = json.loads(plaintext)
+    return value
+
+
+def ask(agent: RunningAgent, envelope: object) -> Command:
+    return agent.ask({"jwe": envelope}, SECURE_REQUEST)
+
+
+def test_a_secure_command_is_opened_and_run(agent: RunningAgent, target: ByteTarget) -> None:
+    request = {"method": "POST", "url": target.url("/"), "headers": [{"X-Secret": MARK}], "body": {"mode": "raw", "raw": MARK}}
+    command = ask(agent, sealed(request, aud=agent.agent_id, exp=int(time.time()) + 60, jti=str(uuid.uuid4())))
+    assert command.status == "SUCCESS"
+    assert body(command)["body"] == f"answer {MARK}"
+    assert (target.last.get("X-Secret"), target.last.body) == (MARK, MARK.encode())
+
+
+@pytest.mark.parametrize("kid", [Keyring.kid(OLD_KEY), None])
+def test_every_key_of_the_ring_opens(agent: RunningAgent, target: ByteTarget, kid: str | None) -> None:
+    assert ask(agent, sealed({"url": target.url("/")}, OLD_KEY, kid=kid)).status == "SUCCESS"
+
+
+@pytest.mark.parametrize("path, status, outcome", [("/", 200, "SUCCESS"), ("/missing", 404, "FAILURE")])
+def test_an_encrypted_response_holds_the_body_sealed_with_the_first_key(
+    agent: RunningAgent, target: ByteTarget, path: str, status: int, outcome: str
+) -> None:
+    command = ask(agent, sealed({"url": target.url(path), "encrypt_response": True}, OLD_KEY))
+    answer = body(command)
+    assert (command.status, set(answer), answer["statusCode"]) == (outcome, {"statusCode", "jwe"}, status)
+    assert not any(MARK in text for text in command.updates)
+    inner = opened(answer["jwe"])
+    assert MARK in inner["body"]
+    assert list(inner) == ["statusCode", "headers", "body", "bodyEncoding", "url", "elapsedMs"]
+
+
+def test_an_encrypted_response_over_the_limit_is_uploaded_sealed(agent: RunningAgent, target: ByteTarget) -> None:
+    target.on("/large", reply(200, [("Content-Type", "text/plain")], "a" * 400_000))
+    command = ask(agent, sealed({"url": target.url("/large"), "encrypt_response": True}))
+    assert json.loads(command.updates[-1])["responseBodyDelivery"] == "referenced"
+    assert opened(body(command)["jwe"])["body"] == "a" * 400_000
+
+
+def test_a_plain_command_may_have_its_response_encrypted(agent: RunningAgent, target: ByteTarget) -> None:
+    command = agent.get(target.url("/"), encrypt_response=True)
+    assert opened(body(command)["jwe"])["statusCode"] == 200
+
+
+def test_a_referenced_secure_command_is_run(agent: RunningAgent, target: ByteTarget) -> None:
+    target.on("/referenced", reply())
+    request = {"method": "POST", "url": target.url("/referenced"), "body": "x" * 400_000}
+    command = agent.ask({"jwe": sealed(request)}, SECURE_REQUEST)
+    assert command.delivery == "referenced"
+    assert (command.status, len(target.last.body)) == ("SUCCESS", 400_000)
+
+
+def altered(text: str) -> str:
+    head, _, tail = text.rpartition(".")
+    return f"{head}.{'B' if tail[0] == 'A' else 'A'}{tail[1:]}"
+
+
+def broken(agent_id: str) -> dict[str, object]:
+    """Envelopes that must not open."""
+    request = {"url": "http://127.0.0.1:9/", "headers": [{"X-Secret": MARK}]}
+    return {
+        "an unknown key": sealed(request, FOREIGN_KEY),
+        "a wrong key": sealed(request, FOREIGN_KEY, kid=None),
+        "altered": altered(sealed(request)),
+        "for another agent": sealed(request, aud=str(uuid.uuid4())),
+        "over": sealed(request, exp=int(time.time()) - 1),
+        "exp is text": sealed(request, exp="tomorrow"),
+        "no jwe": "not.a.jwe",
+        "empty": "",
+    }
+
+
+BROKEN = tuple(broken(""))
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_cannot_be_opened_is_edecrypt(agent: RunningAgent, name: str) -> None:
+    command = ask(agent, broken(agent.agent_id)[name])
+    assert (command.status, body(command)["code"]) == ("FAILURE", "EDECRYPT")
+    assert "statusCode" not in body(command)
+
+
+@pytest.mark.parametrize("payload", [{}, {"jwe": 7}, {"jwe": None}, {"url": "http://127.0.0.1:9/"}])
+def test_a_payload_without_an_envelope_is_ebadcommand(agent: RunningAgent, payload: dict[str, object]) -> None:
+    command = agent.ask(payload, SECURE_REQUEST)
+    assert (command.status, body(command)["code"]) == ("FAILURE", "EBADCOMMAND")
+
+
+@pytest.mark.parametrize("plaintext", [b"no json " + MARK.encode(), b"[]", b"\xff", b'{"url": 7}', b'{"url": NaN}'])
+def test_an_envelope_that_holds_no_request_is_ebadcommand(agent: RunningAgent, plaintext: bytes) -> None:
+    command = ask(agent, sealed(plaintext))
+    assert (command.status, body(command)["code"]) == ("FAILURE", "EBADCOMMAND")
+    assert MARK not in command.updates[-1]
+
+
+def test_a_jti_is_refused_under_another_command_id(agent: RunningAgent, target: ByteTarget) -> None:
+    target.on("/once", reply())
+    envelope = sealed({"method": "POST", "url": target.url("/once")}, jti=str(uuid.uuid4()))
+    assert ask(agent, envelope).status == "SUCCESS"
+    again = ask(agent, envelope)
+    assert (again.status, body(again)["code"]) == ("FAILURE", "EREPLAY")
+    assert sum(request.target == "/once" for request in target.requests) == 1
+
+
+def test_neither_key_nor_plaintext_stands_in_a_log_line_or_a_failure(agent: RunningAgent) -> None:
+    secrets_of_ours = [MARK, KEY.hex(), OLD_KEY.hex()]
+    assert [line for line in agent.lines.raw if any(secret in line for secret in secrets_of_ours)] == []
+    failures = [command for command in agent.sandbox.commands.all() if command.target_id == agent.agent_id and command.status == "FAILURE"]
+    codes = [text for command in failures for text in command.updates if '"code"' in text]
+    assert len(codes) > 10
+    assert [text for text in codes if any(secret in text for secret in secrets_of_ours)] == []
