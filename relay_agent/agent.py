@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TextIO
+from typing import Any, TextIO, cast
 
 import psutil
 
@@ -23,6 +23,7 @@ from relay_agent.enrolment import Enrolment
 from relay_agent.errors import JournalError, PlatformError
 from relay_agent.executor import Executor, Limits
 from relay_agent.fair_queue import FairQueue
+from relay_agent.fetcher import Fetcher
 from relay_agent.heartbeat import Heartbeat
 from relay_agent.journal import Journal
 from relay_agent.outbox import Outbox
@@ -52,6 +53,7 @@ from relay_agent.transport import Transport
 from relay_agent.uploader import Uploader
 from relay_agent.worker import Worker
 
+FETCHERS = 2
 UPLOADERS = 2
 LOOK_SECONDS = 0.1
 STUCK_SECONDS = 300.0
@@ -136,7 +138,7 @@ class Agent:
         )
         self._shipper = LogShipper(
             self._buffer,
-            self._platform.logs,
+            lambda: cast("Any", self._platform.logs()),
             self._platform.log_group,
             stream_name(settings.agent_id, self._clock.now()),
             self._log,
@@ -161,6 +163,8 @@ class Agent:
             default_seconds=settings.request_timeout_seconds,
         )
 
+        self._fetcher = Fetcher(relay=self._relay, enqueue=lambda task: self._tasks.put((task.lane, task)), stop=self._stop_intake)
+
     def _build_threads(self) -> None:
         settings, clock, log = self._settings, self._clock, self._log
         self._standing = Standing()
@@ -169,12 +173,13 @@ class Agent:
             platform=self._platform,
             relay=self._relay,
             journal=self._journal,
-            tasks=self._tasks,
+            room=lambda: self._tasks.free() - self._fetcher.waiting(),
+            enqueue=self._enqueue,
             outbox=self._outbox,
             pulse=self._pulses["poller"],
             log=log,
             monotonic=clock.monotonic,
-            enabled=lambda: self._standing.may_poll,
+            standing=self._standing,
             stopping=self._stop_intake.is_set,
             look_again=self._look_again,
         )
@@ -215,6 +220,7 @@ class Agent:
         self._keeping = [Loop("config-refresh", enrolment.step, self._stop_rest), Loop("heartbeat", heartbeat.step, self._stop_rest)]
         self._shipping = Loop("log-shipper", self._shipper.step, self._stop_rest)
         self._workers = [_once(f"worker-{place}", self._worker().run) for place in range(settings.workers)]
+        self._fetchers = [_once(f"fetcher-{place}", self._fetcher.run) for place in range(FETCHERS)]
         self._uploaders = [_once(f"uploader-{place}", self._uploader().run) for place in range(UPLOADERS)]
 
     def _worker(self) -> Worker:
@@ -258,7 +264,7 @@ class Agent:
         )
         try:
             self._recover()
-            for loop in [*self._keeping, self._shipping, self._telling, *self._uploaders, *self._workers, self._polling]:
+            for loop in [*self._keeping, self._shipping, self._telling, *self._uploaders, *self._workers, *self._fetchers, self._polling]:
                 loop.start()
             self._supervise()
             return self._stop()
@@ -271,9 +277,16 @@ class Agent:
         for update in updates:
             self._outbox.put(update)
         for task in tasks:
-            self._tasks.put((task.lane, task))
+            self._enqueue(task)
         if tasks or updates:
             self._log.info("recovered", commands=len(tasks), answers=len(updates))
+
+    def _enqueue(self, task: Task) -> None:
+        """Send a task on its way to the workers, past the fetchers where its body is elsewhere."""
+        if task.elsewhere:
+            self._fetcher.put(task)
+        else:
+            self._tasks.put((task.lane, task))
 
     def _poll(self) -> float:
         """Acknowledge, once, what the last run may not have; then poll."""
@@ -282,7 +295,7 @@ class Agent:
         return self._poller.step()
 
     def _supervise(self) -> None:
-        core = [self._polling, self._telling, *self._keeping, *self._workers, *self._uploaders]
+        core = [self._polling, self._telling, *self._keeping, *self._fetchers, *self._workers, *self._uploaders]
         while not self._ending.given.wait(LOOK_SECONDS) and self._signals.count == 0:
             for loop in core:
                 if not loop.is_alive():
@@ -301,10 +314,12 @@ class Agent:
         )
         self._say_stopping(drain)
         self._stop_intake.set()
+        for _ in self._fetchers:
+            self._fetcher.close()
         self._tasks.close()
         self._join(self._workers, drain, keep=min(FAREWELL_SECONDS, drain.seconds / 3))
         self._platform.break_off("poller")
-        self._join([self._polling], drain, at_most=1.0)
+        self._join([self._polling, *self._fetchers], drain, at_most=1.0)
         self._tell_the_rest(drain)
         unfinished = self._tasks.running()
         self._stop_rest.set()
@@ -356,7 +371,7 @@ class Agent:
 
     def _close(self) -> None:
         """Free what no thread uses any more; a thread that is stuck keeps its own, and ends with the process."""
-        loops = [self._polling, self._telling, self._shipping, *self._keeping, *self._workers, *self._uploaders]
+        loops = [self._polling, self._telling, self._shipping, *self._keeping, *self._fetchers, *self._workers, *self._uploaders]
         if not any(loop.is_alive() for loop in loops):
             self._platform.close()
             self._journal.close()

@@ -11,18 +11,19 @@ from collections.abc import Callable
 
 from relay_agent.causes import JOURNAL, cause_of
 from relay_agent.errors import CredentialsExpired, JournalError, PlatformError, PlatformRefused, QueueUnavailable, RateLimited
-from relay_agent.fair_queue import FairQueue
 from relay_agent.journal import Journal
 from relay_agent.outbox import Outbox
 from relay_agent.periodic import Backoff
 from relay_agent.pulse import Pulse
 from relay_agent.relay import Relay, Task
+from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient, QueueDisabled
-from relay_agent.tdp.queues import BATCH, Received
-from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.tdp.queues import BATCH, Queue, Received
+from relay_agent.telemetry.logs import Logger, RepeatedFailure, command_line
 
 NO_ROOM_SECONDS = 0.05
 DISABLED_SECONDS = 1.0
+STARTING_SECONDS = 0.5
 
 
 class Poller:
@@ -34,28 +35,30 @@ class Poller:
         platform: PlatformClient,
         relay: Relay,
         journal: Journal,
-        tasks: FairQueue[Task],
+        room: Callable[[], int],
         outbox: Outbox,
         pulse: Pulse,
         log: Logger,
         monotonic: Callable[[], float],
-        enabled: Callable[[], bool],
+        standing: Standing,
+        enqueue: Callable[[Task], None],
         stopping: Callable[[], bool],
         look_again: threading.Event,
     ) -> None:
         """Take what the steps need.
 
-        `stopping` says that a receive was broken off on purpose, `enabled` whether the platform wants us to
-        poll; `look_again` asks for the configuration to be read now.
+        `room` says how many commands there is a place for, and `enqueue` takes one; `stopping` says that a
+        receive was broken off on purpose; `look_again` asks for the configuration to be read now.
         """
         self._platform = platform
         self._relay = relay
         self._journal = journal
-        self._tasks = tasks
+        self._room = room
+        self._enqueue = enqueue
         self._outbox = outbox
         self._pulse = pulse
         self._log = log
-        self._enabled = enabled
+        self._standing = standing
         self._stopping = stopping
         self._look_again = look_again
         self._backoff = Backoff()
@@ -63,21 +66,22 @@ class Poller:
 
     def step(self) -> float:
         """One receive, or the reason why there is none; seconds to wait before the next."""
-        if not self._enabled():
-            self._pulse.pause("disabled")
-            return DISABLED_SECONDS
-        room = min(self._tasks.free(), self._outbox.room(), BATCH)
+        if not self._standing.may_poll:
+            self._pulse.pause("disabled" if self._standing.disabled else "starting")
+            return DISABLED_SECONDS if self._standing.ready.wait(STARTING_SECONDS) else 0.0
+        room = min(self._room(), self._outbox.room(), BATCH)
         if room <= 0:
             self._pulse.pause("waiting for free places")
             return NO_ROOM_SECONDS
         try:
             self._pulse.turn("receiving")
-            self._take(self._platform.inbound().receive(room))
+            queue = self._platform.inbound()
+            self._take(queue.receive(room), queue)
         except QueueDisabled:
             self._pulse.pause("queue disabled")
             return DISABLED_SECONDS
         except (PlatformError, JournalError) as error:
-            return self._failed(error)
+            return 0.0 if self._stopping() or self._platform.moved_from(queue) else self._failed(error)
         self._pulse.success()
         self._trouble.success()
         self._backoff.reset()
@@ -88,27 +92,29 @@ class Poller:
         left = self._journal.unacked()
         for start in range(0, len(left), BATCH):
             self._acknowledge(
-                [command_id for command_id, _ in left[start : start + BATCH]], [receipt for _, receipt in left[start : start + BATCH]]
+                self._platform.inbound(),
+                [command_id for command_id, _ in left[start : start + BATCH]],
+                [receipt for _, receipt in left[start : start + BATCH]],
             )
 
-    def _take(self, received: list[Received]) -> None:
+    def _take(self, received: list[Received], queue: Queue) -> None:
         if not received:
             return
-        tasks, updates, oddities = self._relay.intake([(message.body, message.receipt) for message in received])
-        for task in tasks:
-            self._tasks.put((task.lane, task))
-        for update in updates:
+        taken = self._relay.intake([(message.body, message.receipt) for message in received])
+        for task in taken.tasks:
+            self._enqueue(task)
+        for update, report in taken.refused:
             self._outbox.put(update)
-        for oddity in oddities:
+            command_line(self._log, id=report.id, action=report.action, status=report.status, code=report.code)
+        for oddity in taken.oddities:
             self._log.warning("odd-message", reason=oddity)
-        self._acknowledge(
-            [task.command.id for task in tasks] + [update.command_id for update in updates], [message.receipt for message in received]
-        )
+        ids = [task.command.id for task in taken.tasks] + [update.command_id for update, _ in taken.refused]
+        self._acknowledge(queue, ids, [message.receipt for message in received])
 
-    def _acknowledge(self, ids: list[str], receipts: list[str]) -> None:
+    def _acknowledge(self, queue: Queue, ids: list[str], receipts: list[str]) -> None:
         """Delete from the queue. What fails comes again and is recognised by its id."""
         try:
-            refused = self._platform.inbound().delete(receipts)
+            refused = queue.delete(receipts)
         except PlatformError as error:
             self._log.warning("ack-failed", reason=error.reason, messages=len(receipts))
             return
@@ -117,8 +123,6 @@ class Poller:
         self._journal.acked(ids)
 
     def _failed(self, error: PlatformError | JournalError) -> float:
-        if self._stopping():
-            return 0.0
         reason = str(error)
         self._pulse.failure(reason)
         cause = cause_of(error) if isinstance(error, PlatformError) else JOURNAL

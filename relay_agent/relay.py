@@ -7,6 +7,7 @@ says what is safe; `executor` talks to the target.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from relay_agent.errors import BadRequest, MalformedMessage, PlatformError, Secu
 from relay_agent.executor import Executor
 from relay_agent.journal import Admission, Journal
 from relay_agent.models import Code, Command, Failure, HttpRequest, HttpResponse, Status, Update
+from relay_agent.periodic import Backoff
 from relay_agent.secure import Keyring, open_envelope, seal_stream
 from relay_agent.spool import Spool
 from relay_agent.tdp.payloads import PayloadRefused, Payloads
@@ -26,19 +28,9 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 KEPT_IN_MEMORY = 16 * 1024
 """Bytes of a message whose decoded request waits in memory; a larger one is read from the journal again."""
 DOWNLOAD_TRY_SECONDS = 30.0
+DOWNLOAD_TRIES = 4
 _ANY_LANE = "?"
 _INTERRUPTED = "the agent stopped while this request was under way; its outcome is unknown, and it was not repeated"
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A command on its way to a worker. `request` is None where the payload is looked at only then."""
-
-    command: Command
-    admitted: float
-    """When it was taken in, on the monotonic clock."""
-    lane: str = _ANY_LANE
-    request: HttpRequest | Failure | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +51,35 @@ class Report:
     target_ms: int = 0
     total_ms: int = 0
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A command on its way to a worker. `request` is None where the payload is looked at only then.
+
+    `body` names the spool file of a body that came by its presigned URL.
+    """
+
+    command: Command
+    admitted: float
+    """When it was taken in, on the monotonic clock."""
+    lane: str = _ANY_LANE
+    request: HttpRequest | Failure | None = field(default=None, repr=False)
+    body: str | None = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the body must still be fetched."""
+        return self.command.body_url is not None and self.body is None and self.request is None
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What came in: tasks to run, answers that are final already, and a line for each oddity."""
+
+    tasks: list[Task]
+    refused: list[tuple[Update, Report]]
+    oddities: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +115,11 @@ class Relay:
 
     # --- intake: the poller's thread ---
 
-    def intake(self, messages: Sequence[tuple[str, str]]) -> tuple[list[Task], list[Update], list[str]]:
+    def intake(self, messages: Sequence[tuple[str, str]]) -> Intake:
         """Take (message text, receipt) pairs over into the journal.
 
-        Gives the tasks to run, the answers that are final already (malformed messages that name a command),
-        and a line for each oddity: a message that is no command, an id that came back with another body.
+        A malformed message that names a command is answered at once; one that names none, and an id that came
+        back with another body, is an oddity.
 
         Raises:
             JournalError: nothing was taken over, so nothing may be acknowledged.
@@ -120,8 +141,12 @@ class Relay:
                 refused[command.id] = (command, str(error))
             rows.append((command.id, raw, receipt))
         new = self._new(rows, oddities)
-        updates = [self._refusal(command, text) for command_id, (command, text) in refused.items() if command_id in new]
-        return [task for command_id, task in tasks.items() if command_id in new], updates, oddities
+        answered = [
+            (self._refusal(command, text), Report(command.id, command.action, Status.FAILURE, code=Code.EBADCOMMAND))
+            for command_id, (command, text) in refused.items()
+            if command_id in new
+        ]
+        return Intake([task for command_id, task in tasks.items() if command_id in new], answered, oddities)
 
     def recover(self) -> tuple[list[Task], list[Update]]:
         """Take up what the last run left: what may run again, and the answers that were not told for sure."""
@@ -138,6 +163,41 @@ class Relay:
                 tasks.append(self._task(command, len(left.raw)))
         return tasks, self._journal.undelivered()
 
+    # --- fetch: a fetcher's thread ---
+
+    def fetch(self, task: Task, stop: threading.Event) -> Task | None:
+        """Fetch a referenced body and look at it, so that the task has its lane; None when the stop came first."""
+        command = task.command
+        waits = Backoff()
+        for tries_left in reversed(range(DOWNLOAD_TRIES)):
+            if self._expired(command):
+                return task
+            try:
+                data = self._payloads.download(command.body_url or "", DOWNLOAD_TRY_SECONDS)
+                return self._fetched(task, data)
+            except PlatformError as error:
+                if isinstance(error, PayloadRefused) or not tries_left:
+                    return replace(task, request=Failure(Code.EBADCOMMAND, f"the command's body could not be downloaded: {error.reason}"))
+            if stop.wait(waits.next_seconds()):
+                return None
+        return None
+
+    def _fetched(self, task: Task, data: bytes) -> Task:
+        request = self._decode_body(task.command, data)
+        if isinstance(request, Failure):
+            return replace(task, request=request)
+        lane = _lane(request)
+        if len(data) <= KEPT_IN_MEMORY:
+            return replace(task, lane=lane, request=request)
+        return replace(task, lane=lane, body=self._spool.keep(data, f"{_file_name(self._clock.new_id())}.body"))
+
+    def _decode_body(self, command: Command, data: bytes) -> HttpRequest | Failure:
+        try:
+            payload = codec.decode_payload(data)
+        except BadRequest as error:
+            return Failure(Code.EBADCOMMAND, str(error))
+        return self._decode(replace(command, payload=payload))
+
     # --- process: a worker's thread ---
 
     def process(self, task: Task, executor: Executor) -> tuple[Update, Report]:
@@ -147,7 +207,11 @@ class Relay:
             JournalError: the outcome could not be recorded; the command is still the journal's.
         """
         begun = self._clock.monotonic()
-        result = self._run(task, executor)
+        try:
+            result = self._run(task, executor)
+        finally:
+            if task.body is not None:
+                self._spool.remove(task.body)
         took = self._clock.monotonic()
         update = self._record(task.command, result)
         return update, self._report(task, result, begun, took)
@@ -167,7 +231,7 @@ class Relay:
         request = self._decode(command)
         if isinstance(request, Failure):
             return Task(command, admitted, request=request)
-        lane = f"{request.url.host}:{request.url.port}"
+        lane = _lane(request)
         if size > KEPT_IN_MEMORY:
             return Task(replace(command, payload=None), admitted, lane)
         return Task(replace(command, payload=None), admitted, lane, request)
@@ -206,9 +270,12 @@ class Relay:
         command = task.command
         if self._expired(command) and not self._was_refused(task):
             return _Result(Status.REJECTED, Failure(Code.EEXPIRED, "the command expired before it could start"))
-        request = task.request if task.request is not None else self._fetch(command)
+        request = task.request if task.request is not None else self._look(task)
         if isinstance(request, Failure):
             return _Result(Status.REJECTED if request.code == Code.UNKNOWN_COMMAND else Status.FAILURE, request)
+        if request.encrypt_response and not self._keyring():
+            # Found out before anything is sent: an answer that cannot be told as asked must not be had.
+            return _Result(Status.FAILURE, Failure(Code.ENOKEY, "encrypt_response needs a key, and this agent has no SECURE_COMMAND_KEY"))
         seconds = self._seconds(command, request)
         deadline = Deadline(seconds, self._clock.monotonic)
         outcome = executor.execute(request, deadline, lambda: self._journal.start(command.id, may_repeat(request)))
@@ -229,19 +296,11 @@ class Relay:
         seconds = self._default_seconds if wanted is None else wanted
         return max(0.001, seconds if left is None else min(seconds, left))
 
-    def _fetch(self, command: Command) -> HttpRequest | Failure:
-        """Look at a payload that did not wait in memory: from the journal, or by its presigned URL."""
-        if command.body_url is None:
-            return self._decode(codec.decode_message(self._journal.raw(command.id)))
-        try:
-            data = self._payloads.download(command.body_url, DOWNLOAD_TRY_SECONDS)
-            return self._decode(replace(command, payload=codec.decode_payload(data)))
-        except BadRequest as error:
-            return Failure(Code.EBADCOMMAND, str(error))
-        except PayloadRefused as error:
-            return Failure(Code.EBADCOMMAND, f"the command's body could not be downloaded: {error.reason}")
-        except PlatformError as error:
-            return Failure(Code.EBADCOMMAND, f"the command's body could not be downloaded: {error.reason}")
+    def _look(self, task: Task) -> HttpRequest | Failure:
+        """Look at a payload that did not wait in memory: from the journal, or from the spool."""
+        if task.body is None:
+            return self._decode(codec.decode_message(self._journal.raw(task.command.id)))
+        return self._decode_body(task.command, self._spool.path(task.body).read_bytes())
 
     # --- how one is told ---
 
@@ -265,7 +324,7 @@ class Relay:
             pieces = self._sealed(pieces, response.status_code)
         now = self._clock.now()
         room = codec.MESSAGE_LIMIT - len(codec.update_message(command.id, command.target_id, result.status, now, "").encode("utf-8"))
-        stored = self._spool.store(pieces, room, _file_name(self._clock.new_id()))
+        stored = self._spool.store(pieces, room, f"{_file_name(self._clock.new_id())}.json.gz")
         if isinstance(stored, str):
             return Update(command.id, result.status, codec.update_message(command.id, command.target_id, result.status, now, stored))
         fallback = self._too_large(command, response, now)
@@ -351,9 +410,8 @@ def _moment(seconds: int | None) -> datetime | None:
 
 
 def _file_name(unique: str) -> str:
-    return re.sub(r"[^A-Za-z0-9-]", "", unique) + ".json.gz"
+    return re.sub(r"[^A-Za-z0-9-]", "", unique)
 
 
-def processing_message(command: Command, now: datetime) -> str:
-    """The update that says a command is under way; it never repeats the request."""
-    return codec.update_message(command.id, command.target_id, Status.PROCESSING, now)
+def _lane(request: HttpRequest) -> str:
+    return f"{request.url.host}:{request.url.port}"

@@ -76,6 +76,14 @@ class Spool:
                 return self._file(gathered, rest, name)
         return "".join(gathered)
 
+    def keep(self, data: bytes, name: str) -> str:
+        """Keep a fetched body until its command runs; after a crash it is an orphan, and is fetched again."""
+        path = self.path(name)
+        with path.open("wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(data)
+        return name
+
     def path(self, name: str) -> Path:
         """Where the file of that name lies."""
         return self.directory / name

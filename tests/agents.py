@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from relay_agent.agent import Agent
+from relay_agent.clock import Deadline
 from relay_agent.config import Settings
 from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.server import HTTP_REQUEST, Sandbox
@@ -101,6 +102,12 @@ class _Watched:
     def ask(self, payload: Json, action: str = HTTP_REQUEST, timeout: float = PATIENCE_SECONDS, **options: Any) -> Command:
         """Create a command and wait for its final status."""
         return self.sandbox.wait_final(self.create(payload, action, **options).id, timeout)
+
+    def told(self, payload: Json, action: str = HTTP_REQUEST) -> Command:
+        """Ask, and wait for the command's log line too: it is written after the answer was handed on."""
+        command = self.ask(payload, action)
+        self.wait_log("command", status=command.status, id=command.id)
+        return command
 
     def get(self, url: str, **fields: Any) -> Command:
         """Have the agent fetch a URL, and wait for the answer."""
@@ -298,8 +305,16 @@ def rest_calls(sandbox: Sandbox, agent_id: str) -> list[Any]:
 
 
 def wait_until(sandbox: Sandbox, predicate: Callable[[], bool], timeout: float = PATIENCE_SECONDS) -> None:
-    """Wait for a change in the sandbox."""
-    sandbox.wait(predicate, timeout)
+    """Wait until something holds, about the sandbox or not; looked at with every change there, and at least every 50 ms.
+
+    A fault's `hits` and an agent's log lines are no changes of the sandbox.
+    """
+    deadline = Deadline(timeout)
+    while not deadline.passed:
+        with contextlib.suppress(TimeoutError):
+            sandbox.wait(predicate, 0.05)
+            return
+    raise AssertionError(f"what was waited for did not happen within {timeout:g} s")
 
 
 def statuses(command: Command) -> list[str]:

@@ -36,6 +36,10 @@ COMMANDS_SECONDS = 35.0
 """For all commands together, so that start, commands and stop stay within a minute."""
 _COMMAND_SECONDS = 15.0
 _TTL_SECONDS = 70.0
+_ABOUT_TIMES = (
+    "Times are the platform's, from a command's creation to its final status; the sandbox's queue takes up to 0.1 s of them.",
+    "",
+)
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -152,7 +156,7 @@ class Demo:
         self._board = Board(rows, self._console)
         self._stage = Stage(agent_overrides)
         self._interrupts = _Interrupts()
-        self._took = Deadline(0.0)
+        self._took = Deadline(0.0)  # a stopwatch: nothing waits for it
         self._problem = ""
 
     def run(self) -> int:
@@ -185,7 +189,7 @@ class Demo:
         try:
             with self._interrupts.heeded():
                 stage.wait_ready()
-                self._say(f"The agent asks for commands, {self._took.elapsed():.1f} s after the start.", "")
+                self._say(f"The agent asks for commands, {self._took.elapsed():.1f} s after the start.", *_ABOUT_TIMES)
                 with self._board.shown():
                     _Sender(stage, client, self._board).send_all()
         finally:
@@ -208,6 +212,7 @@ class Demo:
         good = sum(line.state == OK for line in lines)
         problems = [self._problem] if self._problem else []
         problems += [f"{line.row.name}: {line.note}" for line in lines if line.state == FAILED]
+        problems += [line.note for line in lines if line.state == NOT_SENT][:1]
         problems += [f"stopping: the agent's exit code is {stage.agent_code}"] if stage.agent_code and not problems else []
         problems += [f"stopping: threads are left: {', '.join(left)}"] if left else []
         self._say("", f"{good} of {len(lines)} commands came back as they should. {self._stopped()}")
@@ -233,9 +238,12 @@ def _next_steps() -> list[str]:
     agent = os.path.relpath(AGENT) if AGENT.is_relative_to(Path.cwd()) else str(AGENT)
     return [
         "What to try next, in three terminals:",
-        f"  {agent} sandbox --env-file .env      a platform that stays, with a web page (writes .env anew)",
-        "  make run                                       the agent, with the settings of .env",
-        f"  {agent} send -i http://127.0.0.1:8088/         a command, sent and answered; any URL the agent can reach",
+        f"  {agent} sandbox --env-file .env",
+        "      a platform that stays, with a web page at http://127.0.0.1:8088/ (writes .env anew)",
+        "  make run",
+        "      the agent, with the settings of .env",
+        f"  {agent} send -i http://127.0.0.1:8088/",
+        "      a command, sent and answered: here the sandbox's own page; any URL that the agent can reach will do",
     ]
 
 

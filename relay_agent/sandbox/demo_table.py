@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -22,7 +23,8 @@ from relay_agent.sandbox.demo_rows import Row
 WAITING, UNDER_WAY, OK, FAILED, NOT_SENT = "", "...", "ok", "FAILED", "not sent"
 _STYLES = {WAITING: "dim", UNDER_WAY: "cyan", OK: "green", FAILED: "bold red", NOT_SENT: "yellow"}
 _FRAMES_PER_SECOND = 10
-_PLAIN = "{:<8} {:<18} {:<30} {:<21} {:>8}  {}"
+_WIDE = 110
+_PLAIN = "{:<8} {:<18} {:<24} {:<21} {:>8}  {}"
 
 
 @dataclass(slots=True)
@@ -74,14 +76,19 @@ class Board:
         self._console.print(_PLAIN.format(*cells).rstrip(), markup=False, highlight=False, soft_wrap=True)
 
     def _table(self) -> Table:
-        table = Table(header_style="bold", pad_edge=False)
-        for name in ("", "command", "asked", "came back"):
-            table.add_column(name, overflow="fold")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        wide = self._console.width >= _WIDE
+        for name in ("", "command", *(["asked"] if wide else []), "came back"):
+            table.add_column(name, no_wrap=True)
         table.add_column("time", justify="right", no_wrap=True)
         table.add_column("as it should be", overflow="fold")
+        # One line a command while they are under way, so that it fits a small terminal; every note in full at the end.
+        moving = any(line.state in (WAITING, UNDER_WAY) for line in self.lines)
         for line in self.lines:
-            style = _STYLES[line.state]
-            cells = (line.state, line.row.name, line.row.asked, line.came, line.duration, line.note)
+            style = _STYLES[WAITING] if line.state == WAITING else ""
+            asked = [line.row.asked] if wide else []
             # As Text, so that no answer can bring markup along.
-            table.add_row(*(Text(cell, style=style if place == 0 or line.state == WAITING else "") for place, cell in enumerate(cells)))
+            cells = [Text(cell, style) for cell in (line.row.name, *asked, line.came, line.duration)]
+            note = Text(line.note, no_wrap=moving, overflow="ellipsis" if moving else "fold")
+            table.add_row(Text(line.state, _STYLES[line.state]), *cells, note)
         return table

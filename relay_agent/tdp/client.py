@@ -15,6 +15,7 @@ from relay_agent.errors import PlatformError, PlatformRefused, QueueUnavailable,
 from relay_agent.tdp.aws import Aws
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.http import PlatformHttp
+from relay_agent.tdp.logs import LogsClient
 from relay_agent.tdp.payloads import Payloads
 from relay_agent.tdp.queues import Queue
 from relay_agent.tdp.rest import AgentConfig, AgentState, Rest
@@ -54,7 +55,7 @@ class PlatformClient:
         self._config: AgentConfig | None = None
         self._inbound: Queue | None = None
         self._outbound: Queue | None = None
-        self._logs: Any = None
+        self._logs: LogsClient | None = None
 
     # --- any thread ---
 
@@ -74,6 +75,10 @@ class PlatformClient:
             raise QueueDisabled("sqs receive", "the agent's queue is disabled")
         return queue
 
+    def moved_from(self, queue: Queue) -> bool:
+        """Whether commands no longer come from this queue."""
+        return self._inbound is not queue
+
     def outbound(self) -> Queue:
         """The queue that status updates go to.
 
@@ -85,7 +90,7 @@ class PlatformClient:
             raise QueueUnavailable("sqs send", "the platform has named no queue for answers")
         return queue
 
-    def logs(self) -> Any:
+    def logs(self) -> LogsClient | None:
         """The CloudWatch Logs client, None before the first configuration."""
         return self._logs
 
@@ -137,17 +142,21 @@ class PlatformClient:
             return False
         new_region = before is None or before.region != config.region
         sqs = self._aws.client("sqs", config.region) if new_region else None
-        logs = self._aws.client("logs", config.region) if new_region else self._logs
+        logs = LogsClient(self._aws.client("logs", config.region), self.credentials) if new_region else self._logs
         with self._swap:
             if sqs is not None:
                 self._sqs = sqs
             self._logs = logs
-            self._inbound = self._queue(config.source_queue)
-            self._outbound = self._queue(config.platform_queue)
+            self._inbound = self._queue(config.source_queue, None if new_region else self._inbound)
+            self._outbound = self._queue(config.platform_queue, None if new_region else self._outbound)
             self._config = config
+        if before is not None and before.source_queue != config.source_queue:
+            self.break_off("poller")  # It may be in a long poll on the queue that was.
         return True
 
-    def _queue(self, url: str | None) -> Queue | None:
+    def _queue(self, url: str | None, before: Queue | None) -> Queue | None:
+        if before is not None and before.url == url:
+            return before
         return None if url is None else Queue(self._sqs, url, self.credentials)
 
     def upload(self, url: str, path: Path, seconds: float) -> None:

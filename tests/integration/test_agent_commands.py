@@ -350,9 +350,10 @@ NOT_COMMANDS = {
 
 @pytest.mark.parametrize("name", NOT_COMMANDS)
 def test_what_is_no_command_costs_one_line_and_the_agent_goes_on(agent: RunningAgent, target: ByteTarget, name: str) -> None:
+    agent.told({"url": target.url("/")})
     before = len(agent.logs)
     agent.sandbox.send_raw(agent.agent_id, NOT_COMMANDS[name])
-    assert agent.get(target.url("/")).status == "SUCCESS"
+    assert agent.told({"url": target.url("/")}).status == "SUCCESS"
     wait_until(agent.sandbox, lambda: agent.sandbox.queue_depth(agent.agent_id) == (0, 0))
     fresh = agent.logs[before:]
     assert sorted(line["event"] for line in fresh) == ["command", "odd-message"]
@@ -380,14 +381,18 @@ WRONG_MESSAGES = {
 
 
 @pytest.mark.parametrize("name", WRONG_MESSAGES)
-def test_a_malformed_message_with_an_id_is_answered_ebadcommand_at_the_cost_of_one_line(
-    agent: RunningAgent, target: ByteTarget, name: str
-) -> None:
-    before = len(agent.logs)
-    sent = message(agent) | WRONG_MESSAGES[name]
-    answer = answer_to(agent, sent)
+def test_a_malformed_message_with_an_id_is_answered_ebadcommand(agent: RunningAgent, target: ByteTarget, name: str) -> None:
+    answer = answer_to(agent, message(agent) | WRONG_MESSAGES[name])
     assert (answer["status"], answer["body"]["code"]) == ("FAILURE", "EBADCOMMAND")
     assert agent.get(target.url("/")).status == "SUCCESS"
+
+
+@pytest.mark.parametrize("name", ["action is missing", "expiresAt is no time", "the body is a list"])
+def test_a_malformed_message_with_an_id_costs_one_line(agent: RunningAgent, target: ByteTarget, name: str) -> None:
+    agent.told({"url": target.url("/")})
+    before = len(agent.logs)
+    answer_to(agent, message(agent) | WRONG_MESSAGES[name])
+    agent.told({"url": target.url("/")})
     assert len(agent.logs) - before == 2
 
 

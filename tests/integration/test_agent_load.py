@@ -40,6 +40,22 @@ def test_a_blocked_host_does_not_hold_up_another(agent: RunningAgent) -> None:
         assert len(slow.requests) == 40
 
 
+def test_a_blocked_host_does_not_hold_up_another_where_bodies_are_referenced(agent: RunningAgent) -> None:
+    with ByteTarget() as slow, ByteTarget() as quick:
+        gate = slow.gate()
+        slow.on("/", lambda conn, _: (conn.wait(gate), conn.respond(200)))
+        quick.on("/", reply(body="quick"))
+        held = [agent.create({"url": slow.url("/")}, delivery="referenced") for _ in range(10)]
+        gate.wait_reached()
+        try:
+            assert agent.ask({"url": quick.url("/")}, timeout=3).status == "SUCCESS"
+            assert agent.ask({"url": quick.url("/")}, timeout=3, delivery="referenced").status == "SUCCESS"
+        finally:
+            gate.release()
+            for command in held:
+                agent.sandbox.wait_final(command.id)
+
+
 def test_two_hundred_commands_are_each_run_and_answered_once(agent: RunningAgent) -> None:
     with ByteTarget() as target:
         target.on("*", lambda conn, request: conn.respond(200, [], request.target.encode()))

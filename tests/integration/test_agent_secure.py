@@ -23,7 +23,13 @@ from tests.agents import SECURE_REQUEST, RunningAgent, body, running
 from tests.targets import ByteTarget, reply
 
 KEY, OLD_KEY, FOREIGN_KEY = (secrets.token_bytes(32) for _ in range(3))
-REGISTRY = jwe.JWERegistry(strict_check_header=False)
+
+
+class _Roomy(jwe.JWERegistry):
+    max_ciphertext_length = 1_000_000
+
+
+REGISTRY = _Roomy(strict_check_header=False)
 MARK = "canary-" + secrets.token_hex(8)
 
 
@@ -51,7 +57,7 @@ def sealed(request: object, key: bytes = KEY, **header: Any) -> str:
 
 
 def opened(text: str, key: bytes = KEY) -> dict[str, Any]:
-    plaintext = jwe.decrypt_compact(text, OctKey.import_key(key)).plaintext
+    plaintext = jwe.decrypt_compact(text, OctKey.import_key(key), registry=REGISTRY).plaintext
     assert plaintext is not None
     value: dict[str, Any] = json.loads(plaintext)
     return value

@@ -5,11 +5,13 @@ Owns the drills at the start and in service. It must not look at what commands d
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,21 +107,37 @@ UNWELL = {
 }
 
 
+@pytest.fixture(scope="module")
+def unwell(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ThreadedAgent]]:
+    """One agent for each of these, side by side."""
+    with contextlib.ExitStack() as stack:
+        agents: dict[str, ThreadedAgent] = {}
+        for name, fault in UNWELL.items():
+            agent_id = sandbox.add_agent()
+            stack.enter_context(sandbox.inject(replace(fault, contains=agent_id)))
+            directory = tmp_path_factory.mktemp("unwell")
+            agents[name] = stack.enter_context(ThreadedAgent(sandbox, directory, {"RELAY_WORKERS": "2"}, agent_id))
+        yield agents
+        for agent in agents.values():
+            agent.send_signal()
+
+
 @pytest.mark.parametrize("name", UNWELL)
-def test_an_unwell_platform_is_tried_again_until_it_is_well(sandbox: Sandbox, tmp_path: Path, target: ByteTarget, name: str) -> None:
-    fault = UNWELL[name]
-    agent_id = sandbox.add_agent()
-    with sandbox.inject(replace(fault, contains=agent_id)), ThreadedAgent(sandbox, tmp_path, agent_id=agent_id) as agent:
-        failed = agent.wait_log("platform-failed")
-        assert failed["cause"]
-        assert failed["cure"]
-        agent.wait_log("agent-ready")
-        agent.wait_log("platform-recovered")
-        if "Retry-After" in fault.headers:
-            first, second = [call for call in rest_calls(sandbox, agent_id) if call.path.endswith("config")][:2]
-            assert (second.at - first.at).total_seconds() >= 0.95
-        assert agent.get(target.url("/")).status == "SUCCESS"
-        assert agent.stop() == 0
+def test_an_unwell_platform_is_tried_again_until_it_is_well(unwell: dict[str, ThreadedAgent], target: ByteTarget, name: str) -> None:
+    agent = unwell[name]
+    failed = agent.wait_log("platform-failed")
+    assert failed["cause"]
+    assert failed["cure"]
+    agent.wait_log("agent-ready")
+    agent.wait_log("platform-recovered")
+    assert agent.get(target.url("/")).status == "SUCCESS"
+
+
+def test_retry_after_is_waited_for(unwell: dict[str, ThreadedAgent]) -> None:
+    agent = unwell["429"]
+    agent.wait_log("agent-ready")
+    first, second = [call for call in rest_calls(agent.sandbox, agent.agent_id) if call.path.endswith("config")][:2]
+    assert (second.at - first.at).total_seconds() >= 0.95
 
 
 def test_a_port_that_refuses_is_tried_again_until_somebody_listens(tmp_path: Path, target: ByteTarget) -> None:
@@ -197,41 +215,48 @@ def test_a_disabled_queue_is_waited_for_at_the_start_and_in_service(sandbox: San
 # --- in service ---
 
 
-def test_a_refusal_in_service_is_logged_and_lived_through(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
-    with running(ThreadedAgent(sandbox, tmp_path, QUICK)) as agent:
-        with sandbox.inject(Fault("rest", contains=agent.agent_id, status=401, count=None, body='{"message": "no"}')) as handle:
-            assert "ORG_SLUG and JWT do not match" in agent.wait_log("platform-failed")["cause"]
-            wait_until(sandbox, lambda: handle.hits >= 3)
-            assert agent.get(target.url("/")).status == "SUCCESS"
-        agent.wait_log("platform-recovered")
+@pytest.fixture(scope="module")
+def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreadedAgent]:
+    """One agent that lives through all that happens in service."""
+    with running(ThreadedAgent(sandbox, tmp_path_factory.mktemp("served"), QUICK)) as agent:
+        yield agent
         assert agent.stop() == 0
 
 
+def test_a_refusal_in_service_is_logged_and_lived_through(sandbox: Sandbox, served: ThreadedAgent, target: ByteTarget) -> None:
+    with sandbox.inject(Fault("rest", contains=served.agent_id, status=401, count=None, body='{"message": "no"}')) as handle:
+        assert "ORG_SLUG and JWT do not match" in served.wait_log("platform-failed")["cause"]
+        wait_until(sandbox, lambda: handle.hits >= 3)
+        assert served.get(target.url("/")).status == "SUCCESS"
+    served.wait_log("platform-recovered")
+
+
 @pytest.mark.parametrize("code, status", [("AccessDenied", 403), ("InternalError", 500)])
-def test_a_queue_that_cannot_be_read_is_tried_again(sandbox: Sandbox, tmp_path: Path, target: ByteTarget, code: str, status: int) -> None:
-    agent_id = sandbox.add_agent()
-    fault = Fault("sqs", "ReceiveMessage", contains=agent_id, status=status, code=code)
-    with sandbox.inject(fault), ThreadedAgent(sandbox, tmp_path, agent_id=agent_id) as agent:
-        assert code in agent.wait_log("poll-failed")["reason"]
-        assert agent.get(target.url("/")).status == "SUCCESS"
-        agent.wait_log("poll-recovered")
-        assert len(agent.events("poll-failed")) == 1
+def test_a_queue_that_cannot_be_read_is_tried_again(
+    sandbox: Sandbox, served: ThreadedAgent, target: ByteTarget, code: str, status: int
+) -> None:
+    recovered = len(served.events("poll-recovered"))
+    with sandbox.inject(Fault("sqs", "ReceiveMessage", contains=served.agent_id, status=status, code=code)) as handle:
+        # The first answers the poll that is open; the next poll meets the fault.
+        served.get(target.url("/"))
+        wait_until(sandbox, lambda: handle.hits == 1)
+        assert served.get(target.url("/")).status == "SUCCESS"
+    wait_until(sandbox, lambda: len(served.events("poll-recovered")) > recovered)
+    assert sum(code in line["reason"] for line in served.events("poll-failed")) == 1
 
 
 @pytest.mark.parametrize(
     "fault", [{"code": "AccessDenied", "status": 403}, {"status": 500, "body": "<html>gateway</html>"}, {"close": True}, {"hang_seconds": 0.5}]
 )
 def test_an_answer_that_cannot_be_sent_is_sent_later_the_same(
-    sandbox: Sandbox, tmp_path: Path, target: ByteTarget, fault: dict[str, object]
+    sandbox: Sandbox, served: ThreadedAgent, target: ByteTarget, fault: dict[str, Any]
 ) -> None:
-    with running(ThreadedAgent(sandbox, tmp_path)) as agent:
-        with sandbox.inject(Fault("sqs", "SendMessageBatch", contains=agent.agent_id, **fault)):  # type: ignore[arg-type]
-            command = agent.get(target.url("/"))
-        assert command.status == "SUCCESS"
-        if "hang_seconds" not in fault:
-            agent.wait_log("send-recovered")
-        assert agent.stop() == 0
-        assert len(set(command.updates)) == 1
+    before = len(served.events("send-failed"))
+    with sandbox.inject(Fault("sqs", "SendMessageBatch", contains=served.agent_id, **fault)) as handle:
+        command = served.get(target.url("/"))
+    assert handle.hits == 1
+    assert (command.status, len(set(command.updates))) == ("SUCCESS", 1)
+    assert len(served.events("send-failed")) - before == (0 if "hang_seconds" in fault else 1)
 
 
 def test_acknowledgements_that_fail_cause_no_second_run(tmp_path: Path, target: ByteTarget) -> None:

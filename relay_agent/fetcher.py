@@ -1,0 +1,57 @@
+"""When referenced bodies are fetched: the loop of the threads `fetcher-0` and `fetcher-1`.
+
+Between poller and queue, because a command's host, and so its lane, stands in its body: were the workers to fetch,
+one slow instrument would hold up every referenced command. It must not know rules about commands.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+from relay_agent.relay import Relay, Task
+
+
+class Fetcher:
+    """Takes tasks whose body is elsewhere, and queues them with their lane."""
+
+    def __init__(self, *, relay: Relay, enqueue: Callable[[Task], None], stop: threading.Event) -> None:
+        """`enqueue` puts a task into the workers' queue; `stop` ends a wait between two tries."""
+        self._relay = relay
+        self._enqueue = enqueue
+        self._stop = stop
+        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._waiting = 0
+
+    # --- poller, main ---
+
+    def put(self, task: Task) -> None:
+        """Fetch this task's body when its turn comes."""
+        with self._lock:
+            self._waiting += 1
+        self._tasks.put(task)
+
+    def waiting(self) -> int:
+        """How many tasks are here."""
+        with self._lock:
+            return self._waiting
+
+    def close(self) -> None:
+        """End one thread that runs; what waits stays in the journal."""
+        self._tasks.put(None)
+
+    # --- the fetchers' threads ---
+
+    def run(self) -> None:
+        """Fetch until the end."""
+        while (task := self._tasks.get()) is not None:
+            if self._stop.is_set():
+                return
+            fetched = self._relay.fetch(task, self._stop)
+            if fetched is None:
+                return
+            with self._lock:
+                self._waiting -= 1
+            self._enqueue(fetched)

@@ -1,0 +1,43 @@
+"""CloudWatch Logs, with credentials that are renewed when AWS says that they have ended.
+
+This room owns the two calls that ship log lines. It must not know what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from botocore.exceptions import ClientError
+
+from relay_agent.errors import CredentialsExpired
+from relay_agent.tdp.aws import platform_error
+from relay_agent.tdp.credentials import PlatformCredentials
+
+T = TypeVar("T")
+
+
+class LogsClient:
+    """The part of botocore's client that the log shipper uses; errors are botocore's own."""
+
+    def __init__(self, client: Any, credentials: PlatformCredentials) -> None:
+        self._client = client
+        self._credentials = credentials
+
+    def create_log_stream(self, **request: Any) -> Any:
+        """Make a stream (CloudWatch Logs, CreateLogStream)."""
+        return self._call(lambda: self._client.create_log_stream(**request))
+
+    def put_log_events(self, **request: Any) -> Any:
+        """Put events into a stream (CloudWatch Logs, PutLogEvents)."""
+        return self._call(lambda: self._client.put_log_events(**request))
+
+    def _call(self, call: Callable[[], T]) -> T:
+        used = self._credentials.access_key_in_use
+        try:
+            return call()
+        except ClientError as error:
+            if not isinstance(platform_error("logs", error), CredentialsExpired):
+                raise
+            self._credentials.renew(used)
+            return call()

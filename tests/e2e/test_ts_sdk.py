@@ -1,0 +1,74 @@
+"""The vendor's own `ts-sdk` as the sender: `context.run_cmd` on both of its routes, answered by a real agent (PROTOCOL §1, "Senders in the wild").
+
+Owns the proof that pipelines written for the vendor's connector get their answers. It must not know how the agent works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from relay_agent.sandbox.server import HTTP_REQUEST, Sandbox
+from tests.agents import RunningAgent, running
+from tests.targets import ByteTarget, closed_port, reply
+
+
+@pytest.fixture(scope="module")
+def agent(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAgent]:
+    with running(RunningAgent(sandbox, tmp_path_factory.mktemp("agent"))) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[ByteTarget]:
+    with ByteTarget() as running_target:
+        running_target.on("/", reply(200, [("Content-Type", "application/json")], '{"instrument": "reader"}'))
+        running_target.on("/missing", reply(404, body="nothing here"))
+        yield running_target
+
+
+@pytest.fixture(params=["v0", "v1"])
+def context(request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A pipeline's context, on either of the SDK's routes."""
+    from ts_sdk.task.__task_script_runner import Context
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("PIPELINES_COMMUNICATION_FORMAT", request.param)
+    monkeypatch.setenv("COMMAND_ENDPOINT", sandbox.api_target)
+    monkeypatch.setenv("KERNEL_ENDPOINT", sandbox.api_target)
+    ids = {"orgSlug": sandbox.org_slug, "workflowId": "w-1", "pipelineId": "p-1", "taskId": "t-1"}
+    # Neither the data lake nor artifacts nor the log take part in a command.
+    return Context(ids, Mock(), Mock(), Mock())
+
+
+def test_run_cmd_returns_the_response_body_or_raises_with_it(context: Any, agent: RunningAgent, target: ByteTarget) -> None:
+    def run(path: str, action: str = HTTP_REQUEST) -> Any:
+        try:
+            return context.run_cmd(agent.agent_id, action, {"vendor": "tetra"}, {"url": path}, ttl_sec=60)
+        except Exception as error:
+            return error.args[0]
+
+    gate = target.gate()
+    target.on("/slow", lambda conn, _: (conn.wait(gate, 1.3), conn.respond(200, [], b"at last")))
+    target.on("/large", reply(200, [("Content-Type", "text/plain")], "a" * 1_000_000))
+    # Side by side, for the SDK sleeps a second before it first looks.
+    with ThreadPoolExecutor(6) as pool:
+        unknown = pool.submit(run, target.url("/"), "TetraScience.Connector.Nonsense")
+        paths = [target.url("/"), target.url("/missing"), f"http://127.0.0.1:{closed_port()}/", target.url("/slow"), target.url("/large")]
+        found, missing, refused, slow, large = pool.map(run, paths)
+    assert (found["statusCode"], found["body"]) == (200, '{"instrument": "reader"}')
+    assert (missing["statusCode"], missing["body"]) == (404, "nothing here")
+    assert (refused["code"], "statusCode" in refused) == ("ECONNREFUSED", False)
+    assert unknown.result()["code"] == "UNKNOWN_COMMAND"
+    assert slow["body"] == "at last"
+    assert large["body"] == "a" * 1_000_000
+    assert sorted(command.status for command in agent.sandbox.commands.all()[-6:]) == ["FAILURE", "FAILURE", "REJECTED", "SUCCESS", "SUCCESS", "SUCCESS"]
+
+
+def test_run_cmd_raises_where_a_command_fails(context: Any, agent: RunningAgent, target: ByteTarget) -> None:
+    with pytest.raises(Exception, match="'statusCode': 404"):
+        context.run_cmd(agent.agent_id, HTTP_REQUEST, None, {"url": target.url("/missing")}, ttl_sec=60)

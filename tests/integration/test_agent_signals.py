@@ -1,0 +1,255 @@
+"""How an agent ends, and what it takes up again: SIGTERM, a second signal, `kill -9` (ARCHITECTURE, "What survives", "Stopping is not cancelling").
+
+Owns the proof with real processes and real signals. It must not test the journal by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay_agent.sandbox.commands import Command
+from relay_agent.sandbox.faults import FOREVER, Fault
+from relay_agent.sandbox.server import Sandbox
+from tests.agents import RunningAgent, body, running, statuses, wait_until
+from tests.targets import ByteTarget, Gate, reply
+
+
+@pytest.fixture
+def target() -> Iterator[ByteTarget]:
+    with ByteTarget() as running_target:
+        running_target.on("/", reply(body="here"))
+        yield running_target
+
+
+@pytest.fixture(scope="module")
+def forgetful() -> Iterator[Sandbox]:
+    """A platform whose queue soon hands out again what was not acknowledged."""
+    with Sandbox(visibility_timeout=2) as running_sandbox:
+        yield running_sandbox
+
+
+def hold(target: ByteTarget, path: str) -> Gate:
+    """Let requests for a path wait at a gate."""
+    gate = target.gate()
+    target.on(path, lambda conn, request: (conn.wait(gate), conn.respond(200, [], request.method.encode())))
+    return gate
+
+
+def seen(target: ByteTarget) -> Counter[str]:
+    return Counter(f"{request.method} {request.target}" for request in target.requests)
+
+
+def finals(command: Command) -> list[str]:
+    return [status for status in statuses(command) if status != "PROCESSING"]
+
+
+# --- asked to stop ---
+
+
+def test_a_request_under_way_is_finished_and_answered(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    gate = hold(target, "/held")
+    with running(RunningAgent(sandbox, tmp_path)) as agent:
+        command = agent.create({"method": "POST", "url": target.url("/held")})
+        gate.wait_reached()
+        agent.send_signal()
+        agent.wait_log("agent-stopping", running=1)
+        assert not command.final
+        gate.release()
+        assert agent.wait() == 0
+        assert finals(command) == ["SUCCESS"]
+        assert sandbox.settings(agent.agent_id) == ["STARTED", "STOPPED"]
+        assert agent.wait_log("agent-stopped")["untold"] == 0
+
+
+def test_what_never_started_is_left_for_the_next_start(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    gate = hold(target, "/first")
+    target.on("/second", reply(body="later"))
+    agent = RunningAgent(sandbox, tmp_path, {"RELAY_WORKERS": "1"})
+    with running(agent):
+        first = agent.create({"url": target.url("/first")})
+        gate.wait_reached()
+        second = agent.create({"method": "POST", "url": target.url("/second")})
+        wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
+        agent.send_signal()
+        agent.wait_log("agent-stopping", running=1, waiting=1)
+        gate.release()
+        assert agent.wait() == 0
+        assert (finals(first), finals(second)) == (["SUCCESS"], [])
+        assert agent.wait_log("agent-stopped")["left"] == 1
+    with running(agent):
+        assert sandbox.wait_final(second.id).status == "SUCCESS"
+    assert seen(target) == {"GET /first": 1, "POST /second": 1}
+
+
+def test_an_idle_agent_stops_within_two_seconds(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    with running(RunningAgent(sandbox, tmp_path)) as agent:
+        agent.get(target.url("/"))
+        began = time.monotonic()
+        assert agent.stop(signal.SIGINT) == 0
+        assert time.monotonic() - began < 2
+
+
+def test_the_drain_has_an_end_and_what_ran_is_taken_up_at_the_next_start(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    gates = [hold(target, "/get"), hold(target, "/post")]
+    agent = RunningAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "1"})
+    with running(agent):
+        get, post = agent.create({"url": target.url("/get")}), agent.create({"method": "POST", "url": target.url("/post")})
+        for gate in gates:
+            gate.wait_reached()
+        began = time.monotonic()
+        assert agent.stop() == 0
+        assert time.monotonic() - began < 4
+        assert not get.final
+        assert not post.final
+    for gate in gates:
+        gate.release()
+    with running(agent):
+        assert sandbox.wait_final(get.id).status == "SUCCESS"
+        assert body(sandbox.wait_final(post.id))["code"] == "EINTERRUPTED"
+    assert seen(target) == {"GET /get": 2, "POST /post": 1}
+
+
+def test_a_second_signal_skips_the_waits(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    gate = hold(target, "/held")
+    with running(RunningAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "60"})) as agent:
+        agent.create({"url": target.url("/held")})
+        gate.wait_reached()
+        agent.send_signal()
+        agent.wait_log("agent-stopping")
+        began = time.monotonic()
+        assert agent.stop() == 0
+        assert time.monotonic() - began < 5
+
+
+def test_a_third_signal_ends_it_at_once(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    gate = hold(target, "/held")
+    hang = Fault("rest", "PUT /v1/data-acquisition/agent/status", contains="STOPPED", hang_seconds=FOREVER)
+    with running(RunningAgent(sandbox, tmp_path)) as agent, sandbox.inject(hang) as hanging:
+        agent.create({"url": target.url("/held")})
+        gate.wait_reached()
+        agent.send_signal()
+        agent.wait_log("agent-stopping")
+        agent.send_signal()
+        wait_until(sandbox, lambda: hanging.hits == 1)
+        assert agent.stop() == 128 + signal.SIGTERM
+
+
+def test_a_signal_while_it_enrols_stops_it(sandbox: Sandbox, tmp_path: Path) -> None:
+    agent_id = sandbox.add_agent()
+    with sandbox.inject(Fault("rest", "agent/config", contains=agent_id, hang_seconds=FOREVER)) as hanging:
+        with RunningAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "2"}, agent_id) as agent:
+            wait_until(sandbox, lambda: hanging.hits == 1)
+            began = time.monotonic()
+            assert agent.stop() == 0
+            assert time.monotonic() - began < 5
+
+
+# --- killed ---
+
+
+def test_after_kill_9_a_get_runs_again_a_post_is_einterrupted_and_what_waited_runs(forgetful: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    sandbox = forgetful
+    # One host gets at most half of the workers: the fourth command waits.
+    gates = [hold(target, "/get"), hold(target, "/post"), hold(target, "/put")]
+    target.on("/waiting", reply(body="waited"))
+    agent = RunningAgent(sandbox, tmp_path, {"RELAY_WORKERS": "6"})
+    with running(agent):
+        get = agent.create({"url": target.url("/get")})
+        post = agent.create({"method": "POST", "url": target.url("/post"), "body": "x"})
+        put = agent.create({"method": "PUT", "url": target.url("/put"), "body": "x"})
+        for gate in gates:
+            gate.wait_reached()
+        waiting = agent.create({"method": "POST", "url": target.url("/waiting")})
+        wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
+        agent.kill()
+    for gate in gates:
+        gate.release()
+    with running(agent):
+        agent.wait_log("recovered")
+        for command in (get, post, put, waiting):
+            sandbox.wait_final(command.id)
+        assert agent.get(target.url("/")).status == "SUCCESS"
+        assert agent.stop() == 0
+    assert (get.status, body(get)["body"]) == ("SUCCESS", "GET")
+    assert (put.status, body(put)["body"]) == ("SUCCESS", "PUT")
+    assert (post.status, body(post)["code"]) == ("FAILURE", "EINTERRUPTED")
+    assert "statusCode" not in body(post)
+    assert (waiting.status, body(waiting)["body"]) == ("SUCCESS", "waited")
+    assert [len(finals(command)) for command in (get, post, put, waiting)] == [1, 1, 1, 1]
+    assert seen(target) == {"GET /get": 2, "PUT /put": 2, "POST /post": 1, "POST /waiting": 1, "GET /": 1}
+
+
+def test_an_answer_that_was_not_sent_before_kill_9_is_sent_after_it_the_same(forgetful: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    sandbox = forgetful
+    target.on("/post", reply(body="done"))
+    agent = RunningAgent(sandbox, tmp_path)
+    with running(agent):
+        with sandbox.inject(Fault("sqs", "SendMessageBatch", contains=agent.agent_id, hang_seconds=FOREVER, count=None)) as hanging:
+            command = agent.create({"method": "POST", "url": target.url("/post")})
+            agent.wait_log("command", status="SUCCESS")
+            wait_until(sandbox, lambda: hanging.hits >= 1)
+            agent.kill()
+    with running(agent):
+        assert sandbox.wait_final(command.id).status == "SUCCESS"
+        assert agent.stop() == 0
+    assert len(set(command.updates)) == 1
+    assert seen(target) == {"POST /post": 1}
+
+
+def test_a_large_answer_that_was_not_uploaded_before_kill_9_is_uploaded_after_it(forgetful: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    sandbox = forgetful
+    target.on("/large", reply(200, [("Content-Type", "text/plain")], "a" * 400_000))
+    agent = RunningAgent(sandbox, tmp_path)
+    with running(agent):
+        with sandbox.inject(Fault("s3", "PutObject", hang_seconds=FOREVER, count=None)) as hanging:
+            command = agent.create({"method": "POST", "url": target.url("/large")})
+            wait_until(sandbox, lambda: hanging.hits >= 1)
+            agent.kill()
+    with running(agent):
+        assert body(sandbox.wait_final(command.id))["body"] == "a" * 400_000
+        assert agent.stop() == 0
+    assert seen(target) == {"POST /large": 1}
+    assert list((tmp_path / "state" / "spool").iterdir()) == []
+
+
+def test_what_was_not_acknowledged_before_kill_9_is_not_run_again(forgetful: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    sandbox = forgetful
+    target.on("/post", reply(body="done"))
+    agent = RunningAgent(sandbox, tmp_path)
+    with running(agent):
+        with sandbox.inject(Fault("sqs", "DeleteMessageBatch", contains=agent.agent_id, hang_seconds=FOREVER, count=None)) as hanging:
+            command = agent.create({"method": "POST", "url": target.url("/post")})
+            wait_until(sandbox, lambda: hanging.hits >= 1)
+            assert sandbox.wait_final(command.id).status == "SUCCESS"
+            agent.kill()
+    with running(agent):
+        assert agent.get(target.url("/")).status == "SUCCESS"
+        assert agent.stop() == 0
+    assert len(command.updates) == 1
+    assert seen(target) == {"POST /post": 1, "GET /": 1}
+    assert sandbox.queue_depth(agent.agent_id) == (0, 0)
+
+
+def test_kill_9_in_the_middle_of_many_commands_loses_and_repeats_none(forgetful: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    sandbox = forgetful
+    target.on("*", lambda conn, request: conn.respond(200, [], request.target.encode()))
+    agent = RunningAgent(sandbox, tmp_path, {"RELAY_WORKERS": "4"})
+    with running(agent):
+        commands = [agent.create({"method": "POST", "url": target.url(f"/{number}")}) for number in range(60)]
+        target.wait_requests(10)
+        agent.kill()
+    with running(agent):
+        wait_until(sandbox, lambda: all(command.final for command in commands))
+        assert agent.stop() == 0
+    assert max(Counter(request.target for request in target.requests).values()) == 1
+    outcomes = Counter(body(command).get("code", body(command).get("statusCode")) for command in commands)
+    assert set(outcomes) <= {200, "EINTERRUPTED"}
+    assert outcomes["EINTERRUPTED"] <= 4
+    assert {json.dumps(sorted(set(command.updates))) for command in commands if len(set(finals(command))) != 1} == set()
