@@ -79,6 +79,8 @@ class Enrolment:
             self._keep_credentials()
         if self._standing.enrolled and now >= self._next_metrics:
             self._upload_metrics()
+        if self._platform.moved_from(self._standing.polled):
+            self._platform.break_off("poller")  # It may be in a long poll on the queue that was.
         self._keep_journal(now)
         self._pulse.success()
         return TICK_SECONDS

@@ -67,17 +67,17 @@ class Poller:
     def step(self) -> float:
         """One receive, or the reason why there is none; seconds to wait before the next."""
         if not self._standing.may_poll:
-            self._pulse.pause("disabled" if self._standing.disabled else "starting")
-            return DISABLED_SECONDS if self._standing.ready.wait(STARTING_SECONDS) else 0.0
+            return self._wait_until_wanted()
         room = min(self._room(), self._outbox.room(), BATCH)
         if room <= 0:
             self._pulse.pause("waiting for free places")
             return NO_ROOM_SECONDS
         try:
             self._pulse.turn("receiving")
-            queue = self._platform.inbound()
+            self._standing.polled = queue = self._platform.inbound()
             self._take(queue.receive(room), queue)
         except QueueDisabled:
+            self._standing.polled = None
             self._pulse.pause("queue disabled")
             return DISABLED_SECONDS
         except (PlatformError, JournalError) as error:
@@ -96,6 +96,14 @@ class Poller:
                 [command_id for command_id, _ in left[start : start + BATCH]],
                 [receipt for _, receipt in left[start : start + BATCH]],
             )
+
+    def _wait_until_wanted(self) -> float:
+        if self._standing.disabled:
+            self._pulse.pause("disabled")
+            return DISABLED_SECONDS
+        self._pulse.pause("starting")
+        self._standing.ready.wait(STARTING_SECONDS)
+        return 0.0
 
     def _take(self, received: list[Received], queue: Queue) -> None:
         if not received:

@@ -20,6 +20,8 @@ class Standing:
     queue_disabled: bool = False
     refused: str | None = None
     """Why the platform refuses us, while it does."""
+    polled: object = None
+    """The queue that the poller last asked."""
     ready: threading.Event = field(default_factory=threading.Event)
 
     @property

@@ -75,9 +75,9 @@ class PlatformClient:
             raise QueueDisabled("sqs receive", "the agent's queue is disabled")
         return queue
 
-    def moved_from(self, queue: Queue) -> bool:
-        """Whether commands no longer come from this queue."""
-        return self._inbound is not queue
+    def moved_from(self, queue: object) -> bool:
+        """Whether commands came from this queue, and no longer do."""
+        return queue is not None and self._inbound is not queue
 
     def outbound(self) -> Queue:
         """The queue that status updates go to.
@@ -150,8 +150,6 @@ class PlatformClient:
             self._inbound = self._queue(config.source_queue, None if new_region else self._inbound)
             self._outbound = self._queue(config.platform_queue, None if new_region else self._outbound)
             self._config = config
-        if before is not None and before.source_queue != config.source_queue:
-            self.break_off("poller")  # It may be in a long poll on the queue that was.
         return True
 
     def _queue(self, url: str | None, before: Queue | None) -> Queue | None:
