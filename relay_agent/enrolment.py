@@ -79,8 +79,10 @@ class Enrolment:
             self._keep_credentials()
         if self._standing.enrolled and now >= self._next_metrics:
             self._upload_metrics()
-        if self._platform.moved_from(self._standing.polled):
-            self._platform.break_off("poller")  # It may be in a long poll on the queue that was.
+        if self._platform.replaced(self._standing.polled):
+            # It is in a long poll on the queue that was. A queue that is only disabled is left to its poll: if it
+            # is enabled again at once, breaking off would swallow its next message for the visibility time-out.
+            self._platform.break_off("poller")
         self._keep_journal(now)
         self._pulse.success()
         return TICK_SECONDS

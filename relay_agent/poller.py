@@ -77,11 +77,10 @@ class Poller:
             self._standing.polled = queue = self._platform.inbound()
             self._take(queue.receive(room), queue)
         except QueueDisabled:
-            self._standing.polled = None
             self._pulse.pause("queue disabled")
             return DISABLED_SECONDS
         except (PlatformError, JournalError) as error:
-            return 0.0 if self._stopping() or self._platform.moved_from(queue) else self._failed(error)
+            return 0.0 if self._stopping() or self._platform.replaced(queue) else self._failed(error)
         self._pulse.success()
         self._trouble.success()
         self._backoff.reset()

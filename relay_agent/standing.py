@@ -8,6 +8,8 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+from relay_agent.tdp.queues import Queue
+
 
 @dataclass
 class Standing:
@@ -20,7 +22,7 @@ class Standing:
     queue_disabled: bool = False
     refused: str | None = None
     """Why the platform refuses us, while it does."""
-    polled: object = None
+    polled: Queue | None = None
     """The queue that the poller last asked."""
     ready: threading.Event = field(default_factory=threading.Event)
 

@@ -124,7 +124,9 @@ class RunningAgent(_Watched):
     `environment` is added to the sandbox's; a value of None removes a variable.
     """
 
-    def __init__(self, sandbox: Sandbox, directory: Path, environment: dict[str, str | None] | None = None, agent_id: str | None = None) -> None:
+    def __init__(
+        self, sandbox: Sandbox, directory: Path, environment: dict[str, str | None] | None = None, agent_id: str | None = None
+    ) -> None:
         super().__init__(sandbox, agent_id or sandbox.add_agent())
         directory.mkdir(exist_ok=True, parents=True)
         self.directory = directory
@@ -138,7 +140,13 @@ class RunningAgent(_Watched):
         self.lines = LogLines()
         with self._errors.open("w") as errors:
             self._process = subprocess.Popen(
-                [EXECUTABLE, "run"], cwd=self.directory, env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
+                [EXECUTABLE, "run"],
+                cwd=self.directory,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
             )
         self._reader = threading.Thread(target=self._read, args=(self._process, self.lines), name="agent-stdout")
         self._reader.start()
@@ -218,7 +226,9 @@ class _Stream(io.StringIO):
 class ThreadedAgent(_Watched):
     """The same agent on a thread of this process, quicker to start. Use it with `with`; no thread survives the block."""
 
-    def __init__(self, sandbox: Sandbox, directory: Path, environment: dict[str, str | None] | None = None, agent_id: str | None = None) -> None:
+    def __init__(
+        self, sandbox: Sandbox, directory: Path, environment: dict[str, str | None] | None = None, agent_id: str | None = None
+    ) -> None:
         super().__init__(sandbox, agent_id or sandbox.add_agent())
         directory.mkdir(exist_ok=True, parents=True)
         self._environment = agent_environment(sandbox, self.agent_id, directory, environment)
@@ -265,7 +275,11 @@ class ThreadedAgent(_Watched):
         if self._thread is not None and self._thread.is_alive():
             self._signals.count = 2
             self._thread.join(PATIENCE_SECONDS)
-        survivors = [thread.name for thread in set(threading.enumerate()) - self._before if thread.name in _THREADS or thread.name.startswith(("worker-", "uploader-"))]
+        survivors = [
+            thread.name
+            for thread in set(threading.enumerate()) - self._before
+            if thread.name in _THREADS or thread.name.startswith(("worker-", "uploader-", "fetcher-"))
+        ]
         assert not survivors, f"threads survive the agent: {survivors}"
 
     def _run(self, agent: Agent) -> None:
@@ -276,7 +290,20 @@ class ThreadedAgent(_Watched):
 
 
 _THREADS = frozenset({"agent-main", "poller", "sender", "heartbeat", "config-refresh", "log-shipper", "admin"})
-_SETTINGS = frozenset({"API_TARGET", "ORG_SLUG", "AGENT_ID", "JWT", "JWT_FILE", "AWS_ENDPOINT_URL", "SECURE_COMMAND_KEY", "no_proxy", "http_proxy", "https_proxy"})
+_SETTINGS = frozenset(
+    {
+        "API_TARGET",
+        "ORG_SLUG",
+        "AGENT_ID",
+        "JWT",
+        "JWT_FILE",
+        "AWS_ENDPOINT_URL",
+        "SECURE_COMMAND_KEY",
+        "no_proxy",
+        "http_proxy",
+        "https_proxy",
+    }
+)
 
 
 def agent_environment(sandbox: Sandbox, agent_id: str, directory: Path, more: dict[str, str | None] | None = None) -> dict[str, str]:
@@ -287,9 +314,13 @@ def agent_environment(sandbox: Sandbox, agent_id: str, directory: Path, more: di
     return {name: value for name, value in wanted.items() if value is not None}
 
 
-def run_once(arguments: list[str], directory: Path, environment: dict[str, str], stdin: bytes = b"", timeout: float = 30.0) -> subprocess.CompletedProcess[bytes]:
+def run_once(
+    arguments: list[str], directory: Path, environment: dict[str, str], stdin: bytes = b"", timeout: float = 30.0
+) -> subprocess.CompletedProcess[bytes]:
     """Run one `relay-agent` command to its end."""
-    return subprocess.run([str(EXECUTABLE), *arguments], cwd=directory, env=environment, input=stdin, capture_output=True, timeout=timeout, check=False)
+    return subprocess.run(
+        [str(EXECUTABLE), *arguments], cwd=directory, env=environment, input=stdin, capture_output=True, timeout=timeout, check=False
+    )
 
 
 @contextlib.contextmanager

@@ -75,9 +75,10 @@ class PlatformClient:
             raise QueueDisabled("sqs receive", "the agent's queue is disabled")
         return queue
 
-    def moved_from(self, queue: object) -> bool:
-        """Whether commands came from this queue, and no longer do."""
-        return queue is not None and self._inbound is not queue
+    def replaced(self, queue: Queue | None) -> bool:
+        """Whether commands came from this queue, and now come from another."""
+        inbound = self._inbound
+        return queue is not None and inbound is not None and inbound.url != queue.url
 
     def outbound(self) -> Queue:
         """The queue that status updates go to.

@@ -1,4 +1,4 @@
-"""A `requests` session whose transport is the relay, on a real agent: what a program sees is what it would see without it (issue 3, "Truth to HTTP").
+"""A `requests` session whose transport is the relay, on a real agent: a program sees what it would see without it.
 
 Owns the proof over the whole way. It must not test the adapter by itself: the sender's integration tests do.
 """
@@ -37,7 +37,9 @@ def echo(conn: Connection, request: RawRequest) -> None:
 def target() -> Iterator[ByteTarget]:
     with ByteTarget() as running_target:
         running_target.on("*", echo)
-        running_target.on("/login", reply(302, [("Location", "/home"), ("Set-Cookie", "session=1; Path=/"), ("Set-Cookie", "theme=dark; Path=/")]))
+        running_target.on(
+            "/login", reply(302, [("Location", "/home"), ("Set-Cookie", "session=1; Path=/"), ("Set-Cookie", "theme=dark; Path=/")])
+        )
         running_target.on("/post-redirect", redirect(303, "/after"))
         running_target.on("/loop", redirect(302, "/loop"))
         running_target.on("/missing", reply(404, body="nothing"))

@@ -84,7 +84,9 @@ def test_an_update_has_the_fields_of_the_protocol_and_no_other(agent: RunningAge
 
 
 def test_a_response_has_the_fields_of_the_protocol_in_order(agent: RunningAgent, target: ByteTarget) -> None:
-    target.on("/created", reply(201, [("content-type", "text/plain"), ("Set-Cookie", "a=1"), ("X-One", "1"), ("Set-Cookie", "b=2")], "text"))
+    target.on(
+        "/created", reply(201, [("content-type", "text/plain"), ("Set-Cookie", "a=1"), ("X-One", "1"), ("Set-Cookie", "b=2")], "text")
+    )
     answer = body(agent.ask({"method": "POST", "url": target.url("/created")}))
     assert list(answer) == ["statusCode", "headers", "body", "bodyEncoding", "url", "elapsedMs"]
     assert isinstance(answer.pop("elapsedMs"), int)
@@ -113,7 +115,9 @@ def test_the_request_arrives_as_the_command_says(agent: RunningAgent, target: By
     assert seen.get_all("Content-Type") == ["application/json"]
 
 
-@pytest.mark.parametrize("status, expected", [(200, "SUCCESS"), (204, "SUCCESS"), (304, "SUCCESS"), (400, "FAILURE"), (404, "FAILURE"), (503, "FAILURE")])
+@pytest.mark.parametrize(
+    "status, expected", [(200, "SUCCESS"), (204, "SUCCESS"), (304, "SUCCESS"), (400, "FAILURE"), (404, "FAILURE"), (503, "FAILURE")]
+)
 def test_a_command_succeeds_below_400_and_fails_from_400_on(agent: RunningAgent, target: ByteTarget, status: int, expected: str) -> None:
     target.on(f"/{status}", reply(status, body="" if status in (204, 304) else "words"))
     command = agent.get(target.url(f"/{status}"))
@@ -247,7 +251,16 @@ def test_an_upload_is_gzip_json_without_any_header_of_ours(agent: RunningAgent, 
     assert (put.method, put.target) == ("PUT", "/upload?X-Amz-Signature=s")
     assert put.get_all("Content-Type") == ["application/json"]
     assert put.get_all("Content-Encoding") == ["gzip"]
-    assert set(put.names) <= {"host", "user-agent", "accept-encoding", "accept", "connection", "content-type", "content-encoding", "content-length"}
+    assert set(put.names) <= {
+        "host",
+        "user-agent",
+        "accept-encoding",
+        "accept",
+        "connection",
+        "content-type",
+        "content-encoding",
+        "content-length",
+    }
     assert json.loads(gzip.decompress(put.body))["body"] == "a" * 300_000
 
 
@@ -274,7 +287,7 @@ def test_the_limit_is_that_of_the_message(agent: RunningAgent, target: ByteTarge
 NASTY = {
     "control characters": "".join(map(chr, range(0x20))) + "\x7f\x80\x85\x9f",
     "noncharacters": "\ufffe\uffff\U0001ffff\ufdd0",
-    "text that looks like escapes": "\\ud800 \\u0000 \\\\ \"quoted\" </script> \\",
+    "text that looks like escapes": '\\ud800 \\u0000 \\\\ "quoted" </script> \\',
     "astral and separators": "😀 \u2028\u2029 \ufeff ü",
     "a lone surrogate's bytes": "\ud800",
 }

@@ -16,7 +16,7 @@ import pytest
 
 from relay_agent.sandbox.faults import Fault
 from relay_agent.sandbox.server import Sandbox
-from tests.agents import SECURE_REQUEST, RunningAgent, running, wait_until
+from tests.agents import SECURE_REQUEST, RunningAgent, running
 from tests.targets import ByteTarget, HttpProxy, closed_port, raw, reply
 
 
@@ -54,13 +54,15 @@ def test_cloudwatch_gets_the_lines_of_stdout_those_before_init_too(sandbox: Sand
 
 def test_lines_wait_while_cloudwatch_is_out_of_reach(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     agent_id = sandbox.add_agent()
-    with sandbox.inject(Fault("logs", contains=agent_id, close=True, count=None)) as fault:
-        with running(RunningAgent(sandbox, tmp_path, agent_id=agent_id)) as agent:
-            agent.get(target.url("/"))
-            agent.wait_log("log-delivery-failed")
-            fault.release()
-            assert agent.stop() == 0
-            lines = [line for line in agent.lines.raw if "log-delivery" not in line]
+    with (
+        sandbox.inject(Fault("logs", contains=agent_id, close=True, count=None)) as fault,
+        running(RunningAgent(sandbox, tmp_path, agent_id=agent_id)) as agent,
+    ):
+        agent.get(target.url("/"))
+        agent.wait_log("log-delivery-failed")
+        fault.release()
+        assert agent.stop() == 0
+        lines = [line for line in agent.lines.raw if "log-delivery" not in line]
     assert [event["message"] for event in sandbox.log_events(agent_id)] == lines
 
 
@@ -86,18 +88,14 @@ def test_a_command_is_one_line_of_at_most_500_bytes(sandbox: Sandbox, tmp_path: 
     assert {"id", "action", "queuedMs", "targetMs", "totalMs"} <= set(first)
 
 
-def test_an_idle_agent_logs_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
-    quick: dict[str, str | None] = {"RELAY_HEARTBEAT_SECONDS": "1", "RELAY_CONFIG_REFRESH_SECONDS": "1", "RELAY_METRICS_SECONDS": "1"}
-    with running(RunningAgent(sandbox, tmp_path, quick)) as agent:
-        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent.agent_id)) >= 3)
-        assert [line["event"] for line in agent.logs] == ["agent-starting", "agent-ready"]
-
-
 # --- canaries ---
 
 
 def test_no_secret_stands_in_any_line_event_or_failure(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
-    marks = {name: f"canary{secrets.token_hex(8)}" for name in ("query", "password", "authorization", "cookie", "body", "signature", "proxy", "answer")}
+    marks = {
+        name: f"canary{secrets.token_hex(8)}"
+        for name in ("query", "password", "authorization", "cookie", "body", "signature", "proxy", "answer")
+    }
     key = secrets.token_bytes(32)
     target.on("/odd", reply(500, [("Set-Cookie", marks["cookie"]), ("WWW-Authenticate", marks["answer"])], marks["answer"]))
     target.on("/broken", raw(f"{marks['answer']} is no HTTP\r\n\r\n".encode()))
@@ -123,24 +121,46 @@ def test_no_secret_stands_in_any_line_event_or_failure(sandbox: Sandbox, tmp_pat
             agent.ask({**hot, "url": f"http://user:{marks['password']}@[::1/?token={marks['query']}"})
             agent.ask({**hot, "url": target.url("/"), "timeout": marks["body"]})
             agent.ask({"jwe": marks["body"]}, SECURE_REQUEST)
-            reference = {"commandId": secrets.token_hex(8), "action": "TetraScience.Connector.gdc.HttpRequest", "bodyDelivery": "referenced"}
-            sandbox.send_raw(agent.agent_id, json.dumps({**reference, "bodyUrl": target.url(f"/bucket?X-Amz-Signature={marks['signature']}")}))
+            reference = {
+                "commandId": secrets.token_hex(8),
+                "action": "TetraScience.Connector.gdc.HttpRequest",
+                "bodyDelivery": "referenced",
+            }
+            sandbox.send_raw(
+                agent.agent_id, json.dumps({**reference, "bodyUrl": target.url(f"/bucket?X-Amz-Signature={marks['signature']}")})
+            )
             sandbox.send_raw(agent.agent_id, f'{{"commandId": 7, "body": "{marks["body"]}"')
-            with sandbox.inject(Fault("s3", "PutObject", contains="responses/", status=403, code="AccessDenied", message=marks["signature"])):
+            with sandbox.inject(
+                Fault("s3", "PutObject", contains="responses/", status=403, code="AccessDenied", message=marks["signature"])
+            ):
                 target.on("/large", reply(200, [("Content-Type", "text/plain")], "a" * 300_000))
                 agent.ask({"url": target.url("/large")})
-            with sandbox.inject(Fault("sqs", "SendMessageBatch", contains=agent.agent_id, status=403, code="AccessDenied", message=marks["signature"])):
+            with sandbox.inject(
+                Fault("sqs", "SendMessageBatch", contains=agent.agent_id, status=403, code="AccessDenied", message=marks["signature"])
+            ):
                 agent.get(target.url("/"))
             assert agent.stop() == 0
             said = [*agent.lines.raw, agent.errors]
     said += [event["message"] for event in sandbox.log_events(agent.agent_id)]
-    forbidden = {**marks, "jwt": sandbox.jwt, "jwt signature": sandbox.jwt.rpartition(".")[2], "key": key.hex(), "key64": base64.b64encode(key).decode()}
+    forbidden = {
+        **marks,
+        "jwt": sandbox.jwt,
+        "jwt signature": sandbox.jwt.rpartition(".")[2],
+        "key": key.hex(),
+        "key64": base64.b64encode(key).decode(),
+    }
     forbidden["basic"] = base64.b64encode(f"user:{marks['password']}".encode()).decode()
     forbidden["presigned"] = "X-Amz-Signature="
     assert {name for name, secret in forbidden.items() for line in said if secret in line} == set()
     commands = [command for command in sandbox.commands.all() if command.target_id == agent.agent_id]
     assert len(commands) == 10
-    echoed = {name for name in ("password", "authorization", "body", "proxy", "signature") for command in commands for text in command.updates if marks[name] in text}
+    echoed = {
+        name
+        for name in ("password", "authorization", "body", "proxy", "signature")
+        for command in commands
+        for text in command.updates
+        if marks[name] in text
+    }
     assert echoed == set()
     kept = b"".join(path.read_bytes() for path in (tmp_path / "state").rglob("*") if path.is_file())
     assert len(kept) > 0

@@ -53,7 +53,9 @@ def sealed(request: object, key: bytes = KEY, **header: Any) -> str:
     """A JWE as another library makes it."""
     protected = {"alg": "dir", "enc": "A256GCM", "kid": Keyring.kid(key), **header}
     text = request if isinstance(request, bytes) else json.dumps(request).encode()
-    return jwe.encrypt_compact({name: value for name, value in protected.items() if value is not None}, text, OctKey.import_key(key), registry=REGISTRY)
+    return jwe.encrypt_compact(
+        {name: value for name, value in protected.items() if value is not None}, text, OctKey.import_key(key), registry=REGISTRY
+    )
 
 
 def opened(text: str, key: bytes = KEY) -> dict[str, Any]:

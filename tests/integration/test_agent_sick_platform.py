@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from relay_agent.sandbox.faults import Fault
+from relay_agent.sandbox.faults import Fault, FaultHandle
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import RunningAgent, ThreadedAgent, agent_environment, rest_calls, run_once, running, wait_until
 from tests.targets import ByteTarget, closed_port, reply
@@ -51,6 +51,27 @@ def refused(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Itera
         agent.__exit__()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def never_well(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ThreadedAgent, FaultHandle]]:
+    """An agent whose platform answers 503, beside the other tests."""
+    agent_id = sandbox.add_agent()
+    with sandbox.inject(Fault("rest", CONFIG, contains=agent_id, status=503, count=None)) as handle:
+        with ThreadedAgent(sandbox, tmp_path_factory.mktemp("never"), {"RELAY_WORKERS": "2"}, agent_id) as agent:
+            yield agent, handle
+
+
+@pytest.fixture(scope="module", autouse=True)
+def healed(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreadedAgent]:
+    """An agent that was refused, and whose token was put right then."""
+    directory = tmp_path_factory.mktemp("healed")
+    file = directory / "jwt"
+    file.write_text(sandbox.issue_jwt(600, "another-org"))
+    with ThreadedAgent(sandbox, directory, {"JWT": None, "JWT_FILE": str(file)}) as agent:
+        agent.wait_log("platform-failed")
+        file.write_text(sandbox.jwt)
+        yield agent
+
+
 # --- before anything is sent ---
 
 
@@ -80,18 +101,6 @@ def test_a_second_agent_on_the_same_state_directory_exits_2(sandbox: Sandbox, tm
     assert done.returncode == 2
     assert "another agent is running" in done.stderr.decode()
     assert "RELAY_STATE_DIR" in done.stderr.decode()
-
-
-# --- refused, and healed ---
-
-
-def test_a_token_put_right_in_its_file_heals_a_refusal(sandbox: Sandbox, tmp_path: Path) -> None:
-    file = tmp_path / "jwt"
-    file.write_text(sandbox.issue_jwt(600, "another-org"))
-    with ThreadedAgent(sandbox, tmp_path, {"JWT": None, "JWT_FILE": str(file)}) as agent:
-        agent.wait_log("platform-failed")
-        file.write_text(sandbox.jwt)
-        agent.wait_log("agent-ready")
 
 
 # --- unwell at the start ---
@@ -152,18 +161,6 @@ def test_a_port_that_refuses_is_tried_again_until_somebody_listens(tmp_path: Pat
             agent.wait_log("agent-ready")
             assert agent.get(target.url("/")).status == "SUCCESS"
             assert agent.stop() == 0
-
-
-def test_an_unwell_platform_costs_no_more_than_three_lines_at_first(sandbox: Sandbox, tmp_path: Path) -> None:
-    agent_id = sandbox.add_agent()
-    fault = Fault("rest", CONFIG, contains=agent_id, status=503, count=None)
-    with sandbox.inject(fault) as handle, ThreadedAgent(sandbox, tmp_path, agent_id=agent_id) as agent:
-        wait_until(sandbox, lambda: handle.hits >= 4)
-        assert len(agent.events("platform-failed")) == 3
-        began = time.monotonic()
-        assert agent.stop() == 0
-        assert time.monotonic() - began < 3
-    assert sandbox.settings(agent_id) == []
 
 
 # --- disabled ---
@@ -246,7 +243,8 @@ def test_a_queue_that_cannot_be_read_is_tried_again(
 
 
 @pytest.mark.parametrize(
-    "fault", [{"code": "AccessDenied", "status": 403}, {"status": 500, "body": "<html>gateway</html>"}, {"close": True}, {"hang_seconds": 0.5}]
+    "fault",
+    [{"code": "AccessDenied", "status": 403}, {"status": 500, "body": "<html>gateway</html>"}, {"close": True}, {"hang_seconds": 0.5}],
 )
 def test_an_answer_that_cannot_be_sent_is_sent_later_the_same(
     sandbox: Sandbox, served: ThreadedAgent, target: ByteTarget, fault: dict[str, Any]
@@ -271,7 +269,22 @@ def test_acknowledgements_that_fail_cause_no_second_run(tmp_path: Path, target: 
     assert sum(request.target == "/acknowledge" for request in target.requests) == 1
 
 
-# --- refused at the start, looked at last ---
+# --- refused or unwell at the start, looked at last ---
+
+
+def test_a_token_put_right_in_its_file_heals_a_refusal(healed: ThreadedAgent, target: ByteTarget) -> None:
+    healed.wait_log("agent-ready")
+    assert healed.get(target.url("/")).status == "SUCCESS"
+
+
+def test_a_platform_that_is_never_well_costs_three_lines_at_first(never_well: tuple[ThreadedAgent, FaultHandle]) -> None:
+    agent, handle = never_well
+    wait_until(agent.sandbox, lambda: handle.hits >= 4)
+    assert len(agent.events("platform-failed")) == 3
+    began = time.monotonic()
+    assert agent.stop() == 0
+    assert time.monotonic() - began < 3
+    assert agent.sandbox.settings(agent.agent_id) == []
 
 
 @pytest.mark.parametrize("status", REFUSALS)

@@ -1,4 +1,4 @@
-"""How an agent ends, and what it takes up again: SIGTERM, a second signal, `kill -9` (ARCHITECTURE, "What survives", "Stopping is not cancelling").
+"""How an agent ends, and what it takes up again: SIGTERM, more signals, `kill -9` ("What survives", "Stopping is not cancelling").
 
 Owns the proof with real processes and real signals. It must not test the journal by itself.
 """
@@ -143,18 +143,22 @@ def test_a_third_signal_ends_it_at_once(sandbox: Sandbox, tmp_path: Path, target
 
 def test_a_signal_while_it_enrols_stops_it(sandbox: Sandbox, tmp_path: Path) -> None:
     agent_id = sandbox.add_agent()
-    with sandbox.inject(Fault("rest", "agent/config", contains=agent_id, hang_seconds=FOREVER)) as hanging:
-        with RunningAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "2"}, agent_id) as agent:
-            wait_until(sandbox, lambda: hanging.hits == 1)
-            began = time.monotonic()
-            assert agent.stop() == 0
-            assert time.monotonic() - began < 5
+    with (
+        sandbox.inject(Fault("rest", "agent/config", contains=agent_id, hang_seconds=FOREVER)) as hanging,
+        RunningAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "2"}, agent_id) as agent,
+    ):
+        wait_until(sandbox, lambda: hanging.hits == 1)
+        began = time.monotonic()
+        assert agent.stop() == 0
+        assert time.monotonic() - began < 5
 
 
 # --- killed ---
 
 
-def test_after_kill_9_a_get_runs_again_a_post_is_einterrupted_and_what_waited_runs(forgetful: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_after_kill_9_a_get_runs_again_a_post_is_einterrupted_and_what_waited_runs(
+    forgetful: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
     sandbox = forgetful
     # One host gets at most half of the workers: the fourth command waits.
     gates = [hold(target, "/get"), hold(target, "/post"), hold(target, "/put")]
@@ -186,16 +190,20 @@ def test_after_kill_9_a_get_runs_again_a_post_is_einterrupted_and_what_waited_ru
     assert seen(target) == {"GET /get": 2, "PUT /put": 2, "POST /post": 1, "POST /waiting": 1, "GET /": 1}
 
 
-def test_an_answer_that_was_not_sent_before_kill_9_is_sent_after_it_the_same(forgetful: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_an_answer_that_was_not_sent_before_kill_9_is_sent_after_it_the_same(
+    forgetful: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
     sandbox = forgetful
     target.on("/post", reply(body="done"))
     agent = RunningAgent(sandbox, tmp_path)
-    with running(agent):
-        with sandbox.inject(Fault("sqs", "SendMessageBatch", contains=agent.agent_id, hang_seconds=FOREVER, count=None)) as hanging:
-            command = agent.create({"method": "POST", "url": target.url("/post")})
-            agent.wait_log("command", status="SUCCESS")
-            wait_until(sandbox, lambda: hanging.hits >= 1)
-            agent.kill()
+    with (
+        running(agent),
+        sandbox.inject(Fault("sqs", "SendMessageBatch", contains=agent.agent_id, hang_seconds=FOREVER, count=None)) as hanging,
+    ):
+        command = agent.create({"method": "POST", "url": target.url("/post")})
+        agent.wait_log("command", status="SUCCESS")
+        wait_until(sandbox, lambda: hanging.hits >= 1)
+        agent.kill()
     with running(agent):
         assert sandbox.wait_final(command.id).status == "SUCCESS"
         assert agent.stop() == 0
@@ -203,15 +211,16 @@ def test_an_answer_that_was_not_sent_before_kill_9_is_sent_after_it_the_same(for
     assert seen(target) == {"POST /post": 1}
 
 
-def test_a_large_answer_that_was_not_uploaded_before_kill_9_is_uploaded_after_it(forgetful: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_a_large_answer_that_was_not_uploaded_before_kill_9_is_uploaded_after_it(
+    forgetful: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
     sandbox = forgetful
     target.on("/large", reply(200, [("Content-Type", "text/plain")], "a" * 400_000))
     agent = RunningAgent(sandbox, tmp_path)
-    with running(agent):
-        with sandbox.inject(Fault("s3", "PutObject", hang_seconds=FOREVER, count=None)) as hanging:
-            command = agent.create({"method": "POST", "url": target.url("/large")})
-            wait_until(sandbox, lambda: hanging.hits >= 1)
-            agent.kill()
+    with running(agent), sandbox.inject(Fault("s3", "PutObject", hang_seconds=FOREVER, count=None)) as hanging:
+        command = agent.create({"method": "POST", "url": target.url("/large")})
+        wait_until(sandbox, lambda: hanging.hits >= 1)
+        agent.kill()
     with running(agent):
         assert body(sandbox.wait_final(command.id))["body"] == "a" * 400_000
         assert agent.stop() == 0
@@ -223,12 +232,14 @@ def test_what_was_not_acknowledged_before_kill_9_is_not_run_again(forgetful: San
     sandbox = forgetful
     target.on("/post", reply(body="done"))
     agent = RunningAgent(sandbox, tmp_path)
-    with running(agent):
-        with sandbox.inject(Fault("sqs", "DeleteMessageBatch", contains=agent.agent_id, hang_seconds=FOREVER, count=None)) as hanging:
-            command = agent.create({"method": "POST", "url": target.url("/post")})
-            wait_until(sandbox, lambda: hanging.hits >= 1)
-            assert sandbox.wait_final(command.id).status == "SUCCESS"
-            agent.kill()
+    with (
+        running(agent),
+        sandbox.inject(Fault("sqs", "DeleteMessageBatch", contains=agent.agent_id, hang_seconds=FOREVER, count=None)) as hanging,
+    ):
+        command = agent.create({"method": "POST", "url": target.url("/post")})
+        wait_until(sandbox, lambda: hanging.hits >= 1)
+        assert sandbox.wait_final(command.id).status == "SUCCESS"
+        agent.kill()
     with running(agent):
         assert agent.get(target.url("/")).status == "SUCCESS"
         assert agent.stop() == 0

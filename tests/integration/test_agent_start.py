@@ -5,6 +5,7 @@ Owns the proof of the REST side of one healthy agent. It must not misbehave.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -35,14 +36,16 @@ def test_it_asks_for_config_then_credentials_then_says_started_then_beats(agent:
 
 def test_the_first_poll_comes_after_the_first_heartbeat(sandbox: Sandbox, tmp_path: Path) -> None:
     agent_id = sandbox.add_agent()
-    with sandbox.inject(Fault("rest", "POST /v1/data-acquisition/agent/status", contains=agent_id, hang_seconds=FOREVER)) as hanging:
-        with ThreadedAgent(sandbox, tmp_path, agent_id=agent_id) as agent:
-            polls = sum(call.operation == "ReceiveMessage" for call in sandbox.aws_calls)
-            wait_until(sandbox, lambda: hanging.hits == 1)
-            assert agent.events("agent-ready") == []
-            hanging.release()
-            agent.wait_log("agent-ready")
-            wait_until(sandbox, lambda: sum(call.operation == "ReceiveMessage" for call in sandbox.aws_calls) > polls)
+    with (
+        sandbox.inject(Fault("rest", "POST /v1/data-acquisition/agent/status", contains=agent_id, hang_seconds=FOREVER)) as hanging,
+        ThreadedAgent(sandbox, tmp_path, agent_id=agent_id) as agent,
+    ):
+        polls = sum(call.operation == "ReceiveMessage" for call in sandbox.aws_calls)
+        wait_until(sandbox, lambda: hanging.hits == 1)
+        assert agent.events("agent-ready") == []
+        hanging.release()
+        agent.wait_log("agent-ready")
+        wait_until(sandbox, lambda: sum(call.operation == "ReceiveMessage" for call in sandbox.aws_calls) > polls)
 
 
 def test_it_polls_within_a_second_of_its_start(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -92,7 +95,7 @@ def test_config_and_credentials_are_asked_for_by_id_and_version_alone(agent: Run
 def test_heartbeats_come_as_often_as_configured_and_make_it_online(agent: RunningAgent) -> None:
     wait_until(agent.sandbox, lambda: len(agent.sandbox.heartbeats(agent.agent_id)) >= 4)
     beats = agent.sandbox.heartbeats(agent.agent_id)[:4]
-    gaps = [later - earlier for earlier, later in zip(beats, beats[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(beats)]
     assert all(timedelta(seconds=0.5) < gap < timedelta(seconds=2) for gap in gaps), gaps
 
 
@@ -110,6 +113,11 @@ def test_system_metrics_are_lines_of_json_in_a_multipart_form(agent: RunningAgen
     call = next(call for call in rest_calls(agent.sandbox, agent.agent_id) if call.path.endswith("systemmetric"))
     assert call.headers["content-type"].startswith("multipart/form-data")
     assert call.fields == {"agentId": agent.agent_id, "agentVersion": f"v{__version__}"}
+
+
+def test_an_idle_agent_logs_nothing(agent: RunningAgent) -> None:
+    wait_until(agent.sandbox, lambda: len(agent.sandbox.heartbeats(agent.agent_id)) >= 3)
+    assert [line["event"] for line in agent.logs] == ["agent-starting", "agent-ready"]
 
 
 def test_sigterm_says_stopped_last_and_exits_0(sandbox: Sandbox, tmp_path: Path) -> None:
