@@ -101,7 +101,10 @@ def _boundary(content_type: str | None) -> tuple[str, bool]:
     if content_type is not None:
         parsed = Message()
         parsed["Content-Type"] = content_type
-        named = parsed.get_boundary()
+        try:
+            named = parsed.get_boundary()
+        except (TypeError, ValueError):  # The standard library's parser trips over RFC 2231 forms that make no sense.
+            named = None
         if named and named.isascii():
             return named, True
     return choose_boundary(), False

@@ -23,6 +23,9 @@ ACTION_SECURE = "TetraScience.Connector.http.Request.V2"
 MESSAGE_LIMIT = 262_144
 """Bytes of one queue message, and of one batch (PROTOCOL §2)."""
 
+MAX_ID = 256
+"""Characters of a command's or target's id; the platform's are UUIDs."""
+
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NOT_FOR_SQS = re.compile(r"[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -45,10 +48,10 @@ def decode_message(text: str) -> Command:
     if not isinstance(message, dict):
         raise MalformedMessage("the message is no JSON object")
     command_id = message.get("commandId")
-    if not isinstance(command_id, str) or not command_id.strip() or not _storable(command_id):
-        raise MalformedMessage("the message has no commandId")
+    if not isinstance(command_id, str) or not command_id.strip() or not _storable(command_id) or len(command_id) > MAX_ID:
+        raise MalformedMessage("the message has no commandId that can be answered")
     target_id = message.get("targetId")
-    target_id = target_id if isinstance(target_id, str) and _storable(target_id) else ""
+    target_id = target_id if isinstance(target_id, str) and _storable(target_id) and len(target_id) <= MAX_ID else ""
     try:
         return Command(
             id=command_id,
@@ -102,7 +105,7 @@ def decode_request(payload: object, *, secure: bool = False) -> HttpRequest:
     headers, warnings = _headers(payload.get("headers"))
     body, content_type = encode_body(payload.get("body"), _first(headers, "content-type"))
     if content_type is not None:
-        headers = [pair for pair in headers if pair[0].lower() != "content-type"] + [("Content-Type", content_type)]
+        headers = _with_content_type(headers, content_type)
     warnings += _unknown(payload, secure)
     return HttpRequest(
         url=url,
@@ -249,6 +252,13 @@ def _check_header(where: str, name: str, text: str) -> None:
             raise BadRequest(where, str(error)) from None
 
 
+def _with_content_type(headers: list[tuple[str, str]], content_type: str) -> list[tuple[str, str]]:
+    """The header fields with the type that the body's mode needs: in its place where the command gives one, else last."""
+    if _first(headers, "content-type") is None:
+        return [*headers, ("Content-Type", content_type)]
+    return [(name, content_type if name.lower() == "content-type" else text) for name, text in headers]
+
+
 def _first(headers: list[tuple[str, str]], name: str) -> str | None:
     return next((text for key, text in headers if key.lower() == name), None)
 
@@ -268,7 +278,7 @@ def _seconds(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadRequest("timeout", "must be a number of seconds")
     if not 0 < value < 1e9:
-        raise BadRequest("timeout", "must be more than 0 seconds")
+        raise BadRequest("timeout", "must be more than 0 seconds, and less than 1e9")
     return float(value)
 
 
@@ -314,6 +324,11 @@ def failure_body(failure: Failure) -> str:
     return dumps(body)
 
 
+def brief_failure_body(failure: Failure) -> str:
+    """The response body of a failure whose URL or text would not fit into a message."""
+    return dumps({"code": failure.code, "message": failure.message[:1000], "elapsedMs": failure.elapsed_ms})
+
+
 def undeliverable_body(response: HttpResponse, code: str, message: str) -> str:
     """The body that stands for an answer which cannot be uploaded: status and headers, and what happened."""
     return dumps(
@@ -333,9 +348,10 @@ def sealed_body(status_code: int) -> tuple[str, str]:
     return f'{{"statusCode":{status_code},"jwe":"', '"}'
 
 
-def sealed_failure(code: str, jwe: str) -> str:
-    """An encrypted response without a status: its code, and the JWE of the body of PROTOCOL §4."""
-    return dumps({"code": code, "jwe": jwe})
+def sealed_failure(code: str, jwe: str, status_code: int | None = None) -> str:
+    """An encrypted response that has a code: that, the status where there is one, and the JWE of the body of PROTOCOL §4."""
+    status = {} if status_code is None else {"statusCode": status_code}
+    return dumps({"code": code, **status, "jwe": jwe})
 
 
 def update_message(

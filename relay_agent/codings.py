@@ -52,7 +52,8 @@ def _gzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
     for data in pieces:
         while data:
             started = True
-            yield from _nonempty(_inflate(unpacker, data))
+            out = _inflate(unpacker, data)
+            yield from _nonempty(out)
             if not unpacker.eof:
                 data = unpacker.unconsumed_tail
                 continue
@@ -76,9 +77,11 @@ def _deflate(pieces: Iterable[bytes]) -> Iterator[bytes]:
             if len(head) < 2:
                 continue
             unpacker, data = zlib.decompressobj(zlib.MAX_WBITS if _is_zlib(head) else -zlib.MAX_WBITS), head
-        while data and not unpacker.eof:
-            yield from _nonempty(_inflate(unpacker, data))
-            data = unpacker.unconsumed_tail
+        full = False
+        while (data or full) and not unpacker.eof:
+            out = _inflate(unpacker, data)
+            yield from _nonempty(out)
+            data, full = unpacker.unconsumed_tail, len(out) == PIECE
     _whole(not head if unpacker is None else unpacker.eof)
 
 
@@ -100,9 +103,10 @@ def _brotli(pieces: Iterable[bytes]) -> Iterator[bytes]:
     try:
         for data in pieces:
             started = started or bool(data)
-            yield from _nonempty(unpacker.process(data, output_buffer_limit=PIECE))
-            while not unpacker.can_accept_more_data():
-                yield from _nonempty(unpacker.process(b"", output_buffer_limit=PIECE))
+            # The limit is rounded up by the library, and output may wait though it says that it wants more input.
+            while out := unpacker.process(data, output_buffer_limit=PIECE):
+                yield from (out[start : start + PIECE] for start in range(0, len(out), PIECE))
+                data = b""
     except brotli.error:
         raise BadCoding("the body is not what its Content-Encoding says") from None
     _whole(unpacker.is_finished() or not started)

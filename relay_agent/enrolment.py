@@ -64,18 +64,21 @@ class Enrolment:
         now = clock.monotonic()
         self._next_refresh = now
         self._last_refresh = now - LOOK_AGAIN_SECONDS
+        self._next_renewal = now
+        self._renewals = Backoff(first_seconds=2.0)
         self._next_metrics = now
         self._next_prune = now + PRUNE_SECONDS
         self._next_checkpoint = now + CHECKPOINT_SECONDS
-        self._delivered = 0
+        self._checkpointed = 0
 
     def step(self) -> float:
         """Do what is due; seconds until something may be due again."""
         self._pulse.turn("refreshing")
         now = self._clock.monotonic()
-        if now >= self._next_refresh or (self._look_again.is_set() and now - self._last_refresh >= LOOK_AGAIN_SECONDS):
+        asked = self._look_again.is_set() and now - self._last_refresh >= LOOK_AGAIN_SECONDS and not self._trouble.failing
+        if now >= self._next_refresh or asked:
             self._refresh()
-        elif self._standing.enrolled:
+        elif self._standing.enrolled and now >= self._next_renewal:
             self._keep_credentials()
         if self._standing.enrolled and now >= self._next_metrics:
             self._upload_metrics()
@@ -131,7 +134,7 @@ class Enrolment:
         if not self._standing.disabled:
             self._log.warning("agent-disabled", cause=AGENT_DISABLED.cause, cure=AGENT_DISABLED.cure)
         self._trouble.success()
-        self._standing.disabled = True
+        self._standing.disabled, self._standing.refused = True, None
         self._standing.ready.set()
         self._next_refresh = self._clock.monotonic() + self._refresh_seconds
 
@@ -158,9 +161,13 @@ class Enrolment:
             return
         try:
             credentials.renew(credentials.access_key_in_use)
-        except PlatformError:
-            # The configuration's refresh meets the same wall, backs off and says so; the old ones still hold a while.
-            self._next_refresh = min(self._next_refresh, self._clock.monotonic() + LOOK_AGAIN_SECONDS)
+        except PlatformError as error:
+            # The old ones still hold a while; who needs new ones at once asks for them, and says what is wrong.
+            wait = self._renewals.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)
+            self._next_renewal = self._clock.monotonic() + wait
+            self._log.debug("credentials-failed", reason=str(error))
+        else:
+            self._renewals.reset()
 
     def _upload_metrics(self) -> None:
         self._next_metrics = self._clock.monotonic() + self._metrics_seconds
@@ -178,8 +185,9 @@ class Enrolment:
             if now >= self._next_prune:
                 self._next_prune = now + PRUNE_SECONDS
                 self._journal.prune()
-            elif self._journal.commits != self._delivered:
-                self._delivered = self._journal.commits
+            elif self._journal.commits != self._checkpointed:
+                commits = self._journal.commits
                 self._journal.checkpoint()
+                self._checkpointed = commits
         except JournalError as error:
             self._log.warning("journal-upkeep-failed", reason=str(error))

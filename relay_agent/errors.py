@@ -61,8 +61,8 @@ class BadRequest(RelayError):
     """A command's payload is not a request (PROTOCOL §3). Names the field, never its value."""
 
     def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
-        self.field = field
+        self.field = field if len(field) <= 100 else field[:99] + "…"
+        super().__init__(f"{self.field}: {problem}")
 
 
 class SecureCommandError(RelayError):

@@ -290,7 +290,10 @@ def _charset(received: Headers) -> str | None:
         return None
     message = Message()
     message["Content-Type"] = content_type
-    charset = message.get_param("charset")
+    try:
+        charset = message.get_param("charset")
+    except (TypeError, ValueError):  # The standard library's parser trips over RFC 2231 forms that make no sense.
+        return None
     return charset.strip() or None if isinstance(charset, str) else None
 
 

@@ -20,8 +20,9 @@ class Closed(Exception):
 class FairQueue(queue.Queue[tuple[str, T]], Generic[T]):
     """A `queue.Queue` of (lane, item) pairs that hands out only lanes below their share of the workers.
 
-    The share is what keeps a place free for a lane that has none yet: with one busy lane half of the
-    workers, with two a third each, and so on. The only producer asks `free()` first, so a put never blocks.
+    The share is what keeps a place free for a lane that has none yet, as long as there are more workers than
+    lanes: with one busy lane half of the workers, with two a third each, and so on. The only producer asks
+    `free()` first, so a put never blocks.
     """
 
     def __init__(self, capacity: int, workers: int) -> None:
@@ -68,7 +69,7 @@ class FairQueue(queue.Queue[tuple[str, T]], Generic[T]):
 
     def _share(self) -> int:
         busy = len(self._running.keys() | self._lanes.keys())
-        return max(1, -(-self._workers // (busy + 1)))
+        return max(1, min(-(-self._workers // (busy + 1)), (self._workers - 1) // max(1, busy)))
 
     # --- called by anyone ---
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from relay_agent.causes import cause_of
 from relay_agent.clock import Clock
-from relay_agent.errors import PlatformError
+from relay_agent.errors import PlatformError, RateLimited
+from relay_agent.periodic import Backoff
 from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
@@ -43,6 +44,7 @@ class Heartbeat:
         self._clock = clock
         self._interval_seconds = interval_seconds
         self._next: float | None = None
+        self._retry = Backoff(first_seconds=RETRY_SECONDS)
         self._trouble = RepeatedFailure(log, "heartbeat-failed", "heartbeat-recovered", clock.monotonic, remind_seconds=300.0)
         self._withheld = RepeatedFailure(log, "heartbeat-withheld", "heartbeat-resumed", clock.monotonic, remind_seconds=300.0)
 
@@ -63,7 +65,7 @@ class Heartbeat:
             self._next = now + RETRY_SECONDS
             return 0.5
         self._withheld.success()
-        self._next = now + (self._interval_seconds if self._beat() else min(RETRY_SECONDS, self._interval_seconds))
+        self._next = now + self._beat()
         return 0.0
 
     def standstill(self) -> str | None:
@@ -74,14 +76,20 @@ class Heartbeat:
             return f"the queue was not read for a minute: {self._polling.problem or self._polling.activity}"
         return None
 
-    def _beat(self) -> bool:
+    def _beat(self) -> float:
+        """Send one; seconds until the next."""
         try:
             self._platform.rest.heartbeat()
         except PlatformError as error:
             self._pulse.failure(str(error))
             cause = cause_of(error)
             self._trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
-            return False
+            return (
+                min(self._interval_seconds, self._retry.next_seconds())
+                if not isinstance(error, RateLimited)
+                else error.retry_after or RETRY_SECONDS
+            )
         self._pulse.success()
         self._trouble.success()
-        return True
+        self._retry.reset()
+        return self._interval_seconds

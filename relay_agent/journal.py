@@ -9,6 +9,7 @@ returns. Calls from many threads share one commit: whoever comes first commits f
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sqlite3
 import threading
@@ -98,9 +99,11 @@ class Journal:
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON; PRAGMA foreign_keys=ON;"
             )
             self._migrate()
-        except (sqlite3.Error, OSError) as error:
-            raise JournalError(f"cannot open {path}: {error}") from None
-        self._seq = self._connection.execute("SELECT COALESCE(MAX(seq), 0) FROM commands").fetchone()[0]
+            self._seq = self._connection.execute("SELECT COALESCE(MAX(seq), 0) FROM commands").fetchone()[0]
+        except (sqlite3.Error, OSError, JournalError) as error:
+            if hasattr(self, "_connection"):
+                self._connection.close()
+            raise error if isinstance(error, JournalError) else JournalError(f"cannot open {path}: {error}") from None
 
     # --- the life of a command ---
 
@@ -285,19 +288,33 @@ class Journal:
         return result
 
     def _write(self, batch: list[_Work]) -> None:
+        """Commit the changes together; where that fails, each alone, so that one that cannot be made spoils no other."""
+        try:
+            results = self._transaction(batch)
+        except JournalError as error:
+            if len(batch) == 1:
+                batch[0].done.set_exception(error)
+                return
+            for work in batch:
+                self._write([work])
+            return
+        for work, result in zip(batch, results, strict=True):
+            work.done.set_result(result)
+
+    def _transaction(self, batch: list[_Work]) -> list[Any]:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             results = [work.change(self._connection) for work in batch]
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            for work in batch:
-                work.done.set_exception(JournalError(f"the journal cannot be written: {error}"))
-            return
+        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+            with contextlib.suppress(sqlite3.Error):
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+            # A value's own error may repeat the value; sqlite's do not.
+            reason = error if isinstance(error, sqlite3.Error) else f"a value that it cannot hold ({type(error).__name__})"
+            raise JournalError(f"the journal cannot be written: {reason}") from None
         self.commits += 1
-        for work, result in zip(batch, results, strict=True):
-            work.done.set_result(result)
+        return results
 
     def _read(self, query: str, *values: object) -> list[Any]:
         try:

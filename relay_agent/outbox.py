@@ -18,6 +18,7 @@ from relay_agent.models import Command, Status, Update
 PROCESSING_AFTER_SECONDS = 0.25
 """PROTOCOL §2: one PROCESSING update for a command still under way this long after it started."""
 LINGER_SECONDS = 0.02
+HURRIED_SECONDS = 0.05
 BATCH = 10
 
 
@@ -42,6 +43,7 @@ class Outbox:
         self._changed = threading.Condition()
         self._ready: deque[Entry] = deque()
         self._under_way: dict[str, tuple[float, Command]] = {}
+        self._active: set[str] = set()
         self._pending = 0
         self._hurry = False
         self.uploads: queue.SimpleQueue[Update | None] = queue.SimpleQueue()
@@ -52,6 +54,7 @@ class Outbox:
         """Note that a worker has the command: a PROCESSING is due for it in a moment."""
         with self._changed:
             self._under_way[command.id] = (self._clock.monotonic() + PROCESSING_AFTER_SECONDS, command)
+            self._active.add(command.id)
             if not self._ready:
                 self._changed.notify()
 
@@ -59,7 +62,6 @@ class Outbox:
         """Take a final answer, recorded in the journal; a spooled one goes by way of its upload."""
         with self._changed:
             self._pending += 1
-            self._no_longer_under_way(update.command_id)
             if update.spool is None:
                 self._add(update)
         if update.spool is not None:
@@ -89,9 +91,11 @@ class Outbox:
             while not self._ready:
                 self._promote()
                 left = give_up - self._clock.monotonic()
-                if self._ready or left <= 0 or self._hurry:
+                if self._ready or left <= 0:
                     break
-                self._changed.wait(min(left, self._until_due()))
+                self._changed.wait(min(left, self._until_due(), HURRIED_SECONDS if self._hurry else left))
+                if self._hurry:
+                    break
             if self._ready and not self._hurry:
                 self._linger()
             self._promote()
@@ -105,7 +109,12 @@ class Outbox:
     def put_back(self, entries: list[Entry]) -> None:
         """Take again what could not be sent; a PROCESSING only while its command is still under way."""
         with self._changed:
-            self._ready.extendleft(reversed([entry for entry in entries if entry.final]))
+            self._ready.extendleft(reversed([entry for entry in entries if entry.final or entry.command_id in self._active]))
+
+    def put_last(self, entries: list[Entry]) -> None:
+        """Take again what the queue refused by itself: behind the others, which it may not hold up."""
+        with self._changed:
+            self._ready.extend(entry for entry in entries if entry.final)
 
     def hurry(self) -> None:
         """Stop waiting for more: the agent is stopping."""
@@ -116,11 +125,13 @@ class Outbox:
     # --- with the lock held ---
 
     def _add(self, update: Update) -> None:
+        self._no_longer_under_way(update.command_id)
         self._ready.append(Entry(update.command_id, update.message, True, len(update.message.encode("utf-8"))))
         self._changed.notify()
 
     def _no_longer_under_way(self, command_id: str) -> None:
         self._under_way.pop(command_id, None)
+        self._active.discard(command_id)
         if any(not entry.final and entry.command_id == command_id for entry in self._ready):
             self._ready = deque(entry for entry in self._ready if entry.final or entry.command_id != command_id)
 
@@ -138,7 +149,7 @@ class Outbox:
 
     def _until_due(self) -> float:
         if not self._under_way:
-            return float("inf") if threading.TIMEOUT_MAX is None else 3600.0
+            return 3600.0
         due, _ = next(iter(self._under_way.values()))
         return max(0.0, due - self._clock.monotonic())
 

@@ -6,6 +6,7 @@ says what is safe; `executor` talks to the target.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from relay_agent import codec
 from relay_agent.clock import Clock, Deadline
-from relay_agent.errors import BadRequest, MalformedMessage, PlatformError, SecureCommandError
+from relay_agent.errors import BadRequest, JournalError, MalformedMessage, PlatformError, SecureCommandError
 from relay_agent.executor import Executor
 from relay_agent.journal import Admission, Journal
 from relay_agent.models import Code, Command, Failure, HttpRequest, HttpResponse, Status, Update
@@ -57,7 +58,8 @@ class Report:
 class Task:
     """A command on its way to a worker. `request` is None where the payload is looked at only then.
 
-    `body` names the spool file of a body that came by its presigned URL.
+    `body` names the spool file of a body that came by its presigned URL; `started` says that an earlier run of
+    the agent may have sent it already.
     """
 
     command: Command
@@ -66,6 +68,7 @@ class Task:
     lane: str = _ANY_LANE
     request: HttpRequest | Failure | None = field(default=None, repr=False)
     body: str | None = None
+    started: bool = False
 
     @property
     def elsewhere(self) -> bool:
@@ -128,24 +131,27 @@ class Relay:
         refused: dict[str, tuple[Command, str]] = {}
         rows: list[tuple[str, str, str]] = []
         oddities: list[str] = []
-        for raw, receipt in messages:
+        for text, receipt in messages:
+            raw = text.encode("utf-8", "replace").decode("utf-8")  # SQS takes no lone surrogates; the journal cannot.
             try:
                 command = codec.decode_message(raw)
-                if command.id not in tasks:
+                if command.id not in tasks and command.id not in refused:
                     tasks[command.id] = self._task(command, len(raw))
             except MalformedMessage as error:
                 if error.command_id is None:
                     oddities.append(f"malformed message acknowledged: {error}")
                     continue
                 command = Command(error.command_id, error.target_id or self._agent_id, "")
-                refused[command.id] = (command, str(error))
+                if command.id not in tasks:
+                    refused.setdefault(command.id, (command, str(error)))
             rows.append((command.id, raw, receipt))
         new = self._new(rows, oddities)
-        answered = [
-            (self._refusal(command, text), Report(command.id, command.action, Status.FAILURE, code=Code.EBADCOMMAND))
-            for command_id, (command, text) in refused.items()
-            if command_id in new
-        ]
+        answered: list[tuple[Update, Report]] = []
+        for command, text in (pair for command_id, pair in refused.items() if command_id in new):
+            try:
+                answered.append((self._refusal(command, text), Report(command.id, command.action, Status.FAILURE, code=Code.EBADCOMMAND)))
+            except JournalError as error:
+                oddities.append(f"a malformed command is answered at the next start: {error}")
         return Intake([task for command_id, task in tasks.items() if command_id in new], answered, oddities)
 
     def recover(self) -> tuple[list[Task], list[Update]]:
@@ -157,10 +163,10 @@ class Relay:
             except MalformedMessage as error:
                 self._refusal(Command(left.id, error.target_id or self._agent_id, ""), str(error))
                 continue
-            if left.started and (not left.repeatable or self._expired(command)):
+            if left.started and not left.repeatable:
                 self._refusal(command, _INTERRUPTED, Code.EINTERRUPTED)
             else:
-                tasks.append(self._task(command, len(left.raw)))
+                tasks.append(replace(self._task(command, len(left.raw)), started=left.started))
         return tasks, self._journal.undelivered()
 
     # --- fetch: a fetcher's thread ---
@@ -187,9 +193,10 @@ class Relay:
         if isinstance(request, Failure):
             return replace(task, request=request)
         lane = _lane(request)
-        if len(data) <= KEPT_IN_MEMORY:
-            return replace(task, lane=lane, request=request)
-        return replace(task, lane=lane, body=self._spool.keep(data, f"{_file_name(self._clock.new_id())}.body"))
+        if len(data) > KEPT_IN_MEMORY:
+            with contextlib.suppress(OSError):  # A full disk: then it waits in memory after all.
+                return replace(task, lane=lane, body=self._spool.keep(data, f"{_file_name(self._clock.new_id())}.body"))
+        return replace(task, lane=lane, request=request)
 
     def _decode_body(self, command: Command, data: bytes) -> HttpRequest | Failure:
         try:
@@ -247,6 +254,9 @@ class Relay:
             return Failure(Code.EBADCOMMAND, str(error))
         except SecureCommandError as error:
             return Failure(Code(error.code), str(error))
+        except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
+            # A payload that trips a library must not take the agent down with it.
+            return Failure(Code.EBADCOMMAND, "the payload cannot be read")
         return Failure(
             Code.UNKNOWN_COMMAND,
             f"this agent does not know the action; it answers {', '.join(sorted(codec.ACTIONS_PLAIN))} and {codec.ACTION_SECURE}",
@@ -259,6 +269,8 @@ class Relay:
         jwe = codec.decode_envelope(command.payload)
         opened = open_envelope(jwe, keyring, agent_id=self._agent_id, now=self._clock.now())
         request = codec.decode_request(codec.decode_payload(opened.plaintext), secure=True)
+        if opened.jti is not None and not opened.jti.isprintable():
+            raise SecureCommandError(Code.EDECRYPT, "the jti holds characters that are no text")
         if opened.jti is not None:
             keep = timedelta(days=1)
             until = max(self._clock.now() + keep, _moment(opened.exp) or self._clock.now())
@@ -268,6 +280,8 @@ class Relay:
 
     def _run(self, task: Task, executor: Executor) -> _Result:
         command = task.command
+        if self._expired(command) and task.started:
+            return _Result(Status.FAILURE, Failure(Code.EINTERRUPTED, _INTERRUPTED))
         if self._expired(command) and not self._was_refused(task):
             return _Result(Status.REJECTED, Failure(Code.EEXPIRED, "the command expired before it could start"))
         request = task.request if task.request is not None else self._look(task)
@@ -300,7 +314,10 @@ class Relay:
         """Look at a payload that did not wait in memory: from the journal, or from the spool."""
         if task.body is None:
             return self._decode(codec.decode_message(self._journal.raw(task.command.id)))
-        return self._decode_body(task.command, self._spool.path(task.body).read_bytes())
+        try:
+            return self._decode_body(task.command, self._spool.path(task.body).read_bytes())
+        except OSError as error:
+            raise JournalError(f"the spool cannot be read: {error.strerror}") from None
 
     # --- how one is told ---
 
@@ -308,7 +325,7 @@ class Relay:
         """Write the outcome down in the form in which it will be told."""
         outcome = result.outcome
         if isinstance(outcome, Failure):
-            update = self._embedded(command, result.status, self._failure_body(outcome, result.request))
+            update = self._failure(command, result.status, outcome, result.request)
             self._journal.finish(update, outcome.code)
             return update
         try:
@@ -327,7 +344,7 @@ class Relay:
         stored = self._spool.store(pieces, room, f"{_file_name(self._clock.new_id())}.json.gz")
         if isinstance(stored, str):
             return Update(command.id, result.status, codec.update_message(command.id, command.target_id, result.status, now, stored))
-        fallback = self._too_large(command, response, now)
+        fallback = self._too_large(command, response, result.request, now)
         if command.upload_url is None:
             self._spool.remove(stored.name)
             return Update(command.id, Status.FAILURE, fallback)
@@ -347,15 +364,25 @@ class Relay:
         yield from seal_stream((piece.encode("utf-8") for piece in pieces), self._keyring())
         yield after
 
-    def _too_large(self, command: Command, response: HttpResponse, now: datetime) -> str:
+    def _too_large(self, command: Command, response: HttpResponse, request: HttpRequest | None, now: datetime) -> str:
         """What is told where an answer too large for the queue cannot be uploaded: all but its body."""
         text = "the answer is too large for the queue and could not be uploaded; the request was made, and this is its status"
-        body = codec.undeliverable_body(response, Code.ERESPONSETOOLARGE, text)
-        message = codec.update_message(command.id, command.target_id, Status.FAILURE, now, body)
-        if len(message.encode("utf-8")) <= codec.MESSAGE_LIMIT:
-            return message
-        bare = codec.undeliverable_body(replace(response, headers=()), Code.ERESPONSETOOLARGE, text)
-        return codec.update_message(command.id, command.target_id, Status.FAILURE, now, bare)
+        for kept in (response, replace(response, headers=()), replace(response, headers=(), url=response.url.partition("?")[0][:2000])):
+            body = codec.undeliverable_body(kept, Code.ERESPONSETOOLARGE, text)
+            if request is not None and request.encrypt_response:
+                jwe = "".join(seal_stream([body.encode("utf-8")], self._keyring()))
+                body = codec.sealed_failure(Code.ERESPONSETOOLARGE, jwe, response.status_code)
+            message = codec.update_message(command.id, command.target_id, Status.FAILURE, now, body)
+            if len(message.encode("utf-8")) <= codec.MESSAGE_LIMIT:
+                break
+        return message
+
+    def _failure(self, command: Command, status: Status, failure: Failure, request: HttpRequest | None = None) -> Update:
+        """The answer of a command without a response; cut to what is essential where a long URL would not fit."""
+        update = self._embedded(command, status, self._failure_body(failure, request))
+        if len(update.message.encode("utf-8")) <= codec.MESSAGE_LIMIT:
+            return update
+        return self._embedded(command, status, codec.brief_failure_body(failure))
 
     def _embedded(self, command: Command, status: Status, body: str) -> Update:
         return Update(command.id, status, codec.update_message(command.id, command.target_id, status, self._clock.now(), body))
@@ -372,7 +399,7 @@ class Relay:
         return new
 
     def _refusal(self, command: Command, text: str, code: Code = Code.EBADCOMMAND) -> Update:
-        update = self._embedded(command, Status.FAILURE, codec.failure_body(Failure(code, text)))
+        update = self._failure(command, Status.FAILURE, Failure(code, text))
         self._journal.finish(update, code)
         return update
 

@@ -69,7 +69,7 @@ class Sender:
 
     def _refused(self, refused: list[tuple[Entry, str, bool]]) -> float:
         """Keep what SQS did not take: an answer is dropped by nobody, and the log says what stands in the way."""
-        self._outbox.put_back([entry for entry, _, _ in refused])
+        self._outbox.put_last([entry for entry, _, _ in refused])
         for entry, code, fault in refused:
             if fault and entry.final:
                 self._log.error("answer-refused", id=entry.command_id, code=code)

@@ -101,6 +101,16 @@ class Spool:
 
     def _file(self, head: list[str], rest: Iterator[str], name: str) -> Spooled:
         path = self.path(name)
+        try:
+            self._pack(path, head, rest)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        self._fsync_directory()
+        return Spooled(name, path.stat().st_size)
+
+    @staticmethod
+    def _pack(path: Path, head: list[str], rest: Iterator[str]) -> None:
         with path.open("wb") as file:
             os.fchmod(file.fileno(), 0o600)
             # mtime 0: the same answer gives the same bytes, however often it is written.
@@ -112,8 +122,6 @@ class Spool:
                     packed.write(piece.encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
-        self._fsync_directory()
-        return Spooled(name, path.stat().st_size)
 
     def _fsync_directory(self) -> None:
         """Make the file's name durable too: a row that names a file must find it after a power cut."""

@@ -64,7 +64,7 @@ class Uploader:
             try:
                 self._platform.upload(update.upload_url or "", self._spool.path(update.spool), TRY_SECONDS)
                 return replace(update, spool=None, upload_url=None, fallback=None)
-            except (PayloadRefused, OSError) as error:
+            except (PayloadRefused, OSError, ValueError) as error:  # ValueError: mmap of an empty file
                 return self._without_body(update, str(error) if isinstance(error, PayloadRefused) else "the spool file cannot be read")
             except PlatformError as error:
                 if self._monotonic() - begun > GIVE_UP_SECONDS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from relay_agent.errors import JournalError
 from relay_agent.executor import Executor
 from relay_agent.fair_queue import Closed, FairQueue
+from relay_agent.models import Update
 from relay_agent.outbox import Outbox
 from relay_agent.pulse import Pulse
 from relay_agent.relay import Relay, Report, Task
@@ -35,16 +36,18 @@ class Worker:
             while True:
                 lane, task = self._tasks.get()
                 try:
-                    self.work(task)
+                    update = self.work(task)
                 finally:
+                    # Before the answer is handed on: it waits for those that are still on their way.
                     self._tasks.done(lane)
+                self._outbox.put(update)
         except Closed:
             pass
         finally:
             self._executor.close()
 
-    def work(self, task: Task) -> None:
-        """Run one task to its recorded outcome.
+    def work(self, task: Task) -> Update:
+        """Run one task to its recorded outcome, and give the answer.
 
         Raises:
             JournalError: the outcome could not be recorded; the agent must end, and take it up at its next start.
@@ -57,12 +60,12 @@ class Worker:
             raise
         except Exception:  # noqa: BLE001 - the top of a step: a fault of ours must not leave a sender without an answer
             self._log.error("command-crashed", id=task.command.id, exc_info=True)
-            self._outbox.put(self._relay.abandon(task))
+            update = self._relay.abandon(task)
         else:
-            self._outbox.put(update)
             self._tell(report)
         self._pulse.success()
         self._pulse.turn("idle")
+        return update
 
     def _tell(self, report: Report) -> None:
         if report.warnings:

@@ -20,6 +20,7 @@ from typing import Any, Self
 from relay_agent.agent import Agent
 from relay_agent.clock import Deadline
 from relay_agent.config import Settings
+from relay_agent.periodic import Loop
 from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.server import HTTP_REQUEST, Sandbox
 from relay_agent.signals import Signals
@@ -235,13 +236,14 @@ class ThreadedAgent(_Watched):
         self._signals = Signals()
         self._thread: threading.Thread | None = None
         self._code: int | None = None
-        self._before: set[threading.Thread] = set()
+        self._loops: list[Loop] = []
 
     def start(self) -> Self:
         """Build the agent and run it on its thread."""
-        self._before = set(threading.enumerate())
         settings = Settings(**{name: value for name, value in self._environment.items() if name.startswith("RELAY_") or name in _SETTINGS})  # type: ignore[arg-type]
         agent = Agent(settings, stream=_Stream(self.lines), signals=self._signals)
+        parts = [part for value in vars(agent).values() for part in (value if isinstance(value, list) else [value])]
+        self._loops = [part for part in parts if isinstance(part, Loop)]
         self._thread = threading.Thread(target=self._run, args=(agent,), name="agent-main")
         self._thread.start()
         return self
@@ -273,13 +275,12 @@ class ThreadedAgent(_Watched):
 
     def __exit__(self, *_: object) -> None:
         if self._thread is not None and self._thread.is_alive():
-            self._signals.count = 2
+            self._signals.count = max(1, self._signals.count)
             self._thread.join(PATIENCE_SECONDS)
-        survivors = [
-            thread.name
-            for thread in set(threading.enumerate()) - self._before
-            if thread.name in _THREADS or thread.name.startswith(("worker-", "uploader-", "fetcher-"))
-        ]
+        for loop in self._loops:
+            if loop.ident is not None:
+                loop.join(2.0)
+        survivors = [loop.name for loop in self._loops if loop.is_alive()]
         assert not survivors, f"threads survive the agent: {survivors}"
 
     def _run(self, agent: Agent) -> None:
@@ -289,7 +290,6 @@ class ThreadedAgent(_Watched):
             self.lines.end()
 
 
-_THREADS = frozenset({"agent-main", "poller", "sender", "heartbeat", "config-refresh", "log-shipper", "admin"})
 _SETTINGS = frozenset(
     {
         "API_TARGET",

@@ -18,6 +18,9 @@ MARGIN = timedelta(minutes=10)
 """How long before their end credentials are renewed; a fifth of their life where that is shorter."""
 
 
+AGAIN = timedelta(minutes=1)
+
+
 class PlatformCredentials(Credentials):
     """What botocore signs with: whatever is current at the moment of signing.
 
@@ -66,6 +69,7 @@ class PlatformCredentials(Credentials):
             fetched = self._fetch()
             self._seen(fetched.secret_key, fetched.token)
             life = fetched.expiration - self._clock.now()
-            self._due = fetched.expiration - min(MARGIN, life / 5)
+            # Where this machine's clock is far ahead they look ended when they come: not again and again.
+            self._due = fetched.expiration - min(MARGIN, life / 5) if life > timedelta() else self._clock.now() + AGAIN
             self._current = fetched
             return fetched

@@ -7,9 +7,9 @@ not know what the bodies say.
 from __future__ import annotations
 
 import mmap
-import zlib
 from pathlib import Path
 
+from relay_agent.codings import BadCoding, decode
 from relay_agent.errors import PlatformError
 from relay_agent.faults import TransportFault
 from relay_agent.tdp.http import Answer, PlatformHttp
@@ -71,13 +71,12 @@ class Payloads:
 
 
 def _gunzip(data: bytes, max_bytes: int) -> bytes:
-    unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    unpacked = bytearray()
     try:
-        unpacked = unpacker.decompress(data, max_bytes + 1)
-    except zlib.error:
+        for piece in decode([data], ["gzip"]):
+            unpacked += piece
+            if len(unpacked) > max_bytes:
+                raise PayloadRefused("payload download", f"larger than {max_bytes} bytes")
+    except BadCoding:
         raise PayloadRefused("payload download", "the body is damaged gzip") from None
-    if len(unpacked) > max_bytes:
-        raise PayloadRefused("payload download", f"larger than {max_bytes} bytes")
-    if not unpacker.eof:
-        raise PayloadRefused("payload download", "the body is damaged gzip")
-    return unpacked
+    return bytes(unpacked)

@@ -172,7 +172,9 @@ class Rest:
         if answer.status in (401, 403):
             raise PlatformRefused(call, f"answered {answer.status}", answer.status)
         if answer.status == 404:
-            raise UnknownAgent(call, "answered 404", 404)
+            if not answer.body.strip() or self._agent_id.encode() in answer.body or b'"statusCode"' in answer.body:
+                raise UnknownAgent(call, "answered 404", 404)
+            raise PlatformError(call, "answered 404, and not as the platform does: is API_TARGET right?", 404)
         if answer.status == 429:
             raise RateLimited(call, self._retry_after(answer.header("retry-after")))
         raise PlatformError(call, f"answered {answer.status}", answer.status)
@@ -185,7 +187,7 @@ class Rest:
             seconds = (
                 float(value) if value.strip().isdigit() else (email.utils.parsedate_to_datetime(value) - self._clock.now()).total_seconds()
             )
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return 0.0
         return min(max(0.0, seconds), 300.0)
 

@@ -55,9 +55,11 @@ def refused(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def never_well(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ThreadedAgent, FaultHandle]]:
     """An agent whose platform answers 503, beside the other tests."""
     agent_id = sandbox.add_agent()
-    with sandbox.inject(Fault("rest", CONFIG, contains=agent_id, status=503, count=None)) as handle:
-        with ThreadedAgent(sandbox, tmp_path_factory.mktemp("never"), {"RELAY_WORKERS": "2"}, agent_id) as agent:
-            yield agent, handle
+    with (
+        sandbox.inject(Fault("rest", CONFIG, contains=agent_id, status=503, count=None)) as handle,
+        ThreadedAgent(sandbox, tmp_path_factory.mktemp("never"), {"RELAY_WORKERS": "2"}, agent_id) as agent,
+    ):
+        yield agent, handle
 
 
 @pytest.fixture(scope="module", autouse=True)

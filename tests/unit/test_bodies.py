@@ -29,7 +29,12 @@ def formdata(fields: list[dict[str, Any]], content_type: str | None = None) -> t
     """What an independent server reads: the text fields and the files of a form."""
     data, made = encode_body({"mode": "formdata", "formdata": fields}, content_type)
     assert data is not None
-    environ = {"wsgi.input": io.BytesIO(data), "CONTENT_LENGTH": str(len(data)), "CONTENT_TYPE": made or content_type, "REQUEST_METHOD": "POST"}
+    environ = {
+        "wsgi.input": io.BytesIO(data),
+        "CONTENT_LENGTH": str(len(data)),
+        "CONTENT_TYPE": made or content_type,
+        "REQUEST_METHOD": "POST",
+    }
     _, form, files = parse_form_data(environ, silent=False)
     return form, files
 
@@ -61,10 +66,19 @@ def test_urlencoded_pairs_are_read_back_by_an_independent_parser_in_order(pairs:
 
 def test_the_commands_own_content_type_stands_for_urlencoded() -> None:
     fields = [{"key": "a", "value": "b"}, {"key": "off", "value": "x", "disabled": True}, {"key": "empty"}]
-    assert encode_body({"mode": "urlencoded", "urlencoded": fields}, "application/x-www-form-urlencoded; charset=utf-8") == (b"a=b&empty=", None)
+    assert encode_body({"mode": "urlencoded", "urlencoded": fields}, "application/x-www-form-urlencoded; charset=utf-8") == (
+        b"a=b&empty=",
+        None,
+    )
 
 
-@given(st.lists(st.tuples(st.text(st.characters(exclude_categories=("Cc", "Cs"), exclude_characters='\\"%'), min_size=1, max_size=20), TEXT), min_size=1, max_size=5))
+@given(
+    st.lists(
+        st.tuples(st.text(st.characters(exclude_categories=("Cc", "Cs"), exclude_characters='\\"%'), min_size=1, max_size=20), TEXT),
+        min_size=1,
+        max_size=5,
+    )
+)
 @settings(deadline=None)
 def test_multipart_text_fields_are_read_back_by_an_independent_parser(pairs: list[tuple[str, str]]) -> None:
     form, _ = formdata([{"key": key, "value": value} for key, value in pairs])
@@ -74,14 +88,22 @@ def test_multipart_text_fields_are_read_back_by_an_independent_parser(pairs: lis
 @given(st.binary(max_size=200))
 @settings(deadline=None)
 def test_multipart_files_are_read_back_byte_for_byte(data: bytes) -> None:
-    entry = {"key": "f", "type": "file", "filename": "r\xe9sultat.csv", "contentType": "text/csv", "base64": base64.b64encode(data).decode()}
+    entry = {
+        "key": "f",
+        "type": "file",
+        "filename": "r\xe9sultat.csv",
+        "contentType": "text/csv",
+        "base64": base64.b64encode(data).decode(),
+    }
     _, files = formdata([entry, {"key": "note", "value": "x"}])
     assert files["f"].read() == data
     assert (files["f"].filename, files["f"].content_type) == ("r\xe9sultat.csv", "text/csv")
 
 
 def test_multipart_is_what_the_email_parser_reads_too() -> None:
-    data, content_type = encode_body({"mode": "formdata", "formdata": [{"key": "a", "value": "1"}, {"key": "f", "type": "file", "base64": "AAE="}]}, None)
+    data, content_type = encode_body(
+        {"mode": "formdata", "formdata": [{"key": "a", "value": "1"}, {"key": "f", "type": "file", "base64": "AAE="}]}, None
+    )
     assert data is not None
     parsed = message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + data, policy=policy.HTTP)
     parts = list(parsed.iter_parts())
@@ -92,7 +114,9 @@ def test_multipart_is_what_the_email_parser_reads_too() -> None:
 
 
 def test_a_boundary_that_the_command_gives_is_used_and_its_header_stands() -> None:
-    data, content_type = encode_body({"mode": "formdata", "formdata": [{"key": "a", "value": "1"}]}, 'multipart/form-data; boundary="my own"')
+    data, content_type = encode_body(
+        {"mode": "formdata", "formdata": [{"key": "a", "value": "1"}]}, 'multipart/form-data; boundary="my own"'
+    )
     assert data is not None
     assert content_type is None
     assert data.startswith(b"--my own\r\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -73,7 +74,9 @@ def refused(payload: object) -> BadRequest:
     return caught.value
 
 
-def response(data: bytes = b"", *, charset: str | None = None, text: bool = True, headers: Headers = (), piece: int = 65536) -> HttpResponse:
+def response(
+    data: bytes = b"", *, charset: str | None = None, text: bool = True, headers: Headers = (), piece: int = 65536
+) -> HttpResponse:
     return HttpResponse(200, headers, Bytes(data, piece), charset, text, "http://target.example/", 12)
 
 
@@ -160,10 +163,8 @@ def test_nan_and_infinity_are_no_json() -> None:
 
 @given(st.text(st.characters(exclude_categories=())) | ANY_JSON.map(json.dumps))
 def test_arbitrary_text_is_a_command_or_malformed_and_nothing_else(text: str) -> None:
-    try:
+    with contextlib.suppress(MalformedMessage):
         codec.decode_message(text)
-    except MalformedMessage:
-        pass
 
 
 FIELDS = ("commandId", "targetId", "action", "createdAt", "expiresAt", "body", "bodyDelivery", "bodyUrl", "responseBodyUploadUrl")
@@ -307,7 +308,8 @@ NEARLY = st.fixed_dictionaries(
                 mode: ANY_JSON
                 | st.lists(
                     st.dictionaries(
-                        st.sampled_from(["key", "value", "type", "filename", "contentType", "base64"]), ANY_JSON | st.sampled_from(["file", "text"])
+                        st.sampled_from(["key", "value", "type", "filename", "contentType", "base64"]),
+                        ANY_JSON | st.sampled_from(["file", "text"]),
                     ),
                     max_size=3,
                 )
@@ -329,15 +331,12 @@ def test_arbitrary_json_is_a_request_or_a_bad_request_and_nothing_else(payload: 
         assert error.field
 
 
-@pytest.mark.xfail(strict=True, reason="email.message raises ValueError, TypeError or UnicodeError for such parameters, and bodies lets it through")
 @pytest.mark.parametrize(
     "parameter", ["boundary*=a; boundary*0=b", f"boundary*{'1' * 5000}=x", "boundary*=undefined''a", "boundary*=idna''%ff"]
 )
 def test_an_odd_boundary_parameter_is_a_request_or_a_bad_request(parameter: str) -> None:
-    try:
+    with contextlib.suppress(BadRequest):
         request(headers={"Content-Type": f"multipart/form-data; {parameter}"}, body={"mode": "formdata", "formdata": []})
-    except BadRequest:
-        pass
 
 
 def test_a_referenced_payload_is_any_json_in_utf_8() -> None:
@@ -358,7 +357,9 @@ def test_the_envelope_of_a_secure_command_is_its_jwe() -> None:
 
 
 def test_a_response_body_has_the_protocols_fields_in_order() -> None:
-    body = told(response(b"caf\xc3\xa9", headers=(("Content-Type", "text/plain"), ("Set-Cookie", "a=1"), ("X", "y"), ("set-cookie", "b=2"))))
+    body = told(
+        response(b"caf\xc3\xa9", headers=(("Content-Type", "text/plain"), ("Set-Cookie", "a=1"), ("X", "y"), ("set-cookie", "b=2")))
+    )
     assert list(body) == ["statusCode", "headers", "body", "bodyEncoding", "url", "elapsedMs"]
     assert body["headers"] == [{"Content-Type": "text/plain"}, {"Set-Cookie": ["a=1", "b=2"]}, {"X": "y"}]
     assert (body["statusCode"], body["body"], body["bodyEncoding"]) == (200, "caf\xe9", "utf-8")
@@ -372,10 +373,27 @@ def test_bytes_that_are_no_text_come_back_from_base64_whatever_the_pieces(data: 
     assert base64.b64decode(body["body"], validate=True) == data
 
 
-CHARSETS = [None, "utf-8", "UTF8", "iso-8859-1", "windows-1252", "koi8-r", "utf-16-le", "utf-16-be", "utf-32-le", "cp437", "gb18030", "us-ascii"]
+CHARSETS = [
+    None,
+    "utf-8",
+    "UTF8",
+    "iso-8859-1",
+    "windows-1252",
+    "koi8-r",
+    "utf-16-le",
+    "utf-16-be",
+    "utf-32-le",
+    "cp437",
+    "gb18030",
+    "us-ascii",
+]
 
 
-@given(data=st.binary(max_size=60) | st.text(max_size=30).map(lambda text: text.encode()), charset=st.sampled_from(CHARSETS), piece=st.integers(1, 9))
+@given(
+    data=st.binary(max_size=60) | st.text(max_size=30).map(lambda text: text.encode()),
+    charset=st.sampled_from(CHARSETS),
+    piece=st.integers(1, 9),
+)
 @settings(max_examples=200)
 def test_text_comes_back_as_the_same_bytes_in_its_charset_whatever_the_pieces(data: bytes, charset: str | None, piece: int) -> None:
     try:
@@ -387,7 +405,9 @@ def test_text_comes_back_as_the_same_bytes_in_its_charset_whatever_the_pieces(da
     assert body["body"].encode(charset or "utf-8") == data
 
 
-@given(st.lists(st.tuples(st.sampled_from(["A", "a", "B", "Set-Cookie"]), st.text(st.characters(max_codepoint=255), max_size=8)), max_size=8))
+@given(
+    st.lists(st.tuples(st.sampled_from(["A", "a", "B", "Set-Cookie"]), st.text(st.characters(max_codepoint=255), max_size=8)), max_size=8)
+)
 def test_every_header_value_comes_back_in_order_under_its_name(pairs: list[tuple[str, str]]) -> None:
     found: dict[str, list[str]] = {}
     for entry in told(response(headers=tuple(pairs)))["headers"]:
@@ -400,7 +420,21 @@ def test_every_header_value_comes_back_in_order_under_its_name(pairs: list[tuple
 
 
 def test_a_name_that_is_no_charset_or_no_text_has_no_decoder() -> None:
-    odd = ["nonsense", "rot13", "base64", "hex", "idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf-7", "mbcs", "a\x00b", "\ud800"]
+    odd = [
+        "nonsense",
+        "rot13",
+        "base64",
+        "hex",
+        "idna",
+        "punycode",
+        "unicode_escape",
+        "raw_unicode_escape",
+        "undefined",
+        "utf-7",
+        "mbcs",
+        "a\x00b",
+        "\ud800",
+    ]
     assert [name for name in odd if codec.text_decoder(name) is not None] == []
 
 

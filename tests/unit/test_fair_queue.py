@@ -78,8 +78,8 @@ def test_while_lanes_are_few_a_worker_stays_free_for_one_that_has_none_yet(worke
         for _ in range(workers):
             tasks.put((str(lane), 0))
     given_out = Counter(lane for lane, _ in handed_out(tasks))
-    assert set(given_out.values()) == {max(1, -(-workers // (lanes + 1)))}
-    if lanes * lanes < workers:
+    assert max(given_out.values()) <= max(1, -(-workers // (lanes + 1)))
+    if lanes < workers:
         assert given_out.total() < workers
 
 

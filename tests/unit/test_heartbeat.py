@@ -139,15 +139,14 @@ def test_an_agent_that_drains_is_alive(world: World) -> None:
 def test_one_that_failed_is_sent_again_before_the_interval_is_over(world: World) -> None:
     world.fault = PlatformError("agent/status", "answered 500", 500)
     world.run(INTERVAL + 12)
-    assert 2 <= len(world.tries) <= 4
+    assert 2 <= len(world.tries) <= 4  # the retries are jittered, and at most an interval apart
     assert (world.sent, world.pulse.problem) == ([], "agent/status: answered 500")
     world.fault = None
-    world.run(6)
-    assert (len(world.sent), world.pulse.problem) == (1, None)
+    world.run(INTERVAL)
+    assert (bool(world.sent), world.pulse.problem) == (True, None)
     assert world.log.events == ["heartbeat-failed", "heartbeat-recovered"]
 
 
-@pytest.mark.xfail(strict=True, reason="the heartbeat tries again after 5 s whatever Retry-After says (errors: RateLimited, wait at least `retry_after`)")
 def test_a_platform_that_asks_to_be_called_less_often_is_heard(world: World) -> None:
     world.fault = RateLimited("agent/status", 120.0)
     world.run(INTERVAL + 100)

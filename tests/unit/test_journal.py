@@ -140,7 +140,11 @@ def test_an_id_that_comes_with_another_body_is_told_apart_and_changes_nothing(jo
 def test_a_message_is_known_in_every_state_and_after_a_restart(opened: Callable[[], Journal], last: str) -> None:
     journal = opened()
     admitted(journal, "a")
-    steps: list[Callable[[], None]] = [lambda: journal.start("a", True), lambda: journal.finish(outcome("a")), lambda: journal.deliver(["a"])]
+    steps: list[Callable[[], None]] = [
+        lambda: journal.start("a", True),
+        lambda: journal.finish(outcome("a")),
+        lambda: journal.deliver(["a"]),
+    ]
     for step in steps[: ["admitted", "started", "finished", "delivered"].index(last)]:
         step()
     assert opened().admit([("a", "raw of a", "r")]) == [Admission.KNOWN]
@@ -313,10 +317,11 @@ def test_a_change_that_cannot_be_written_says_so_and_the_next_one_can(path: Path
     assert states(journal) == {"admitted": 1}
 
 
-NOT_SQLITE = "_write catches sqlite3.Error only: any other exception leaves the transaction open, and those who waited with it wait for ever"
+NOT_SQLITE = (
+    "_write catches sqlite3.Error only: any other exception leaves the transaction open, and those who waited with it wait for ever"
+)
 
 
-@pytest.mark.xfail(strict=True, reason=NOT_SQLITE)
 def test_a_value_that_sqlite_does_not_take_is_a_journal_error(path: Path, time: Time) -> None:
     journal = Journal(path, time.clock())
     try:
@@ -326,7 +331,6 @@ def test_a_value_that_sqlite_does_not_take_is_a_journal_error(path: Path, time: 
         journal._connection.close()
 
 
-@pytest.mark.xfail(strict=True, reason=NOT_SQLITE)
 def test_a_value_that_sqlite_does_not_take_leaves_the_next_change_alone(path: Path, time: Time) -> None:
     journal = Journal(path, time.clock())
     try:
@@ -337,7 +341,6 @@ def test_a_value_that_sqlite_does_not_take_leaves_the_next_change_alone(path: Pa
         journal._connection.close()
 
 
-@pytest.mark.xfail(strict=True, reason="in _write's except, in_transaction raises ProgrammingError on a closed connection")
 def test_a_change_after_the_close_is_a_journal_error(path: Path, time: Time) -> None:
     journal = Journal(path, time.clock())
     journal.close()
@@ -415,7 +418,6 @@ def test_a_place_where_nothing_can_be_written_is_refused_by_name(tmp_path: Path,
         Journal(tmp_path / "missing" / "journal.db", time.clock())
 
 
-@pytest.mark.xfail(strict=True, reason="the newest seq is read outside the try: sqlite3.DatabaseError comes through")
 def test_a_damaged_journal_is_refused_as_such(path: Path, time: Time) -> None:
     journal = Journal(path, time.clock())
     journal.admit([(str(place), "x" * 2000, "r") for place in range(100)])

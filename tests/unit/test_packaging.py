@@ -53,8 +53,12 @@ def sources(under: Path) -> list[Path]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The top-level names that a file imports from elsewhere, those inside functions included."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
+    """The top-level names that a file imports from elsewhere, those inside functions included, those for the type checker not."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    for block in ast.walk(tree):
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING":
+            block.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

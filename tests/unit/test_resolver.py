@@ -13,7 +13,9 @@ from relay_agent.faults import TransportFault
 from relay_agent.resolver import MAX_LOOKUPS, Resolver
 
 
-@pytest.mark.parametrize(("host", "text"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("localhost", "127.0.0.1"), ("0x7f.1", "127.0.0.1")])
+@pytest.mark.parametrize(
+    ("host", "text"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("localhost", "127.0.0.1"), ("0x7f.1", "127.0.0.1")]
+)
 def test_an_address_is_what_connect_takes(host: str, text: str) -> None:
     found = Resolver().resolve(host, 8080, Deadline(5))
     assert text in [address.text for address in found]
@@ -52,8 +54,8 @@ def test_what_the_resolver_says_is_one_of_two_codes(error: Exception, code: str,
 def test_a_look_up_that_hangs_ends_at_the_deadline_and_hanging_ones_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     release, places = threading.Event(), 2
     monkeypatch.setattr(resolver, "MAX_LOOKUPS", places)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args: [] if release.wait(30) else [])
-    assert MAX_LOOKUPS > places
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args: [] * release.wait(30))
+    assert places < MAX_LOOKUPS
     hanging = Resolver()
     before = set(threading.enumerate())
     found = []

@@ -66,7 +66,6 @@ def test_only_what_no_answer_names_is_an_orphan(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-@pytest.mark.xfail(strict=True, reason="a file that could not be written whole stays until the next start: on a full disk it keeps the disk full")
 def test_a_file_that_could_not_be_written_whole_is_removed(tmp_path: Path) -> None:
     def pieces() -> Iterator[str]:
         yield "a" * 100
