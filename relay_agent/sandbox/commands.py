@@ -135,6 +135,10 @@ class Commands:
             self._note(command, reason, "platform")
             return True
 
+    def touch(self) -> None:
+        """Wake who waits for something that is no command's."""
+        self._changes.touch()
+
     def report(self, command: Command, status: str, body: object, text: str) -> None:
         """Take an update of the target's. What comes after a final status is noted and changes nothing."""
         with self._lock:

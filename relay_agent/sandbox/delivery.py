@@ -150,6 +150,7 @@ class Delivery:
         command = self._commands.get(update.get("commandId")) if isinstance(update, dict) else None
         if command is None:
             self.strays.append(text)
+            self._commands.touch()
             return
         body = update.get("body")
         if update.get("responseBodyDelivery") == "referenced":

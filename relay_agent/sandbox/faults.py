@@ -106,7 +106,9 @@ class FaultHandle:
 class Faults:
     """The faults in force, the oldest first. Any thread may call it."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_hit: Callable[[], None]) -> None:
+        """`on_hit` is told after each time that a fault happened."""
+        self._on_hit = on_hit
         self._handles: list[FaultHandle] = []
         self._lock = threading.Lock()
 
@@ -123,6 +125,7 @@ class Faults:
             handles = list(self._handles)
         for handle in handles:
             if _matches(handle.fault, service, operation, text) and handle.take():
+                self._on_hit()
                 return handle
         return None
 

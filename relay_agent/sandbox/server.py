@@ -62,7 +62,7 @@ class Sandbox:
         self.clock_offset = timedelta()
         self.changes = Changes()
         self.keys = Keys(self.now)
-        self.faults = Faults()
+        self.faults = Faults(self.changes.touch)
         self.agents = Agents(self.now, self.changes)
         self.commands = Commands(self.now, self.changes)
         self.tokens = Tokens(secrets.token_bytes(32), org_slug, self.now)
