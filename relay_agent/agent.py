@@ -25,6 +25,7 @@ from relay_agent.executor import Executor, Limits
 from relay_agent.fair_queue import FairQueue
 from relay_agent.fetcher import Fetcher
 from relay_agent.heartbeat import Heartbeat
+from relay_agent.idle import IdlePool
 from relay_agent.journal import Journal
 from relay_agent.outbox import Outbox
 from relay_agent.periodic import Loop
@@ -124,6 +125,7 @@ class Agent:
     def _build_platform(self) -> None:
         settings = self._settings
         self._proxies = Proxies.from_settings(settings)
+        self._idle = IdlePool()
         self._dialer = Dialer(Trust.from_settings(settings, sslsocket_class=ClockedSSLSocket), Resolver())
         self._platform = PlatformClient(
             PlatformHttp(lambda: Transport(self._dialer), self._proxies),
@@ -226,7 +228,7 @@ class Agent:
     def _worker(self) -> Worker:
         settings = self._settings
         executor = Executor(
-            Transport(self._dialer),
+            Transport(self._dialer, self._idle),
             Policy(admin=settings.admin_endpoint),
             self._proxies,
             Limits(settings.max_response_bytes, settings.connect_timeout_seconds),
@@ -374,6 +376,7 @@ class Agent:
         loops = [self._polling, self._telling, self._shipping, *self._keeping, *self._fetchers, *self._workers, *self._uploaders]
         if not any(loop.is_alive() for loop in loops):
             self._platform.close()
+            self._idle.close()
             self._journal.close()
         self._state.close()
 

@@ -34,7 +34,21 @@ MAX_REDIRECTS = 10
 USER_AGENT = f"relay-agent/{__version__}"
 ACCEPT_ENCODING = "gzip, deflate, br, zstd"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_BODY_HEADERS = frozenset({"content-type", "content-encoding", "content-language", "content-location"})
+_BODY_HEADERS = frozenset(
+    {
+        "content-type",
+        "content-encoding",
+        "content-language",
+        "content-location",
+        "content-md5",
+        "content-digest",
+        "repr-digest",
+        "digest",
+        "last-modified",
+        "expect",
+    }
+)
+"""RFC 9110 §15.4: what describes a body that is no longer sent."""
 _WITH_LENGTH_ZERO = frozenset({"POST", "PUT", "PATCH"})
 _SECRET_PARTS = (
     "auth",

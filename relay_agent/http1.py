@@ -105,7 +105,8 @@ class Response(http.client.HTTPResponse):
             line = self._line()
             if not line:
                 raise BadHead("the connection was closed within the header block")
-            text = line.decode("latin-1").rstrip("\r\n")
+            # RFC 9112 §2.2, RFC 9110 §5.5: a bare CR and a NUL within a field are as a space.
+            text = line.decode("latin-1").rstrip("\r\n").replace("\r", " ").replace("\0", " ")
             if not text:
                 return fields
             if text[0] in " \t" and fields:  # obs-fold, RFC 9112 §5.2

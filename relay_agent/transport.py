@@ -14,7 +14,6 @@ import mmap
 import re
 import socket
 import ssl
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,14 +31,17 @@ from relay_agent.clock import Deadline
 from relay_agent.dialer import Dialer
 from relay_agent.faults import TransportFault, os_fault
 from relay_agent.http1 import BadHead, Response
+from relay_agent.idle import IdlePool
 from relay_agent.models import Code, Headers, Url
 from relay_agent.proxies import Proxy
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 DRAIN_BYTES = 64 * 1024
 DRAIN_SECONDS = 0.1
-MAX_IDLE = 8
-"""Idle connections a transport keeps, the least recently used goes first."""
+OLD_SECONDS = 5.0
+FRESH_SECONDS = 0.005
+"""A request that must not go out twice uses a kept connection only between these ages: neither so old that the
+other side may be about to close it, nor so fresh that its closing may not have arrived."""
 
 
 def _nothing() -> None:
@@ -103,8 +105,10 @@ class _Session(requests.Session):
 class Transport:
     """Sends exchanges, one at a time, and keeps connections alive between them."""
 
-    def __init__(self, dialer: Dialer) -> None:
-        self._adapter = _Adapter(dialer)
+    def __init__(self, dialer: Dialer, idle: IdlePool | None = None) -> None:
+        """`idle` is the pool to share with other transports; its owner closes it. Without one it keeps its own."""
+        self._own_pool = IdlePool() if idle is None else None
+        self._adapter = _Adapter(dialer, idle or self._own_pool or IdlePool())
         self._session = _Session()
         self._session.trust_env = False
         for scheme in ("http://", "https://"):
@@ -136,8 +140,10 @@ class Transport:
         self._adapter.abort()
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection that is its own."""
         self._session.close()
+        if self._own_pool is not None:
+            self._own_pool.close()
 
 
 _ONE_WRITE = 64 * 1024
@@ -153,10 +159,10 @@ class _Stale(Exception):
 class _Adapter(HTTPAdapter):
     """The adapter that requests' Session calls."""
 
-    def __init__(self, dialer: Dialer) -> None:
+    def __init__(self, dialer: Dialer, idle: IdlePool) -> None:
         super().__init__()
         self._dialer = dialer
-        self._idle: OrderedDict[_Key, Any] = OrderedDict()
+        self._idle = idle
         self._key: _Key | None = None
         self._current: Any = None
 
@@ -170,7 +176,12 @@ class _Adapter(HTTPAdapter):
                 return self._build(request, exchange, self._converse(kept, exchange, reused=True))
             except _Stale:
                 exchange.before_send = _nothing  # It was called, and it is true of the second try as well.
-        return self._build(request, exchange, self._converse(self._dialer.dial(exchange), exchange, reused=False))
+        self._idle.opening(self._key)
+        try:
+            original = self._converse(self._dialer.dial(exchange), exchange, reused=False)
+        finally:
+            self._idle.opened(self._key)
+        return self._build(request, exchange, original)
 
     def finish(self, response: requests.Response) -> None:
         """Keep the response's connection where it is whole and clean, else close it."""
@@ -180,12 +191,10 @@ class _Adapter(HTTPAdapter):
         clean = not (original.broken or original.will_close or original.tainted)
         if sock is None or self._key is None:
             return
-        if not clean:
+        if clean:
+            self._idle.keep(self._key, sock)
+        else:
             sock.close()
-            return
-        self._idle[self._key] = sock
-        if len(self._idle) > MAX_IDLE:
-            self._idle.popitem(last=False)[1].close()
 
     def hurry(self, seconds: float) -> None:
         """Give the exchange under way this much time and no more."""
@@ -199,26 +208,28 @@ class _Adapter(HTTPAdapter):
             with contextlib.suppress(OSError):  # It was closed meanwhile, which is what was wanted.
                 sock.shutdown(socket.SHUT_RDWR)
 
-    def close(self) -> None:
-        """Close every kept connection (requests' adapter interface)."""
-        super().close()
-        while self._idle:
-            self._idle.popitem()[1].close()
-
     def _take(self, key: _Key, exchange: Exchange) -> Any:
-        sock = self._idle.pop(key, None)
-        if sock is None:
-            return None
+        while (found := self._idle.take(key)) is not None:
+            sock, idle_seconds = found
+            if self._usable(sock, idle_seconds, exchange):
+                _clock(sock, exchange.deadline)
+                return sock
+            sock.close()
+        return None
+
+    @staticmethod
+    def _usable(sock: Any, idle_seconds: float, exchange: Exchange) -> bool:
+        safe = exchange.method in SAFE_METHODS
+        if not safe and idle_seconds > OLD_SECONDS:
+            return False
+        # Some firmware closes after each answer without saying so: its FIN may be on the way.
+        patience = 0.0 if safe else max(0.0, FRESH_SECONDS - idle_seconds)
         try:
             if exchange.proxy is None:
                 exchange.check_address(sock.getpeername()[0])
-            if not _closed_or_noisy(sock):
-                _clock(sock, exchange.deadline)
-                return sock
+            return not _closed_or_noisy(sock, patience)
         except (OSError, TransportFault):
-            pass  # A new connection finds out, and says, what is wrong.
-        sock.close()
-        return None
+            return False  # A new connection finds out, and says, what is wrong.
 
     def _converse(self, sock: Any, exchange: Exchange, *, reused: bool) -> Response:
         self._current = sock
@@ -236,7 +247,7 @@ class _Adapter(HTTPAdapter):
         exchange.enter("the whole response")
         raw = urllib3.HTTPResponse(
             body=cast("Any", original),
-            headers=urllib3.HTTPHeaderDict(original.fields),
+            headers=urllib3.HTTPHeaderDict(_framed(original)),
             status=original.status,
             version=original.version,
             reason=original.reason,
@@ -246,6 +257,14 @@ class _Adapter(HTTPAdapter):
             request_method=exchange.method,
         )
         return self.build_response(request, cast("Any", raw))
+
+
+def _framed(original: Response) -> list[tuple[str, str]]:
+    """The fields for urllib3, which reads Content-Length once more: as it was understood, or none."""
+    found = [pair for pair in original.fields if pair[0].lower() != "content-length"]
+    if original.length is not None and not original.chunked:
+        found.append(("Content-Length", str(original.length)))
+    return found
 
 
 def _send_and_read_head(sock: Any, exchange: Exchange, *, reused: bool) -> Response:
@@ -264,11 +283,18 @@ def _send_and_read_head(sock: Any, exchange: Exchange, *, reused: bool) -> Respo
         response.begin()
     except (OSError, http.client.HTTPException) as error:
         response.close()
-        may_repeat = _sent(sock) == before or exchange.method in SAFE_METHODS
-        if reused and may_repeat and not response.head_started and _hung_up(broken or error):
+        if reused and _is_stale(broken or error, response, exchange, nothing_sent=_sent(sock) == before):
             raise _Stale from None
         raise explain(broken or error, exchange) from None
     return response
+
+
+def _is_stale(error: Exception, response: Response, exchange: Exchange, *, nothing_sent: bool) -> bool:
+    """Whether what went wrong on a kept connection is the connection's fault, and the request may go out again."""
+    safe = exchange.method in SAFE_METHODS
+    if isinstance(error, BadHead):
+        return safe and not response.fields  # What came first may be the rest of an earlier answer.
+    return (safe or nothing_sent) and not response.head_started and _hung_up(error)
 
 
 def fields(response: requests.Response) -> Headers:
@@ -343,13 +369,13 @@ def _inner(sock: Any) -> Any:
     return sock.socket if isinstance(sock, SSLTransport) else sock
 
 
-def _closed_or_noisy(sock: Any) -> bool:
-    """Whether an idle connection was closed by the peer, or holds bytes that nobody asked for."""
+def _closed_or_noisy(sock: Any, patience: float = 0.0) -> bool:
+    """Whether an idle connection was closed by the peer, or holds bytes that nobody asked for, within `patience` seconds."""
     if sock is None:
         return True
     try:
         pending = sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
-        return bool(pending) or wait_for_read(sock, timeout=0.0)
+        return bool(pending) or wait_for_read(sock, timeout=patience)
     except (OSError, ValueError):
         return True
 

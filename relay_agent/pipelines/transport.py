@@ -162,11 +162,14 @@ def _seconds(timeout: Any, default: float) -> float:
         parts = [timeout.total] if timeout.total is not None else [timeout.connect_timeout, timeout.read_timeout]
     else:
         parts = [timeout]
+    if hasattr(timeout, "connect_timeout"):  # urllib3 fills what was not given with a default of its own
+        parts = [part if part is None or isinstance(part, int | float) else None for part in parts]
     if not all(part is None or isinstance(part, int | float) for part in parts):
-        return default
+        raise ValueError("Timeout value must be an int, float or None, or a pair of them")
     if any(part is not None and part <= 0 for part in parts):
         raise ValueError("timeout must be more than 0 seconds")
-    return default if None in parts else float(sum(parts))
+    # Without a limit on reading there is none on the whole; one on connecting alone says nothing about it.
+    return default if parts[-1] is None else float(sum(part for part in parts if part is not None))
 
 
 _BY_CODE: dict[str, type[requests.RequestException]] = {
@@ -190,6 +193,8 @@ _BY_CODE: dict[str, type[requests.RequestException]] = {
 _BY_MESSAGE: tuple[tuple[str, re.Pattern[str], type[requests.RequestException]], ...] = (
     ("EBADCOMMAND", re.compile(r"url\b"), failures.InvalidURL),
     ("EBADCOMMAND", re.compile(r"headers\b"), failures.InvalidHeader),
+    ("EBADRESPONSE", re.compile(r".*Content-Length", re.DOTALL), failures.InvalidHeader),
+    ("EBADRESPONSE", re.compile(r".*within the header block", re.DOTALL), failures.ChunkedEncodingError),
     ("EBADRESPONSE", re.compile(r".*Content-Encoding", re.DOTALL), failures.ContentDecodingError),
     ("EBADRESPONSE", re.compile(r".*\bbody\b", re.DOTALL), failures.ChunkedEncodingError),
     ("ETIMEDOUT", re.compile(r"connect\b|name resolution|the TLS handshake|the tunnel|proxy\b"), failures.ConnectTimeout),

@@ -102,6 +102,8 @@ class Answer:
 
     def _encoded(self, text: str) -> bytes:
         """The agent decoded the text from the charset that the response names: the way back is the same charset."""
+        if not text:
+            return b""  # Some charsets would put a byte order mark before nothing.
         content_type = next((value for name, value in self.headers() if name.lower() == "content-type"), "")
         charset = _charset(content_type)
         try:

@@ -17,6 +17,7 @@ from relay_agent.codec import decode_request, failure_body, response_body
 from relay_agent.dialer import Dialer
 from relay_agent.errors import BadRequest
 from relay_agent.executor import Executor, Limits
+from relay_agent.idle import IdlePool
 from relay_agent.models import Code, Failure
 from relay_agent.policy import Policy
 from relay_agent.proxies import Leg, Proxies, Trust
@@ -36,6 +37,7 @@ class Relay:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._executors: dict[tuple[object, ...], Executor] = {}
+        self._pools: dict[tuple[object, ...], IdlePool] = {}
 
     def __call__(
         self,
@@ -68,7 +70,9 @@ class Relay:
         if key not in self._executors:
             ca_file = self._directory / "ca.pem"
             ca_file.write_bytes(ca_pem())
-            transport = Transport(Dialer(Trust(ca_file=ca_file if trust else None, sslsocket_class=ClockedSSLSocket), Resolver()))
+            dialer = Dialer(Trust(ca_file=ca_file if trust else None, sslsocket_class=ClockedSSLSocket), Resolver())
+            pool = self._pools.setdefault(key[:-1], IdlePool())  # workers share theirs, as in the agent
+            transport = Transport(dialer, pool)
             limits = Limits(max_response_bytes=max_response_bytes, connect_seconds=connect_seconds)
             proxies = Proxies({}, no_proxy, {Leg.TARGET: proxy})
             self._executors[key] = Executor(transport, Policy(), proxies, limits, self._directory)
@@ -78,6 +82,8 @@ class Relay:
         """Close every connection that is kept."""
         for executor in self._executors.values():
             executor.close()
+        for pool in self._pools.values():
+            pool.close()
 
 
 def run(executor: Executor, payload: object, deadline: float, before_send: Callable[[], None] = _nothing) -> dict[str, Any]:

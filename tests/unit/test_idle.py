@@ -1,0 +1,76 @@
+"""The pool of idle connections: which may be used again, and which are closed."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay_agent.idle import MAX_AGE_SECONDS, IdlePool
+
+
+class Sock:
+    """Something that can be closed."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class World:
+    """A pool, and the time it sees."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pool = IdlePool(3, lambda: self.now)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_the_freshest_of_a_key_comes_first_with_its_age(world: World) -> None:
+    first, second = Sock(), Sock()
+    world.pool.keep("a", first)
+    world.now = 1.0
+    world.pool.keep("a", second)
+    world.now = 1.5
+    assert world.pool.take("b") is None
+    assert world.pool.take("a") == (second, 0.5)
+    assert world.pool.take("a") == (first, 1.5)
+    assert world.pool.take("a") is None
+
+
+def test_the_oldest_is_closed_when_there_are_too_many(world: World) -> None:
+    socks = [Sock() for _ in range(5)]
+    for place, sock in enumerate(socks):
+        world.pool.keep(place, sock)
+    assert [sock.closed for sock in socks] == [True, True, False, False, False]
+
+
+def test_one_that_is_too_old_is_closed_and_not_given(world: World) -> None:
+    sock = Sock()
+    world.pool.keep("a", sock)
+    world.now = MAX_AGE_SECONDS + 1
+    assert world.pool.take("a") is None
+    assert sock.closed
+
+
+def test_none_is_kept_while_a_new_one_waits_to_be_served(world: World) -> None:
+    """An instrument that serves one connection at a time turns to the second when the first is closed."""
+    sock = Sock()
+    world.pool.opening("a")
+    world.pool.keep("a", sock)
+    assert sock.closed
+    world.pool.opened("a")
+    kept = Sock()
+    world.pool.keep("a", kept)
+    assert world.pool.take("a") == (kept, 0.0)
+
+
+def test_closing_closes_all(world: World) -> None:
+    socks = [Sock(), Sock()]
+    for sock in socks:
+        world.pool.keep("a", sock)
+    world.pool.close()
+    assert all(sock.closed for sock in socks)
