@@ -320,8 +320,8 @@ class Agent:
             self._fetcher.close()
         self._tasks.close()
         self._join(self._workers, drain, keep=min(FAREWELL_SECONDS, drain.seconds / 3))
-        self._platform.break_off("poller")
-        self._join([self._polling, *self._fetchers], drain, at_most=1.0)
+        self._end_polling()
+        self._join(self._fetchers, drain, at_most=1.0)
         self._tell_the_rest(drain)
         unfinished = self._tasks.running()
         self._stop_rest.set()
@@ -335,6 +335,14 @@ class Agent:
             self._shipper.flush(min(2.0, max(1.0, drain.remaining())))
         self._close()
         return self._ending.code
+
+    def _end_polling(self) -> None:
+        """Break off the open receive; what was received already is still taken in and acknowledged."""
+        limit = Deadline(1.0, self._clock.monotonic)
+        while self._polling.is_alive() and not limit.passed:
+            if self._pulses["poller"].activity == "receiving":
+                self._platform.break_off("poller")
+            self._polling.join(LOOK_SECONDS / 2)
 
     def _say_stopping(self, drain: Deadline) -> None:
         if self._ending.code:

@@ -75,7 +75,9 @@ class Poller:
         try:
             self._pulse.turn("receiving")
             self._standing.polled = queue = self._platform.inbound()
-            self._take(queue.receive(room), queue)
+            received = queue.receive(room)
+            self._pulse.turn("taking in")
+            self._take(received, queue)
         except QueueDisabled:
             self._pulse.pause("queue disabled")
             return DISABLED_SECONDS

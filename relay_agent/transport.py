@@ -68,6 +68,8 @@ class Exchange:
     verify: bool = True
     proxy: Proxy | None = None
     connect_seconds: float = 30.0
+    repeatable: bool | None = None
+    """Whether sending it twice does no harm; None: as its method says."""
     before_send: Callable[[], None] = _nothing
     check_address: Callable[[str], None] = _any_address
     cookies: RequestsCookieJar = field(default_factory=RequestsCookieJar)
@@ -77,6 +79,11 @@ class Exchange:
     def enter(self, phase: str) -> None:
         """Note what is waited for from now on."""
         self.phase = phase
+
+    @property
+    def safe(self) -> bool:
+        """Whether it may be sent again where a kept connection turned out to be closed."""
+        return self.method in SAFE_METHODS if self.repeatable is None else self.repeatable
 
     @property
     def peer(self) -> str:
@@ -219,7 +226,7 @@ class _Adapter(HTTPAdapter):
 
     @staticmethod
     def _usable(sock: Any, idle_seconds: float, exchange: Exchange) -> bool:
-        safe = exchange.method in SAFE_METHODS
+        safe = exchange.safe
         if not safe and idle_seconds > OLD_SECONDS:
             return False
         # Some firmware closes after each answer without saying so: its FIN may be on the way.
@@ -291,7 +298,7 @@ def _send_and_read_head(sock: Any, exchange: Exchange, *, reused: bool) -> Respo
 
 def _is_stale(error: Exception, response: Response, exchange: Exchange, *, nothing_sent: bool) -> bool:
     """Whether what went wrong on a kept connection is the connection's fault, and the request may go out again."""
-    safe = exchange.method in SAFE_METHODS
+    safe = exchange.safe
     if isinstance(error, BadHead):
         return safe and not response.fields  # What came first may be the rest of an earlier answer.
     return (safe or nothing_sent) and not response.head_started and _hung_up(error)

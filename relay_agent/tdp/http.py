@@ -73,6 +73,8 @@ class PlatformHttp:
             deadline=Deadline(seconds),
             proxy=self._proxies.route(Leg.PLATFORM, parsed).proxy,
             connect_seconds=min(10.0, seconds),
+            # Every call to the platform may be made twice: an update that is sent again is the same byte for byte.
+            repeatable=True,
         )
         return self._read(exchange, max_bytes)
 
