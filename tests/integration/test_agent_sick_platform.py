@@ -256,7 +256,9 @@ def test_an_answer_that_cannot_be_sent_is_sent_later_the_same(
         command = served.get(target.url("/"))
     assert handle.hits == 1
     assert (command.status, len(set(command.updates))) == ("SUCCESS", 1)
-    assert len(served.events("send-failed")) - before == (0 if "hang_seconds" in fault else 1)
+    failed = len(served.events("send-failed")) - before
+    # A kept connection that is closed is as one that was closed before: the call is made again, and nothing is said.
+    assert failed <= 1 if "close" in fault else failed == (0 if "hang_seconds" in fault else 1)
 
 
 def test_acknowledgements_that_fail_cause_no_second_run(tmp_path: Path, target: ByteTarget) -> None:
