@@ -90,7 +90,7 @@ $(STAMP)-lint: $(VENV)/.made setup.cfg setup.py
 $(LOWEST)/.installed: setup.cfg setup.py
 	@$(call venv,$(LOWEST))
 	@echo "Installing the oldest allowed versions into $(LOWEST)"
-	@sed -n 's/^    \([A-Za-z0-9_-]*\)>=\([0-9.]*\)$$/\1==\2/p' setup.cfg > $(LOWEST)/constraints.txt
+	@sed -n 's/^    \([A-Za-z0-9_.-]*\)>=\([0-9.]*\)\(;.*\)*$$/\1==\2/p' setup.cfg > $(LOWEST)/constraints.txt
 	@$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/constraints.txt -e '.[sandbox,test]'
 	@touch $@
 
