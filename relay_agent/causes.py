@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 from relay_agent.errors import (
     CredentialsExpired,
+    NotThePlatform,
     PlatformError,
     PlatformRefused,
+    PlatformUnreachable,
     QueueUnavailable,
     RateLimited,
     UnknownAgent,
@@ -43,7 +45,7 @@ NO_CREDENTIALS = Cause(
 )
 NO_QUEUE = Cause(
     "sqs",
-    "AWS does not let this agent use the queue",
+    "the queue does not exist, or AWS does not let this agent use it",
     "enable the agent's queue on the Agents page; if it is enabled, ask the platform's support",
 )
 CLOCK = Cause("clock", "AWS refuses the signature", "set this machine's clock (NTP)")
@@ -54,23 +56,40 @@ UNREACHABLE = Cause(
     "the platform cannot be reached",
     "check API_TARGET, DNS, the firewall's outbound rules, and the proxy (http_proxy, https_proxy, no_proxy, RELAY_PLATFORM_PROXY)",
 )
-UNWELL = Cause(
-    "platform",
-    "the platform answers, but not as it should",
-    "nothing for now: the agent keeps trying; if it lasts, see whether a proxy answers in the platform's place",
+SQS_UNREACHABLE = Cause(
+    "sqs",
+    "the platform's queue, Amazon SQS, cannot be reached",
+    "open the firewall outbound to SQS in the agent's AWS region (https, sqs.<region>.amazonaws.com), or let the proxy pass it",
 )
+PROXY = Cause(
+    "platform",
+    "the proxy does not let the agent through to the platform",
+    "check the proxy's address, its user and password, and its rules (https_proxy, http_proxy, RELAY_PLATFORM_PROXY), or no_proxy",
+)
+NOT_THE_PLATFORM = Cause(
+    "platform",
+    "something answers at API_TARGET, but it is not the platform's API",
+    "check API_TARGET (the API's address, with https, not the web page's), and whether a proxy or a log-in page answers in its place",
+)
+UNWELL = Cause("platform", "the platform answers with an error of its own", "nothing for now: the agent keeps trying")
+
+_BY_KIND: tuple[tuple[type[PlatformError], Cause], ...] = (
+    (UnknownAgent, UNKNOWN_AGENT),
+    (RateLimited, BUSY),
+    (CredentialsExpired, NO_CREDENTIALS),
+    (QueueUnavailable, NO_QUEUE),
+    (NotThePlatform, NOT_THE_PLATFORM),
+)
+_PROXY_AUTHENTICATION_REQUIRED = 407
 
 
 def cause_of(error: PlatformError) -> Cause:
     """The row of the table that fits."""
     if isinstance(error, PlatformRefused):
         return CLOCK if error.call.startswith("sqs") else REFUSED
-    for kind, cause in (
-        (UnknownAgent, UNKNOWN_AGENT),
-        (RateLimited, BUSY),
-        (CredentialsExpired, NO_CREDENTIALS),
-        (QueueUnavailable, NO_QUEUE),
-    ):
-        if isinstance(error, kind):
-            return cause
-    return UNWELL if error.status is not None else UNREACHABLE
+    if error.status == _PROXY_AUTHENTICATION_REQUIRED:
+        return PROXY
+    if isinstance(error, PlatformUnreachable):
+        unreachable = SQS_UNREACHABLE if error.call.startswith("sqs") else UNREACHABLE
+        return PROXY if error.at_proxy else unreachable
+    return next((cause for kind, cause in _BY_KIND if isinstance(error, kind)), UNWELL)

@@ -51,9 +51,8 @@ def _sandbox() -> click.Command:
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="relay-agent")
 def main() -> None:
-    r"""Relay HTTP commands from the Tetra Data Platform to systems behind a firewall.
+    """Relay HTTP commands from the Tetra Data Platform to systems behind a firewall.
 
-    \b
     Example: relay-agent run
     """
 
@@ -62,21 +61,21 @@ def main() -> None:
 @click.option(
     "--env-file", type=click.Path(dir_okay=False, path_type=Path), default=Path(".env"), help="Settings besides the environment's.  [.env]"
 )
-def run(env_file: Path) -> None:
-    r"""Run the agent until SIGTERM or SIGINT.
+@click.pass_context
+def run(context: click.Context, env_file: Path) -> None:
+    """Run the agent until SIGTERM or SIGINT.
 
-    \b
+    Exit codes: 0 stopped cleanly, 1 gave up at work or the token has expired, 2 the configuration is invalid or
+    another agent holds the state directory, 3 the platform refused the agent.
+
     Example: API_TARGET=… ORG_SLUG=… AGENT_ID=… JWT=… relay-agent run
-
-    \b
-    Exit codes: 0 stopped cleanly, 1 gave up at work or the token has expired,
-    2 the configuration is invalid or another agent holds the state directory,
-    3 the platform refused the agent.
     """
     from relay_agent.config import load_settings
     from relay_agent.errors import ConfigurationError, JournalError, StateDirectoryBusy, TokenExpired
 
     try:
+        if context.get_parameter_source("env_file") is click.core.ParameterSource.COMMANDLINE and not env_file.is_file():
+            raise ConfigurationError([f"--env-file: there is no file {env_file}"])
         settings = load_settings(env_file)
         from relay_agent.agent import Agent
         from relay_agent.signals import Signals
@@ -88,6 +87,8 @@ def run(env_file: Path) -> None:
         click.echo("The configuration is invalid:", err=True)
         for problem in error.problems:
             click.echo(f"  {problem}", err=True)
+        if not env_file.is_file():
+            click.echo(f"There is no file {env_file} here; .env.example shows what one holds.", err=True)
         sys.exit(EXIT_CONFIGURATION)
     except StateDirectoryBusy as error:
         click.echo(str(error), err=True)

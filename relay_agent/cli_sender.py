@@ -70,7 +70,13 @@ class _SenderCommand(click.Command):
 @click.argument("url")
 @click.option("-X", "--request", "method", metavar="M", help="Method; GET, or POST with -d, by default.")
 @click.option("-H", "--header", "headers", multiple=True, metavar="'N: v'", help="A header field; may be repeated.")
-@click.option("-d", "--data", metavar="DATA", help="Body; @FILE sends a file as it is, @- what comes on stdin.")
+@click.option(
+    "-d",
+    "--data",
+    metavar="DATA",
+    multiple=True,
+    help="Body; @FILE sends a file as it is, @- what comes on stdin; several are joined by &.",
+)
 @click.option("--secure", is_flag=True, help="Send an encrypted command, and have the answer encrypted (SECURE_COMMAND_KEY).")
 @click.option("-i", "--include", is_flag=True, help="Print the status line and the header fields first.")
 @click.option("-o", "--output", metavar="FILE", type=click.Path(dir_okay=False), help="Write the body to FILE, not to stdout.")
@@ -86,7 +92,7 @@ def send(
     url: str,
     method: str | None,
     headers: tuple[str, ...],
-    data: str | None,
+    data: tuple[str, ...],
     secure: bool,
     include: bool,
     output: str | None,
@@ -97,7 +103,7 @@ def send(
     Posts a command to the platform (API_TARGET, ORG_SLUG, AGENT_ID, JWT) and waits for it; the agent follows redirects.
     Exit status: 0 success, 22 an HTTP error (400 and above), 1 anything else.
     """
-    body = None if data is None else _data(data)
+    body = b"&".join(_data(part) for part in data) if data else None
     fields = _fields(headers, form=body is not None)
     payload = request_payload(method or ("GET" if body is None else "POST"), _url(url), fields, body, timeout)
     _judge(payload)
@@ -124,7 +130,8 @@ def keygen() -> None:
     click.echo(key)
     click.echo(
         f"kid {Keyring.from_text(key).kids[0]}: set SECURE_COMMAND_KEY to this key, for the agent and for every sender;\n"
-        "to rotate, put it before the old one with a comma between them: the first seals, every one opens.",
+        "to rotate: give the agent `old,new`, then the senders the new one, then the agent `new,old`, and at last `new` alone "
+        "(every key opens, the first one seals).",
         err=True,
     )
 
@@ -242,8 +249,13 @@ def _reason(answer: Answer) -> str:
 
 
 def _write(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        # What could not be written stays in the buffer; the interpreter must not try it again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise click.ClickException(f"cannot write the answer: {error.strerror}") from None
 
 
 def _finish(answer: Answer) -> None:

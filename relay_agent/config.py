@@ -65,9 +65,7 @@ class Settings(BaseSettings):
     agent_id: str = Field(
         validation_alias="AGENT_ID", description="the agent's id on the Agents page, e.g. 9b9f275c-a60d-454f-8c6c-1ea094e3fd38"
     )
-    jwt: SecretStr | None = Field(
-        None, validation_alias="JWT", description="the service user's token: three base64url parts with dots between them"
-    )
+    jwt: SecretStr | None = Field(None, validation_alias="JWT", description="the token of the platform's service user")
     jwt_file: Path | None = Field(
         None, validation_alias="JWT_FILE", description="a readable file that holds the token, in place of JWT; a changed one is read again"
     )

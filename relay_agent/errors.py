@@ -17,6 +17,8 @@ values (`models.Failure`), because failing to reach a target is an answer like a
         ├── PlatformRefused     401/403: at start three tries, then exit 3; later keep trying, not ready
         ├── UnknownAgent        404: the same as refused, with its own cure
         ├── RateLimited         429: wait at least `retry_after` seconds
+        ├── PlatformUnreachable no HTTP answer came; says whether the proxy is at fault
+        ├── NotThePlatform      something answered, but not as the platform does
         ├── CredentialsExpired  fetch new AWS credentials at once, then repeat once
         └── QueueUnavailable    read the configuration again: queue disabled, moved or not ours
 """
@@ -92,6 +94,18 @@ class PlatformRefused(PlatformError):
 
 class UnknownAgent(PlatformError):
     """The platform answered 404: no such agent in this organisation."""
+
+
+class PlatformUnreachable(PlatformError):
+    """No HTTP answer came. `at_proxy` says that it was the proxy that stood in the way."""
+
+    def __init__(self, call: str, reason: str, at_proxy: bool) -> None:
+        super().__init__(call, reason)
+        self.at_proxy = at_proxy
+
+
+class NotThePlatform(PlatformError):
+    """Something answered, but not as the platform does: a web page, a redirect, an answer with a part missing."""
 
 
 class RateLimited(PlatformError):

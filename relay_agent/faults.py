@@ -21,6 +21,11 @@ class TransportFault(RelayError):
         self.code = code
         self.message = message
 
+    @property
+    def at_proxy(self) -> bool:
+        """Whether a proxy, not what lies behind it, is at fault: such texts begin with it (SECURITY §1)."""
+        return self.message.startswith(("proxy ", "the proxy "))
+
 
 _BY_ERRNO = {
     errno.ECONNREFUSED: Code.ECONNREFUSED,

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from relay_agent.errors import CredentialsExpired, PlatformError
+from relay_agent.errors import CredentialsExpired, PlatformError, PlatformUnreachable
 from relay_agent.faults import TransportFault
 from relay_agent.tdp.aws import platform_error
 from relay_agent.tdp.credentials import PlatformCredentials
@@ -100,6 +100,6 @@ class Queue:
         except ClientError as error:
             raise platform_error(name, error) from None
         except TransportFault as fault:
-            raise PlatformError(name, f"{fault.code}: {fault.message}") from None
+            raise PlatformUnreachable(name, f"{fault.code}: {fault.message}", fault.at_proxy) from None
         except BotoCoreError as error:
             raise PlatformError(name, f"the answer cannot be read ({type(error).__name__})") from None

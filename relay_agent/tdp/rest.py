@@ -17,7 +17,7 @@ from urllib3.filepost import encode_multipart_formdata
 
 from relay_agent import AGENT_VERSION
 from relay_agent.clock import Clock
-from relay_agent.errors import PlatformError, PlatformRefused, RateLimited, UnknownAgent
+from relay_agent.errors import NotThePlatform, PlatformError, PlatformRefused, PlatformUnreachable, RateLimited, UnknownAgent
 from relay_agent.faults import TransportFault
 from relay_agent.tdp.http import Answer, PlatformHttp
 
@@ -95,7 +95,7 @@ class Rest:
         try:
             expiration = datetime.fromisoformat(_required(found, "Expiration", call))
         except ValueError:
-            raise PlatformError(call, "the answer's Expiration is no ISO 8601 time") from None
+            raise NotThePlatform(call, "the answer's Expiration is no ISO 8601 time") from None
         return TemporaryCredentials(
             access_key=_required(found, "AccessKeyId", call),
             secret_key=_required(found, "SecretAccessKey", call),
@@ -150,11 +150,7 @@ class Rest:
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise PlatformError(
-                call,
-                f"the answer ({answer.status}) is no JSON object: something between here and the platform may have answered",
-                answer.status,
-            )
+            raise NotThePlatform(call, f"the answer ({answer.status}) is no JSON object", answer.status)
         return found
 
     def _send(self, call: str, method: str, path: str, body: bytes | None, content_type: str) -> Answer:
@@ -164,7 +160,7 @@ class Rest:
         try:
             return self._http.send(method, self._base + path, tuple(headers), body, CALL_SECONDS)
         except TransportFault as fault:
-            raise PlatformError(call, f"{fault.code}: {fault.message}") from None
+            raise PlatformUnreachable(call, f"{fault.code}: {fault.message}", fault.at_proxy) from None
 
     def _checked(self, call: str, answer: Answer) -> Answer:
         if 200 <= answer.status < 300:
@@ -174,10 +170,11 @@ class Rest:
         if answer.status == 404:
             if not answer.body.strip() or self._agent_id.encode() in answer.body or b'"statusCode"' in answer.body:
                 raise UnknownAgent(call, "answered 404", 404)
-            raise PlatformError(call, "answered 404, and not as the platform does: is API_TARGET right?", 404)
+            raise NotThePlatform(call, "answered 404, and not as the platform does", 404)
         if answer.status == 429:
             raise RateLimited(call, self._retry_after(answer.header("retry-after")))
-        raise PlatformError(call, f"answered {answer.status}", answer.status)
+        kind = NotThePlatform if 300 <= answer.status < 400 else PlatformError
+        raise kind(call, f"answered {answer.status}", answer.status)
 
     def _retry_after(self, value: str | None) -> float:
         """Seconds, from either form of the field (RFC 9110 §10.2.3), at most five minutes."""
@@ -195,7 +192,7 @@ class Rest:
 def _required(found: dict[str, Any], name: str, call: str) -> str:
     value = _optional(found, name)
     if value is None:
-        raise PlatformError(call, f"the answer has no {name}")
+        raise NotThePlatform(call, f"the answer has no {name}")
     return value
 
 

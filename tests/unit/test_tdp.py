@@ -20,7 +20,15 @@ from botocore.exceptions import ClientError
 from relay_agent import AGENT_VERSION
 from relay_agent.clock import Clock
 from relay_agent.dialer import Dialer
-from relay_agent.errors import CredentialsExpired, PlatformError, PlatformRefused, QueueUnavailable, RateLimited, UnknownAgent
+from relay_agent.errors import (
+    CredentialsExpired,
+    NotThePlatform,
+    PlatformError,
+    PlatformRefused,
+    QueueUnavailable,
+    RateLimited,
+    UnknownAgent,
+)
 from relay_agent.proxies import Proxies, Trust
 from relay_agent.resolver import Resolver
 from relay_agent.sockets import ClockedSSLSocket
@@ -187,7 +195,7 @@ def test_credentials_are_read_and_shown_nowhere(server: Server, rest: Rest) -> N
         (404, UnknownAgent),
         (429, RateLimited),
         (500, PlatformError),
-        (302, PlatformError),
+        (302, NotThePlatform),
         (400, PlatformError),
     ],
 )
