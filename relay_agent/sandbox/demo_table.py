@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +25,9 @@ WAITING, UNDER_WAY, OK, FAILED, NOT_SENT = "", "...", "ok", "FAILED", "not sent"
 _STYLES = {WAITING: "dim", UNDER_WAY: "cyan", OK: "green", FAILED: "bold red", NOT_SENT: "yellow"}
 _FRAMES_PER_SECOND = 10
 _WIDE = 110
+_NARROW = 80  # below this a column of notes would be a few letters wide
+_INDENT = 9
+_SLIM = "{:<19} {:<20} {:>6}"
 _PLAIN = "{:<8} {:<18} {:<24} {:<21} {:>8}  {}"
 
 
@@ -62,7 +66,7 @@ class Board:
     def shown(self) -> AbstractContextManager[Any]:
         """Keep the live table on the terminal; elsewhere print the head of the plain one."""
         if self._live:
-            return Live(get_renderable=self._table, console=self._console, refresh_per_second=_FRAMES_PER_SECOND)
+            return Live(get_renderable=self._drawn, console=self._console, refresh_per_second=_FRAMES_PER_SECOND)
         self._print("", "command", "asked", "came back", "time", "as it should be")
         return nullcontext()
 
@@ -75,6 +79,24 @@ class Board:
     def _print(self, *cells: str) -> None:
         self._console.print(_PLAIN.format(*cells).rstrip(), markup=False, highlight=False, soft_wrap=True)
 
+    def _drawn(self) -> RenderableType:
+        return self._slim() if self._console.width < _NARROW else self._table()
+
+    @property
+    def _moving(self) -> bool:
+        return any(line.state in (WAITING, UNDER_WAY) for line in self.lines)
+
+    def _slim(self) -> Group:
+        """The same for a narrow terminal: every note below its row, at the end."""
+        parts: list[RenderableType] = [Text(" " * _INDENT + _SLIM.format("command", "came back", "time"), "bold", no_wrap=True)]
+        for line in self.lines:
+            row = Text(f"{line.state:<{_INDENT}}", _STYLES[line.state], no_wrap=True, overflow="ellipsis")
+            row.append(_SLIM.format(line.row.name, line.came, line.duration), "dim" if line.state == WAITING else "default")
+            parts.append(row)
+            if line.note and not self._moving:
+                parts.append(Padding(Text(line.note, "dim", overflow="fold"), (0, 0, 0, _INDENT)))
+        return Group(*parts)
+
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         wide = self._console.width >= _WIDE
@@ -83,7 +105,7 @@ class Board:
         table.add_column("time", justify="right", no_wrap=True)
         table.add_column("as it should be", overflow="fold")
         # One line a command while they are under way, so that it fits a small terminal; every note in full at the end.
-        moving = any(line.state in (WAITING, UNDER_WAY) for line in self.lines)
+        moving = self._moving
         for line in self.lines:
             style = _STYLES[WAITING] if line.state == WAITING else ""
             asked = [line.row.asked] if wide else []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -42,9 +43,10 @@ class Fault:
 
 
 class FaultHandle:
-    """One fault that is in force. `hits` counts how often it happened."""
+    """One fault that is in force, until it is released. `hits` counts how often it happened."""
 
     def __init__(self, fault: Fault, withdraw: Callable[[FaultHandle], None]) -> None:
+        self.id = str(uuid.uuid4())
         self.fault = fault
         self.hits = 0
         self._seen = 0
@@ -119,22 +121,25 @@ class Faults:
             self._handles.append(handle)
         return handle
 
+    def all(self) -> list[FaultHandle]:
+        """Those that were not released, spent ones too, the oldest first."""
+        with self._lock:
+            return list(self._handles)
+
     def find(self, service: str, operation: str, text: Callable[[], str]) -> FaultHandle | None:
         """The fault that happens to this call, counted. `text` is asked for only where a fault wants to look at it."""
-        with self._lock:
-            handles = list(self._handles)
-        for handle in handles:
+        for handle in self.all():
             if _matches(handle.fault, service, operation, text) and handle.take():
                 self._on_hit()
                 return handle
         return None
 
-    def release_all(self) -> None:
-        """End every fault."""
-        with self._lock:
-            handles = list(self._handles)
+    def release_all(self) -> list[FaultHandle]:
+        """End every fault; those that were in force."""
+        handles = self.all()
         for handle in handles:
             handle.release()
+        return handles
 
     def _withdraw(self, handle: FaultHandle) -> None:
         with self._lock:

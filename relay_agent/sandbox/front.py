@@ -18,12 +18,14 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Response
 
 from relay_agent.sandbox.asgi import Receive, Request, Scope, Send, drop, read_request, respond, until_disconnect
-from relay_agent.sandbox.faults import Faults
+from relay_agent.sandbox.faults import FaultHandle, Faults
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 CALL_KEY = "sandbox.call"
+CONTROL = "/sandbox/"
+"""Below this lies the control. No fault happens to it, for then nothing could end a fault of every call."""
 _KEPT_BODY = 256 * 1024
 _SECRET_HEADERS = frozenset({"ts-auth-token", "authorization", "cookie", "proxy-authorization"})
 
@@ -71,9 +73,7 @@ class RestFront:
         return call
 
     async def _answer(self, request: Request, call: RestCall, send: Send) -> None:
-        handle = self._faults.find(
-            "rest", f"{request.method} {request.path}", lambda: request.target + request.body.decode("utf-8", "replace")
-        )
+        handle = self._fault(request)
         if handle is not None:
             await handle.hang()
             if handle.fault.close:
@@ -90,6 +90,13 @@ class RestFront:
         # A HEAD's Content-Length is that of the GET; its body stays here.
         body = b"" if request.method == "HEAD" else answer.get_data()
         await respond(send, answer.status_code, body, answer.headers.items())
+
+    def _fault(self, request: Request) -> FaultHandle | None:
+        if request.path.startswith(CONTROL):
+            return None
+        return self._faults.find(
+            "rest", f"{request.method} {request.path}", lambda: request.target + request.body.decode("utf-8", "replace")
+        )
 
 
 def _run(flask: Flask, environ: WSGIEnvironment) -> Response:

@@ -1,7 +1,6 @@
 """The sandbox's web page: Agents, Commands, and a form that sends one.
 
-This room owns the page's routes and who may use them: a browser on this machine, from the page itself. It must not
-know how commands travel. It works without scripts; the one script there is only refreshes what is shown.
+This room owns the page's routes. It must not know how commands travel, nor who may use the page (`origin`). It works without scripts; the one script there is only refreshes what is shown.
 """
 
 from __future__ import annotations
@@ -10,31 +9,23 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
-from flask import Blueprint, Response, redirect, render_template, request, url_for
-from werkzeug.exceptions import Forbidden, NotFound
+from flask import Blueprint, redirect, render_template, request, url_for
+from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as BaseResponse
 
 from relay_agent.sandbox import page_views
 from relay_agent.sandbox.agents import Agent, Agents
 from relay_agent.sandbox.commands import STATUSES, Command, Commands, Search
+from relay_agent.sandbox.origin import check_form, secure
 from relay_agent.sandbox.rest_commands import ACTIONS, CommandRoutes, Platform
 from relay_agent.sandbox.wire import ApiError, Json, iso
 
-_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 _LISTED = 200
 _LATEST = 10
 _DEFAULT_TIMEOUT = 30.0
 _MAX_TIMEOUT = 900.0
 _GRACE_SECONDS = 60
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 
 
 class FormError(Exception):
@@ -59,8 +50,8 @@ class Pages:
 
     def _blueprint(self) -> Blueprint:
         pages = Blueprint("pages", __name__, static_folder="static", static_url_path="/static")
-        pages.before_request(check_origin)
-        pages.after_request(_secure)
+        pages.before_request(check_form)
+        pages.after_request(secure)
         pages.get("/")(self.overview)
         pages.get("/commands", endpoint="list")(self.listing)
         pages.get("/commands/<command_id>")(self.detail)
@@ -158,19 +149,6 @@ class Pages:
         return page_views.command_line(command, self._agents.get(command.target_id), self._now())
 
 
-def check_origin() -> None:
-    """Let in a browser on this machine, and only forms of this page: no other site's, by whatever name it reached us."""
-    if urlsplit(f"//{request.host}").hostname not in _HOSTS:
-        raise Forbidden("This page is served to this machine only.")
-    if request.method == "POST" and request.headers.get("origin") != f"http://{request.host}":
-        raise Forbidden("The form must be sent from this page itself.")
-
-
-def _secure(response: Response) -> Response:
-    response.headers.update(_HEADERS)
-    return response
-
-
 def _payload(fields: Mapping[str, str], timeout: float) -> Json:
     url = fields.get("url", "").strip()
     if not url:
@@ -202,4 +180,4 @@ def _timeout(text: str) -> float:
         seconds = math.nan
     if not 0 < seconds <= _MAX_TIMEOUT:
         raise FormError("timeout", f"The timeout must be a number of seconds up to {_MAX_TIMEOUT:g}.")
-    return seconds
+    return int(seconds) if seconds.is_integer() else seconds

@@ -114,7 +114,7 @@ def request_side(command: Command) -> Side:
     """What a command asks for."""
     payload = command.payload
     names = ("method", "url", "timeout", "follow_redirects", "ignore_tls_certificate", "encrypt_response")
-    facts = [(name, str(payload[name])) for name in names if name in payload]
+    facts = [(name, _fact(payload[name])) for name in names if name in payload]
     body = payload.get("body")
     text = body.get("raw") if isinstance(body, dict) and body.get("mode") == "raw" else body
     return Side(facts, list(_headers(payload.get("headers"))), _text(text), _pretty(payload))
@@ -128,7 +128,7 @@ def response_side(command: Command) -> Side | None:
     if not isinstance(response, dict):
         return Side([], [], _text(response), _pretty(response))
     names = ("statusCode", "code", "message", "url", "bodyEncoding", "elapsedMs")
-    facts = [(name, str(response[name])) for name in names if name in response]
+    facts = [(name, _fact(response[name])) for name in names if name in response]
     return Side(facts, list(_headers(response.get("headers"))), _text(response.get("body")), _pretty(response))
 
 
@@ -154,6 +154,12 @@ def _host(url: object) -> str:
         return parts.netloc.rpartition("@")[2]
     except ValueError:
         return ""
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return _text(value)
 
 
 def _text(value: object) -> str:

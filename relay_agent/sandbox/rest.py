@@ -211,7 +211,11 @@ class AgentRoutes:
         return self._known(agent_id).queue_json(self._place().visibility_timeout)
 
     def put_queue(self, agent_id: str) -> Json:
-        """`PUT /v1/agents/{id}/command-queue`."""
+        """`PUT /v1/agents/{id}/command-queue`.
+
+        The platform refuses to enable a queue within 60 s of its being disabled (400 "Can not enable command queue
+        within 60s ..."); the sandbox enables it at once, so that a drill need not wait.
+        """
         agent = self._known(agent_id)
         self._agents.enable_queue(agent, _enabled(json_body()))
         return agent.queue_json(self._place().visibility_timeout)

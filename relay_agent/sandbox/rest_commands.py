@@ -21,6 +21,7 @@ DELIVERIES = ("embedded", "referenced")
 ACTIONS = ("TetraScience.Connector.gdc.HttpRequest", "TetraScience.Connector.http.Request.V1", "TetraScience.Connector.http.Request.V2")
 _TIMES = {"createdAt": "created_at", "expiresAt": "expires_at", "updatedAt": "updated_at"}
 _MAX_PAGE = 1000
+_GRACE_SECONDS = 1.0
 
 
 class Platform(Protocol):
@@ -80,6 +81,8 @@ class CommandRoutes:
     def parse(self, body: Json) -> Command:
         """Make a command of a request's fields.
 
+        `expiresAt` may fall short of the least time ahead by 1 s, which the request may have taken: 59.5 s pass for 60.
+
         Raises:
             ApiError: 400, and which field is wrong.
         """
@@ -91,8 +94,7 @@ class CommandRoutes:
             problems += ["expiresAt must be an ISO date"] if expires_at is None else []
             raise ApiError(400, "Error validating payload", problems)
         now = self._now()
-        # A second's grace: the request took time to come here.
-        if expires_at < now + timedelta(seconds=self._min_ttl_seconds - 1):
+        if expires_at < now + timedelta(seconds=self._min_ttl_seconds - _GRACE_SECONDS):
             raise ApiError(400, f"Param expiresAt must be at least {self._min_ttl_seconds:g} seconds from current date timestamp")
         return Command(
             id=str(uuid.uuid4()),
@@ -138,7 +140,7 @@ class CommandRoutes:
         }
 
     def purge(self) -> Json:
-        """`DELETE /v1/commands?targetId=`."""
+        """`DELETE /v1/commands?targetId=`; a second one right after it is 200 too, with nothing left to purge."""
         target = request.args.get("targetId")
         if not target:
             raise ApiError(400, "Error validating query", ["targetId is required"])

@@ -19,6 +19,7 @@ from relay_agent.sandbox.aws import AwsCall, Guard
 from relay_agent.sandbox.backend import Backend, BackendError, load_ministack
 from relay_agent.sandbox.changes import Changes
 from relay_agent.sandbox.commands import Command, Commands
+from relay_agent.sandbox.control import ControlRoutes
 from relay_agent.sandbox.delivery import Delivery
 from relay_agent.sandbox.faults import Fault, FaultHandle, Faults
 from relay_agent.sandbox.front import RestCall, RestFront
@@ -76,7 +77,9 @@ class Sandbox:
         self._routes = AgentRoutes(self.agents, self.keys, self.tokens, self._place, self._lifetime)
         self._command_routes = CommandRoutes(self.commands, self, self.tokens, min_ttl_seconds, self.now)
         pages = Pages(self.agents, self.commands, self._command_routes, self, self.now)
-        flask = build_app([self._routes.blueprint, self._command_routes.public, *self._command_routes.internal, pages.blueprint])
+        control = ControlRoutes(self.faults, self.expire_credentials)
+        platform = [self._routes.blueprint, self._command_routes.public, *self._command_routes.internal]
+        flask = build_app([*platform, pages.blueprint, control.blueprint])
         self._front = RestFront(flask, self.faults, self.now, self.changes.touch)
         self.aws_calls: deque[AwsCall] = deque(maxlen=20_000)
         self.under_way: Counter[str] = Counter()

@@ -99,15 +99,21 @@ def test_every_import_of_the_package_is_a_declared_dependency() -> None:
     """A library that only happens to come with another one would go when that one drops it."""
     base = names(requirements("options", "install_requires"))
     sandbox = base | names(requirements("options.extras_require", "sandbox"))
-    distributions = importlib.metadata.packages_distributions()
-    undeclared = []
-    for path in sources(PACKAGE):
-        allowed = sandbox if path.is_relative_to(PACKAGE / "sandbox") else base
-        for name in set(imported(path)) - sys.stdlib_module_names - {"relay_agent", "__future__", "compression"}:
-            owners = {BUNDLED.get(owner, normalised(owner)) for owner in distributions.get(name, [name])}
-            if not owners & allowed:
-                undeclared.append(f"{path.relative_to(ROOT)}: {name}")
+    tests = sandbox | names(requirements("options.extras_require", "test"))
+    undeclared = [(path, name) for path in sources(PACKAGE) for name in strangers(path, sandbox if "sandbox" in path.parts else base)]
+    undeclared += [(path, name) for path in sources(ROOT / "tests") for name in strangers(path, tests)]
     assert undeclared == []
+
+
+def strangers(path: Path, allowed: set[str]) -> list[str]:
+    """The modules that a file imports and no declared dependency brings."""
+    distributions = importlib.metadata.packages_distributions()
+    found = []
+    for name in set(imported(path)) - sys.stdlib_module_names - {"relay_agent", "tests", "__future__", "compression"}:
+        owners = {BUNDLED.get(owner, normalised(owner)) for owner in distributions.get(name, [name])}
+        if not owners & allowed:
+            found.append(name)
+    return found
 
 
 def test_every_directory_with_code_is_a_package() -> None:
