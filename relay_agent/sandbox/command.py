@@ -28,9 +28,9 @@ Example, in two terminals:
 Faults, while it runs (GET /sandbox/faults lists them with their hits, DELETE ends
 them, POST /sandbox/credentials/expire ends every AWS credential). A rate limit
 for the next 3 heartbeats:
-  curl http://127.0.0.1:8088/sandbox/faults --json '{"service": "rest",
-    "operation": "agent/status", "count": 3, "status": 429,
-    "headers": {"Retry-After": "5"}}'
+  curl http://127.0.0.1:8088/sandbox/faults -H 'Content-Type: application/json' \\
+    -d '{"service": "rest", "operation": "agent/status", "count": 3,
+         "status": 429, "headers": {"Retry-After": "5"}}'
 Fields: service (rest, sqs, s3, logs), operation, contains, count (null: until
 ended), skip, hang_seconds (or "forever"), close, status, body, headers, code,
 message.

@@ -20,6 +20,7 @@ from relay_agent.sandbox.wire import ApiError, Json
 
 SERVICES = ("rest", "sqs", "s3", "logs")
 _FOREVER = "forever"
+_MAX_HANG_SECONDS = 86_400.0
 _BODILESS = (204, 304)
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?|")
@@ -48,6 +49,9 @@ class ControlRoutes:
 
     def inject(self) -> Json:
         """`POST /sandbox/faults`: put a fault in force; its id."""
+        # No page of another site can send this type without being asked first, and we never allow it.
+        if not request.is_json:
+            raise ApiError(400, "Error validating payload", ["Content-Type must be application/json"])
         return {"id": self._faults.inject(read_fault(json_body())).id}
 
     def listing(self) -> Json:
@@ -132,7 +136,6 @@ def _headers(value: Any) -> bool:
     )
 
 
-_MAX_HANG_SECONDS = 86_400.0
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "service": (lambda value: value in ("", *SERVICES), f"one of {', '.join(SERVICES)}, or empty for all"),
     "operation": (_text, "a string"),
@@ -144,6 +147,6 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "status": (lambda value: value is None or _whole(value, 200, 599), "a status from 200 to 599, or null"),
     "body": (_text, "a string"),
     "headers": (_headers, "an object of strings in ASCII, without Content-Length and Transfer-Encoding"),
-    "code": (lambda value: value is None or (isinstance(value, str) and bool(_CODE.fullmatch(value))), "an error code such as SlowDown, or null"),
+    "code": (lambda value: value is None or (_text(value) and bool(_CODE.fullmatch(value))), "an error code such as SlowDown, or null"),
     "message": (_text, "a string"),
 }

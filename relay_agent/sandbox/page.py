@@ -1,6 +1,7 @@
 """The sandbox's web page: Agents, Commands, and a form that sends one.
 
-This room owns the page's routes. It must not know how commands travel, nor who may use the page (`origin`). It works without scripts; the one script there is only refreshes what is shown.
+This room owns the page's routes. It must not know how commands travel, nor who may use the page (`origin`). It works
+without scripts; the one script there is only refreshes what is shown.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Owns what a new user sees of `make demo`. It must not look inside.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 
 from relay_agent.sandbox.demo_rows import ROWS
+from relay_agent.sandbox.demo_table import OK, Board
 
 DEMO = [sys.executable, "-m", "relay_agent.sandbox.demo"]
 SPOILT = """
@@ -118,6 +121,25 @@ def test_every_row_is_as_it_should_be_and_nothing_is_left(show) -> None:
     assert "referenced (by S3): 5,000,000 bytes" in showing.output
     assert showing.agent is not None
     assert showing.nothing_left()
+
+
+@pytest.mark.parametrize("columns", [60, 79, 80, 120])
+def test_a_terminal_of_any_width_shows_each_command_on_one_line(columns: int) -> None:
+    """The notes stand in a column where there is room for one, else below their rows."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=columns, color_system=None, legacy_windows=False)
+    board = Board(ROWS, console)
+    with board.shown():
+        for line in board.lines:
+            line.came, line.seconds = "FAILURE ECONNREFUSED", 0.063
+            board.done(line, OK, "plate reader PR-1042 is idle")
+    assert isinstance(console.file, io.StringIO)
+    last = console.file.getvalue().rpartition("came back")[2].splitlines()
+    assert all(len(text.rstrip()) <= columns for text in last)
+    for row in ROWS:
+        [place] = [number for number, text in enumerate(last) if f" {row.name} " in text]
+        assert "FAILURE ECONNREFUSED" in last[place]
+        assert "63 ms" in last[place]
+        assert "plate reader" in last[place + (columns < 80)]
 
 
 def test_nothing_of_the_environment_matters(show, tmp_path: Path) -> None:

@@ -180,6 +180,30 @@ def test_text_stands_out_from_its_ground_and_fits_a_phone(browser: Browser, sand
             assert page.evaluate(LOWEST_CONTRAST) >= 4.5, path
 
 
+def test_a_command_is_opened_on_a_phone_without_scrolling_sideways(browser: Browser, sandbox: Sandbox, agent_id: str) -> None:
+    command_id = sandbox.create_command(agent_id, {**REQUEST, "timeout": 30.0})
+    with opened(browser, sandbox, viewport={"width": 375, "height": 740}) as context:
+        page = context.new_page()
+        page.goto("/commands")
+        row = line(page, command_id)
+        expect(row.get_by_role("cell").filter(has_text="lims.lab.example")).to_be_visible()
+        assert row.evaluate("row => row.getBoundingClientRect().right <= innerWidth && row.closest('.scroll').scrollWidth <= innerWidth")
+        row.get_by_role("link", name="PENDING: GET lims.lab.example").click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("PENDING GET lims.lab.example")
+        expect(page.get_by_role("region", name="Request").get_by_role("definition").filter(has_text="30")).to_have_text("30")
+
+
+@pytest.mark.parametrize("path, words", [("/commands/none", "no such command"), ("/none", "no such page")])
+def test_what_is_not_there_is_a_page_with_the_way_back(page: Page, path: str, words: str) -> None:
+    answer = page.goto(path)
+    assert answer is not None
+    assert (answer.status, "default-src 'none'" in answer.headers["content-security-policy"]) == (404, True)
+    expect(page.get_by_role("main")).to_contain_text(words)
+    assert page.evaluate("getComputedStyle(document.querySelector('.top')).display") == "flex"
+    page.get_by_role("navigation").get_by_role("link", name="Commands").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Commands")
+
+
 def test_the_page_loads_nothing_from_elsewhere_and_logs_no_error(page: Page, sandbox: Sandbox, agent_id: str) -> None:
     command_id = sandbox.create_command(agent_id, REQUEST)
     problems: list[str] = []

@@ -5,7 +5,9 @@ Owns the proof of what it prints, writes and returns.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -80,6 +82,21 @@ def test_help_shows_an_example_and_needs_no_configuration() -> None:
     result = CliRunner(env=dict.fromkeys(os.environ)).invoke(sandbox_command, ["--help"])
     assert result.exit_code == 0
     assert "relay-agent sandbox --env-file sandbox.env" in result.output
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
+def test_the_rate_limit_of_the_help_can_be_copied() -> None:
+    text = CliRunner().invoke(sandbox_command, ["--help"]).output
+    example = text[text.index("curl ") : text.index("Fields:")]
+    with running("--port", "0", "--aws-port", "0") as (_, environment):
+        local = example.replace("http://127.0.0.1:8088", environment["API_TARGET"])
+        answer = subprocess.run(["sh", "-c", local], capture_output=True, text=True, timeout=10, check=True)
+        assert set(json.loads(answer.stdout)) == {"id"}
+        headers = {"ts-auth-token": environment["JWT"], "x-org-slug": environment["ORG_SLUG"]}
+        body = {"agentId": environment["AGENT_ID"], "agentVersion": "v0.1.0"}
+        url = f"{environment['API_TARGET']}/v1/data-acquisition/agent/status"
+        beat = requests.post(url, json=body, headers=headers, timeout=5)
+    assert (beat.status_code, beat.headers["retry-after"]) == (429, "5")
 
 
 def test_an_agent_id_that_is_none_is_a_mistake() -> None:
