@@ -37,7 +37,7 @@ COMMANDS_SECONDS = 35.0
 _COMMAND_SECONDS = 15.0
 _TTL_SECONDS = 70.0
 _ABOUT_TIMES = (
-    "Times are the platform's, from a command's creation to its final status; the sandbox's queue takes up to 0.1 s of them.",
+    "Times are the platform's, from a command's creation to its final status.",
     "",
 )
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
