@@ -251,7 +251,7 @@ class Agent:
             spool=self._spool,
             outbox=self._outbox,
             log=self._log,
-            monotonic=self._clock.monotonic,
+            clock=self._clock,
             stop=self._stop_telling,
         )
 

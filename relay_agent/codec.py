@@ -23,9 +23,11 @@ ACTION_SECURE = "TetraScience.Connector.http.Request.V2"
 MESSAGE_LIMIT = 262_144
 """Bytes of one queue message, and of one batch (PROTOCOL §2)."""
 
-MAX_ID = 256
+MAX_ID = 8192
 """Characters of a command's or target's id; the platform's are UUIDs."""
 
+MAX_DIGITS = 300
+_READABLE_ID = re.compile(r'"commandId"\s*:\s*"([^"\\\x00-\x1f\ud800-\udfff]{1,256})"')
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NOT_FOR_SQS = re.compile(r"[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -130,15 +132,24 @@ def _unknown(payload: dict[str, Any], secure: bool) -> list[str]:
 
 
 def _loads(text: str) -> Any:
-    """JSON as RFC 8259 has it: no NaN, no Infinity; nesting and numbers bounded by Python's own limits."""
+    """JSON, bounded by Python's own limits on nesting. NaN, Infinity and endless numbers are of no type that a field takes."""
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_no_number, parse_int=_integer)
     except (ValueError, RecursionError):
-        raise MalformedMessage("the message is no JSON") from None
+        found = _READABLE_ID.search(text)
+        raise MalformedMessage("the message is no JSON", found[1] if found else None) from None
 
 
-def _refuse(_constant: str) -> None:
-    raise ValueError
+class _NoNumber:
+    """Stands where a message has a number that is none."""
+
+
+def _no_number(_constant: str) -> _NoNumber:
+    return _NoNumber()
+
+
+def _integer(digits: str) -> int | _NoNumber:
+    return int(digits) if len(digits) <= MAX_DIGITS else _NoNumber()
 
 
 def _storable(text: str) -> bool:

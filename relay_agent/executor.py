@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import http.client
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from email.message import Message
@@ -51,7 +52,9 @@ _BODY_HEADERS = frozenset(
 """RFC 9110 §15.4: what describes a body that is no longer sent."""
 _WITH_LENGTH_ZERO = frozenset({"POST", "PUT", "PATCH"})
 _SECRET_PARTS = (
-    "auth",
+    "authenti",
+    "authoriz",
+    "oauth",
     "cookie",
     "token",
     "secret",
@@ -289,7 +292,7 @@ def _next_hop(hop: _Hop, status: int, location: str) -> _Hop:
 
 def _bound_to_origin(name: str) -> bool:
     lower = name.lower()
-    return lower == "host" or any(part in lower for part in _SECRET_PARTS)
+    return lower == "host" or "auth" in re.split(r"[^a-z0-9]", lower) or any(part in lower for part in _SECRET_PARTS)
 
 
 def _codings(received: Headers) -> list[str]:

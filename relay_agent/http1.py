@@ -24,6 +24,10 @@ class BadHead(http.client.HTTPException):
     """The response's head cannot be relayed; the text says why."""
 
 
+class BadFraming(http.client.HTTPException):
+    """The body's chunks are not as RFC 9112 §7.1 has them."""
+
+
 class _Wire(io.RawIOBase):
     """The socket's byte stream; while `probing` it says "nothing there now" in place of waiting."""
 
@@ -166,8 +170,8 @@ class Response(http.client.HTTPResponse):
         left: int | None = self.chunk_left
         if left:
             return left
-        if left is not None and self.fp.readline(3) not in (b"\r\n", b"\n"):
-            raise self._bad_framing()
+        if left is not None and (end := self.fp.readline(3)) not in (b"\r\n", b"\n"):
+            raise self._bad_framing(closed=not end)
         size = self._read_next_chunk_size()
         if size == 0:
             self._read_trailer()
@@ -179,6 +183,8 @@ class Response(http.client.HTTPResponse):
         """Take hex digits only: `int` would also take signs, blanks inside and underscores."""
         line = self.fp.readline(65537)
         size = line.split(b";", 1)[0].strip(b" \t\r\n")
+        if not line:
+            raise self._bad_framing(closed=True)
         if not line.endswith(b"\n") or not _CHUNK_SIZE.fullmatch(size):
             raise self._bad_framing()
         return int(size, 16)
@@ -189,11 +195,11 @@ class Response(http.client.HTTPResponse):
         while (line := self.fp.readline(left + 1)) not in (b"\r\n", b"\n"):
             left -= len(line)
             if left < 0 or not line.endswith(b"\n"):
-                raise self._bad_framing()
+                raise self._bad_framing(closed=not line)
 
-    def _bad_framing(self) -> http.client.IncompleteRead:
+    def _bad_framing(self, *, closed: bool = False) -> http.client.HTTPException:
         self.broken = True
-        return http.client.IncompleteRead(b"")
+        return http.client.IncompleteRead(b"") if closed else BadFraming("chunk")
 
     def close(self) -> None:
         """Close the stream; with some of the body unread, the connection is of no more use."""

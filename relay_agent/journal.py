@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +32,7 @@ KEEP_IDS_SECONDS = 24 * 3600.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS commands (
     id TEXT PRIMARY KEY, seq INTEGER NOT NULL, state TEXT NOT NULL, digest BLOB NOT NULL, acked INTEGER NOT NULL DEFAULT 0,
-    receipt TEXT, raw TEXT, message TEXT, spool TEXT, upload_url TEXT, fallback TEXT, status TEXT, code TEXT,
+    receipt TEXT, raw TEXT, message TEXT, spool TEXT, upload_url TEXT, fallback TEXT, tell_by REAL, status TEXT, code TEXT,
     admitted_at REAL NOT NULL, started_at REAL, repeatable INTEGER, finished_at REAL, delivered_at REAL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS commands_open ON commands (state, seq) WHERE state <> 'delivered';
@@ -147,11 +148,13 @@ class Journal:
 
     def finish(self, update: Update, code: str | None = None) -> None:
         """Record the outcome as it will be told, and wipe the request."""
+        tell_by = None if update.tell_by is None else update.tell_by.timestamp()
         row = (
             update.message,
             update.spool,
             update.upload_url,
             update.fallback,
+            tell_by,
             update.status,
             code,
             self._clock.now().timestamp(),
@@ -160,7 +163,7 @@ class Journal:
         self._commit(
             lambda connection: connection.execute(
                 "UPDATE commands SET state = 'finished', raw = NULL, message = ?, spool = ?, upload_url = ?,"
-                " fallback = ?, status = ?, code = ?, finished_at = ? WHERE id = ? AND state IN ('admitted', 'started')",
+                " fallback = ?, tell_by = ?, status = ?, code = ?, finished_at = ? WHERE id = ? AND state IN ('admitted', 'started')",
                 row,
             )
         )
@@ -208,8 +211,13 @@ class Journal:
 
     def undelivered(self) -> list[Update]:
         """The outcomes that the platform has not been told for sure."""
-        rows = self._read("SELECT id, status, message, spool, upload_url, fallback FROM commands WHERE state = 'finished' ORDER BY seq")
-        return [Update(row[0], Status(row[1]), row[2], row[3], row[4], row[5]) for row in rows]
+        rows = self._read(
+            "SELECT id, status, message, spool, upload_url, fallback, tell_by FROM commands WHERE state = 'finished' ORDER BY seq"
+        )
+        return [
+            Update(row[0], Status(row[1]), row[2], row[3], row[4], row[5], None if row[6] is None else datetime.fromtimestamp(row[6], UTC))
+            for row in rows
+        ]
 
     def spooled(self) -> set[str]:
         """The names of the spool files that an outcome needs."""

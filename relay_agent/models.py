@@ -166,7 +166,8 @@ class Update:
     """One status update, complete as it goes onto the outbound queue.
 
     `message` is the queue message's text. Where the body was spooled, `spool` is the gzip file that
-    goes to `upload_url` first, and `fallback` the message to send instead when it cannot be uploaded.
+    goes to `upload_url` first, and `fallback` the message to send instead when it cannot be uploaded before
+    `tell_by`, after which its sender has stopped waiting.
     """
 
     command_id: str
@@ -175,3 +176,4 @@ class Update:
     spool: str | None = None
     upload_url: str | None = field(default=None, repr=False)
     fallback: str | None = field(default=None, repr=False)
+    tell_by: datetime | None = None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from relay_agent.clock import Clock
 from relay_agent.codec import MESSAGE_LIMIT, update_message
 from relay_agent.models import Command, Status, Update
+from relay_agent.periodic import Backoff
 
 PROCESSING_AFTER_SECONDS = 0.25
 """PROTOCOL §2: one PROCESSING update for a command still under way this long after it started."""
@@ -32,6 +33,16 @@ class Entry:
     size: int
 
 
+@dataclass
+class Upload:
+    """A spooled answer on its way to S3: when to try next and when it first was, on the monotonic clock."""
+
+    update: Update
+    begun: float
+    due: float = 0.0
+    waits: Backoff = field(default_factory=Backoff)
+
+
 class Outbox:
     """Gathers updates from the workers for the one sender. Any thread may call."""
 
@@ -46,7 +57,7 @@ class Outbox:
         self._active: set[str] = set()
         self._pending = 0
         self._hurry = False
-        self.uploads: queue.SimpleQueue[Update | None] = queue.SimpleQueue()
+        self.uploads: queue.SimpleQueue[Upload | None] = queue.SimpleQueue()
 
     # --- workers, poller, uploader ---
 
@@ -65,7 +76,7 @@ class Outbox:
             if update.spool is None:
                 self._add(update)
         if update.spool is not None:
-            self.uploads.put(update)
+            self.uploads.put(Upload(update, self._clock.monotonic()))
 
     def uploaded(self, update: Update) -> None:
         """Take an answer whose body is where it belongs, or that will do without."""

@@ -134,7 +134,7 @@ class Relay:
         for text, receipt in messages:
             raw = text.encode("utf-8", "replace").decode("utf-8")  # SQS takes no lone surrogates; the journal cannot.
             try:
-                command = codec.decode_message(raw)
+                command = self._command(raw)
                 if command.id not in tasks and command.id not in refused:
                     tasks[command.id] = self._task(command, len(raw))
             except MalformedMessage as error:
@@ -159,7 +159,7 @@ class Relay:
         tasks: list[Task] = []
         for left in self._journal.unfinished():
             try:
-                command = codec.decode_message(left.raw)
+                command = self._command(left.raw)
             except MalformedMessage as error:
                 self._refusal(Command(left.id, error.target_id or self._agent_id, ""), str(error))
                 continue
@@ -230,6 +230,11 @@ class Relay:
         )
 
     # --- how one runs ---
+
+    def _command(self, raw: str) -> Command:
+        """The command of a message; one that names no target is for this agent."""
+        command = codec.decode_message(raw)
+        return command if command.target_id else replace(command, target_id=self._agent_id)
 
     def _task(self, command: Command, size: int) -> Task:
         admitted = self._clock.monotonic()
@@ -349,7 +354,7 @@ class Relay:
             self._spool.remove(stored.name)
             return Update(command.id, Status.FAILURE, fallback)
         message = codec.update_message(command.id, command.target_id, result.status, now, None, "referenced")
-        return Update(command.id, result.status, message, stored.name, command.upload_url, fallback)
+        return Update(command.id, result.status, message, stored.name, command.upload_url, fallback, command.expires_at)
 
     def _failure_body(self, failure: Failure, request: HttpRequest | None) -> str:
         """A failure's body names the URL, so it is sealed too where the sender asked for that; its code is no secret."""

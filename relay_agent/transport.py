@@ -30,7 +30,7 @@ from urllib3.util.wait import wait_for_read
 from relay_agent.clock import Deadline
 from relay_agent.dialer import Dialer
 from relay_agent.faults import TransportFault, os_fault
-from relay_agent.http1 import BadHead, Response
+from relay_agent.http1 import BadFraming, BadHead, Response
 from relay_agent.idle import IdlePool
 from relay_agent.models import Code, Headers, Url
 from relay_agent.proxies import Proxy
@@ -289,6 +289,8 @@ def _send_and_read_head(sock: Any, exchange: Exchange, *, reused: bool) -> Respo
     try:
         response.begin()
     except (OSError, http.client.HTTPException) as error:
+        if response.head_started:
+            exchange.enter("the header of the response")
         response.close()
         if reused and _is_stale(broken or error, response, exchange, nothing_sent=_sent(sock) == before):
             raise _Stale from None
@@ -331,6 +333,8 @@ def explain(error: Exception, exchange: Exchange) -> TransportFault:
 
 def _body_fault(error: Exception, exchange: Exchange) -> TransportFault:
     cause = error.args[-1] if error.args else None
+    if isinstance(cause, BadFraming):
+        return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the body is not framed as HTTP says")
     if isinstance(cause, ssl.SSLEOFError):
         return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the connection was closed before the end of the body")
     if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):

@@ -6,22 +6,24 @@ Apart from the sender, so that an answer of 50 MB holds up no small one. It must
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 
+from relay_agent.clock import Clock
 from relay_agent.errors import PlatformError
 from relay_agent.journal import Journal
 from relay_agent.models import Status, Update
-from relay_agent.outbox import Outbox
-from relay_agent.periodic import Backoff
+from relay_agent.outbox import Outbox, Upload
 from relay_agent.spool import Spool
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.payloads import PayloadRefused
 from relay_agent.telemetry.logs import Logger
 
 TRY_SECONDS = 120.0
+LOOK_SECONDS = 0.1
 GIVE_UP_SECONDS = 3600.0
 """A presigned URL lives no longer than the credentials that signed it, an hour."""
+TELL_SECONDS = 10.0
+"""How long before its sender stops waiting an answer is told without its body."""
 
 
 class Uploader:
@@ -35,7 +37,7 @@ class Uploader:
         spool: Spool,
         outbox: Outbox,
         log: Logger,
-        monotonic: Callable[[], float],
+        clock: Clock,
         stop: threading.Event,
     ) -> None:
         self._platform = platform
@@ -43,35 +45,52 @@ class Uploader:
         self._spool = spool
         self._outbox = outbox
         self._log = log
-        self._monotonic = monotonic
+        self._clock = clock
         self._stop = stop
 
     def run(self) -> None:
         """Upload until None is taken, or the stop comes."""
-        while (update := self._outbox.uploads.get()) is not None:
-            settled = self.upload(update)
-            if settled is None:
+        while (job := self._outbox.uploads.get()) is not None:
+            if self._stop.is_set():
                 return
+            wait = job.due - self._clock.monotonic()
+            if wait > 0:
+                # Not its turn yet: those behind it must not wait for it.
+                self._stop.wait(min(wait, LOOK_SECONDS))
+                self._outbox.uploads.put(job)
+                continue
+            settled = self.upload(job)
+            if settled is None:
+                self._outbox.uploads.put(job)
+                continue
             self._journal.settle(settled)
-            self._spool.remove(update.spool or "")
+            self._spool.remove(job.update.spool or "")
             self._outbox.uploaded(settled)
 
-    def upload(self, update: Update) -> Update | None:
-        """Upload one answer's body and give what to tell; None when the stop came first."""
+    def upload(self, job: Upload) -> Update | None:
+        """Try once, and give what to tell; None where it is to be tried again when the job is due."""
+        update = job.update
         assert update.spool is not None, "only spooled answers come here"
-        begun, waits = self._monotonic(), Backoff()
-        while not self._stop.is_set():
-            try:
-                self._platform.upload(update.upload_url or "", self._spool.path(update.spool), TRY_SECONDS)
-                return replace(update, spool=None, upload_url=None, fallback=None)
-            except (PayloadRefused, OSError, ValueError) as error:  # ValueError: mmap of an empty file
-                return self._without_body(update, str(error) if isinstance(error, PayloadRefused) else "the spool file cannot be read")
-            except PlatformError as error:
-                if self._monotonic() - begun > GIVE_UP_SECONDS:
-                    return self._without_body(update, str(error))
-                self._log.warning("upload-failed", id=update.command_id, reason=str(error))
-            self._stop.wait(waits.next_seconds())
-        return None
+        try:
+            self._platform.upload(
+                update.upload_url or "", self._spool.path(update.spool), min(TRY_SECONDS, max(TELL_SECONDS, self._left(job)))
+            )
+            return replace(update, spool=None, upload_url=None, fallback=None)
+        except (PayloadRefused, OSError, ValueError) as error:  # ValueError: mmap of an empty file
+            return self._without_body(update, str(error) if isinstance(error, PayloadRefused) else "the spool file cannot be read")
+        except PlatformError as error:
+            if self._left(job) <= 0:
+                return self._without_body(update, str(error))
+            self._log.warning("upload-failed", id=update.command_id, reason=str(error))
+            job.due = self._clock.monotonic() + min(job.waits.next_seconds(), max(0.0, self._left(job)))
+            return None
+
+    def _left(self, job: Upload) -> float:
+        """Seconds until the answer must be told, with or without its body."""
+        left = job.begun + GIVE_UP_SECONDS - self._clock.monotonic()
+        if job.update.tell_by is None:
+            return left
+        return min(left, (job.update.tell_by - self._clock.now()).total_seconds() - TELL_SECONDS)
 
     def _without_body(self, update: Update, reason: str) -> Update:
         self._log.error("upload-refused", id=update.command_id, reason=reason)

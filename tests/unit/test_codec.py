@@ -155,10 +155,23 @@ def test_a_malformed_message_that_names_its_command_carries_the_ids_and_the_fiel
     assert named in str(error)
 
 
-def test_nan_and_infinity_are_no_json() -> None:
-    assert malformed('{"commandId": "c-1", "action": "x", "body": NaN}').command_id is None
-    with pytest.raises(BadRequest):
-        codec.decode_payload("[Infinity]")
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "9" * 5000])
+def test_a_number_that_is_none_is_named_by_its_field_and_leaves_the_rest_readable(number: str) -> None:
+    command = codec.decode_message(f'{{"commandId": "c-1", "action": "x", "body": {{"url": "http://h/", "timeout": {number}}}}}')
+    with pytest.raises(BadRequest, match="timeout"):
+        codec.decode_request(command.payload)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"commandId": "c-1", "action": "x", "body": ' + "[" * 100_000,
+        '{"commandId":"c-1", "action"',
+        '{"body": {}, "commandId" : "c-1",}',
+    ],
+)
+def test_what_is_no_json_is_still_answered_where_its_id_can_be_read(text: str) -> None:
+    assert malformed(text).command_id == "c-1"
 
 
 @given(st.text(st.characters(exclude_categories=())) | ANY_JSON.map(json.dumps))

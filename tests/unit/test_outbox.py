@@ -106,7 +106,8 @@ def test_a_spooled_answer_is_under_way_until_its_upload_is_done(world: World) ->
     world.time += 10
     assert told(world.take()) == [("a", False)]
     assert world.outbox.pending() == 1
-    assert world.outbox.uploads.get_nowait() == update
+    job = world.outbox.uploads.get_nowait()
+    assert job is not None and job.update == update
     world.outbox.uploaded(Update("a", Status.SUCCESS, "referenced"))
     assert told(world.take()) == [("a", True)]
 

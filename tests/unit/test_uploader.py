@@ -1,0 +1,92 @@
+"""Uploads of large answers: tried again without holding up others, and given up before the sender does."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from relay_agent.clock import Clock
+from relay_agent.errors import PlatformError
+from relay_agent.models import Status, Update
+from relay_agent.outbox import Upload
+from relay_agent.tdp.payloads import PayloadRefused
+from relay_agent.uploader import TELL_SECONDS, Uploader
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class World:
+    """An uploader whose platform is scripted and whose time stands still until it is moved."""
+
+    def __init__(self, directory: Path) -> None:
+        self.time = 0.0
+        self.answers: list[Exception | None] = []
+        self.directory = directory
+        self.log: list[str] = []
+        clock = Clock(now=lambda: START + timedelta(seconds=self.time), monotonic=lambda: self.time)
+        whatever = cast("Any", self)
+        self.uploader = Uploader(
+            platform=whatever, journal=whatever, spool=whatever, outbox=whatever, log=whatever, clock=clock, stop=threading.Event()
+        )
+
+    def upload(self, _url: str, _path: Path, seconds: float) -> None:
+        assert seconds > 0
+        answer = self.answers.pop(0)
+        if answer is not None:
+            raise answer
+
+    def path(self, name: str) -> Path:
+        return self.directory / name
+
+    def warning(self, event: str, **_fields: object) -> None:
+        self.log.append(event)
+
+    error = warning
+
+    def job(self, tell_by: float | None = None) -> Upload:
+        until = None if tell_by is None else START + timedelta(seconds=tell_by)
+        return Upload(Update("c", Status.SUCCESS, "referenced", "c.gz", "http://s3/", "fallback", until), self.time)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_what_is_uploaded_is_told_as_it_was_written(world: World) -> None:
+    world.answers = [None]
+    told = world.uploader.upload(world.job())
+    assert told is not None and (told.status, told.message, told.spool) == (Status.SUCCESS, "referenced", None)
+
+
+def test_a_failed_try_is_due_again_later(world: World) -> None:
+    world.answers = [PlatformError("payload upload", "S3 answered 503", 503)]
+    job = world.job(tell_by=300)
+    assert world.uploader.upload(job) is None
+    assert 0 < job.due <= 60
+    assert world.log == ["upload-failed"]
+
+
+def test_it_is_told_without_its_body_before_its_sender_stops_waiting(world: World) -> None:
+    job = world.job(tell_by=120)
+    world.time = 120 - TELL_SECONDS
+    world.answers = [PlatformError("payload upload", "ECONNREFUSED")]
+    told = world.uploader.upload(job)
+    assert told is not None and (told.status, told.message) == (Status.FAILURE, "fallback")
+
+
+def test_no_try_is_due_after_it_must_be_told(world: World) -> None:
+    job = world.job(tell_by=TELL_SECONDS + 0.1)
+    world.answers = [PlatformError("payload upload", "ECONNREFUSED")]
+    assert world.uploader.upload(job) is None
+    assert job.due <= 0.11
+
+
+def test_what_s3_refuses_is_not_tried_again(world: World) -> None:
+    world.answers = [PayloadRefused("payload upload", "S3 answered 403", 403)]
+    told = world.uploader.upload(world.job())
+    assert told is not None and (told.status, told.message) == (Status.FAILURE, "fallback")
