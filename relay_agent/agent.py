@@ -171,7 +171,7 @@ class Agent:
         settings, clock, log = self._settings, self._clock, self._log
         self._standing = Standing()
         self._pulses = {name: Pulse(clock) for name in ("poller", "sender", "heartbeat", "config-refresh")}
-        self._poller = Poller(
+        poller = Poller(
             platform=self._platform,
             relay=self._relay,
             journal=self._journal,
@@ -217,7 +217,7 @@ class Agent:
             clock=clock,
             interval_seconds=settings.heartbeat_seconds,
         )
-        self._polling = Loop("poller", self._poll, self._stop_intake)
+        self._polling = Loop("poller", poller.step, self._stop_intake)
         self._telling = Loop("sender", sender.step, self._stop_telling)
         self._keeping = [Loop("config-refresh", enrolment.step, self._stop_rest), Loop("heartbeat", heartbeat.step, self._stop_rest)]
         self._shipping = Loop("log-shipper", self._shipper.step, self._stop_rest)
@@ -289,12 +289,6 @@ class Agent:
             self._fetcher.put(task)
         else:
             self._tasks.put((task.lane, task))
-
-    def _poll(self) -> float:
-        """Acknowledge, once, what the last run may not have; then poll."""
-        if self._standing.may_poll and self._pulses["poller"].worked is None and self._pulses["poller"].problem is None:
-            self._poller.acknowledge_left_over()
-        return self._poller.step()
 
     def _supervise(self) -> None:
         core = [self._polling, self._telling, *self._keeping, *self._fetchers, *self._workers, *self._uploaders]

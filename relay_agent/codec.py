@@ -20,6 +20,7 @@ from relay_agent.urls import BadUrl, check_host_header, parse_url
 
 ACTIONS_PLAIN = frozenset({"TetraScience.Connector.gdc.HttpRequest", "TetraScience.Connector.http.Request.V1"})
 ACTION_SECURE = "TetraScience.Connector.http.Request.V2"
+ACTIONS = ACTIONS_PLAIN | {ACTION_SECURE}
 MESSAGE_LIMIT = 262_144
 """Bytes of one queue message, and of one batch (PROTOCOL §2)."""
 

@@ -61,6 +61,7 @@ class Poller:
         self._standing = standing
         self._stopping = stopping
         self._look_again = look_again
+        self._left_over = True
         self._backoff = Backoff()
         self._trouble = RepeatedFailure(log, "poll-failed", "poll-recovered", monotonic, remind_seconds=300.0)
 
@@ -75,6 +76,7 @@ class Poller:
         try:
             self._pulse.turn("receiving")
             self._standing.polled = queue = self._platform.inbound()
+            self._acknowledge_left_over(queue)
             received = queue.receive(room)
             self._pulse.turn("taking in")
             self._take(received, queue)
@@ -88,15 +90,15 @@ class Poller:
         self._backoff.reset()
         return 0.0
 
-    def acknowledge_left_over(self) -> None:
-        """Acknowledge what the last run took over and may not have acknowledged; a receipt that is no longer valid is no harm."""
+    def _acknowledge_left_over(self, queue: Queue) -> None:
+        """Acknowledge, once, what the last run may not have; a receipt that is no longer valid is no harm."""
+        if not self._left_over:
+            return
         left = self._journal.unacked()
         for start in range(0, len(left), BATCH):
-            self._acknowledge(
-                self._platform.inbound(),
-                [command_id for command_id, _ in left[start : start + BATCH]],
-                [receipt for _, receipt in left[start : start + BATCH]],
-            )
+            batch = left[start : start + BATCH]
+            self._acknowledge(queue, [command_id for command_id, _ in batch], [receipt for _, receipt in batch])
+        self._left_over = False
 
     def _wait_until_wanted(self) -> float:
         if self._standing.disabled:

@@ -238,7 +238,7 @@ class Relay:
 
     def _task(self, command: Command, size: int) -> Task:
         admitted = self._clock.monotonic()
-        if command.body_url is not None:
+        if command.body_url is not None and command.action in codec.ACTIONS:
             return Task(command, admitted)
         request = self._decode(command)
         if isinstance(request, Failure):

@@ -266,3 +266,24 @@ def test_kill_9_in_the_middle_of_many_commands_loses_and_repeats_none(forgetful:
     assert outcomes["EINTERRUPTED"] <= 4
     told = [{text for text in command.updates if json.loads(text)["status"] != "PROCESSING"} for command in commands]
     assert {len(texts) for texts in told} == {1}
+
+
+def test_what_was_not_acknowledged_waits_while_the_queue_is_disabled(forgetful: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    """Messages taken over and not acknowledged are no reason to end an agent whose queue is disabled meanwhile."""
+    sandbox = forgetful
+    agent = RunningAgent(sandbox, tmp_path, {"RELAY_CONFIG_REFRESH_SECONDS": "1", "RELAY_HEARTBEAT_SECONDS": "1"})
+    with (
+        running(agent),
+        sandbox.inject(Fault("sqs", "DeleteMessageBatch", contains=agent.agent_id, hang_seconds=FOREVER, count=None)) as hanging,
+    ):
+        agent.create({"url": target.url("/")})
+        wait_until(sandbox, lambda: hanging.hits >= 1)
+        agent.kill()
+    sandbox.enable_queue(agent.agent_id, False)
+    with running(agent):
+        agent.wait_log("queue-disabled")
+        beats = len(sandbox.heartbeats(agent.agent_id))
+        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent.agent_id)) > beats)  # it lives on, and has met the disabled queue
+        sandbox.enable_queue(agent.agent_id, True)
+        assert agent.get(target.url("/")).status == "SUCCESS"
+        assert agent.stop() == 0

@@ -742,3 +742,9 @@ def test_a_request_may_be_repeated_by_its_method_or_where_its_sender_says_so() -
     assert may_repeat(HttpRequest(url))
     assert not may_repeat(HttpRequest(url, "POST"))
     assert may_repeat(HttpRequest(url, "POST", (("Idempotency-Key", "k"),)))
+
+
+def test_an_unknown_action_is_rejected_without_its_body(world: World) -> None:
+    (task,) = world.take(message(action="Other", body=None, bodyDelivery="referenced", bodyUrl="http://nowhere.invalid/")).tasks
+    assert not task.elsewhere
+    assert codes(world.process(task)[0]) == ("REJECTED", "UNKNOWN_COMMAND")
