@@ -70,13 +70,18 @@ def run(context: click.Context, env_file: Path) -> None:
 
     Example: API_TARGET=… ORG_SLUG=… AGENT_ID=… JWT=… relay-agent run
     """
-    from relay_agent.config import load_settings
+    from relay_agent import faultpoints
+    from relay_agent.config import fault_point, load_settings
     from relay_agent.errors import ConfigurationError, JournalError, StateDirectoryBusy, TokenExpired
 
     try:
         if context.get_parameter_source("env_file") is click.core.ParameterSource.COMMANDLINE and not env_file.is_file():
             raise ConfigurationError([f"--env-file: there is no file {env_file}"])
         settings = load_settings(env_file)
+        try:
+            faultpoints.arm(fault_point())
+        except ValueError as error:
+            raise ConfigurationError([f"RELAY_FAULT_POINT: {error}; it is for the agent's own tests, unset it"]) from None
         from relay_agent.agent import Agent
         from relay_agent.signals import Signals
 

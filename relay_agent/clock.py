@@ -45,6 +45,11 @@ class Deadline:
         return max(0.0, self._at - self._monotonic())
 
     @property
+    def ends_at(self) -> float:
+        """The moment itself, on the monotonic clock."""
+        return self._at
+
+    @property
     def passed(self) -> bool:
         """Whether no time is left."""
         return self._monotonic() >= self._at

@@ -36,6 +36,7 @@ __all__ = [
     "Settings",
     "Variable",
     "check_token",
+    "fault_point",
     "load_keyring_text",
     "load_settings",
     "parse_key",
@@ -350,6 +351,11 @@ def _default(name: str, info: FieldInfo) -> str:
 
 def _descriptions() -> dict[str, str]:
     return {alias: info.description or "" for info in Settings.model_fields.values() for alias in _aliases(info)}
+
+
+def fault_point() -> str | None:
+    """Read where the agent's own tests want the process to die (`faultpoints`); no setting, and never in `.env`."""
+    return os.environ.get("RELAY_FAULT_POINT") or None
 
 
 def load_keyring_text(env_file: Path | None = Path(".env")) -> tuple[str | None, str | None]:

@@ -10,6 +10,9 @@ values (`models.Failure`), because failing to reach a target is an answer like a
     ├── TokenExpired            say how to get a new one, exit 1
     ├── StateDirectoryBusy      another agent holds the directory, exit 2
     ├── JournalError            the loop that met it backs off; nothing is acknowledged
+    │   ├── JournalUnwritable   the disk is full or read-only: nothing is taken in, what is recorded waits until it can be
+    │   └── JournalDamaged      the agent ends; the next start sets the file aside and salvages what can be read
+    ├── Interrupted             the stop broke off a request: EINTERRUPTED, or left for the next start
     ├── MalformedMessage        answer it when it names a commandId, else count and acknowledge
     ├── BadRequest              the command is FAILURE EBADCOMMAND and names the field
     ├── SecureCommandError      the command is FAILURE ENOKEY, EDECRYPT or EREPLAY
@@ -48,6 +51,18 @@ class StateDirectoryBusy(RelayError):
 
 class JournalError(RelayError):
     """The journal could not be read or written; what was asked has not happened."""
+
+
+class JournalUnwritable(JournalError):
+    """The disk takes nothing now: full, read-only, failing."""
+
+
+class JournalDamaged(JournalError):
+    """The journal's file does not hold what was written to it."""
+
+
+class Interrupted(RelayError):
+    """A request was broken off by the agent's stop, after its first byte had gone out."""
 
 
 class MalformedMessage(RelayError):

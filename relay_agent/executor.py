@@ -23,6 +23,8 @@ from relay_agent.clock import Deadline
 from relay_agent.codec import text_decoder
 from relay_agent.codings import BadCoding, decodable, decode
 from relay_agent.dialer import TunnelRefused
+from relay_agent.errors import Interrupted
+from relay_agent.faultpoints import Point, reach
 from relay_agent.faults import TransportFault
 from relay_agent.models import Code, Failure, Headers, HttpRequest, HttpResponse, Url
 from relay_agent.policy import Policy
@@ -82,6 +84,10 @@ def _nothing() -> None:
     return None
 
 
+def _sent() -> None:
+    reach(Point.SENT)
+
+
 @dataclass(frozen=True, slots=True)
 class _Hop:
     """One request of a chain of redirects."""
@@ -101,13 +107,46 @@ class Executor:
         self._proxies = proxies
         self._limits = limits
         self._buffer_dir = buffer_dir
+        self._interrupted = False
+        self.ends_at: float | None = None
+        """When the exchange under way must be over, on the monotonic clock; None where there is none."""
 
     def execute(self, request: HttpRequest, deadline: Deadline, before_send: Callable[[], None] = _nothing) -> HttpResponse | Failure:
         """Send the request, follow its redirects, and give the response or why there is none.
 
         `before_send` is called once, before the first byte of the first request leaves; whatever it raises
         comes through. Everything that is wrong with the target is a Failure, never an exception.
+
+        Raises:
+            Interrupted: `interrupt` broke it off, or came before its first byte had left.
         """
+        self.ends_at = deadline.ends_at
+        try:
+            outcome = self._chain(request, deadline, lambda: self._permit_start(before_send))
+        finally:
+            self.ends_at = None
+        if self._interrupted:
+            # What was read may look whole and be cut: a body that ends with its connection ends with a broken one too.
+            if isinstance(outcome, HttpResponse):
+                outcome.content.close()
+            raise Interrupted("broken off by the agent's stop")
+        return outcome
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        self._transport.close()
+
+    def interrupt(self) -> None:
+        """Break off what is under way and start nothing more, from another thread: the agent's stop has waited long enough."""
+        self._interrupted = True
+        self._transport.abort()
+
+    def _permit_start(self, before_send: Callable[[], None]) -> None:
+        if self._interrupted:
+            raise Interrupted("not started: the agent stops")
+        before_send()
+
+    def _chain(self, request: HttpRequest, deadline: Deadline, before_send: Callable[[], None]) -> HttpResponse | Failure:
         jar = RequestsCookieJar()
         hop = _Hop(request.url, request.method, request.headers, request.body)
         for _ in range(MAX_REDIRECTS + 1):
@@ -119,14 +158,6 @@ class Executor:
                 return answer
             hop, before_send = answer, _nothing
         return Failure(Code.ETOOMANYREDIRECTS, f"more than {MAX_REDIRECTS} redirects", str(hop.url), _elapsed(deadline))
-
-    def close(self) -> None:
-        """Close the connections that are kept."""
-        self._transport.close()
-
-    def abort(self) -> None:
-        """Break off what is under way, from another thread."""
-        self._transport.abort()
 
     def _exchange(
         self, hop: _Hop, request: HttpRequest, deadline: Deadline, jar: RequestsCookieJar, before_send: Callable[[], None]
@@ -142,6 +173,7 @@ class Executor:
             proxy=self._proxies.route(Leg.TARGET, hop.url).proxy,
             connect_seconds=self._limits.connect_seconds,
             before_send=before_send,
+            after_send=_sent,
             check_address=lambda address: self._permit_address(hop, address),
             cookies=jar,
         )
@@ -204,7 +236,7 @@ class Executor:
             for data in decode(_pieces(response), codings):
                 if buffer.size + len(data) > limit:
                     raise too_large
-                buffer.write(data)
+                _keep(buffer, data)
                 decoder = _still_text(decoder, data)
         except BadCoding as error:
             raise TransportFault(Code.EBADRESPONSE, str(error)) from None
@@ -219,6 +251,14 @@ class Executor:
         charset = _charset(refused.headers)
         text = _still_text(_still_text(text_decoder(charset), refused.body), b"", final=True) is not None
         return HttpResponse(refused.status, refused.headers, buffer, charset, text, str(exchange.url), _elapsed(exchange.deadline))
+
+
+def _keep(buffer: Buffer, data: bytes) -> None:
+    try:
+        buffer.write(data)
+    except OSError as error:
+        # Our disk's fault, not the target's: it must not read as if the connection had broken.
+        raise TransportFault(Code.ERESPONSETOOLARGE, f"the agent's disk does not take the response: {error.strerror}") from None
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:

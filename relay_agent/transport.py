@@ -56,7 +56,8 @@ def _any_address(_address: str) -> None:
 class Exchange:
     """One request as it is to go out: field lines complete but for none, in order.
 
-    `before_send` is called once, when a connection stands and before the first byte of the request leaves.
+    `before_send` is called once, when a connection stands and before the first byte of the request leaves, `after_send`
+    when the whole request was written.
     `check_address` raises TransportFault for an address that must not be connected to.
     """
 
@@ -71,6 +72,7 @@ class Exchange:
     repeatable: bool | None = None
     """Whether sending it twice does no harm; None: as its method says."""
     before_send: Callable[[], None] = _nothing
+    after_send: Callable[[], None] = _nothing
     check_address: Callable[[str], None] = _any_address
     cookies: RequestsCookieJar = field(default_factory=RequestsCookieJar)
     phase: str = "connect"
@@ -284,6 +286,7 @@ def _send_and_read_head(sock: Any, exchange: Exchange, *, reused: bool) -> Respo
         if not _hung_up(error):
             raise explain(error, exchange) from None
         broken = error  # The peer may have answered before it closed: 413 and the like.
+    exchange.after_send()
     exchange.enter("the first byte of the response")
     response = Response(sock, method=exchange.method)
     try:

@@ -1,0 +1,85 @@
+"""Room on the disk of the state directory: what is kept back for a full one, and why nothing may be taken in.
+
+This room owns the file `reserve` and the verdict. It must not know what the space is used for.
+
+A command that was taken over needs room until its answer is told. So some is kept back in a file, which is removed when
+the disk is full: what was admitted can be finished with it, and nothing new is taken in until it could be kept back again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+from pathlib import Path
+
+RESERVE_BYTES = 8 * 1024 * 1024
+"""What a thousand commands with small answers need; an eighth of a disk that is smaller than 64 MiB."""
+BACKLOG_BYTES = 4_000_000_000
+"""What may wait in the state directory for the platform: beyond it nothing new is taken in."""
+
+
+class Disk:
+    """The disk under one state directory. `look` is one thread's; everything else may be called from any."""
+
+    def __init__(self, directory: Path, *, reserve_bytes: int = RESERVE_BYTES, backlog_bytes: int = BACKLOG_BYTES) -> None:
+        self._directory = directory
+        self._path = directory / "reserve"
+        self._backlog_bytes = backlog_bytes
+        self._lock = threading.Lock()
+        self._size = min(reserve_bytes, shutil.disk_usage(directory).total // 8)
+        self._held = self._path.exists() and self._path.stat().st_size > 0
+        self._short = False
+        self.backlog = False
+        """Whether more waits for the platform than is good for the disk."""
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why nothing may be taken in; None where there is room."""
+        if not self._held:
+            return "the disk of the state directory is full"
+        return "the disk of the state directory is almost full" if self._short else None
+
+    def make_room(self) -> bool:
+        """Give up what was kept back; whether there was any."""
+        with self._lock:
+            if not self._held:
+                return False
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
+            self._held = False
+            return True
+
+    def look(self) -> None:
+        """See how much room there is, and keep some back where it is missing."""
+        try:
+            free = shutil.disk_usage(self._directory).free
+            self._short = free < (2 * self._size if self._short else self._size) and self._held
+            self.backlog = self._used() > self._backlog_bytes
+        except OSError:
+            return  # The next commit says what is wrong with the disk.
+        if not self._held and free >= 2 * self._size:
+            self._keep_back()
+
+    def _keep_back(self) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, self._size)
+            except OSError:
+                self._path.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(descriptor)
+            self._held = True
+
+    def _used(self) -> int:
+        return sum(entry.stat().st_size for place in (self._directory, self._directory / "spool") for entry in _files(place))
+
+
+def _files(place: Path) -> list[os.DirEntry[str]]:
+    if not place.is_dir():
+        return []
+    with os.scandir(place) as entries:
+        return [entry for entry in entries if entry.is_file(follow_symlinks=False)]

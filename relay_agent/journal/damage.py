@@ -1,0 +1,259 @@
+"""A journal that does not hold what was written to it: found out, set aside, and salvaged as far as SQLite can read it.
+
+This room owns the judgement of a file and the rescue of its rows. It must not guess: what may have been started is taken
+for started, and what cannot be read is reported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from relay_agent.errors import JournalDamaged
+from relay_agent.journal import schema
+
+_MAGIC = b"SQLite format 3\x00"
+_WAL_HEADER, _FRAME_HEADER = 32, 24
+_ENDINGS = ("", "-wal", "-shm")
+_NAMES = tuple(name.strip() for name in schema.COLUMNS.split(","))
+_PLACES = {name: place for place, name in enumerate(_NAMES)}
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What was wrong with the journal, where it lies now, and what came of its commands.
+
+    `salvaged` counts the rows by state; `unreadable` are the ids whose rows could not be read; `complete` says that every
+    row was reached, so that nothing but these is missing.
+    """
+
+    reason: str
+    aside: str
+    salvaged: dict[str, int]
+    unreadable: tuple[str, ...]
+    complete: bool
+
+
+def open_sound(path: Path, now: Callable[[], datetime]) -> tuple[sqlite3.Connection, Damage | None]:
+    """Open the journal; set a damaged one aside, and go on with a fresh one that holds what could be salvaged.
+
+    Raises:
+        JournalError: a newer agent wrote it.
+        sqlite3.Error, OSError: the disk does not let it be opened.
+    """
+    log = _read_log(path)
+    try:
+        return _open_checked(path, log), None
+    except (JournalDamaged, sqlite3.DatabaseError) as error:
+        if not isinstance(error, JournalDamaged) and not _says_damaged(error):
+            raise
+        reason = str(error)
+    aside = _set_aside(path, log, now())
+    path.touch(mode=0o600)
+    connection = schema.connect(path)
+    try:
+        schema.migrate(connection)
+        return connection, _salvage(aside, connection, reason, stale=bool(log))
+    except BaseException:
+        connection.close()
+        raise
+
+
+def digest(text: str) -> bytes:
+    """What tells one message's text from another's, and a text from its damaged copy."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def seal(*parts: object) -> bytes:
+    """What an outcome's row must agree with."""
+    return digest("\x00".join("" if part is None else str(part) for part in parts))
+
+
+# --- judging ---
+
+
+def _open_checked(path: Path, log: bytes) -> sqlite3.Connection:
+    with path.open("rb") as file:
+        head = file.read(len(_MAGIC))
+    if head and head != _MAGIC:
+        raise JournalDamaged("it is no SQLite database")
+    if log and not head:
+        raise JournalDamaged("the database is empty, but its write-ahead log is not")
+    connection = schema.connect(path)
+    try:
+        found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]
+        if found != ["ok"]:
+            raise JournalDamaged(f"SQLite finds: {found[0].splitlines()[-1][:200] if found else 'nothing'}")
+        schema.migrate(connection)
+        _check_log(log, int(connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _read_log(path: Path) -> bytes:
+    """The write-ahead log as the last run left it: SQLite forgets what it cannot use when it opens the database."""
+    with suppress(FileNotFoundError):
+        return path.with_name(f"{path.name}-wal").read_bytes()
+    return b""
+
+
+def _check_log(log: bytes, used_frames: int) -> None:
+    """Raise where a commit stands in the log that SQLite passed over (https://sqlite.org/fileformat2.html#walformat).
+
+    SQLite takes the log up to the first frame whose checksum is wrong, without a word. What lies behind it is the rest of
+    an unfinished transaction, or, where that rest holds a commit of the same generation, what damage has cut off.
+    """
+    if len(log) < _WAL_HEADER + _FRAME_HEADER:
+        return
+    magic, _version, page_size, _sequence, salt_1, salt_2, sum_1, sum_2 = struct.unpack(">8I", log[:_WAL_HEADER])
+    if magic not in (0x377F0682, 0x377F0683) or _checksum(log[:24], big_endian=bool(magic & 1)) != (sum_1, sum_2):
+        raise JournalDamaged("the header of the write-ahead log is damaged")
+    size = _FRAME_HEADER + page_size
+    for start in range(_WAL_HEADER + max(0, used_frames) * size, len(log) - _FRAME_HEADER + 1, size):
+        _page, pages_after_commit, frame_salt_1, frame_salt_2 = struct.unpack(">4I", log[start : start + 16])
+        if pages_after_commit and (frame_salt_1, frame_salt_2) == (salt_1, salt_2):
+            raise JournalDamaged("the write-ahead log is damaged before its last commit")
+
+
+def _checksum(data: bytes, *, big_endian: bool) -> tuple[int, int]:
+    first = second = 0
+    words = struct.unpack(f"{'>' if big_endian else '<'}{len(data) // 4}I", data)
+    for even, odd in zip(words[::2], words[1::2], strict=True):
+        first = (first + even + second) & 0xFFFFFFFF
+        second = (second + odd + first) & 0xFFFFFFFF
+    return first, second
+
+
+def _says_damaged(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+# --- setting aside ---
+
+
+def _set_aside(path: Path, log: bytes, moment: datetime) -> Path:
+    """Rename the journal's files to a name with the date; the log as it was found, since SQLite may have removed it."""
+    stem = f"{path.name}.damaged-{moment:%Y%m%dT%H%M%SZ}"
+    aside, number = path.with_name(stem), 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{stem}-{number}")
+    for ending in _ENDINGS:
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + ending).rename(aside.with_name(aside.name + ending))
+    if log:
+        copy = aside.with_name(f"{aside.name}-wal")
+        copy.write_bytes(log)
+        copy.chmod(0o600)
+    aside.chmod(0o600)
+    return aside
+
+
+# --- salvaging ---
+
+
+def _salvage(aside: Path, fresh: sqlite3.Connection, reason: str, *, stale: bool) -> Damage:
+    """Copy every row that SQLite can read. `stale` says that newer versions of rows may be lost with the log's end."""
+    rows: dict[str, Row] = {}
+    known: set[str] = set()
+    tokens: list[Row] = []
+    complete = False
+    with suppress(sqlite3.Error), closing(_open_aside(aside)) as old:
+        columns = _columns(old)
+        complete = _gather(old, columns, rows, "SELECT {} FROM commands ORDER BY id")
+        if not complete:
+            _gather(old, columns, rows, "SELECT {} FROM commands ORDER BY id DESC")
+            known = _ids_of_indexes(old)
+            for command_id in known - rows.keys():
+                with suppress(sqlite3.Error):
+                    _gather(old, columns, rows, "SELECT {} FROM commands WHERE id = ?", command_id)
+        with suppress(sqlite3.Error):
+            tokens = old.execute("SELECT jti, command_id, forget_at FROM seen_tokens").fetchall()
+    unreadable = tuple(sorted(known - rows.keys()))
+    kept = [_doubtful(row, stale=stale) for row in rows.values()] + [_lost(command_id) for command_id in unreadable]
+    with fresh:
+        fresh.execute("BEGIN")
+        fresh.executemany(f"INSERT OR IGNORE INTO commands ({schema.COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))})", kept)  # noqa: S608 - constants
+        fresh.executemany("INSERT OR IGNORE INTO seen_tokens VALUES (?, ?, ?)", tokens)
+        fresh.execute("COMMIT")
+    counts: dict[str, int] = {}
+    for row in rows.values():
+        state = str(row[_PLACES["state"]])
+        counts[state] = counts.get(state, 0) + 1
+    return Damage(reason, aside.name, counts, unreadable, complete)
+
+
+def _open_aside(aside: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(aside, isolation_level=None)
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")
+    return connection
+
+
+def _columns(old: sqlite3.Connection) -> str:
+    """The columns to read, NULL for those that an older version did not have."""
+    there = {str(row[1]) for row in old.execute("PRAGMA table_info(commands)")}
+    return ", ".join(name if name in there else "NULL" for name in _NAMES)
+
+
+def _gather(old: sqlite3.Connection, columns: str, rows: dict[str, Row], query: str, *values: str) -> bool:
+    """Read rows until the end, or the first that cannot be read; whether the end was reached."""
+    try:
+        for row in old.execute(query.format(columns), values):
+            if _plausible(row):
+                rows.setdefault(str(row[0]), tuple(row))
+    except sqlite3.Error:
+        return False
+    return True
+
+
+def _plausible(row: Row) -> bool:
+    state, raw, message = (row[_PLACES[name]] for name in ("state", "raw", "message"))
+    if not isinstance(row[0], str) or not isinstance(row[_PLACES["digest"]], bytes):
+        return False
+    needed = {"admitted": raw, "started": raw, "finished": message, "delivered": ""}
+    return state in needed and isinstance(needed[state], str)
+
+
+def _ids_of_indexes(old: sqlite3.Connection) -> set[str]:
+    """The ids that stand in the indexes: small, on pages of their own, and often whole where the table is not."""
+    found: set[str] = set()
+    for query in (
+        "SELECT id FROM commands INDEXED BY commands_open WHERE state <> 'delivered' ORDER BY state, seq",
+        "SELECT id FROM commands INDEXED BY commands_open WHERE state <> 'delivered' ORDER BY state DESC, seq DESC",
+        "SELECT id FROM commands INDEXED BY commands_unacked WHERE acked = 0 ORDER BY seq",
+    ):
+        found.update(_readable_ids(old, query))
+    return found
+
+
+def _readable_ids(old: sqlite3.Connection, query: str) -> Iterator[str]:
+    with suppress(sqlite3.Error):
+        for (command_id,) in old.execute(query):
+            if isinstance(command_id, str) and command_id.isprintable():
+                yield command_id
+
+
+def _doubtful(row: Row, *, stale: bool) -> Row:
+    """Take a command that waits for one that was started, where the note that it was may be lost."""
+    if not stale or row[_PLACES["state"]] != "admitted":
+        return row
+    changed = list(row)
+    changed[_PLACES["state"]] = "started"
+    return tuple(changed)
+
+
+def _lost(command_id: str) -> Row:
+    """The row of a command of which only the id is known: it may have been started, and cannot be run."""
+    values = {"id": command_id, "seq": 0, "state": "started", "digest": b"", "acked": 1, "admitted_at": 0.0, "repeatable": 0}
+    return tuple(values.get(name) for name in _NAMES)

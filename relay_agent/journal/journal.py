@@ -1,0 +1,388 @@
+"""The journal: what was accepted, what was started, what came of it, until the platform has been told.
+
+SQLite, one file, one writer at a time. This room owns states, recovery and retention. It must not know what
+a command asks for, and it never opens the network.
+
+States go one way: admitted → started → finished → delivered. Every change is on the disk when its method
+returns, but for those that say otherwise. Calls from many threads share one commit (`writer`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from relay_agent.clock import Clock
+from relay_agent.errors import JournalError, JournalUnwritable
+from relay_agent.journal import damage
+from relay_agent.journal.writer import Change, Writer
+from relay_agent.models import Status, Update
+
+KEEP_IDS_SECONDS = 24 * 3600.0
+"""How long a delivered command's id is remembered, to know a message that comes twice."""
+KEEP_UNACKED_SECONDS = 14 * 24 * 3600.0
+"""How long one is whose message SQS may still hold: its longest retention (AWS, MessageRetentionPeriod)."""
+KEEP_IDS = 100_000
+"""How many are at most, the newest; those that SQS may still hold are kept beside them."""
+AT_ONCE = 500
+"""Rows removed, or pages given back, in one commit: a few milliseconds, so that no command waits for upkeep."""
+RETRY_SECONDS = 1.0
+
+T = TypeVar("T")
+
+
+def _alone() -> int:
+    return 0
+
+
+def _no_room() -> bool:
+    return False
+
+
+class State(StrEnum):
+    """Where a command stands."""
+
+    ADMITTED = "admitted"
+    STARTED = "started"
+    FINISHED = "finished"
+    DELIVERED = "delivered"
+
+
+class Admission(StrEnum):
+    """What the journal says of a message that comes in."""
+
+    NEW = "new"
+    KNOWN = "known"
+    CHANGED = "changed"
+    """The same command id with another body: answered once only, as it came first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A command that the last run left unfinished: its message as received, None where the journal's copy is damaged.
+
+    `started` says that bytes may have gone out, `repeatable` that they may go out again all the same; None: it was not noted.
+    """
+
+    id: str
+    raw: str | None
+    started: bool
+    repeatable: bool | None
+
+
+class Journal:
+    """The journal of one state directory. All methods may be called from any thread."""
+
+    def __init__(
+        self, path: Path, clock: Clock, *, others: Callable[[], int] = _alone, make_room: Callable[[], bool] = _no_room
+    ) -> None:
+        """Open the journal; a damaged one is set aside, and what could be read of it salvaged (`damage`).
+
+        `others` says how many commands are with a worker: a commit waits a moment for theirs. `make_room` frees what is
+        kept back for a full disk; whether there was any.
+
+        Raises:
+            JournalError: it cannot be opened, or a newer agent wrote it.
+        """
+        self._clock = clock
+        self._closing = threading.Event()
+        self._tokens_lock = threading.Lock()
+        self._tokens: dict[str, str] = {}
+        try:
+            connection, self.damage = _open(path, clock, make_room)
+        except (sqlite3.Error, OSError) as error:
+            raise JournalError(f"cannot open {path}: {error}") from None
+        self._writer = Writer(connection, others=others, monotonic=clock.monotonic, make_room=make_room)
+        self._seq = self._writer.read("SELECT COALESCE(MAX(seq), 0) FROM commands")[0][0]
+
+    @property
+    def commits(self) -> int:
+        """Transactions written since it was opened: so many fsyncs of the write-ahead log."""
+        return self._writer.commits
+
+    @property
+    def unwritable(self) -> str | None:
+        """Why the disk takes nothing, while it does not."""
+        return self._writer.unwritable
+
+    def stuck_seconds(self) -> float:
+        """How long the commit under way has taken, 0 where there is none."""
+        return self._writer.stuck_seconds()
+
+    # --- the life of a command ---
+
+    def admit(self, messages: Iterable[tuple[str, str, str]]) -> list[Admission]:
+        """Take messages over: (command id, message text, SQS receipt). Afterwards they may be acknowledged.
+
+        Raises:
+            JournalError: none was taken over. The disk's fault is `JournalUnwritable`.
+        """
+        rows = list(messages)
+        return self._writer.commit(lambda connection: [self._admit(connection, *row) for row in rows])
+
+    def acked(self, ids: Iterable[str]) -> None:
+        """Note that SQS has let go of these messages, with whatever is committed next: nothing is lost by forgetting it."""
+        rows = [(command_id,) for command_id in ids]
+        self._writer.later(lambda connection: connection.executemany("UPDATE commands SET acked = 1, receipt = NULL WHERE id = ?", rows))
+
+    def raw(self, command_id: str) -> str:
+        """The message of a command that is not finished, as received.
+
+        Raises:
+            JournalError: there is none.
+        """
+        row = self._writer.read("SELECT raw FROM commands WHERE id = ?", command_id)
+        if not row or row[0][0] is None:
+            raise JournalError("the journal holds no message for this command")
+        return str(row[0][0])
+
+    def start(self, command_id: str, repeatable: bool) -> None:
+        """Note, before the first byte goes out, that from now on the target may have acted.
+
+        `repeatable` says whether the request may be sent again when the agent ends before its outcome is known. While the
+        disk takes nothing this waits, as `finish` and `settle` do.
+
+        Raises:
+            JournalUnwritable: the agent stopped waiting.
+        """
+        row = (self._clock.now().timestamp(), repeatable, command_id)
+        self._patiently(
+            lambda connection: connection.execute(
+                "UPDATE commands SET state = 'started', started_at = ?, repeatable = ? WHERE id = ? AND state = 'admitted'", row
+            )
+        )
+
+    def finish(self, update: Update, code: str | None = None) -> None:
+        """Record the outcome as it will be told, and wipe the request."""
+        tell_by = None if update.tell_by is None else update.tell_by.timestamp()
+        row = (
+            update.message,
+            update.spool,
+            update.upload_url,
+            update.fallback,
+            tell_by,
+            update.status,
+            code,
+            self._clock.now().timestamp(),
+            _seal(update),
+            update.command_id,
+        )
+        self._patiently(
+            lambda connection: connection.execute(
+                "UPDATE commands SET state = 'finished', raw = NULL, message = ?, spool = ?, upload_url = ?, fallback = ?,"
+                " tell_by = ?, status = ?, code = ?, finished_at = ?, seal = ? WHERE id = ? AND state IN ('admitted', 'started')",
+                row,
+            )
+        )
+
+    def settle(self, update: Update) -> None:
+        """Record how an outcome will be told for good: after its upload, or in place of one that cannot be made."""
+        row = (update.message, update.status, _seal(update), update.command_id)
+        self._patiently(
+            lambda connection: connection.execute(
+                "UPDATE commands SET message = ?, status = ?, seal = ?, spool = NULL, upload_url = NULL, fallback = NULL"
+                " WHERE id = ? AND state = 'finished'",
+                row,
+            )
+        )
+
+    def deliver(self, ids: Iterable[str]) -> None:
+        """Note that the platform's queue has these outcomes, and wipe them.
+
+        While the disk takes nothing it is noted with a later commit: a restart before tells them again, the same.
+        """
+        now = self._clock.now().timestamp()
+        rows = [(now, command_id) for command_id in ids]
+
+        def deliver(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "UPDATE commands SET state = 'delivered', message = NULL, spool = NULL, upload_url = NULL, fallback = NULL,"
+                " seal = NULL, delivered_at = ? WHERE id = ?",
+                rows,
+            )
+
+        try:
+            self._writer.commit(deliver)
+        except JournalUnwritable:
+            self._writer.later(deliver)
+
+    def remember_token(self, jti: str, command_id: str, forget_at: float) -> bool:
+        """Whether a secure command's `jti` was not yet used by another command (PROTOCOL §5).
+
+        It is on the disk with the next commit, and so before the command is taken over or its first byte goes out.
+        """
+        with self._tokens_lock:
+            known = self._writer.read("SELECT command_id FROM seen_tokens WHERE jti = ?", jti)
+            user = str(known[0][0]) if known else self._tokens.setdefault(jti, command_id)
+            if not known and user == command_id:
+                row = (jti, command_id, forget_at)
+                self._writer.later(lambda connection: connection.execute("INSERT OR IGNORE INTO seen_tokens VALUES (?, ?, ?)", row))
+            return user == command_id
+
+    # --- after a restart ---
+
+    def verify(self) -> int:
+        """Hold every open row against what was noted when it was written; how many do not agree any more.
+
+        Of such a command nothing is believed but its id: it counts as started, and its message as lost.
+        """
+        bad = [
+            str(command_id)
+            for command_id, raw, known in self._writer.read("SELECT id, raw, digest FROM commands WHERE state IN ('admitted', 'started')")
+            if raw is not None and damage.digest(raw) != known
+        ]
+        bad += [
+            str(command_id)
+            for command_id, known, *parts in self._writer.read(
+                "SELECT id, seal, message, spool, upload_url, fallback, status FROM commands WHERE state = 'finished'"
+            )
+            if known is not None and damage.seal(*parts) != known
+        ]
+        if bad:
+            rows = [(command_id,) for command_id in bad]
+            self._patiently(
+                lambda connection: connection.executemany(
+                    "UPDATE commands SET state = 'started', repeatable = 0, raw = NULL, message = NULL, spool = NULL,"
+                    " upload_url = NULL, fallback = NULL, seal = NULL WHERE id = ?",
+                    rows,
+                )
+            )
+        return len(bad)
+
+    def unacked(self) -> list[tuple[str, str]]:
+        """(command id, receipt) of messages that were taken over and perhaps not acknowledged."""
+        return [
+            (str(row[0]), str(row[1]))
+            for row in self._writer.read("SELECT id, receipt FROM commands WHERE acked = 0 AND receipt IS NOT NULL ORDER BY seq")
+        ]
+
+    def unfinished(self) -> list[Open]:
+        """What was admitted or started, in the order in which it came."""
+        rows = self._writer.read("SELECT id, raw, state, repeatable FROM commands WHERE state IN ('admitted', 'started') ORDER BY seq")
+        return [Open(str(row[0]), row[1], row[2] == State.STARTED, None if row[3] is None else bool(row[3])) for row in rows]
+
+    def undelivered(self) -> list[Update]:
+        """The outcomes that the platform has not been told for sure."""
+        rows = self._writer.read(
+            "SELECT id, status, message, spool, upload_url, fallback, tell_by FROM commands WHERE state = 'finished' ORDER BY seq"
+        )
+        return [
+            Update(row[0], Status(row[1]), row[2], row[3], row[4], row[5], None if row[6] is None else datetime.fromtimestamp(row[6], UTC))
+            for row in rows
+        ]
+
+    def spooled(self) -> set[str]:
+        """The names of the spool files that an outcome needs."""
+        return {str(row[0]) for row in self._writer.read("SELECT spool FROM commands WHERE spool IS NOT NULL")}
+
+    # --- upkeep ---
+
+    def counts(self) -> dict[str, int]:
+        """How many commands stand in each state."""
+        found = {str(row[0]): int(row[1]) for row in self._writer.read("SELECT state, COUNT(*) FROM commands GROUP BY state")}
+        return {state: found.get(state, 0) for state in State}
+
+    def bytes(self) -> int:
+        """How much of the file is in use."""
+        pages, free, size = (self._writer.read(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count", "page_size"))
+        return int((pages - free) * size)
+
+    def prune(self) -> None:
+        """Forget what is too old or too much, and give free pages back, in steps between which commands go on.
+
+        A message that SQS may still hand out is remembered as long as SQS can: neither a clock that jumps nor many
+        commands make it run twice.
+        """
+        now = self._clock.now().timestamp()
+        with self._tokens_lock:
+            self._writer.commit(lambda connection: connection.execute("DELETE FROM seen_tokens WHERE forget_at < ?", (now,)))
+            self._tokens.clear()  # They are in the table now.
+        known = self._writer.read("SELECT COUNT(*) FROM commands WHERE state = 'delivered'")[0][0]
+        for surplus in range(known - KEEP_IDS, 0, -AT_ONCE):
+            self._forget("acked = 1", (), min(surplus, AT_ONCE))
+        while self._forget("acked = 1 AND delivered_at < ?", (now - KEEP_IDS_SECONDS,), AT_ONCE):
+            pass
+        while self._forget("delivered_at < ?", (now - KEEP_UNACKED_SECONDS,), AT_ONCE):
+            pass
+        while self._writer.read("PRAGMA freelist_count")[0][0] > AT_ONCE and not self._closing.is_set():
+            self._writer.use(lambda connection: connection.execute(f"PRAGMA incremental_vacuum({AT_ONCE})").fetchall())
+        self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the file and truncate it: wiped requests would linger there."""
+        self._writer.use(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+
+    def probe(self) -> bool:
+        """Whether the disk takes a commit again; nothing is written but that it does."""
+        try:
+            self._writer.commit(lambda connection: connection.execute("DELETE FROM seen_tokens WHERE forget_at < 0"))
+        except JournalError:
+            return False
+        return True
+
+    def give_up(self) -> None:
+        """End every wait for a disk that takes nothing: what could not be recorded is taken up at the next start."""
+        self._closing.set()
+
+    def close(self) -> None:
+        """Write what may still wait, and close the file."""
+        self.give_up()
+        try:
+            self._writer.commit(lambda _connection: None)
+        finally:
+            self._writer.close(RETRY_SECONDS)
+
+    # --- inside ---
+
+    def _patiently(self, change: Change) -> Any:
+        """Commit; while the disk takes nothing, again and again until it does, or the agent gives up."""
+        while True:
+            try:
+                return self._writer.commit(change)
+            except JournalUnwritable:
+                if self._closing.wait(RETRY_SECONDS):
+                    raise
+
+    def _forget(self, which: str, values: tuple[float, ...], limit: int) -> int:
+        """Remove the oldest delivered commands that fit, at most `limit`; how many."""
+        query = (
+            "DELETE FROM commands WHERE id IN (SELECT id FROM commands INDEXED BY commands_old"  # noqa: S608 - our own words
+            f" WHERE state = 'delivered' AND {which} ORDER BY delivered_at LIMIT {limit})"
+        )
+        return int(self._writer.commit(lambda connection: connection.execute(query, values).rowcount))
+
+    def _admit(self, connection: sqlite3.Connection, command_id: str, raw: str, receipt: str) -> Admission:
+        digest = damage.digest(raw)
+        row = connection.execute("SELECT digest, acked FROM commands WHERE id = ?", (command_id,)).fetchone()
+        if row is not None:
+            # It came again, so SQS has not let go of it: what it is acknowledged with now is the new receipt.
+            connection.execute("UPDATE commands SET acked = 0, receipt = ? WHERE id = ?", (receipt, command_id))
+            return Admission.KNOWN if row[0] in (digest, b"") else Admission.CHANGED
+        self._seq += 1
+        connection.execute(
+            "INSERT INTO commands (id, seq, state, digest, receipt, raw, admitted_at) VALUES (?, ?, 'admitted', ?, ?, ?, ?)",
+            (command_id, self._seq, digest, receipt, raw, self._clock.now().timestamp()),
+        )
+        return Admission.NEW
+
+
+def _open(path: Path, clock: Clock, make_room: Callable[[], bool]) -> tuple[sqlite3.Connection, damage.Damage | None]:
+    """Open the file; on a full disk free what was kept back for it, and open it again."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    try:
+        return damage.open_sound(path, clock.now)
+    except (sqlite3.OperationalError, OSError):
+        if not make_room():
+            raise
+        return damage.open_sound(path, clock.now)
+
+
+def _seal(update: Update) -> bytes:
+    return damage.seal(update.message, update.spool, update.upload_url, update.fallback, update.status)

@@ -1,0 +1,78 @@
+"""The journal's tables, their versions, and the connection to them.
+
+This room owns what the file looks like. It must not know what a command's life is, nor judge a damaged file: that is `damage`'s.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from relay_agent.errors import JournalDamaged, JournalError
+
+SCHEMA_VERSION = 2
+APPLICATION_ID = 0x52454C59
+"""`RELY`, in SQLite's header: a database that says so is ours."""
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS commands (
+    id TEXT PRIMARY KEY, seq INTEGER NOT NULL, state TEXT NOT NULL, digest BLOB NOT NULL, acked INTEGER NOT NULL DEFAULT 0,
+    receipt TEXT, raw TEXT, message TEXT, spool TEXT, upload_url TEXT, fallback TEXT, tell_by REAL, status TEXT, code TEXT,
+    admitted_at REAL NOT NULL, started_at REAL, repeatable INTEGER, finished_at REAL, delivered_at REAL, seal BLOB
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS commands_open ON commands (state, seq) WHERE state <> 'delivered';
+CREATE INDEX IF NOT EXISTS commands_old ON commands (delivered_at) WHERE state = 'delivered';
+CREATE INDEX IF NOT EXISTS commands_unacked ON commands (seq) WHERE acked = 0;
+CREATE TABLE IF NOT EXISTS seen_tokens (jti TEXT PRIMARY KEY, command_id TEXT NOT NULL, forget_at REAL NOT NULL) WITHOUT ROWID;
+"""
+COLUMNS = (
+    "id, seq, state, digest, acked, receipt, raw, message, spool, upload_url, fallback, tell_by, status, code,"
+    " admitted_at, started_at, repeatable, finished_at, delivered_at, seal"
+)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file with the journal's settings: `synchronous=FULL`, so that what is committed survives a power cut.
+
+    Raises:
+        sqlite3.Error: it cannot be opened, or is no database.
+    """
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    try:
+        connection.executescript(
+            "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;"
+        )
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the tables to this version.
+
+    Raises:
+        JournalError: a newer agent wrote it.
+        JournalDamaged: it is another program's database.
+        sqlite3.Error: as SQLite says.
+    """
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    mark = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables = {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if mark not in (0, APPLICATION_ID) or (tables and "commands" not in tables):
+        raise JournalDamaged("it is a database of another program")
+    if version > SCHEMA_VERSION:
+        raise JournalError(
+            f"the journal was written by a newer agent (schema {version}, this one knows {SCHEMA_VERSION}); run that one, or a newer"
+        )
+    if tables and "seal" not in {str(row[1]) for row in connection.execute("PRAGMA table_info(commands)")}:
+        connection.execute("ALTER TABLE commands ADD COLUMN seal BLOB")  # version 1
+    if version == SCHEMA_VERSION and mark == APPLICATION_ID:
+        return
+    connection.executescript(f"BEGIN; {TABLES} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+    if connection.execute("PRAGMA auto_vacuum").fetchone()[0] == 0:
+        # Version 1 could not give pages back; this rewrites the file once. It must not end a start on a nearly full disk.
+        try:
+            connection.executescript("PRAGMA auto_vacuum=INCREMENTAL; VACUUM;")
+        except sqlite3.OperationalError:
+            return

@@ -1,0 +1,229 @@
+"""Group commit: changes from many threads, one transaction, one fsync.
+
+This room owns when a transaction is written, and what an error of the disk means. It must not know what the changes say.
+
+Whoever comes first leads: it writes for all who wait. Under load the leader lingers a few milliseconds for those who
+are about to come, since a commit's price is its fsync, whatever it carries; a lone change is written at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from relay_agent.errors import JournalDamaged, JournalError, JournalUnwritable
+
+LINGER_SECONDS = 0.005
+PATIENCE_SECONDS = 10.0
+"""How long a reader waits for a writer: a disk that hangs must not hang whoever asks about it."""
+LOAD_CHANGES = 8
+LOAD_SECONDS = 0.05
+"""Load is this many changes within so many seconds: a lone command makes five."""
+
+_UNWRITABLE = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOMEM}
+)
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+T = TypeVar("T")
+Change = Callable[[sqlite3.Connection], Any]
+
+
+@dataclass(eq=False)
+class _Work:
+    """One change, and who waits for it; `awaited` is False for one that may come with any later commit."""
+
+    change: Change
+    awaited: bool = True
+    ready: threading.Event = field(default_factory=threading.Event)
+    settled: bool = False
+    result: Any = None
+    error: JournalError | None = None
+
+    def settle(self, result: Any, error: JournalError | None = None) -> None:
+        self.result, self.error, self.settled = result, error, True
+
+
+class Writer:
+    """One connection, one writer at a time. All methods may be called from any thread."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        others: Callable[[], int],
+        monotonic: Callable[[], float],
+        make_room: Callable[[], bool],
+    ) -> None:
+        """Take the connection over.
+
+        `others` says how many commands are with a worker, `make_room` frees what is kept back for a full disk;
+        whether there was any.
+        """
+        self._connection = connection
+        self._others = others
+        self._monotonic = monotonic
+        self._make_room = make_room
+        self._using = threading.Lock()
+        self._lock = threading.Lock()
+        self._more = threading.Condition(self._lock)
+        self._waiting: list[_Work] = []
+        self._awaited = 0
+        self._leading_since: float | None = None
+        self._recent: deque[float] = deque(maxlen=LOAD_CHANGES)
+        self.commits = 0
+        """Transactions written: so many fsyncs of the write-ahead log."""
+        self.unwritable: str | None = None
+        """Why the disk takes nothing, while it does not."""
+
+    def commit(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """Run the change, and return when it is on the disk.
+
+        Raises:
+            JournalUnwritable: the disk does not take it now.
+            JournalError: the change cannot be made; it spoils no other.
+        """
+        work = _Work(change)
+        now = self._monotonic()
+        with self._lock:
+            self._waiting.append(work)
+            self._awaited += 1
+            self._recent.append(now)
+            lead = self._leading_since is None
+            if lead:
+                self._leading_since = now
+            else:
+                self._more.notify()
+        if not lead:
+            work.ready.wait()
+        if not work.settled:
+            self._lead()
+        if work.error is not None:
+            raise work.error
+        result: T = work.result
+        return result
+
+    def later(self, change: Change) -> None:
+        """Run the change with whatever is committed next: nothing is lost where the process ends before."""
+        with self._lock:
+            self._waiting.append(_Work(change, awaited=False))
+
+    def read(self, query: str, *values: object) -> list[Any]:
+        """The rows of a query.
+
+        Raises:
+            JournalError: it cannot be read.
+        """
+        return self.use(lambda connection: connection.execute(query, values).fetchall())
+
+    def use(self, act: Callable[[sqlite3.Connection], T]) -> T:
+        """Do something with the connection outside a transaction, while nobody writes."""
+        if not self._using.acquire(timeout=PATIENCE_SECONDS):
+            raise JournalError("the journal cannot be read: a commit does not end")
+        try:
+            return act(self._connection)
+        except (sqlite3.Error, ValueError, OverflowError) as error:
+            raise _error(error, "read") from None
+        finally:
+            self._using.release()
+
+    def stuck_seconds(self) -> float:
+        """How long the commit under way has taken, 0 where there is none."""
+        since = self._leading_since
+        return 0.0 if since is None else self._monotonic() - since
+
+    def close(self, patience_seconds: float) -> None:
+        """Close the connection; one that is in use for longer ends with the process."""
+        if self._using.acquire(timeout=patience_seconds):
+            try:
+                self._connection.close()
+            finally:
+                self._using.release()
+
+    # --- the leader ---
+
+    def _lead(self) -> None:
+        with self._lock:
+            self._linger()
+            batch, self._waiting = self._waiting, []
+            self._awaited = 0
+        try:
+            with self._using:
+                self._write(batch)
+        finally:
+            self._hand_over()
+            for work in batch:
+                work.ready.set()
+
+    def _linger(self) -> None:
+        now = self._monotonic()
+        if len(self._recent) < LOAD_CHANGES or now - self._recent[0] > LOAD_SECONDS:
+            return
+        until = now + LINGER_SECONDS
+        while self._awaited < self._others() and (left := until - self._monotonic()) > 0:
+            self._more.wait(left)
+
+    def _hand_over(self) -> None:
+        with self._lock:
+            heir = next((work for work in self._waiting if work.awaited), None)
+            self._leading_since = None if heir is None else self._monotonic()
+        if heir is not None:
+            heir.ready.set()
+
+    def _write(self, batch: list[_Work]) -> None:
+        """Commit the changes together; where one of them cannot be made, each alone, so that it spoils no other."""
+        try:
+            results = self._with_room(batch)
+        except (JournalUnwritable, JournalDamaged) as error:
+            for work in batch:
+                work.settle(None, error)
+            with self._lock:  # What nobody waits for has nobody who would try again.
+                self._waiting[:0] = [_Work(work.change, awaited=False) for work in batch if not work.awaited]
+        except JournalError as error:
+            if len(batch) == 1:
+                batch[0].settle(None, error)
+                return
+            for work in batch:
+                self._write([work])
+        else:
+            for work, result in zip(batch, results, strict=True):
+                work.settle(result)
+
+    def _with_room(self, batch: list[_Work]) -> list[Any]:
+        """Write; on a full disk free what was kept back for it, and write again."""
+        try:
+            results = self._transaction(batch)
+        except JournalUnwritable as error:
+            self.unwritable = str(error)
+            if not self._make_room():
+                raise
+            results = self._transaction(batch)
+        self.unwritable = None
+        return results
+
+    def _transaction(self, batch: list[_Work]) -> list[Any]:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            results = [work.change(self._connection) for work in batch]
+            self._connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - whatever a change raises is its caller's, not the leader's
+            with contextlib.suppress(sqlite3.Error):
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+            raise _error(error, "written") from None
+        self.commits += 1
+        return results
+
+
+def _error(error: Exception, what: str) -> JournalError:
+    """Say what happened in our own exceptions. A value's own error may repeat the value; sqlite's do not."""
+    if not isinstance(error, sqlite3.Error):
+        return JournalError(f"the journal cannot be {what}: a value that it cannot hold ({type(error).__name__})")
+    primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    kind = JournalUnwritable if primary in _UNWRITABLE else JournalDamaged if primary in _DAMAGED else JournalError
+    return kind(f"the journal cannot be {what}: {error}")

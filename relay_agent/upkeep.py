@@ -1,0 +1,64 @@
+"""The journal's and the disk's upkeep: the loop of the thread `upkeep`.
+
+A thread of its own, so that neither credentials nor commands wait for it. It must not know what a command is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relay_agent.disk import Disk
+from relay_agent.errors import JournalDamaged, JournalError, JournalUnwritable
+from relay_agent.journal import Journal
+from relay_agent.pulse import Pulse
+from relay_agent.telemetry.logs import Logger
+
+TURN_SECONDS = 1.0
+CHECKPOINT_SECONDS = 3.0
+"""5 s after delivery no file of the journal holds what was wiped (SECURITY §4): this, and the time a checkpoint takes."""
+PRUNE_SECONDS = 60.0
+
+
+class Upkeep:
+    """Looks after room on the disk, empties the write-ahead log, forgets what is old."""
+
+    def __init__(self, *, journal: Journal, disk: Disk, pulse: Pulse, log: Logger, monotonic: Callable[[], float]) -> None:
+        self._journal = journal
+        self._disk = disk
+        self._pulse = pulse
+        self._log = log
+        self._monotonic = monotonic
+        now = monotonic()
+        self._next_checkpoint = now + CHECKPOINT_SECONDS
+        self._next_prune = now + PRUNE_SECONDS
+        self._checkpointed = 0
+
+    def step(self) -> float:
+        """Do what is due; seconds until the next look.
+
+        Raises:
+            JournalDamaged: the agent must end; its next start sets the journal aside.
+        """
+        self._pulse.turn("keeping the journal")
+        self._disk.look()
+        try:
+            self._keep_journal(self._monotonic())
+        except JournalDamaged:
+            raise
+        except JournalUnwritable:
+            pass  # The poller takes nothing in, and says so.
+        except JournalError as error:
+            self._log.warning("journal-upkeep-failed", reason=str(error))
+        self._pulse.success()
+        return TURN_SECONDS
+
+    def _keep_journal(self, now: float) -> None:
+        if self._journal.unwritable is not None and not self._journal.probe():
+            return
+        if now >= self._next_prune:
+            self._next_prune = now + PRUNE_SECONDS
+            self._journal.prune()
+        if now >= self._next_checkpoint and self._journal.commits != self._checkpointed:
+            self._next_checkpoint = now + CHECKPOINT_SECONDS
+            self._checkpointed = self._journal.commits
+            self._journal.checkpoint()

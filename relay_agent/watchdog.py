@@ -1,0 +1,96 @@
+"""Alive means working: what stands still, for how long, and when that must end the agent.
+
+This room owns the judgement of pulses. It must not mend, send or end anything: `heartbeat` is silent while it finds something,
+and the main thread ends the agent on its verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from relay_agent.disk import Disk
+from relay_agent.journal import Journal
+from relay_agent.pulse import Pulse
+from relay_agent.standing import Standing
+
+RECENT_SECONDS = 60.0
+"""What stands still for longer silences the heartbeat."""
+STUCK_SECONDS = 300.0
+"""What stands still for longer ends the agent (ARCHITECTURE, "Alive means working")."""
+
+
+class Crew(Protocol):
+    """A worker, as far as it is watched."""
+
+    name: str
+
+    def overdue_seconds(self) -> float:
+        """How far the worker is beyond the limit of what it does; 0 within it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that stands still: since when, in seconds, and whether a restart may cure it."""
+
+    reason: str
+    seconds: float
+    curable: bool = True
+
+
+class Watchdog:
+    """Judges the agent's threads. Any thread may ask."""
+
+    def __init__(
+        self,
+        *,
+        loops: Mapping[str, Pulse],
+        polling: Pulse,
+        sending: Pulse,
+        workers: Sequence[Crew],
+        journal: Journal,
+        disk: Disk,
+        standing: Standing,
+        draining: Callable[[], bool],
+    ) -> None:
+        """`loops` are the pulses by thread, those of poller and sender among them."""
+        self._loops = loops
+        self._polling = polling
+        self._sending = sending
+        self._workers = workers
+        self._journal = journal
+        self._disk = disk
+        self._standing = standing
+        self._draining = draining
+
+    def standstill(self) -> str | None:
+        """Why the agent must not say that it is alive; None while it works."""
+        if self._draining():
+            return None
+        return next((finding.reason for finding in self.findings() if finding.seconds > RECENT_SECONDS), None)
+
+    def verdict(self) -> str | None:
+        """Why the agent must end, for its supervisor to start it again; None while there is no reason."""
+        return next((finding.reason for finding in self.findings() if finding.curable and finding.seconds > STUCK_SECONDS), None)
+
+    def findings(self) -> list[Finding]:
+        """Everything that does not come round, whatever its time."""
+        found = [
+            Finding(f"the thread {name} has not come round, while {pulse.activity}", pulse.silent_seconds())
+            for name, pulse in self._loops.items()
+        ]
+        found.append(Finding("the journal does not end a commit", self._journal.stuck_seconds()))
+        # A full disk is cured by an administrator, and work that waits for it is not stuck.
+        full = self._journal.unwritable is not None or self._disk.obstacle is not None
+        found += [
+            Finding(f"{worker.name} is caught in a command beyond its time limit", worker.overdue_seconds(), not full)
+            for worker in self._workers
+        ]
+        if self._standing.enrolled and not self._standing.disabled:
+            # A token that is put right heals the agent without a restart (OPERATIONS §2).
+            curable = not full and self._standing.refused is None
+            polling, sending = self._polling, self._sending
+            found.append(Finding(f"the queue was not read: {polling.problem or polling.activity}", polling.dead_seconds(), curable))
+            found.append(Finding(f"no answer could be sent: {sending.problem or sending.activity}", sending.dead_seconds(), curable))
+        return found
