@@ -14,11 +14,13 @@ from typing import Any, TextIO, cast
 
 import psutil
 
-from relay_agent import AGENT_VERSION, __version__
+from relay_agent import AGENT_VERSION, __version__, faultpoints
+from relay_agent.causes import JOURNAL_DAMAGED
 from relay_agent.clock import Clock, Deadline
 from relay_agent.codec import ACTION_SECURE, ACTIONS_PLAIN
 from relay_agent.config import Settings, check_token
 from relay_agent.dialer import Dialer
+from relay_agent.disk import Disk
 from relay_agent.enrolment import Enrolment
 from relay_agent.errors import JournalError, PlatformError
 from relay_agent.executor import Executor, Limits
@@ -51,14 +53,16 @@ from relay_agent.telemetry.logs import Logs
 from relay_agent.telemetry.metrics import Metrics, system_metrics
 from relay_agent.telemetry.redact import Redactor
 from relay_agent.transport import Transport
+from relay_agent.upkeep import Upkeep
 from relay_agent.uploader import Uploader
+from relay_agent.watchdog import STUCK_SECONDS, Watchdog
 from relay_agent.worker import Worker
 
 FETCHERS = 2
 UPLOADERS = 2
 LOOK_SECONDS = 0.1
-STUCK_SECONDS = 300.0
-"""A core loop that has not come round for so long ends the agent (ARCHITECTURE, "Alive means working")."""
+EXIT_REFUSED = 3
+INTERRUPT_SECONDS = 1.0
 FAREWELL_SECONDS = 3.0
 """Of the drain's time, what is kept for telling answers, STOPPED and the last log lines."""
 
@@ -151,9 +155,11 @@ class Agent:
 
     def _build_flow(self) -> None:
         settings, clock = self._settings, self._clock
-        self._journal = Journal(self._state.journal, clock)
-        self._spool = Spool(self._state.spool)
         self._tasks: FairQueue[Task] = FairQueue(settings.queue_size, settings.workers)
+        self._disk = Disk(self._state.path)
+        self._journal = Journal(self._state.journal, clock, others=self._tasks.running, make_room=self._disk.make_room)
+        self._disk.look()
+        self._spool = Spool(self._state.spool)
         self._outbox = Outbox(clock, lambda: self._tasks.running() + self._tasks.waiting())
         self._relay = Relay(
             agent_id=settings.agent_id,
@@ -170,12 +176,24 @@ class Agent:
     def _build_threads(self) -> None:
         settings, clock, log = self._settings, self._clock, self._log
         self._standing = Standing()
-        self._pulses = {name: Pulse(clock) for name in ("poller", "sender", "heartbeat", "config-refresh")}
+        self._pulses = {name: Pulse(clock) for name in ("poller", "sender", "heartbeat", "config-refresh", "upkeep")}
+        self._crew = [self._worker(f"worker-{place}") for place in range(settings.workers)]
+        self._watchdog = Watchdog(
+            loops=self._pulses,
+            polling=self._pulses["poller"],
+            sending=self._pulses["sender"],
+            workers=self._crew,
+            journal=self._journal,
+            disk=self._disk,
+            standing=self._standing,
+            draining=self._stop_intake.is_set,
+        )
         poller = Poller(
             platform=self._platform,
             relay=self._relay,
             journal=self._journal,
-            room=lambda: self._tasks.free() - self._fetcher.waiting(),
+            room=self._room,
+            obstacle=lambda: self._journal.unwritable or self._disk.obstacle,
             enqueue=self._enqueue,
             outbox=self._outbox,
             pulse=self._pulses["poller"],
@@ -192,11 +210,11 @@ class Agent:
             pulse=self._pulses["sender"],
             log=log,
             monotonic=clock.monotonic,
+            standing=self._standing,
             look_again=self._look_again,
         )
         enrolment = Enrolment(
             platform=self._platform,
-            journal=self._journal,
             standing=self._standing,
             pulse=self._pulses["config-refresh"],
             log=log,
@@ -210,22 +228,23 @@ class Agent:
         heartbeat = Heartbeat(
             platform=self._platform,
             standing=self._standing,
-            polling=self._pulses["poller"],
+            watchdog=self._watchdog,
             pulse=self._pulses["heartbeat"],
-            draining=self._stop_intake.is_set,
             log=log,
             clock=clock,
             interval_seconds=settings.heartbeat_seconds,
         )
+        upkeep = Upkeep(journal=self._journal, disk=self._disk, pulse=self._pulses["upkeep"], log=log, monotonic=clock.monotonic)
         self._polling = Loop("poller", poller.step, self._stop_intake)
         self._telling = Loop("sender", sender.step, self._stop_telling)
-        self._keeping = [Loop("config-refresh", enrolment.step, self._stop_rest), Loop("heartbeat", heartbeat.step, self._stop_rest)]
+        steps = {"config-refresh": enrolment.step, "heartbeat": heartbeat.step, "upkeep": upkeep.step}
+        self._keeping = [Loop(name, step, self._stop_rest) for name, step in steps.items()]
         self._shipping = Loop("log-shipper", self._shipper.step, self._stop_rest)
-        self._workers = [_once(f"worker-{place}", self._worker().run) for place in range(settings.workers)]
+        self._workers = [_once(worker.name, worker.run) for worker in self._crew]
         self._fetchers = [_once(f"fetcher-{place}", self._fetcher.run) for place in range(FETCHERS)]
         self._uploaders = [_once(f"uploader-{place}", self._uploader().run) for place in range(UPLOADERS)]
 
-    def _worker(self) -> Worker:
+    def _worker(self, name: str) -> Worker:
         settings = self._settings
         executor = Executor(
             Transport(self._dialer, self._idle),
@@ -235,13 +254,14 @@ class Agent:
             self._spool.directory,
         )
         return Worker(
+            name=name,
             tasks=self._tasks,
             relay=self._relay,
             executor=executor,
             outbox=self._outbox,
-            pulse=Pulse(self._clock),
             log=self._log,
             metrics=self._metrics,
+            monotonic=self._clock.monotonic,
         )
 
     def _uploader(self) -> Uploader:
@@ -264,6 +284,7 @@ class Agent:
         self._log.info(
             "agent-starting", version=AGENT_VERSION, agent=settings.agent_id, organisation=settings.org_slug, workers=settings.workers
         )
+        self._say_what_was_found()
         try:
             self._recover()
             for loop in [*self._keeping, self._shipping, self._telling, *self._uploaders, *self._workers, *self._fetchers, self._polling]:
@@ -273,7 +294,28 @@ class Agent:
         finally:
             restore()
 
+    def _say_what_was_found(self) -> None:
+        """What an administrator must know of the state directory, before anything else is said."""
+        damage = self._journal.damage
+        if damage is not None:
+            self._log.error(
+                "journal-damaged",
+                reason=damage.reason,
+                aside=damage.aside,
+                salvaged=damage.salvaged,
+                unreadable=list(damage.unreadable[:50]),
+                complete=damage.complete,
+                cause=JOURNAL_DAMAGED.cause,
+                cure=JOURNAL_DAMAGED.cure,
+            )
+        point = faultpoints.armed()
+        if point is not None:
+            self._log.warning("fault-point-armed", point=point)
+
     def _recover(self) -> None:
+        spoiled = self._journal.verify()
+        if spoiled:
+            self._log.error("journal-rows-damaged", commands=spoiled, cause=JOURNAL_DAMAGED.cause, cure=JOURNAL_DAMAGED.cure)
         self._spool.remove_orphans(self._journal.spooled())
         tasks, updates = self._relay.recover()
         for update in updates:
@@ -282,6 +324,10 @@ class Agent:
             self._enqueue(task)
         if tasks or updates:
             self._log.info("recovered", commands=len(tasks), answers=len(updates))
+
+    def _room(self) -> int:
+        """How many commands may be taken in."""
+        return 0 if self._disk.backlog else self._tasks.free() - self._fetcher.waiting()
 
     def _enqueue(self, task: Task) -> None:
         """Send a task on its way to the workers, past the fetchers where its body is elsewhere."""
@@ -297,30 +343,30 @@ class Agent:
                 if not loop.is_alive():
                     self._ending.give(1, f"the thread {loop.name} ended: {_kind(loop.error)}")
                     self._log.error("thread-died", thread=loop.name, exc_info=loop.error)
-            for name, pulse in self._pulses.items():
-                if pulse.silent_seconds() > STUCK_SECONDS:
-                    self._ending.give(1, f"the thread {name} made no progress for {STUCK_SECONDS:g} s while {pulse.activity}")
+            verdict = self._watchdog.verdict()
+            if verdict is not None:
+                self._ending.give(1, f"no progress for {STUCK_SECONDS:g} s: {verdict}")
 
     # --- stopping: the main thread ---
 
     def _stop(self) -> int:
         """Stop in order, all against one deadline: intake, workers, answers, STOPPED, logs."""
-        drain = Deadline(
-            self._settings.drain_seconds if self._ending.code == 0 else min(5.0, self._settings.drain_seconds), self._clock.monotonic
-        )
+        seconds = self._settings.drain_seconds
+        drain = Deadline(min(5.0, seconds) if self._ending.code == EXIT_REFUSED else seconds, self._clock.monotonic)
         self._say_stopping(drain)
         self._stop_intake.set()
         for _ in self._fetchers:
             self._fetcher.close()
         self._tasks.close()
         self._join(self._workers, drain, keep=min(FAREWELL_SECONDS, drain.seconds / 3))
+        self._break_off()
         self._end_polling()
         self._join(self._fetchers, drain, at_most=1.0)
         self._tell_the_rest(drain)
         unfinished = self._tasks.running()
         self._stop_rest.set()
         self._join(self._keeping, drain, at_most=1.0)
-        if self._standing.enrolled and self._ending.code != 3:
+        if self._standing.enrolled and self._ending.code != EXIT_REFUSED:
             self._report_stopped()
         counts = self._counts()
         self._log.info("agent-stopped", code=self._ending.code, running=unfinished, **counts)
@@ -329,6 +375,14 @@ class Agent:
             self._shipper.flush(min(2.0, max(1.0, drain.remaining())))
         self._close()
         return self._ending.code
+
+    def _break_off(self) -> None:
+        """End what outlasts the drain: a request that may not run again is answered EINTERRUPTED, another left to the next start."""
+        self._journal.give_up()
+        for worker in self._crew:
+            worker.interrupt()
+        limit = Deadline(INTERRUPT_SECONDS, self._clock.monotonic)
+        self._join([loop for loop in self._workers if loop.is_alive()], limit)
 
     def _end_polling(self) -> None:
         """Break off the open receive; what was received already is still taken in and acknowledged."""
@@ -348,7 +402,9 @@ class Agent:
         for _ in self._uploaders:
             self._outbox.uploads.put(None)
         self._outbox.hurry()
-        while self._outbox.pending() and self._telling.is_alive() and not drain.passed and self._signals.count < 2:
+        while (
+            self._standing.enrolled and self._outbox.pending() and self._telling.is_alive() and not drain.passed and self._signals.count < 2
+        ):
             self._stop_rest.wait(0.02)
         self._stop_telling.set()
         self._join([*self._uploaders, self._telling], drain, at_most=1.0)

@@ -51,6 +51,12 @@ NO_QUEUE = Cause(
 CLOCK = Cause("clock", "AWS refuses the signature", "set this machine's clock (NTP)")
 BUSY = Cause("platform", "the platform asks to be called less often", "nothing: the agent waits as long as it is told to")
 JOURNAL = Cause("state-dir", "the journal cannot be written", "see that the disk of RELAY_STATE_DIR is neither full nor read-only")
+JOURNAL_DAMAGED = Cause(
+    "state-dir",
+    "the journal did not hold what was written to it: it was set aside, and what could be read of it is in the new one",
+    "check the disk (its SMART values, the system's log) and who else writes to RELAY_STATE_DIR; keep the file set aside for the"
+    " vendor's support, then delete it; commands of which nothing could be read are answered by nobody: ask their senders",
+)
 UNREACHABLE = Cause(
     "platform",
     "the platform cannot be reached",

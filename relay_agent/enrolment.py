@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 from relay_agent.causes import AGENT_DISABLED, QUEUE_DISABLED, cause_of
 from relay_agent.clock import Clock
-from relay_agent.errors import JournalError, PlatformError, PlatformRefused, RateLimited, UnknownAgent
-from relay_agent.journal import Journal
+from relay_agent.errors import PlatformError, PlatformRefused, RateLimited, UnknownAgent
 from relay_agent.periodic import Backoff
 from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
@@ -22,8 +21,6 @@ TRIES_AT_START = 3
 REFUSED_WAITS = (3.0, 6.0)
 """Seconds between the three tries that a refusal gets at start: within 15 s (OPERATIONS §2)."""
 TICK_SECONDS = 0.5
-PRUNE_SECONDS = 3600.0
-CHECKPOINT_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 5.0
 """The configuration is not read more often than this, however often someone asks."""
 
@@ -35,7 +32,6 @@ class Enrolment:
         self,
         *,
         platform: PlatformClient,
-        journal: Journal,
         standing: Standing,
         pulse: Pulse,
         log: Logger,
@@ -48,7 +44,6 @@ class Enrolment:
     ) -> None:
         """`give_up` ends the agent with an exit code; `metrics` gives the system metrics to upload."""
         self._platform = platform
-        self._journal = journal
         self._standing = standing
         self._pulse = pulse
         self._log = log
@@ -67,9 +62,6 @@ class Enrolment:
         self._next_renewal = now
         self._renewals = Backoff(first_seconds=2.0)
         self._next_metrics = now
-        self._next_prune = now + PRUNE_SECONDS
-        self._next_checkpoint = now + CHECKPOINT_SECONDS
-        self._checkpointed = 0
 
     def step(self) -> float:
         """Do what is due; seconds until something may be due again."""
@@ -86,7 +78,6 @@ class Enrolment:
             # It is in a long poll on the queue that was. A queue that is only disabled is left to its poll: if it
             # is enabled again at once, breaking off would swallow its next message for the visibility time-out.
             self._platform.break_off("poller")
-        self._keep_journal(now)
         self._pulse.success()
         return TICK_SECONDS
 
@@ -175,19 +166,3 @@ class Enrolment:
             self._platform.rest.system_metrics(self._metrics())
         except PlatformError as error:
             self._log.debug("metrics-failed", reason=str(error))
-
-    def _keep_journal(self, now: float) -> None:
-        """Forget what is old, hourly; empty the write-ahead log soon after deliveries, where wiped requests would linger."""
-        if now < self._next_checkpoint:
-            return
-        self._next_checkpoint = now + CHECKPOINT_SECONDS
-        try:
-            if now >= self._next_prune:
-                self._next_prune = now + PRUNE_SECONDS
-                self._journal.prune()
-            elif self._journal.commits != self._checkpointed:
-                commits = self._journal.commits
-                self._journal.checkpoint()
-                self._checkpointed = commits
-        except JournalError as error:
-            self._log.warning("journal-upkeep-failed", reason=str(error))

@@ -61,6 +61,11 @@ def arm(text: str | None) -> Point | None:
     return _TRAP.point
 
 
+def armed() -> Point | None:
+    """What is armed in this process."""
+    return _TRAP.point
+
+
 def reach(point: Point) -> None:
     """Die here, as by `kill -9`, if a test wants it so."""
     if point is not _TRAP.point:

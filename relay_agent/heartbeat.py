@@ -5,8 +5,6 @@ The steps of the thread `heartbeat`. It must not mend anything; it says what sta
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from relay_agent.causes import cause_of
 from relay_agent.clock import Clock
 from relay_agent.errors import PlatformError, RateLimited
@@ -15,8 +13,8 @@ from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.watchdog import Watchdog
 
-RECENT_SECONDS = 60.0
 RETRY_SECONDS = 5.0
 
 
@@ -28,18 +26,16 @@ class Heartbeat:
         *,
         platform: PlatformClient,
         standing: Standing,
-        polling: Pulse,
+        watchdog: Watchdog,
         pulse: Pulse,
-        draining: Callable[[], bool],
         log: Logger,
         clock: Clock,
         interval_seconds: float,
     ) -> None:
         self._platform = platform
         self._standing = standing
-        self._polling = polling
+        self._watchdog = watchdog
         self._pulse = pulse
-        self._draining = draining
         self._log = log
         self._clock = clock
         self._interval_seconds = interval_seconds
@@ -59,7 +55,7 @@ class Heartbeat:
             self._next = now if self._standing.disabled else now + self._interval_seconds
         if now < self._next:
             return min(0.5, self._next - now)
-        reason = self.standstill()
+        reason = self._watchdog.standstill()
         if reason is not None:
             self._withheld.failure(reason)
             self._next = now + RETRY_SECONDS
@@ -67,14 +63,6 @@ class Heartbeat:
         self._withheld.success()
         self._next = now + self._beat()
         return 0.0
-
-    def standstill(self) -> str | None:
-        """Why no heartbeat may go out; None while the agent works."""
-        if self._draining() or self._standing.disabled:
-            return None
-        if self._polling.dead_seconds() > RECENT_SECONDS:
-            return f"the queue was not read for a minute: {self._polling.problem or self._polling.activity}"
-        return None
 
     def _beat(self) -> float:
         """Send one; seconds until the next."""

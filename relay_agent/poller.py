@@ -10,7 +10,16 @@ import threading
 from collections.abc import Callable
 
 from relay_agent.causes import JOURNAL, cause_of
-from relay_agent.errors import CredentialsExpired, JournalError, PlatformError, PlatformRefused, QueueUnavailable, RateLimited
+from relay_agent.errors import (
+    CredentialsExpired,
+    JournalDamaged,
+    JournalError,
+    PlatformError,
+    PlatformRefused,
+    QueueUnavailable,
+    RateLimited,
+)
+from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import Journal
 from relay_agent.outbox import Outbox
 from relay_agent.periodic import Backoff
@@ -24,6 +33,7 @@ from relay_agent.telemetry.logs import Logger, RepeatedFailure, command_line
 NO_ROOM_SECONDS = 0.05
 DISABLED_SECONDS = 1.0
 STARTING_SECONDS = 0.5
+NO_DISK_SECONDS = 1.0
 
 
 class Poller:
@@ -36,6 +46,7 @@ class Poller:
         relay: Relay,
         journal: Journal,
         room: Callable[[], int],
+        obstacle: Callable[[], str | None],
         outbox: Outbox,
         pulse: Pulse,
         log: Logger,
@@ -47,13 +58,15 @@ class Poller:
     ) -> None:
         """Take what the steps need.
 
-        `room` says how many commands there is a place for, and `enqueue` takes one; `stopping` says that a
+        `room` says how many commands there is a place for, and `enqueue` takes one; `obstacle` says why the disk lets
+        nothing be taken in, None where it does; `stopping` says that a
         receive was broken off on purpose; `look_again` asks for the configuration to be read now.
         """
         self._platform = platform
         self._relay = relay
         self._journal = journal
         self._room = room
+        self._obstacle = obstacle
         self._enqueue = enqueue
         self._outbox = outbox
         self._pulse = pulse
@@ -64,11 +77,16 @@ class Poller:
         self._left_over = True
         self._backoff = Backoff()
         self._trouble = RepeatedFailure(log, "poll-failed", "poll-recovered", monotonic, remind_seconds=300.0)
+        self._full = RepeatedFailure(log, "disk-full", "disk-freed", monotonic, remind_seconds=300.0)
 
     def step(self) -> float:
         """One receive, or the reason why there is none; seconds to wait before the next."""
         if not self._standing.may_poll:
             return self._wait_until_wanted()
+        obstacle = self._obstacle()
+        if obstacle is not None:
+            return self._disk_full(obstacle)
+        self._full.success()
         room = min(self._room(), self._outbox.room(), BATCH)
         if room <= 0:
             self._pulse.pause("waiting for free places")
@@ -78,11 +96,15 @@ class Poller:
             self._standing.polled = queue = self._platform.inbound()
             self._acknowledge_left_over(queue)
             received = queue.receive(room)
+            if received:
+                reach(Point.RECEIVED)
             self._pulse.turn("taking in")
             self._take(received, queue)
         except QueueDisabled:
             self._pulse.pause("queue disabled")
             return DISABLED_SECONDS
+        except JournalDamaged:
+            raise
         except (PlatformError, JournalError) as error:
             return 0.0 if self._stopping() or self._platform.replaced(queue) else self._failed(error)
         self._pulse.success()
@@ -97,8 +119,15 @@ class Poller:
         left = self._journal.unacked()
         for start in range(0, len(left), BATCH):
             batch = left[start : start + BATCH]
-            self._acknowledge(queue, [command_id for command_id, _ in batch], [receipt for _, receipt in batch])
+            if not self._acknowledge(queue, [(command_id, receipt) for command_id, receipt in batch]):
+                return
         self._left_over = False
+
+    def _disk_full(self, obstacle: str) -> float:
+        """Take nothing in, and say so; the heartbeat falls silent after a minute of it."""
+        self._pulse.failure(obstacle)
+        self._full.failure(obstacle, cause=JOURNAL.cause, cure=JOURNAL.cure)
+        return NO_DISK_SECONDS
 
     def _wait_until_wanted(self) -> float:
         if self._standing.disabled:
@@ -119,19 +148,21 @@ class Poller:
             command_line(self._log, id=report.id, action=report.action, status=report.status, code=report.code)
         for oddity in taken.oddities:
             self._log.warning("odd-message", reason=oddity)
-        ids = [task.command.id for task in taken.tasks] + [update.command_id for update, _ in taken.refused]
-        self._acknowledge(queue, ids, [message.receipt for message in received])
+        self._acknowledge(queue, [(taken.ids.get(message.receipt), message.receipt) for message in received])
 
-    def _acknowledge(self, queue: Queue, ids: list[str], receipts: list[str]) -> None:
-        """Delete from the queue. What fails comes again and is recognised by its id."""
+    def _acknowledge(self, queue: Queue, messages: list[tuple[str | None, str]]) -> bool:
+        """Delete (command id, receipt) from the queue; whether it was asked. What fails comes again and is recognised by its id."""
+        reach(Point.BEFORE_ACK)
         try:
-            refused = queue.delete(receipts)
+            refused = set(queue.delete([receipt for _, receipt in messages]))
         except PlatformError as error:
-            self._log.warning("ack-failed", reason=error.reason, messages=len(receipts))
-            return
+            self._log.warning("ack-failed", reason=error.reason, messages=len(messages))
+            return False
+        reach(Point.AFTER_ACK)
         if refused:
             self._log.warning("ack-refused", messages=len(refused))
-        self._journal.acked(ids)
+        self._journal.acked(command_id for place, (command_id, _) in enumerate(messages) if command_id and place not in refused)
+        return True
 
     def _failed(self, error: PlatformError | JournalError) -> float:
         reason = str(error)

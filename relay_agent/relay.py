@@ -15,9 +15,10 @@ from datetime import UTC, datetime, timedelta
 
 from relay_agent import codec
 from relay_agent.clock import Clock, Deadline
-from relay_agent.errors import BadRequest, JournalError, MalformedMessage, PlatformError, SecureCommandError
+from relay_agent.errors import BadRequest, Interrupted, JournalDamaged, JournalError, MalformedMessage, PlatformError, SecureCommandError
 from relay_agent.executor import Executor
-from relay_agent.journal import Admission, Journal
+from relay_agent.faultpoints import Point, reach
+from relay_agent.journal import Admission, Journal, Open
 from relay_agent.models import Code, Command, Failure, HttpRequest, HttpResponse, Status, Update
 from relay_agent.periodic import Backoff
 from relay_agent.secure import Keyring, open_envelope, seal_stream
@@ -32,6 +33,11 @@ DOWNLOAD_TRY_SECONDS = 30.0
 DOWNLOAD_TRIES = 4
 _ANY_LANE = "?"
 _INTERRUPTED = "the agent stopped while this request was under way; its outcome is unknown, and it was not repeated"
+_NOT_UPLOADED = (
+    "the answer is too large for the queue, and could not be uploaded before its upload URL expired, or was refused there;"
+    " the request was made, and this is its status"
+)
+_DAMAGED = "the agent's journal was damaged, and this command's record with it; its outcome is unknown, and it was not repeated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +84,19 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """What came in: tasks to run, answers that are final already, and a line for each oddity."""
+    """What came in: tasks to run, answers that are final already, every command's id by receipt, and a line for each oddity."""
 
     tasks: list[Task]
     refused: list[tuple[Update, Report]]
+    ids: dict[str, str]
     oddities: list[str]
+
+
+@dataclass(slots=True)
+class _Begun:
+    """Whether the journal has noted that a command's request may have gone out."""
+
+    noted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,29 +159,52 @@ class Relay:
                 if command.id not in tasks:
                     refused.setdefault(command.id, (command, str(error)))
             rows.append((command.id, raw, receipt))
+        reach(Point.BEFORE_COMMIT)
         new = self._new(rows, oddities)
+        reach(Point.AFTER_COMMIT)
         answered: list[tuple[Update, Report]] = []
         for command, text in (pair for command_id, pair in refused.items() if command_id in new):
             try:
                 answered.append((self._refusal(command, text), Report(command.id, command.action, Status.FAILURE, code=Code.EBADCOMMAND)))
+            except JournalDamaged:
+                raise
             except JournalError as error:
                 oddities.append(f"a malformed command is answered at the next start: {error}")
-        return Intake([task for command_id, task in tasks.items() if command_id in new], answered, oddities)
+        return Intake(
+            [task for command_id, task in tasks.items() if command_id in new],
+            answered,
+            {receipt: command_id for command_id, _, receipt in rows},
+            oddities,
+        )
 
     def recover(self) -> tuple[list[Task], list[Update]]:
         """Take up what the last run left: what may run again, and the answers that were not told for sure."""
-        tasks: list[Task] = []
-        for left in self._journal.unfinished():
-            try:
-                command = self._command(left.raw)
-            except MalformedMessage as error:
-                self._refusal(Command(left.id, error.target_id or self._agent_id, ""), str(error))
-                continue
-            if left.started and not left.repeatable:
-                self._refusal(command, _INTERRUPTED, Code.EINTERRUPTED)
-            else:
-                tasks.append(replace(self._task(command, len(left.raw)), started=left.started))
+        tasks = [task for left in self._journal.unfinished() if (task := self._taken_up(left)) is not None]
         return tasks, self._journal.undelivered()
+
+    def _taken_up(self, left: Open) -> Task | None:
+        """The task of what the last run left; None where it was answered instead."""
+        if left.raw is None:
+            self._refusal(Command(left.id, self._agent_id, ""), _DAMAGED, Code.EINTERRUPTED)
+            return None
+        try:
+            command = self._command(left.raw)
+        except MalformedMessage as error:
+            self._refusal(Command(left.id, error.target_id or self._agent_id, ""), str(error))
+            return None
+        task = replace(self._task(command, len(left.raw)), started=left.started)
+        repeatable = self._repeatable(task) if left.repeatable is None else left.repeatable
+        if left.started and not repeatable:
+            self._refusal(command, _INTERRUPTED, Code.EINTERRUPTED)
+            return None
+        return task
+
+    def _repeatable(self, task: Task) -> bool:
+        """Whether a command may run again of which it was not noted; no, where its request is out of reach."""
+        if task.elsewhere:
+            return False
+        request = task.request if task.request is not None else self._look(task)
+        return isinstance(request, Failure) or may_repeat(request)
 
     # --- fetch: a fetcher's thread ---
 
@@ -179,8 +216,9 @@ class Relay:
             if self._expired(command):
                 return task
             try:
-                data = self._payloads.download(command.body_url or "", DOWNLOAD_TRY_SECONDS)
-                return self._fetched(task, data)
+                fetched = self._fetched(task, self._payloads.download(command.body_url or "", DOWNLOAD_TRY_SECONDS))
+                reach(Point.FETCHED)
+                return fetched
             except PlatformError as error:
                 if isinstance(error, PayloadRefused) or not tries_left:
                     return replace(task, request=Failure(Code.EBADCOMMAND, f"the command's body could not be downloaded: {error.reason}"))
@@ -211,6 +249,7 @@ class Relay:
         """Run the command to its outcome, recorded in the journal before this returns.
 
         Raises:
+            Interrupted: the agent's stop broke it off; the command is left to the next start.
             JournalError: the outcome could not be recorded; the command is still the journal's.
         """
         begun = self._clock.monotonic()
@@ -297,7 +336,23 @@ class Relay:
             return _Result(Status.FAILURE, Failure(Code.ENOKEY, "encrypt_response needs a key, and this agent has no SECURE_COMMAND_KEY"))
         seconds = self._seconds(command, request)
         deadline = Deadline(seconds, self._clock.monotonic)
-        outcome = executor.execute(request, deadline, lambda: self._journal.start(command.id, may_repeat(request)))
+        begun = _Begun(task.started)
+
+        def start() -> None:
+            self._journal.start(command.id, may_repeat(request))
+            begun.noted = True
+            reach(Point.STARTED)
+
+        try:
+            outcome = executor.execute(request, deadline, start)
+        except Interrupted:
+            if not begun.noted or may_repeat(request):
+                raise
+            # It cannot run again, so its sender need not wait for the next start to be told.
+            return _Result(
+                Status.FAILURE, Failure(Code.EINTERRUPTED, _INTERRUPTED, str(request.url), int(deadline.elapsed() * 1000)), request
+            )
+        reach(Point.ANSWERED)
         succeeded = isinstance(outcome, HttpResponse) and outcome.status_code < 400
         return _Result(Status.SUCCESS if succeeded else Status.FAILURE, outcome, request)
 
@@ -332,12 +387,14 @@ class Relay:
         if isinstance(outcome, Failure):
             update = self._failure(command, result.status, outcome, result.request)
             self._journal.finish(update, outcome.code)
+            reach(Point.RECORDED)
             return update
         try:
             update = self._response(command, result, outcome)
         finally:
             outcome.content.close()
         self._journal.finish(update)
+        reach(Point.RECORDED)
         return update
 
     def _response(self, command: Command, result: _Result, response: HttpResponse) -> Update:
@@ -346,10 +403,15 @@ class Relay:
             pieces = self._sealed(pieces, response.status_code)
         now = self._clock.now()
         room = codec.MESSAGE_LIMIT - len(codec.update_message(command.id, command.target_id, result.status, now, "").encode("utf-8"))
-        stored = self._spool.store(pieces, room, f"{_file_name(self._clock.new_id())}.json.gz")
+        try:
+            stored = self._spool.store(pieces, room, f"{_file_name(self._clock.new_id())}.json.gz")
+        except OSError as error:
+            text = f"the agent's disk does not take the answer ({error.strerror}); the request was made, and this is its status"
+            return Update(command.id, Status.FAILURE, self._too_large(command, response, result.request, now, text))
+        reach(Point.SPOOLED)
         if isinstance(stored, str):
             return Update(command.id, result.status, codec.update_message(command.id, command.target_id, result.status, now, stored))
-        fallback = self._too_large(command, response, result.request, now)
+        fallback = self._too_large(command, response, result.request, now, _NOT_UPLOADED)
         if command.upload_url is None:
             self._spool.remove(stored.name)
             return Update(command.id, Status.FAILURE, fallback)
@@ -369,9 +431,8 @@ class Relay:
         yield from seal_stream((piece.encode("utf-8") for piece in pieces), self._keyring())
         yield after
 
-    def _too_large(self, command: Command, response: HttpResponse, request: HttpRequest | None, now: datetime) -> str:
+    def _too_large(self, command: Command, response: HttpResponse, request: HttpRequest | None, now: datetime, text: str) -> str:
         """What is told where an answer too large for the queue cannot be uploaded: all but its body."""
-        text = "the answer is too large for the queue and could not be uploaded; the request was made, and this is its status"
         for kept in (response, replace(response, headers=()), replace(response, headers=(), url=response.url.partition("?")[0][:2000])):
             body = codec.undeliverable_body(kept, Code.ERESPONSETOOLARGE, text)
             if request is not None and request.encrypt_response:

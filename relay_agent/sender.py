@@ -10,14 +10,17 @@ from collections.abc import Callable
 
 from relay_agent.causes import cause_of
 from relay_agent.errors import CredentialsExpired, PlatformError, QueueUnavailable, RateLimited
+from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import Journal
 from relay_agent.outbox import Entry, Outbox
 from relay_agent.periodic import Backoff
 from relay_agent.pulse import Pulse
+from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.telemetry.logs import Logger, RepeatedFailure
 
 TAKE_SECONDS = 1.0
+STARTING_SECONDS = 0.25
 
 
 class Sender:
@@ -32,6 +35,7 @@ class Sender:
         pulse: Pulse,
         log: Logger,
         monotonic: Callable[[], float],
+        standing: Standing,
         look_again: threading.Event,
     ) -> None:
         self._platform = platform
@@ -39,16 +43,24 @@ class Sender:
         self._outbox = outbox
         self._pulse = pulse
         self._log = log
+        self._standing = standing
         self._look_again = look_again
         self._backoff = Backoff()
         self._trouble = RepeatedFailure(log, "send-failed", "send-recovered", monotonic, remind_seconds=300.0)
 
     def step(self) -> float:
         """One batch; seconds to wait before the next."""
+        if not self._standing.enrolled:
+            self._pulse.pause("starting")
+            return STARTING_SECONDS
         self._pulse.turn("waiting for answers")
         entries = self._outbox.take(TAKE_SECONDS)
         if not entries:
+            self._pulse.pause("waiting for answers")
             return 0.0
+        self._pulse.turn("sending answers")
+        if any(entry.final for entry in entries):
+            reach(Point.BEFORE_TELL)
         try:
             result = self._platform.outbound().send([entry.message for entry in entries])
         except PlatformError as error:
@@ -61,7 +73,9 @@ class Sender:
     def _delivered(self, entries: list[Entry]) -> None:
         final = [entry.command_id for entry in entries if entry.final]
         if final:
+            reach(Point.TOLD)
             self._journal.deliver(final)
+            reach(Point.DELIVERED)
         self._outbox.delivered(entries)
         self._pulse.success()
         self._trouble.success()

@@ -29,9 +29,8 @@ class StateDirectory:
                 path.chmod(0o700)
             self._lock = os.open(path / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise ConfigurationError(
-                [f"RELAY_STATE_DIR: cannot write {path} ({error.strerror}); give a directory that the agent's user may write"]
-            ) from None
+            raise ConfigurationError([f"RELAY_STATE_DIR: cannot write {path} ({error.strerror}){_whose(path)}"]) from None
+        self._check_files()
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -39,6 +38,13 @@ class StateDirectory:
             raise StateDirectoryBusy(
                 f"another agent is running on {path}; stop it, or give this one a directory of its own with RELAY_STATE_DIR"
             ) from None
+
+    def _check_files(self) -> None:
+        """Name what an earlier run left as another user, before anything trips over it."""
+        closed = [path for path in (self.journal, self.spool) if path.exists() and not os.access(path, os.R_OK | os.W_OK)]
+        if closed:
+            os.close(self._lock)
+            raise ConfigurationError([f"RELAY_STATE_DIR: cannot write {path}{_whose(path)}" for path in closed])
 
     @property
     def journal(self) -> Path:
@@ -53,3 +59,13 @@ class StateDirectory:
     def close(self) -> None:
         """Let go of the lock."""
         os.close(self._lock)
+
+
+def _whose(path: Path) -> str:
+    """What to do about a path that the agent may not write, by whose it is."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    owner, ours = path.stat().st_uid, os.getuid()
+    if owner != ours:
+        return f"; {path} belongs to user {owner}, and the agent runs as user {ours}: give it to that user (chown -R {ours})"
+    return "; give a directory that the agent's user may write, on a disk that is not read-only"

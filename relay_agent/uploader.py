@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from relay_agent.clock import Clock
 from relay_agent.errors import PlatformError
+from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import Journal
 from relay_agent.models import Status, Update
 from relay_agent.outbox import Outbox, Upload
@@ -63,7 +64,9 @@ class Uploader:
             if settled is None:
                 self._outbox.uploads.put(job)
                 continue
+            reach(Point.UPLOADED)
             self._journal.settle(settled)
+            reach(Point.SETTLED)
             self._spool.remove(job.update.spool or "")
             self._outbox.uploaded(settled)
 

@@ -5,12 +5,14 @@ Each owns one Executor, and so one requests session. It must not know rules abou
 
 from __future__ import annotations
 
-from relay_agent.errors import JournalError
+from collections.abc import Callable
+
+from relay_agent.errors import Interrupted, JournalError
 from relay_agent.executor import Executor
 from relay_agent.fair_queue import Closed, FairQueue
+from relay_agent.faultpoints import Point, reach
 from relay_agent.models import Update
 from relay_agent.outbox import Outbox
-from relay_agent.pulse import Pulse
 from relay_agent.relay import Relay, Report, Task
 from relay_agent.telemetry.logs import Logger, command_line
 from relay_agent.telemetry.metrics import Metrics
@@ -20,28 +22,44 @@ class Worker:
     """Takes a task, runs it, hands its outcome on."""
 
     def __init__(
-        self, *, tasks: FairQueue[Task], relay: Relay, executor: Executor, outbox: Outbox, pulse: Pulse, log: Logger, metrics: Metrics
+        self,
+        *,
+        name: str,
+        tasks: FairQueue[Task],
+        relay: Relay,
+        executor: Executor,
+        outbox: Outbox,
+        log: Logger,
+        metrics: Metrics,
+        monotonic: Callable[[], float],
     ) -> None:
+        self.name = name
         self._tasks = tasks
         self._relay = relay
         self._executor = executor
         self._outbox = outbox
-        self._pulse = pulse
         self._log = log
         self._metrics = metrics
+        self._monotonic = monotonic
+        self._busy_since: float | None = None
+
+    # --- its own thread ---
 
     def run(self) -> None:
         """Work until the queue is closed; what is under way then is finished first."""
         try:
             while True:
                 lane, task = self._tasks.get()
+                reach(Point.QUEUED)
+                self._busy_since = self._monotonic()
                 try:
                     update = self.work(task)
                 finally:
                     # Before the answer is handed on: it waits for those that are still on their way.
                     self._tasks.done(lane)
+                self._busy_since = None
                 self._outbox.put(update)
-        except Closed:
+        except (Closed, Interrupted):
             pass
         finally:
             self._executor.close()
@@ -50,22 +68,36 @@ class Worker:
         """Run one task to its recorded outcome, and give the answer.
 
         Raises:
+            Interrupted: the stop broke it off, and the next start takes it up.
             JournalError: the outcome could not be recorded; the agent must end, and take it up at its next start.
         """
-        self._pulse.turn("working")
         self._outbox.begun(task.command)
         try:
             update, report = self._relay.process(task, self._executor)
-        except JournalError:
+        except (JournalError, Interrupted):
             raise
         except Exception:  # noqa: BLE001 - the top of a step: a fault of ours must not leave a sender without an answer
             self._log.error("command-crashed", id=task.command.id, exc_info=True)
             update = self._relay.abandon(task)
         else:
             self._tell(report)
-        self._pulse.success()
-        self._pulse.turn("idle")
         return update
+
+    # --- any thread ---
+
+    def overdue_seconds(self) -> float:
+        """How far it is beyond the limit of what it does: its request's own, and none at all before and after that; 0 while idle."""
+        busy_since, limit = self._busy_since, self._executor.ends_at
+        if busy_since is None:
+            return 0.0
+        return max(0.0, self._monotonic() - max(busy_since, limit or busy_since))
+
+    def interrupt(self) -> None:
+        """Break off the request under way: the stop has waited long enough for it."""
+        if self._busy_since is not None:
+            self._executor.interrupt()
+
+    # --- details ---
 
     def _tell(self, report: Report) -> None:
         if report.warnings:

@@ -79,9 +79,7 @@ class Open:
 class Journal:
     """The journal of one state directory. All methods may be called from any thread."""
 
-    def __init__(
-        self, path: Path, clock: Clock, *, others: Callable[[], int] = _alone, make_room: Callable[[], bool] = _no_room
-    ) -> None:
+    def __init__(self, path: Path, clock: Clock, *, others: Callable[[], int] = _alone, make_room: Callable[[], bool] = _no_room) -> None:
         """Open the journal; a damaged one is set aside, and what could be read of it salvaged (`damage`).
 
         `others` says how many commands are with a worker: a commit waits a moment for theirs. `make_room` frees what is

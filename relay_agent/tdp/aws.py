@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.credentials import CredentialProvider, CredentialResolver
 from botocore.exceptions import ClientError
 
-from relay_agent.errors import CredentialsExpired, PlatformError, PlatformRefused, QueueUnavailable, RateLimited
+from relay_agent.errors import CredentialsExpired, NotThePlatform, PlatformError, PlatformRefused, QueueUnavailable, RateLimited
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.http import PlatformHttp
 
@@ -78,6 +78,11 @@ class Aws:
         body: Any = request.body
         limit = RECEIVE_SECONDS if event_name.endswith("ReceiveMessage") else CALL_SECONDS
         answer = self._http.send(request.method, request.url, headers, body.encode("utf-8") if isinstance(body, str) else body, limit)
+        if answer.status < 300 and answer.body.strip() and not answer.body.lstrip().startswith(b"{"):
+            # botocore takes a web page for an answer in which nothing stands: no messages, and nothing refused.
+            raise NotThePlatform(
+                event_name.removeprefix("before-send.").replace(".", " ").lower(), f"the answer ({answer.status}) is no JSON object"
+            )
         return AWSResponse(request.url, answer.status, cast("Any", HeadersDict(answer.headers)), _Raw(answer.body))
 
 

@@ -69,7 +69,8 @@ class Queue:
         """
         entries = [{"Id": str(place), "ReceiptHandle": receipt} for place, receipt in enumerate(receipts)]
         answer = self._call("sqs delete", lambda: self._client.delete_message_batch(QueueUrl=self.url, Entries=entries))
-        return [int(item["Id"]) for item in answer.get("Failed", [])]
+        deleted = {int(item["Id"]) for item in answer.get("Successful", [])}
+        return [place for place in range(len(entries)) if place not in deleted]
 
     def send(self, messages: Sequence[str]) -> SendResult:
         """Send up to 10 messages of together at most 256 KiB.
@@ -79,10 +80,11 @@ class Queue:
         """
         entries = [{"Id": str(place), "MessageBody": message} for place, message in enumerate(messages)]
         answer = self._call("sqs send", lambda: self._client.send_message_batch(QueueUrl=self.url, Entries=entries))
-        return SendResult(
-            tuple(int(item["Id"]) for item in answer.get("Successful", [])),
-            tuple((int(item["Id"]), str(item.get("Code")), bool(item.get("SenderFault"))) for item in answer.get("Failed", [])),
-        )
+        sent = {int(item["Id"]) for item in answer.get("Successful", [])}
+        refused = {int(item["Id"]): (str(item.get("Code")), bool(item.get("SenderFault"))) for item in answer.get("Failed", [])}
+        # What stands in neither list was not confirmed, and so is sent again.
+        failed = [(place, *refused.get(place, ("Unconfirmed", False))) for place in range(len(entries)) if place not in sent]
+        return SendResult(tuple(sorted(sent)), tuple(failed))
 
     def _call(self, name: str, call: Callable[[], T]) -> T:
         """Call, and once more with new credentials where AWS says that they have ended."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from relay_agent.clock import Clock
-from relay_agent.enrolment import CHECKPOINT_SECONDS, LOOK_AGAIN_SECONDS, Enrolment
+from relay_agent.enrolment import LOOK_AGAIN_SECONDS, Enrolment
 from relay_agent.errors import PlatformError, PlatformRefused, RateLimited, UnknownAgent
-from relay_agent.journal import Journal
 from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import AgentDisabled, PlatformClient
@@ -91,20 +88,17 @@ class Platform:
 
 
 class World:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self) -> None:
         self.time = 0.0
         clock = Clock(now=lambda: datetime(2026, 3, 1, tzinfo=UTC), monotonic=lambda: self.time)
         self.platform = Platform(clock)
         self.standing = Standing()
         self.pulse = Pulse(clock)
         self.log = Lines()
-        self.journal = Journal(directory / "journal.db", clock)
-        self.wal = directory / "journal.db-wal"
         self.given_up: list[tuple[float, int, str]] = []
         self.look_again = threading.Event()
         self.enrolment = Enrolment(
             platform=cast("PlatformClient", self.platform),
-            journal=self.journal,
             standing=self.standing,
             pulse=self.pulse,
             log=cast("Logger", self.log),
@@ -124,10 +118,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.journal.close()
+def world() -> World:
+    return World()
 
 
 # --- at start ---
@@ -306,17 +298,6 @@ def test_metrics_that_cannot_be_uploaded_wait_for_their_next_turn(world: World) 
     world.run(METRICS - 10)
     assert len(world.platform.moments("metrics")) == 1
     assert world.standing.may_poll
-
-
-# --- the journal's upkeep ---
-
-
-def test_the_write_ahead_log_is_emptied_soon_after_a_change(world: World) -> None:
-    world.run(20)
-    world.journal.admit([("a", "raw", "r")])
-    assert world.wal.stat().st_size > 0
-    world.run(CHECKPOINT_SECONDS + 1)
-    assert world.wal.stat().st_size == 0
 
 
 def test_the_loop_shows_that_it_turns_whatever_the_platform_says(world: World) -> None:

@@ -10,11 +10,12 @@ import pytest
 
 from relay_agent.clock import Clock
 from relay_agent.errors import PlatformError, RateLimited
-from relay_agent.heartbeat import RECENT_SECONDS, Heartbeat
+from relay_agent.heartbeat import Heartbeat
 from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.telemetry.logs import Logger
+from relay_agent.watchdog import Watchdog
 
 INTERVAL = 30.0
 
@@ -40,18 +41,16 @@ class World:
         self.sent: list[float] = []
         self.tries: list[float] = []
         self.fault: PlatformError | None = None
-        self.draining = False
+        self.still: str | None = None
         self.log = Lines()
         self.standing = Standing(enrolled=True)
         self.standing.ready.set()
-        self.polling = Pulse(clock)
         self.pulse = Pulse(clock)
         self.heartbeat = Heartbeat(
             platform=cast("PlatformClient", SimpleNamespace(rest=SimpleNamespace(heartbeat=self._beat))),
             standing=self.standing,
-            polling=self.polling,
+            watchdog=cast("Watchdog", SimpleNamespace(standstill=lambda: self.still)),
             pulse=self.pulse,
-            draining=lambda: self.draining,
             log=cast("Logger", self.log),
             clock=clock,
             interval_seconds=INTERVAL,
@@ -63,12 +62,10 @@ class World:
             raise self.fault
         self.sent.append(self.time)
 
-    def run(self, seconds: float, *, polls: bool = True) -> None:
-        """Let the loop turn for so long; the poller beside it works, or stands still."""
+    def run(self, seconds: float) -> None:
+        """Let the loop turn for so long."""
         end = self.time + seconds
         while self.time < end:
-            if polls:
-                self.polling.success()
             self.time += max(0.01, self.heartbeat.step())
 
 
@@ -92,48 +89,26 @@ def test_one_is_sent_every_interval_the_first_an_interval_after_enrolments_own(w
 
 def test_a_disabled_agent_is_alive_and_sends_its_first_at_once(world: World) -> None:
     world.standing.enrolled, world.standing.disabled = False, True
-    world.run(INTERVAL + 1, polls=False)
+    world.run(INTERVAL + 1)
     assert len(world.sent) == 2
     assert world.sent[0] == 1000.0
-    world.run(10 * RECENT_SECONDS, polls=False)
-    assert world.sent[-1] > world.time - INTERVAL - 1
 
 
-def test_a_disabled_queue_is_a_good_reason_not_to_poll(world: World) -> None:
-    for _ in range(20):
-        world.polling.pause("queue disabled")
-        world.run(INTERVAL, polls=False)
-    assert len(world.sent) in (19, 20)
+def test_none_goes_out_while_something_stands_still_and_the_log_says_so_once(world: World) -> None:
+    world.run(INTERVAL + 1)
+    world.still = "the queue was not read"
+    world.run(9 * INTERVAL)
+    assert len(world.sent) == 1
+    assert world.log.events == ["heartbeat-withheld"]  # a reminder comes after five minutes
 
 
-def test_none_goes_out_once_the_queue_was_not_read_for_a_minute_and_the_log_says_so_once(world: World) -> None:
-    world.polling.success()
-    world.run(RECENT_SECONDS + 5 * INTERVAL, polls=False)
-    assert all(moment - 1000 <= RECENT_SECONDS + 0.5 for moment in world.sent)
-    assert world.log.events == ["heartbeat-withheld"]
-    assert "not read for a minute" in (world.heartbeat.standstill() or "")
-
-
-def test_a_failing_receive_does_not_count_as_reading(world: World) -> None:
-    for _ in range(300):
-        world.polling.failure("sqs receive: answered 500")
-        world.run(1, polls=False)
-    assert len(world.sent) <= 2
-    assert "answered 500" in (world.heartbeat.standstill() or "")
-
-
-def test_they_go_on_soon_after_the_poller_works_again(world: World) -> None:
-    world.run(200, polls=False)
-    before = len(world.sent)
+def test_they_go_on_soon_after_it_turns_again(world: World) -> None:
+    world.still = "the queue was not read"
+    world.run(200)
+    world.still = None
     world.run(6)
-    assert len(world.sent) == before + 1
+    assert len(world.sent) == 1
     assert world.log.events == ["heartbeat-withheld", "heartbeat-resumed"]
-
-
-def test_an_agent_that_drains_is_alive(world: World) -> None:
-    world.draining = True
-    world.run(5 * INTERVAL + 1, polls=False)
-    assert len(world.sent) == 5
 
 
 def test_one_that_failed_is_sent_again_before_the_interval_is_over(world: World) -> None:

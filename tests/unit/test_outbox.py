@@ -20,7 +20,6 @@ from relay_agent.executor import Executor
 from relay_agent.fair_queue import FairQueue
 from relay_agent.models import Command, Status, Update
 from relay_agent.outbox import LINGER_SECONDS, PROCESSING_AFTER_SECONDS, Entry, Outbox
-from relay_agent.pulse import Pulse
 from relay_agent.relay import Relay, Report, Task
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logs
@@ -313,11 +312,12 @@ def test_a_worker_that_puts_its_answer_is_no_other_on_its_way() -> None:
 
     tasks.put(("lane", Task(Command("a", "agent", "action"), 0.0)))
     Worker(
+        name="worker-0",
         tasks=tasks,
         relay=cast("Relay", SimpleNamespace(process=process)),
         executor=cast("Executor", SimpleNamespace(close=lambda: None)),
         outbox=outbox,
-        pulse=Pulse(Clock()),
+        monotonic=Clock().monotonic,
         log=Logs("info", Redactor(), LogBuffer(), io.StringIO(), Clock()).logger,
         metrics=Metrics("1", []),
     ).run()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import ANY
 
 import pytest
 
@@ -179,7 +180,7 @@ def test_a_message_becomes_a_task_in_its_hosts_lane_and_is_in_the_journal(world:
 
 
 def test_intake_of_nothing_is_nothing(world: World) -> None:
-    assert world.take() == Intake([], [], [])
+    assert world.take() == Intake([], [], ANY, [])
     assert world.journal.commits == 0
 
 
@@ -191,7 +192,7 @@ def test_a_batch_is_one_commit(world: World) -> None:
 def test_a_message_seen_twice_runs_once(world: World) -> None:
     text = message()
     assert len(world.take(text, text).tasks) == 1
-    assert world.take(text) == Intake([], [], [])
+    assert world.take(text) == Intake([], [], ANY, [])
 
 
 def test_an_id_that_comes_back_with_another_body_runs_as_it_came_first_and_is_an_oddity(world: World) -> None:
@@ -209,7 +210,7 @@ def test_a_malformed_message_that_names_its_command_is_answered_at_once(world: W
     assert "expiresAt" in told(update)[1]["message"]
     assert (report.id, report.status, report.code) == ("c-1", Status.FAILURE, Code.EBADCOMMAND)
     assert (taken.tasks, world.states()) == ([], {"finished": 1})
-    assert world.take(message(expiresAt="soon")) == Intake([], [], [])
+    assert world.take(message(expiresAt="soon")) == Intake([], [], ANY, [])
 
 
 def test_a_malformed_message_without_target_is_answered_in_this_agents_name(world: World) -> None:
@@ -250,16 +251,16 @@ def test_a_large_payload_is_read_from_the_journal_again(world: World) -> None:
 
 def test_a_journal_that_cannot_be_written_takes_nothing_over(tmp_path: Path) -> None:
     world = World(tmp_path)
-    world.journal._connection.execute("PRAGMA query_only = ON")
+    world.journal._writer._connection.execute("PRAGMA query_only = ON")
     with pytest.raises(JournalError):
         world.take(message())
-    world.journal._connection.execute("PRAGMA query_only = OFF")
+    world.journal._writer._connection.execute("PRAGMA query_only = OFF")
     assert len(world.take(message()).tasks) == 1
     world.journal.close()
 
 
 def test_a_journal_that_fails_within_intake_loses_no_command_until_the_restart(world: World) -> None:
-    world.journal._connection.executescript(
+    world.journal._writer._connection.executescript(
         "CREATE TRIGGER full BEFORE UPDATE OF state ON commands WHEN NEW.state = 'finished' BEGIN SELECT RAISE(ABORT, 'full'); END;"
     )
     messages = [message(commandId="good"), message(commandId="bad", action=None)]
@@ -454,8 +455,8 @@ def test_a_token_with_half_a_surrogate_pair_is_answered_like_any_other(world: Wo
     try:
         assert world.run(action=V2, payload=sealed(SECURE, jti="\ud800"))
     finally:
-        if world.journal._connection.in_transaction:
-            world.journal._connection.execute("ROLLBACK")
+        if world.journal._writer._connection.in_transaction:
+            world.journal._writer._connection.execute("ROLLBACK")
 
 
 @pytest.mark.parametrize(

@@ -486,12 +486,17 @@ def test_messages_are_received_ten_at_most(server: Server) -> None:
 def test_what_sqs_took_and_what_it_did_not_is_told_by_place() -> None:
     sqs = Sqs(
         {"Successful": [{"Id": "2"}, {"Id": "0"}], "Failed": [{"Id": "1", "Code": "InvalidMessageContents", "SenderFault": True}]},
-        {"Failed": [{"Id": "1"}]},
+        {"Successful": [{"Id": "0"}], "Failed": [{"Id": "1"}]},
+        {},
+        {},
     )
     queue = Queue(sqs, "https://out", Source().credentials)
-    assert queue.send(["a", "b", "c"]) == SendResult((2, 0), ((1, "InvalidMessageContents", True),))
+    assert queue.send(["a", "b", "c"]) == SendResult((0, 2), ((1, "InvalidMessageContents", True),))
     assert queue.delete(["r0", "r1"]) == [1]
     assert [entry["MessageBody"] for entry in sqs.asked[0]["Entries"]] == ["a", "b", "c"]
+    # What an answer does not confirm was not done.
+    assert queue.send(["a"]) == SendResult((), ((0, "Unconfirmed", False),))
+    assert queue.delete(["r0"]) == [0]
 
 
 def test_expired_credentials_are_renewed_at_once_and_the_call_is_repeated_once() -> None:
