@@ -359,30 +359,34 @@ class Agent:
             self._fetcher.close()
         self._tasks.close()
         self._join(self._workers, drain, keep=min(FAREWELL_SECONDS, drain.seconds / 3))
-        self._break_off()
+        cut_off = self._break_off()
         self._end_polling()
         self._join(self._fetchers, drain, at_most=1.0)
         self._tell_the_rest(drain)
-        unfinished = self._tasks.running()
         self._stop_rest.set()
         self._join(self._keeping, drain, at_most=1.0)
         if self._standing.enrolled and self._ending.code != EXIT_REFUSED:
             self._report_stopped()
         counts = self._counts()
-        self._log.info("agent-stopped", code=self._ending.code, running=unfinished, **counts)
+        self._log.info("agent-stopped", code=self._ending.code, running=cut_off, **counts)
         self._join([self._shipping], drain, at_most=1.0)
         if self._standing.enrolled and not self._shipping.is_alive():
             self._shipper.flush(min(2.0, max(1.0, drain.remaining())))
         self._close()
         return self._ending.code
 
-    def _break_off(self) -> None:
-        """End what outlasts the drain: a request that may not run again is answered EINTERRUPTED, another left to the next start."""
+    def _break_off(self) -> int:
+        """End what outlasts the drain: a request that may not run again is answered EINTERRUPTED, another left to the next start.
+
+        How many they were.
+        """
+        cut_off = self._tasks.running()
         self._journal.give_up()
         for worker in self._crew:
             worker.interrupt()
         limit = Deadline(INTERRUPT_SECONDS, self._clock.monotonic)
-        self._join([loop for loop in self._workers if loop.is_alive()], limit)
+        self._join(self._workers, limit)
+        return cut_off
 
     def _end_polling(self) -> None:
         """Break off the open receive; what was received already is still taken in and acknowledged."""

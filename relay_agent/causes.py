@@ -77,6 +77,11 @@ NOT_THE_PLATFORM = Cause(
     "something answers at API_TARGET, but it is not the platform's API",
     "check API_TARGET (the API's address, with https, not the web page's), and whether a proxy or a log-in page answers in its place",
 )
+NOT_AWS = Cause(
+    "sqs",
+    "something answers in Amazon SQS's place",
+    "check whether a proxy or a log-in page answers in its place, and that AWS_ENDPOINT_URL is not set",
+)
 UNWELL = Cause("platform", "the platform answers with an error of its own", "nothing for now: the agent keeps trying")
 
 _BY_KIND: tuple[tuple[type[PlatformError], Cause], ...] = (
@@ -98,4 +103,6 @@ def cause_of(error: PlatformError) -> Cause:
     if isinstance(error, PlatformUnreachable):
         unreachable = SQS_UNREACHABLE if error.call.startswith("sqs") else UNREACHABLE
         return PROXY if error.at_proxy else unreachable
+    if isinstance(error, NotThePlatform) and error.call.startswith("sqs"):
+        return NOT_AWS
     return next((cause for kind, cause in _BY_KIND if isinstance(error, kind)), UNWELL)

@@ -355,6 +355,17 @@ def undeliverable_body(response: HttpResponse, code: str, message: str) -> str:
     )
 
 
+def with_reason(message: str, reason: str) -> str:
+    """An update's text whose failure also says this; as it was, where its body is sealed or there is no room for more."""
+    update = json.loads(message)
+    body = update.get("body")
+    if not isinstance(body, dict) or not isinstance(body.get("message"), str):
+        return message
+    body["message"] = f"{body['message']} ({reason})"
+    longer = dumps(update)
+    return longer if len(longer.encode("utf-8")) <= MESSAGE_LIMIT else message
+
+
 def sealed_body(status_code: int) -> tuple[str, str]:
     """What stands before and after the JWE of an encrypted response (PROTOCOL §5)."""
     return f'{{"statusCode":{status_code},"jwe":"', '"}'

@@ -9,6 +9,7 @@ import threading
 from dataclasses import replace
 
 from relay_agent.clock import Clock
+from relay_agent.codec import with_reason
 from relay_agent.errors import PlatformError
 from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import Journal
@@ -97,4 +98,5 @@ class Uploader:
 
     def _without_body(self, update: Update, reason: str) -> Update:
         self._log.error("upload-refused", id=update.command_id, reason=reason)
-        return Update(update.command_id, Status.FAILURE, update.fallback or update.message)
+        fallback = update.fallback or update.message
+        return Update(update.command_id, Status.FAILURE, with_reason(fallback, reason))

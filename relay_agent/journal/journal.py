@@ -230,18 +230,7 @@ class Journal:
 
         Of such a command nothing is believed but its id: it counts as started, and its message as lost.
         """
-        bad = [
-            str(command_id)
-            for command_id, raw, known in self._writer.read("SELECT id, raw, digest FROM commands WHERE state IN ('admitted', 'started')")
-            if raw is not None and damage.digest(raw) != known
-        ]
-        bad += [
-            str(command_id)
-            for command_id, known, *parts in self._writer.read(
-                "SELECT id, seal, message, spool, upload_url, fallback, status FROM commands WHERE state = 'finished'"
-            )
-            if known is not None and damage.seal(*parts) != known
-        ]
+        bad = self._writer.use(_disagreeing)
         if bad:
             rows = [(command_id,) for command_id in bad]
             self._patiently(
@@ -380,6 +369,16 @@ def _open(path: Path, clock: Clock, make_room: Callable[[], bool]) -> tuple[sqli
         if not make_room():
             raise
         return damage.open_sound(path, clock.now)
+
+
+def _disagreeing(connection: sqlite3.Connection) -> list[str]:
+    """The ids of open rows whose content is not what was written, read one row at a time."""
+    waiting = connection.execute("SELECT id, digest, raw FROM commands WHERE state IN ('admitted', 'started') AND raw IS NOT NULL")
+    bad = [str(command_id) for command_id, known, raw in waiting if damage.digest(raw) != known]
+    finished = connection.execute(
+        "SELECT id, seal, message, spool, upload_url, fallback, status FROM commands WHERE state = 'finished' AND seal IS NOT NULL"
+    )
+    return bad + [str(command_id) for command_id, known, *parts in finished if damage.seal(*parts) != known]
 
 
 def _seal(update: Update) -> bytes:

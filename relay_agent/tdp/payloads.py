@@ -67,7 +67,9 @@ class Payloads:
         if 200 <= answer.status < 300:
             return answer
         refused = 400 <= answer.status < 500 and answer.status not in (408, 429)
-        raise (PayloadRefused if refused else PlatformError)(call, f"S3 answered {answer.status}", answer.status)
+        # S3 says so in its text: AccessDenied, "Request has expired", or ExpiredToken.
+        expired = ": the presigned URL has expired" if refused and b"expired" in answer.body.lower() else ""
+        raise (PayloadRefused if refused else PlatformError)(call, f"S3 answered {answer.status}{expired}", answer.status)
 
 
 def _gunzip(data: bytes, max_bytes: int) -> bytes:

@@ -246,7 +246,14 @@ def test_a_queue_that_cannot_be_read_is_tried_again(
 
 @pytest.mark.parametrize(
     "fault",
-    [{"code": "AccessDenied", "status": 403}, {"status": 500, "body": "<html>gateway</html>"}, {"close": True}, {"hang_seconds": 0.5}],
+    [
+        {"code": "AccessDenied", "status": 403},
+        {"status": 500, "body": "<html>gateway</html>"},
+        {"status": 200, "body": "<html>log in</html>"},
+        {"status": 200, "body": "{}"},
+        {"close": True},
+        {"hang_seconds": 0.5},
+    ],
 )
 def test_an_answer_that_cannot_be_sent_is_sent_later_the_same(
     sandbox: Sandbox, served: ThreadedAgent, target: ByteTarget, fault: dict[str, Any]
@@ -259,6 +266,16 @@ def test_an_answer_that_cannot_be_sent_is_sent_later_the_same(
     failed = len(served.events("send-failed")) - before
     # A kept connection that is closed is as one that was closed before: the call is made again, and nothing is said.
     assert failed <= 1 if "close" in fault else failed == (0 if "hang_seconds" in fault else 1)
+
+
+def test_a_web_page_in_the_queue_s_place_is_no_empty_queue(sandbox: Sandbox, served: ThreadedAgent, target: ByteTarget) -> None:
+    with sandbox.inject(Fault("sqs", "ReceiveMessage", contains=served.agent_id, status=200, body="<html>log in</html>")) as handle:
+        served.get(target.url("/"))
+        wait_until(sandbox, lambda: handle.hits == 1)
+        assert (
+            "Amazon SQS's place" in served.wait_log("poll-failed", reason="sqs receivemessage: the answer (200) is no JSON object")["cause"]
+        )
+        assert served.get(target.url("/")).status == "SUCCESS"
 
 
 def test_acknowledgements_that_fail_cause_no_second_run(tmp_path: Path, target: ByteTarget) -> None:

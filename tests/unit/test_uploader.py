@@ -49,7 +49,15 @@ class World:
 
     def job(self, tell_by: float | None = None) -> Upload:
         until = None if tell_by is None else START + timedelta(seconds=tell_by)
-        return Upload(Update("c", Status.SUCCESS, "referenced", "c.gz", "http://s3/", "fallback", until), self.time)
+        return Upload(Update("c", Status.SUCCESS, "referenced", "c.gz", "http://s3/", FALLBACK, until), self.time)
+
+
+FALLBACK = '{"commandId":"c","body":{"code":"ERESPONSETOOLARGE","message":"too large"}}'
+
+
+def because(reason: str) -> str:
+    """The fallback, and what happened."""
+    return FALLBACK.replace("too large", f"too large ({reason})")
 
 
 @pytest.fixture
@@ -76,7 +84,7 @@ def test_it_is_told_without_its_body_before_its_sender_stops_waiting(world: Worl
     world.time = 120 - TELL_SECONDS
     world.answers = [PlatformError("payload upload", "ECONNREFUSED")]
     told = world.uploader.upload(job)
-    assert told is not None and (told.status, told.message) == (Status.FAILURE, "fallback")
+    assert told is not None and (told.status, told.message) == (Status.FAILURE, because("payload upload: ECONNREFUSED"))
 
 
 def test_no_try_is_due_after_it_must_be_told(world: World) -> None:
@@ -89,4 +97,4 @@ def test_no_try_is_due_after_it_must_be_told(world: World) -> None:
 def test_what_s3_refuses_is_not_tried_again(world: World) -> None:
     world.answers = [PayloadRefused("payload upload", "S3 answered 403", 403)]
     told = world.uploader.upload(world.job())
-    assert told is not None and (told.status, told.message) == (Status.FAILURE, "fallback")
+    assert told is not None and (told.status, told.message) == (Status.FAILURE, because("payload upload: S3 answered 403"))
