@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from relay_agent.agent import Agent
-from relay_agent.clock import Deadline
+from relay_agent.clock import Clock, Deadline
 from relay_agent.config import Settings
 from relay_agent.periodic import Loop
 from relay_agent.sandbox.commands import Command
@@ -228,11 +228,17 @@ class ThreadedAgent(_Watched):
     """The same agent on a thread of this process, quicker to start. Use it with `with`; no thread survives the block."""
 
     def __init__(
-        self, sandbox: Sandbox, directory: Path, environment: dict[str, str | None] | None = None, agent_id: str | None = None
+        self,
+        sandbox: Sandbox,
+        directory: Path,
+        environment: dict[str, str | None] | None = None,
+        agent_id: str | None = None,
+        clock: Clock | None = None,
     ) -> None:
         super().__init__(sandbox, agent_id or sandbox.add_agent())
         directory.mkdir(exist_ok=True, parents=True)
         self._environment = agent_environment(sandbox, self.agent_id, directory, environment)
+        self._clock = clock
         self._signals = Signals()
         self._thread: threading.Thread | None = None
         self._code: int | None = None
@@ -241,7 +247,7 @@ class ThreadedAgent(_Watched):
     def start(self) -> Self:
         """Build the agent and run it on its thread."""
         settings = Settings(**{name: value for name, value in self._environment.items() if name.startswith("RELAY_") or name in _SETTINGS})  # type: ignore[arg-type]
-        agent = Agent(settings, stream=_Stream(self.lines), signals=self._signals)
+        self.agent = agent = Agent(settings, clock=self._clock, stream=_Stream(self.lines), signals=self._signals)
         parts = [part for value in vars(agent).values() for part in (value if isinstance(value, list) else [value])]
         self._loops = [part for part in parts if isinstance(part, Loop)]
         self._thread = threading.Thread(target=self._run, args=(agent,), name="agent-main")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from relay_agent.errors import CredentialsExpired, PlatformError, PlatformUnreachable
+from relay_agent.errors import CredentialsExpired, NotThePlatform, PlatformError, PlatformUnreachable
 from relay_agent.faults import TransportFault
 from relay_agent.tdp.aws import platform_error
 from relay_agent.tdp.credentials import PlatformCredentials
@@ -101,6 +101,8 @@ class Queue:
             return call()
         except ClientError as error:
             raise platform_error(name, error) from None
+        except NotThePlatform as error:
+            raise NotThePlatform(name, error.reason) from None
         except TransportFault as fault:
             raise PlatformUnreachable(name, f"{fault.code}: {fault.message}", fault.at_proxy) from None
         except BotoCoreError as error:

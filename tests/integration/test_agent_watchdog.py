@@ -1,0 +1,114 @@
+"""An agent that stands still does not look Online, and ends for its supervisor ("Alive means working"). Time is the test's own.
+
+Owns the proof with a whole agent. What is a standstill and what is not stands in `tests/unit/test_watchdog.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from relay_agent.clock import Clock
+from relay_agent.sandbox.faults import FOREVER, Fault
+from relay_agent.sandbox.server import Sandbox
+from relay_agent.watchdog import RECENT_SECONDS, STUCK_SECONDS
+from tests.agents import ThreadedAgent, running, wait_until
+from tests.targets import ByteTarget, reply
+
+STEP_SECONDS = 50.0
+
+
+class Hands:
+    """The hands of a clock that the test moves on."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+        self.clock = Clock(monotonic=lambda: time.monotonic() + self._ahead)
+
+    def move(self, agent: ThreadedAgent, seconds: float, stuck: tuple[str, ...], polling: bool) -> None:
+        """Move on in steps; after each every loop comes round but those that are stuck.
+
+        A poller that is well has its poll open for 20 s of the world's time: `polling` says that it came back meanwhile.
+        """
+        pulses = [pulse for name, pulse in agent.agent._pulses.items() if name not in (*stuck, "poller")]
+        for _ in range(int(seconds // STEP_SECONDS)):
+            self._ahead += STEP_SECONDS
+            if polling:
+                agent.agent._pulses["poller"].success()
+            wait_until(agent.sandbox, lambda: all(pulse.silent_seconds() < STEP_SECONDS / 2 for pulse in pulses))
+
+
+@pytest.fixture
+def hands() -> Hands:
+    return Hands()
+
+
+def ends(agent: ThreadedAgent, hands: Hands, stuck: tuple[str, ...], polling: bool = False) -> str:
+    """Let time pass until the agent ends; why it did. Its heartbeat must have been silent long before."""
+    hands.move(agent, RECENT_SECONDS + STEP_SECONDS, stuck, polling)
+    agent.wait_log("heartbeat-withheld")
+    heard = len(agent.sandbox.heartbeats(agent.agent_id))
+    hands.move(agent, STUCK_SECONDS - 2 * RECENT_SECONDS - STEP_SECONDS, stuck, polling)
+    assert len(agent.sandbox.heartbeats(agent.agent_id)) == heard
+    assert not agent.agent._ending.given.is_set()
+    hands.move(agent, 3 * STEP_SECONDS, (*agent.agent._pulses,), polling)
+    assert agent.wait() == 1
+    return str(agent.wait_log("agent-giving-up")["reason"])
+
+
+def test_a_receive_that_never_returns(sandbox: Sandbox, tmp_path: Path, hands: Hands) -> None:
+    with ByteTarget() as target, running(ThreadedAgent(sandbox, tmp_path, clock=hands.clock)) as agent:
+        target.on("/", reply())
+        held = Fault("sqs", "ReceiveMessage", contains=agent.agent_id, hang_seconds=FOREVER, count=None)
+        with sandbox.inject(held) as handle:
+            agent.create({"url": target.url("/")})  # ends the poll that was open before the fault
+            wait_until(sandbox, lambda: handle.hits >= 1)
+            assert "poller" in ends(agent, hands, ())
+
+
+def test_a_queue_that_refuses_every_answer(sandbox: Sandbox, tmp_path: Path, hands: Hands) -> None:
+    with ByteTarget() as target, running(ThreadedAgent(sandbox, tmp_path, clock=hands.clock)) as agent:
+        target.on("/", reply())
+        refused = Fault("sqs", "SendMessageBatch", contains=agent.agent_id, status=403, code="AccessDenied", count=None)
+        with sandbox.inject(refused):
+            command = agent.create({"url": target.url("/")})
+            assert "AccessDenied" in agent.wait_log("send-failed")["reason"]
+            reason = ends(agent, hands, ("sender",), polling=True)
+            assert "AccessDenied" in reason or "sender" in reason  # a back-off may just be longer than the rest
+        assert not command.final
+
+
+def test_a_commit_that_does_not_end(sandbox: Sandbox, tmp_path: Path, hands: Hands) -> None:
+    with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "1"}, clock=hands.clock)) as agent:
+        agent.get("http://127.0.0.1:9/")
+        with agent.agent._journal._writer._using:
+            agent.create({"url": "http://127.0.0.1:9/"})
+            wait_until(sandbox, lambda: agent.agent._journal.stuck_seconds() > 0)
+            reason = ends(agent, hands, ("upkeep",))
+        assert "commit" in reason or "poller" in reason
+
+
+def test_a_core_thread_that_dies_ends_the_agent_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    with running(ThreadedAgent(sandbox, tmp_path)) as agent:
+
+        def die() -> float:
+            raise MemoryError
+
+        agent.agent._telling._step = die
+        assert agent.wait() == 1
+        assert agent.wait_log("thread-died")["thread"] == "sender"
+
+
+def test_a_slow_target_is_no_standstill(sandbox: Sandbox, tmp_path: Path, hands: Hands) -> None:
+    with ByteTarget() as target, running(ThreadedAgent(sandbox, tmp_path, clock=hands.clock)) as agent:
+        gate = target.gate()
+        target.on("/slow", lambda conn, _: (conn.wait(gate, 60), conn.respond(200)))
+        command = agent.create({"url": target.url("/slow"), "timeout": 550})
+        gate.wait_reached()
+        hands.move(agent, 500, (), polling=True)
+        assert agent.events("heartbeat-withheld") == []
+        gate.release()
+        assert sandbox.wait_final(command.id).status == "SUCCESS"
+        assert agent.stop() == 0
