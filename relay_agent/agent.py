@@ -308,14 +308,13 @@ class Agent:
                 cause=JOURNAL_DAMAGED.cause,
                 cure=JOURNAL_DAMAGED.cure,
             )
+        if self._journal.spoiled:
+            self._log.error("journal-rows-damaged", commands=self._journal.spoiled, cause=JOURNAL_DAMAGED.cause, cure=JOURNAL_DAMAGED.cure)
         point = faultpoints.armed()
         if point is not None:
             self._log.warning("fault-point-armed", point=point)
 
     def _recover(self) -> None:
-        spoiled = self._journal.verify()
-        if spoiled:
-            self._log.error("journal-rows-damaged", commands=spoiled, cause=JOURNAL_DAMAGED.cause, cure=JOURNAL_DAMAGED.cure)
         self._spool.remove_orphans(self._journal.spooled())
         tasks, updates = self._relay.recover()
         for update in updates:

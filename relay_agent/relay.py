@@ -193,8 +193,8 @@ class Relay:
             self._refusal(Command(left.id, error.target_id or self._agent_id, ""), str(error))
             return None
         task = replace(self._task(command, len(left.raw)), started=left.started)
-        repeatable = self._repeatable(task) if left.repeatable is None else left.repeatable
-        if left.started and not repeatable:
+        # Noted or not, the request itself must agree; only where it is out of reach the note must do.
+        if left.started and not (self._repeatable(task) if left.repeatable is None or not task.elsewhere else left.repeatable):
             self._refusal(command, _INTERRUPTED, Code.EINTERRUPTED)
             return None
         return task

@@ -7,6 +7,7 @@ for started, and what cannot be read is reported.
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import struct
 from collections.abc import Callable, Iterator
@@ -21,7 +22,8 @@ from relay_agent.journal import schema
 
 _MAGIC = b"SQLite format 3\x00"
 _WAL_HEADER, _FRAME_HEADER = 32, 24
-_ENDINGS = ("", "-wal", "-shm")
+_ENDINGS = ("-wal", "-shm")
+_MARK = b"relay-agent: this journal was damaged and is being salvaged from "
 _NAMES = tuple(name.strip() for name in schema.COLUMNS.split(","))
 _PLACES = {name: place for place, name in enumerate(_NAMES)}
 
@@ -43,45 +45,57 @@ class Damage:
     complete: bool
 
 
-def open_sound(path: Path, now: Callable[[], datetime]) -> tuple[sqlite3.Connection, Damage | None]:
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A journal that can be worked with; `spoiled` counts the rows of which nothing is believed any more but their id."""
+
+    connection: sqlite3.Connection
+    damage: Damage | None
+    spoiled: int
+
+
+def open_sound(path: Path, now: Callable[[], datetime]) -> Opened:
     """Open the journal; set a damaged one aside, and go on with a fresh one that holds what could be salvaged.
+
+    Killed at any moment of that, the next start goes on with it: a marker stands in the journal's place meanwhile.
 
     Raises:
         JournalError: a newer agent wrote it.
         sqlite3.Error, OSError: the disk does not let it be opened.
     """
-    log = _read_log(path)
-    try:
-        return _open_checked(path, log), None
-    except (JournalDamaged, sqlite3.DatabaseError) as error:
-        if not isinstance(error, JournalDamaged) and not _says_damaged(error):
-            raise
-        reason = str(error)
-    aside = _set_aside(path, log, now())
-    path.touch(mode=0o600)
-    connection = schema.connect(path)
-    try:
-        schema.migrate(connection)
-        return connection, _salvage(aside, connection, reason, stale=bool(log))
-    except BaseException:
-        connection.close()
-        raise
+    found = _marked(path)
+    if found is None:
+        log = _read_log(path)
+        try:
+            connection, spoiled = _open_checked(path, log)
+            return Opened(connection, None, spoiled)
+        except (JournalDamaged, sqlite3.DatabaseError) as error:
+            if not isinstance(error, JournalDamaged) and not _says_damaged(error):
+                raise
+            found = _set_aside(path, log, now(), str(error))
+    damage = _renew(path, *found)
+    connection, spoiled = _open_checked(path, b"")
+    return Opened(connection, damage, spoiled)
 
 
-def digest(text: str) -> bytes:
+def digest(text: str | bytes) -> bytes:
     """What tells one message's text from another's, and a text from its damaged copy."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return hashlib.sha256(_bytes(text)).digest()
 
 
-def seal(*parts: object) -> bytes:
+def seal(*parts: str | bytes | None) -> bytes:
     """What an outcome's row must agree with."""
-    return digest("\x00".join("" if part is None else str(part) for part in parts))
+    return digest(b"\x00".join(b"" if part is None else _bytes(part) for part in parts))
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
 
 
 # --- judging ---
 
 
-def _open_checked(path: Path, log: bytes) -> sqlite3.Connection:
+def _open_checked(path: Path, log: bytes) -> tuple[sqlite3.Connection, int]:
     with path.open("rb") as file:
         head = file.read(len(_MAGIC))
     if head and head != _MAGIC:
@@ -90,15 +104,51 @@ def _open_checked(path: Path, log: bytes) -> sqlite3.Connection:
         raise JournalDamaged("the database is empty, but its write-ahead log is not")
     connection = schema.connect(path)
     try:
-        found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]
+        found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(1)")]
         if found != ["ok"]:
             raise JournalDamaged(f"SQLite finds: {found[0].splitlines()[-1][:200] if found else 'nothing'}")
         schema.migrate(connection)
         _check_log(log, int(connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]))
+        return connection, _doubt(connection)
     except BaseException:
         connection.close()
         raise
-    return connection
+
+
+def _doubt(connection: sqlite3.Connection) -> int:
+    """Hold every open row against what was noted when it was written; how many do not agree any more.
+
+    Of such a command nothing is believed but its id: it counts as started, and its message as lost.
+    """
+    bad = [(command_id,) for command_id in _disagreeing(connection)]
+    if bad:
+        with connection:
+            connection.execute("BEGIN")
+            connection.executemany(
+                "UPDATE commands SET state = 'started', repeatable = 0, raw = NULL, message = NULL, spool = NULL,"
+                " upload_url = NULL, fallback = NULL, seal = NULL WHERE id = ?",
+                bad,
+            )
+    return len(bad)
+
+
+def _disagreeing(connection: sqlite3.Connection) -> list[str]:
+    """The ids of open rows whose content is not what was written, read one row at a time."""
+    text_factory, connection.text_factory = connection.text_factory, bytes  # A damaged text may be no UTF-8.
+    try:
+        waiting = connection.execute("SELECT id, digest, raw FROM commands WHERE state IN ('admitted', 'started') AND raw IS NOT NULL")
+        bad = [command_id for command_id, known, raw in waiting if digest(raw) != known]
+        finished = connection.execute(
+            "SELECT id, seal, message, spool, upload_url, fallback, status FROM commands WHERE state = 'finished' AND seal IS NOT NULL"
+        )
+        bad += [command_id for command_id, known, *parts in finished if seal(*parts) != known]
+        bad += [
+            row[0]
+            for row in connection.execute("SELECT id FROM commands WHERE state NOT IN ('admitted', 'started', 'finished', 'delivered')")
+        ]
+    finally:
+        connection.text_factory = text_factory
+    return [command_id.decode("utf-8", "replace") for command_id in bad]
 
 
 def _read_log(path: Path) -> bytes:
@@ -142,22 +192,54 @@ def _says_damaged(error: sqlite3.Error) -> bool:
 # --- setting aside ---
 
 
-def _set_aside(path: Path, log: bytes, moment: datetime) -> Path:
-    """Rename the journal's files to a name with the date; the log as it was found, since SQLite may have removed it."""
+def _set_aside(path: Path, log: bytes, moment: datetime, reason: str) -> tuple[Path, str]:
+    """Give the journal's files a name with the date, and leave a marker in their place; that name, and the reason."""
     stem = f"{path.name}.damaged-{moment:%Y%m%dT%H%M%SZ}"
     aside, number = path.with_name(stem), 1
     while aside.exists():
         number += 1
         aside = path.with_name(f"{stem}-{number}")
-    for ending in _ENDINGS:
-        with suppress(FileNotFoundError):
-            path.with_name(path.name + ending).rename(aside.with_name(aside.name + ending))
-    if log:
-        copy = aside.with_name(f"{aside.name}-wal")
-        copy.write_bytes(log)
-        copy.chmod(0o600)
-    aside.chmod(0o600)
-    return aside
+    aside.hardlink_to(path)
+    if log:  # As it was found: SQLite may have removed it.
+        _write_private(aside.with_name(f"{aside.name}-wal"), log)
+    marker = path.with_name(f"{path.name}.marker")
+    _write_private(marker, _MARK + f"{aside.name}\n{reason}\n".encode())
+    marker.replace(path)
+    return aside, reason
+
+
+def _marked(path: Path) -> tuple[Path, str] | None:
+    """The file set aside, and why, where the process ended while it was being salvaged."""
+    with path.open("rb") as file:
+        head = file.read(1000)
+    if not head.startswith(_MARK):
+        return None
+    name, _, reason = head.removeprefix(_MARK).decode("utf-8", "replace").partition("\n")
+    return path.with_name(name), reason.strip()
+
+
+def _renew(path: Path, aside: Path, reason: str) -> Damage:
+    """Make a fresh journal of what can be read of the file set aside, and put it in the marker's place."""
+    fresh = path.with_name(f"{path.name}.fresh")
+    for stale in (
+        *(path.with_name(path.name + ending) for ending in _ENDINGS),
+        *(fresh.with_name(fresh.name + e) for e in ("", *_ENDINGS)),
+    ):
+        stale.unlink(missing_ok=True)
+    fresh.touch(mode=0o600)
+    with closing(schema.connect(fresh)) as connection:
+        schema.migrate(connection)
+        damage = _salvage(aside, connection, reason, stale=aside.with_name(f"{aside.name}-wal").exists())
+    fresh.replace(path)
+    return damage
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    path.touch(mode=0o600)
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 # --- salvaging ---
@@ -186,7 +268,6 @@ def _salvage(aside: Path, fresh: sqlite3.Connection, reason: str, *, stale: bool
         fresh.execute("BEGIN")
         fresh.executemany(f"INSERT OR IGNORE INTO commands ({schema.COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))})", kept)  # noqa: S608 - constants
         fresh.executemany("INSERT OR IGNORE INTO seen_tokens VALUES (?, ?, ?)", tokens)
-        fresh.execute("COMMIT")
     counts: dict[str, int] = {}
     for row in rows.values():
         state = str(row[_PLACES["state"]])
@@ -196,7 +277,7 @@ def _salvage(aside: Path, fresh: sqlite3.Connection, reason: str, *, stale: bool
 
 def _open_aside(aside: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(aside, isolation_level=None)
-    connection.text_factory = lambda data: data.decode("utf-8", "replace")
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")  # Its digest will not agree, and that is seen.
     return connection
 
 

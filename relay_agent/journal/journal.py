@@ -93,10 +93,11 @@ class Journal:
         self._tokens_lock = threading.Lock()
         self._tokens: dict[str, str] = {}
         try:
-            connection, self.damage = _open(path, clock, make_room)
+            opened = _open(path, clock, make_room)
         except (sqlite3.Error, OSError) as error:
             raise JournalError(f"cannot open {path}: {error}") from None
-        self._writer = Writer(connection, others=others, monotonic=clock.monotonic, make_room=make_room)
+        self.damage, self.spoiled = opened.damage, opened.spoiled
+        self._writer = Writer(opened.connection, others=others, monotonic=clock.monotonic, make_room=make_room)
         self._seq = self._writer.read("SELECT COALESCE(MAX(seq), 0) FROM commands")[0][0]
 
     @property
@@ -225,23 +226,6 @@ class Journal:
 
     # --- after a restart ---
 
-    def verify(self) -> int:
-        """Hold every open row against what was noted when it was written; how many do not agree any more.
-
-        Of such a command nothing is believed but its id: it counts as started, and its message as lost.
-        """
-        bad = self._writer.use(_disagreeing)
-        if bad:
-            rows = [(command_id,) for command_id in bad]
-            self._patiently(
-                lambda connection: connection.executemany(
-                    "UPDATE commands SET state = 'started', repeatable = 0, raw = NULL, message = NULL, spool = NULL,"
-                    " upload_url = NULL, fallback = NULL, seal = NULL WHERE id = ?",
-                    rows,
-                )
-            )
-        return len(bad)
-
     def unacked(self) -> list[tuple[str, str]]:
         """(command id, receipt) of messages that were taken over and perhaps not acknowledged."""
         return [
@@ -274,11 +258,6 @@ class Journal:
         """How many commands stand in each state."""
         found = {str(row[0]): int(row[1]) for row in self._writer.read("SELECT state, COUNT(*) FROM commands GROUP BY state")}
         return {state: found.get(state, 0) for state in State}
-
-    def bytes(self) -> int:
-        """How much of the file is in use."""
-        pages, free, size = (self._writer.read(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count", "page_size"))
-        return int((pages - free) * size)
 
     def prune(self) -> None:
         """Forget what is too old or too much, and give free pages back, in steps between which commands go on.
@@ -359,7 +338,7 @@ class Journal:
         return Admission.NEW
 
 
-def _open(path: Path, clock: Clock, make_room: Callable[[], bool]) -> tuple[sqlite3.Connection, damage.Damage | None]:
+def _open(path: Path, clock: Clock, make_room: Callable[[], bool]) -> damage.Opened:
     """Open the file; on a full disk free what was kept back for it, and open it again."""
     path.touch(mode=0o600)
     path.chmod(0o600)
@@ -369,16 +348,6 @@ def _open(path: Path, clock: Clock, make_room: Callable[[], bool]) -> tuple[sqli
         if not make_room():
             raise
         return damage.open_sound(path, clock.now)
-
-
-def _disagreeing(connection: sqlite3.Connection) -> list[str]:
-    """The ids of open rows whose content is not what was written, read one row at a time."""
-    waiting = connection.execute("SELECT id, digest, raw FROM commands WHERE state IN ('admitted', 'started') AND raw IS NOT NULL")
-    bad = [str(command_id) for command_id, known, raw in waiting if damage.digest(raw) != known]
-    finished = connection.execute(
-        "SELECT id, seal, message, spool, upload_url, fallback, status FROM commands WHERE state = 'finished' AND seal IS NOT NULL"
-    )
-    return bad + [str(command_id) for command_id, known, *parts in finished if damage.seal(*parts) != known]
 
 
 def _seal(update: Update) -> bytes:

@@ -221,9 +221,10 @@ class Writer:
 
 
 def _error(error: Exception, what: str) -> JournalError:
-    """Say what happened in our own exceptions. A value's own error may repeat the value; sqlite's do not."""
+    """Say what happened in our own exceptions, without a value: a value's own error may repeat it."""
     if not isinstance(error, sqlite3.Error):
         return JournalError(f"the journal cannot be {what}: a value that it cannot hold ({type(error).__name__})")
     primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
     kind = JournalUnwritable if primary in _UNWRITABLE else JournalDamaged if primary in _DAMAGED else JournalError
-    return kind(f"the journal cannot be {what}: {error}")
+    # One of its errors does repeat a value, after these words: a text that is no UTF-8.
+    return kind(f"the journal cannot be {what}: {str(error).partition(' with text ')[0]}")
