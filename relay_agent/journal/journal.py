@@ -28,7 +28,7 @@ KEEP_IDS_SECONDS = 24 * 3600.0
 """How long a delivered command's id is remembered, to know a message that comes twice."""
 KEEP_UNACKED_SECONDS = 14 * 24 * 3600.0
 """How long one is whose message SQS may still hold: its longest retention (AWS, MessageRetentionPeriod)."""
-KEEP_IDS = 100_000
+KEEP_IDS = 50_000
 """How many are at most, the newest; those that SQS may still hold are kept beside them."""
 AT_ONCE = 500
 """Rows removed, or pages given back, in one commit: a few milliseconds, so that no command waits for upkeep."""
