@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from relay_agent.errors import Interrupted
 from tests.contract.relaying import Relay, code
 from tests.targets import ByteTarget, Connection, RawRequest, in_turn, play, raw, reply, server_context
 
@@ -228,16 +229,18 @@ def test_kept_connection_is_used_in_turn(relay: Relay, target: ByteTarget) -> No
     assert [relay({"url": target.url()})["body"] for _ in range(5)] == ["0", "1", "2", "3", "4"]
 
 
-def test_abort_ends_what_is_under_way(relay: Relay, target: ByteTarget) -> None:
-    """Broken off from another thread, a command that waits ends as a failure, long before its deadline."""
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n\r\nthe first half of a body that ends with its connection"])
+def test_what_is_interrupted_ends_at_once_and_is_never_taken_for_an_answer(relay: Relay, target: ByteTarget, answer: bytes) -> None:
+    """Broken off from another thread; a body that ends with its connection must not look whole because that was shut."""
     gate = target.gate()
-    target.on("/hangs", play(lambda conn: conn.wait(gate, 0.1), Connection.hang))
+    target.on("/hangs", play(lambda conn: conn.send(answer), lambda conn: conn.wait(gate, 0.1), Connection.hang))
     executor = relay.executor()
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(relay, {"url": target.url("/hangs")}, deadline=8.0)
         gate.wait_reached()
-        executor.abort()
-        assert "statusCode" not in running.result(2)
+        executor.interrupt()
+        with pytest.raises(Interrupted):
+            running.result(2)
 
 
 # --- names and their addresses ---
