@@ -55,6 +55,7 @@ class Disk:
         """See how much room there is, and keep some back where it is missing."""
         try:
             free = shutil.disk_usage(self._directory).free
+            # A step apart, so that it does not go up and down with each commit.
             self._short = free < (2 * self._size if self._short else self._size) and self._held
             self.backlog = self._used() > self._backlog_bytes
         except OSError:
@@ -75,11 +76,6 @@ class Disk:
             self._held = True
 
     def _used(self) -> int:
-        return sum(entry.stat().st_size for place in (self._directory, self._directory / "spool") for entry in _files(place))
-
-
-def _files(place: Path) -> list[os.DirEntry[str]]:
-    if not place.is_dir():
-        return []
-    with os.scandir(place) as entries:
-        return [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+        """What waits for the platform: the journal and the spool, but no journal that was set aside."""
+        journal = [self._directory / "journal.db", self._directory / "journal.db-wal"]
+        return sum(path.stat().st_size for path in (*journal, *(self._directory / "spool").glob("*")) if path.is_file())
