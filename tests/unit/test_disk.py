@@ -69,7 +69,10 @@ def test_nothing_is_taken_in_while_the_disk_is_almost_full(tmp_path: Path, room:
 
 
 def test_more_than_may_wait_for_the_platform_is_seen(tmp_path: Path, room: Room) -> None:
-    disk = Disk(tmp_path, reserve_bytes=MB, backlog_bytes=2 * MB)
+    disk = Disk(tmp_path, reserve_bytes=MB, backlog_bytes=MB)
+    disk.look()
+    assert not disk.backlog
+    (tmp_path / "journal.db.damaged-20260301T120000Z").write_bytes(b"x" * (MB + 1))
     disk.look()
     assert not disk.backlog
     (tmp_path / "spool").mkdir()
