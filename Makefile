@@ -8,6 +8,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 LOWEST := build/lowest
 ARGS ?=
+SEED ?= 1
 
 # The first that is 3.11 or later and can make a virtual environment; `make PYTHON=/path/to/python …` picks another.
 PYTHONS := python3.13 python3.12 python3.11 python3
@@ -28,7 +29,7 @@ CHROMIUM := chromium chromium-browser
 HAS_CHROMIUM = for c in $(CHROMIUM); do command -v $$c >/dev/null && exit 0; done; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint format lowest clean browser remake
+.PHONY: help setup run demo test soak lint format lowest clean browser remake
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +44,9 @@ demo: $(STAMP)-sandbox ## show the whole way of a command, on a platform started
 
 test: $(STAMP)-test browser ## run the tests; make test ARGS='-k codec -x' chooses
 	@exec $(PY) -m pytest $(ARGS)
+
+soak: $(STAMP)-test ## let everything around the agent fail for a minute, and count; make soak MINUTES=30 SEED=7
+	@exec $(PY) -m tests.soak $(if $(SECONDS),--seconds $(SECONDS)) $(if $(MINUTES),--minutes $(MINUTES)) --seed $(SEED)
 
 lint: $(STAMP)-lint ## ruff, mypy strict, import-linter
 	$(PY) -m ruff check --output-format concise

@@ -15,14 +15,14 @@ from typing import Any, TextIO, cast
 import psutil
 
 from relay_agent import AGENT_VERSION, __version__, faultpoints
-from relay_agent.causes import JOURNAL_DAMAGED
+from relay_agent.causes import JOURNAL, JOURNAL_DAMAGED
 from relay_agent.clock import Clock, Deadline
 from relay_agent.codec import ACTION_SECURE, ACTIONS_PLAIN
 from relay_agent.config import Settings, check_token
 from relay_agent.dialer import Dialer
 from relay_agent.disk import Disk
 from relay_agent.enrolment import Enrolment
-from relay_agent.errors import JournalError, PlatformError
+from relay_agent.errors import JournalError, JournalUnwritable, PlatformError
 from relay_agent.executor import Executor, Limits
 from relay_agent.fair_queue import FairQueue
 from relay_agent.fetcher import Fetcher
@@ -32,7 +32,7 @@ from relay_agent.journal import Journal
 from relay_agent.outbox import Outbox
 from relay_agent.periodic import Loop
 from relay_agent.policy import Policy
-from relay_agent.poller import Poller
+from relay_agent.poller import NO_DISK_SECONDS, Poller
 from relay_agent.proxies import Proxies, Trust
 from relay_agent.pulse import Pulse
 from relay_agent.relay import Relay, Task
@@ -52,6 +52,7 @@ from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logs
 from relay_agent.telemetry.metrics import Metrics, system_metrics
 from relay_agent.telemetry.redact import Redactor
+from relay_agent.telemetry.repeated import RepeatedFailure
 from relay_agent.transport import Transport
 from relay_agent.upkeep import Upkeep
 from relay_agent.uploader import Uploader
@@ -157,7 +158,7 @@ class Agent:
         settings, clock = self._settings, self._clock
         self._tasks: FairQueue[Task] = FairQueue(settings.queue_size, settings.workers)
         self._disk = Disk(self._state.path)
-        self._journal = Journal(self._state.journal, clock, others=self._tasks.running, make_room=self._disk.make_room)
+        self._journal = self._open_journal()
         self._disk.look()
         self._spool = Spool(self._state.spool)
         self._outbox = Outbox(clock, lambda: self._tasks.running() + self._tasks.waiting())
@@ -172,6 +173,24 @@ class Agent:
         )
 
         self._fetcher = Fetcher(relay=self._relay, enqueue=lambda task: self._tasks.put((task.lane, task)), stop=self._stop_intake)
+
+    def _open_journal(self) -> Journal:
+        """Open the journal, and wait for a disk that does not let it be opened: a full one is no reason to end.
+
+        Raises:
+            JournalError: it cannot be opened for another reason, or a signal ended the wait.
+        """
+        trouble = RepeatedFailure(self._log, "disk-full", "disk-freed", self._clock.monotonic, remind_seconds=300.0)
+        while True:
+            try:
+                journal = Journal(self._state.journal, self._clock, others=self._tasks.running, make_room=self._disk.make_room)
+            except JournalUnwritable as error:
+                trouble.failure(str(error), cause=JOURNAL.cause, cure=JOURNAL.cure)
+                if self._signals.count or self._stop_rest.wait(NO_DISK_SECONDS):
+                    raise
+            else:
+                trouble.success()
+                return journal
 
     def _build_threads(self) -> None:
         settings, clock, log = self._settings, self._clock, self._log

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from relay_agent.clock import Clock
 from relay_agent.errors import JournalError, JournalUnwritable
 from relay_agent.journal import damage
-from relay_agent.journal.writer import Change, Writer
+from relay_agent.journal.writer import Change, Writer, unwritable
 from relay_agent.models import Status, Update
 
 KEEP_IDS_SECONDS = 24 * 3600.0
@@ -86,6 +86,7 @@ class Journal:
         kept back for a full disk; whether there was any.
 
         Raises:
+            JournalUnwritable: the disk is full or read-only.
             JournalError: it cannot be opened, or a newer agent wrote it.
         """
         self._clock = clock
@@ -95,7 +96,8 @@ class Journal:
         try:
             opened = _open(path, clock, make_room)
         except (sqlite3.Error, OSError) as error:
-            raise JournalError(f"cannot open {path}: {error}") from None
+            kind = JournalUnwritable if unwritable(error) else JournalError
+            raise kind(f"cannot open {path}: {error}") from None
         self.damage, self.spoiled = opened.damage, opened.spoiled
         self._writer = Writer(opened.connection, others=others, monotonic=clock.monotonic, make_room=make_room)
         self._seq = self._writer.read("SELECT COALESCE(MAX(seq), 0) FROM commands")[0][0]

@@ -9,6 +9,7 @@ are about to come, since a commit's price is its fsync, whatever it carries; a l
 from __future__ import annotations
 
 import contextlib
+import errno
 import sqlite3
 import threading
 from collections import deque
@@ -220,11 +221,18 @@ class Writer:
         return results
 
 
+def unwritable(error: sqlite3.Error | OSError) -> bool:
+    """Whether it is the disk that takes nothing: full, read-only, failing, locked by another program."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _UNWRITABLE
+
+
 def _error(error: Exception, what: str) -> JournalError:
     """Say what happened in our own exceptions, without a value: a value's own error may repeat it."""
     if not isinstance(error, sqlite3.Error):
         return JournalError(f"the journal cannot be {what}: a value that it cannot hold ({type(error).__name__})")
     primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    kind = JournalUnwritable if primary in _UNWRITABLE else JournalDamaged if primary in _DAMAGED else JournalError
+    kind = JournalUnwritable if unwritable(error) else JournalDamaged if primary in _DAMAGED else JournalError
     # One of its errors does repeat a value, after these words: a text that is no UTF-8.
     return kind(f"the journal cannot be {what}: {str(error).partition(' with text ')[0]}")

@@ -1,0 +1,177 @@
+"""Keeps the agent's process running, as a service manager would, and ends it when the plan says so.
+
+Owns the process, its exit codes and its log. It must not know commands. The thread `soak-supervisor` does everything but `blow`
+and `finish`; the thread `soak-agent-log` reads what one process says.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from time import monotonic
+from typing import IO
+
+from tests.agents import EXECUTABLE
+
+DRAIN_SECONDS = 5.0
+_STOP_SLACK_SECONDS = 5.0
+_PAUSE_SECONDS = 0.5
+_LOG_BYTES = 48_000_000
+
+
+class AgentLog:
+    """What the agent says, in a file of bounded size, across its restarts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.failures: Counter[str] = Counter()
+        self._file = path.open("w")
+        self._left = _LOG_BYTES
+        self._lock = threading.Lock()
+
+    def write(self, line: str) -> None:
+        """Take a line, with its newline."""
+        with self._lock:
+            if '"level":"error"' in line.replace(" ", "") or line.startswith("Traceback"):
+                self.failures[line.partition('"event":')[2].strip().partition(",")[0].strip('" }\n') or "Traceback"] += 1
+            if self._left > 0:
+                self._left -= len(line)
+                self._file.write(line if self._left > 0 else "the log ends here: it has its full size\n")
+                self._file.flush()
+
+    def about(self, words: Iterable[str], limit: int = 40) -> Iterator[str]:
+        """The first lines that hold one of these words."""
+        wanted = tuple(words)
+        with self.path.open() as lines:
+            for line in lines:
+                if limit and any(word in line for word in wanted):
+                    limit -= 1
+                    yield line.rstrip("\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Supervisor(threading.Thread):
+    """Starts the agent again whenever it has ended. `excused` gives the exit codes for which there is a reason just now."""
+
+    def __init__(self, environment: dict[str, str], directory: Path, log: AgentLog, excused: Callable[[], set[int]]) -> None:
+        super().__init__(name="soak-supervisor")
+        self.ends: list[float] = []
+        self.blows: Counter[str] = Counter()
+        self.own_ends: Counter[int] = Counter()
+        self.starts = 0
+        self.problems: list[str] = []
+        self._environment = environment
+        self._directory = directory
+        self._log = log
+        self._excused = excused
+        self._asked: queue.Queue[str] = queue.Queue()
+        self._finishing = threading.Event()
+        self._at_work = threading.Event()
+        self._began = monotonic()
+
+    # -- any thread --------------------------------------------------------------------------------
+
+    def blow(self, kind: str) -> None:
+        """Do this to the process, when it runs."""
+        self._asked.put(kind)
+
+    def finish(self) -> None:
+        """Stop the agent cleanly and end this thread."""
+        self._finishing.set()
+        self._asked.put("stop")
+        self.join(DRAIN_SECONDS + _STOP_SLACK_SECONDS + 10.0)
+
+    # -- the supervisor's thread -------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Start, watch, start again."""
+        while not self._finishing.is_set():
+            self._one_life()
+            self._finishing.wait(_PAUSE_SECONDS)
+
+    def _one_life(self) -> None:
+        self._at_work.clear()
+        process = subprocess.Popen(
+            [EXECUTABLE, "run"],
+            cwd=self._directory,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        self.starts += 1
+        assert process.stdout is not None
+        reader = threading.Thread(target=self._read, args=(process.stdout,), name="soak-agent-log")
+        reader.start()
+        try:
+            asked = self._watch(process)
+        finally:
+            process.kill()
+            code = process.wait()
+            reader.join()
+        self.ends.append(monotonic())
+        self._judge(code, asked)
+
+    def _watch(self, process: subprocess.Popen[str]) -> str:
+        """Wait until the process ends; what it was asked to do, if anything."""
+        while process.poll() is None:
+            try:
+                asked = self._asked.get(timeout=0.05)
+            except queue.Empty:
+                continue
+            if self._finishing.is_set():
+                asked = "stop"
+            self.blows[asked] += 1
+            if asked == "kill":
+                process.kill()
+                process.wait()
+                return asked
+            # While Python starts or ends it has no handler: the signal itself ends the process.
+            idle = not self._at_work.is_set()
+            # What the drain cuts off may be told before the process is gone.
+            self.ends.append(monotonic())
+            process.send_signal(signal.SIGTERM)
+            self._wait(process, 0.5 if asked == "stop then kill" else DRAIN_SECONDS + _STOP_SLACK_SECONDS, asked)
+            return f"{asked}, not at work" if idle else asked
+        return ""
+
+    def _wait(self, process: subprocess.Popen[str], seconds: float, asked: str) -> None:
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            if asked == "stop":
+                self._report(f"it did not stop within {seconds:g} s of SIGTERM")
+            process.kill()
+
+    def _judge(self, code: int, asked: str) -> None:
+        fine = {"kill": {-9}, "stop": {0}, "stop then kill": {0, -9}, "": set()}[asked.removesuffix(", not at work")]
+        if asked.endswith("not at work"):
+            fine = fine | {-signal.SIGTERM}
+        if code not in fine:
+            self.own_ends[code] += 1
+            if code not in self._excused():
+                self._report(f"exit code {code} {f'after: {asked}' if asked else 'without being asked'}")
+
+    def _report(self, text: str) -> None:
+        line = f"{monotonic() - self._began:6.1f} s, start {self.starts}: {text}"
+        self.problems.append(line)
+        self._log.write(f"soak: {line}\n")
+
+    def _read(self, stream: IO[str]) -> None:
+        with stream:
+            for line in stream:
+                if '"agent-starting"' in line:
+                    self._at_work.set()
+                elif '"agent-stopped"' in line:
+                    self._at_work.clear()
+                self._log.write(line)
