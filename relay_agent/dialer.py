@@ -16,6 +16,7 @@ import socks
 from urllib3.util.ssltransport import SSLTransport
 
 from relay_agent.clock import Deadline
+from relay_agent.errors import Interrupted
 from relay_agent.faults import TransportFault, os_fault
 from relay_agent.http1 import Response
 from relay_agent.models import Code, Headers, Url
@@ -61,6 +62,10 @@ class Exchange(Protocol):
 
     def enter(self, phase: str) -> None:
         """Note what is waited for from now on."""
+
+    @property
+    def opened(self) -> Callable[[Any], None]:
+        """Told of each socket before it is waited for, so that another thread can shut it; raises where it must not be."""
 
     @property
     def check_address(self) -> Callable[[str], None]:
@@ -110,11 +115,11 @@ class Dialer:
         for address in addresses:
             exchange.check_address(address.text)
         exchange.enter("connect")
-        sock = _connect(addresses, limit, "")
+        sock = _connect(addresses, exchange, limit, "")
         if url.scheme == "http":
             return sock
         exchange.enter("the TLS handshake")
-        return self._tls(sock, url.host, exchange.verify, f"TLS {url.host}:{url.port}")
+        return self._tls(sock, exchange, url.host, exchange.verify, f"TLS {url.host}:{url.port}")
 
     def _through(self, proxy: Proxy, exchange: Exchange, limit: Deadline) -> Any:
         exchange.enter("name resolution of the proxy")
@@ -126,19 +131,19 @@ class Dialer:
         if proxy.scheme == "socks5h":
             sock: Any = _socks(proxy, addresses, exchange, limit)
         else:
-            sock = _connect(addresses, limit, f"proxy {proxy.masked}: ")
+            sock = _connect(addresses, exchange, limit, f"proxy {proxy.masked}: ")
             if proxy.scheme == "https":
                 exchange.enter("the TLS handshake with the proxy")
-                sock = self._tls(sock, proxy.host, True, f"proxy {proxy.masked}: TLS")
+                sock = self._tls(sock, exchange, proxy.host, True, f"proxy {proxy.masked}: TLS")
         if exchange.url.scheme == "http":
             return sock
         if proxy.scheme != "socks5h":
             exchange.enter("the tunnel through the proxy")
             _tunnel(sock, proxy, exchange)
         exchange.enter("the TLS handshake")
-        return self._tls(sock, exchange.url.host, exchange.verify, f"TLS {exchange.peer}")
+        return self._tls(sock, exchange, exchange.url.host, exchange.verify, f"TLS {exchange.peer}")
 
-    def _tls(self, sock: Any, host: str, verify: bool, doing: str) -> Any:
+    def _tls(self, sock: Any, exchange: Exchange, host: str, verify: bool, doing: str) -> Any:
         context = self._trust.context(verify)
         name = host.partition("%")[0].rstrip(".")
         try:
@@ -146,10 +151,13 @@ class Dialer:
                 return SSLTransport(sock, context, server_hostname=name)
             deadline = sock.deadline
             sock.arm()
-            wrapped = cast("ClockedSSLSocket", context.wrap_socket(sock, server_hostname=name, suppress_ragged_eofs=not verify))
+            sock = context.wrap_socket(sock, server_hostname=name, suppress_ragged_eofs=not verify, do_handshake_on_connect=False)
+            wrapped = cast("ClockedSSLSocket", sock)
             wrapped.deadline = deadline
+            exchange.opened(wrapped)
+            wrapped.do_handshake()
             return wrapped
-        except TimeoutError:
+        except (TimeoutError, Interrupted):
             sock.close()
             raise
         except (OSError, ValueError) as error:
@@ -159,13 +167,14 @@ class Dialer:
             raise TransportFault(Code.EPROTO, f"{doing}: the name cannot be checked") from None
 
 
-def _connect(addresses: list[Address], limit: Deadline, prefix: str) -> ClockedSocket:
+def _connect(addresses: list[Address], exchange: Exchange, limit: Deadline, prefix: str) -> ClockedSocket:
     """Connect to the first address that answers, each given its share of the time."""
     faults: list[TransportFault] = []
     for place, address in enumerate(addresses):
         sock = ClockedSocket(address.family, socket.SOCK_STREAM)
         where = f"[{address.text}]" if address.family == socket.AF_INET6 else address.text
         try:
+            exchange.opened(sock)
             left = limit.remaining()
             if left <= 0:
                 raise TimeoutError
@@ -178,6 +187,9 @@ def _connect(addresses: list[Address], limit: Deadline, prefix: str) -> ClockedS
             sock.close()
             fault = os_fault(error, f"connect {where}:{address.sockaddr[1]}")
             faults.append(TransportFault(fault.code, prefix + fault.message))
+        except Interrupted:
+            sock.close()
+            raise
     # What a host answered says more than that one of its address families has no route.
     told = [fault for fault in faults if fault.code not in (Code.ENETUNREACH, Code.EHOSTUNREACH)]
     raise (told or faults)[-1]
@@ -246,10 +258,14 @@ def _socks(proxy: Proxy, addresses: list[Address], exchange: Exchange, limit: De
     sock.limit = limit
     literal = literal_address(exchange.url.host)
     try:
+        exchange.opened(sock)
         sock.set_proxy(socks.SOCKS5, addresses[0].text, proxy.port, True, proxy.username, proxy.password)
         sock.settimeout(limit.remaining())
         sock.connect((str(literal) if literal else exchange.url.host, exchange.url.port))
         clocked = ClockedSocket(sock.family, socket.SOCK_STREAM, fileno=sock.detach())
+    except Interrupted:
+        sock.close()
+        raise
     except (OSError, socks.ProxyError) as error:
         sock.close()
         raise _socks_fault(error, proxy) from None

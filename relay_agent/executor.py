@@ -141,9 +141,12 @@ class Executor:
         self._interrupted = True
         self._transport.abort()
 
-    def _permit_start(self, before_send: Callable[[], None]) -> None:
+    def _permit_more(self, _sock: object = None) -> None:
         if self._interrupted:
-            raise Interrupted("not started: the agent stops")
+            raise Interrupted("broken off by the agent's stop")
+
+    def _permit_start(self, before_send: Callable[[], None]) -> None:
+        self._permit_more()
         before_send()
 
     def _chain(self, request: HttpRequest, deadline: Deadline, before_send: Callable[[], None]) -> HttpResponse | Failure:
@@ -156,7 +159,7 @@ class Executor:
                 return Failure(fault.code, fault.message, str(hop.url), _elapsed(deadline))
             if isinstance(answer, HttpResponse):
                 return answer
-            hop, before_send = answer, _nothing
+            hop, before_send = answer, self._permit_more
         return Failure(Code.ETOOMANYREDIRECTS, f"more than {MAX_REDIRECTS} redirects", str(hop.url), _elapsed(deadline))
 
     def _exchange(
@@ -174,6 +177,7 @@ class Executor:
             connect_seconds=self._limits.connect_seconds,
             before_send=before_send,
             after_send=_sent,
+            opened=self._permit_more,
             check_address=lambda address: self._permit_address(hop, address),
             cookies=jar,
         )

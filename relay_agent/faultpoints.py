@@ -54,9 +54,11 @@ def arm(text: str | None) -> Point | None:
     """Arm `point`, or `point:N`, which dies the Nth time it is reached. The point, None where nothing is armed.
 
     Raises:
-        ValueError: there is no such point, or N is no whole number.
+        ValueError: there is no such point, or N is no whole number from 1.
     """
     name, _, count = (text or "").partition(":")
+    if count and not int(count) > 0:
+        raise ValueError(f"{count} is no whole number from 1")
     _TRAP.point, _TRAP.left = (Point(name), int(count or 1)) if name else (None, 0)
     return _TRAP.point
 

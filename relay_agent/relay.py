@@ -37,6 +37,7 @@ _NOT_UPLOADED = (
     "the answer is too large for the queue, and could not be uploaded before its upload URL expired, or was refused there;"
     " the request was made, and this is its status"
 )
+_SENT_BEFORE = "(when it was repeated; an earlier try, before the agent was restarted, may have reached the target)"
 _DAMAGED = "the agent's journal was damaged, and this command's record with it; its outcome is unknown, and it was not repeated"
 
 
@@ -329,6 +330,9 @@ class Relay:
         if self._expired(command) and not self._was_refused(task):
             return _Result(Status.REJECTED, Failure(Code.EEXPIRED, "the command expired before it could start"))
         request = task.request if task.request is not None else self._look(task)
+        if task.started and (isinstance(request, Failure) or (request.encrypt_response and not self._keyring())):
+            # It was sent once, by the agent's last run; that it cannot be made out now denies nothing of that.
+            return _Result(Status.FAILURE, Failure(Code.EINTERRUPTED, _INTERRUPTED))
         if isinstance(request, Failure):
             return _Result(Status.REJECTED if request.code == Code.UNKNOWN_COMMAND else Status.FAILURE, request)
         if request.encrypt_response and not self._keyring():
@@ -353,6 +357,8 @@ class Relay:
                 Status.FAILURE, Failure(Code.EINTERRUPTED, _INTERRUPTED, str(request.url), int(deadline.elapsed() * 1000)), request
             )
         reach(Point.ANSWERED)
+        if task.started and isinstance(outcome, Failure):
+            outcome = replace(outcome, message=f"{outcome.message} {_SENT_BEFORE}")
         succeeded = isinstance(outcome, HttpResponse) and outcome.status_code < 400
         return _Result(Status.SUCCESS if succeeded else Status.FAILURE, outcome, request)
 

@@ -48,6 +48,10 @@ def _nothing() -> None:
     return None
 
 
+def _any_socket(_sock: Any) -> None:
+    return None
+
+
 def _any_address(_address: str) -> None:
     return None
 
@@ -73,6 +77,7 @@ class Exchange:
     """Whether sending it twice does no harm; None: as its method says."""
     before_send: Callable[[], None] = _nothing
     after_send: Callable[[], None] = _nothing
+    opened: Callable[[Any], None] = _any_socket
     check_address: Callable[[str], None] = _any_address
     cookies: RequestsCookieJar = field(default_factory=RequestsCookieJar)
     phase: str = "connect"
@@ -187,10 +192,25 @@ class _Adapter(HTTPAdapter):
                 exchange.before_send = _nothing  # It was called, and it is true of the second try as well.
         self._idle.opening(self._key)
         try:
-            original = self._converse(self._dialer.dial(exchange), exchange, reused=False)
+            original = self._converse(self._dial(exchange), exchange, reused=False)
         finally:
             self._idle.opened(self._key)
         return self._build(request, exchange, original)
+
+    def _dial(self, exchange: Exchange) -> Any:
+        """Open a connection, each of its sockets in reach of `abort` while it is waited for."""
+        permit = exchange.opened
+
+        def opened(sock: Any) -> None:
+            permit(sock)
+            self._current = sock
+
+        exchange.opened = opened
+        try:
+            return self._dialer.dial(exchange)
+        except BaseException:
+            self._current = None
+            raise
 
     def finish(self, response: requests.Response) -> None:
         """Keep the response's connection where it is whole and clean, else close it."""

@@ -136,9 +136,11 @@ class RunningAgent(_Watched):
         self._reader: threading.Thread | None = None
         self._errors = directory / "stderr.txt"
 
-    def start(self) -> Self:
-        """Start the process; what it logged before is forgotten."""
+    def start(self, change: dict[str, str | None] | None = None) -> Self:
+        """Start the process; what it logged before is forgotten. `change` is made to its environment first, as in the constructor."""
         self.lines = LogLines()
+        merged = {**self._environment, **(change or {})}
+        self._environment = {name: value for name, value in merged.items() if value is not None}
         with self._errors.open("w") as errors:
             self._process = subprocess.Popen(
                 [EXECUTABLE, "run"],

@@ -96,7 +96,9 @@ def test_an_idle_agent_stops_within_two_seconds(sandbox: Sandbox, tmp_path: Path
         assert time.monotonic() - began < 2
 
 
-def test_the_drain_has_an_end_and_what_ran_is_taken_up_at_the_next_start(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_the_drain_has_an_end_at_which_a_post_is_answered_and_a_get_is_left_to_the_next_start(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
     gates = [hold(target, "/get"), hold(target, "/post")]
     agent = RunningAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "1"})
     with running(agent):
@@ -107,12 +109,13 @@ def test_the_drain_has_an_end_and_what_ran_is_taken_up_at_the_next_start(sandbox
         assert agent.stop() == 0
         assert time.monotonic() - began < 4
         assert not get.final
-        assert not post.final
+        assert body(sandbox.wait_final(post.id, 2))["code"] == "EINTERRUPTED"
     for gate in gates:
         gate.release()
     with running(agent):
         assert sandbox.wait_final(get.id).status == "SUCCESS"
-        assert body(sandbox.wait_final(post.id))["code"] == "EINTERRUPTED"
+        assert agent.stop() == 0
+    assert finals(post) == ["FAILURE"]
     assert seen(target) == {"GET /get": 2, "POST /post": 1}
 
 

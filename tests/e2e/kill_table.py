@@ -1,0 +1,76 @@
+"""What comes of a command whose agent is killed at each fault point: the table of docs/durability.md.
+
+Owns the expectations, as data. It must not know how a process is killed there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relay_agent.faultpoints import Point
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What the platform is told in the end, and how often the target was asked in all."""
+
+    status: str
+    code: int | str
+    asked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One place to die: what had happened by then, and what comes of it after the next start.
+
+    `journal` is the command's state at the death (None: not in the journal), `asked` how many requests the target had
+    read by then, `told` how often the one final answer reaches the platform in all. `repeatable` is for GET, HEAD, OPTIONS,
+    TRACE, PUT, DELETE and whatever carries an Idempotency-Key, `once` for everything else.
+    """
+
+    when: str
+    journal: str | None
+    asked: int
+    repeatable: Fate
+    once: Fate
+    told: int = 1
+    or_later: bool = False
+    """Whether the workers have the command by then: a free one may have brought it further."""
+
+    def cells(self) -> list[str]:
+        """What the document says of this row."""
+        journal = "nothing" if self.journal is None else f"`{self.journal}`"
+        if self.or_later:
+            return [self.when, f"{journal} or later", "as its state says", "as its state says"]
+        return [self.when, journal, *(self._cell(fate) for fate in (self.repeatable, self.once))]
+
+    def _cell(self, fate: Fate) -> str:
+        answer = "the target's" if fate.status == "SUCCESS" else f"`{fate.code}`"
+        return f"{answer}, {fate.asked}" + ("; told twice, the same" if self.told == 2 else "")
+
+
+RAN = Fate("SUCCESS", 200, 1)
+RAN_AGAIN = Fate("SUCCESS", 200, 2)
+UNKNOWN_NOT_SENT = Fate("FAILURE", "EINTERRUPTED", 0)
+UNKNOWN = Fate("FAILURE", "EINTERRUPTED", 1)
+
+TABLE: dict[Point, Row] = {
+    Point.RECEIVED: Row("after receive", None, 0, RAN, RAN),
+    Point.BEFORE_COMMIT: Row("decoded, before the commit", None, 0, RAN, RAN),
+    Point.AFTER_COMMIT: Row("after the commit", "admitted", 0, RAN, RAN),
+    Point.BEFORE_ACK: Row("queued, before the ack", "admitted", 0, RAN, RAN, or_later=True),
+    Point.AFTER_ACK: Row("after the ack, which the journal has not noted", "admitted", 0, RAN, RAN, or_later=True),
+    Point.FETCHED: Row("its body downloaded from S3, not yet queued", "admitted", 0, RAN, RAN),
+    Point.QUEUED: Row("with a worker, nothing sent", "admitted", 0, RAN, RAN),
+    Point.STARTED: Row("the connection stands, `started` is noted, nothing is sent", "started", 0, RAN, UNKNOWN_NOT_SENT),
+    Point.SENT: Row("the request is written, not answered", "started", 1, RAN_AGAIN, UNKNOWN),
+    Point.ANSWERED: Row("the answer is read, not recorded", "started", 1, RAN_AGAIN, UNKNOWN),
+    Point.SPOOLED: Row("a large answer is in `spool/`, not recorded", "started", 1, RAN_AGAIN, UNKNOWN),
+    Point.RECORDED: Row("the answer is recorded, not sent", "finished", 1, RAN, RAN),
+    Point.UPLOADED: Row("a large answer is in S3, which is not recorded", "finished", 1, RAN, RAN),
+    Point.SETTLED: Row("it is recorded, its file still there", "finished", 1, RAN, RAN),
+    Point.BEFORE_TELL: Row("before the answer is sent", "finished", 1, RAN, RAN),
+    Point.TOLD: Row("SQS has the answer, which is not recorded", "finished", 1, RAN, RAN, told=2),
+    Point.DELIVERED: Row("all is recorded", "delivered", 1, RAN, RAN),
+}
+"""In the order of a command's way. A POST or PATCH is never asked for twice."""

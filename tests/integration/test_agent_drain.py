@@ -1,0 +1,212 @@
+"""What a stop does with the work under way and the work that waits (ARCHITECTURE, "Stopping is not cancelling").
+
+Owns the proof of the drain with real processes: what it finishes, what it leaves, what it tells, and what a kill in its middle costs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay_agent.sandbox.commands import Command
+from relay_agent.sandbox.server import Sandbox
+from tests.agents import RunningAgent, body, running, statuses, wait_until
+from tests.targets import ByteTarget, FullBacklog, Gate, redirect, reply
+
+UNDER_WAY = 4
+WAITING = 40
+# One host gets half of the workers: four run, the others wait.
+EIGHT_WORKERS: dict[str, str | None] = {"RELAY_WORKERS": "8", "RELAY_HEARTBEAT_SECONDS": "1"}
+
+
+@pytest.fixture
+def target() -> Iterator[ByteTarget]:
+    with ByteTarget() as running_target:
+        yield running_target
+
+
+def finals(command: Command) -> list[str]:
+    return [status for status in statuses(command) if status != "PROCESSING"]
+
+
+def asked(target: ByteTarget) -> Counter[str]:
+    return Counter(f"{request.method} {request.target}" for request in target.requests)
+
+
+def held(target: ByteTarget, path: str) -> Gate:
+    """Let requests for a path be read, and answered when the gate opens."""
+    gate = target.gate()
+    target.on(path, lambda conn, request: (conn.wait(gate, 30), conn.respond(200, [], request.method.encode())))
+    return gate
+
+
+def fill(agent: RunningAgent, target: ByteTarget) -> list[Command]:
+    """Give the agent four POSTs that the target has read, and forty more that it owns; the first four come first."""
+    commands = [agent.create({"method": "POST", "url": target.url(f"/{number}")}) for number in range(UNDER_WAY + WAITING)]
+    target.wait_requests(UNDER_WAY)
+    wait_until(agent.sandbox, lambda: agent.sandbox.queue_depth(agent.agent_id) == (0, 0))
+    return commands
+
+
+def shipped(sandbox: Sandbox, agent_id: str) -> list[dict[str, object]]:
+    """The agent's log lines in its log group."""
+    return [json.loads(event["message"]) for event in sandbox.log_events(agent_id)]
+
+
+# --- a drain that has time ---
+
+
+def test_a_drain_answers_what_runs_and_leaves_what_waits_to_the_next_start(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    """Four requests of 3 s under way, forty queued: the four are answered, the forty run after the next start, each once."""
+    gate = target.gate()
+    target.on("*", lambda conn, _: (conn.wait(gate, 30), conn.stopping.wait(3), conn.respond(200)))
+    agent = RunningAgent(sandbox, tmp_path, EIGHT_WORKERS)
+    with running(agent):
+        commands = fill(agent, target)
+        gate.release()  # not before the forty wait, however slow this machine is
+        began = time.monotonic()
+        assert agent.stop() == 0
+        assert time.monotonic() - began < 10, "RELAY_DRAIN_SECONDS is 10"
+        assert agent.wait_log("agent-stopped")["left"] == WAITING
+        wait_until(sandbox, lambda: all(command.final for command in commands[:UNDER_WAY]), 2)
+        assert [finals(command) for command in commands] == [["SUCCESS"]] * UNDER_WAY + [[]] * WAITING
+        assert sandbox.settings(agent.agent_id) == ["STARTED", "STOPPED"]
+    target.on("*", reply(200))
+    with running(agent):
+        assert agent.wait_log("recovered")["commands"] == WAITING
+        wait_until(sandbox, lambda: all(command.final for command in commands))
+        assert agent.stop() == 0
+    assert [finals(command) for command in commands] == [["SUCCESS"]] * (UNDER_WAY + WAITING)
+    assert asked(target) == {f"POST /{number}": 1 for number in range(UNDER_WAY + WAITING)}
+
+
+def test_heartbeats_go_on_while_it_drains_and_its_last_lines_reach_the_log_group(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
+    gate = held(target, "/held")
+    with running(RunningAgent(sandbox, tmp_path, EIGHT_WORKERS)) as agent:
+        command = agent.create({"method": "POST", "url": target.url("/held")})
+        gate.wait_reached()
+        agent.send_signal()
+        agent.wait_log("agent-stopping", running=1)
+        beats = len(sandbox.heartbeats(agent.agent_id))
+        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent.agent_id)) >= beats + 2)
+        assert not command.final
+        assert sandbox.settings(agent.agent_id) == ["STARTED"]
+        gate.release()
+        assert agent.wait() == 0
+        assert sandbox.settings(agent.agent_id) == ["STARTED", "STOPPED"]
+        lines = shipped(sandbox, agent.agent_id)
+    events = ("agent-stopping", "command", "agent-stopped")
+    assert [line["event"] for line in lines if line["event"] in events] == list(events)
+    assert [line["id"] for line in lines if line["event"] == "command"] == [command.id]
+
+
+# --- a request that outlasts the drain ---
+
+
+def test_what_outlasts_the_drain_is_answered_before_the_exit_or_left_to_the_next_start_by_its_method(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
+    requests = {
+        "/get": {"method": "GET"},
+        "/put": {"method": "PUT", "body": "x"},
+        "/keyed": {"method": "POST", "body": "x", "headers": [{"Idempotency-Key": "7"}]},
+        "/post": {"method": "POST", "body": "x"},
+        "/patch": {"method": "PATCH", "body": "x"},
+    }
+    once = ("/post", "/patch")
+    gates = [held(target, path) for path in requests]
+    agent = RunningAgent(sandbox, tmp_path, {"RELAY_WORKERS": "10", "RELAY_DRAIN_SECONDS": "2"})
+    with running(agent):
+        commands = {path: agent.create({"url": target.url(path), **request}) for path, request in requests.items()}
+        for gate in gates:
+            gate.wait_reached()
+        began = time.monotonic()
+        assert agent.stop() == 0
+        assert time.monotonic() - began < 6
+        assert agent.wait_log("agent-stopped")["untold"] == 0
+        for path in once:
+            answer = body(sandbox.wait_final(commands[path].id, 2))
+            assert (answer["code"], "statusCode" in answer) == ("EINTERRUPTED", False)
+        assert [path for path, command in commands.items() if command.final] == list(once)
+    for gate in gates:
+        gate.release()
+    with running(agent):
+        assert agent.wait_log("recovered")["commands"] == 3
+        for command in commands.values():
+            sandbox.wait_final(command.id)
+        assert agent.stop() == 0
+    assert {path: finals(command) for path, command in commands.items()} == {
+        path: ["FAILURE"] if path in once else ["SUCCESS"] for path in requests
+    }
+    assert Counter(request.target for request in target.requests) == {path: 1 if path in once else 2 for path in requests}
+
+
+def test_a_post_whose_redirect_leads_to_a_host_that_does_not_answer_is_told_before_the_exit_too(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
+    with FullBacklog() as nobody, running(RunningAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "2"})) as agent:
+        target.on("/", redirect(307, nobody.url("/")))
+        command = agent.create({"method": "POST", "url": target.url("/"), "body": "x"})
+        target.wait_requests(1)
+        assert agent.stop() == 0
+        assert body(sandbox.wait_final(command.id, 2))["code"] == "EINTERRUPTED"
+    assert finals(command) == ["FAILURE"]
+
+
+# --- a drain that is cut off ---
+
+
+def test_a_drain_that_is_cut_off_by_sigkill_loses_nothing(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    """As by `docker stop`, whose patience ends before the drain does: one is answered by then, three run, forty wait."""
+    gates = [held(target, f"/{number}") for number in range(UNDER_WAY)]
+    target.on("*", reply(200))
+    agent = RunningAgent(sandbox, tmp_path, {**EIGHT_WORKERS, "RELAY_DRAIN_SECONDS": "60"})
+    with running(agent):
+        commands = fill(agent, target)
+        agent.send_signal()
+        agent.wait_log("agent-stopping", running=UNDER_WAY, waiting=WAITING)
+        gates[0].release()
+        sandbox.wait_final(commands[0].id)
+        agent.kill()
+    for gate in gates:
+        gate.release()
+    with running(agent):
+        wait_until(sandbox, lambda: all(command.final for command in commands))
+        assert agent.stop() == 0
+    assert [body(command).get("code", body(command).get("statusCode")) for command in commands] == [
+        200,
+        *["EINTERRUPTED"] * (UNDER_WAY - 1),
+        *[200] * WAITING,
+    ]
+    # Told twice at most, and then the same.
+    assert {len({text for text in command.updates if json.loads(text)["status"] != "PROCESSING"}) for command in commands} == {1}
+    assert asked(target) == {f"POST /{number}": 1 for number in range(UNDER_WAY + WAITING)}
+
+
+def test_what_a_cut_off_drain_had_answered_and_not_told_is_told_after_the_next_start(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
+    gate = held(target, "/held")
+    environment = {"RELAY_DRAIN_SECONDS": "60", "RELAY_FAULT_POINT": "before-tell"}
+    agent = RunningAgent(sandbox, tmp_path, environment)
+    with agent:
+        agent.ready()
+        command = agent.create({"method": "POST", "url": target.url("/held")})
+        gate.wait_reached()
+        agent.send_signal()
+        agent.wait_log("agent-stopping", running=1)
+        gate.release()
+        assert agent.wait() == -9
+        assert not command.final
+        agent.start({"RELAY_FAULT_POINT": None}).ready()
+        assert sandbox.wait_final(command.id).status == "SUCCESS"
+        assert agent.stop() == 0
+    assert finals(command) == ["SUCCESS"]
+    assert asked(target) == {"POST /held": 1}
