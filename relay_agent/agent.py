@@ -57,7 +57,7 @@ from relay_agent.transport import Transport
 from relay_agent.upkeep import Upkeep
 from relay_agent.uploader import Uploader
 from relay_agent.watchdog import STUCK_SECONDS, Watchdog
-from relay_agent.worker import Worker
+from relay_agent.worker import Worker, tell
 
 FETCHERS = 2
 UPLOADERS = 2
@@ -335,13 +335,15 @@ class Agent:
 
     def _recover(self) -> None:
         self._spool.remove_orphans(self._journal.spooled())
-        tasks, updates = self._relay.recover()
-        for update in updates:
+        left = self._relay.recover()
+        for update in left.updates:
             self._outbox.put(update)
-        for task in tasks:
+        for task in left.tasks:
             self._enqueue(task)
-        if tasks or updates:
-            self._log.info("recovered", commands=len(tasks), answers=len(updates))
+        for report in left.answered:
+            tell(self._log, self._metrics, report)
+        if left.tasks or left.updates:
+            self._log.info("recovered", commands=len(left.tasks), answers=len(left.updates))
 
     def _room(self) -> int:
         """How many commands may be taken in."""

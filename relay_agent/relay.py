@@ -84,6 +84,15 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Recovery:
+    """What the last run left: tasks to run, what was answered in place of running, and the answers to tell, these among them."""
+
+    tasks: list[Task]
+    answered: list[Report]
+    updates: list[Update]
+
+
+@dataclass(frozen=True, slots=True)
 class Intake:
     """What came in: tasks to run, answers that are final already, every command's id by receipt, and a line for each oddity."""
 
@@ -178,27 +187,42 @@ class Relay:
             oddities,
         )
 
-    def recover(self) -> tuple[list[Task], list[Update]]:
+    def recover(self) -> Recovery:
         """Take up what the last run left: what may run again, and the answers that were not told for sure."""
-        tasks = [task for left in self._journal.unfinished() if (task := self._taken_up(left)) is not None]
-        return tasks, self._journal.undelivered()
+        left = [self._taken_up(one) for one in self._journal.unfinished()]
+        return Recovery(
+            [one for one in left if isinstance(one, Task)],
+            [one for one in left if isinstance(one, Report)],
+            self._journal.undelivered(),
+        )
 
-    def _taken_up(self, left: Open) -> Task | None:
-        """The task of what the last run left; None where it was answered instead."""
+    def _taken_up(self, left: Open) -> Task | Report:
+        """The task of what the last run left; what is to be said of it where it was answered instead."""
         if left.raw is None:
-            self._refusal(Command(left.id, self._agent_id, ""), _DAMAGED, Code.EINTERRUPTED)
-            return None
+            return self._answered(Command(left.id, self._agent_id, ""), _DAMAGED, Code.EINTERRUPTED)
         try:
             command = self._command(left.raw)
         except MalformedMessage as error:
-            self._refusal(Command(left.id, error.target_id or self._agent_id, ""), str(error))
-            return None
+            return self._answered(Command(left.id, error.target_id or self._agent_id, ""), str(error), Code.EBADCOMMAND)
         task = replace(self._task(command, len(left.raw)), started=left.started)
         # Noted or not, the request itself must agree; only where it is out of reach the note must do.
         if left.started and not (self._repeatable(task) if left.repeatable is None or not task.elsewhere else left.repeatable):
-            self._refusal(command, _INTERRUPTED, Code.EINTERRUPTED)
-            return None
+            return self._answered(command, _INTERRUPTED, Code.EINTERRUPTED, task.request)
         return task
+
+    def _answered(self, command: Command, text: str, code: Code, request: HttpRequest | Failure | None = None) -> Report:
+        """Answer what the last run left, and give what is to be said of it."""
+        self._refusal(command, text, code)
+        known = request if isinstance(request, HttpRequest) else None
+        return Report(
+            command.id,
+            command.action,
+            Status.FAILURE,
+            code=code,
+            method=known.method if known else None,
+            host=known.url.host if known else None,
+            port=known.url.port if known else None,
+        )
 
     def _repeatable(self, task: Task) -> bool:
         """Whether a command may run again of which it was not noted; no, where its request is out of reach."""

@@ -80,7 +80,7 @@ class Worker:
             self._log.error("command-crashed", id=task.command.id, exc_info=True)
             update = self._relay.abandon(task)
         else:
-            self._tell(report)
+            tell(self._log, self._metrics, report)
         return update
 
     # --- any thread ---
@@ -97,26 +97,26 @@ class Worker:
         if self._busy_since is not None:
             self._executor.interrupt()
 
-    # --- details ---
 
-    def _tell(self, report: Report) -> None:
-        if report.warnings:
-            self._log.warning("command-warning", id=report.id, warnings=list(report.warnings))
-        command_line(
-            self._log,
-            id=report.id,
-            action=report.action,
-            status=report.status,
-            method=report.method,
-            host=report.host,
-            port=report.port,
-            code=report.code,
-            status_code=report.status_code,
-            bytes_in=report.bytes_in,
-            bytes_out=report.bytes_out,
-            queued_seconds=report.queued_ms / 1000,
-            target_seconds=report.target_ms / 1000,
-            total_seconds=report.total_ms / 1000,
-        )
-        code = report.code or (str(report.status_code) if report.status_code else None)
-        self._metrics.command_finished(report.action, report.status, code, report.queued_ms / 1000, report.target_ms / 1000)
+def tell(log: Logger, metrics: Metrics, report: Report) -> None:
+    """Say what came of a command: its one line in the log, and the metrics."""
+    if report.warnings:
+        log.warning("command-warning", id=report.id, warnings=list(report.warnings))
+    command_line(
+        log,
+        id=report.id,
+        action=report.action,
+        status=report.status,
+        method=report.method,
+        host=report.host,
+        port=report.port,
+        code=report.code,
+        status_code=report.status_code,
+        bytes_in=report.bytes_in,
+        bytes_out=report.bytes_out,
+        queued_seconds=report.queued_ms / 1000,
+        target_seconds=report.target_ms / 1000,
+        total_seconds=report.total_ms / 1000,
+    )
+    code = report.code or (str(report.status_code) if report.status_code else None)
+    metrics.command_finished(report.action, report.status, code, report.queued_ms / 1000, report.target_ms / 1000)

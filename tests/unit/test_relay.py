@@ -94,7 +94,9 @@ class World:
         self.journal.close()
         self.journal = Journal(self.directory / "journal.db", self.clock)
         self.relay = self._relay()
-        return self.relay.recover()
+        left = self.relay.recover()
+        self.answered = left.answered
+        return left.tasks, left.updates
 
     def _relay(self) -> Relay:
         return Relay(
@@ -688,6 +690,7 @@ def test_what_was_under_way_and_may_not_be_repeated_is_answered_einterrupted(wor
     tasks, (update,) = world.again()
     assert tasks == []
     assert codes(update) == ("FAILURE", "EINTERRUPTED")
+    assert [(report.method, report.code) for report in world.answered] == [(method, "EINTERRUPTED")]
     assert world.again() == ([], [update])
 
 
