@@ -7,13 +7,13 @@ says what is safe; `executor` talks to the target.
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from relay_agent import codec
+from relay_agent.answers import Answers
 from relay_agent.clock import Clock, Deadline
 from relay_agent.errors import BadRequest, Interrupted, JournalDamaged, JournalError, MalformedMessage, PlatformError, SecureCommandError
 from relay_agent.executor import Executor
@@ -21,8 +21,8 @@ from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import Admission, Journal, Open
 from relay_agent.models import Code, Command, Failure, HttpRequest, HttpResponse, Status, Update
 from relay_agent.periodic import Backoff
-from relay_agent.secure import Keyring, open_envelope, seal_stream
-from relay_agent.spool import Spool
+from relay_agent.secure import Keyring, open_envelope
+from relay_agent.spool import Spool, file_name
 from relay_agent.tdp.payloads import PayloadRefused, Payloads
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
@@ -33,10 +33,6 @@ DOWNLOAD_TRY_SECONDS = 30.0
 DOWNLOAD_TRIES = 4
 _ANY_LANE = "?"
 _INTERRUPTED = "the agent stopped while this request was under way; its outcome is unknown, and it was not repeated"
-_NOT_UPLOADED = (
-    "the answer is too large for the queue, and could not be uploaded before its upload URL expired, or was refused there;"
-    " the request was made, and this is its status"
-)
 _SENT_BEFORE = "(when it was repeated; an earlier try, before the agent was restarted, may have reached the target)"
 _DAMAGED = "the agent's journal was damaged, and this command's record with it; its outcome is unknown, and it was not repeated"
 
@@ -139,6 +135,7 @@ class Relay:
         self._keyring = keyring
         self._clock = clock
         self._default_seconds = default_seconds
+        self._answers = Answers(spool, keyring, clock)
 
     # --- intake: the poller's thread ---
 
@@ -258,7 +255,7 @@ class Relay:
         lane = _lane(request)
         if len(data) > KEPT_IN_MEMORY:
             with contextlib.suppress(OSError):  # A full disk: then it waits in memory after all.
-                return replace(task, lane=lane, body=self._spool.keep(data, f"{_file_name(self._clock.new_id())}.body"))
+                return replace(task, lane=lane, body=self._spool.keep(data, file_name(self._clock.new_id(), ".body")))
         return replace(task, lane=lane, request=request)
 
     def _decode_body(self, command: Command, data: bytes) -> HttpRequest | Failure:
@@ -409,79 +406,23 @@ class Relay:
         except OSError as error:
             raise JournalError(f"the spool cannot be read: {error.strerror}") from None
 
-    # --- how one is told ---
+    # --- how one is recorded ---
 
     def _record(self, command: Command, result: _Result) -> Update:
         """Write the outcome down in the form in which it will be told."""
         outcome = result.outcome
         if isinstance(outcome, Failure):
-            update = self._failure(command, result.status, outcome, result.request)
+            update = self._answers.failure(command, result.status, outcome, result.request)
             self._journal.finish(update, outcome.code)
             reach(Point.RECORDED)
             return update
         try:
-            update = self._response(command, result, outcome)
+            update = self._answers.response(command, result.status, outcome, result.request)
         finally:
             outcome.content.close()
         self._journal.finish(update)
         reach(Point.RECORDED)
         return update
-
-    def _response(self, command: Command, result: _Result, response: HttpResponse) -> Update:
-        pieces = codec.response_body(response)
-        if result.request is not None and result.request.encrypt_response:
-            pieces = self._sealed(pieces, response.status_code)
-        now = self._clock.now()
-        room = codec.MESSAGE_LIMIT - len(codec.update_message(command.id, command.target_id, result.status, now, "").encode("utf-8"))
-        try:
-            stored = self._spool.store(pieces, room, f"{_file_name(self._clock.new_id())}.json.gz")
-        except OSError as error:
-            text = f"the agent's disk does not take the answer ({error.strerror}); the request was made, and this is its status"
-            return Update(command.id, Status.FAILURE, self._too_large(command, response, result.request, now, text))
-        reach(Point.SPOOLED)
-        if isinstance(stored, str):
-            return Update(command.id, result.status, codec.update_message(command.id, command.target_id, result.status, now, stored))
-        fallback = self._too_large(command, response, result.request, now, _NOT_UPLOADED)
-        if command.upload_url is None:
-            self._spool.remove(stored.name)
-            return Update(command.id, Status.FAILURE, fallback)
-        message = codec.update_message(command.id, command.target_id, result.status, now, None, "referenced")
-        return Update(command.id, result.status, message, stored.name, command.upload_url, fallback, command.expires_at)
-
-    def _failure_body(self, failure: Failure, request: HttpRequest | None) -> str:
-        """A failure's body names the URL, so it is sealed too where the sender asked for that; its code is no secret."""
-        body = codec.failure_body(failure)
-        if request is None or not request.encrypt_response:
-            return body
-        return codec.sealed_failure(failure.code, "".join(seal_stream([body.encode("utf-8")], self._keyring())))
-
-    def _sealed(self, pieces: Iterator[str], status_code: int) -> Iterator[str]:
-        before, after = codec.sealed_body(status_code)
-        yield before
-        yield from seal_stream((piece.encode("utf-8") for piece in pieces), self._keyring())
-        yield after
-
-    def _too_large(self, command: Command, response: HttpResponse, request: HttpRequest | None, now: datetime, text: str) -> str:
-        """What is told where an answer too large for the queue cannot be uploaded: all but its body."""
-        for kept in (response, replace(response, headers=()), replace(response, headers=(), url=response.url.partition("?")[0][:2000])):
-            body = codec.undeliverable_body(kept, Code.ERESPONSETOOLARGE, text)
-            if request is not None and request.encrypt_response:
-                jwe = "".join(seal_stream([body.encode("utf-8")], self._keyring()))
-                body = codec.sealed_failure(Code.ERESPONSETOOLARGE, jwe, response.status_code)
-            message = codec.update_message(command.id, command.target_id, Status.FAILURE, now, body)
-            if len(message.encode("utf-8")) <= codec.MESSAGE_LIMIT:
-                break
-        return message
-
-    def _failure(self, command: Command, status: Status, failure: Failure, request: HttpRequest | None = None) -> Update:
-        """The answer of a command without a response; cut to what is essential where a long URL would not fit."""
-        update = self._embedded(command, status, self._failure_body(failure, request))
-        if len(update.message.encode("utf-8")) <= codec.MESSAGE_LIMIT:
-            return update
-        return self._embedded(command, status, codec.brief_failure_body(failure))
-
-    def _embedded(self, command: Command, status: Status, body: str) -> Update:
-        return Update(command.id, status, codec.update_message(command.id, command.target_id, status, self._clock.now(), body))
 
     # --- intake's and recovery's details ---
 
@@ -495,7 +436,7 @@ class Relay:
         return new
 
     def _refusal(self, command: Command, text: str, code: Code = Code.EBADCOMMAND) -> Update:
-        update = self._failure(command, Status.FAILURE, Failure(code, text))
+        update = self._answers.failure(command, Status.FAILURE, Failure(code, text))
         self._journal.finish(update, code)
         return update
 
@@ -530,10 +471,6 @@ def _moment(seconds: int | None) -> datetime | None:
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, ValueError, OSError):
         return None
-
-
-def _file_name(unique: str) -> str:
-    return re.sub(r"[^A-Za-z0-9-]", "", unique)
 
 
 def _lane(request: HttpRequest) -> str:

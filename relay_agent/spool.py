@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ from typing import IO
 IN_MEMORY = 1024 * 1024
 """Bytes of a response that are kept in memory; what is larger goes to a file."""
 _CHUNK = 64 * 1024
+
+
+def file_name(unique: str, ending: str) -> str:
+    """A name for a file here, from an id."""
+    return re.sub(r"[^A-Za-z0-9-]", "", unique) + ending
 
 
 class Buffer:

@@ -1,0 +1,91 @@
+"""What is told of an outcome: the update in the form in which it goes out, byte for byte.
+
+This room owns how an answer is put: embedded, spooled, sealed, or cut to what can be told. It must not record or send it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from relay_agent import codec
+from relay_agent.clock import Clock
+from relay_agent.faultpoints import Point, reach
+from relay_agent.models import Code, Command, Failure, HttpRequest, HttpResponse, Status, Update
+from relay_agent.secure import Keyring, seal_stream
+from relay_agent.spool import Spool, file_name
+
+_NOT_UPLOADED = (
+    "the answer is too large for the queue, and could not be uploaded before its upload URL expired, or was refused there;"
+    " the request was made, and this is its status"
+)
+
+
+class Answers:
+    """Puts answers. Shared by all threads; holds nothing that changes."""
+
+    def __init__(self, spool: Spool, keyring: Callable[[], Keyring], clock: Clock) -> None:
+        self._spool = spool
+        self._keyring = keyring
+        self._clock = clock
+
+    def response(self, command: Command, status: Status, response: HttpResponse, request: HttpRequest | None) -> Update:
+        """What is told of an answer: in the message where it fits, else by way of a spool file and its upload URL.
+
+        Spooled, it is complete on the disk when this returns. Where there is no room for it, or no URL, all but its body is told.
+        """
+        pieces = codec.response_body(response)
+        if request is not None and request.encrypt_response:
+            pieces = self._sealed(pieces, response.status_code)
+        now = self._clock.now()
+        room = codec.MESSAGE_LIMIT - len(codec.update_message(command.id, command.target_id, status, now, "").encode("utf-8"))
+        try:
+            stored = self._spool.store(pieces, room, file_name(self._clock.new_id(), ".json.gz"))
+        except OSError as error:
+            text = f"the agent's disk does not take the answer ({error.strerror}); the request was made, and this is its status"
+            return Update(command.id, Status.FAILURE, self._too_large(command, response, request, now, text))
+        reach(Point.SPOOLED)
+        if isinstance(stored, str):
+            return Update(command.id, status, codec.update_message(command.id, command.target_id, status, now, stored))
+        fallback = self._too_large(command, response, request, now, _NOT_UPLOADED)
+        if command.upload_url is None:
+            self._spool.remove(stored.name)
+            return Update(command.id, Status.FAILURE, fallback)
+        message = codec.update_message(command.id, command.target_id, status, now, None, "referenced")
+        return Update(command.id, status, message, stored.name, command.upload_url, fallback, command.expires_at)
+
+    def _failure_body(self, failure: Failure, request: HttpRequest | None) -> str:
+        """A failure's body names the URL, so it is sealed too where the sender asked for that; its code is no secret."""
+        body = codec.failure_body(failure)
+        if request is None or not request.encrypt_response:
+            return body
+        return codec.sealed_failure(failure.code, "".join(seal_stream([body.encode("utf-8")], self._keyring())))
+
+    def _sealed(self, pieces: Iterator[str], status_code: int) -> Iterator[str]:
+        before, after = codec.sealed_body(status_code)
+        yield before
+        yield from seal_stream((piece.encode("utf-8") for piece in pieces), self._keyring())
+        yield after
+
+    def _too_large(self, command: Command, response: HttpResponse, request: HttpRequest | None, now: datetime, text: str) -> str:
+        """What is told where an answer too large for the queue cannot be uploaded: all but its body."""
+        for kept in (response, replace(response, headers=()), replace(response, headers=(), url=response.url.partition("?")[0][:2000])):
+            body = codec.undeliverable_body(kept, Code.ERESPONSETOOLARGE, text)
+            if request is not None and request.encrypt_response:
+                jwe = "".join(seal_stream([body.encode("utf-8")], self._keyring()))
+                body = codec.sealed_failure(Code.ERESPONSETOOLARGE, jwe, response.status_code)
+            message = codec.update_message(command.id, command.target_id, Status.FAILURE, now, body)
+            if len(message.encode("utf-8")) <= codec.MESSAGE_LIMIT:
+                break
+        return message
+
+    def failure(self, command: Command, status: Status, failure: Failure, request: HttpRequest | None = None) -> Update:
+        """The answer of a command without a response; cut to what is essential where a long URL would not fit."""
+        update = self._embedded(command, status, self._failure_body(failure, request))
+        if len(update.message.encode("utf-8")) <= codec.MESSAGE_LIMIT:
+            return update
+        return self._embedded(command, status, codec.brief_failure_body(failure))
+
+    def _embedded(self, command: Command, status: Status, body: str) -> Update:
+        return Update(command.id, status, codec.update_message(command.id, command.target_id, status, self._clock.now(), body))
