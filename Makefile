@@ -29,7 +29,7 @@ CHROMIUM := chromium chromium-browser
 HAS_CHROMIUM = for c in $(CHROMIUM); do command -v $$c >/dev/null && exit 0; done; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test soak lint format lowest clean browser remake
+.PHONY: help setup run demo test soak bench lint format lowest clean browser remake
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ format: $(STAMP)-lint ## put the code into the one style
 
 lowest: $(LOWEST)/.installed ## run the tests with the oldest versions that setup.cfg allows
 	@exec $(LOWEST)/bin/python -m pytest $(ARGS)
+
+bench: $(STAMP)-test ## what commits and age cost, as ratios; make bench ARGS='--commands 1000000'
+	@exec $(PY) -m tests.bench $(ARGS)
 
 clean: ## remove .venv, caches and what was built; never .env or .relay
 	rm -rf $(VENV) build dist relay_agent.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -30,7 +30,8 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 KEPT_IN_MEMORY = 16 * 1024
 """Bytes of a message whose decoded request waits in memory; a larger one is read from the journal again."""
 DOWNLOAD_TRY_SECONDS = 30.0
-DOWNLOAD_TRIES = 4
+DOWNLOAD_SECONDS = 120.0
+"""How long a body is asked for while S3 cannot be reached; less where the command expires before, since others wait behind it."""
 _ANY_LANE = "?"
 _INTERRUPTED = "the agent stopped while this request was under way; its outcome is unknown, and it was not repeated"
 _SENT_BEFORE = "(when it was repeated; an earlier try, before the agent was restarted, may have reached the target)"
@@ -201,9 +202,10 @@ class Relay:
             command = self._command(left.raw)
         except MalformedMessage as error:
             return self._answered(Command(left.id, error.target_id or self._agent_id, ""), str(error), Code.EBADCOMMAND)
+        if command.id != left.id:
+            return self._answered(Command(left.id, self._agent_id, ""), _DAMAGED, Code.EINTERRUPTED)
         task = replace(self._task(command, len(left.raw)), started=left.started)
-        # Noted or not, the request itself must agree; only where it is out of reach the note must do.
-        if left.started and not (self._repeatable(task) if left.repeatable is None or not task.elsewhere else left.repeatable):
+        if left.started and not self._may_run_again(task, left.repeatable):
             return self._answered(command, _INTERRUPTED, Code.EINTERRUPTED, task.request)
         return task
 
@@ -221,10 +223,10 @@ class Relay:
             port=known.url.port if known else None,
         )
 
-    def _repeatable(self, task: Task) -> bool:
-        """Whether a command may run again of which it was not noted; no, where its request is out of reach."""
-        if task.elsewhere:
-            return False
+    def _may_run_again(self, task: Task, noted: bool | None) -> bool:
+        """Whether a command that was started may run again: as noted, and its request must agree, but where it is out of reach."""
+        if task.elsewhere or noted is False:
+            return bool(noted)
         request = task.request if task.request is not None else self._look(task)
         return isinstance(request, Failure) or may_repeat(request)
 
@@ -234,19 +236,18 @@ class Relay:
         """Fetch a referenced body and look at it, so that the task has its lane; None when the stop came first."""
         command = task.command
         waits = Backoff()
-        for tries_left in reversed(range(DOWNLOAD_TRIES)):
-            if self._expired(command):
-                return task
+        give_up = self._clock.monotonic() + DOWNLOAD_SECONDS
+        while not self._expired(command):
             try:
                 fetched = self._fetched(task, self._payloads.download(command.body_url or "", DOWNLOAD_TRY_SECONDS))
                 reach(Point.FETCHED)
                 return fetched
             except PlatformError as error:
-                if isinstance(error, PayloadRefused) or not tries_left:
+                if isinstance(error, PayloadRefused) or self._clock.monotonic() >= give_up:
                     return replace(task, request=Failure(Code.EBADCOMMAND, f"the command's body could not be downloaded: {error.reason}"))
             if stop.wait(waits.next_seconds()):
                 return None
-        return None
+        return task
 
     def _fetched(self, task: Task, data: bytes) -> Task:
         request = self._decode_body(task.command, data)

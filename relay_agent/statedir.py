@@ -29,7 +29,7 @@ class StateDirectory:
                 path.chmod(0o700)
             self._lock = os.open(path / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise ConfigurationError([f"RELAY_STATE_DIR: cannot write {path} ({error.strerror}){_whose(path)}"]) from None
+            raise ConfigurationError([f"RELAY_STATE_DIR: cannot write {path} ({error.strerror}){_whose(self._closed(path))}"]) from None
         self._check_files()
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,9 +39,19 @@ class StateDirectory:
                 f"another agent is running on {path}; stop it, or give this one a directory of its own with RELAY_STATE_DIR"
             ) from None
 
+    @staticmethod
+    def _closed(path: Path) -> Path:
+        """What stands in the way: the lock's file where that is another user's, else the directory."""
+        lock = path / "agent.lock"
+        try:
+            return lock if lock.exists() and not os.access(lock, os.R_OK | os.W_OK) else path
+        except OSError:
+            return path
+
     def _check_files(self) -> None:
         """Name what an earlier run left as another user, before anything trips over it."""
-        closed = [path for path in (self.journal, self.spool) if path.exists() and not os.access(path, os.R_OK | os.W_OK)]
+        log = [self.journal.with_name(f"{self.journal.name}{ending}") for ending in ("-wal", "-shm")]
+        closed = [path for path in (self.journal, *log, self.spool) if path.exists() and not os.access(path, os.R_OK | os.W_OK)]
         if closed:
             os.close(self._lock)
             raise ConfigurationError([f"RELAY_STATE_DIR: cannot write {path}{_whose(path)}" for path in closed])

@@ -7,18 +7,20 @@ for started, and what cannot be read is reported.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sqlite3
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from relay_agent.errors import JournalDamaged
 from relay_agent.journal import schema
+from relay_agent.journal.writer import unwritable
 
 _MAGIC = b"SQLite format 3\x00"
 _WAL_HEADER, _FRAME_HEADER = 32, 24
@@ -26,6 +28,14 @@ _ENDINGS = ("-wal", "-shm")
 _MARK = b"relay-agent: this journal was damaged and is being salvaged from "
 _NAMES = tuple(name.strip() for name in schema.COLUMNS.split(","))
 _PLACES = {name: place for place, name in enumerate(_NAMES)}
+
+_CONTRADICTIONS = (
+    "state NOT IN ('admitted', 'started', 'finished', 'delivered')"
+    " OR (state = 'admitted' AND (started_at IS NOT NULL OR repeatable IS NOT NULL))"
+    " OR (state = 'finished' AND message IS NULL)"
+    " OR (state = 'delivered' AND (raw IS NOT NULL OR message IS NOT NULL OR delivered_at IS NULL))"
+)
+"""Rows that no change of ours leaves."""
 
 Row = tuple[Any, ...]
 
@@ -43,6 +53,15 @@ class Damage:
     salvaged: dict[str, int]
     unreadable: tuple[str, ...]
     complete: bool
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A journal set aside: its name, whether newer versions of its rows may be lost with its log's end, what was wrong."""
+
+    name: str
+    stale: bool
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +86,16 @@ def open_sound(path: Path, now: Callable[[], datetime]) -> Opened:
     if found is None:
         log = _read_log(path)
         try:
-            connection, spoiled = _open_checked(path, log)
-            return Opened(connection, None, spoiled)
-        except (JournalDamaged, sqlite3.DatabaseError) as error:
-            if not isinstance(error, JournalDamaged) and not _says_damaged(error):
+            if log:
+                path.touch(mode=0o600)  # A log without its database is no first start.
+            if path.exists():
+                _judge(path, log)
+            return _open(path, None)
+        except (JournalDamaged, sqlite3.Error) as error:
+            if isinstance(error, sqlite3.Error) and unwritable(error):
                 raise
-            found = _set_aside(path, log, now(), str(error))
-    damage = _renew(path, *found)
-    connection, spoiled = _open_checked(path, b"")
-    return Opened(connection, damage, spoiled)
+            found = _set_aside(path, log, now(), str(error).partition(" with text ")[0])
+    return _open(path, _renew(path, found))
 
 
 def digest(text: str | bytes) -> bytes:
@@ -95,21 +115,52 @@ def _bytes(text: str | bytes) -> bytes:
 # --- judging ---
 
 
-def _open_checked(path: Path, log: bytes) -> tuple[sqlite3.Connection, int]:
+def _judge(path: Path, log: bytes) -> None:
+    """Look at the file without changing it: neither it nor its log may be lost to the look.
+
+    Raises:
+        JournalDamaged: it does not hold what was written to it.
+        JournalError: a newer agent wrote it.
+        sqlite3.Error: as SQLite says.
+    """
     with path.open("rb") as file:
-        head = file.read(len(_MAGIC))
-    if head and head != _MAGIC:
+        head = file.read(len(_MAGIC) + 4)
+    if not head:
+        raise JournalDamaged("it is empty" if not log else "it is empty, but its write-ahead log is not")
+    if not head.startswith(_MAGIC):
         raise JournalDamaged("it is no SQLite database")
-    if log and not head:
-        raise JournalDamaged("the database is empty, but its write-ahead log is not")
-    connection = schema.connect(path)
-    try:
+    if not set(head[18:20]) <= {1, 2}:  # https://sqlite.org/fileformat2.html#file_format_version_numbers
+        raise JournalDamaged("its header is damaged")
+    _check_log(log)
+    with _looking(path) as connection:
         found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(1)")]
         if found != ["ok"]:
             raise JournalDamaged(f"SQLite finds: {found[0].splitlines()[-1][:200] if found else 'nothing'}")
+        schema.check(connection)
+
+
+@contextmanager
+def _looking(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that changes nothing, and leaves nothing behind: SQLite makes a log and its index even to read."""
+    path.chmod(0o600)  # These get the database's own mode.
+    try:
+        with closing(schema.connect_to_read(path)) as connection:
+            yield connection
+    finally:
+        log, index = (path.with_name(path.name + ending) for ending in _ENDINGS)
+        index.unlink(missing_ok=True)
+        if log.exists() and not log.stat().st_size:
+            log.unlink()
+
+
+def _open(path: Path, damage: Damage | None) -> Opened:
+    """Open a sound journal, or make one where there is none."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    connection = schema.connect(path)
+    try:
         schema.migrate(connection)
-        _check_log(log, int(connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]))
-        return connection, _doubt(connection)
+        return Opened(connection, damage, _doubt(connection))
     except BaseException:
         connection.close()
         raise
@@ -142,10 +193,7 @@ def _disagreeing(connection: sqlite3.Connection) -> list[str]:
             "SELECT id, seal, message, spool, upload_url, fallback, status FROM commands WHERE state = 'finished' AND seal IS NOT NULL"
         )
         bad += [command_id for command_id, known, *parts in finished if seal(*parts) != known]
-        bad += [
-            row[0]
-            for row in connection.execute("SELECT id FROM commands WHERE state NOT IN ('admitted', 'started', 'finished', 'delivered')")
-        ]
+        bad += [row[0] for row in connection.execute(f"SELECT id FROM commands WHERE {_CONTRADICTIONS}")]  # noqa: S608 - constants
     finally:
         connection.text_factory = text_factory
     return [command_id.decode("utf-8", "replace") for command_id in bad]
@@ -158,78 +206,77 @@ def _read_log(path: Path) -> bytes:
     return b""
 
 
-def _check_log(log: bytes, used_frames: int) -> None:
-    """Raise where a commit stands in the log that SQLite passed over (https://sqlite.org/fileformat2.html#walformat).
+def _check_log(log: bytes) -> None:
+    """Raise where a commit stands in the log that SQLite will pass over (https://sqlite.org/fileformat2.html#walformat).
 
     SQLite takes the log up to the first frame whose checksum is wrong, without a word. What lies behind it is the rest of
     an unfinished transaction, or, where that rest holds a commit of the same generation, what damage has cut off.
     """
     if len(log) < _WAL_HEADER + _FRAME_HEADER:
         return
-    magic, _version, page_size, _sequence, salt_1, salt_2, sum_1, sum_2 = struct.unpack(">8I", log[:_WAL_HEADER])
-    if magic not in (0x377F0682, 0x377F0683) or _checksum(log[:24], big_endian=bool(magic & 1)) != (sum_1, sum_2):
+    magic, _version, page_size, _sequence, *salts, sum_1, sum_2 = struct.unpack(">8I", log[:_WAL_HEADER])
+    order = ">" if magic & 1 else "<"
+    if magic not in (0x377F0682, 0x377F0683) or _checksum((0, 0), log[:24], order) != (sum_1, sum_2):
         raise JournalDamaged("the header of the write-ahead log is damaged")
-    size = _FRAME_HEADER + page_size
-    for start in range(_WAL_HEADER + max(0, used_frames) * size, len(log) - _FRAME_HEADER + 1, size):
-        _page, pages_after_commit, frame_salt_1, frame_salt_2 = struct.unpack(">4I", log[start : start + 16])
-        if pages_after_commit and (frame_salt_1, frame_salt_2) == (salt_1, salt_2):
+    size, sums, sound = _FRAME_HEADER + page_size, (sum_1, sum_2), True
+    for start in range(_WAL_HEADER, len(log) - _FRAME_HEADER + 1, size):
+        _page, pages_after_commit, *fields = struct.unpack(">6I", log[start : start + _FRAME_HEADER])
+        ours = fields[:2] == salts
+        if sound and ours and len(log) - start >= size:
+            sums = _checksum(_checksum(sums, log[start : start + 8], order), log[start + _FRAME_HEADER : start + size], order)
+        sound = sound and ours and list(sums) == fields[2:]
+        if not sound and ours and pages_after_commit:
             raise JournalDamaged("the write-ahead log is damaged before its last commit")
 
 
-def _checksum(data: bytes, *, big_endian: bool) -> tuple[int, int]:
-    first = second = 0
-    words = struct.unpack(f"{'>' if big_endian else '<'}{len(data) // 4}I", data)
+def _checksum(sums: tuple[int, int], data: bytes, order: str) -> tuple[int, int]:
+    first, second = sums
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
     for even, odd in zip(words[::2], words[1::2], strict=True):
         first = (first + even + second) & 0xFFFFFFFF
         second = (second + odd + first) & 0xFFFFFFFF
     return first, second
 
 
-def _says_damaged(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
 # --- setting aside ---
 
 
-def _set_aside(path: Path, log: bytes, moment: datetime, reason: str) -> tuple[Path, str]:
-    """Give the journal's files a name with the date, and leave a marker in their place; that name, and the reason."""
+def _set_aside(path: Path, log: bytes, moment: datetime, reason: str) -> Aside:
+    """Give the journal's files a name with the date, and leave a marker in their place that says what to do."""
     stem = f"{path.name}.damaged-{moment:%Y%m%dT%H%M%SZ}"
     aside, number = path.with_name(stem), 1
     while aside.exists():
         number += 1
         aside = path.with_name(f"{stem}-{number}")
     aside.hardlink_to(path)
-    if log:  # As it was found: SQLite may have removed it.
+    if log:
         _write_private(aside.with_name(f"{aside.name}-wal"), log)
     marker = path.with_name(f"{path.name}.marker")
-    _write_private(marker, _MARK + f"{aside.name}\n{reason}\n".encode())
+    found = Aside(aside.name, bool(log), reason)
+    _write_private(marker, _MARK + json.dumps(asdict(found)).encode())
     marker.replace(path)
-    return aside, reason
+    return found
 
 
-def _marked(path: Path) -> tuple[Path, str] | None:
-    """The file set aside, and why, where the process ended while it was being salvaged."""
-    with path.open("rb") as file:
-        head = file.read(1000)
-    if not head.startswith(_MARK):
-        return None
-    name, _, reason = head.removeprefix(_MARK).decode("utf-8", "replace").partition("\n")
-    return path.with_name(name), reason.strip()
+def _marked(path: Path) -> Aside | None:
+    """What was set aside, where the process ended while it was being salvaged."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        head = file.read(4096)
+        if head.startswith(_MARK):
+            return Aside(**json.loads(head.removeprefix(_MARK)))
+    return None
 
 
-def _renew(path: Path, aside: Path, reason: str) -> Damage:
+def _renew(path: Path, found: Aside) -> Damage:
     """Make a fresh journal of what can be read of the file set aside, and put it in the marker's place."""
     fresh = path.with_name(f"{path.name}.fresh")
-    for stale in (
-        *(path.with_name(path.name + ending) for ending in _ENDINGS),
-        *(fresh.with_name(fresh.name + e) for e in ("", *_ENDINGS)),
-    ):
-        stale.unlink(missing_ok=True)
+    stale = [place.with_name(place.name + ending) for place in (path, fresh) for ending in _ENDINGS]
+    for leftover in (fresh, *stale):
+        leftover.unlink(missing_ok=True)
     fresh.touch(mode=0o600)
     with closing(schema.connect(fresh)) as connection:
         schema.migrate(connection)
-        damage = _salvage(aside, connection, reason, stale=aside.with_name(f"{aside.name}-wal").exists())
+        damage = _salvage(path.with_name(found.name), connection, found)
     fresh.replace(path)
     return damage
 
@@ -245,13 +292,16 @@ def _write_private(path: Path, data: bytes) -> None:
 # --- salvaging ---
 
 
-def _salvage(aside: Path, fresh: sqlite3.Connection, reason: str, *, stale: bool) -> Damage:
-    """Copy every row that SQLite can read. `stale` says that newer versions of rows may be lost with the log's end."""
+def _salvage(aside: Path, fresh: sqlite3.Connection, found: Aside) -> Damage:
+    """Copy every row that SQLite can read."""
     rows: dict[str, Row] = {}
     known: set[str] = set()
     tokens: list[Row] = []
     complete = False
-    with suppress(sqlite3.Error), closing(_open_aside(aside)) as old:
+    with suppress(sqlite3.Error), _looking(aside) as old:
+        if not aside.stat().st_size:
+            raise sqlite3.DatabaseError("SQLite would remove the log of an empty database")
+        old.text_factory = lambda data: data.decode("utf-8", "replace")  # Its digest will not agree, and that is seen.
         columns = _columns(old)
         complete = _gather(old, columns, rows, "SELECT {} FROM commands ORDER BY id")
         if not complete:
@@ -263,7 +313,7 @@ def _salvage(aside: Path, fresh: sqlite3.Connection, reason: str, *, stale: bool
         with suppress(sqlite3.Error):
             tokens = old.execute("SELECT jti, command_id, forget_at FROM seen_tokens").fetchall()
     unreadable = tuple(sorted(known - rows.keys()))
-    kept = [_doubtful(row, stale=stale) for row in rows.values()] + [_lost(command_id) for command_id in unreadable]
+    kept = [_doubtful(row, stale=found.stale) for row in rows.values()] + [_lost(command_id) for command_id in unreadable]
     with fresh:
         fresh.execute("BEGIN")
         fresh.executemany(f"INSERT OR IGNORE INTO commands ({schema.COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))})", kept)  # noqa: S608 - constants
@@ -272,13 +322,7 @@ def _salvage(aside: Path, fresh: sqlite3.Connection, reason: str, *, stale: bool
     for row in rows.values():
         state = str(row[_PLACES["state"]])
         counts[state] = counts.get(state, 0) + 1
-    return Damage(reason, aside.name, counts, unreadable, complete)
-
-
-def _open_aside(aside: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(aside, isolation_level=None)
-    connection.text_factory = lambda data: data.decode("utf-8", "replace")  # Its digest will not agree, and that is seen.
-    return connection
+    return Damage(found.reason, aside.name, counts, unreadable, complete)
 
 
 def _columns(old: sqlite3.Connection) -> str:

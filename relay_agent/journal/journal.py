@@ -342,8 +342,6 @@ class Journal:
 
 def _open(path: Path, clock: Clock, make_room: Callable[[], bool]) -> damage.Opened:
     """Open the file; on a full disk free what was kept back for it, and open it again."""
-    path.touch(mode=0o600)
-    path.chmod(0o600)
     try:
         return damage.open_sound(path, clock.now)
     except (sqlite3.OperationalError, OSError):

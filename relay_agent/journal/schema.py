@@ -5,6 +5,7 @@ This room owns what the file looks like. It must not know what a command's life 
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -29,6 +30,7 @@ COLUMNS = (
     "id, seq, state, digest, acked, receipt, raw, message, spool, upload_url, fallback, tell_by, status, code,"
     " admitted_at, started_at, repeatable, finished_at, delivered_at, seal"
 )
+_COLUMNS_OF_1 = {name.strip() for name in COLUMNS.split(",")} - {"seal"}
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -39,17 +41,26 @@ def connect(path: Path) -> sqlite3.Connection:
     """
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     try:
-        connection.executescript(
-            "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;"
-        )
+        if path.stat().st_size == 0:
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # Only a file without a page takes it at once.
+        connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;")
     except sqlite3.Error:
         connection.close()
         raise
     return connection
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the tables to this version.
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open the file to look at it: neither it nor its write-ahead log is changed, not even by the close.
+
+    Raises:
+        sqlite3.Error: it cannot be opened, or is no database.
+    """
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
+
+
+def check(connection: sqlite3.Connection) -> None:
+    """See whether it is a journal that this agent can read, before anything is written to it.
 
     Raises:
         JournalError: a newer agent wrote it.
@@ -59,20 +70,31 @@ def migrate(connection: sqlite3.Connection) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     mark = connection.execute("PRAGMA application_id").fetchone()[0]
     tables = {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if mark not in (0, APPLICATION_ID) or (tables and "commands" not in tables):
+    if mark not in (0, APPLICATION_ID) or (tables and not _columns(connection) >= _COLUMNS_OF_1):
         raise JournalDamaged("it is a database of another program")
     if version > SCHEMA_VERSION:
         raise JournalError(
             f"the journal was written by a newer agent (schema {version}, this one knows {SCHEMA_VERSION}); run that one, or a newer"
         )
-    if tables and "seal" not in {str(row[1]) for row in connection.execute("PRAGMA table_info(commands)")}:
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the tables of a checked journal, or of an empty file, to this version.
+
+    Raises:
+        sqlite3.Error: as SQLite says.
+    """
+    there = _columns(connection)
+    if there and "seal" not in there:
         connection.execute("ALTER TABLE commands ADD COLUMN seal BLOB")  # version 1
-    if version == SCHEMA_VERSION and mark == APPLICATION_ID:
+    if connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
         return
     connection.executescript(f"BEGIN; {TABLES} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
     if connection.execute("PRAGMA auto_vacuum").fetchone()[0] == 0:
         # Version 1 could not give pages back; this rewrites the file once. It must not end a start on a nearly full disk.
-        try:
+        with contextlib.suppress(sqlite3.OperationalError):
             connection.executescript("PRAGMA auto_vacuum=INCREMENTAL; VACUUM;")
-        except sqlite3.OperationalError:
-            return
+
+
+def _columns(connection: sqlite3.Connection) -> set[str]:
+    return {str(row[1]) for row in connection.execute("PRAGMA table_info(commands)")}

@@ -2,7 +2,7 @@
 
 This room owns when a transaction is written, and what an error of the disk means. It must not know what the changes say.
 
-Whoever comes first leads: it writes for all who wait. Under load the leader lingers a few milliseconds for those who
+Whoever comes first leads: it writes for all who wait. Under load the leader lingers a millisecond for those who
 are about to come, since a commit's price is its fsync, whatever it carries; a lone change is written at once.
 """
 
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from relay_agent.errors import JournalDamaged, JournalError, JournalUnwritable
 
-LINGER_SECONDS = 0.005
+LINGER_SECONDS = 0.001
 PATIENCE_SECONDS = 10.0
 """How long a reader waits for a writer: a disk that hangs must not hang whoever asks about it."""
 LOAD_CHANGES = 8

@@ -163,7 +163,7 @@ def _failure(command: Sent, told: Told, requests: Sequence[Request], circumstanc
     if code in PROVOKED and not circumstances.troubled(command, told):
         wrong = f"{code}, and nothing was wrong with the target meanwhile"
     elif code == "EINTERRUPTED":
-        if command.repeatable:
+        if command.repeatable and not command.referenced:  # S3 may not give its body a second time
             wrong = "EINTERRUPTED for a request that may be repeated"
         elif not ended:
             wrong = "EINTERRUPTED, and the agent did not end meanwhile"

@@ -410,6 +410,19 @@ def test_a_spooled_answer_is_put_as_json_in_gzip(server: Server, payloads: Paylo
     }
 
 
+@pytest.mark.parametrize("headers", [{"Content_Type": "text/html; charset=utf-8"}, {}])
+def test_a_web_page_in_s3_s_place_is_neither_a_body_nor_an_upload(
+    server: Server, payloads: Payloads, tmp_path: Path, headers: dict[str, str]
+) -> None:
+    server.answer(b"\n<!DOCTYPE html><html>log in</html>", 200, **headers)
+    path = tmp_path / "a.json.gz"
+    path.write_bytes(gzip.compress(b"{}"))
+    for call in (lambda: payloads.upload(f"{server.url}/b/k", path, 5), lambda: payloads.download(f"{server.url}/b/k", 5)):
+        with pytest.raises(PlatformError, match="web page") as caught:
+            call()
+        assert not isinstance(caught.value, PayloadRefused)
+
+
 @pytest.mark.parametrize(
     ("status", "for_good"), [(403, True), (404, True), (400, True), (408, False), (429, False), (500, False), (503, False), (307, False)]
 )

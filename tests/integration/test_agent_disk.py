@@ -1,0 +1,493 @@
+"""The disk under a running agent: full, read-only, another user's, with a damaged or newer journal, and a clock that jumps ("The disk").
+
+Owns the proof with real processes on a small disk of their own. It must not test the journal's rescue by itself: that is
+tests/unit/test_journal_damage.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from relay_agent.causes import JOURNAL
+from relay_agent.clock import Clock
+from relay_agent.journal import SCHEMA_VERSION
+from relay_agent.sandbox.commands import Command
+from relay_agent.sandbox.faults import FOREVER, Fault
+from relay_agent.sandbox.server import Sandbox
+from tests import agents
+from tests.agents import RunningAgent, ThreadedAgent, agent_environment, body, running, statuses, wait_until
+from tests.targets import ByteTarget, Gate, reply
+
+MB = 1024 * 1024
+NOBODY = 65534
+BEATS = {"RELAY_HEARTBEAT_SECONDS": "1"}
+
+
+@pytest.fixture
+def target() -> Iterator[ByteTarget]:
+    with ByteTarget() as running_target:
+        running_target.on("/", reply(body="here"))
+        yield running_target
+
+
+class SmallDisk:
+    """A file system of 16 MiB that a test may fill and make read-only."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.state = place / "state"
+        self._filler = place / "filler"
+
+    @property
+    def settings(self) -> dict[str, str | None]:
+        return {"RELAY_STATE_DIR": str(self.state), **BEATS}
+
+    def fill(self) -> None:
+        """Write until nothing more goes in."""
+        with self._filler.open("ab", buffering=0) as file:
+            for size in (MB, 4096, 1):
+                try:
+                    while True:
+                        file.write(b"x" * size)
+                except OSError as error:
+                    assert error.errno == errno.ENOSPC
+        assert shutil.disk_usage(self.place).free == 0
+
+    def free(self) -> None:
+        """Take away what filled it."""
+        self._filler.unlink()
+
+    def remount(self, how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how}", str(self.place)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounting = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(place)], capture_output=True, text=True, check=False)
+    if mounting.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounting.stderr.strip()}")
+    try:
+        yield SmallDisk(place)
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def hold(target: ByteTarget, path: str, answer: bytes = b"held") -> Gate:
+    """Let requests for a path wait at a gate."""
+    gate = target.gate()
+    target.on(path, lambda conn, _: (conn.wait(gate), conn.respond(200, [("Content-Type", "text/plain")], answer)))
+    return gate
+
+
+def seen(target: ByteTarget) -> Counter[str]:
+    return Counter(f"{request.method} {request.target}" for request in target.requests)
+
+
+def finals(command: Command) -> list[str]:
+    return [status for status in statuses(command) if status != "PROCESSING"]
+
+
+def receives(sandbox: Sandbox) -> int:
+    return sum(call.operation == "ReceiveMessage" for call in sandbox.aws_calls)
+
+
+def wait_beats(agent: RunningAgent | ThreadedAgent, count: int = 2) -> None:
+    """Wait until the agent has been heard so often again: it lives, and time goes on for it."""
+    beats = len(agent.sandbox.heartbeats(agent.agent_id))
+    wait_until(agent.sandbox, lambda: len(agent.sandbox.heartbeats(agent.agent_id)) >= beats + count)
+
+
+def wait_full(agent: RunningAgent | ThreadedAgent, target: ByteTarget) -> None:
+    """Wait until the agent says that its disk is full; a command ends the receive that was open."""
+    target.on("/open", reply(body="in the receive that was open"))
+    agent.create({"method": "POST", "url": target.url("/open")})
+    line = agent.wait_log("disk-full")
+    assert line["level"] in ("warning", "error")
+    assert (line["cause"], line["cure"]) == (JOURNAL.cause, JOURNAL.cure)
+
+
+# --- full ---
+
+
+def test_on_a_full_disk_it_finishes_what_is_admitted_takes_nothing_in_and_resumes(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget, small_disk: SmallDisk
+) -> None:
+    gates = [hold(target, f"/held/{number}") for number in range(6)]
+    target.on("/new", reply(body="new"))
+    with running(RunningAgent(sandbox, tmp_path, small_disk.settings)) as agent:
+        pid = agent.pid
+        held = [agent.create({"method": "POST", "url": target.url(f"/held/{number}")}) for number in range(6)]
+        for gate in gates:
+            gate.wait_reached()
+        wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
+        small_disk.fill()
+        wait_full(agent, target)
+        asked = receives(sandbox)
+        new = agent.create({"method": "POST", "url": target.url("/new")})
+        for gate in gates:
+            gate.release()
+        for command in held:
+            assert sandbox.wait_final(command.id).status == "SUCCESS"
+        wait_beats(agent, 3)
+        assert receives(sandbox) == asked
+        assert not new.final
+        assert sandbox.queue_depth(agent.agent_id)[0] >= 1
+        small_disk.free()
+        agent.wait_log("disk-freed")
+        assert sandbox.wait_final(new.id).status == "SUCCESS"
+        assert agent.pid == pid
+        assert agent.stop() == 0
+    assert [finals(command) for command in held] == [["SUCCESS"]] * 6
+    assert max(seen(target).values()) == 1
+
+
+def test_a_disk_that_was_full_twice_is_survived_twice(sandbox: Sandbox, tmp_path: Path, target: ByteTarget, small_disk: SmallDisk) -> None:
+    with running(RunningAgent(sandbox, tmp_path, small_disk.settings)) as agent:
+        for round_number in range(2):
+            gate = hold(target, f"/held/{round_number}")
+            held = agent.create({"method": "POST", "url": target.url(f"/held/{round_number}")})
+            gate.wait_reached()
+            small_disk.fill()
+            wait_full(agent, target)
+            gate.release()
+            assert sandbox.wait_final(held.id).status == "SUCCESS"
+            small_disk.free()
+            wait_until(sandbox, lambda: len(agent.events("disk-freed")) == round_number + 1)  # noqa: B023 - waited for within the round
+            assert agent.get(target.url("/")).status == "SUCCESS"
+            wait_until(sandbox, lambda: (small_disk.state / "reserve").exists())
+            agent.lines.raw[:] = [line for line in agent.lines.raw if "disk-full" not in line]
+        assert agent.stop() == 0
+
+
+def test_a_start_on_a_full_disk_finishes_what_was_left_and_resumes(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget, small_disk: SmallDisk
+) -> None:
+    gates = {name: hold(target, f"/{name}") for name in ("get", "post")}
+    target.on("/told", reply(body="told"))
+    target.on("/new", reply(body="new"))
+    agent = RunningAgent(sandbox, tmp_path, small_disk.settings)
+    with (
+        running(agent),
+        sandbox.inject(Fault("sqs", "SendMessageBatch", contains=agent.agent_id, hang_seconds=FOREVER, count=None)) as hanging,
+    ):
+        told = agent.create({"method": "POST", "url": target.url("/told")})
+        agent.wait_log("command", status="SUCCESS")
+        wait_until(sandbox, lambda: hanging.hits >= 1)
+        get, post = agent.create({"url": target.url("/get")}), agent.create({"method": "POST", "url": target.url("/post")})
+        for gate in gates.values():
+            gate.wait_reached()
+        wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
+        wait_until(sandbox, lambda: (small_disk.state / "reserve").exists())
+        agent.kill()
+    for gate in gates.values():
+        gate.release()
+    small_disk.fill()
+    with running(agent):
+        agent.wait_log("disk-full")
+        new = agent.create({"method": "POST", "url": target.url("/new")})
+        assert sandbox.wait_final(told.id).status == "SUCCESS"
+        assert sandbox.wait_final(get.id).status == "SUCCESS"
+        assert body(sandbox.wait_final(post.id))["code"] == "EINTERRUPTED"
+        wait_beats(agent)
+        assert not new.final
+        small_disk.free()
+        agent.wait_log("disk-freed")
+        assert sandbox.wait_final(new.id).status == "SUCCESS"
+        assert agent.stop() == 0
+    assert seen(target) == {"POST /told": 1, "GET /get": 2, "POST /post": 1, "POST /new": 1}
+
+
+def test_a_large_answer_on_a_full_disk_is_an_honest_failure(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget, small_disk: SmallDisk
+) -> None:
+    answer = os.urandom(MB * 3 // 2).hex().encode()
+    gate = hold(target, "/large", answer)
+    with running(RunningAgent(sandbox, tmp_path, small_disk.settings)) as agent:
+        large = agent.create({"method": "POST", "url": target.url("/large")})
+        gate.wait_reached()
+        small_disk.fill()
+        wait_full(agent, target)
+        gate.release()
+        told = body(sandbox.wait_final(large.id))
+        assert (large.status, told["code"]) == ("FAILURE", "ERESPONSETOOLARGE")
+        assert "the agent's disk" in told["message"]
+        small_disk.free()
+        agent.wait_log("disk-freed")
+        assert body(agent.get(target.url("/large")))["body"] == answer.decode()
+        assert agent.stop() == 0
+    assert seen(target)["POST /large"] == 1
+
+
+def test_an_answer_for_which_the_reserve_has_room_is_told_whole_on_a_full_disk(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget, small_disk: SmallDisk
+) -> None:
+    answer = os.urandom(200_000).hex().encode()
+    gate = hold(target, "/large", answer)
+    with running(RunningAgent(sandbox, tmp_path, small_disk.settings)) as agent:
+        large = agent.create({"method": "POST", "url": target.url("/large")})
+        gate.wait_reached()
+        small_disk.fill()
+        wait_full(agent, target)
+        gate.release()
+        assert body(sandbox.wait_final(large.id))["body"] == answer.decode()
+        assert agent.stop() == 0
+
+
+# --- read-only ---
+
+
+def test_a_read_only_state_directory_is_named_with_its_cure(sandbox: Sandbox, tmp_path: Path, small_disk: SmallDisk) -> None:
+    small_disk.state.mkdir(mode=0o700)
+    small_disk.remount("ro")
+    try:
+        with RunningAgent(sandbox, tmp_path, small_disk.settings) as agent:
+            assert agent.wait() == 2
+        (line,) = [line for line in agent.errors.splitlines() if "RELAY_STATE_DIR" in line]
+        assert str(small_disk.state) in line
+        assert "read-only" in line.lower()
+        assert "Traceback" not in agent.errors
+    finally:
+        small_disk.remount("rw")
+
+
+def test_a_state_directory_that_ran_before_and_is_read_only_now_is_named_too(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget, small_disk: SmallDisk
+) -> None:
+    agent = RunningAgent(sandbox, tmp_path, small_disk.settings)
+    with running(agent):
+        assert agent.get(target.url("/")).status == "SUCCESS"
+        assert agent.stop() == 0
+    small_disk.remount("ro")
+    try:
+        with agent:
+            assert agent.wait() == 2
+        assert "RELAY_STATE_DIR" in agent.errors
+        assert "read-only" in agent.errors.lower()
+    finally:
+        small_disk.remount("rw")
+    with running(agent):
+        assert agent.get(target.url("/")).status == "SUCCESS"
+
+
+def test_a_journal_that_turns_read_only_is_as_a_full_disk(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    """No disk in use can be made read-only from outside, so SQLite is told to find it so."""
+    gate = hold(target, "/held")
+    target.on("/new", reply(body="new"))
+    with running(ThreadedAgent(sandbox, tmp_path, dict(BEATS))) as agent:
+        held = agent.create({"method": "POST", "url": target.url("/held")})
+        gate.wait_reached()
+        wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
+        writer = agent.agent._journal._writer
+        writer.use(lambda connection: connection.execute("PRAGMA query_only = ON"))
+        new = agent.create({"method": "POST", "url": target.url("/new")})
+        agent.wait_log("disk-full")
+        gate.release()
+        wait_beats(agent)
+        assert not held.final, "an answer was told that is not in the journal"
+        assert not new.final
+        writer.use(lambda connection: connection.execute("PRAGMA query_only = OFF"))
+        agent.wait_log("disk-freed")
+        assert sandbox.wait_final(held.id).status == "SUCCESS"
+        assert agent.stop() == 0
+    assert seen(target)["POST /held"] == 1
+
+
+# --- another user's ---
+
+
+def run_without_privileges(directory: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the agent as a user like any other: root's own files it may read, those of others only as their modes allow."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None or os.getuid() != 0:
+        pytest.skip("needs root and setpriv (util-linux), to be a user that does not own the directory")
+    return subprocess.run(
+        [setpriv, "--bounding-set=-all", "--inh-caps=-all", str(agents.EXECUTABLE), "run"],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "journal.db",
+        "spool",
+        ".",
+        "agent.lock",
+        "journal.db-wal",
+    ],
+)
+def test_what_belongs_to_another_user_is_named_with_its_owner(sandbox: Sandbox, tmp_path: Path, target: ByteTarget, what: str) -> None:
+    with running(RunningAgent(sandbox, tmp_path)) as agent:
+        assert agent.get(target.url("/")).status == "SUCCESS"
+        agent.kill()
+    state = tmp_path / "state"
+    theirs = state / what
+    assert theirs.exists()
+    os.chown(theirs, NOBODY, NOBODY)
+    theirs.chmod(0o700 if theirs.is_dir() else 0o600)
+    done = run_without_privileges(tmp_path, agent_environment(sandbox, agent.agent_id, tmp_path))
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "RELAY_STATE_DIR" in line]
+    assert str(theirs) in line
+    assert f"belongs to user {NOBODY}" in line
+    assert "Traceback" not in done.stderr
+
+
+# --- damaged, newer ---
+
+
+def checkpoint(journal: Path) -> None:
+    """Bring everything from the log into the file."""
+    with closing(sqlite3.connect(journal)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def spoil(journal: Path, name: str) -> None:
+    """Overwrite the page on which a small table or an index stands."""
+    with closing(sqlite3.connect(journal)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with journal.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xa5" * size)
+
+
+@pytest.mark.parametrize("name", ["commands_old", "commands"])
+def test_a_damaged_journal_is_set_aside_and_what_it_says_is_answered(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget, name: str
+) -> None:
+    gates = [hold(target, "/get"), hold(target, "/post")]
+    target.on("/waiting", reply(body="waited"))
+    agent = RunningAgent(sandbox, tmp_path, {"RELAY_WORKERS": "4"})
+    with running(agent):
+        get, post = agent.create({"url": target.url("/get")}), agent.create({"method": "POST", "url": target.url("/post")})
+        for gate in gates:
+            gate.wait_reached()
+        waiting = agent.create({"method": "POST", "url": target.url("/waiting")})
+        wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
+        agent.kill()
+    for gate in gates:
+        gate.release()
+    checkpoint(tmp_path / "state" / "journal.db")
+    spoil(tmp_path / "state" / "journal.db", name)
+    with running(agent):
+        line = agent.wait_log("journal-damaged")
+        for command in (get, post, waiting):
+            sandbox.wait_final(command.id)
+        assert agent.get(target.url("/")).status == "SUCCESS"
+        assert agent.stop() == 0
+    aside = tmp_path / "state" / line["aside"]
+    assert aside.name.startswith("journal.db.damaged-2")
+    assert aside.stat().st_mode & 0o777 == 0o600
+    assert line["cause"]
+    assert line["cure"]
+    codes = {command.id: body(command).get("code") for command in (get, post, waiting)}
+    assert codes[post.id] == "EINTERRUPTED"
+    if name == "commands":
+        assert sorted(line["unreadable"]) == sorted(codes)
+        assert set(codes.values()) == {"EINTERRUPTED"}
+    else:
+        assert (line["unreadable"], line["complete"]) == ([], True)
+        assert (codes[get.id], codes[waiting.id]) == (None, None)
+    assert seen(target)["POST /post"] == 1
+    assert [len(finals(command)) for command in (get, post, waiting)] == [1, 1, 1]
+
+
+def test_a_journal_damaged_at_work_ends_the_agent_and_the_next_start_goes_on(tmp_path: Path, target: ByteTarget) -> None:
+    """What was received and could not be taken in comes again, and is answered then."""
+    with Sandbox(visibility_timeout=2) as sandbox:
+        agent = RunningAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "3"})
+        with running(agent):
+            assert agent.get(target.url("/")).status == "SUCCESS"
+            with closing(sqlite3.connect(tmp_path / "state" / "journal.db", isolation_level=None)) as other:
+                (version,) = other.execute("PRAGMA schema_version").fetchone()
+                other.execute("PRAGMA writable_schema = ON")
+                other.execute("UPDATE sqlite_master SET sql = 'CREATE INDEX nonsense' WHERE name = 'commands_old'")
+                other.execute(f"PRAGMA schema_version = {version + 1}")
+            command = agent.create({"url": target.url("/")})
+            assert agent.wait() == 1
+            assert "Traceback" not in agent.errors
+        with running(agent):
+            agent.wait_log("journal-damaged")
+            assert sandbox.wait_final(command.id, 20).status == "SUCCESS"
+            assert agent.stop() == 0
+
+
+def test_a_newer_agents_journal_is_refused_by_name_and_keeps_its_rows(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    agent = RunningAgent(sandbox, tmp_path)
+    with running(agent):
+        assert agent.get(target.url("/")).status == "SUCCESS"
+        assert agent.stop() == 0
+    journal = tmp_path / "state" / "journal.db"
+    with closing(sqlite3.connect(journal)) as newer:
+        newer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with agent:
+        assert agent.wait() == 1
+    assert agent.errors.splitlines() == [
+        f"the journal was written by a newer agent (schema {SCHEMA_VERSION + 1}, this one knows {SCHEMA_VERSION}); run that one, or a newer"
+    ]
+    with closing(sqlite3.connect(journal)) as left:
+        assert left.execute("SELECT state FROM commands").fetchall() == [("delivered",)]
+        assert left.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION + 1,)
+    assert not list(journal.parent.glob("*.damaged-*"))
+
+
+# --- the clock ---
+
+
+class Wall:
+    """A wall clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.offset = timedelta()
+
+    def clock(self) -> Clock:
+        return Clock(now=lambda: datetime.now(UTC) + self.offset)
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["at work", "between two starts"])
+@pytest.mark.parametrize("days", [-1, 1])
+def test_with_a_clock_set_by_a_day_nothing_runs_twice(tmp_path: Path, target: ByteTarget, restart: bool, days: int) -> None:
+    """SQS hands a message out again that was answered, and never acknowledged."""
+    wall = Wall()
+    target.on("/post", reply(body="done"))
+    with Sandbox(visibility_timeout=2) as sandbox:
+        agent = ThreadedAgent(sandbox, tmp_path, clock=wall.clock())
+        refused = Fault("sqs", "DeleteMessageBatch", contains=agent.agent_id, status=500, count=None)
+        with running(agent):
+            with sandbox.inject(refused):
+                command = agent.ask({"method": "POST", "url": target.url("/post")}, expires_in=3 * 86_400)
+                agent.wait_log("ack-failed")
+            wall.offset = timedelta(days=days)
+            if restart:
+                assert agent.stop() == 0
+        if restart:
+            agent = ThreadedAgent(sandbox, tmp_path, agent_id=agent.agent_id, clock=wall.clock())
+        with agent:
+            agent.ready()
+            agent.agent._journal.prune()
+            wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
+            assert agent.ask({"url": target.url("/")}, expires_in=3 * 86_400).status == "SUCCESS"
+            if days < 0:  # After a day forward what was acknowledged may be forgotten.
+                wait_until(sandbox, lambda: agent.agent._journal.counts()["delivered"] == 2)
+            assert agent.stop() == 0
+        assert finals(command) == ["SUCCESS"]
+        assert seen(target) == {"POST /post": 1, "GET /": 1}
