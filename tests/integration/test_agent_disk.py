@@ -6,6 +6,7 @@ tests/unit/test_journal_damage.py.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -469,25 +470,22 @@ def test_with_a_clock_set_by_a_day_nothing_runs_twice(tmp_path: Path, target: By
     """SQS hands a message out again that was answered, and never acknowledged."""
     wall = Wall()
     target.on("/post", reply(body="done"))
-    with Sandbox(visibility_timeout=2) as sandbox:
-        agent = ThreadedAgent(sandbox, tmp_path, clock=wall.clock())
+    with Sandbox(visibility_timeout=2) as sandbox, contextlib.ExitStack() as lives:
+        agent = lives.enter_context(ThreadedAgent(sandbox, tmp_path, clock=wall.clock())).ready()
         refused = Fault("sqs", "DeleteMessageBatch", contains=agent.agent_id, status=500, count=None)
-        with running(agent):
-            with sandbox.inject(refused):
-                command = agent.ask({"method": "POST", "url": target.url("/post")}, expires_in=3 * 86_400)
-                agent.wait_log("ack-failed")
-            wall.offset = timedelta(days=days)
-            if restart:
-                assert agent.stop() == 0
+        with sandbox.inject(refused):
+            command = agent.ask({"method": "POST", "url": target.url("/post")}, expires_in=3 * 86_400)
+            agent.wait_log("ack-failed")
+        wall.offset = timedelta(days=days)
         if restart:
-            agent = ThreadedAgent(sandbox, tmp_path, agent_id=agent.agent_id, clock=wall.clock())
-        with agent:
-            agent.ready()
-            agent.agent._journal.prune()
-            wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
-            assert agent.ask({"url": target.url("/")}, expires_in=3 * 86_400).status == "SUCCESS"
-            if days < 0:  # After a day forward what was acknowledged may be forgotten.
-                wait_until(sandbox, lambda: agent.agent._journal.counts()["delivered"] == 2)
             assert agent.stop() == 0
+            lives.close()
+            agent = lives.enter_context(ThreadedAgent(sandbox, tmp_path, agent_id=agent.agent_id, clock=wall.clock())).ready()
+        agent.agent._journal.prune()
+        wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
+        assert agent.ask({"url": target.url("/")}, expires_in=3 * 86_400).status == "SUCCESS"
+        if days < 0:  # After a day forward what was acknowledged may be forgotten.
+            wait_until(sandbox, lambda: agent.agent._journal.counts()["delivered"] == 2)
+        assert agent.stop() == 0
         assert finals(command) == ["SUCCESS"]
         assert seen(target) == {"POST /post": 1, "GET /": 1}
