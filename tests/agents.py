@@ -361,6 +361,11 @@ def statuses(command: Command) -> list[str]:
     return [json.loads(text)["status"] for text in command.updates]
 
 
+def finals(command: Command) -> list[str]:
+    """The final statuses among them."""
+    return [status for status in statuses(command) if status != "PROCESSING"]
+
+
 def body(command: Command) -> Json:
     """A command's response body."""
     assert isinstance(command.response_body, dict), command.response_body

@@ -20,6 +20,13 @@ def sandbox() -> Iterator[Sandbox]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def forgetful() -> Iterator[Sandbox]:
+    """A platform whose queue soon hands out again what was not acknowledged."""
+    with Sandbox(visibility_timeout=2) as running_sandbox:
+        yield running_sandbox
+
+
 @pytest.fixture(scope="session")
 def demo_target() -> Iterator[DemoTarget]:
     """A target, for the whole run."""

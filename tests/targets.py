@@ -10,6 +10,7 @@ import contextlib
 import socket
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
@@ -39,6 +40,7 @@ __all__ = [
     "raw",
     "redirect",
     "reply",
+    "seen",
     "server_context",
 ]
 
@@ -199,3 +201,8 @@ def closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
+
+
+def seen(target: ByteTarget) -> Counter[str]:
+    """How often each request arrived, as "METHOD target"."""
+    return Counter(f"{request.method} {request.target}" for request in target.requests)

@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 
 from relay_agent.faultpoints import Point
-from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.faults import Fault
 from relay_agent.sandbox.server import Sandbox
-from tests.agents import RunningAgent, body, statuses, wait_until
+from tests.agents import RunningAgent, body, finals, wait_until
 from tests.integration.sandbox_calls import aws, config
 from tests.targets import ByteTarget, reply
 
@@ -33,23 +32,12 @@ def target() -> Iterator[ByteTarget]:
         yield running_target
 
 
-@pytest.fixture(scope="module")
-def forgetful() -> Iterator[Sandbox]:
-    """A platform whose queue soon hands out again what was not acknowledged."""
-    with Sandbox(visibility_timeout=2) as running_sandbox:
-        yield running_sandbox
-
-
 def armed(sandbox: Sandbox, directory: Path, point: Point, times: int = 1) -> RunningAgent:
     return RunningAgent(sandbox, directory, {"RELAY_WORKERS": "2", "RELAY_FAULT_POINT": f"{point}:{times}"})
 
 
 def died(agent: RunningAgent) -> bool:
     return agent.wait() == -signal.SIGKILL
-
-
-def finals(command: Command) -> list[str]:
-    return [status for status in statuses(command) if status != "PROCESSING"]
 
 
 # --- receipts and messages that come again ---

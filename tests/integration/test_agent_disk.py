@@ -12,7 +12,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -23,12 +22,11 @@ import pytest
 from relay_agent.causes import JOURNAL
 from relay_agent.clock import Clock
 from relay_agent.journal import SCHEMA_VERSION
-from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
 from tests import agents
-from tests.agents import RunningAgent, ThreadedAgent, agent_environment, body, running, statuses, wait_until
-from tests.targets import ByteTarget, Gate, reply
+from tests.agents import RunningAgent, ThreadedAgent, agent_environment, body, finals, running, wait_until
+from tests.targets import ByteTarget, Gate, reply, seen
 
 MB = 1024 * 1024
 NOBODY = 65534
@@ -91,14 +89,6 @@ def hold(target: ByteTarget, path: str, answer: bytes = b"held") -> Gate:
     gate = target.gate()
     target.on(path, lambda conn, _: (conn.wait(gate), conn.respond(200, [("Content-Type", "text/plain")], answer)))
     return gate
-
-
-def seen(target: ByteTarget) -> Counter[str]:
-    return Counter(f"{request.method} {request.target}" for request in target.requests)
-
-
-def finals(command: Command) -> list[str]:
-    return [status for status in statuses(command) if status != "PROCESSING"]
 
 
 def receives(sandbox: Sandbox) -> int:

@@ -15,8 +15,8 @@ import pytest
 
 from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.server import Sandbox
-from tests.agents import RunningAgent, body, running, statuses, wait_until
-from tests.targets import ByteTarget, FullBacklog, Gate, redirect, reply
+from tests.agents import RunningAgent, body, finals, running, wait_until
+from tests.targets import ByteTarget, FullBacklog, Gate, redirect, reply, seen
 
 UNDER_WAY = 4
 WAITING = 40
@@ -28,14 +28,6 @@ EIGHT_WORKERS: dict[str, str | None] = {"RELAY_WORKERS": "8", "RELAY_HEARTBEAT_S
 def target() -> Iterator[ByteTarget]:
     with ByteTarget() as running_target:
         yield running_target
-
-
-def finals(command: Command) -> list[str]:
-    return [status for status in statuses(command) if status != "PROCESSING"]
-
-
-def asked(target: ByteTarget) -> Counter[str]:
-    return Counter(f"{request.method} {request.target}" for request in target.requests)
 
 
 def held(target: ByteTarget, path: str) -> Gate:
@@ -82,7 +74,7 @@ def test_a_drain_answers_what_runs_and_leaves_what_waits_to_the_next_start(sandb
         wait_until(sandbox, lambda: all(command.final for command in commands))
         assert agent.stop() == 0
     assert [finals(command) for command in commands] == [["SUCCESS"]] * (UNDER_WAY + WAITING)
-    assert asked(target) == {f"POST /{number}": 1 for number in range(UNDER_WAY + WAITING)}
+    assert seen(target) == {f"POST /{number}": 1 for number in range(UNDER_WAY + WAITING)}
 
 
 def test_heartbeats_go_on_while_it_drains_and_its_last_lines_reach_the_log_group(
@@ -187,7 +179,7 @@ def test_a_drain_that_is_cut_off_by_sigkill_loses_nothing(sandbox: Sandbox, tmp_
     ]
     # Told twice at most, and then the same.
     assert {len({text for text in command.updates if json.loads(text)["status"] != "PROCESSING"}) for command in commands} == {1}
-    assert asked(target) == {f"POST /{number}": 1 for number in range(UNDER_WAY + WAITING)}
+    assert seen(target) == {f"POST /{number}": 1 for number in range(UNDER_WAY + WAITING)}
 
 
 def test_what_a_cut_off_drain_had_answered_and_not_told_is_told_after_the_next_start(
@@ -209,4 +201,4 @@ def test_what_a_cut_off_drain_had_answered_and_not_told_is_told_after_the_next_s
         assert sandbox.wait_final(command.id).status == "SUCCESS"
         assert agent.stop() == 0
     assert finals(command) == ["SUCCESS"]
-    assert asked(target) == {"POST /held": 1}
+    assert seen(target) == {"POST /held": 1}

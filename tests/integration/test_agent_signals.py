@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
-from tests.agents import RunningAgent, body, running, statuses, wait_until
-from tests.targets import ByteTarget, Gate, reply
+from tests.agents import RunningAgent, body, finals, running, wait_until
+from tests.targets import ByteTarget, Gate, reply, seen
 
 
 @pytest.fixture
@@ -28,26 +27,11 @@ def target() -> Iterator[ByteTarget]:
         yield running_target
 
 
-@pytest.fixture(scope="module")
-def forgetful() -> Iterator[Sandbox]:
-    """A platform whose queue soon hands out again what was not acknowledged."""
-    with Sandbox(visibility_timeout=2) as running_sandbox:
-        yield running_sandbox
-
-
 def hold(target: ByteTarget, path: str) -> Gate:
     """Let requests for a path wait at a gate."""
     gate = target.gate()
     target.on(path, lambda conn, request: (conn.wait(gate), conn.respond(200, [], request.method.encode())))
     return gate
-
-
-def seen(target: ByteTarget) -> Counter[str]:
-    return Counter(f"{request.method} {request.target}" for request in target.requests)
-
-
-def finals(command: Command) -> list[str]:
-    return [status for status in statuses(command) if status != "PROCESSING"]
 
 
 # --- asked to stop ---
