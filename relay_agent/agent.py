@@ -6,6 +6,7 @@ commands.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Callable
@@ -205,7 +206,7 @@ class Agent:
             journal=self._journal,
             disk=self._disk,
             standing=self._standing,
-            draining=self._stop_intake.is_set,
+            draining=lambda: self._stop_intake.is_set() and self._ending.code == 0,
         )
         poller = Poller(
             platform=self._platform,
@@ -374,6 +375,7 @@ class Agent:
         seconds = self._settings.drain_seconds
         drain = Deadline(min(5.0, seconds) if self._ending.code == EXIT_REFUSED else seconds, self._clock.monotonic)
         self._say_stopping(drain)
+        over = self._bound(drain)
         self._stop_intake.set()
         for _ in self._fetchers:
             self._fetcher.close()
@@ -392,8 +394,21 @@ class Agent:
         self._join([self._shipping], drain, at_most=1.0)
         if self._standing.enrolled and not self._shipping.is_alive():
             self._shipper.flush(min(2.0, max(1.0, drain.remaining())))
+        over.set()
         self._close()
         return self._ending.code
+
+    def _bound(self, drain: Deadline) -> threading.Event:
+        """Break off this thread's own calls once the drain is over: a platform that hangs must not hold up the exit. Set it at the end."""
+        over, name = threading.Event(), threading.current_thread().name
+
+        def watch() -> None:
+            while not over.wait(2 * LOOK_SECONDS):
+                if drain.passed:
+                    self._platform.break_off(name)
+
+        threading.Thread(target=watch, name="drain", daemon=True).start()
+        return over
 
     def _break_off(self) -> int:
         """End what outlasts the drain: a request that may not run again is answered EINTERRUPTED, another left to the next start.
@@ -459,7 +474,8 @@ class Agent:
         if not any(loop.is_alive() for loop in loops):
             self._platform.close()
             self._idle.close()
-            self._journal.close()
+            with contextlib.suppress(JournalError):  # A disk that takes nothing: what it has is what the next start finds.
+                self._journal.close()
         self._state.close()
 
 

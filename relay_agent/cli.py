@@ -70,6 +70,10 @@ def run(context: click.Context, env_file: Path) -> None:
 
     Example: API_TARGET=… ORG_SLUG=… AGENT_ID=… JWT=… relay-agent run
     """
+    from relay_agent.signals import Signals
+
+    signals = Signals()
+    signals.install()  # First: what follows takes most of a second, and a stop in it is a stop like any other.
     from relay_agent import faultpoints
     from relay_agent.config import fault_point, load_settings
     from relay_agent.errors import ConfigurationError, JournalError, StateDirectoryBusy, TokenExpired
@@ -83,10 +87,7 @@ def run(context: click.Context, env_file: Path) -> None:
         except ValueError as error:
             raise ConfigurationError([f"RELAY_FAULT_POINT: {error}; it is for the agent's own tests, unset it"]) from None
         from relay_agent.agent import Agent
-        from relay_agent.signals import Signals
 
-        signals = Signals()
-        signals.install()
         agent = Agent(settings, signals=signals)
     except ConfigurationError as error:
         click.echo("The configuration is invalid:", err=True)
@@ -100,7 +101,7 @@ def run(context: click.Context, env_file: Path) -> None:
         sys.exit(EXIT_CONFIGURATION)
     except (TokenExpired, JournalError) as error:
         click.echo(str(error), err=True)
-        sys.exit(1)
+        sys.exit(0 if signals.count else 1)  # A stop while it waited for a full disk is no failure.
     sys.exit(_run(agent, settings.log_level == "debug"))
 
 

@@ -51,6 +51,7 @@ class StateDirectory:
     def _check_files(self) -> None:
         """Name what an earlier run left as another user, before anything trips over it."""
         log = [self.journal.with_name(f"{self.journal.name}{ending}") for ending in ("-wal", "-shm")]
+        log += [self.path / "reserve", self.path / "journal.witness"]
         closed = [path for path in (self.journal, *log, self.spool) if path.exists() and not os.access(path, os.R_OK | os.W_OK)]
         if closed:
             os.close(self._lock)

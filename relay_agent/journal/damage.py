@@ -13,13 +13,13 @@ import sqlite3
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from relay_agent.errors import JournalDamaged
-from relay_agent.journal import schema
+from relay_agent.journal import schema, witness
 from relay_agent.journal.writer import unwritable
 
 _MAGIC = b"SQLite format 3\x00"
@@ -55,6 +55,10 @@ class Damage:
     complete: bool
 
 
+class _CommitsMissing(JournalDamaged):
+    """The database is older than it was: what its rows say may not be the last that was written."""
+
+
 @dataclass(frozen=True)
 class Aside:
     """A journal set aside: its name, whether newer versions of its rows may be lost with its log's end, what was wrong."""
@@ -86,15 +90,16 @@ def open_sound(path: Path, now: Callable[[], datetime]) -> Opened:
     if found is None:
         log = _read_log(path)
         try:
-            if log:
-                path.touch(mode=0o600)  # A log without its database is no first start.
-            if path.exists():
+            if log or witness.told(path):
+                path.touch(mode=0o600)  # A log, or a witness, without its database is no first start.
+            if path.exists() and (path.stat().st_size or log or witness.told(path)):
                 _judge(path, log)
             return _open(path, None)
-        except (JournalDamaged, sqlite3.Error) as error:
+        except (JournalDamaged, sqlite3.Error, UnicodeDecodeError) as error:
             if isinstance(error, sqlite3.Error) and unwritable(error):
                 raise
-            found = _set_aside(path, log, now(), str(error).partition(" with text ")[0])
+            stale = bool(log) or isinstance(error, _CommitsMissing)
+            found = _set_aside(path, log, now(), Aside("", stale, str(error).partition(" with text ")[0]))
     return _open(path, _renew(path, found))
 
 
@@ -126,7 +131,7 @@ def _judge(path: Path, log: bytes) -> None:
     with path.open("rb") as file:
         head = file.read(len(_MAGIC) + 4)
     if not head:
-        raise JournalDamaged("it is empty" if not log else "it is empty, but its write-ahead log is not")
+        raise _CommitsMissing("it is empty, and was not")
     if not head.startswith(_MAGIC):
         raise JournalDamaged("it is no SQLite database")
     if not set(head[18:20]) <= {1, 2}:  # https://sqlite.org/fileformat2.html#file_format_version_numbers
@@ -137,6 +142,16 @@ def _judge(path: Path, log: bytes) -> None:
         if found != ["ok"]:
             raise JournalDamaged(f"SQLite finds: {found[0].splitlines()[-1][:200] if found else 'nothing'}")
         schema.check(connection)
+        _check_count(connection, witness.told(path))
+
+
+def _check_count(connection: sqlite3.Connection, told: int) -> None:
+    """Raise where commits are missing that were made: the log was cut at a commit's end, or is gone."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'progress'").fetchone():
+        return  # version 1
+    row = connection.execute("SELECT commits FROM progress").fetchone()
+    if row is None or row[0] < told:
+        raise _CommitsMissing(f"the last {told - (row[0] if row else 0)} commits are missing: its write-ahead log was cut, or is gone")
 
 
 @contextmanager
@@ -241,21 +256,25 @@ def _checksum(sums: tuple[int, int], data: bytes, order: str) -> tuple[int, int]
 # --- setting aside ---
 
 
-def _set_aside(path: Path, log: bytes, moment: datetime, reason: str) -> Aside:
+def _set_aside(path: Path, log: bytes, moment: datetime, found: Aside) -> Aside:
     """Give the journal's files a name with the date, and leave a marker in their place that says what to do."""
     stem = f"{path.name}.damaged-{moment:%Y%m%dT%H%M%SZ}"
     aside, number = path.with_name(stem), 1
     while aside.exists():
         number += 1
         aside = path.with_name(f"{stem}-{number}")
+    named, marker, copy = replace(found, name=aside.name), path.with_name(f"{path.name}.marker"), aside.with_name(f"{aside.name}-wal")
     aside.hardlink_to(path)
-    if log:
-        _write_private(aside.with_name(f"{aside.name}-wal"), log)
-    marker = path.with_name(f"{path.name}.marker")
-    found = Aside(aside.name, bool(log), reason)
-    _write_private(marker, _MARK + json.dumps(asdict(found)).encode())
-    marker.replace(path)
-    return found
+    try:
+        if log:
+            _write_private(copy, log)
+        _write_private(marker, _MARK + json.dumps(asdict(named)).encode())
+        marker.replace(path)
+    except OSError:
+        for half in (marker, copy, aside):  # A full disk: the next try begins anew.
+            half.unlink(missing_ok=True)
+        raise
+    return named
 
 
 def _marked(path: Path) -> Aside | None:
@@ -277,6 +296,7 @@ def _renew(path: Path, found: Aside) -> Damage:
     with closing(schema.connect(fresh)) as connection:
         schema.migrate(connection)
         damage = _salvage(path.with_name(found.name), connection, found)
+    witness.beside(path).unlink(missing_ok=True)  # It counted the other's commits.
     fresh.replace(path)
     return damage
 
@@ -301,7 +321,6 @@ def _salvage(aside: Path, fresh: sqlite3.Connection, found: Aside) -> Damage:
     with suppress(sqlite3.Error), _looking(aside) as old:
         if not aside.stat().st_size:
             raise sqlite3.DatabaseError("SQLite would remove the log of an empty database")
-        old.text_factory = lambda data: data.decode("utf-8", "replace")  # Its digest will not agree, and that is seen.
         columns = _columns(old)
         complete = _gather(old, columns, rows, "SELECT {} FROM commands ORDER BY id")
         if not complete:
@@ -322,7 +341,7 @@ def _salvage(aside: Path, fresh: sqlite3.Connection, found: Aside) -> Damage:
     for row in rows.values():
         state = str(row[_PLACES["state"]])
         counts[state] = counts.get(state, 0) + 1
-    return Damage(found.reason, aside.name, counts, unreadable, complete)
+    return Damage(found.reason, aside.name, counts, unreadable, complete and not found.stale)
 
 
 def _columns(old: sqlite3.Connection) -> str:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from relay_agent.clock import Clock
 from relay_agent.errors import JournalError, JournalUnwritable
 from relay_agent.journal import damage
+from relay_agent.journal.witness import Witness
 from relay_agent.journal.writer import Change, Writer, unwritable
 from relay_agent.models import Status, Update
 
@@ -99,7 +100,7 @@ class Journal:
             kind = JournalUnwritable if unwritable(error) else JournalError
             raise kind(f"cannot open {path}: {error}") from None
         self.damage, self.spoiled = opened.damage, opened.spoiled
-        self._writer = Writer(opened.connection, others=others, monotonic=clock.monotonic, make_room=make_room)
+        self._writer = Writer(opened.connection, others=others, monotonic=clock.monotonic, make_room=make_room, witness=Witness(path))
         self._seq = self._writer.read("SELECT COALESCE(MAX(seq), 0) FROM commands")[0][0]
 
     @property

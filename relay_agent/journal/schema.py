@@ -24,6 +24,8 @@ CREATE TABLE IF NOT EXISTS commands (
 CREATE INDEX IF NOT EXISTS commands_open ON commands (state, seq) WHERE state <> 'delivered';
 CREATE INDEX IF NOT EXISTS commands_old ON commands (delivered_at) WHERE state = 'delivered';
 CREATE INDEX IF NOT EXISTS commands_unacked ON commands (seq) WHERE acked = 0;
+CREATE TABLE IF NOT EXISTS progress (commits INTEGER NOT NULL);
+INSERT INTO progress SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM progress);
 CREATE TABLE IF NOT EXISTS seen_tokens (jti TEXT PRIMARY KEY, command_id TEXT NOT NULL, forget_at REAL NOT NULL) WITHOUT ROWID;
 """
 COLUMNS = (
@@ -56,7 +58,9 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     Raises:
         sqlite3.Error: it cannot be opened, or is no database.
     """
-    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")  # A damaged text's digest will not agree, and that is seen.
+    return connection
 
 
 def check(connection: sqlite3.Connection) -> None:

@@ -2,7 +2,7 @@
 
 This room owns when a transaction is written, and what an error of the disk means. It must not know what the changes say.
 
-Whoever comes first leads: it writes for all who wait. Under load the leader lingers a millisecond for those who
+Whoever comes first leads: it writes for all who wait. Under load the leader lingers two milliseconds for those who
 are about to come, since a commit's price is its fsync, whatever it carries; a lone change is written at once.
 """
 
@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from relay_agent.errors import JournalDamaged, JournalError, JournalUnwritable
+from relay_agent.journal.witness import Witness, count
 
-LINGER_SECONDS = 0.001
+LINGER_SECONDS = 0.002
 PATIENCE_SECONDS = 10.0
 """How long a reader waits for a writer: a disk that hangs must not hang whoever asks about it."""
 LOAD_CHANGES = 8
@@ -60,6 +61,7 @@ class Writer:
         others: Callable[[], int],
         monotonic: Callable[[], float],
         make_room: Callable[[], bool],
+        witness: Witness | None = None,
     ) -> None:
         """Take the connection over.
 
@@ -70,6 +72,7 @@ class Writer:
         self._others = others
         self._monotonic = monotonic
         self._make_room = make_room
+        self._witness = witness
         self._using = threading.Lock()
         self._lock = threading.Lock()
         self._more = threading.Condition(self._lock)
@@ -143,6 +146,8 @@ class Writer:
         if self._using.acquire(timeout=patience_seconds):
             try:
                 self._connection.close()
+                if self._witness is not None:
+                    self._witness.close()
             finally:
                 self._using.release()
 
@@ -211,12 +216,15 @@ class Writer:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             results = [work.change(self._connection) for work in batch]
+            number = 0 if self._witness is None else count(self._connection)
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whatever a change raises is its caller's, not the leader's
             with contextlib.suppress(sqlite3.Error):
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
             raise _error(error, "written") from None
+        if self._witness is not None:
+            self._witness.note(number)
         self.commits += 1
         return results
 

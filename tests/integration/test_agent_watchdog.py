@@ -83,6 +83,7 @@ def test_a_queue_that_refuses_every_answer(sandbox: Sandbox, tmp_path: Path, han
 def test_a_commit_that_does_not_end(sandbox: Sandbox, tmp_path: Path, hands: Hands) -> None:
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "1"}, clock=hands.clock)) as agent:
         agent.get("http://127.0.0.1:9/")
+        wait_until(sandbox, lambda: agent.agent._journal.counts()["delivered"] == 1)
         with agent.agent._journal._writer._using:
             agent.create({"url": "http://127.0.0.1:9/"})
             wait_until(sandbox, lambda: agent.agent._journal.stuck_seconds() > 0)
