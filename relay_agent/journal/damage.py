@@ -29,6 +29,8 @@ _MARK = b"relay-agent: this journal was damaged and is being salvaged from "
 _NAMES = tuple(name.strip() for name in schema.COLUMNS.split(","))
 _PLACES = {name: place for place, name in enumerate(_NAMES)}
 
+_UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
+"""What reading a damaged file raises: SQLite's own words may repeat its bytes, which are no UTF-8."""
 _CONTRADICTIONS = (
     "state NOT IN ('admitted', 'started', 'finished', 'delivered')"
     " OR (state = 'admitted' AND (started_at IS NOT NULL OR repeatable IS NOT NULL))"
@@ -95,7 +97,7 @@ def open_sound(path: Path, now: Callable[[], datetime]) -> Opened:
             if path.exists() and (path.stat().st_size or log or witness.told(path)):
                 _judge(path, log)
             return _open(path, None)
-        except (JournalDamaged, sqlite3.Error, UnicodeDecodeError) as error:
+        except (JournalDamaged, *_UNREADABLE) as error:
             if isinstance(error, sqlite3.Error) and unwritable(error):
                 raise
             stale = bool(log) or isinstance(error, _CommitsMissing)
@@ -318,7 +320,7 @@ def _salvage(aside: Path, fresh: sqlite3.Connection, found: Aside) -> Damage:
     known: set[str] = set()
     tokens: list[Row] = []
     complete = False
-    with suppress(sqlite3.Error), _looking(aside) as old:
+    with suppress(*_UNREADABLE), _looking(aside) as old:
         if not aside.stat().st_size:
             raise sqlite3.DatabaseError("SQLite would remove the log of an empty database")
         columns = _columns(old)
@@ -327,9 +329,9 @@ def _salvage(aside: Path, fresh: sqlite3.Connection, found: Aside) -> Damage:
             _gather(old, columns, rows, "SELECT {} FROM commands ORDER BY id DESC")
             known = _ids_of_indexes(old)
             for command_id in known - rows.keys():
-                with suppress(sqlite3.Error):
+                with suppress(*_UNREADABLE):
                     _gather(old, columns, rows, "SELECT {} FROM commands WHERE id = ?", command_id)
-        with suppress(sqlite3.Error):
+        with suppress(*_UNREADABLE):
             tokens = old.execute("SELECT jti, command_id, forget_at FROM seen_tokens").fetchall()
     unreadable = tuple(sorted(known - rows.keys()))
     kept = [_doubtful(row, stale=found.stale) for row in rows.values()] + [_lost(command_id) for command_id in unreadable]
@@ -356,7 +358,7 @@ def _gather(old: sqlite3.Connection, columns: str, rows: dict[str, Row], query: 
         for row in old.execute(query.format(columns), values):
             if _plausible(row):
                 rows.setdefault(str(row[0]), tuple(row))
-    except sqlite3.Error:
+    except _UNREADABLE:
         return False
     return True
 
@@ -382,7 +384,7 @@ def _ids_of_indexes(old: sqlite3.Connection) -> set[str]:
 
 
 def _readable_ids(old: sqlite3.Connection, query: str) -> Iterator[str]:
-    with suppress(sqlite3.Error):
+    with suppress(*_UNREADABLE):
         for (command_id,) in old.execute(query):
             if isinstance(command_id, str) and command_id.isprintable():
                 yield command_id
