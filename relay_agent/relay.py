@@ -415,14 +415,12 @@ class Relay:
         if isinstance(outcome, Failure):
             update = self._answers.failure(command, result.status, outcome, result.request)
             self._journal.finish(update, outcome.code)
-            reach(Point.RECORDED)
             return update
         try:
             update = self._answers.response(command, result.status, outcome, result.request)
         finally:
             outcome.content.close()
         self._journal.finish(update)
-        reach(Point.RECORDED)
         return update
 
     # --- intake's and recovery's details ---

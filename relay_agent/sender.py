@@ -1,6 +1,7 @@
 """When answers are told: the loop of the thread `sender`, the outbound queue's only producer.
 
-It must not change an answer. What SQS has not confirmed is sent again, the same byte for byte.
+It must not change an answer, nor tell one that the journal has not recorded. What SQS has not confirmed is sent again,
+the same byte for byte.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 from relay_agent.causes import cause_of
-from relay_agent.errors import CredentialsExpired, PlatformError, QueueUnavailable, RateLimited
+from relay_agent.errors import CredentialsExpired, JournalUnwritable, PlatformError, QueueUnavailable, RateLimited
 from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import Journal
 from relay_agent.outbox import Entry, Outbox
@@ -21,6 +22,9 @@ from relay_agent.telemetry.logs import Logger, RepeatedFailure
 
 TAKE_SECONDS = 1.0
 STARTING_SECONDS = 0.25
+NOTE_SECONDS = 0.02
+"""How long what was told waits to be noted with another's commit."""
+DISK_SECONDS = 1.0
 
 
 class Sender:
@@ -46,6 +50,7 @@ class Sender:
         self._standing = standing
         self._look_again = look_again
         self._backoff = Backoff()
+        self._unnoted = False
         self._trouble = RepeatedFailure(log, "send-failed", "send-recovered", monotonic, remind_seconds=300.0)
 
     def step(self) -> float:
@@ -54,7 +59,15 @@ class Sender:
             self._pulse.pause("starting")
             return STARTING_SECONDS
         self._pulse.turn("waiting for answers")
-        entries = self._outbox.take(TAKE_SECONDS)
+        entries = self._outbox.take(NOTE_SECONDS if self._unnoted else TAKE_SECONDS)
+        try:
+            self._journal.flush()
+        except JournalUnwritable as error:
+            self._outbox.put_back(entries)
+            return self._unrecorded(entries, error)
+        if self._unnoted:
+            self._unnoted = False
+            reach(Point.DELIVERED)
         if not entries:
             self._pulse.pause("waiting for answers")
             return 0.0
@@ -75,11 +88,19 @@ class Sender:
         if final:
             reach(Point.TOLD)
             self._journal.deliver(final)
-            reach(Point.DELIVERED)
+            self._unnoted = True
         self._outbox.delivered(entries)
         self._pulse.success()
         self._trouble.success()
         self._backoff.reset()
+
+    def _unrecorded(self, entries: list[Entry], error: JournalUnwritable) -> float:
+        """Tell nothing that is not recorded; the poller says what is wrong with the disk."""
+        if entries:
+            self._pulse.failure(str(error))
+        else:
+            self._pulse.pause("waiting for the disk")
+        return DISK_SECONDS
 
     def _refused(self, refused: list[tuple[Entry, str, bool]]) -> float:
         """Keep what SQS did not take: an answer is dropped by nobody, and the log says what stands in the way."""

@@ -55,6 +55,7 @@ class Upkeep:
     def _keep_journal(self, now: float) -> None:
         if self._journal.unwritable is not None and not self._journal.probe():
             return
+        self._journal.flush()
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_SECONDS
             self._journal.prune()

@@ -138,22 +138,29 @@ def _judge(path: Path, log: bytes) -> None:
         raise JournalDamaged("it is no SQLite database")
     if not set(head[18:20]) <= {1, 2}:  # https://sqlite.org/fileformat2.html#file_format_version_numbers
         raise JournalDamaged("its header is damaged")
-    _check_log(log)
+    sums = _check_header(log)
     with _looking(path) as connection:
         found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(1)")]
         if found != ["ok"]:
             raise JournalDamaged(f"SQLite finds: {found[0].splitlines()[-1][:200] if found else 'nothing'}")
         schema.check(connection)
-        _check_count(connection, witness.told(path))
+        if not _all_there(connection, witness.told(path)):
+            _check_frames(log, sums)
 
 
-def _check_count(connection: sqlite3.Connection, told: int) -> None:
-    """Raise where commits are missing that were made: the log was cut at a commit's end, or is gone."""
+def _all_there(connection: sqlite3.Connection, told: int) -> bool:
+    """Whether every commit that was made is there for sure; False where the witness cannot tell.
+
+    Raises:
+        JournalDamaged: commits are missing: the log was cut at a commit's end, is damaged, or is gone.
+    """
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'progress'").fetchone():
-        return  # version 1
+        return False  # version 1
     row = connection.execute("SELECT commits FROM progress").fetchone()
-    if row is None or row[0] < told:
-        raise _CommitsMissing(f"the last {told - (row[0] if row else 0)} commits are missing: its write-ahead log was cut, or is gone")
+    count = int(row[0]) if row else 0
+    if count < told:
+        raise _CommitsMissing(f"the last {told - count} commits are missing: its write-ahead log was cut, is damaged, or is gone")
+    return count == told
 
 
 @contextmanager
@@ -223,27 +230,47 @@ def _read_log(path: Path) -> bytes:
     return b""
 
 
-def _check_log(log: bytes) -> None:
-    """Raise where a commit stands in the log that SQLite will pass over (https://sqlite.org/fileformat2.html#walformat).
+def _check_header(log: bytes) -> tuple[int, int]:
+    """Look at the log's header (https://sqlite.org/fileformat2.html#walformat); its checksum, which that of the frames goes on from.
+
+    Raises:
+        JournalDamaged: it is damaged, and with it everything that the log holds.
+    """
+    if len(log) < _WAL_HEADER + _FRAME_HEADER:
+        return 0, 0
+    magic = struct.unpack(">I", log[:4])[0]
+    sum_1, sum_2 = struct.unpack(">2I", log[_WAL_HEADER - 8 : _WAL_HEADER])
+    if magic not in (0x377F0682, 0x377F0683) or _checksum((0, 0), log[:24], _order(log)) != (sum_1, sum_2):
+        raise JournalDamaged("the header of the write-ahead log is damaged")
+    return sum_1, sum_2
+
+
+def _check_frames(log: bytes, sums: tuple[int, int]) -> None:
+    """Find damage in the log that SQLite will pass over, where no witness tells.
 
     SQLite takes the log up to the first frame whose checksum is wrong, without a word. What lies behind it is the rest of
-    an unfinished transaction, or, where that rest holds a commit of the same generation, what damage has cut off.
+    unfinished transactions, or, where that rest holds a whole commit of the same generation, what damage has cut off. (A commit that
+    a full disk broke off and a shorter one behind it look the same: that is why the witness is asked first.)
+
+    Raises:
+        JournalDamaged: there is such a commit.
     """
     if len(log) < _WAL_HEADER + _FRAME_HEADER:
         return
-    magic, _version, page_size, _sequence, *salts, sum_1, sum_2 = struct.unpack(">8I", log[:_WAL_HEADER])
-    order = ">" if magic & 1 else "<"
-    if magic not in (0x377F0682, 0x377F0683) or _checksum((0, 0), log[:24], order) != (sum_1, sum_2):
-        raise JournalDamaged("the header of the write-ahead log is damaged")
-    size, sums, sound = _FRAME_HEADER + page_size, (sum_1, sum_2), True
-    for start in range(_WAL_HEADER, len(log) - _FRAME_HEADER + 1, size):
-        _page, pages_after_commit, *fields = struct.unpack(">6I", log[start : start + _FRAME_HEADER])
-        ours = fields[:2] == salts
-        if sound and ours and len(log) - start >= size:
-            sums = _checksum(_checksum(sums, log[start : start + 8], order), log[start + _FRAME_HEADER : start + size], order)
-        sound = sound and ours and list(sums) == fields[2:]
+    size, salts, sound = _FRAME_HEADER + struct.unpack(">I", log[8:12])[0], log[16:24], True
+    for start in range(_WAL_HEADER, len(log) - size + 1, size):
+        _page, pages_after_commit = struct.unpack(">2I", log[start : start + 8])
+        ours = log[start + 8 : start + 16] == salts
+        if sound and ours:
+            sums = _checksum(_checksum(sums, log[start : start + 8], _order(log)), log[start + _FRAME_HEADER : start + size], _order(log))
+        sound = sound and ours and struct.pack(">2I", *sums) == log[start + 16 : start + _FRAME_HEADER]
         if not sound and ours and pages_after_commit:
             raise JournalDamaged("the write-ahead log is damaged before its last commit")
+
+
+def _order(log: bytes) -> str:
+    """The byte order of the log's checksums, by its magic number."""
+    return ">" if log[3] & 1 else "<"
 
 
 def _checksum(sums: tuple[int, int], data: bytes, order: str) -> tuple[int, int]:

@@ -4,11 +4,12 @@ SQLite, one file, one writer at a time. This room owns states, recovery and rete
 a command asks for, and it never opens the network.
 
 States go one way: admitted → started → finished → delivered. Every change is on the disk when its method
-returns, but for those that say otherwise. Calls from many threads share one commit (`writer`).
+returns, but for those that say otherwise, until `flush`. Calls from many threads share one commit (`writer`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 
 from relay_agent.clock import Clock
 from relay_agent.errors import JournalError, JournalUnwritable
+from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import damage
 from relay_agent.journal.witness import Witness
 from relay_agent.journal.writer import Change, Writer, unwritable
@@ -44,6 +46,10 @@ def _alone() -> int:
 
 def _no_room() -> bool:
     return False
+
+
+def _recorded() -> None:
+    reach(Point.RECORDED)
 
 
 class State(StrEnum):
@@ -161,7 +167,15 @@ class Journal:
         )
 
     def finish(self, update: Update, code: str | None = None) -> None:
-        """Record the outcome as it will be told, and wipe the request."""
+        """Record the outcome as it will be told, and wipe the request.
+
+        Under load this does not wait for the disk: the next commit, of which there are hundreds a second then, has it with it, and
+        whoever tells it calls `flush` before.
+
+        Raises:
+            JournalUnwritable: the agent stopped waiting.
+            JournalError: the outcome holds what cannot be written.
+        """
         tell_by = None if update.tell_by is None else update.tell_by.timestamp()
         row = (
             update.message,
@@ -175,13 +189,19 @@ class Journal:
             _seal(update),
             update.command_id,
         )
-        self._patiently(
-            lambda connection: connection.execute(
+
+        def finish(connection: sqlite3.Connection) -> None:
+            connection.execute(
                 "UPDATE commands SET state = 'finished', raw = NULL, message = ?, spool = ?, upload_url = ?, fallback = ?,"
                 " tell_by = ?, status = ?, code = ?, finished_at = ?, seal = ? WHERE id = ? AND state IN ('admitted', 'started')",
                 row,
             )
-        )
+
+        if self._writer.loaded and update.spool is None:
+            self._writer.later(finish, then=_recorded)
+        else:
+            self._patiently(finish)
+            _recorded()
 
     def settle(self, update: Update) -> None:
         """Record how an outcome will be told for good: after its upload, or in place of one that cannot be made."""
@@ -195,24 +215,33 @@ class Journal:
         )
 
     def deliver(self, ids: Iterable[str]) -> None:
-        """Note that the platform's queue has these outcomes, and wipe them.
+        """Note that the platform's queue has these outcomes, and wipe them, with whatever is committed next.
 
-        While the disk takes nothing it is noted with a later commit: a restart before tells them again, the same.
+        A restart before tells them again, the same.
         """
         now = self._clock.now().timestamp()
         rows = [(now, command_id) for command_id in ids]
-
-        def deliver(connection: sqlite3.Connection) -> None:
-            connection.executemany(
+        self._writer.later(
+            lambda connection: connection.executemany(
                 "UPDATE commands SET state = 'delivered', message = NULL, spool = NULL, upload_url = NULL, fallback = NULL,"
                 " seal = NULL, delivered_at = ? WHERE id = ?",
                 rows,
             )
+        )
 
-        try:
-            self._writer.commit(deliver)
-        except JournalUnwritable:
-            self._writer.later(deliver)
+    def flush(self) -> None:
+        """Return when everything that was noted is on the disk; it costs nothing where it is already.
+
+        Raises:
+            JournalUnwritable: the disk does not take it now.
+            JournalError: it cannot be written.
+        """
+        self._writer.flush()
+
+    @property
+    def behind(self) -> bool:
+        """Whether something was noted that is not on the disk yet."""
+        return self._writer.behind
 
     def remember_token(self, jti: str, command_id: str, forget_at: float) -> bool:
         """Whether a secure command's `jti` was not yet used by another command (PROTOCOL §5).
@@ -233,17 +262,17 @@ class Journal:
         """(command id, receipt) of messages that were taken over and perhaps not acknowledged."""
         return [
             (str(row[0]), str(row[1]))
-            for row in self._writer.read("SELECT id, receipt FROM commands WHERE acked = 0 AND receipt IS NOT NULL ORDER BY seq")
+            for row in self._read_all("SELECT id, receipt FROM commands WHERE acked = 0 AND receipt IS NOT NULL ORDER BY seq")
         ]
 
     def unfinished(self) -> list[Open]:
         """What was admitted or started, in the order in which it came."""
-        rows = self._writer.read("SELECT id, raw, state, repeatable FROM commands WHERE state IN ('admitted', 'started') ORDER BY seq")
+        rows = self._read_all("SELECT id, raw, state, repeatable FROM commands WHERE state IN ('admitted', 'started') ORDER BY seq")
         return [Open(str(row[0]), row[1], row[2] == State.STARTED, None if row[3] is None else bool(row[3])) for row in rows]
 
     def undelivered(self) -> list[Update]:
         """The outcomes that the platform has not been told for sure."""
-        rows = self._writer.read(
+        rows = self._read_all(
             "SELECT id, status, message, spool, upload_url, fallback, tell_by FROM commands WHERE state = 'finished' ORDER BY seq"
         )
         return [
@@ -253,13 +282,13 @@ class Journal:
 
     def spooled(self) -> set[str]:
         """The names of the spool files that an outcome needs."""
-        return {str(row[0]) for row in self._writer.read("SELECT spool FROM commands WHERE spool IS NOT NULL")}
+        return {str(row[0]) for row in self._read_all("SELECT spool FROM commands WHERE spool IS NOT NULL")}
 
     # --- upkeep ---
 
     def counts(self) -> dict[str, int]:
         """How many commands stand in each state."""
-        found = {str(row[0]): int(row[1]) for row in self._writer.read("SELECT state, COUNT(*) FROM commands GROUP BY state")}
+        found = {str(row[0]): int(row[1]) for row in self._read_all("SELECT state, COUNT(*) FROM commands GROUP BY state")}
         return {state: found.get(state, 0) for state in State}
 
     def prune(self) -> None:
@@ -303,11 +332,17 @@ class Journal:
         """Write what may still wait, and close the file."""
         self.give_up()
         try:
-            self._writer.commit(lambda _connection: None)
+            self._writer.flush()
         finally:
             self._writer.close(RETRY_SECONDS)
 
     # --- inside ---
+
+    def _read_all(self, query: str) -> list[Any]:
+        """The rows of a query, with what was noted and is not on the disk yet, where the disk takes it."""
+        with contextlib.suppress(JournalUnwritable):
+            self._writer.flush()
+        return self._writer.read(query)
 
     def _patiently(self, change: Change) -> Any:
         """Commit; while the disk takes nothing, again and again until it does, or the agent gives up."""

@@ -2,7 +2,7 @@
 
 This room owns when a transaction is written, and what an error of the disk means. It must not know what the changes say.
 
-Whoever comes first leads: it writes for all who wait. Under load the leader lingers two milliseconds for those who
+Whoever comes first leads: it writes for all who wait. Under load the leader lingers a millisecond for those who
 are about to come, since a commit's price is its fsync, whatever it carries; a lone change is written at once.
 """
 
@@ -14,17 +14,19 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from relay_agent.errors import JournalDamaged, JournalError, JournalUnwritable
 from relay_agent.journal.witness import Witness, count
 
-LINGER_SECONDS = 0.002
+LINGER_SECONDS = 0.001
 PATIENCE_SECONDS = 10.0
 """How long a reader waits for a writer: a disk that hangs must not hang whoever asks about it."""
+RIDE_SECONDS = 0.01
+"""How long, under load, a flush waits for a commit that comes anyway."""
 LOAD_CHANGES = 8
-LOAD_SECONDS = 0.05
+LOAD_SECONDS = 0.1
 """Load is this many changes within so many seconds: a lone command makes five."""
 
 _UNWRITABLE = frozenset(
@@ -36,12 +38,20 @@ T = TypeVar("T")
 Change = Callable[[sqlite3.Connection], Any]
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(eq=False)
 class _Work:
-    """One change, and who waits for it; `awaited` is False for one that may come with any later commit."""
+    """One change, and who waits for it; `awaited` is False for one that may come with any later commit.
 
-    change: Change
+    `change` is None for one that only waits for those before it; `then` is called when it is on the disk.
+    """
+
+    change: Change | None
     awaited: bool = True
+    then: Callable[[], None] = _nothing
     ready: threading.Event = field(default_factory=threading.Event)
     settled: bool = False
     result: Any = None
@@ -80,6 +90,7 @@ class Writer:
         self._awaited = 0
         self._leading_since: float | None = None
         self._recent: deque[float] = deque(maxlen=LOAD_CHANGES)
+        self._spoilt: JournalError | None = None
         self.commits = 0
         """Transactions written: so many fsyncs of the write-ahead log."""
         self.unwritable: str | None = None
@@ -92,12 +103,58 @@ class Writer:
             JournalUnwritable: the disk does not take it now.
             JournalError: the change cannot be made; it spoils no other.
         """
-        work = _Work(change)
+        result: T = self._await(_Work(change))
+        return result
+
+    def later(self, change: Change, then: Callable[[], None] = _nothing) -> None:
+        """Run the change with whatever is committed next, and then `then`: the process may end before.
+
+        One that cannot be made raises at the next `flush`.
+        """
+        with self._lock:
+            self._recent.append(self._monotonic())
+            self._waiting.append(_Work(change, awaited=False, then=then))
+
+    def flush(self) -> None:
+        """Return when what was handed to `later` is on the disk; at once, and without a commit, where it is.
+
+        Raises:
+            JournalUnwritable: the disk does not take it now.
+            JournalError: one of them cannot be made.
+        """
+        rider = _Work(None, awaited=False)
+        with self._lock:
+            rider.settled = self._leading_since is None and not self._waiting
+            if not rider.settled:
+                self._waiting.append(rider)
+        if self.loaded and not rider.settled:
+            rider.ready.wait(RIDE_SECONDS)
+        if not rider.settled or rider.error is not None:
+            self._await(_Work(None))
+        with self._lock:
+            spoilt, self._spoilt = self._spoilt, None
+        if spoilt is not None:
+            raise spoilt
+
+    @property
+    def loaded(self) -> bool:
+        """Whether so much is written that the next commit is a matter of milliseconds."""
+        recent = self._recent
+        return len(recent) == LOAD_CHANGES and self._monotonic() - recent[0] <= LOAD_SECONDS and self._others() > 1
+
+    @property
+    def behind(self) -> bool:
+        """Whether something waits that nobody waits for."""
+        with self._lock:
+            return bool(self._waiting)
+
+    def _await(self, work: _Work) -> Any:
         now = self._monotonic()
         with self._lock:
             self._waiting.append(work)
             self._awaited += 1
-            self._recent.append(now)
+            if work.change is not None:
+                self._recent.append(now)
             lead = self._leading_since is None
             if lead:
                 self._leading_since = now
@@ -109,13 +166,7 @@ class Writer:
             self._lead()
         if work.error is not None:
             raise work.error
-        result: T = work.result
-        return result
-
-    def later(self, change: Change) -> None:
-        """Run the change with whatever is committed next: nothing is lost where the process ends before."""
-        with self._lock:
-            self._waiting.append(_Work(change, awaited=False))
+        return work.result
 
     def read(self, query: str, *values: object) -> list[Any]:
         """The rows of a query.
@@ -167,10 +218,9 @@ class Writer:
                 work.ready.set()
 
     def _linger(self) -> None:
-        now = self._monotonic()
-        if len(self._recent) < LOAD_CHANGES or now - self._recent[0] > LOAD_SECONDS:
+        if not self.loaded:
             return
-        until = now + LINGER_SECONDS
+        until = self._monotonic() + LINGER_SECONDS
         while self._awaited < self._others() and (left := until - self._monotonic()) > 0:
             self._more.wait(left)
 
@@ -189,19 +239,26 @@ class Writer:
             for work in batch:
                 work.settle(None, error)
             with self._lock:  # What nobody waits for has nobody who would try again.
-                self._waiting[:0] = [_Work(work.change, awaited=False) for work in batch if not work.awaited]
+                self._waiting[:0] = [
+                    replace(work, settled=False, error=None) for work in batch if work.change is not None and not work.awaited
+                ]
         except JournalError as error:
             if len(batch) == 1:
                 batch[0].settle(None, error)
+                if not batch[0].awaited:
+                    self._spoilt = error
                 return
             for work in batch:
                 self._write([work])
         else:
             for work, result in zip(batch, results, strict=True):
                 work.settle(result)
+                work.then()
 
     def _with_room(self, batch: list[_Work]) -> list[Any]:
         """Write; on a full disk free what was kept back for it, and write again."""
+        if all(work.change is None for work in batch):
+            return [None] * len(batch)
         try:
             results = self._transaction(batch)
         except JournalUnwritable as error:
@@ -215,7 +272,7 @@ class Writer:
     def _transaction(self, batch: list[_Work]) -> list[Any]:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            results = [work.change(self._connection) for work in batch]
+            results = [None if work.change is None else work.change(self._connection) for work in batch]
             number = 0 if self._witness is None else count(self._connection)
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whatever a change raises is its caller's, not the leader's

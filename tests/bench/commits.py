@@ -65,6 +65,7 @@ def lone(place: Path, slow: int, apart_seconds: float) -> tuple[float, float]:
                         journal.finish(Update(command_id, Status.SUCCESS, "told"))
                         busy = slow
                         journal.deliver([command_id])
+                        journal.flush()
                         return time.perf_counter() - began
 
                     times.append(one() if kind == "with" else without_linger(one))

@@ -143,6 +143,7 @@ class Crew:
     def _send(self) -> None:
         while not self._over.is_set():
             entries = [entry for entry in self._outbox.take(0.1) if entry.final]
+            self.journal.flush()
             if not entries:
                 continue
             self.journal.deliver([entry.command_id for entry in entries])

@@ -386,6 +386,7 @@ def test_an_outcome_is_in_no_file_once_it_is_delivered(path: Path, journal: Jour
     journal.finish(outcome("a", secret, spool=CANARY, upload_url=f"https://s3/{CANARY}", fallback=secret))
     assert CANARY.encode() in bytes_of(path)
     journal.deliver(["a"])
+    journal.flush()
     journal.checkpoint()
     assert CANARY.encode() not in bytes_of(path)
 

@@ -87,6 +87,7 @@ def write(path: Path, *, in_log: bool) -> None:
     for command_id in [*ANSWERED, *TOLD]:
         journal.finish(Update(command_id, Status.SUCCESS, answer_of(command_id)))
     journal.deliver(TOLD)
+    journal.flush()
     if not in_log:
         journal.checkpoint()
     left = {file.name: file.read_bytes() for file in path.parent.iterdir()}
@@ -235,6 +236,27 @@ def test_a_journal_after_kill_9_is_whole(request: pytest.FixtureRequest, tmp_pat
     assert (found.damage, found.spoiled) == (None, 0)
     check_all_there(found)
     assert set(found.known.values()) == {Admission.KNOWN}
+
+
+def test_a_commit_that_a_full_disk_broke_off_behind_a_whole_one_is_no_damage(tmp_path: Path) -> None:
+    """Its frames stay in the log until others are written over them, its last, which says that it ends a commit, among them."""
+    source = tmp_path / "source"
+    source.mkdir()
+    whole = layout(source, in_log=True)
+    wal = whole.wal + flipped(whole.wal[frame(whole.wal, -1) :], 24 + 2000)
+    path = Layout(whole.db, wal).put(tmp_path)
+    witness.beside(path).write_bytes(witness.beside(source / "journal.db").read_bytes())
+    found = start(path)
+    assert (found.damage, found.spoiled) == (None, 0)
+    check_all_there(found)
+
+
+@pytest.mark.parametrize("length", [24, 25, 2000, 24 + PAGE - 1])
+def test_a_commit_whose_last_frame_was_being_written_is_no_damage(in_log: Layout, tmp_path: Path, length: int) -> None:
+    last = in_log.wal[frame(in_log.wal, -1) :]
+    found = start(Layout(in_log.db, in_log.wal + last[:length]).put(tmp_path))
+    assert (found.damage, found.spoiled) == (None, 0)
+    check_all_there(found)
 
 
 # --- cut off ---

@@ -42,6 +42,7 @@ class Kept:
         for command_id in ids:
             self.journal.finish(Update(command_id, Status.SUCCESS, "y" * size))
         self.journal.deliver(ids)
+        self.journal.flush()
 
     def known(self, *ids: str) -> list[str]:
         """Which of these ids it would recognise."""

@@ -127,6 +127,60 @@ def test_what_nobody_waits_for_is_written_once_the_disk_takes_it(disk: Disk) -> 
     assert disk.rows() == [1, 3]
 
 
+def test_what_nobody_waits_for_is_on_the_disk_after_a_flush_which_costs_nothing_where_it_is_already(disk: Disk) -> None:
+    told: list[int] = []
+    disk.writer.later(disk.add(1), then=lambda: told.append(disk.connection.execute("SELECT MAX(value) FROM seen").fetchone()[0]))
+    assert (disk.writer.commits, told, disk.writer.behind) == (0, [], True)
+    disk.writer.flush()
+    disk.writer.flush()
+    assert (disk.writer.commits, told, disk.writer.behind) == (1, [1], False)
+
+
+def test_under_load_a_flush_rides_with_the_commit_of_another(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "RIDE_SECONDS", 60.0)  # the other's commit ends it, not the time
+    monkeypatch.setattr(writer, "LINGER_SECONDS", 0.0)
+    disk.others = 2
+    for value in range(writer.LOAD_CHANGES):
+        disk.writer.later(disk.add(value))
+    flush = threading.Thread(target=disk.writer.flush)
+    flush.start()
+    while not any(work.change is None for work in disk.writer._waiting):
+        time.sleep(0)
+    disk.writer.commit(disk.add(100))
+    flush.join(10)
+    assert not flush.is_alive()
+    assert (disk.writer.commits, len(disk.rows())) == (1, writer.LOAD_CHANGES + 1)
+
+
+def test_a_flush_under_load_waits_for_another_only_a_moment(disk: Disk) -> None:
+    disk.writer._monotonic = time.monotonic
+    disk.others = 2
+    for value in range(writer.LOAD_CHANGES):
+        disk.writer.later(disk.add(value))
+    disk.writer.flush()
+    assert len(disk.rows()) == writer.LOAD_CHANGES
+
+
+def test_a_flush_raises_what_the_disk_does_not_take_and_the_next_one_has_it(disk: Disk) -> None:
+    disk.writer.later(disk.add(1))
+    disk.fails = [sqlite3.SQLITE_FULL]
+    with pytest.raises(JournalUnwritable):
+        disk.writer.flush()
+    assert disk.writer.behind
+    disk.writer.flush()
+    assert disk.rows() == [1]
+
+
+def test_a_flush_raises_once_for_a_change_that_cannot_be_made(disk: Disk) -> None:
+    disk.writer.commit(disk.add(1))
+    disk.writer.later(disk.add(1))
+    disk.writer.commit(disk.add(2))
+    with pytest.raises(JournalError):
+        disk.writer.flush()
+    disk.writer.flush()
+    assert disk.rows() == [1, 2]
+
+
 def test_damage_is_told_from_a_full_disk(disk: Disk) -> None:
     disk.fails = [sqlite3.SQLITE_CORRUPT]
     with pytest.raises(JournalDamaged):
