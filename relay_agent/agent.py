@@ -67,6 +67,12 @@ EXIT_REFUSED = 3
 INTERRUPT_SECONDS = 1.0
 FAREWELL_SECONDS = 3.0
 """Of the drain's time, what is kept for telling answers, STOPPED and the last log lines."""
+REPORT_SECONDS = 2.0
+"""Of that, for STOPPED and the log."""
+EXIT_SECONDS = 0.5
+"""And of that, for the exit itself."""
+ENDING_SECONDS = 0.5
+"""How long a call to the platform may take that is under way when its thread is told to end."""
 
 
 class Ending:
@@ -254,7 +260,14 @@ class Agent:
             clock=clock,
             interval_seconds=settings.heartbeat_seconds,
         )
-        upkeep = Upkeep(journal=self._journal, disk=self._disk, pulse=self._pulses["upkeep"], log=log, monotonic=clock.monotonic)
+        upkeep = Upkeep(
+            journal=self._journal,
+            disk=self._disk,
+            interrupt=self._interrupt_receive,
+            pulse=self._pulses["upkeep"],
+            log=log,
+            monotonic=clock.monotonic,
+        )
         self._polling = Loop("poller", poller.step, self._stop_intake)
         self._telling = Loop("sender", sender.step, self._stop_telling)
         steps = {"config-refresh": enrolment.step, "heartbeat": heartbeat.step, "upkeep": upkeep.step}
@@ -386,25 +399,29 @@ class Agent:
         self._join(self._fetchers, drain, at_most=1.0)
         self._tell_the_rest(drain)
         self._stop_rest.set()
-        self._join(self._keeping, drain, at_most=1.0)
+        self._end(self._keeping, drain)
         if self._standing.enrolled and self._ending.code != EXIT_REFUSED:
             self._report_stopped()
         counts = self._counts()
         self._log.info("agent-stopped", code=self._ending.code, running=cut_off, **counts)
-        self._join([self._shipping], drain, at_most=1.0)
+        self._end([self._shipping], drain)
         if self._standing.enrolled and not self._shipping.is_alive():
-            self._shipper.flush(min(2.0, max(1.0, drain.remaining())))
+            self._shipper.flush(min(2.0, max(0.2, drain.remaining() - EXIT_SECONDS)))
         over.set()
         self._close()
         return self._ending.code
 
     def _bound(self, drain: Deadline) -> threading.Event:
-        """Break off this thread's own calls once the drain is over: a platform that hangs must not hold up the exit. Set it at the end."""
+        """Break off this thread's own calls shortly before the drain is over: a platform that hangs must not hold up the exit.
+
+        Set what is returned at the end.
+        """
         over, name = threading.Event(), threading.current_thread().name
+        keep = min(EXIT_SECONDS, drain.seconds / 4)
 
         def watch() -> None:
-            while not over.wait(2 * LOOK_SECONDS):
-                if drain.passed:
+            while not over.wait(LOOK_SECONDS):
+                if drain.remaining() < keep:
                     self._platform.break_off(name)
 
         threading.Thread(target=watch, name="drain", daemon=True).start()
@@ -427,9 +444,12 @@ class Agent:
         """Break off the open receive; what was received already is still taken in and acknowledged."""
         limit = Deadline(1.0, self._clock.monotonic)
         while self._polling.is_alive() and not limit.passed:
-            if self._pulses["poller"].activity == "receiving":
-                self._platform.break_off("poller")
+            self._interrupt_receive()
             self._polling.join(LOOK_SECONDS / 2)
+
+    def _interrupt_receive(self) -> None:
+        if self._pulses["poller"].activity == "receiving":
+            self._platform.break_off("poller")
 
     def _say_stopping(self, drain: Deadline) -> None:
         if self._ending.code:
@@ -441,12 +461,13 @@ class Agent:
         for _ in self._uploaders:
             self._outbox.uploads.put(None)
         self._outbox.hurry()
-        while (
-            self._standing.enrolled and self._outbox.pending() and self._telling.is_alive() and not drain.passed and self._signals.count < 2
-        ):
+        keep = min(REPORT_SECONDS, drain.seconds / 3)
+        while self._standing.enrolled and self._outbox.pending() and self._telling.is_alive():
+            if drain.remaining() < keep or self._signals.count >= 2:
+                break
             self._stop_rest.wait(0.02)
         self._stop_telling.set()
-        self._join([*self._uploaders, self._telling], drain, at_most=1.0)
+        self._end([*self._uploaders, self._telling], drain)
 
     def _report_stopped(self) -> None:
         try:
@@ -467,6 +488,14 @@ class Agent:
         for loop in loops:
             while loop.is_alive() and not limit.passed and self._signals.count < 2:
                 loop.join(min(LOOK_SECONDS, limit.remaining()))
+
+    def _end(self, loops: list[Loop], drain: Deadline) -> None:
+        """Wait for threads that were told to end; one that hangs in a call to the platform is broken off."""
+        self._join(loops, drain, at_most=min(ENDING_SECONDS, drain.seconds / 10))
+        for loop in loops:
+            if loop.is_alive():
+                self._platform.break_off(loop.name)
+        self._join(loops, drain, at_most=ENDING_SECONDS)
 
     def _close(self) -> None:
         """Free what no thread uses any more; a thread that is stuck keeps its own, and ends with the process."""

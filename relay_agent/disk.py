@@ -31,12 +31,15 @@ class Disk:
         self._size = min(reserve_bytes, shutil.disk_usage(directory).total // 8)
         self._held = self._path.exists() and self._path.stat().st_size > 0
         self._short = False
+        self._read_only = False
         self.backlog = False
         """Whether more waits for the platform than is good for the disk."""
 
     @property
     def obstacle(self) -> str | None:
         """Why nothing may be taken in; None where there is room."""
+        if self._read_only:
+            return "the disk of the state directory is read-only"
         if not self._held:
             return "the disk of the state directory is full"
         return "the disk of the state directory is almost full" if self._short else None
@@ -54,6 +57,7 @@ class Disk:
     def look(self) -> None:
         """See how much room there is, and keep some back where it is missing."""
         try:
+            self._read_only = bool(os.statvfs(self._directory).f_flag & os.ST_RDONLY)
             free = shutil.disk_usage(self._directory).free
             # A step apart, so that it does not go up and down with each commit.
             self._short = free < (2 * self._size if self._short else self._size) and self._held

@@ -59,8 +59,8 @@ class Poller:
         """Take what the steps need.
 
         `room` says how many commands there is a place for, and `enqueue` takes one; `obstacle` says why the disk lets
-        nothing be taken in, None where it does; `stopping` says that a
-        receive was broken off on purpose; `look_again` asks for the configuration to be read now.
+        nothing be taken in, None where it does; `stopping` says that the agent stops; `look_again` asks for the configuration
+        to be read now. For an obstacle and for the stop, others break off a receive that is open.
         """
         self._platform = platform
         self._relay = relay
@@ -106,7 +106,8 @@ class Poller:
         except JournalDamaged:
             raise
         except (PlatformError, JournalError) as error:
-            return 0.0 if self._stopping() or self._platform.replaced(queue) else self._failed(error)
+            on_purpose = self._stopping() or self._obstacle() is not None or self._platform.replaced(queue)
+            return 0.0 if on_purpose else self._failed(error)
         self._pulse.success()
         self._trouble.success()
         self._backoff.reset()

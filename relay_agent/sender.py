@@ -60,11 +60,13 @@ class Sender:
             return STARTING_SECONDS
         self._pulse.turn("waiting for answers")
         entries = self._outbox.take(NOTE_SECONDS if self._unnoted else TAKE_SECONDS)
-        try:
-            self._journal.flush()
-        except JournalUnwritable as error:
-            self._outbox.put_back(entries)
-            return self._unrecorded(entries, error)
+        if entries or self._unnoted:
+            self._pulse.turn("recording answers")
+            try:
+                self._journal.flush()
+            except JournalUnwritable as error:
+                self._outbox.put_back(entries)
+                return self._unrecorded(entries, error)
         if self._unnoted:
             self._unnoted = False
             reach(Point.DELIVERED)

@@ -22,9 +22,13 @@ PRUNE_SECONDS = 60.0
 class Upkeep:
     """Looks after room on the disk, empties the write-ahead log, forgets what is old."""
 
-    def __init__(self, *, journal: Journal, disk: Disk, pulse: Pulse, log: Logger, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, *, journal: Journal, disk: Disk, interrupt: Callable[[], None], pulse: Pulse, log: Logger, monotonic: Callable[[], float]
+    ) -> None:
+        """`interrupt` ends the receive that is open: what it would bring could not be taken in."""
         self._journal = journal
         self._disk = disk
+        self._interrupt = interrupt
         self._pulse = pulse
         self._log = log
         self._monotonic = monotonic
@@ -49,6 +53,8 @@ class Upkeep:
             pass  # The poller takes nothing in, and says so.
         except JournalError as error:
             self._log.warning("journal-upkeep-failed", reason=str(error))
+        if self._journal.unwritable or self._disk.obstacle:
+            self._interrupt()
         self._pulse.success()
         return TURN_SECONDS
 

@@ -24,7 +24,7 @@ from relay_agent.errors import JournalError, JournalUnwritable
 from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import damage
 from relay_agent.journal.witness import Witness
-from relay_agent.journal.writer import Change, Writer, unwritable
+from relay_agent.journal.writer import PATIENCE_SECONDS, Change, Writer, unwritable
 from relay_agent.models import Status, Update
 
 KEEP_IDS_SECONDS = 24 * 3600.0
@@ -332,7 +332,7 @@ class Journal:
         """Write what may still wait, and close the file."""
         self.give_up()
         try:
-            self._writer.flush()
+            self._writer.flush(PATIENCE_SECONDS)
         finally:
             self._writer.close(RETRY_SECONDS)
 
@@ -341,7 +341,7 @@ class Journal:
     def _read_all(self, query: str) -> list[Any]:
         """The rows of a query, with what was noted and is not on the disk yet, where the disk takes it."""
         with contextlib.suppress(JournalUnwritable):
-            self._writer.flush()
+            self._writer.flush(PATIENCE_SECONDS)
         return self._writer.read(query)
 
     def _patiently(self, change: Change) -> Any:

@@ -115,12 +115,12 @@ class Writer:
             self._recent.append(self._monotonic())
             self._waiting.append(_Work(change, awaited=False, then=then))
 
-    def flush(self) -> None:
+    def flush(self, patience_seconds: float | None = None) -> None:
         """Return when what was handed to `later` is on the disk; at once, and without a commit, where it is.
 
         Raises:
             JournalUnwritable: the disk does not take it now.
-            JournalError: one of them cannot be made.
+            JournalError: one of them cannot be made, or the commit under way does not end in so many seconds (None: wait for it).
         """
         rider = _Work(None, awaited=False)
         with self._lock:
@@ -130,7 +130,7 @@ class Writer:
         if self.loaded and not rider.settled:
             rider.ready.wait(RIDE_SECONDS)
         if not rider.settled or rider.error is not None:
-            self._await(_Work(None))
+            self._await(_Work(None), patience_seconds)
         with self._lock:
             spoilt, self._spoilt = self._spoilt, None
         if spoilt is not None:
@@ -148,7 +148,7 @@ class Writer:
         with self._lock:
             return bool(self._waiting)
 
-    def _await(self, work: _Work) -> Any:
+    def _await(self, work: _Work, patience_seconds: float | None = None) -> Any:
         now = self._monotonic()
         with self._lock:
             self._waiting.append(work)
@@ -160,8 +160,12 @@ class Writer:
                 self._leading_since = now
             else:
                 self._more.notify()
-        if not lead:
-            work.ready.wait()
+        if not lead and not work.ready.wait(patience_seconds):
+            with self._lock:
+                if not work.ready.is_set():
+                    work.awaited = False
+                    self._awaited -= work in self._waiting
+                    raise JournalError("the journal cannot be written: a commit does not end")
         if not work.settled:
             self._lead()
         if work.error is not None:
@@ -228,8 +232,8 @@ class Writer:
         with self._lock:
             heir = next((work for work in self._waiting if work.awaited), None)
             self._leading_since = None if heir is None else self._monotonic()
-        if heir is not None:
-            heir.ready.set()
+            if heir is not None:
+                heir.ready.set()
 
     def _write(self, batch: list[_Work]) -> None:
         """Commit the changes together; where one of them cannot be made, each alone, so that it spoils no other."""

@@ -78,7 +78,14 @@ def _kept(directory: Path) -> Iterator[Crew]:
     directory.mkdir()
     stop = threading.Event()
     with Crew(directory / "journal.db", WORKERS, 0.0).working() as crew:
-        upkeep = Upkeep(journal=crew.journal, disk=crew.disk, pulse=Pulse(Clock()), log=_Loud(), monotonic=time.monotonic)  # type: ignore[arg-type]
+        upkeep = Upkeep(
+            journal=crew.journal,
+            disk=crew.disk,
+            interrupt=lambda: None,
+            pulse=Pulse(Clock()),
+            log=_Loud(),  # type: ignore[arg-type]
+            monotonic=time.monotonic,
+        )
         loop = Loop("upkeep", upkeep.step, stop)
         loop.start()
         try:

@@ -101,11 +101,9 @@ def wait_beats(agent: RunningAgent | ThreadedAgent, count: int = 2) -> None:
     wait_until(agent.sandbox, lambda: len(agent.sandbox.heartbeats(agent.agent_id)) >= beats + count)
 
 
-def wait_full(agent: RunningAgent | ThreadedAgent, target: ByteTarget) -> None:
-    """Wait until the agent says that its disk is full; a command ends the receive that was open."""
-    target.on("/open", reply(body="in the receive that was open"))
-    agent.create({"method": "POST", "url": target.url("/open")})
-    line = agent.wait_log("disk-full")
+def wait_full(agent: RunningAgent | ThreadedAgent) -> None:
+    """Wait until the agent says that its disk is full: at once, whatever its open receive waits for."""
+    line = agent.wait_log("disk-full", timeout=8)
     assert line["level"] in ("warning", "error")
     assert (line["cause"], line["cure"]) == (JOURNAL.cause, JOURNAL.cure)
 
@@ -125,7 +123,7 @@ def test_on_a_full_disk_it_finishes_what_is_admitted_takes_nothing_in_and_resume
             gate.wait_reached()
         wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
         small_disk.fill()
-        wait_full(agent, target)
+        wait_full(agent)
         asked = receives(sandbox)
         new = agent.create({"method": "POST", "url": target.url("/new")})
         for gate in gates:
@@ -152,7 +150,7 @@ def test_a_disk_that_was_full_twice_is_survived_twice(sandbox: Sandbox, tmp_path
             held = agent.create({"method": "POST", "url": target.url(f"/held/{round_number}")})
             gate.wait_reached()
             small_disk.fill()
-            wait_full(agent, target)
+            wait_full(agent)
             gate.release()
             assert sandbox.wait_final(held.id).status == "SUCCESS"
             small_disk.free()
@@ -210,7 +208,7 @@ def test_a_large_answer_on_a_full_disk_is_an_honest_failure(
         large = agent.create({"method": "POST", "url": target.url("/large")})
         gate.wait_reached()
         small_disk.fill()
-        wait_full(agent, target)
+        wait_full(agent)
         gate.release()
         told = body(sandbox.wait_final(large.id))
         assert (large.status, told["code"]) == ("FAILURE", "ERESPONSETOOLARGE")
@@ -231,7 +229,7 @@ def test_an_answer_for_which_the_reserve_has_room_is_told_whole_on_a_full_disk(
         large = agent.create({"method": "POST", "url": target.url("/large")})
         gate.wait_reached()
         small_disk.fill()
-        wait_full(agent, target)
+        wait_full(agent)
         gate.release()
         assert body(sandbox.wait_final(large.id))["body"] == answer.decode()
         assert agent.stop() == 0
@@ -284,7 +282,7 @@ def test_a_journal_that_turns_read_only_is_as_a_full_disk(sandbox: Sandbox, tmp_
         writer = agent.agent._journal._writer
         writer.use(lambda connection: connection.execute("PRAGMA query_only = ON"))
         new = agent.create({"method": "POST", "url": target.url("/new")})
-        agent.wait_log("disk-full")
+        wait_full(agent)
         gate.release()
         wait_beats(agent)
         assert not held.final, "an answer was told that is not in the journal"

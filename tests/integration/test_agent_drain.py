@@ -9,11 +9,13 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from relay_agent.sandbox.commands import Command
+from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import RunningAgent, body, finals, running, wait_until
 from tests.targets import ByteTarget, FullBacklog, Gate, redirect, reply, seen
@@ -202,3 +204,28 @@ def test_what_a_cut_off_drain_had_answered_and_not_told_is_told_after_the_next_s
         assert agent.stop() == 0
     assert finals(command) == ["SUCCESS"]
     assert seen(target) == {"POST /held": 1}
+
+
+# --- a platform that hangs ---
+
+
+def test_a_platform_that_hangs_in_everything_holds_up_no_exit_and_no_answer_is_lost(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
+    target.on("/", reply(body="here"))
+    agent = RunningAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "4", "RELAY_HEARTBEAT_SECONDS": "1"})
+    with running(agent):
+        with ExitStack() as hanging:
+            for service, operation in (("sqs", "SendMessageBatch"), ("rest", ""), ("logs", ""), ("sqs", "")):
+                hanging.enter_context(sandbox.inject(Fault(service, operation, hang_seconds=FOREVER, count=None)))
+                if operation:
+                    command = agent.create({"method": "POST", "url": target.url("/")})
+                    agent.wait_log("command", status="SUCCESS")
+            began = time.monotonic()
+            assert agent.stop() == 0
+            assert time.monotonic() - began < 4.2, "RELAY_DRAIN_SECONDS is 4"
+        assert not command.final
+        agent.start()
+        assert sandbox.wait_final(command.id).status == "SUCCESS"
+        assert agent.stop() == 0
+    assert seen(target) == {"POST /": 1}

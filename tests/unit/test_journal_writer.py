@@ -203,3 +203,18 @@ def test_a_reader_does_not_wait_for_ever_for_a_commit_that_does_not_end(disk: Di
     monkeypatch.setattr(writer, "PATIENCE_SECONDS", 0.01)
     with disk.writer._using, pytest.raises(JournalError, match="does not end"):
         disk.rows()
+
+
+def test_a_flush_that_lost_its_patience_leaves_no_place_that_nobody_fills(disk: Disk) -> None:
+    held = threading.Thread(target=disk.writer.commit, args=(disk.add(1),))
+    with disk.writer._using:
+        held.start()
+        while disk.writer.stuck_seconds() == 0 and disk.writer._leading_since is None:
+            time.sleep(0)
+        disk.writer.later(disk.add(2))
+        with pytest.raises(JournalError, match="does not end"):
+            disk.writer.flush(0.01)
+    held.join(10)
+    disk.writer.flush()
+    disk.writer.commit(disk.add(3))
+    assert disk.rows() == [1, 2, 3]
