@@ -10,16 +10,19 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Any, TextIO, cast
 
 import psutil
 
 from relay_agent import AGENT_VERSION, __version__, faultpoints
+from relay_agent.admin.facts import Facts, Identity, Logging
+from relay_agent.admin.server import Admin
 from relay_agent.causes import JOURNAL, JOURNAL_DAMAGED
 from relay_agent.clock import Clock, Deadline
 from relay_agent.codec import ACTION_SECURE, ACTIONS_PLAIN
-from relay_agent.config import Settings, check_token
+from relay_agent.config import Settings, check_token, token_expiry
 from relay_agent.dialer import Dialer
 from relay_agent.disk import Disk
 from relay_agent.enrolment import Enrolment
@@ -30,6 +33,7 @@ from relay_agent.fetcher import Fetcher
 from relay_agent.heartbeat import Heartbeat
 from relay_agent.idle import IdlePool
 from relay_agent.journal import Journal
+from relay_agent.journal.reader import Reader
 from relay_agent.outbox import Outbox
 from relay_agent.periodic import Loop
 from relay_agent.policy import Policy
@@ -117,6 +121,7 @@ class Agent:
         self._build_platform()
         self._build_flow()
         self._build_threads()
+        self._build_admin()
 
     # --- building ---
 
@@ -125,7 +130,7 @@ class Agent:
         self._buffer = LogBuffer()
         self._logs = Logs(self._settings.log_level, self._redactor, self._buffer, stream or sys.stdout, self._clock)
         self._log = self._logs.logger
-        self._metrics = Metrics(__version__, [*ACTIONS_PLAIN, ACTION_SECURE])
+        self._metrics = Metrics(__version__, [*ACTIONS_PLAIN, ACTION_SECURE], self._clock.monotonic)
         settings = self._settings
         self._token = _Watched(settings.token, partial(self._redactor.rotate, "jwt"))
         self._keys = _Keys(settings.secure_key, partial(self._redactor.rotate, "keys"))
@@ -149,6 +154,7 @@ class Agent:
             max_body_bytes=settings.max_request_bytes,
             clock=self._clock,
             seen_secrets=partial(self._redactor.rotate, "aws"),
+            count=self._metrics.platform_request,
         )
         self._shipper = LogShipper(
             self._buffer,
@@ -238,6 +244,7 @@ class Agent:
             monotonic=clock.monotonic,
             standing=self._standing,
             look_again=self._look_again,
+            metrics=self._metrics,
         )
         enrolment = Enrolment(
             platform=self._platform,
@@ -276,6 +283,59 @@ class Agent:
         self._workers = [_once(worker.name, worker.run) for worker in self._crew]
         self._fetchers = [_once(f"fetcher-{place}", self._fetcher.run) for place in range(FETCHERS)]
         self._uploaders = [_once(f"uploader-{place}", self._uploader().run) for place in range(UPLOADERS)]
+
+    def _build_admin(self) -> None:
+        settings, state = self._settings, self._state
+        facts = Facts(
+            identity=Identity(AGENT_VERSION, settings.agent_id, settings.org_slug, settings.api_target),
+            clock=self._clock,
+            pulses=self._pulses,
+            threads=lambda: {loop.name: loop.is_alive() or loop.ident is None for loop in (*self._core, self._shipping)},
+            others=self._activities,
+            watchdog=self._watchdog,
+            standing=self._standing,
+            journal=self._journal,
+            disk=self._disk,
+            reader=Reader(state.journal, in_use=True),
+            tasks=self._tasks,
+            workers=settings.workers,
+            untold=self._outbox.pending,
+            throughput=self._metrics.throughput,
+            name=lambda: self._platform.config.agent_name if self._platform.config else None,
+            token_ends=self._token_ends,
+            credentials_end=lambda: self._platform.credentials.expiration,
+            logs=lambda: Logging(self._shipper.waiting, self._buffer.dropped_total, self._shipper.trouble),
+            stopping=self._stop_intake.is_set,
+        )
+        self._metrics.watch(
+            queue_depth=self._tasks.waiting,
+            workers_busy=self._tasks.running,
+            workers=lambda: settings.workers,
+            journal_bytes=self._disk.used,
+            journal_commands=Reader(state.journal, in_use=True).counts,
+            log_events_dropped=lambda: self._buffer.dropped_total,
+            moments=facts.moments,
+        )
+        self._admin = Admin(facts, self._metrics.render, settings.admin_endpoint, state.socket, self._log)
+        self._stop_pages = threading.Event()
+        self._showing = Loop("admin", self._admin.step, self._stop_pages)
+
+    def _activities(self) -> dict[str, str]:
+        """What the threads without a pulse are doing."""
+        crew = {worker.name: "at work on a command" if worker.busy else "waiting for a command" for worker in self._crew}
+        carriers = {loop.name: "fetches commands' bodies from S3" for loop in self._fetchers}
+        carriers |= {loop.name: "uploads large answers to S3" for loop in self._uploaders}
+        return crew | carriers | {self._shipping.name: "ships log lines to CloudWatch"}
+
+    def _token_ends(self) -> datetime | None:
+        with contextlib.suppress(OSError, ValueError):
+            return token_expiry(self._token.get())
+        return None
+
+    @property
+    def _core(self) -> list[Loop]:
+        """The threads without which the agent must end."""
+        return [self._polling, self._telling, *self._keeping, *self._fetchers, *self._workers, *self._uploaders]
 
     def _worker(self, name: str) -> Worker:
         settings = self._settings
@@ -318,6 +378,7 @@ class Agent:
             "agent-starting", version=AGENT_VERSION, agent=settings.agent_id, organisation=settings.org_slug, workers=settings.workers
         )
         self._say_what_was_found()
+        self._showing.start()
         try:
             self._recover()
             for loop in [*self._keeping, self._shipping, self._telling, *self._uploaders, *self._workers, *self._fetchers, self._polling]:
@@ -371,9 +432,8 @@ class Agent:
             self._tasks.put((task.lane, task))
 
     def _supervise(self) -> None:
-        core = [self._polling, self._telling, *self._keeping, *self._fetchers, *self._workers, *self._uploaders]
         while not self._ending.given.wait(LOOK_SECONDS) and self._signals.count == 0:
-            for loop in core:
+            for loop in self._core:
                 if not loop.is_alive():
                     self._ending.give(1, f"the thread {loop.name} ended: {_kind(loop.error)}")
                     self._log.error("thread-died", thread=loop.name, exc_info=loop.error)
@@ -499,8 +559,12 @@ class Agent:
 
     def _close(self) -> None:
         """Free what no thread uses any more; a thread that is stuck keeps its own, and ends with the process."""
-        loops = [self._polling, self._telling, self._shipping, *self._keeping, *self._fetchers, *self._workers, *self._uploaders]
-        if not any(loop.is_alive() for loop in loops):
+        self._stop_pages.set()
+        self._admin.wake()
+        self._showing.join(ENDING_SECONDS)
+        if not self._showing.is_alive():
+            self._admin.close()
+        if not any(loop.is_alive() for loop in (*self._core, self._shipping)):
             self._platform.close()
             self._idle.close()
             with contextlib.suppress(JournalError):  # A disk that takes nothing: what it has is what the next start finds.

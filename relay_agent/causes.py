@@ -28,6 +28,14 @@ class Cause:
     cure: str
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is wrong just now: what was seen, and the row of the table."""
+
+    reason: str
+    cause: Cause
+
+
 REFUSED = Cause(
     "access",
     "ORG_SLUG and JWT do not match, or the token's user lacks the role",
@@ -82,6 +90,32 @@ NOT_AWS = Cause(
     "something answers in Amazon SQS's place",
     "check whether a proxy or a log-in page answers in its place, and that AWS_ENDPOINT_URL is not set",
 )
+TOKEN_EXPIRED = Cause(
+    "token", "the time of the JWT is over", "create a new token for the service user and set JWT, or the file of JWT_FILE"
+)
+TOKEN_ENDS = Cause("token", "the time of the JWT is over soon", TOKEN_EXPIRED.cure)
+LOGS = Cause(
+    "cloudwatch",
+    "CloudWatch Logs cannot be reached, or does not take the lines",
+    "nothing for the agent's work; to see its log on the platform, open the firewall outbound to CloudWatch Logs in the agent's AWS region"
+    " (https, logs.<region>.amazonaws.com), or let the proxy pass it",
+)
+STUCK = Cause(
+    "agent",
+    "a part of the agent stands still",
+    "nothing for now: after 5 minutes the agent ends, and its supervisor starts it again; if that repeats, send a support bundle"
+    " (relay-agent support-bundle)",
+)
+CAUGHT = Cause(
+    "target",
+    "a request outlasts its own time limit",
+    "nothing for now: after 5 minutes the agent ends, and its supervisor starts it again; if that repeats, send a support bundle"
+    " (relay-agent support-bundle)",
+)
+STARTING = Cause("platform", "the agent has just started", "nothing: it reads its configuration from the platform now")
+STOPPING = Cause("agent", "the agent was asked to stop", "nothing: it finishes what runs; start it again to take in commands")
+NO_ANSWERS = Cause("sqs", "the platform's queue for answers does not take them", "nothing for now: answers are kept, and sent again")
+NOT_READ = Cause("sqs", "the platform's queue does not answer", SQS_UNREACHABLE.cure)
 UNWELL = Cause("platform", "the platform answers with an error of its own", "nothing for now: the agent keeps trying")
 
 _BY_KIND: tuple[tuple[type[PlatformError], Cause], ...] = (

@@ -67,6 +67,11 @@ class StateDirectory:
         """Where answers wait for their upload."""
         return self.path / "spool"
 
+    @property
+    def socket(self) -> Path:
+        """Where the admin pages are served to this machine."""
+        return self.path / "admin.sock"
+
     def close(self) -> None:
         """Let go of the lock."""
         os.close(self._lock)

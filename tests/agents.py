@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from relay_agent.admin.client import ask
 from relay_agent.agent import Agent
 from relay_agent.clock import Clock, Deadline
 from relay_agent.config import Settings
@@ -336,6 +337,12 @@ def running(agent: RunningAgent | ThreadedAgent) -> Iterator[Any]:
     """Start an agent, wait until it is enrolled, and end it."""
     with agent:
         yield agent.ready()
+
+
+def page(agent: RunningAgent | ThreadedAgent, path: str) -> tuple[int, str]:
+    """The status code and the text of one of an agent's own pages."""
+    code, text = ask(Path(agent._environment["RELAY_STATE_DIR"]) / "admin.sock", path)
+    return code, text.decode()
 
 
 def rest_calls(sandbox: Sandbox, agent_id: str) -> list[Any]:

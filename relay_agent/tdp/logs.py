@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from relay_agent.errors import CredentialsExpired
 from relay_agent.tdp.aws import platform_error
 from relay_agent.tdp.credentials import PlatformCredentials
+from relay_agent.tdp.tally import Count, counted, nobody
 
 T = TypeVar("T")
 
@@ -20,24 +21,27 @@ T = TypeVar("T")
 class LogsClient:
     """The part of botocore's client that the log shipper uses; errors are botocore's own."""
 
-    def __init__(self, client: Any, credentials: PlatformCredentials) -> None:
+    def __init__(self, client: Any, credentials: PlatformCredentials, count: Count = nobody) -> None:
         self._client = client
         self._credentials = credentials
+        self._count = count
 
     def create_log_stream(self, **request: Any) -> Any:
         """Make a stream (CloudWatch Logs, CreateLogStream)."""
-        return self._call(lambda: self._client.create_log_stream(**request))
+        return self._call("logs create", lambda: self._client.create_log_stream(**request))
 
     def put_log_events(self, **request: Any) -> Any:
         """Put events into a stream (CloudWatch Logs, PutLogEvents)."""
-        return self._call(lambda: self._client.put_log_events(**request))
+        return self._call("logs put", lambda: self._client.put_log_events(**request))
 
-    def _call(self, call: Callable[[], T]) -> T:
+    def _call(self, name: str, call: Callable[[], T]) -> T:
         used = self._credentials.access_key_in_use
         try:
-            return call()
+            with counted(self._count, name):
+                return call()
         except ClientError as error:
             if not isinstance(platform_error("logs", error), CredentialsExpired):
                 raise
             self._credentials.renew(used)
-            return call()
+            with counted(self._count, name):
+                return call()

@@ -15,6 +15,7 @@ from relay_agent.errors import CredentialsExpired, NotThePlatform, PlatformError
 from relay_agent.faults import TransportFault
 from relay_agent.tdp.aws import platform_error
 from relay_agent.tdp.credentials import PlatformCredentials
+from relay_agent.tdp.tally import Count, counted, nobody
 
 BATCH = 10
 """Entries of one SQS batch call."""
@@ -44,10 +45,11 @@ class SendResult:
 class Queue:
     """One queue of one client. Any thread may call."""
 
-    def __init__(self, client: Any, url: str, credentials: PlatformCredentials) -> None:
+    def __init__(self, client: Any, url: str, credentials: PlatformCredentials, count: Count = nobody) -> None:
         self.url = url
         self._client = client
         self._credentials = credentials
+        self._count = count
 
     def receive(self, count: int, wait_seconds: int = WAIT_SECONDS) -> list[Received]:
         """Receive up to `count` (at most 10) messages, waiting up to `wait_seconds` for the first.
@@ -90,10 +92,12 @@ class Queue:
         """Call, and once more with new credentials where AWS says that they have ended."""
         used = self._credentials.access_key_in_use
         try:
-            return self._once(name, call)
+            with counted(self._count, name):
+                return self._once(name, call)
         except CredentialsExpired:
             self._credentials.renew(used)
-            return self._once(name, call)
+            with counted(self._count, name):
+                return self._once(name, call)
 
     @staticmethod
     def _once(name: str, call: Callable[[], T]) -> T:

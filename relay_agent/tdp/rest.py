@@ -20,6 +20,7 @@ from relay_agent.clock import Clock
 from relay_agent.errors import NotThePlatform, PlatformError, PlatformRefused, PlatformUnreachable, RateLimited, UnknownAgent
 from relay_agent.faults import TransportFault
 from relay_agent.tdp.http import Answer, PlatformHttp
+from relay_agent.tdp.tally import Count, counted, nobody
 
 AGENT_KIND = "TetraScience.Agent.user-defined"
 CALL_SECONDS = 15.0
@@ -61,13 +62,23 @@ class TemporaryCredentials:
 class Rest:
     """The calls an agent makes. Any thread may call; nothing is shared but what PlatformHttp guards."""
 
-    def __init__(self, http: PlatformHttp, api_target: str, org_slug: str, agent_id: str, token: Callable[[], str], clock: Clock) -> None:
+    def __init__(
+        self,
+        http: PlatformHttp,
+        api_target: str,
+        org_slug: str,
+        agent_id: str,
+        token: Callable[[], str],
+        clock: Clock,
+        count: Count = nobody,
+    ) -> None:
         self._http = http
         self._base = api_target
         self._org_slug = org_slug
         self._agent_id = agent_id
         self._token = token
         self._clock = clock
+        self._count = count
 
     def config(self) -> AgentConfig:
         """Read the agent's configuration.
@@ -135,12 +146,17 @@ class Rest:
     def _upload(self, call: str, name: str, filename: str, data: bytes) -> None:
         form = {**self._who(), name: (filename, data, "application/octet-stream")}
         body, content_type = encode_multipart_formdata(form)
-        self._checked(call, self._send(call, "POST", f"/v1/data-acquisition/{call}", body, content_type))
+        with counted(self._count, call):
+            self._checked(call, self._send(call, "POST", f"/v1/data-acquisition/{call}", body, content_type))
 
     def _who(self) -> dict[str, Any]:
         return {"agentId": self._agent_id, "agentVersion": AGENT_VERSION}
 
     def _json(self, call: str, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        with counted(self._count, call):
+            return self._exchange(call, method, path, body)
+
+    def _exchange(self, call: str, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         encoded = None if body is None else json.dumps(body).encode("utf-8")
         answer = self._checked(call, self._send(call, method, path, encoded, "application/json"))
         if not answer.body.strip():
