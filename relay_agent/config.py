@@ -41,6 +41,7 @@ __all__ = [
     "load_settings",
     "parse_key",
     "parse_keys",
+    "state_directory",
     "token_expiry",
     "variables",
 ]
@@ -356,6 +357,18 @@ def _descriptions() -> dict[str, str]:
 def fault_point() -> str | None:
     """Read where the agent's own tests want the process to die (`faultpoints`); no setting, and never in `.env`."""
     return os.environ.get("RELAY_FAULT_POINT") or None
+
+
+def state_directory(env_file: Path | None = Path(".env")) -> Path:
+    """Say which state directory the settings name, whatever else is wrong with them: what `status` and `commands` need.
+
+    Raises:
+        ConfigurationError: `.env` cannot be read.
+    """
+    env_file = env_file if env_file is not None and env_file.is_file() else None
+    given, _ = _given(env_file)
+    beside = Path() if env_file is None else env_file.resolve().parent
+    return Path(given["RELAY_STATE_DIR"]) if "RELAY_STATE_DIR" in given else beside / ".relay"
 
 
 def load_keyring_text(env_file: Path | None = Path(".env")) -> tuple[str | None, str | None]:

@@ -120,14 +120,14 @@ def _numbers(status: dict[str, Any]) -> str:
         ("Workers", f"{workers['busy']} of {workers['total']} busy"),
         ("Waiting for a worker", f"{queue['waiting']} of {queue['capacity']}"),
         ("Answers to be told", str(status["untold"])),
-        ("Last receive", _ago(status["lastReceive"], now)),
-        ("Last heartbeat", _ago(status["lastHeartbeat"], now)),
-        ("Configuration read", _ago(status["lastConfiguration"], now)),
+        ("Last receive", ago(status["lastReceive"], now)),
+        ("Last heartbeat", ago(status["lastHeartbeat"], now)),
+        ("Configuration read", ago(status["lastConfiguration"], now)),
         ("AWS credentials end", _until(status["credentialsEnd"], now)),
         ("JWT ends", _until(status["tokenEnds"], now) if status["tokenEnds"] else "never"),
         ("Journal", f"{_bytes(journal['bytes'])}, {journal.get('delivered', 0)} commands remembered"),
         ("Log lines to be delivered", f"{status['logLines']['waiting']}{_dropped(status['logLines']['dropped'])}"),
-        ("Running for", _span(status["uptimeSeconds"])),
+        ("Running for", span(status["uptimeSeconds"])),
     ]
     items = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows)
     return f'<section class="card" aria-labelledby="numbers"><h2 id="numbers">In numbers</h2><dl class="numbers">{items}</dl></section>'
@@ -152,7 +152,7 @@ def _command(one: Listed, now: str) -> str:
     kind = "failed-text" if one.status in FAILED else "ok-text" if one.status else "dim"
     state = one.status if one.status and one.state == "delivered" else f"{one.status}, not yet told" if one.status else one.state
     return (
-        f'<tr><td><time datetime="{one.when}">{_ago(one.when, now)}</time></td><td>{escape(one.method or "-")}</td>'
+        f'<tr><td><time datetime="{one.when}">{ago(one.when, now)}</time></td><td>{escape(one.method or "-")}</td>'
         f'<td class="wide">{where or "-"}</td><td class="{kind}">{escape(state)}</td><td>{escape(one.code or "-")}</td>'
         f'<td class="number">{_duration(one.queued_ms)}</td><td class="number">{_duration(one.target_ms)}</td>'
         f'<td class="id">{escape(one.id)}</td></tr>'
@@ -193,18 +193,20 @@ def _seconds(moment: str, now: str) -> float:
     return (datetime.fromisoformat(now) - datetime.fromisoformat(moment)).total_seconds()
 
 
-def _ago(moment: str | None, now: str) -> str:
-    return "never" if moment is None else f"{_span(max(0.0, _seconds(moment, now)))} ago"
+def ago(moment: str | None, now: str) -> str:
+    """How long before `now` it was; both ISO 8601."""
+    return "never" if moment is None else f"{span(max(0.0, _seconds(moment, now)))} ago"
 
 
 def _until(moment: str | None, now: str) -> str:
     if moment is None:
         return "-"
     left = -_seconds(moment, now)
-    return f"in {_span(left)}" if left >= 0 else f"ended {_span(-left)} ago"
+    return f"in {span(left)}" if left >= 0 else f"ended {span(-left)} ago"
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """A length of time, in the unit that a person would use."""
     for size, name in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {name}"
@@ -214,7 +216,7 @@ def _span(seconds: float) -> str:
 def _duration(milliseconds: int | None) -> str:
     if milliseconds is None:
         return "-"
-    return f"{milliseconds} ms" if milliseconds < 10_000 else _span(milliseconds / 1000)
+    return f"{milliseconds} ms" if milliseconds < 10_000 else span(milliseconds / 1000)
 
 
 def _bytes(count: int) -> str:

@@ -1,6 +1,7 @@
 """The pages of a running agent: who may ask, when it is ready and why it is not, and that nothing secret is shown (OPERATIONS §3).
 
-Owns the proof over HTTP, on the socket and on TCP. What the status page looks like is tested in a browser (`tests/e2e/test_status_page.py`).
+Owns the proof over HTTP, on the socket and on TCP. What the status page looks like is tested in a browser
+(`tests/e2e/test_status_page.py`).
 """
 
 from __future__ import annotations
@@ -112,12 +113,13 @@ def test_an_agent_that_drains_lives_and_is_not_ready(sandbox: Sandbox, tmp_path:
 
 
 def test_a_heartbeat_that_the_platform_does_not_take_is_a_warning_with_its_cure(sandbox: Sandbox, tmp_path: Path) -> None:
-    with running(ThreadedAgent(sandbox, tmp_path, dict(QUICK))) as agent:
-        with sandbox.inject(Fault("rest", "agent/status", contains=agent.agent_id, status=500, count=None)):
-            agent.wait_log("heartbeat-failed")
-            status = json.loads(page(agent, "/status.json")[1])
-            assert status["state"] == "ready"
-            assert any("agent/status" in warning["reason"] and warning["cure"] for warning in status["warnings"])
+    agent_id = sandbox.add_agent()
+    fault = Fault("rest", "POST /v1/data-acquisition/agent/status", contains=agent_id, status=500, count=None)
+    with running(ThreadedAgent(sandbox, tmp_path, dict(QUICK), agent_id)) as agent, sandbox.inject(fault):
+        agent.wait_log("heartbeat-failed")
+        status = json.loads(page(agent, "/status.json")[1])
+        assert status["state"] == "ready"
+        assert any("agent/status" in warning["reason"] and warning["cure"] for warning in status["warnings"])
 
 
 # --- who may ask, and for what ---
