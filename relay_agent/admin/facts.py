@@ -234,11 +234,11 @@ class Facts:
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             words = {"stopping": "Stopping", "disabled": "Disabled", "starting": "Starting"}
-            return f"{words.get(self._state(True), 'Not ready')}: {problems[0].reason}{more}."
-        if running >= self._workers:
-            return f"Ready and busy: all {self._workers} workers have a command, {waiting} more wait."
-        if running or waiting:
-            return f"Ready: {running} of {self._workers} workers have a command, {waiting} more wait."
+            return f"{words.get(self._state(True), 'Not ready')}: {problems[0].cause.cause}{more}."
+        if waiting:
+            return f"Ready and busy: {running} of {self._workers} workers have a command, {waiting} more wait."
+        if running:
+            return f"Ready: {running} of {self._workers} workers have a command."
         return "Ready: it waits for commands."
 
     def _threads_now(self) -> list[dict[str, Any]]:

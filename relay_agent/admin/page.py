@@ -31,7 +31,7 @@ _BADGES = {
     "stopping": ("wait", "Stopping"),
     "disabled": ("wait", "Disabled"),
 }
-_BAR, _GAP, _HEIGHT = 9, 3, 220
+_BAR, _GAP, _HEIGHT = 9, 3, 330
 
 
 def render(status: dict[str, Any], recent: Sequence[Listed], *, refresh: bool) -> str:
