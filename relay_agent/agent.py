@@ -56,6 +56,7 @@ from relay_agent.telemetry.cloudwatch import LogShipper, stream_name
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logs
 from relay_agent.telemetry.metrics import Metrics, system_metrics
+from relay_agent.telemetry.recent_lines import RecentLines
 from relay_agent.telemetry.redact import Redactor
 from relay_agent.telemetry.repeated import RepeatedFailure
 from relay_agent.transport import Transport
@@ -128,7 +129,8 @@ class Agent:
     def _build_telemetry(self, stream: TextIO | None) -> None:
         self._redactor = Redactor()
         self._buffer = LogBuffer()
-        self._logs = Logs(self._settings.log_level, self._redactor, self._buffer, stream or sys.stdout, self._clock)
+        self._lines = RecentLines(self._buffer)
+        self._logs = Logs(self._settings.log_level, self._redactor, self._lines, stream or sys.stdout, self._clock)
         self._log = self._logs.logger
         self._metrics = Metrics(__version__, [*ACTIONS_PLAIN, ACTION_SECURE], self._clock.monotonic)
         settings = self._settings
@@ -316,7 +318,7 @@ class Agent:
             log_events_dropped=lambda: self._buffer.dropped_total,
             moments=facts.moments,
         )
-        self._admin = Admin(facts, self._metrics.render, settings.admin_endpoint, state.socket, self._log)
+        self._admin = Admin(facts, self._metrics.render, settings.admin_endpoint, state.socket, self._log, self._lines.text)
         self._stop_pages = threading.Event()
         self._showing = Loop("admin", self._admin.step, self._stop_pages)
 

@@ -20,7 +20,7 @@ class _Lazy(click.Group):
     """Loads what a command needs when it is called: the sandbox is an extra, and `--help` must be quick."""
 
     _senders = ("send", "keygen", "encrypt", "decrypt")
-    _watchers = ("status", "commands")
+    _watchers = ("status", "commands", "support-bundle")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return ["run", *self._watchers, *self._senders, "sandbox"]

@@ -5,9 +5,13 @@ This room owns their options and their words. It must not find anything out: the
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,14 +21,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from relay_agent import listing
+from relay_agent import bundle, listing
 from relay_agent.admin.client import NoAgent, NoAnswer, ask
 from relay_agent.admin.page import ago, span
-from relay_agent.config import state_directory
+from relay_agent.config import load_settings, masked, state_directory
 from relay_agent.errors import ConfigurationError, JournalError
 from relay_agent.journal import State
 from relay_agent.journal.reader import Reader
 from relay_agent.listing import FAILED, Listed
+from relay_agent.telemetry.redact import Redactor
 
 EXIT_NOT_READY = 1
 EXIT_CONFIGURATION = 2
@@ -126,7 +131,39 @@ def show(given: tuple[bool, Path], command_id: str, own_json: bool) -> None:
         click.echo(f"{name:<12} {value}")
 
 
-COMMANDS = (status, commands)
+@click.command("support-bundle")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write.  [relay-agent-support-<time>.zip]"
+)
+@_as_json
+@_env_file
+def support_bundle(output: Path | None, as_json: bool, env_file: Path) -> None:
+    """Make a zip for the vendor's support.
+
+    Checks, status, metrics, the last log lines, recent commands, the configuration and versions. No secret, body, header or query is in
+    it; what is inside is listed, so look at it before you send it.
+
+    Example: docker exec ts-agent-http-relay relay-agent support-bundle -o /tmp/support.zip
+    """
+    directory = _directory(env_file)
+    made = datetime.now(UTC)
+    name = f"relay-agent-support-{made:%Y%m%dT%H%M%SZ}.zip"
+    path = output or (Path(name) if os.access(Path(), os.W_OK) else Path(tempfile.gettempdir()) / name)
+    parts = bundle.collect(directory, masked(env_file), lambda: _checks(env_file), _redactor(env_file).text)
+    try:
+        bundle.write(path, parts, made)
+    except OSError as error:
+        _end(1, f"{path} cannot be written ({error.strerror}); name another file with -o.")
+    if as_json:
+        inside = [{"name": part.name, "about": part.about, "bytes": len(part.text.encode())} for part in parts]
+        click.echo(json.dumps({"file": str(path), "inside": inside}, indent=2))
+        return
+    click.echo(f"{path} holds, with nothing secret in it:")
+    for part in parts:
+        click.echo(f"  {part.name:<20} {len(part.text.encode()):>9,} bytes  {part.about}")
+
+
+COMMANDS = (status, commands, support_bundle)
 
 
 # --- how it is printed ---
@@ -253,6 +290,24 @@ def _reader(env_file: Path) -> Reader:
     except (NoAnswer, OSError):
         in_use = True
     return Reader(directory / "journal.db", in_use=in_use)
+
+
+def _redactor(env_file: Path) -> Redactor:
+    """Knows the secrets of the settings, as far as they can be read."""
+    redactor = Redactor()
+    with contextlib.suppress(ConfigurationError):
+        settings = load_settings(env_file)
+        for source in (settings.token, settings.secure_key):
+            with contextlib.suppress(OSError):
+                redactor.add(*[part.strip() for part in source.get().split(",") if part.strip()])
+    return redactor
+
+
+def _checks(env_file: Path) -> dict[str, Any]:
+    from relay_agent.checks.check import report
+    from relay_agent.checks.preflight import check_all
+
+    return report(check_all(env_file))
 
 
 def _end(code: int, text: str) -> NoReturn:

@@ -29,6 +29,7 @@ from relay_agent.config_values import (
     listen_address,
 )
 from relay_agent.errors import ConfigurationError
+from relay_agent.proxy_url import parse_proxy
 from relay_agent.secrets_source import SecretSource, check_token, parse_key, parse_keys, token_expiry
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "fault_point",
     "load_keyring_text",
     "load_settings",
+    "masked",
     "parse_key",
     "parse_keys",
     "state_directory",
@@ -357,6 +359,32 @@ def _descriptions() -> dict[str, str]:
 def fault_point() -> str | None:
     """Read where the agent's own tests want the process to die (`faultpoints`); no setting, and never in `.env`."""
     return os.environ.get("RELAY_FAULT_POINT") or None
+
+
+def masked(env_file: Path | None = Path(".env")) -> list[dict[str, str | None]]:
+    """List every variable with what it is set to, None where it is not; of a secret only that it is, a proxy without its password.
+
+    Raises:
+        ConfigurationError: `.env` cannot be read.
+    """
+    given, _ = _given(env_file if env_file is not None and env_file.is_file() else None)
+    found: list[dict[str, str | None]] = []
+    for info in Settings.model_fields.values():
+        name = next((alias for alias in _aliases(info) if alias in given), _aliases(info)[0])
+        value = given.get(name)
+        if value is not None and info.annotation == SecretStr | None:
+            value = "set, and not shown"
+        elif value is not None and "proxy" in name.lower() and name.lower() != "no_proxy":
+            value = _masked_proxy(value)
+        found.append({"name": name, "value": value})
+    return found
+
+
+def _masked_proxy(value: str) -> str:
+    try:
+        return parse_proxy(value).masked
+    except ValueError:
+        return value if value == "none" else "set, and no proxy's URL"
 
 
 def state_directory(env_file: Path | None = Path(".env")) -> Path:

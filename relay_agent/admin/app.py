@@ -45,8 +45,8 @@ class Reply:
 class Pages:
     """The application behind one way in."""
 
-    def __init__(self, facts: Facts, render_metrics: Callable[[], bytes], host: str | None) -> None:
-        """`host` is the address it listens on, None on the Unix socket."""
+    def __init__(self, facts: Facts, render_metrics: Callable[[], bytes], host: str | None, lines: Callable[[], str] | None = None) -> None:
+        """`host` is the address it listens on, None on the Unix socket; `lines` gives the last log lines, where they may be shown."""
         self._facts = facts
         self._render_metrics = render_metrics
         self._host = host
@@ -57,6 +57,8 @@ class Pages:
             "/metrics": lambda _: Reply(HTTPStatus.OK, metrics.CONTENT_TYPE, self._render_metrics()),
             "/status.json": self._status,
         }
+        if lines is not None:
+            self._routes["/log"] = lambda _: Reply(HTTPStatus.OK, _TEXT, lines().encode())
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""

@@ -38,14 +38,20 @@ class Admin:
     """The sockets, and the loop that serves them."""
 
     def __init__(
-        self, facts: Facts, render_metrics: Callable[[], bytes], endpoint: tuple[str, int] | None, path: Path, log: Logger
+        self,
+        facts: Facts,
+        render_metrics: Callable[[], bytes],
+        endpoint: tuple[str, int] | None,
+        path: Path,
+        log: Logger,
+        lines: Callable[[], str],
     ) -> None:
-        """Listen. A TCP port that is taken is a warning: the socket at `path` answers all the same."""
+        """Listen. A TCP port that is taken is a warning: the socket at `path` answers all the same. It alone shows the last log lines."""
         self._path = path
         self._map: dict[int, Any] = {}
         self._servers: list[Any] = []
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # It warns of each request that waits a moment.
-        self._serve(Pages(facts, render_metrics, None), lambda: _unix(path), "admin.sock", log)
+        self._serve(Pages(facts, render_metrics, None, lines), lambda: _unix(path), "admin.sock", log)
         self.port: int | None = None
         if endpoint is not None:
             sock = self._serve(Pages(facts, render_metrics, endpoint[0]), lambda: _tcp(endpoint), f"{endpoint[0]}:{endpoint[1]}", log)

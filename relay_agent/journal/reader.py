@@ -15,6 +15,8 @@ from pathlib import Path
 
 from relay_agent.errors import JournalError
 
+SQLITE_VERSION = sqlite3.sqlite_version
+
 _COLUMNS = (
     "id, state, acked, admitted_at, started_at, finished_at, delivered_at, action, method, host, port, status, code, status_code,"
     " CASE WHEN state IN ('admitted', 'started') THEN raw END"
