@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TextIO, cast
 
@@ -96,9 +96,15 @@ class Agent:
     """One agent, from its settings to its exit code."""
 
     def __init__(
-        self, settings: Settings, *, clock: Clock | None = None, stream: TextIO | None = None, signals: Signals | None = None
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        stream: TextIO | None = None,
+        signals: Signals | None = None,
+        unknown: Sequence[tuple[str, str | None]] = (),
     ) -> None:
-        """Build every part. Nothing is sent before `run`.
+        """Build every part. Nothing is sent before `run`. `unknown` are variables that are no settings (`config.unknown_variables`).
 
         Raises:
             TokenExpired, ConfigurationError, StateDirectoryBusy, JournalError: see errors.
@@ -107,6 +113,7 @@ class Agent:
         self._clock = clock or Clock()
         self._signals = signals or Signals()
         check_token(settings.token.get(), self._clock.now)
+        self._unknown = unknown
         self._state = StateDirectory(settings.state_dir)
         self._ending = Ending()
         self._stop_intake = threading.Event()
@@ -328,7 +335,9 @@ class Agent:
             restore()
 
     def _say_what_was_found(self) -> None:
-        """What an administrator must know of the state directory, before anything else is said."""
+        """What an administrator must know of the settings and the state directory, before anything else is said."""
+        for name, nearest in self._unknown:
+            self._log.warning("unknown-setting", name=name, nearest=nearest)
         damage = self._journal.damage
         if damage is not None:
             self._log.error(
