@@ -54,9 +54,10 @@ from relay_agent.telemetry.logs import Logs
 from relay_agent.telemetry.metrics import Metrics, system_metrics
 from relay_agent.telemetry.redact import Redactor
 from relay_agent.telemetry.repeated import RepeatedFailure
+from relay_agent.telemetry.summary import Summary, Tally
 from relay_agent.transport import Transport
 from relay_agent.upkeep import Upkeep
-from relay_agent.uploader import Uploader
+from relay_agent.uploader import Uploader, UploadTrouble
 from relay_agent.watchdog import STUCK_SECONDS, Watchdog
 from relay_agent.worker import Worker, tell
 
@@ -112,8 +113,8 @@ class Agent:
         self._settings = settings
         self._clock = clock or Clock()
         self._signals = signals or Signals()
-        check_token(settings.token.get(), self._clock.now)
         self._unknown = unknown
+        check_token(settings.token.get(), self._clock.now)
         self._state = StateDirectory(settings.state_dir)
         self._ending = Ending()
         self._stop_intake = threading.Event()
@@ -133,6 +134,7 @@ class Agent:
         self._logs = Logs(self._settings.log_level, self._redactor, self._buffer, stream or sys.stdout, self._clock)
         self._log = self._logs.logger
         self._metrics = Metrics(__version__, [*ACTIONS_PLAIN, ACTION_SECURE])
+        self._tally = Tally()
         settings = self._settings
         self._token = _Watched(settings.token, partial(self._redactor.rotate, "jwt"))
         self._keys = _Keys(settings.secure_key, partial(self._redactor.rotate, "keys"))
@@ -155,7 +157,7 @@ class Agent:
             endpoint_url=settings.aws_endpoint_url,
             max_body_bytes=settings.max_request_bytes,
             clock=self._clock,
-            seen_secrets=partial(self._redactor.rotate, "aws"),
+            seen_secrets=self._seen_credentials,
         )
         self._shipper = LogShipper(
             self._buffer,
@@ -167,6 +169,11 @@ class Agent:
             self._clock,
             upload=self._platform.rest.log,
         )
+
+    def _seen_credentials(self, *secrets: str) -> None:
+        """Each new set of AWS credentials, whoever fetched it, before it is used."""
+        self._tally.count("credential_refreshes")
+        self._redactor.rotate("aws", *secrets)
 
     def _build_flow(self) -> None:
         settings, clock = self._settings, self._clock
@@ -194,7 +201,8 @@ class Agent:
         Raises:
             JournalError: it cannot be opened for another reason, or a signal ended the wait.
         """
-        trouble = RepeatedFailure(self._log, "disk-full", "disk-freed", self._clock.monotonic, remind_seconds=300.0)
+        log = self._log.bind(directory=str(self._state.path))
+        self._full = trouble = RepeatedFailure(log, "disk-full", "disk-freed", self._clock.monotonic, remind_seconds=300.0)
         while True:
             try:
                 journal = Journal(self._state.journal, self._clock, others=self._tasks.running, make_room=self._disk.make_room)
@@ -230,6 +238,8 @@ class Agent:
             enqueue=self._enqueue,
             outbox=self._outbox,
             pulse=self._pulses["poller"],
+            tally=self._tally,
+            full=self._full,
             log=log,
             monotonic=clock.monotonic,
             standing=self._standing,
@@ -241,6 +251,7 @@ class Agent:
             journal=self._journal,
             outbox=self._outbox,
             pulse=self._pulses["sender"],
+            tally=self._tally,
             log=log,
             monotonic=clock.monotonic,
             standing=self._standing,
@@ -250,6 +261,7 @@ class Agent:
             platform=self._platform,
             standing=self._standing,
             pulse=self._pulses["config-refresh"],
+            tally=self._tally,
             log=log,
             clock=clock,
             refresh_seconds=settings.config_refresh_seconds,
@@ -263,14 +275,25 @@ class Agent:
             standing=self._standing,
             watchdog=self._watchdog,
             pulse=self._pulses["heartbeat"],
+            tally=self._tally,
             log=log,
             clock=clock,
             interval_seconds=settings.heartbeat_seconds,
+        )
+        self._summary = Summary(
+            self._tally,
+            log,
+            clock.monotonic,
+            dropped=lambda: self._buffer.dropped_total,
+            queued=self._tasks.waiting,
+            running=self._tasks.running,
+            journal=self._journal.counts,
         )
         upkeep = Upkeep(
             journal=self._journal,
             disk=self._disk,
             interrupt=self._interrupt_receive,
+            summarise=self._summary.turn,
             pulse=self._pulses["upkeep"],
             log=log,
             monotonic=clock.monotonic,
@@ -282,6 +305,7 @@ class Agent:
         self._shipping = Loop("log-shipper", self._shipper.step, self._stop_rest)
         self._workers = [_once(worker.name, worker.run) for worker in self._crew]
         self._fetchers = [_once(f"fetcher-{place}", self._fetcher.run) for place in range(FETCHERS)]
+        self._upload_trouble = UploadTrouble(log, clock.monotonic)
         self._uploaders = [_once(f"uploader-{place}", self._uploader().run) for place in range(UPLOADERS)]
 
     def _worker(self, name: str) -> Worker:
@@ -301,6 +325,7 @@ class Agent:
             outbox=self._outbox,
             log=self._log,
             metrics=self._metrics,
+            tally=self._tally,
             monotonic=self._clock.monotonic,
         )
 
@@ -310,6 +335,7 @@ class Agent:
             journal=self._journal,
             spool=self._spool,
             outbox=self._outbox,
+            trouble=self._upload_trouble,
             log=self._log,
             clock=self._clock,
             stop=self._stop_telling,
@@ -365,6 +391,7 @@ class Agent:
             self._enqueue(task)
         for report in left.answered:
             tell(self._log, self._metrics, report)
+            self._tally.finished(report.status)
         if left.tasks or left.updates:
             self._log.info("recovered", commands=len(left.tasks), answers=len(left.updates))
 
@@ -412,6 +439,7 @@ class Agent:
         if self._standing.enrolled and self._ending.code != EXIT_REFUSED:
             self._report_stopped()
         counts = self._counts()
+        self._summary.last()
         self._log.info("agent-stopped", code=self._ending.code, running=cut_off, **counts)
         self._end([self._shipping], drain)
         if self._standing.enrolled and not self._shipping.is_alive():

@@ -19,6 +19,7 @@ from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.telemetry.summary import Tally
 
 TAKE_SECONDS = 1.0
 STARTING_SECONDS = 0.25
@@ -37,6 +38,7 @@ class Sender:
         journal: Journal,
         outbox: Outbox,
         pulse: Pulse,
+        tally: Tally,
         log: Logger,
         monotonic: Callable[[], float],
         standing: Standing,
@@ -46,6 +48,7 @@ class Sender:
         self._journal = journal
         self._outbox = outbox
         self._pulse = pulse
+        self._tally = tally
         self._log = log
         self._standing = standing
         self._look_again = look_again
@@ -91,6 +94,7 @@ class Sender:
             reach(Point.TOLD)
             self._journal.deliver(final)
             self._unnoted = True
+            self._tally.count("answers", len(final))
         self._outbox.delivered(entries)
         self._pulse.success()
         self._trouble.success()
