@@ -16,7 +16,7 @@ from typing import Any, TextIO, cast
 import psutil
 
 from relay_agent import AGENT_VERSION, __version__, faultpoints
-from relay_agent.causes import JOURNAL, JOURNAL_DAMAGED
+from relay_agent.causes import JOURNAL, JOURNAL_DAMAGED, KEYS
 from relay_agent.clock import Clock, Deadline
 from relay_agent.codec import ACTION_SECURE, ACTIONS_PLAIN
 from relay_agent.config import Settings, check_token
@@ -50,7 +50,7 @@ from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.http import PlatformHttp
 from relay_agent.telemetry.cloudwatch import LogShipper, stream_name
 from relay_agent.telemetry.log_buffer import LogBuffer
-from relay_agent.telemetry.logs import Logs
+from relay_agent.telemetry.logs import Logger, Logs
 from relay_agent.telemetry.metrics import Metrics, system_metrics
 from relay_agent.telemetry.redact import Redactor
 from relay_agent.telemetry.repeated import RepeatedFailure
@@ -137,7 +137,10 @@ class Agent:
         self._tally = Tally()
         settings = self._settings
         self._token = _Watched(settings.token, partial(self._redactor.rotate, "jwt"))
-        self._keys = _Keys(settings.secure_key, partial(self._redactor.rotate, "keys"))
+        self._keys = _Keys(settings.secure_key, partial(self._redactor.rotate, "keys"), self._log)
+        # Now, not at the first use: a file that is gone or half written by then leaves what was read here, and no line shows either.
+        self._token.get()
+        self._keys.get()
         for proxy in (settings.http_proxy, settings.https_proxy, settings.all_proxy, settings.platform_proxy, settings.target_proxy):
             if proxy and "@" in proxy:
                 userinfo = proxy.partition("://")[2].rpartition("@")[0]
@@ -562,12 +565,14 @@ class _Watched:
 
 
 class _Keys:
-    """The keyring, made again when the keys' file changed; one that became unreadable leaves the old in place."""
+    """The keyring, made again when the keys' file changed; one that holds no key any more leaves the old in place, and is said once."""
 
-    def __init__(self, source: SecretSource, seen: Callable[..., None]) -> None:
+    def __init__(self, source: SecretSource, seen: Callable[..., None], log: Logger) -> None:
         self._source = source
         self._seen = seen
+        self._log = log
         self._text: str | None = None
+        self._unusable: str | None = None
         self._keyring = Keyring([])
 
     def get(self) -> Keyring:
@@ -575,7 +580,10 @@ class _Keys:
         if text != self._text:
             try:
                 keyring = Keyring.from_text(text)
-            except ValueError:
+            except ValueError as error:
+                if text != self._unusable:
+                    self._unusable = text
+                    self._log.warning("secure-key-unusable", reason=str(error), cause=KEYS.cause, cure=KEYS.cure)
                 return self._keyring
             self._seen(text, *[part.strip() for part in text.split(",") if part.strip()])
             self._keyring, self._text = keyring, text

@@ -66,6 +66,11 @@ JOURNAL_DAMAGED = Cause(
     "check the disk (its SMART values, the system's log) and who else writes to RELAY_STATE_DIR; keep the file set aside for the"
     " vendor's support, then delete it; commands of which nothing could be read are answered by nobody: ask their senders",
 )
+KEYS = Cause(
+    "secure-key",
+    "the file of SECURE_COMMAND_KEY_FILE changed, and holds no usable key: those from before stay in force",
+    "write 32 bytes as base64, base64url or 64 hex digits into it (relay-agent keygen makes a key); several with commas between them",
+)
 UNREACHABLE = Cause(
     "platform",
     "the platform cannot be reached",
