@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, TextIO, cast
@@ -19,7 +19,7 @@ import psutil
 from relay_agent import AGENT_VERSION, __version__, faultpoints
 from relay_agent.admin.facts import Facts, Identity, Logging
 from relay_agent.admin.server import Admin
-from relay_agent.causes import JOURNAL, JOURNAL_DAMAGED
+from relay_agent.causes import JOURNAL, JOURNAL_DAMAGED, KEYS
 from relay_agent.clock import Clock, Deadline
 from relay_agent.codec import ACTION_SECURE, ACTIONS_PLAIN
 from relay_agent.config import Settings, check_token, token_expiry
@@ -54,14 +54,15 @@ from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.http import PlatformHttp
 from relay_agent.telemetry.cloudwatch import LogShipper, stream_name
 from relay_agent.telemetry.log_buffer import LogBuffer
-from relay_agent.telemetry.logs import Logs
+from relay_agent.telemetry.logs import Logger, Logs
 from relay_agent.telemetry.metrics import Metrics, system_metrics
 from relay_agent.telemetry.recent_lines import RecentLines
 from relay_agent.telemetry.redact import Redactor
 from relay_agent.telemetry.repeated import RepeatedFailure
+from relay_agent.telemetry.summary import Summary, Tally
 from relay_agent.transport import Transport
 from relay_agent.upkeep import Upkeep
-from relay_agent.uploader import Uploader
+from relay_agent.uploader import Uploader, UploadTrouble
 from relay_agent.watchdog import STUCK_SECONDS, Watchdog
 from relay_agent.worker import Worker, tell
 
@@ -101,9 +102,15 @@ class Agent:
     """One agent, from its settings to its exit code."""
 
     def __init__(
-        self, settings: Settings, *, clock: Clock | None = None, stream: TextIO | None = None, signals: Signals | None = None
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        stream: TextIO | None = None,
+        signals: Signals | None = None,
+        unknown: Sequence[tuple[str, str | None]] = (),
     ) -> None:
-        """Build every part. Nothing is sent before `run`.
+        """Build every part. Nothing is sent before `run`. `unknown` are variables that are no settings (`config.unknown_variables`).
 
         Raises:
             TokenExpired, ConfigurationError, StateDirectoryBusy, JournalError: see errors.
@@ -111,6 +118,7 @@ class Agent:
         self._settings = settings
         self._clock = clock or Clock()
         self._signals = signals or Signals()
+        self._unknown = unknown
         check_token(settings.token.get(), self._clock.now)
         self._state = StateDirectory(settings.state_dir)
         self._ending = Ending()
@@ -133,9 +141,13 @@ class Agent:
         self._logs = Logs(self._settings.log_level, self._redactor, self._lines, stream or sys.stdout, self._clock)
         self._log = self._logs.logger
         self._metrics = Metrics(__version__, [*ACTIONS_PLAIN, ACTION_SECURE], self._clock.monotonic)
+        self._tally = Tally()
         settings = self._settings
         self._token = _Watched(settings.token, partial(self._redactor.rotate, "jwt"))
-        self._keys = _Keys(settings.secure_key, partial(self._redactor.rotate, "keys"))
+        self._keys = _Keys(settings.secure_key, partial(self._redactor.rotate, "keys"), self._log)
+        # Now, not at the first use: a file that is gone or half written by then leaves what was read here, and no line shows either.
+        self._token.get()
+        self._keys.get()
         for proxy in (settings.http_proxy, settings.https_proxy, settings.all_proxy, settings.platform_proxy, settings.target_proxy):
             if proxy and "@" in proxy:
                 userinfo = proxy.partition("://")[2].rpartition("@")[0]
@@ -155,7 +167,7 @@ class Agent:
             endpoint_url=settings.aws_endpoint_url,
             max_body_bytes=settings.max_request_bytes,
             clock=self._clock,
-            seen_secrets=partial(self._redactor.rotate, "aws"),
+            seen_secrets=self._seen_credentials,
             count=self._metrics.platform_request,
         )
         self._shipper = LogShipper(
@@ -168,6 +180,11 @@ class Agent:
             self._clock,
             upload=self._platform.rest.log,
         )
+
+    def _seen_credentials(self, *secrets: str) -> None:
+        """Each new set of AWS credentials, whoever fetched it, before it is used."""
+        self._tally.count("credential_refreshes")
+        self._redactor.rotate("aws", *secrets)
 
     def _build_flow(self) -> None:
         settings, clock = self._settings, self._clock
@@ -195,7 +212,8 @@ class Agent:
         Raises:
             JournalError: it cannot be opened for another reason, or a signal ended the wait.
         """
-        trouble = RepeatedFailure(self._log, "disk-full", "disk-freed", self._clock.monotonic, remind_seconds=300.0)
+        log = self._log.bind(directory=str(self._state.path))
+        self._full = trouble = RepeatedFailure(log, "disk-full", "disk-freed", self._clock.monotonic, remind_seconds=300.0)
         while True:
             try:
                 journal = Journal(self._state.journal, self._clock, others=self._tasks.running, make_room=self._disk.make_room)
@@ -231,6 +249,8 @@ class Agent:
             enqueue=self._enqueue,
             outbox=self._outbox,
             pulse=self._pulses["poller"],
+            tally=self._tally,
+            full=self._full,
             log=log,
             monotonic=clock.monotonic,
             standing=self._standing,
@@ -242,6 +262,7 @@ class Agent:
             journal=self._journal,
             outbox=self._outbox,
             pulse=self._pulses["sender"],
+            tally=self._tally,
             log=log,
             monotonic=clock.monotonic,
             standing=self._standing,
@@ -252,6 +273,7 @@ class Agent:
             platform=self._platform,
             standing=self._standing,
             pulse=self._pulses["config-refresh"],
+            tally=self._tally,
             log=log,
             clock=clock,
             refresh_seconds=settings.config_refresh_seconds,
@@ -265,14 +287,25 @@ class Agent:
             standing=self._standing,
             watchdog=self._watchdog,
             pulse=self._pulses["heartbeat"],
+            tally=self._tally,
             log=log,
             clock=clock,
             interval_seconds=settings.heartbeat_seconds,
+        )
+        self._summary = Summary(
+            self._tally,
+            log,
+            clock.monotonic,
+            dropped=lambda: self._buffer.dropped_total,
+            queued=self._tasks.waiting,
+            running=self._tasks.running,
+            journal=self._journal.counts,
         )
         upkeep = Upkeep(
             journal=self._journal,
             disk=self._disk,
             interrupt=self._interrupt_receive,
+            summarise=self._summary.turn,
             pulse=self._pulses["upkeep"],
             log=log,
             monotonic=clock.monotonic,
@@ -284,6 +317,7 @@ class Agent:
         self._shipping = Loop("log-shipper", self._shipper.step, self._stop_rest)
         self._workers = [_once(worker.name, worker.run) for worker in self._crew]
         self._fetchers = [_once(f"fetcher-{place}", self._fetcher.run) for place in range(FETCHERS)]
+        self._upload_trouble = UploadTrouble(log, clock.monotonic)
         self._uploaders = [_once(f"uploader-{place}", self._uploader().run) for place in range(UPLOADERS)]
 
     def _build_admin(self) -> None:
@@ -356,6 +390,7 @@ class Agent:
             outbox=self._outbox,
             log=self._log,
             metrics=self._metrics,
+            tally=self._tally,
             monotonic=self._clock.monotonic,
         )
 
@@ -365,6 +400,7 @@ class Agent:
             journal=self._journal,
             spool=self._spool,
             outbox=self._outbox,
+            trouble=self._upload_trouble,
             log=self._log,
             clock=self._clock,
             stop=self._stop_telling,
@@ -391,7 +427,9 @@ class Agent:
             restore()
 
     def _say_what_was_found(self) -> None:
-        """What an administrator must know of the state directory, before anything else is said."""
+        """What an administrator must know of the settings and the state directory, before anything else is said."""
+        for name, nearest in self._unknown:
+            self._log.warning("unknown-setting", name=name, nearest=nearest)
         damage = self._journal.damage
         if damage is not None:
             self._log.error(
@@ -419,6 +457,7 @@ class Agent:
             self._enqueue(task)
         for report in left.answered:
             tell(self._log, self._metrics, report)
+            self._tally.finished(report.status)
         if left.tasks or left.updates:
             self._log.info("recovered", commands=len(left.tasks), answers=len(left.updates))
 
@@ -465,6 +504,7 @@ class Agent:
         if self._standing.enrolled and self._ending.code != EXIT_REFUSED:
             self._report_stopped()
         counts = self._counts()
+        self._summary.last()
         self._log.info("agent-stopped", code=self._ending.code, running=cut_off, **counts)
         self._end([self._shipping], drain)
         if self._standing.enrolled and not self._shipping.is_alive():
@@ -591,12 +631,14 @@ class _Watched:
 
 
 class _Keys:
-    """The keyring, made again when the keys' file changed; one that became unreadable leaves the old in place."""
+    """The keyring, made again when the keys' file changed; one that holds no key any more leaves the old in place, and is said once."""
 
-    def __init__(self, source: SecretSource, seen: Callable[..., None]) -> None:
+    def __init__(self, source: SecretSource, seen: Callable[..., None], log: Logger) -> None:
         self._source = source
         self._seen = seen
+        self._log = log
         self._text: str | None = None
+        self._unusable: str | None = None
         self._keyring = Keyring([])
 
     def get(self) -> Keyring:
@@ -604,7 +646,10 @@ class _Keys:
         if text != self._text:
             try:
                 keyring = Keyring.from_text(text)
-            except ValueError:
+            except ValueError as error:
+                if text != self._unusable:
+                    self._unusable = text
+                    self._log.warning("secure-key-unusable", reason=str(error), cause=KEYS.cause, cure=KEYS.cure)
                 return self._keyring
             self._seen(text, *[part.strip() for part in text.split(",") if part.strip()])
             self._keyring, self._text = keyring, text

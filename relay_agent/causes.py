@@ -58,12 +58,26 @@ NO_QUEUE = Cause(
 )
 CLOCK = Cause("clock", "AWS refuses the signature", "set this machine's clock (NTP)")
 BUSY = Cause("platform", "the platform asks to be called less often", "nothing: the agent waits as long as it is told to")
-JOURNAL = Cause("state-dir", "the journal cannot be written", "see that the disk of RELAY_STATE_DIR is neither full nor read-only")
+JOURNAL = Cause(
+    "state-dir",
+    "the journal cannot be written",
+    "see that the disk of RELAY_STATE_DIR is neither full nor read-only; the agent resumes by itself once there is room",
+)
+BACKLOG = Cause(
+    "state-dir",
+    "so many answers wait for the platform that more would fill the disk",
+    "see why they cannot be sent or uploaded (send-failed, upload-failed); the agent resumes by itself once less waits",
+)
 JOURNAL_DAMAGED = Cause(
     "state-dir",
     "the journal did not hold what was written to it: it was set aside, and what could be read of it is in the new one",
     "check the disk (its SMART values, the system's log) and who else writes to RELAY_STATE_DIR; keep the file set aside for the"
     " vendor's support, then delete it; commands of which nothing could be read are answered by nobody: ask their senders",
+)
+KEYS = Cause(
+    "secure-key",
+    "the file of SECURE_COMMAND_KEY_FILE changed, and holds no usable key: those from before stay in force",
+    "write 32 bytes as base64, base64url or 64 hex digits into it (relay-agent keygen makes a key); several with commas between them",
 )
 UNREACHABLE = Cause(
     "platform",
@@ -74,6 +88,22 @@ SQS_UNREACHABLE = Cause(
     "sqs",
     "the platform's queue, Amazon SQS, cannot be reached",
     "open the firewall outbound to SQS in the agent's AWS region (https, sqs.<region>.amazonaws.com), or let the proxy pass it",
+)
+S3_UNREACHABLE = Cause(
+    "platform",
+    "the platform's bucket, Amazon S3, cannot be reached",
+    "open the firewall outbound to S3 in the agent's AWS region (https, *.s3.<region>.amazonaws.com), or let the proxy pass it",
+)
+S3_UNWELL = Cause("platform", "Amazon S3 answers with an error of its own", "nothing for now: the agent keeps trying")
+NOT_S3 = Cause(
+    "platform",
+    "something answers in Amazon S3's place",
+    "check whether a proxy or a log-in page answers in its place, and that AWS_ENDPOINT_URL is not set",
+)
+ACK_REFUSED = Cause(
+    "sqs",
+    "the queue did not let single messages be deleted, mostly because their visibility timeout had passed",
+    "nothing: they come again and are recognised; if it lasts, raise the queue's visibility timeout",
 )
 PROXY = Cause(
     "platform",
@@ -134,9 +164,18 @@ def cause_of(error: PlatformError) -> Cause:
         return CLOCK if error.call.startswith("sqs") else REFUSED
     if error.status == _PROXY_AUTHENTICATION_REQUIRED:
         return PROXY
+    if error.call.startswith("payload"):
+        return _cause_at_s3(error)
     if isinstance(error, PlatformUnreachable):
         unreachable = SQS_UNREACHABLE if error.call.startswith("sqs") else UNREACHABLE
         return PROXY if error.at_proxy else unreachable
     if isinstance(error, NotThePlatform) and error.call.startswith("sqs"):
         return NOT_AWS
     return next((cause for kind, cause in _BY_KIND if isinstance(error, kind)), UNWELL)
+
+
+def _cause_at_s3(error: PlatformError) -> Cause:
+    """Bodies travel by presigned URL: neither our token nor our signature can be at fault."""
+    if error.status is None:
+        return S3_UNREACHABLE
+    return NOT_S3 if error.status < 300 else S3_UNWELL

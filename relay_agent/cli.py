@@ -80,7 +80,7 @@ def run(context: click.Context, env_file: Path) -> None:
     signals = Signals()
     signals.install()  # First: what follows takes most of a second, and a stop in it is a stop like any other.
     from relay_agent import faultpoints
-    from relay_agent.config import fault_point, load_settings
+    from relay_agent.config import fault_point, load_settings, unknown_variables
     from relay_agent.errors import ConfigurationError, JournalError, StateDirectoryBusy, TokenExpired
 
     try:
@@ -93,7 +93,7 @@ def run(context: click.Context, env_file: Path) -> None:
             raise ConfigurationError([f"RELAY_FAULT_POINT: {error}; it is for the agent's own tests, unset it"]) from None
         from relay_agent.agent import Agent
 
-        agent = Agent(settings, signals=signals)
+        agent = Agent(settings, signals=signals, unknown=unknown_variables(env_file))
     except ConfigurationError as error:
         click.echo("The configuration is invalid:", err=True)
         for problem in error.problems:

@@ -6,6 +6,7 @@ at, never checked with the platform.
 
 from __future__ import annotations
 
+import difflib
 import io
 import logging
 import os
@@ -45,10 +46,13 @@ __all__ = [
     "parse_keys",
     "state_directory",
     "token_expiry",
+    "unknown_variables",
     "variables",
 ]
 
 _PROXY = "e.g. http://proxy.lab.example:3128; user and password in it percent-encoded"
+_PREFIX = "RELAY_"
+_FAULT_POINT = "RELAY_FAULT_POINT"
 _SPAN = "a number of seconds from {} to {}: "
 
 
@@ -356,9 +360,30 @@ def _descriptions() -> dict[str, str]:
     return {alias: info.description or "" for info in Settings.model_fields.values() for alias in _aliases(info)}
 
 
+def unknown_variables(env_file: Path | None = Path(".env")) -> list[tuple[str, str | None]]:
+    """Find the variables that look like settings and are none, each with the nearest known name, None where none is near.
+
+    Whatever begins with RELAY_, in whichever case, is looked at, in the environment and in `.env`; an empty value is an
+    unset one. No value is given: it may be a secret under a wrong name.
+
+    Raises:
+        ConfigurationError: `.env` cannot be read.
+    """
+    given, _ = _given(env_file if env_file is not None and env_file.is_file() else None)
+    known = [*_descriptions(), _FAULT_POINT]
+    return [(name, _nearest(name, known)) for name in sorted(given) if name.upper().startswith(_PREFIX) and name not in known]
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    """The known name that is most like it; what all of ours begin with makes no likeness."""
+    tails = {other.upper().removeprefix(_PREFIX): other for other in known if other != _FAULT_POINT}
+    near = difflib.get_close_matches(name.upper().removeprefix(_PREFIX), list(tails), n=1, cutoff=0.5)
+    return tails[near[0]] if near else None
+
+
 def fault_point() -> str | None:
     """Read where the agent's own tests want the process to die (`faultpoints`); no setting, and never in `.env`."""
-    return os.environ.get("RELAY_FAULT_POINT") or None
+    return os.environ.get(_FAULT_POINT) or None
 
 
 def masked(env_file: Path | None = Path(".env")) -> list[dict[str, str | None]]:

@@ -26,7 +26,7 @@ class Disk:
     def __init__(self, directory: Path, *, reserve_bytes: int = RESERVE_BYTES, backlog_bytes: int = BACKLOG_BYTES) -> None:
         self._directory = directory
         self._path = directory / "reserve"
-        self._backlog_bytes = backlog_bytes
+        self.backlog_bytes = backlog_bytes
         self._lock = threading.Lock()
         self._size = min(reserve_bytes, shutil.disk_usage(directory).total // 8)
         self._held = self._path.exists() and self._path.stat().st_size > 0
@@ -61,7 +61,7 @@ class Disk:
             free = shutil.disk_usage(self._directory).free
             # A step apart, so that it does not go up and down with each commit.
             self._short = free < (2 * self._size if self._short else self._size) and self._held
-            self.backlog = self.used() > self._backlog_bytes
+            self.backlog = self.used() > self.backlog_bytes
         except OSError:
             return  # The next commit says what is wrong with the disk.
         if not self._held and free >= 2 * self._size:

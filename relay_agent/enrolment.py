@@ -16,6 +16,7 @@ from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import AgentDisabled, PlatformClient
 from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.telemetry.summary import Tally
 
 TRIES_AT_START = 3
 REFUSED_WAITS = (3.0, 6.0)
@@ -34,6 +35,7 @@ class Enrolment:
         platform: PlatformClient,
         standing: Standing,
         pulse: Pulse,
+        tally: Tally,
         log: Logger,
         clock: Clock,
         refresh_seconds: float,
@@ -46,6 +48,7 @@ class Enrolment:
         self._platform = platform
         self._standing = standing
         self._pulse = pulse
+        self._tally = tally
         self._log = log
         self._clock = clock
         self._refresh_seconds = refresh_seconds
@@ -101,10 +104,12 @@ class Enrolment:
         self._platform.credentials.renew(None)
         self._platform.rest.report("STARTED")
         self._platform.rest.heartbeat()
+        self._tally.count("heartbeats")
 
     def _succeeded(self, changed: bool) -> None:
         standing, config = self._standing, self._platform.config
         assert config is not None, "a configuration was just taken over"
+        self._tally.count("config_refreshes")
         self._trouble.success()
         self._backoff.reset()
         self._next_refresh = self._clock.monotonic() + self._refresh_seconds

@@ -13,6 +13,7 @@ from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.telemetry.summary import Tally
 from relay_agent.watchdog import Watchdog
 
 RETRY_SECONDS = 5.0
@@ -28,6 +29,7 @@ class Heartbeat:
         standing: Standing,
         watchdog: Watchdog,
         pulse: Pulse,
+        tally: Tally,
         log: Logger,
         clock: Clock,
         interval_seconds: float,
@@ -36,6 +38,7 @@ class Heartbeat:
         self._standing = standing
         self._watchdog = watchdog
         self._pulse = pulse
+        self._tally = tally
         self._log = log
         self._clock = clock
         self._interval_seconds = interval_seconds
@@ -71,6 +74,7 @@ class Heartbeat:
         try:
             self._platform.rest.heartbeat()
         except PlatformError as error:
+            self._tally.count("heartbeats_failed")
             cause = cause_of(error)
             self._pulse.failure(str(error), cause)
             self._trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
@@ -79,6 +83,7 @@ class Heartbeat:
                 if not isinstance(error, RateLimited)
                 else error.retry_after or RETRY_SECONDS
             )
+        self._tally.count("heartbeats")
         self._pulse.success()
         self._trouble.success()
         self._retry.reset()

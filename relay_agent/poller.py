@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from relay_agent.causes import JOURNAL, cause_of
+from relay_agent.causes import ACK_REFUSED, JOURNAL, cause_of
 from relay_agent.errors import (
     CredentialsExpired,
     JournalDamaged,
@@ -29,6 +29,7 @@ from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient, QueueDisabled
 from relay_agent.tdp.queues import BATCH, Queue, Received
 from relay_agent.telemetry.logs import Logger, RepeatedFailure, command_line
+from relay_agent.telemetry.summary import Tally
 
 NO_ROOM_SECONDS = 0.05
 DISABLED_SECONDS = 1.0
@@ -49,6 +50,8 @@ class Poller:
         obstacle: Callable[[], str | None],
         outbox: Outbox,
         pulse: Pulse,
+        tally: Tally,
+        full: RepeatedFailure,
         log: Logger,
         monotonic: Callable[[], float],
         standing: Standing,
@@ -59,8 +62,8 @@ class Poller:
         """Take what the steps need.
 
         `room` says how many commands there is a place for, and `enqueue` takes one; `obstacle` says why the disk lets
-        nothing be taken in, None where it does; `stopping` says that the agent stops; `look_again` asks for the configuration
-        to be read now. For an obstacle and for the stop, others break off a receive that is open.
+        nothing be taken in, None where it does, and `full` logs that; `stopping` says that the agent stops; `look_again`
+        asks for the configuration to be read now. For an obstacle and for the stop, others break off a receive that is open.
         """
         self._platform = platform
         self._relay = relay
@@ -70,6 +73,7 @@ class Poller:
         self._enqueue = enqueue
         self._outbox = outbox
         self._pulse = pulse
+        self._tally = tally
         self._log = log
         self._standing = standing
         self._stopping = stopping
@@ -77,7 +81,9 @@ class Poller:
         self._left_over = True
         self._backoff = Backoff()
         self._trouble = RepeatedFailure(log, "poll-failed", "poll-recovered", monotonic, remind_seconds=300.0)
-        self._full = RepeatedFailure(log, "disk-full", "disk-freed", monotonic, remind_seconds=300.0)
+        self._full = full
+        self._acks = RepeatedFailure(log, "ack-failed", "ack-recovered", monotonic, remind_seconds=300.0)
+        self._stale = RepeatedFailure(log, "ack-refused", "ack-accepted", monotonic, remind_seconds=300.0)
 
     def step(self) -> float:
         """One receive, or the reason why there is none; seconds to wait before the next."""
@@ -96,6 +102,7 @@ class Poller:
             self._standing.polled = queue = self._platform.inbound()
             self._acknowledge_left_over(queue)
             received = queue.receive(room)
+            self._tally.count("polls")
             if received:
                 reach(Point.RECEIVED)
             self._pulse.turn("taking in")
@@ -141,12 +148,14 @@ class Poller:
     def _take(self, received: list[Received], queue: Queue) -> None:
         if not received:
             return
+        self._tally.count("commands", len(received))
         taken = self._relay.intake([(message.body, message.receipt) for message in received])
         for task in taken.tasks:
             self._enqueue(task)
         for update, report in taken.refused:
             self._outbox.put(update)
             command_line(self._log, id=report.id, action=report.action, status=report.status, code=report.code)
+            self._tally.finished(report.status)
         for oddity in taken.oddities:
             self._log.warning("odd-message", reason=oddity)
         self._acknowledge(queue, [(taken.ids.get(message.receipt), message.receipt) for message in received])
@@ -157,16 +166,21 @@ class Poller:
         try:
             refused = set(queue.delete([receipt for _, receipt in messages]))
         except PlatformError as error:
-            self._log.warning("ack-failed", reason=error.reason, messages=len(messages))
+            cause = cause_of(error)
+            self._acks.failure(error.reason, messages=len(messages), cause=cause.cause, cure=cause.cure)
             return False
         reach(Point.AFTER_ACK)
+        self._acks.success()
         if refused:
-            self._log.warning("ack-refused", messages=len(refused))
+            self._stale.failure("refused", messages=len(refused), cause=ACK_REFUSED.cause, cure=ACK_REFUSED.cure)
+        else:
+            self._stale.success()
         self._journal.acked(command_id for place, (command_id, _) in enumerate(messages) if command_id and place not in refused)
         return True
 
     def _failed(self, error: PlatformError | JournalError) -> float:
         reason = str(error)
+        self._tally.count("polls_failed")
         cause = cause_of(error) if isinstance(error, PlatformError) else JOURNAL
         self._pulse.failure(reason, cause)
         self._trouble.failure(reason, cause=cause.cause, cure=cause.cure)

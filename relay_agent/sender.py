@@ -20,6 +20,7 @@ from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.telemetry.logs import Logger, RepeatedFailure
 from relay_agent.telemetry.metrics import Metrics
+from relay_agent.telemetry.summary import Tally
 
 TAKE_SECONDS = 1.0
 STARTING_SECONDS = 0.25
@@ -38,6 +39,7 @@ class Sender:
         journal: Journal,
         outbox: Outbox,
         pulse: Pulse,
+        tally: Tally,
         log: Logger,
         monotonic: Callable[[], float],
         standing: Standing,
@@ -48,6 +50,7 @@ class Sender:
         self._journal = journal
         self._outbox = outbox
         self._pulse = pulse
+        self._tally = tally
         self._log = log
         self._standing = standing
         self._look_again = look_again
@@ -95,6 +98,7 @@ class Sender:
             reach(Point.TOLD)
             self._journal.deliver(final)
             self._unnoted = True
+            self._tally.count("answers", len(final))
         self._outbox.delivered(entries)
         now = self._monotonic()
         for entry in entries:

@@ -1,4 +1,4 @@
-"""The journal's and the disk's upkeep: the loop of the thread `upkeep`.
+"""The journal's and the disk's upkeep, and the hour's summary: the loop of the thread `upkeep`.
 
 A thread of its own, so that neither credentials nor commands wait for it. It must not know what a command is.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from relay_agent.causes import BACKLOG, JOURNAL
 from relay_agent.disk import Disk
 from relay_agent.errors import JournalDamaged, JournalError, JournalUnwritable
 from relay_agent.journal import Journal
 from relay_agent.pulse import Pulse
-from relay_agent.telemetry.logs import Logger
+from relay_agent.telemetry.logs import Logger, RepeatedFailure
 
 TURN_SECONDS = 1.0
 CHECKPOINT_SECONDS = 3.0
@@ -23,15 +24,25 @@ class Upkeep:
     """Looks after room on the disk, empties the write-ahead log, forgets what is old."""
 
     def __init__(
-        self, *, journal: Journal, disk: Disk, interrupt: Callable[[], None], pulse: Pulse, log: Logger, monotonic: Callable[[], float]
+        self,
+        *,
+        journal: Journal,
+        disk: Disk,
+        interrupt: Callable[[], None],
+        summarise: Callable[[], None],
+        pulse: Pulse,
+        log: Logger,
+        monotonic: Callable[[], float],
     ) -> None:
-        """`interrupt` ends the receive that is open: what it would bring could not be taken in."""
+        """`interrupt` ends the receive that is open: what it would bring could not be taken in; `summarise` says the hour's line."""
         self._journal = journal
         self._disk = disk
         self._interrupt = interrupt
+        self._summarise = summarise
         self._pulse = pulse
-        self._log = log
         self._monotonic = monotonic
+        self._full = RepeatedFailure(log, "backlog-full", "backlog-drained", monotonic, remind_seconds=3600.0)
+        self._lame = RepeatedFailure(log, "journal-upkeep-failed", "journal-upkeep-recovered", monotonic, remind_seconds=3600.0)
         now = monotonic()
         self._next_checkpoint = now + CHECKPOINT_SECONDS
         self._next_prune = now + PRUNE_SECONDS
@@ -45,6 +56,8 @@ class Upkeep:
         """
         self._pulse.turn("keeping the journal")
         self._disk.look()
+        self._say_backlog()
+        self._summarise()
         try:
             self._keep_journal(self._monotonic())
         except JournalDamaged:
@@ -52,11 +65,21 @@ class Upkeep:
         except JournalUnwritable:
             pass  # The poller takes nothing in, and says so.
         except JournalError as error:
-            self._log.warning("journal-upkeep-failed", reason=str(error))
+            self._lame.failure(str(error), cause=JOURNAL.cause, cure=JOURNAL.cure)
+        else:
+            self._lame.success()
         if self._journal.unwritable or self._disk.obstacle:
             self._interrupt()
         self._pulse.success()
         return TURN_SECONDS
+
+    def _say_backlog(self) -> None:
+        if self._disk.backlog:
+            self._full.failure(
+                f"more than {self._disk.backlog_bytes / 1e9:g} GB wait for the platform", cause=BACKLOG.cause, cure=BACKLOG.cure
+            )
+        else:
+            self._full.success()
 
     def _keep_journal(self, now: float) -> None:
         if self._journal.unwritable is not None and not self._journal.probe():

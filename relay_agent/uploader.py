@@ -6,8 +6,10 @@ Apart from the sender, so that an answer of 50 MB holds up no small one. It must
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
+from relay_agent.causes import cause_of
 from relay_agent.clock import Clock
 from relay_agent.codec import with_reason
 from relay_agent.errors import PlatformError
@@ -18,7 +20,7 @@ from relay_agent.outbox import Outbox, Upload
 from relay_agent.spool import Spool
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.payloads import PayloadRefused
-from relay_agent.telemetry.logs import Logger
+from relay_agent.telemetry.logs import Logger, RepeatedFailure
 
 TRY_SECONDS = 120.0
 LOOK_SECONDS = 0.1
@@ -26,6 +28,40 @@ GIVE_UP_SECONDS = 3600.0
 """A presigned URL lives no longer than the credentials that signed it, an hour."""
 TELL_SECONDS = 10.0
 """How long before its sender stops waiting an answer is told without its body."""
+
+
+class UploadTrouble:
+    """Says of all uploaders together that uploads fail: one answer after the other is one failure that repeats.
+
+    It is over when no answer waits for another try, so that one whose bucket is away and the others' success do not take turns.
+    """
+
+    def __init__(self, log: Logger, monotonic: Callable[[], float]) -> None:
+        self._lock = threading.Lock()
+        self._failing: set[str] = set()
+        self._trouble = RepeatedFailure(log, "upload-failed", "upload-recovered", monotonic, remind_seconds=300.0)
+
+    def failed(self, command_id: str, error: PlatformError) -> None:
+        """An answer's body could not be uploaded, and will be tried again."""
+        cause = cause_of(error)
+        with self._lock:
+            self._failing.add(command_id)
+            self._trouble.failure(str(error), id=command_id, cause=cause.cause, cure=cause.cure)
+
+    def uploaded(self, command_id: str) -> None:
+        """It is where it belongs."""
+        with self._lock:
+            self._failing.discard(command_id)
+            if not self._failing:
+                self._trouble.success()
+
+    def given_up(self, command_id: str) -> None:
+        """It is told without its body: nothing that was mended."""
+        with self._lock:
+            if command_id in self._failing:
+                self._failing.discard(command_id)
+                if not self._failing:
+                    self._trouble.forget()
 
 
 class Uploader:
@@ -38,6 +74,7 @@ class Uploader:
         journal: Journal,
         spool: Spool,
         outbox: Outbox,
+        trouble: UploadTrouble,
         log: Logger,
         clock: Clock,
         stop: threading.Event,
@@ -46,6 +83,7 @@ class Uploader:
         self._journal = journal
         self._spool = spool
         self._outbox = outbox
+        self._trouble = trouble
         self._log = log
         self._clock = clock
         self._stop = stop
@@ -79,13 +117,14 @@ class Uploader:
             self._platform.upload(
                 update.upload_url or "", self._spool.path(update.spool), min(TRY_SECONDS, max(TELL_SECONDS, self._left(job)))
             )
+            self._trouble.uploaded(update.command_id)
             return replace(update, spool=None, upload_url=None, fallback=None)
         except (PayloadRefused, OSError, ValueError) as error:  # ValueError: mmap of an empty file
             return self._without_body(update, str(error) if isinstance(error, PayloadRefused) else "the spool file cannot be read")
         except PlatformError as error:
             if self._left(job) <= 0:
                 return self._without_body(update, str(error))
-            self._log.warning("upload-failed", id=update.command_id, reason=str(error))
+            self._trouble.failed(update.command_id, error)
             job.due = self._clock.monotonic() + min(job.waits.next_seconds(), max(0.0, self._left(job)))
             return None
 
@@ -97,6 +136,7 @@ class Uploader:
         return min(left, (job.update.tell_by - self._clock.now()).total_seconds() - TELL_SECONDS)
 
     def _without_body(self, update: Update, reason: str) -> Update:
+        self._trouble.given_up(update.command_id)
         self._log.error("upload-refused", id=update.command_id, reason=reason)
         fallback = update.fallback or update.message
         return Update(update.command_id, Status.FAILURE, with_reason(fallback, reason))

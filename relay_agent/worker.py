@@ -16,6 +16,7 @@ from relay_agent.outbox import Outbox
 from relay_agent.relay import Relay, Report, Task
 from relay_agent.telemetry.logs import Logger, command_line
 from relay_agent.telemetry.metrics import Metrics
+from relay_agent.telemetry.summary import Tally
 
 
 class Worker:
@@ -31,6 +32,7 @@ class Worker:
         outbox: Outbox,
         log: Logger,
         metrics: Metrics,
+        tally: Tally,
         monotonic: Callable[[], float],
     ) -> None:
         self.name = name
@@ -40,6 +42,7 @@ class Worker:
         self._outbox = outbox
         self._log = log
         self._metrics = metrics
+        self._tally = tally
         self._monotonic = monotonic
         self._busy_since: float | None = None
 
@@ -81,6 +84,7 @@ class Worker:
             update = self._relay.abandon(task)
         else:
             tell(self._log, self._metrics, report)
+        self._tally.finished(update.status)
         return update
 
     # --- any thread ---

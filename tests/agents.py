@@ -308,6 +308,7 @@ _SETTINGS = frozenset(
         "JWT_FILE",
         "AWS_ENDPOINT_URL",
         "SECURE_COMMAND_KEY",
+        "SECURE_COMMAND_KEY_FILE",
         "no_proxy",
         "http_proxy",
         "https_proxy",

@@ -31,6 +31,11 @@ SPAN_MS = 24 * 3600 * 1000
 OLDEST = timedelta(days=14)
 NEWEST = timedelta(hours=2)
 
+TELL_DROPPED_SECONDS = 300.0
+"""The count of what was dropped is a line too, and could be dropped for the same reason: not every time."""
+_TOO_MUCH = frozenset({"InvalidParameterException", "RequestEntityTooLarge", "RequestEntityTooLargeException", "413"})
+"""A batch is refused for what is in it, or a proxy on the way lets none of its size through."""
+
 
 class LogShipper:
     """Deliver a buffer's lines to one stream of a CloudWatch log group, in order of time.
@@ -71,6 +76,7 @@ class LogShipper:
         """Why lines are not delivered, while they are not."""
         self._failure = RepeatedFailure(local, "log-delivery-failed", "log-delivery-recovered", self._clock.monotonic)
         self._delays = _delays()
+        self._told_dropped = float("-inf")
 
     @property
     def waiting(self) -> int:
@@ -164,7 +170,7 @@ class LogShipper:
         if code == "DataAlreadyAcceptedException":
             del self._pending[: len(batch)]
             return True
-        if code != "InvalidParameterException":
+        if code not in _TOO_MUCH:
             return False
         if len(batch) > 1:  # one line spoils the batch: halve it until that one stands alone
             self._most_events = len(batch) // 2
@@ -180,8 +186,10 @@ class LogShipper:
         if self._failing_since is not None:
             self._failing_since = None
             self._delays = _delays()
-        dropped = self._buffer.take_unreported()
+        now = self._clock.monotonic()
+        dropped = self._buffer.take_unreported() if now - self._told_dropped >= TELL_DROPPED_SECONDS else 0
         if dropped:
+            self._told_dropped = now
             self._log.warning("log-lines-dropped", count=dropped)
 
     def _failed(self, error: Exception) -> float:

@@ -15,6 +15,8 @@ BATCH_BYTES = 1_048_576
 BATCH_EVENTS = 10_000
 EVENT_OVERHEAD = 26
 EVENT_BYTES = 262_144 - EVENT_OVERHEAD
+MEMORY_BYTES = 8 * 1024 * 1024
+"""What may wait in all: in the buffer, and in the one batch that the shipper has taken from it."""
 
 
 class Line(NamedTuple):
@@ -31,7 +33,7 @@ class LogBuffer:
     Any thread may call any method; none of them waits for more than the others' few instructions.
     """
 
-    def __init__(self, max_bytes: int = 8 * 1024 * 1024, max_lines: int = 20_000) -> None:
+    def __init__(self, max_bytes: int = MEMORY_BYTES - BATCH_BYTES, max_lines: int = 20_000) -> None:
         self._max_bytes = max_bytes
         self._max_lines = max_lines
         self._lock = threading.Lock()

@@ -62,6 +62,10 @@ class RepeatedFailure:
             self._log.info(self._names[1], tries=self.count, seconds=round(self._monotonic() - self._started, 1))
             self._reset()
 
+    def forget(self) -> None:
+        """End the spell without a line: what failed was given up, and that was logged."""
+        self._reset()
+
     def _reset(self) -> None:
         self.count = 0
         self._reasons: set[str] = set()

@@ -82,6 +82,7 @@ def _kept(directory: Path) -> Iterator[Crew]:
             journal=crew.journal,
             disk=crew.disk,
             interrupt=lambda: None,
+            summarise=lambda: None,
             pulse=Pulse(Clock()),
             log=_Loud(),  # type: ignore[arg-type]
             monotonic=time.monotonic,

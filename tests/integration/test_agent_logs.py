@@ -46,6 +46,7 @@ def test_cloudwatch_gets_the_lines_of_stdout_those_before_init_too(sandbox: Sand
         "command",
         "odd-message",
         "agent-stopping",
+        "summary",
         "agent-stopped",
     ]
     assert len({event["logStreamName"] for event in events}) == 1
@@ -86,6 +87,35 @@ def test_a_command_is_one_line_of_at_most_500_bytes(sandbox: Sandbox, tmp_path: 
         "bytesOut": 5,
     }
     assert {"id", "action", "queuedMs", "targetMs", "totalMs"} <= set(first)
+
+
+def test_the_stop_sums_up_what_was_done_since_the_start(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    target.on("/summed", reply(body="x"))
+    with running(RunningAgent(sandbox, tmp_path)) as agent:
+        agent.told({"url": target.url("/summed")})
+        agent.told({"url": f"http://127.0.0.1:{closed_port()}/"})
+        assert agent.stop() == 0
+        (line,) = agent.events("summary")
+    assert agent.lines.raw.index(next(raw_line for raw_line in agent.lines.raw if '"summary"' in raw_line)) == len(agent.lines.raw) - 2
+    assert {name: line[name] for name in ("commands", "answers", "finished", "lines_dropped", "queued", "running")} == {
+        "commands": 2,
+        "answers": 2,
+        "finished": {"SUCCESS": 1, "FAILURE": 1},
+        "lines_dropped": 0,
+        "queued": 0,
+        "running": 0,
+    }
+    assert (line["heartbeats"], line["config_refreshes"], line["credential_refreshes"]) == (1, 1, 1)
+    assert line["polls"] >= 2
+    assert line["journal"] == {"admitted": 0, "started": 0, "finished": 0, "delivered": 2}
+
+
+def test_a_variable_that_is_no_setting_is_named_at_the_start_without_its_value(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("RELAY_DRAIN=canary-in-env-file\n")
+    with running(RunningAgent(sandbox, tmp_path, {"RELAY_WORKER": "canary-in-environment", "RELAY_XYZ": "1"})) as agent:
+        found = [(line["name"], line["nearest"]) for line in agent.events("unknown-setting")]
+        assert found == [("RELAY_DRAIN", "RELAY_DRAIN_SECONDS"), ("RELAY_WORKER", "RELAY_WORKERS"), ("RELAY_XYZ", None)]
+        assert not any("canary" in line for line in agent.lines.raw)
 
 
 # --- canaries ---

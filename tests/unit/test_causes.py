@@ -29,6 +29,9 @@ from relay_agent.errors import (
         (PlatformUnreachable("sqs receive", "ECONNREFUSED", True), causes.PROXY),
         (PlatformError("agent/config", "answered 407", 407), causes.PROXY),
         (PlatformError("agent/config", "answered 503", 503), causes.UNWELL),
+        (PlatformError("payload upload", "ECONNREFUSED: nobody listens"), causes.S3_UNREACHABLE),
+        (PlatformError("payload upload", "S3 answered 503", 503), causes.S3_UNWELL),
+        (PlatformError("payload upload", "a web page answered (200) in Amazon S3's place", 200), causes.NOT_S3),
         (RateLimited("agent/config", 3.0), causes.BUSY),
         (CredentialsExpired("sqs receive", "AWS says ExpiredToken", 403), causes.NO_CREDENTIALS),
         (QueueUnavailable("sqs receive", "AWS says QueueDoesNotExist", 400), causes.NO_QUEUE),
@@ -42,3 +45,7 @@ def test_the_guides_words_are_used() -> None:
     assert "enable the agent's connection" in causes.AGENT_DISABLED.cure
     assert "enable the agent's queue" in causes.QUEUE_DISABLED.cure
     assert "ORG_SLUG and JWT do not match" in causes.REFUSED.cause
+
+
+def test_what_pauses_the_agent_says_that_it_resumes_by_itself() -> None:
+    assert all("the agent resumes by itself" in cause.cure for cause in (causes.JOURNAL, causes.BACKLOG))

@@ -18,6 +18,7 @@ from relay_agent.standing import Standing
 from relay_agent.tdp.client import AgentDisabled, PlatformClient
 from relay_agent.tdp.rest import AgentConfig
 from relay_agent.telemetry.logs import Logger
+from relay_agent.telemetry.summary import Tally
 
 REFRESH = 300.0
 METRICS = 300.0
@@ -101,6 +102,7 @@ class World:
             platform=cast("PlatformClient", self.platform),
             standing=self.standing,
             pulse=self.pulse,
+            tally=Tally(),
             log=cast("Logger", self.log),
             clock=clock,
             refresh_seconds=REFRESH,

@@ -15,6 +15,7 @@ from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.telemetry.logs import Logger
+from relay_agent.telemetry.summary import Tally
 from relay_agent.watchdog import Watchdog
 
 INTERVAL = 30.0
@@ -51,6 +52,7 @@ class World:
             standing=self.standing,
             watchdog=cast("Watchdog", SimpleNamespace(standstill=lambda: self.still)),
             pulse=self.pulse,
+            tally=Tally(),
             log=cast("Logger", self.log),
             clock=clock,
             interval_seconds=INTERVAL,

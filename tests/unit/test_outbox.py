@@ -25,6 +25,7 @@ from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logs
 from relay_agent.telemetry.metrics import Metrics
 from relay_agent.telemetry.redact import Redactor
+from relay_agent.telemetry.summary import Tally
 from relay_agent.worker import Worker
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -320,5 +321,6 @@ def test_a_worker_that_puts_its_answer_is_no_other_on_its_way() -> None:
         monotonic=Clock().monotonic,
         log=Logs("info", Redactor(), LogBuffer(), io.StringIO(), Clock()).logger,
         metrics=Metrics("1", []),
+        tally=Tally(),
     ).run()
     assert outbox.others_at_put == [0]

@@ -14,7 +14,7 @@ from relay_agent.errors import PlatformError
 from relay_agent.models import Status, Update
 from relay_agent.outbox import Upload
 from relay_agent.tdp.payloads import PayloadRefused
-from relay_agent.uploader import TELL_SECONDS, Uploader
+from relay_agent.uploader import TELL_SECONDS, Uploader, UploadTrouble
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -27,10 +27,18 @@ class World:
         self.answers: list[Exception | None] = []
         self.directory = directory
         self.log: list[str] = []
+        self.fields: dict[str, object] = {}
         clock = Clock(now=lambda: START + timedelta(seconds=self.time), monotonic=lambda: self.time)
         whatever = cast("Any", self)
         self.uploader = Uploader(
-            platform=whatever, journal=whatever, spool=whatever, outbox=whatever, log=whatever, clock=clock, stop=threading.Event()
+            platform=whatever,
+            journal=whatever,
+            spool=whatever,
+            outbox=whatever,
+            trouble=UploadTrouble(whatever, clock.monotonic),
+            log=whatever,
+            clock=clock,
+            stop=threading.Event(),
         )
 
     def upload(self, _url: str, _path: Path, seconds: float) -> None:
@@ -42,14 +50,15 @@ class World:
     def path(self, name: str) -> Path:
         return self.directory / name
 
-    def warning(self, event: str, **_fields: object) -> None:
+    def warning(self, event: str, **fields: object) -> None:
         self.log.append(event)
+        self.fields = fields
 
-    error = warning
+    error = info = warning
 
-    def job(self, tell_by: float | None = None) -> Upload:
+    def job(self, tell_by: float | None = None, command_id: str = "c") -> Upload:
         until = None if tell_by is None else START + timedelta(seconds=tell_by)
-        return Upload(Update("c", Status.SUCCESS, "referenced", "c.gz", "http://s3/", FALLBACK, until), self.time)
+        return Upload(Update(command_id, Status.SUCCESS, "referenced", "c.gz", "http://s3/", FALLBACK, until), self.time)
 
 
 FALLBACK = '{"commandId":"c","body":{"code":"ERESPONSETOOLARGE","message":"too large"}}'
@@ -98,3 +107,54 @@ def test_what_s3_refuses_is_not_tried_again(world: World) -> None:
     world.answers = [PayloadRefused("payload upload", "S3 answered 403", 403)]
     told = world.uploader.upload(world.job())
     assert told is not None and (told.status, told.message) == (Status.FAILURE, because("payload upload: S3 answered 403"))
+
+
+# --- what is said of it ---
+
+AWAY = PlatformError("payload upload", "ECONNREFUSED: nobody listens")
+UNWELL = PlatformError("payload upload", "S3 answered 503", 503)
+
+
+def test_uploads_that_fail_again_and_again_are_one_line_with_cause_and_cure(world: World) -> None:
+    jobs = [world.job(command_id=f"c{number}") for number in range(20)]
+    world.answers = [AWAY] * 60
+    for _ in range(3):
+        for job in jobs:
+            world.uploader.upload(job)
+    assert world.log == ["upload-failed"]
+    assert "Amazon S3" in str(world.fields["cause"]) and "firewall" in str(world.fields["cure"])
+
+
+def test_another_reason_is_said_and_a_lasting_one_every_five_minutes(world: World) -> None:
+    job = world.job()
+    world.answers = [AWAY, UNWELL, AWAY, UNWELL]
+    for _ in range(3):
+        world.uploader.upload(job)
+    assert world.log == ["upload-failed"] * 2
+    world.time += 300
+    world.uploader.upload(job)
+    assert world.log == ["upload-failed"] * 3
+
+
+def test_the_end_is_said_when_no_answer_waits_for_another_try(world: World) -> None:
+    first, second = world.job(command_id="first"), world.job(command_id="second")
+    world.answers = [AWAY, AWAY, None, None, None, None]
+    world.uploader.upload(first)
+    world.uploader.upload(second)
+    world.uploader.upload(world.job(command_id="other"))
+    world.uploader.upload(first)
+    assert world.log == ["upload-failed"]
+    world.uploader.upload(second)
+    world.uploader.upload(world.job(command_id="later"))
+    assert world.log == ["upload-failed", "upload-recovered"]
+
+
+def test_one_that_is_given_up_is_no_recovery(world: World) -> None:
+    job = world.job()
+    world.answers = [AWAY, PayloadRefused("payload upload", "S3 answered 403", 403), None, AWAY]
+    world.uploader.upload(job)
+    world.uploader.upload(job)
+    world.uploader.upload(world.job(command_id="later"))
+    assert world.log == ["upload-failed", "upload-refused"]
+    world.uploader.upload(world.job(command_id="last"))
+    assert world.log[2:] == ["upload-failed"]

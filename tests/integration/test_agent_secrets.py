@@ -1,0 +1,148 @@
+"""Secrets given as files (OPERATIONS §5): a changed file is in force without a restart, and a moment without it does no harm.
+
+Owns the proof on a running agent. It must not test how a file is read: those are unit tests of `secrets_source`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from joserfc import jwe
+from joserfc.jwk import OctKey
+
+from relay_agent.sandbox.rest import Tokens
+from relay_agent.sandbox.server import Sandbox
+from tests.agents import SECURE_REQUEST, ThreadedAgent, body, running, wait_until
+from tests.targets import ByteTarget, reply
+
+QUICK: dict[str, str | None] = {"RELAY_HEARTBEAT_SECONDS": "1", "RELAY_CONFIG_REFRESH_SECONDS": "1"}
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[ByteTarget]:
+    with ByteTarget() as running_target:
+        running_target.on("/", reply(body="here"))
+        yield running_target
+
+
+class Calls:
+    """The tokens with which the platform was called, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tokens: list[str | None] = []
+        check = Tokens.check
+
+        def checked(tokens: Tokens, token: str | None, org_slug: str | None) -> None:
+            self.tokens.append(token)
+            check(tokens, token, org_slug)
+
+        monkeypatch.setattr(Tokens, "check", checked)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    return Calls(monkeypatch)
+
+
+def replace(path: Path, text: str) -> None:
+    """Put another file in its place, as an editor, Docker or Kubernetes does."""
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
+def with_token(file: Path) -> dict[str, str | None]:
+    return {**QUICK, "JWT": None, "JWT_FILE": str(file)}
+
+
+def test_another_token_in_the_file_is_used_from_the_next_call_on(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget, calls: Calls
+) -> None:
+    file = tmp_path / "jwt"
+    first, second = sandbox.issue_jwt(1000), sandbox.issue_jwt(2000)
+    file.write_text(first)
+    with running(ThreadedAgent(sandbox, tmp_path, with_token(file))) as agent:
+        assert set(calls.tokens) == {first}
+        replace(file, second)
+        seen = len(calls.tokens)
+        wait_until(sandbox, lambda: calls.tokens[seen:].count(second) >= 3)
+        after = calls.tokens[calls.tokens.index(second) :]
+        assert set(after) == {second}
+        assert agent.get(target.url("/")).status == "SUCCESS"
+        assert {line["event"] for line in agent.logs} == {"agent-starting", "agent-ready", "command"}
+        assert not any(token in line for token in (first, second) for line in agent.lines.raw)
+
+
+def test_a_token_refused_in_service_and_put_right_heals_without_a_restart(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    file = tmp_path / "jwt"
+    file.write_text(sandbox.issue_jwt(1000))
+    with running(ThreadedAgent(sandbox, tmp_path, with_token(file))) as agent:
+        replace(file, sandbox.issue_jwt(1000, "another-org"))
+        assert "ORG_SLUG and JWT" in agent.wait_log("platform-failed")["cause"]
+        agent.wait_log("heartbeat-failed")
+        replace(file, sandbox.issue_jwt(2000))
+        agent.wait_log("platform-recovered")
+        agent.wait_log("heartbeat-recovered")
+        assert agent.get(target.url("/")).status == "SUCCESS"
+        assert sandbox.settings(agent.agent_id) == ["STARTED"]
+
+
+def test_files_that_are_gone_or_empty_for_a_moment_do_no_harm(sandbox: Sandbox, tmp_path: Path, target: ByteTarget, calls: Calls) -> None:
+    token, key = tmp_path / "jwt", tmp_path / "key"
+    secret, first = secrets.token_bytes(32), sandbox.issue_jwt(1000)
+    token.write_text(first)
+    key.write_text(secret.hex())
+    settings = {**with_token(token), "SECURE_COMMAND_KEY_FILE": str(key)}
+    with running(ThreadedAgent(sandbox, tmp_path, settings)) as agent:
+        for spoil in (Path.unlink, lambda path: path.write_text("")):
+            for file in (token, key):
+                spoil(file)
+            beats = len(sandbox.heartbeats(agent.agent_id))
+            wait_until(sandbox, lambda beats=beats: len(sandbox.heartbeats(agent.agent_id)) >= beats + 2)  # type: ignore[misc]
+            assert ask_sealed(agent, target.url("/"), secret) == "here"
+        second = sandbox.issue_jwt(2000)
+        replace(token, second)
+        wait_until(sandbox, lambda: second in calls.tokens)
+        assert {line["event"] for line in agent.logs} == {"agent-starting", "agent-ready", "command"}
+
+
+def ask_sealed(agent: ThreadedAgent, url: str, key: bytes) -> Any:
+    """What a secure command, sealed with that key, is answered: the target's body, or the failure's code."""
+    text = json.dumps({"method": "GET", "url": url}).encode()
+    command = agent.ask({"jwe": jwe.encrypt_compact({"alg": "dir", "enc": "A256GCM"}, text, OctKey.import_key(key))}, SECURE_REQUEST)
+    answer = body(command)
+    return answer["body"] if command.status == "SUCCESS" else answer["code"]
+
+
+def test_another_key_in_the_file_opens_the_next_command(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    first, second = secrets.token_bytes(32), secrets.token_bytes(32)
+    file = tmp_path / "key"
+    file.write_text(first.hex())
+    with running(ThreadedAgent(sandbox, tmp_path, {"SECURE_COMMAND_KEY_FILE": str(file)})) as agent:
+        assert ask_sealed(agent, target.url("/"), first) == "here"
+        assert ask_sealed(agent, target.url("/"), second) == "EDECRYPT"
+        replace(file, f"{base64.b64encode(second).decode()},{first.hex()}\n")
+        assert [ask_sealed(agent, target.url("/"), key) for key in (second, first)] == ["here", "here"]
+        replace(file, second.hex())
+        assert [ask_sealed(agent, target.url("/"), key) for key in (second, first)] == ["here", "EDECRYPT"]
+
+
+def test_a_file_that_holds_no_key_any_more_leaves_the_old_one_in_force_and_is_said_once(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
+    first, second = secrets.token_bytes(32), secrets.token_bytes(32)
+    file = tmp_path / "key"
+    file.write_text(first.hex())
+    with running(ThreadedAgent(sandbox, tmp_path, {"SECURE_COMMAND_KEY_FILE": str(file)})) as agent:
+        replace(file, second.hex()[:40])
+        assert [ask_sealed(agent, target.url("/"), first) for _ in range(2)] == ["here", "here"]
+        (line,) = agent.events("secure-key-unusable")
+        assert "keygen" in line["cure"] and second.hex()[:20] not in json.dumps(line)
+        replace(file, second.hex())
+        assert ask_sealed(agent, target.url("/"), second) == "here"

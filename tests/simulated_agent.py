@@ -1,0 +1,296 @@
+"""The agent's own loops on one thread and a clock that jumps: days of service in seconds.
+
+Owns the time, the order of the steps, and the outside world: platform, queue, CloudWatch, disk and journal answer at once and as
+they are told. Everything that logs is the agent's own. It must not know how much may be logged.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+from botocore.exceptions import ClientError
+
+from relay_agent.clock import Clock
+from relay_agent.disk import Disk
+from relay_agent.enrolment import Enrolment
+from relay_agent.errors import JournalUnwritable, PlatformError
+from relay_agent.heartbeat import Heartbeat
+from relay_agent.journal import Journal
+from relay_agent.outbox import Entry, Outbox
+from relay_agent.poller import Poller
+from relay_agent.pulse import Pulse
+from relay_agent.relay import Relay
+from relay_agent.sender import Sender
+from relay_agent.standing import Standing
+from relay_agent.tdp.client import PlatformClient
+from relay_agent.tdp.rest import AgentConfig
+from relay_agent.telemetry.cloudwatch import LogShipper, stream_name
+from relay_agent.telemetry.log_buffer import LogBuffer
+from relay_agent.telemetry.logs import Logs
+from relay_agent.telemetry.redact import Redactor
+from relay_agent.telemetry.repeated import RepeatedFailure
+from relay_agent.telemetry.summary import Summary, Tally
+from relay_agent.upkeep import Upkeep
+from relay_agent.watchdog import Watchdog
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+LONG_POLL_SECONDS = 20.0
+CONFIG = AgentConfig("agent", "eu-west-1", "group", "https://sqs/in", "https://sqs/out")
+PLATFORM_CALLS = ("config", "credentials", "report", "heartbeat", "metrics", "receive", "send")
+
+Fault = Callable[[str, int], PlatformError | None]
+"""What a call raises: it is given the call's name and how many there were of it."""
+
+
+class Counting:
+    """A stdout that counts bytes and events, and keeps the first lines."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.longest = 0
+        self.lines: list[str] = []
+
+    def write(self, text: str) -> int:
+        size = len(text.encode())
+        self.bytes += size
+        self.longest = max(self.longest, size)
+        self.lines.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return False
+
+
+class SimulatedAgent:
+    """Poller, sender, heartbeat, enrolment, upkeep and log shipper, stepped when they are due.
+
+    `stride_seconds` is the shortest time from one step of a loop to its next: 0 gives every step that the threads would take.
+    """
+
+    def __init__(self, stride_seconds: float = 0.0, *, watched: bool = True) -> None:
+        """`watched` asks the real watchdog before each heartbeat; strides longer than a minute look like standstill to it."""
+        self.time = 0.0
+        self.took = 0.0
+        self.steps = 0
+        self.stdout = Counting()
+        self.fault: Fault = lambda _call, _number: None
+        self.refuse_logs: str | None = None
+        self.unwritable: str | None = None
+        self.answers: list[Entry] = []
+        self.shipped = 0
+        self.tally = Tally()
+        self._calls = dict.fromkeys(PLATFORM_CALLS, 0)
+        self._stride_seconds = stride_seconds
+        self.disk = SimpleNamespace(obstacle=None, backlog=False, backlog_bytes=4_000_000_000, look=lambda: None)
+        self._clock = Clock(now=lambda: START + timedelta(seconds=self.time), monotonic=lambda: self.time)
+        self._buffer = LogBuffer()
+        self.logs = Logs("info", Redactor(), self._buffer, cast("Any", self.stdout), self._clock)
+        self._build(watched)
+
+    # --- time ---
+
+    def run(self, seconds: float) -> None:
+        """Let all loops turn for so long."""
+        end = self.time + seconds
+        due = [(self.time, number) for number in range(len(self._steps))]
+        while due[0][0] < end:
+            self.time, number = due[0]
+            self.took = 0.0
+            wait = self._steps[number]()
+            self.steps += 1
+            heapq.heapreplace(due, (self.time + max(self.took + wait, self._stride_seconds, 1e-3), number))
+        self.time = end
+
+    # --- the outside world ---
+
+    def _call(self, name: str) -> None:
+        self._calls[name] += 1
+        error = self.fault(name, self._calls[name])
+        if error is not None:
+            raise error
+
+    def _receive(self, _most: int) -> list[Any]:
+        self._call("receive")
+        self.took = LONG_POLL_SECONDS
+        return []
+
+    def _send(self, messages: list[str]) -> Any:
+        self._call("send")
+        return SimpleNamespace(sent=list(range(len(messages))), failed=[])
+
+    def _refresh_config(self) -> bool:
+        self._call("config")
+        changed, self._platform.config = self._platform.config != CONFIG, CONFIG
+        return changed
+
+    def _renew(self, _refused: str | None) -> None:
+        self._call("credentials")
+        self.tally.count("credential_refreshes")
+        self._renewal = self.time + 3000
+
+    def _take(self, seconds: float) -> list[Entry]:
+        if not self.answers:
+            self.took = seconds
+        taken, self.answers = self.answers, []
+        return taken
+
+    def _flush(self) -> None:
+        if self.unwritable is not None:
+            raise JournalUnwritable(self.unwritable)
+
+    def _put_log_events(self, *, logEvents: list[Any], **_where: str) -> dict[str, Any]:
+        if self.refuse_logs is not None:
+            raise ClientError({"Error": {"Code": self.refuse_logs, "Message": "no"}}, "PutLogEvents")
+        self.shipped += len(logEvents)
+        return {}
+
+    # --- building ---
+
+    def _build(self, watched: bool) -> None:
+        agent = self
+        self._renewal = 0.0
+        self._platform = SimpleNamespace(
+            config=None,
+            rest=SimpleNamespace(
+                report=lambda _setting: self._call("report"),
+                heartbeat=lambda: self._call("heartbeat"),
+                system_metrics=lambda _lines: self._call("metrics"),
+            ),
+            credentials=SimpleNamespace(
+                renew=self._renew, due_seconds=lambda: max(0.0, self._renewal - self.time), access_key_in_use="AKIA1"
+            ),
+            refresh_config=self._refresh_config,
+            replaced=lambda _queue: False,
+            inbound=lambda: SimpleNamespace(receive=self._receive, url=CONFIG.source_queue),
+            outbound=lambda: SimpleNamespace(send=self._send),
+        )
+        platform = cast("PlatformClient", self._platform)
+
+        class Stub:
+            unwritable = property(lambda _: agent.unwritable)
+            commits = 0
+
+            def __getattr__(self, name: str) -> Callable[..., Any]:
+                return lambda *_: {"unacked": [], "counts": {"admitted": 0}, "probe": agent.unwritable is None, "stuck_seconds": 0.0}.get(
+                    name
+                )
+
+            def flush(self) -> None:
+                agent._flush()
+
+        journal = cast("Journal", Stub())
+        outbox = SimpleNamespace(
+            room=lambda: 1000,
+            take=self._take,
+            put_back=lambda entries: self.answers.extend(entries),
+            delivered=lambda _entries: None,
+            put_last=lambda entries: self.answers.extend(entries),
+        )
+        clock, log, look_again = self._clock, self.logs.logger, threading.Event()
+        pulses = {name: Pulse(clock) for name in ("poller", "sender", "heartbeat", "config-refresh", "upkeep")}
+        standing = Standing()
+        standing.ready = cast("threading.Event", _Ready(self))
+        disk = cast("Disk", self.disk)
+        self.watchdog = Watchdog(
+            loops=pulses,
+            polling=pulses["poller"],
+            sending=pulses["sender"],
+            workers=[],
+            journal=journal,
+            disk=disk,
+            standing=standing,
+            draining=lambda: False,
+        )
+        shared: dict[str, Any] = {"platform": platform, "standing": standing, "tally": self.tally, "log": log}
+        poller = Poller(
+            **shared,
+            relay=cast("Relay", None),
+            journal=journal,
+            room=lambda: 0 if self.disk.backlog else 10,
+            obstacle=lambda: self.unwritable or self.disk.obstacle,
+            outbox=cast("Outbox", outbox),
+            pulse=pulses["poller"],
+            full=RepeatedFailure(
+                log.bind(directory="/var/lib/relay-agent"), "disk-full", "disk-freed", clock.monotonic, remind_seconds=300.0
+            ),
+            monotonic=clock.monotonic,
+            enqueue=lambda _task: None,
+            stopping=lambda: False,
+            look_again=look_again,
+        )
+        sender = Sender(
+            **shared,
+            journal=journal,
+            outbox=cast("Outbox", outbox),
+            pulse=pulses["sender"],
+            monotonic=clock.monotonic,
+            look_again=look_again,
+        )
+        heartbeat = Heartbeat(
+            **shared,
+            watchdog=self.watchdog if watched else cast("Watchdog", SimpleNamespace(standstill=lambda: None)),
+            pulse=pulses["heartbeat"],
+            clock=clock,
+            interval_seconds=30.0,
+        )
+        self.given_up: list[str] = []
+        enrolment = Enrolment(
+            **shared,
+            pulse=pulses["config-refresh"],
+            clock=clock,
+            refresh_seconds=300.0,
+            metrics_seconds=300.0,
+            metrics=lambda: b"{}\n",
+            give_up=lambda _code, reason: self.given_up.append(reason),
+            look_again=look_again,
+        )
+        summary = Summary(
+            self.tally,
+            log,
+            clock.monotonic,
+            dropped=lambda: self._buffer.dropped_total,
+            queued=lambda: 0,
+            running=lambda: 0,
+            journal=lambda: {"admitted": 0, "started": 0, "finished": 0, "delivered": 0},
+        )
+        upkeep = Upkeep(
+            journal=journal,
+            disk=disk,
+            interrupt=lambda: None,
+            summarise=summary.turn,
+            pulse=pulses["upkeep"],
+            log=log,
+            monotonic=clock.monotonic,
+        )
+        client = SimpleNamespace(create_log_stream=lambda **_where: {}, put_log_events=self._put_log_events)
+        shipper = LogShipper(
+            self._buffer, lambda: cast("Any", client), lambda: "group", stream_name("agent", START), log, self.logs.local, clock
+        )
+        self._steps = [enrolment.step, heartbeat.step, poller.step, sender.step, upkeep.step, shipper.step]
+
+
+class _Ready:
+    """In the place of the event that says that the agent is enrolled: waiting for it takes simulated time."""
+
+    def __init__(self, agent: SimulatedAgent) -> None:
+        self._agent = agent
+        self._set = False
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def set(self) -> None:
+        self._set = True
+
+    def wait(self, timeout: float) -> bool:
+        if not self._set:
+            self._agent.took += timeout
+        return self._set
