@@ -5,6 +5,7 @@ This room owns causes and cures. It must not find anything out: it is given an e
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from relay_agent.errors import (
@@ -35,13 +36,13 @@ class Cause:
 
 # --- the settings, the token, the key, this machine ---
 
-CONFIGURATION = Cause("configuration", "{problems}", "correct what is named, in the environment or in .env; .env.example shows every variable")
+CONFIGURATION = Cause(
+    "configuration", "{problems}", "correct what is named, in the environment or in .env; .env.example shows every variable"
+)
 UNKNOWN_VARIABLES = Cause(
     "configuration", "no variable of the agent is called {names}", "correct the name ({nearest}), or take the variable away"
 )
-TOKEN_EXPIRED = Cause(
-    "token", "the JWT expired on {date}", "create a new token for the service user and set JWT (or the file of JWT_FILE)"
-)
+TOKEN_EXPIRED = Cause("token", "the JWT expired on {date}", "create a new token for the service user and set JWT (or the file of JWT_FILE)")
 TOKEN_ENDS = Cause(
     "token",
     "the JWT expires on {date}, in {days}; from then on the platform refuses the agent",
@@ -55,12 +56,17 @@ CLOCK_OFF = Cause(
 NO_KEY = Cause(
     "secure-key",
     "no key is set: secure commands (V2) will fail with ENOKEY",
-    "where senders use secure commands, make a key with `relay-agent keygen` and set SECURE_COMMAND_KEY (or the file of SECURE_COMMAND_KEY_FILE)",
+    "where senders use secure commands, make a key with `relay-agent keygen` and set SECURE_COMMAND_KEY (or the file of"
+    " SECURE_COMMAND_KEY_FILE)",
 )
 STATE_NOT_WRITABLE = Cause(
-    "state-dir", "the agent cannot write its state directory {path}", "give RELAY_STATE_DIR a directory that the agent's user may write{more}"
+    "state-dir",
+    "the agent cannot write its state directory: {path}",
+    "give RELAY_STATE_DIR a directory that the agent's user may write{more}",
 )
-DISK_FULL = Cause("state-dir", "the disk of {path} is full: {free} MB are free", "make room on the disk of RELAY_STATE_DIR, or use a larger one")
+DISK_FULL = Cause(
+    "state-dir", "the disk of {path} is full: {free} MB are free", "make room on the disk of RELAY_STATE_DIR, or use a larger one"
+)
 DISK_LOW = Cause(
     "state-dir",
     "the disk of {path} is filling up: {free} MB are free",
@@ -84,7 +90,11 @@ JOURNAL_SPOILED = Cause(
     "check the disk (its SMART values, the system's log) and who else writes to RELAY_STATE_DIR; {path} may be copied for the vendor's"
     " support before the agent is started",
 )
-JOURNAL_OTHER = Cause("state-dir", "the journal cannot be used: {reason}", "run the agent's newer version, or give RELAY_STATE_DIR another directory")
+JOURNAL_OTHER = Cause(
+    "state-dir",
+    "the journal cannot be used: {reason}",
+    "run the version of the agent that wrote it, or a newer one, as the user who owns it; or give RELAY_STATE_DIR another directory",
+)
 TOO_SLOW = Cause(
     "",
     "what it looks at did not answer within {seconds} s",
@@ -178,7 +188,8 @@ class Way:
     """What is known of a fault on the way to a host: its code (PROTOCOL §4), and what stood where.
 
     `proxy` is the masked URL of the proxy that is at fault, `status` what it answered; of a certificate `issuer`, `names` and
-    `ends`, and the settings that give the trusted `roots`. `late` says that the connection stood when the time was over.
+    `ends`, and the settings that give the trusted `roots`. `late` says that the connection stood when the time was over, `behind`
+    that a proxy answered that it cannot get there itself.
     """
 
     code: Code | None
@@ -193,11 +204,12 @@ class Way:
     roots: str | None = None
     rule: str | None = None
     late: bool = False
+    behind: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """Whom a fault keeps from whom: `what` is there, `setting` gives its address, `proxies` its proxy, `open` says what a firewall must pass."""
+    """One end of a way: `what` is there, `setting` gives its address, `proxies` its proxy; `open` is what a firewall must pass."""
 
     id: str
     what: str
@@ -214,10 +226,19 @@ TO_SQS = Leg(
     "https_proxy, RELAY_PLATFORM_PROXY",
     "SQS in the agent's AWS region ({host}:{port})",
 )
-TO_LOGS = replace(
-    TO_SQS, id="cloudwatch", what="Amazon CloudWatch Logs", open="CloudWatch Logs in the agent's AWS region ({host}:{port})"
-)
+TO_LOGS = replace(TO_SQS, id="cloudwatch", what="Amazon CloudWatch Logs", open="CloudWatch Logs in the agent's AWS region ({host}:{port})")
 TO_TARGET = Leg("target", "the target", "the URL", "https_proxy, http_proxy, RELAY_TARGET_PROXY", "{host}:{port}")
+
+CERTIFICATE_ENDS = Cause(
+    "target",
+    "the certificate of {host} ends on {date}, in {days}; from then on calls will fail with CERT_HAS_EXPIRED",
+    "have the target's certificate renewed before that day",
+)
+TARGET_UNWELL = Cause(
+    "target",
+    "the target answers {status}: it is reached, and has a fault of its own",
+    "look at the log of the target; a command is given the same answer",
+)
 
 _TRUST = (
     "give the issuer's certificate (PEM) in RELAY_CA_FILE, which adds to the trusted roots, or a whole bundle in REQUESTS_CA_BUNDLE, which"
@@ -226,8 +247,8 @@ _TRUST = (
 _ON_THE_WAY = {
     Code.ENOTFOUND: (
         "the name {host} does not exist, as far as this machine's DNS knows",
-        "check the name in {setting} for a mistake, and that this machine's DNS server (/etc/resolv.conf) is the one that knows it; where only"
-        " a proxy resolves names, set it ({proxies})",
+        "check the name in {setting} for a mistake, and that this machine's DNS server (/etc/resolv.conf) is the one that knows it; where"
+        " only a proxy resolves names, set it ({proxies})",
     ),
     Code.EAI_AGAIN: (
         "the DNS server does not answer when asked for {host}",
@@ -263,7 +284,8 @@ _ON_THE_WAY = {
         " roots",
     ),
     Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE: (
-        "the certificate of {host} was issued by {issuer}, whom the agent does not trust ({roots}), or an intermediate certificate is missing",
+        "the certificate of {host} was issued by {issuer}, whom the agent does not trust ({roots}), or an intermediate certificate is"
+        " missing",
         _TRUST,
     ),
     Code.ERR_TLS_CERT_ALTNAME_INVALID: (
@@ -271,7 +293,7 @@ _ON_THE_WAY = {
         "use a name of the certificate in {setting}, or have a certificate issued for {host}",
     ),
     Code.EPROTO: (
-        "{host}:{port} does not speak TLS with the agent: it speaks plain HTTP, or nothing as new as TLS 1.2, or its certificate is refused",
+        "{host}:{port} does not speak TLS with the agent: it speaks plain HTTP, or nothing as new as TLS 1.2, or its certificate is bad",
         "check whether {setting} should say http, and the port; what stands there must speak TLS 1.2 or later",
     ),
     Code.EBADRESPONSE: (
@@ -298,8 +320,8 @@ _ON_THE_WAY = {
 }
 _ON_THE_WAY[Code.EPIPE] = _ON_THE_WAY[Code.ECONNRESET]
 _LATE = (
-    "{host}:{port} takes connections and does not answer in time",
-    "look at the log of {what}: it is busy or hangs; a slow one needs a longer `timeout` in the command",
+    "{host}:{port} takes the connection and does not answer in time",
+    "look at {what}: it is busy or hangs; or a firewall or proxy between holds the connection ({proxies}); {setting} may be right",
 )
 _PROXY_LOGIN = (
     "the proxy {proxy}, not {what}, answered 407: it wants a user and password, or does not take those that it was given",
@@ -309,8 +331,12 @@ _PROXY_REFUSED = (
     "the proxy {proxy}, not {what}, answered {status}: it is reached, and does not let the agent through to {host}:{port}",
     "ask whoever runs the proxy to allow {open}; or name {host} in no_proxy, where it is reached directly; check {setting}",
 )
+_PROXY_BEHIND = (
+    "the proxy {proxy} is reached, and cannot itself reach {host}:{port} ({code})",
+    "check the address in {setting} and that the proxy may go there; or name {host} in no_proxy, where it is reached directly",
+)
 _PROXY_AWAY = (
-    "the proxy {proxy}, not {what}, is at fault: it cannot be used ({code})",
+    "the proxy {proxy}, not {what}, is at fault: {ailment} ({code})",
     "check the proxy's scheme, host and port ({proxies}), and that it runs; or name {host} in no_proxy, where it is reached directly;"
     " {setting} may be right",
 )
@@ -318,6 +344,13 @@ _PROXY_TLS = (
     "the proxy {proxy}, not {what}, shows a certificate that the agent does not trust ({code})",
     f"if the proxy speaks plain HTTP to its clients, write http:// in its URL ({{proxies}}); else {_TRUST}; {{setting}} may be right",
 )
+_PROXY_AILMENTS = {
+    Code.ENOTFOUND: "its name does not exist",
+    Code.EAI_AGAIN: "the DNS server does not answer when asked for its name",
+    Code.ECONNREFUSED: "nothing listens on its port",
+    Code.ETIMEDOUT: "it does not answer in time",
+    Code.EBADRESPONSE: "it does not answer as a proxy does",
+}
 _TLS_CODES = frozenset(
     {
         Code.CERT_HAS_EXPIRED,
@@ -343,6 +376,7 @@ def on_the_way(way: Way, leg: Leg) -> Cause:
         "proxies": leg.proxies,
         "open": leg.open.format(host=way.host, port=way.port),
         "proxy": way.proxy or "on the way",
+        "ailment": _PROXY_AILMENTS.get(way.code or Code.ETIMEDOUT, "it cannot be used"),
         "issuer": way.issuer or "an authority",
         "names": way.names or "not the one that was called",
         "roots": way.roots or "certifi's roots, or those of REQUESTS_CA_BUNDLE, and RELAY_CA_FILE",
@@ -355,7 +389,9 @@ def _row(way: Way) -> tuple[str, str]:
     if way.status == _PROXY_AUTHENTICATION_REQUIRED:
         return _PROXY_LOGIN
     if way.at_proxy:
-        return _PROXY_REFUSED if way.status else _PROXY_TLS if way.code in _TLS_CODES else _PROXY_AWAY
+        if way.status or way.behind:
+            return _PROXY_REFUSED if way.status else _PROXY_BEHIND
+        return _PROXY_TLS if way.code in _TLS_CODES else _PROXY_AWAY
     if way.late and way.code == Code.ETIMEDOUT:
         return _LATE
     return _ON_THE_WAY[way.code or Code.ETIMEDOUT]
@@ -368,6 +404,8 @@ _BY_KIND: tuple[tuple[type[PlatformError], Cause], ...] = (
     (NotThePlatform, NOT_THE_PLATFORM),
 )
 _BAD_REQUEST = 400
+_CONNECTED = re.compile(r"(response|request) from |the TLS handshake to ")
+_BEHIND = re.compile(r"the proxy \S+ answered E[A-Z]+$")
 
 
 def cause_of(error: PlatformError) -> Cause:
@@ -403,7 +441,13 @@ def way_of(error: PlatformUnreachable) -> Way | None:
     """What an error knows of the way, None where it does not say."""
     if error.code is None or error.host is None or error.code not in _ON_THE_WAY:
         return None
-    return Way(Code(error.code), error.host, error.port, error.proxy, error.at_proxy, error.status)
+    way = Way(Code(error.code), error.host, error.port, error.proxy, error.at_proxy, error.status)
+    return told(way, error.reason)
+
+
+def told(way: Way, text: str) -> Way:
+    """Add what only the text of a fault tells (`dialer`, `transport`)."""
+    return replace(way, late=_CONNECTED.search(text) is not None, behind=_BEHIND.search(text) is not None)
 
 
 def _of_aws(error: PlatformError) -> Cause:

@@ -20,15 +20,20 @@ class _Lazy(click.Group):
     """Loads what a command needs when it is called: the sandbox is an extra, and `--help` must be quick."""
 
     _senders = ("send", "keygen", "encrypt", "decrypt")
+    _diagnoses = ("check", "explain")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["run", *self._senders, "sandbox"]
+        return ["run", *self._diagnoses, *self._senders, "sandbox"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in self._senders:
             from relay_agent.cli_sender import COMMANDS
 
             return next(command for command in COMMANDS if command.name == cmd_name)
+        if cmd_name in self._diagnoses:
+            from relay_agent.cli_diagnose import COMMANDS as DIAGNOSES
+
+            return next(command for command in DIAGNOSES if command.name == cmd_name)
         if cmd_name == "sandbox":
             return _sandbox()
         return super().get_command(ctx, cmd_name)
