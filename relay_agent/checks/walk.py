@@ -26,6 +26,7 @@ from relay_agent.models import Code, Failure, HttpRequest, HttpResponse, Url
 from relay_agent.policy import Policy, Verdict
 from relay_agent.proxies import Leg, Proxies, Route
 from relay_agent.transport import Exchange
+from relay_agent.urls import parse_url
 
 CERTIFICATE_SECONDS = 5.0
 """How long may be spent on a second handshake that only asks for the certificate."""
@@ -136,8 +137,7 @@ class Walker:
         outcome = executor.execute(request, deadline)
         seconds = time.monotonic() - began
         if isinstance(outcome, Failure):
-            proxy = TransportFault(outcome.code, outcome.message).proxy
-            self._fail(found, "http", outcome.code, outcome.message, seconds, proxy=proxy)
+            self._failed(found, outcome, seconds)
             return
         try:
             self._judge(found, outcome, seconds)
@@ -259,6 +259,18 @@ class Walker:
         found.stages.append(Stage(stage, Status.ERROR, text, seconds, self.cause(told(way, text))))
 
     # --- the answer ---
+
+    def _failed(self, found: Walk, outcome: Failure, seconds: float) -> None:
+        """Note why there is no answer; after redirects it is the last host that is named, and the rule that forbids it."""
+        url = parse_url(outcome.url) if outcome.url else found.url
+        text = outcome.message if url.origin == found.url.origin else f"redirected to {url.scheme}://{url.netloc}: {outcome.message}"
+        if outcome.code is Code.EPOLICY:
+            found.verdict = Verdict(False, outcome.message.partition("policy: ")[2])
+        proxy = TransportFault(outcome.code, outcome.message).proxy
+        certificate = self.certificate(url, Deadline(CERTIFICATE_SECONDS)) if outcome.code in _CERTIFICATE_FAULTS else None
+        way = replace(way_to(url, outcome.code, certificate), proxy=proxy, at_proxy=proxy is not None, rule=found.verdict.rule)
+        found.code = outcome.code
+        found.stages.append(Stage("http", Status.ERROR, text, seconds, self.cause(told(way, outcome.message))))
 
     def _judge(self, found: Walk, response: HttpResponse, seconds: float) -> None:
         found.status_code = status = response.status_code

@@ -42,6 +42,8 @@ def look(path: Path, *, in_use: bool, seconds: float = LOOK_SECONDS) -> None:
             raise JournalDamaged(aside)
         log = path.with_name(f"{path.name}-wal")
         if in_use:
+            if not path.with_name(f"{path.name}-shm").exists():
+                return  # It is being opened or closed; a reader would leave a log of its own.
             _read(f"{path.resolve().as_uri()}?mode=ro", Deadline(seconds))
         elif log.exists() and log.stat().st_size:
             _look_at_copy(path, log)
