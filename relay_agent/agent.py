@@ -57,7 +57,7 @@ from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logger, Logs
 from relay_agent.telemetry.metrics import Metrics, system_metrics
 from relay_agent.telemetry.recent_lines import RecentLines
-from relay_agent.telemetry.redact import Redactor
+from relay_agent.telemetry.redact import Redactor, proxy_secrets
 from relay_agent.telemetry.repeated import RepeatedFailure
 from relay_agent.telemetry.summary import Summary, Tally
 from relay_agent.transport import Transport
@@ -149,9 +149,7 @@ class Agent:
         self._token.get()
         self._keys.get()
         for proxy in (settings.http_proxy, settings.https_proxy, settings.all_proxy, settings.platform_proxy, settings.target_proxy):
-            if proxy and "@" in proxy:
-                userinfo = proxy.partition("://")[2].rpartition("@")[0]
-                self._redactor.add(userinfo, userinfo.partition(":")[2])
+            self._redactor.add(*proxy_secrets(proxy))
 
     def _build_platform(self) -> None:
         settings = self._settings

@@ -16,7 +16,7 @@ from relay_agent import listing
 from relay_agent.causes import (
     AGENT_DISABLED,
     JOURNAL,
-    LOGS,
+    NO_LOGS,
     QUEUE_DISABLED,
     STARTING,
     STOPPING,
@@ -135,7 +135,9 @@ class Facts:
         found = []
         ends = self._token_ends()
         if ends is not None and timedelta() < ends - self._clock.now() < TOKEN_WARNING:
-            found.append(Problem(f"the JWT ends on {ends:%Y-%m-%d}", TOKEN_ENDS))
+            days = (ends - self._clock.now()).days
+            cause = TOKEN_ENDS.about(date=f"{ends:%Y-%m-%d %H:%M} UTC", days="1 day" if days == 1 else f"{days} days")
+            found.append(Problem(f"the JWT ends on {ends:%Y-%m-%d}", cause))
         failing = {problem.reason for problem in self.ready()}
         for name, pulse in self._pulses.items():
             reason, cause = pulse.problem, pulse.cause
@@ -143,14 +145,15 @@ class Facts:
                 found.append(Problem(f"{name}: {reason}", cause))
         trouble = self._logs().trouble
         if trouble is not None:
-            found.append(Problem(f"log lines are not delivered to CloudWatch: {trouble}", LOGS))
+            found.append(Problem(f"log lines are not delivered to CloudWatch: {trouble}", NO_LOGS))
         return found
 
     def _of_platform(self) -> list[Problem]:
         standing, refresh = self._standing, self._pulses["config-refresh"]
         ends = self._token_ends()
         if ends is not None and ends <= self._clock.now():
-            return [Problem(f"the JWT expired on {ends:%Y-%m-%d %H:%M} UTC", TOKEN_EXPIRED)]
+            date = f"{ends:%Y-%m-%d %H:%M} UTC"
+            return [Problem(f"the JWT expired on {date}", TOKEN_EXPIRED.about(date=date))]
         if standing.refused is not None:
             return [Problem(refresh.problem or "the platform refuses the agent", standing.refused)]
         if standing.disabled:

@@ -1,6 +1,6 @@
 """CloudWatch Logs, with credentials that are renewed when AWS says that they have ended.
 
-This room owns the two calls that ship log lines. It must not know what they say.
+This room owns the two calls that ship log lines, and a look at where they would go. It must not know what they say.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from botocore.exceptions import ClientError
 
 from relay_agent.errors import CredentialsExpired
-from relay_agent.tdp.aws import platform_error
+from relay_agent.tdp.aws import platform_error, said
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.tally import Count, counted, nobody
 
@@ -33,6 +33,15 @@ class LogsClient:
     def put_log_events(self, **request: Any) -> Any:
         """Put events into a stream (CloudWatch Logs, PutLogEvents)."""
         return self._call("logs put", lambda: self._client.put_log_events(**request))
+
+    def look(self, log_group: str) -> None:
+        """See that the log group is there and lets us in; nothing is written.
+
+        Raises:
+            PlatformError: one of its kinds, see errors.
+        """
+        request = {"logGroupName": log_group, "limit": 1}
+        said("logs look", self._client.meta.endpoint_url, lambda: self._client.describe_log_streams(**request))
 
     def _call(self, name: str, call: Callable[[], T]) -> T:
         used = self._credentials.access_key_in_use

@@ -9,11 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from relay_agent.errors import CredentialsExpired, NotThePlatform, PlatformError, PlatformUnreachable
-from relay_agent.faults import TransportFault
-from relay_agent.tdp.aws import platform_error
+from relay_agent.errors import CredentialsExpired
+from relay_agent.tdp.aws import said
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.tally import Count, counted, nobody
 
@@ -88,6 +85,14 @@ class Queue:
         failed = [(place, *refused.get(place, ("Unconfirmed", False))) for place in range(len(entries)) if place not in sent]
         return SendResult(tuple(sorted(sent)), tuple(failed))
 
+    def look(self) -> None:
+        """See that the queue is there and lets us in, without taking a message from it.
+
+        Raises:
+            PlatformError: one of its kinds, see errors.
+        """
+        self._call("sqs look", lambda: self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"]))
+
     def _call(self, name: str, call: Callable[[], T]) -> T:
         """Call, and once more with new credentials where AWS says that they have ended."""
         used = self._credentials.access_key_in_use
@@ -99,15 +104,5 @@ class Queue:
             with counted(self._count, name):
                 return self._once(name, call)
 
-    @staticmethod
-    def _once(name: str, call: Callable[[], T]) -> T:
-        try:
-            return call()
-        except ClientError as error:
-            raise platform_error(name, error) from None
-        except NotThePlatform as error:
-            raise NotThePlatform(name, error.reason) from None
-        except TransportFault as fault:
-            raise PlatformUnreachable(name, f"{fault.code}: {fault.message}", fault.at_proxy) from None
-        except BotoCoreError as error:
-            raise PlatformError(name, f"the answer cannot be read ({type(error).__name__})") from None
+    def _once(self, name: str, call: Callable[[], T]) -> T:
+        return said(name, self.url, call)

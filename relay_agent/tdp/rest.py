@@ -17,9 +17,9 @@ from urllib3.filepost import encode_multipart_formdata
 
 from relay_agent import AGENT_VERSION
 from relay_agent.clock import Clock
-from relay_agent.errors import NotThePlatform, PlatformError, PlatformRefused, PlatformUnreachable, RateLimited, UnknownAgent
+from relay_agent.errors import NotThePlatform, PlatformError, PlatformRefused, RateLimited, UnknownAgent
 from relay_agent.faults import TransportFault
-from relay_agent.tdp.http import Answer, PlatformHttp
+from relay_agent.tdp.http import Answer, PlatformHttp, unreachable
 from relay_agent.tdp.tally import Count, counted, nobody
 
 AGENT_KIND = "TetraScience.Agent.user-defined"
@@ -40,10 +40,11 @@ class AgentConfig:
 
 @dataclass(frozen=True, slots=True)
 class AgentState:
-    """What `GET /v1/agents/{id}` says; None where it does not say."""
+    """What `GET /v1/agents/{id}` says; None where it does not say. `kind` is its type, such as `user-defined`."""
 
     enabled: bool | None
     queue_enabled: bool | None
+    kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,11 @@ class Rest:
         enabled = found.get("isEnabled")
         queue = found.get("queue")
         queue_enabled = queue.get("enabled") if isinstance(queue, dict) else None
-        return AgentState(enabled if isinstance(enabled, bool) else None, queue_enabled if isinstance(queue_enabled, bool) else None)
+        return AgentState(
+            enabled if isinstance(enabled, bool) else None,
+            queue_enabled if isinstance(queue_enabled, bool) else None,
+            _optional(found, "type"),
+        )
 
     def heartbeat(self) -> None:
         """Say that the agent is alive: this is what makes it Online."""
@@ -176,7 +181,7 @@ class Rest:
         try:
             return self._http.send(method, self._base + path, tuple(headers), body, CALL_SECONDS)
         except TransportFault as fault:
-            raise PlatformUnreachable(call, f"{fault.code}: {fault.message}", fault.at_proxy) from None
+            raise unreachable(call, fault, self._base) from None
 
     def _checked(self, call: str, answer: Answer) -> Answer:
         if 200 <= answer.status < 300:
