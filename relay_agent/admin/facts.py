@@ -136,8 +136,8 @@ class Facts:
         ends = self._token_ends()
         if ends is not None and timedelta() < ends - self._clock.now() < TOKEN_WARNING:
             days = (ends - self._clock.now()).days
-            cause = TOKEN_ENDS.about(date=f"{ends:%Y-%m-%d %H:%M} UTC", days="1 day" if days == 1 else f"{days} days")
-            found.append(Problem(f"the JWT ends on {ends:%Y-%m-%d}", cause))
+            soon = TOKEN_ENDS.about(date=f"{ends:%Y-%m-%d %H:%M} UTC", days="1 day" if days == 1 else f"{days} days")
+            found.append(Problem(f"the JWT ends on {ends:%Y-%m-%d}", soon))
         failing = {problem.reason for problem in self.ready()}
         for name, pulse in self._pulses.items():
             reason, cause = pulse.problem, pulse.cause
