@@ -251,8 +251,7 @@ class ThreadedAgent(_Watched):
         """Build the agent and run it on its thread."""
         settings = Settings(**{name: value for name, value in self._environment.items() if name.startswith("RELAY_") or name in _SETTINGS})  # type: ignore[arg-type]
         self.agent = agent = Agent(settings, clock=self._clock, stream=_Stream(self.lines), signals=self._signals)
-        parts = [part for value in vars(agent).values() for part in (value if isinstance(value, list) else [value])]
-        self._loops = [part for part in parts if isinstance(part, Loop)]
+        self._loops = [*agent._threads.core, agent._threads.shipping, agent._showing]
         self._thread = threading.Thread(target=self._run, args=(agent,), name="agent-main")
         self._thread.start()
         return self

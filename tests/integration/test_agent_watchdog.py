@@ -100,7 +100,7 @@ def test_a_core_thread_that_dies_ends_the_agent_at_once(sandbox: Sandbox, tmp_pa
         def die() -> float:
             raise MemoryError
 
-        agent.agent._telling._step = die
+        agent.agent._threads.telling._step = die
         assert agent.wait() == 1
         assert agent.wait_log("thread-died")["thread"] == "sender"
 
