@@ -119,7 +119,7 @@ class Dialer:
             else:
                 sock = self._through(exchange.proxy, exchange, limit)
         except TimeoutError:
-            late = f"took longer than {limit.seconds:g} s"
+            late = f"took longer than {round(limit.seconds, 2):g} s"
             if exchange.proxy is not None and exchange.phase in _AT_PROXY:
                 raise TransportFault(Code.ETIMEDOUT, f"proxy {exchange.proxy.masked}: {exchange.phase} {late}") from None
             raise TransportFault(Code.ETIMEDOUT, f"{exchange.phase} to {exchange.peer} {late}") from None

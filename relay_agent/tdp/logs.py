@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
-from relay_agent.errors import CredentialsExpired
+from relay_agent.errors import CredentialsExpired, NotThePlatform
 from relay_agent.tdp.aws import platform_error, said
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.tally import Count, counted, nobody
@@ -40,8 +40,10 @@ class LogsClient:
         Raises:
             PlatformError: one of its kinds, see errors.
         """
-        request = {"logGroupName": log_group, "limit": 1}
-        said("logs look", self._client.meta.endpoint_url, lambda: self._client.describe_log_streams(**request))
+        call, request = "logs look", {"logGroupName": log_group, "limit": 1}
+        answer = said(call, self._client.meta.endpoint_url, lambda: self._client.describe_log_streams(**request))
+        if "logStreams" not in answer:
+            raise NotThePlatform(call, "the answer says nothing of a log group")
 
     def _call(self, name: str, call: Callable[[], T]) -> T:
         used = self._credentials.access_key_in_use

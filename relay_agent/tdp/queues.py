@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from relay_agent.errors import CredentialsExpired
+from relay_agent.errors import CredentialsExpired, NotThePlatform
 from relay_agent.tdp.aws import said
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.tally import Count, counted, nobody
@@ -91,7 +91,10 @@ class Queue:
         Raises:
             PlatformError: one of its kinds, see errors.
         """
-        self._call("sqs look", lambda: self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"]))
+        call = "sqs look"
+        answer = self._call(call, lambda: self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"]))
+        if not answer.get("Attributes"):
+            raise NotThePlatform(call, "the answer says nothing of a queue")
 
     def _call(self, name: str, call: Callable[[], T]) -> T:
         """Call, and once more with new credentials where AWS says that they have ended."""
