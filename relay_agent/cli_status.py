@@ -5,12 +5,11 @@ This room owns their options and their words. It must not find anything out: the
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,7 +28,6 @@ from relay_agent.errors import ConfigurationError, JournalError
 from relay_agent.journal import State
 from relay_agent.journal.reader import Reader
 from relay_agent.listing import FAILED, Listed
-from relay_agent.telemetry.redact import Redactor
 
 EXIT_NOT_READY = 1
 EXIT_CONFIGURATION = 2
@@ -149,7 +147,7 @@ def support_bundle(output: Path | None, as_json: bool, env_file: Path) -> None:
     made = datetime.now(UTC)
     name = f"relay-agent-support-{made:%Y%m%dT%H%M%SZ}.zip"
     path = output or (Path(name) if os.access(Path(), os.W_OK) else Path(tempfile.gettempdir()) / name)
-    parts = bundle.collect(directory, masked(env_file), lambda: _checks(env_file), _redactor(env_file).text)
+    parts = bundle.collect(directory, masked(env_file), lambda: _checks(env_file), _without_secrets(env_file))
     try:
         bundle.write(path, parts, made)
     except OSError as error:
@@ -292,15 +290,14 @@ def _reader(env_file: Path) -> Reader:
     return Reader(directory / "journal.db", in_use=in_use)
 
 
-def _redactor(env_file: Path) -> Redactor:
-    """Knows the secrets of the settings, as far as they can be read."""
-    redactor = Redactor()
-    with contextlib.suppress(ConfigurationError):
-        settings = load_settings(env_file)
-        for source in (settings.token, settings.secure_key):
-            with contextlib.suppress(OSError):
-                redactor.add(*[part.strip() for part in source.get().split(",") if part.strip()])
-    return redactor
+def _without_secrets(env_file: Path) -> Callable[[str], str]:
+    """Takes the secrets of the settings out of a text, as far as they can be read."""
+    from relay_agent.checks.preflight import secrets_of
+
+    try:
+        return secrets_of(load_settings(env_file)).known
+    except (ConfigurationError, OSError):
+        return str
 
 
 def _checks(env_file: Path) -> dict[str, Any]:

@@ -268,8 +268,10 @@ class Relay:
 
     # --- process: a worker's thread ---
 
-    def process(self, task: Task, executor: Executor) -> tuple[Update, Report]:
-        """Run the command to its outcome, recorded in the journal before this returns.
+    def process(self, task: Task, executor: Executor, told: Callable[[Report], None]) -> Update:
+        """Run the command to its outcome, and give the answer, which the journal has or is about to have (`Journal.finish`).
+
+        `told` is given what came of it as soon as that is on the disk, so that nothing is said that a restart would deny.
 
         Raises:
             Interrupted: the agent's stop broke it off; the command is left to the next start.
@@ -281,9 +283,11 @@ class Relay:
         finally:
             if task.body is not None:
                 self._spool.remove(task.body)
-        took = self._clock.monotonic()
-        update = self._record(task.command, result)
-        return update, self._report(task, result, begun, took)
+        update = self._answer(task.command, result)
+        report = self._report(task, result, update.status, begun)
+        about = _about(task.command, result.request, report.status_code)
+        self._journal.finish(update, report.code, about, then=lambda: told(report))
+        return update
 
     def abandon(self, task: Task) -> Update:
         """Answer a command that an error of our own ended, so that its sender does not wait for ever."""
@@ -407,21 +411,17 @@ class Relay:
         except OSError as error:
             raise JournalError(f"the spool cannot be read: {error.strerror}") from None
 
-    # --- how one is recorded ---
+    # --- how one is answered ---
 
-    def _record(self, command: Command, result: _Result) -> Update:
-        """Write the outcome down in the form in which it will be told."""
+    def _answer(self, command: Command, result: _Result) -> Update:
+        """Put the outcome in the form in which it will be told."""
         outcome = result.outcome
         if isinstance(outcome, Failure):
-            update = self._answers.failure(command, result.status, outcome, result.request)
-            self._journal.finish(update, outcome.code, _about(command, result.request))
-            return update
+            return self._answers.failure(command, result.status, outcome, result.request)
         try:
-            update = self._answers.response(command, result.status, outcome, result.request)
+            return self._answers.response(command, result.status, outcome, result.request)
         finally:
             outcome.content.close()
-        self._journal.finish(update, about=_about(command, result.request, outcome.status_code))
-        return update
 
     # --- intake's and recovery's details ---
 
@@ -439,23 +439,25 @@ class Relay:
         self._journal.finish(update, code, _about(command, request))
         return update
 
-    def _report(self, task: Task, result: _Result, begun: float, took: float) -> Report:
+    def _report(self, task: Task, result: _Result, status: Status, begun: float) -> Report:
+        """What is to be said of an outcome that is told with this status: not the target's own where its answer is too large to be told."""
         outcome, request = result.outcome, result.request
         response = outcome if isinstance(outcome, HttpResponse) else None
+        too_large = Code.ERESPONSETOOLARGE if status != result.status else None
         return Report(
             id=task.command.id,
             action=task.command.action,
-            status=result.status,
+            status=status,
             method=request.method if request else None,
             host=request.url.host if request else None,
             port=request.url.port if request else None,
-            code=outcome.code if isinstance(outcome, Failure) else None,
+            code=outcome.code if isinstance(outcome, Failure) else too_large,
             status_code=response.status_code if response else None,
             bytes_in=response.content.size if response else 0,
             bytes_out=len(request.body or b"") if request else 0,
             queued_ms=int((begun - task.admitted) * 1000),
             target_ms=outcome.elapsed_ms,
-            total_ms=int((took - task.admitted) * 1000),
+            total_ms=int((self._clock.monotonic() - task.admitted) * 1000),
             warnings=request.warnings if request else (),
         )
 

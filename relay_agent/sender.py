@@ -72,11 +72,13 @@ class Sender:
             try:
                 self._journal.flush()
             except JournalUnwritable as error:
-                self._outbox.put_back(entries)
-                return self._unrecorded(entries, error)
-        if self._unnoted:
-            self._unnoted = False
-            reach(Point.DELIVERED)
+                entries = self._recorded(entries)
+                if not entries:
+                    return self._unrecorded(error)
+            else:
+                if self._unnoted:
+                    self._unnoted = False
+                    reach(Point.DELIVERED)
         if not entries:
             self._pulse.pause("waiting for answers")
             return 0.0
@@ -108,9 +110,15 @@ class Sender:
         self._trouble.success()
         self._backoff.reset()
 
-    def _unrecorded(self, entries: list[Entry], error: JournalUnwritable) -> float:
+    def _recorded(self, entries: list[Entry]) -> list[Entry]:
+        """What may be told while the disk takes nothing: what it has already. The rest waits behind the others."""
+        known = self._journal.recorded(entry.command_id for entry in entries if entry.final)
+        self._outbox.put_last([entry for entry in entries if entry.final and entry.command_id not in known])
+        return [entry for entry in entries if not entry.final or entry.command_id in known]
+
+    def _unrecorded(self, error: JournalUnwritable) -> float:
         """Tell nothing that is not recorded; the poller says what is wrong with the disk."""
-        if entries:
+        if self._outbox.pending():
             self._pulse.failure(str(error), JOURNAL)
         else:
             self._pulse.pause("waiting for the disk")

@@ -103,7 +103,7 @@ class Stopping:
         over.set()
 
     def _bound(self, drain: Deadline) -> threading.Event:
-        """Break off this thread's own calls shortly before the drain is over: a platform that hangs must not hold up the exit.
+        """Break off this thread's own calls shortly before the drain is over, and after a second signal: no platform holds up the exit.
 
         Set what is returned at the end.
         """
@@ -112,7 +112,7 @@ class Stopping:
 
         def watch() -> None:
             while not over.wait(LOOK_SECONDS):
-                if drain.remaining() < keep:
+                if drain.remaining() < keep or self._signals.count >= 2:
                     self._platform.break_off(name)
 
         threading.Thread(target=watch, name="drain", daemon=True).start()
@@ -172,7 +172,8 @@ class Stopping:
 
     def _end(self, loops: list[Loop], drain: Deadline) -> None:
         """Wait for threads that were told to end; one that hangs in a call to the platform is broken off."""
-        self._join(loops, drain, at_most=min(ENDING_SECONDS, drain.seconds / 10))
+        patience = min(ENDING_SECONDS, drain.seconds / 10, max(0.05, drain.remaining() - EXIT_SECONDS))
+        self._join(loops, drain, at_most=patience)
         for loop in loops:
             if loop.is_alive():
                 self._platform.break_off(loop.name)

@@ -179,16 +179,20 @@ class _Adapter(HTTPAdapter):
         self._idle = idle
         self._key: _Key | None = None
         self._current: Any = None
+        self._aborted = False
 
     def send(self, request: requests.PreparedRequest, *_args: Any, **_kwargs: Any) -> requests.Response:
         """Send over a kept connection or a new one (requests' adapter interface)."""
         exchange = cast("_Prepared", request).exchange
+        self._aborted = False
         self._key = (exchange.url.origin, exchange.verify, exchange.proxy)
         kept = self._take(self._key, exchange)
         if kept is not None:
             try:
                 return self._build(request, exchange, self._converse(kept, exchange, reused=True))
             except _Stale:
+                if self._aborted:  # The connection was good, and was shut on purpose: the exchange is not made again.
+                    raise TransportFault(Code.ECONNRESET, f"the exchange with {exchange.peer} was broken off") from None
                 exchange.before_send = _nothing  # It was called, and it is true of the second try as well.
         self._idle.opening(self._key)
         try:
@@ -234,6 +238,7 @@ class _Adapter(HTTPAdapter):
         """Shut the socket that is in use; the thread that waits on it wakes with an error."""
         sock = self._current
         if sock is not None:
+            self._aborted = True
             with contextlib.suppress(OSError):  # It was closed meanwhile, which is what was wanted.
                 sock.shutdown(socket.SHUT_RDWR)
 

@@ -76,16 +76,17 @@ class Worker:
         """
         self._outbox.begun(task.command)
         try:
-            update, report = self._relay.process(task, self._executor)
+            update = self._relay.process(task, self._executor, self._tell)
         except (JournalError, Interrupted):
             raise
         except Exception:  # noqa: BLE001 - the top of a step: a fault of ours must not leave a sender without an answer
             self._log.error("command-crashed", id=task.command.id, exc_info=True)
             update = self._relay.abandon(task)
-        else:
-            tell(self._log, self._metrics, report)
         self._tally.finished(update.status)
         return update
+
+    def _tell(self, report: Report) -> None:
+        tell(self._log, self._metrics, report)
 
     # --- any thread ---
 
@@ -128,4 +129,5 @@ def tell(log: Logger, metrics: Metrics, report: Report) -> None:
         total_seconds=report.total_ms / 1000,
     )
     code = report.code or (str(report.status_code) if report.status_code else None)
-    metrics.command_finished(report.action, report.status, code, report.queued_ms / 1000, report.target_ms / 1000)
+    target_seconds = None if report.method is None else report.target_ms / 1000  # Without a request no target was called.
+    metrics.command_finished(report.action, report.status, code, report.queued_ms / 1000, target_seconds)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -187,12 +187,16 @@ class SimulatedAgent:
             def flush(self) -> None:
                 agent._flush()
 
+            def recorded(self, ids: Iterable[str]) -> set[str]:
+                return set()
+
         journal = cast("Journal", Stub())
         outbox = SimpleNamespace(
             room=lambda: 1000,
             take=self._take,
             put_back=lambda entries: self.answers.extend(entries),
             delivered=lambda _entries: None,
+            pending=lambda: len(self.answers),
             put_last=lambda entries: self.answers.extend(entries),
         )
         clock, log, look_again = self._clock, self.logs.logger, threading.Event()

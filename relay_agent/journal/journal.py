@@ -24,7 +24,7 @@ from relay_agent.errors import JournalError, JournalUnwritable
 from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import damage
 from relay_agent.journal.witness import Witness
-from relay_agent.journal.writer import PATIENCE_SECONDS, Change, Writer, unwritable
+from relay_agent.journal.writer import Change, Writer, unwritable
 from relay_agent.models import Status, Update
 
 KEEP_IDS_SECONDS = 24 * 3600.0
@@ -48,8 +48,8 @@ def _no_room() -> bool:
     return False
 
 
-def _recorded() -> None:
-    reach(Point.RECORDED)
+def _nothing() -> None:
+    pass
 
 
 class State(StrEnum):
@@ -177,8 +177,8 @@ class Journal:
             )
         )
 
-    def finish(self, update: Update, code: str | None = None, about: About | None = None) -> None:
-        """Record the outcome as it will be told, and wipe the request.
+    def finish(self, update: Update, code: str | None = None, about: About | None = None, then: Callable[[], None] = _nothing) -> None:
+        """Record the outcome as it will be told, and wipe the request; `then` is called when it is on the disk.
 
         Under load this does not wait for the disk: the next commit, of which there are hundreds a second then, has it with it, and
         whoever tells it calls `flush` before.
@@ -210,11 +210,15 @@ class Journal:
                 row,
             )
 
+        def recorded() -> None:
+            reach(Point.RECORDED)
+            then()
+
         if self._writer.loaded and update.spool is None:
-            self._writer.later(finish, then=_recorded)
+            self._writer.later(finish, then=recorded)
         else:
             self._patiently(finish)
-            _recorded()
+            recorded()
 
     def settle(self, update: Update) -> None:
         """Record how an outcome will be told for good: after its upload, or in place of one that cannot be made."""
@@ -250,6 +254,14 @@ class Journal:
             JournalError: it cannot be written.
         """
         self._writer.flush()
+
+    def recorded(self, ids: Iterable[str]) -> set[str]:
+        """Which of these commands' outcomes are on the disk, and not yet noted as delivered."""
+        return {
+            str(row[0])
+            for command_id in ids
+            for row in self._writer.read("SELECT id FROM commands WHERE id = ? AND state = 'finished'", command_id)
+        }
 
     @property
     def behind(self) -> bool:
@@ -340,12 +352,13 @@ class Journal:
     def give_up(self) -> None:
         """End every wait for a disk that takes nothing: what could not be recorded is taken up at the next start."""
         self._closing.set()
+        self._writer.patience_seconds = RETRY_SECONDS
 
     def close(self) -> None:
         """Write what may still wait, and close the file."""
         self.give_up()
         try:
-            self._writer.flush(PATIENCE_SECONDS)
+            self._writer.flush(self._writer.patience_seconds)
         finally:
             self._writer.close(RETRY_SECONDS)
 
@@ -354,7 +367,7 @@ class Journal:
     def _read_all(self, query: str) -> list[Any]:
         """The rows of a query, with what was noted and is not on the disk yet, where the disk takes it."""
         with contextlib.suppress(JournalUnwritable):
-            self._writer.flush(PATIENCE_SECONDS)
+            self._writer.flush(self._writer.patience_seconds)
         return self._writer.read(query)
 
     def _patiently(self, change: Change) -> Any:

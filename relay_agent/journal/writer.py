@@ -91,6 +91,9 @@ class Writer:
         self._leading_since: float | None = None
         self._recent: deque[float] = deque(maxlen=LOAD_CHANGES)
         self._spoilt: JournalError | None = None
+        self._left: list[_Work] = []
+        self.patience_seconds = PATIENCE_SECONDS
+        """How long a reader waits for a commit that does not end."""
         self.commits = 0
         """Transactions written: so many fsyncs of the write-ahead log."""
         self.unwritable: str | None = None
@@ -109,7 +112,7 @@ class Writer:
     def later(self, change: Change, then: Callable[[], None] = _nothing) -> None:
         """Run the change with whatever is committed next, and then `then`: the process may end before.
 
-        One that cannot be made raises at the next `flush`.
+        One that cannot be made is raised by each `flush` from then on: whoever relies on it must not go on.
         """
         with self._lock:
             self._recent.append(self._monotonic())
@@ -131,10 +134,8 @@ class Writer:
             rider.ready.wait(RIDE_SECONDS)
         if not rider.settled or rider.error is not None:
             self._await(_Work(None), patience_seconds)
-        with self._lock:
-            spoilt, self._spoilt = self._spoilt, None
-        if spoilt is not None:
-            raise spoilt
+        if self._spoilt is not None:
+            raise self._spoilt
 
     @property
     def loaded(self) -> bool:
@@ -170,6 +171,8 @@ class Writer:
             self._lead()
         if work.error is not None:
             raise work.error
+        if not work.settled:
+            raise JournalError("the journal cannot be written: the commit ended by an error that nobody foresaw")
         return work.result
 
     def read(self, query: str, *values: object) -> list[Any]:
@@ -182,7 +185,7 @@ class Writer:
 
     def use(self, act: Callable[[sqlite3.Connection], T]) -> T:
         """Do something with the connection outside a transaction, while nobody writes."""
-        if not self._using.acquire(timeout=PATIENCE_SECONDS):
+        if not self._using.acquire(timeout=self.patience_seconds):
             raise JournalError("the journal cannot be read: a commit does not end")
         try:
             return act(self._connection)
@@ -220,6 +223,9 @@ class Writer:
             self._hand_over()
             for work in batch:
                 work.ready.set()
+        for work in batch:  # After all who wait were woken: what is done then is nothing that they wait for.
+            if work.settled and work.error is None:
+                work.then()
 
     def _linger(self) -> None:
         if not self.loaded:
@@ -230,6 +236,7 @@ class Writer:
 
     def _hand_over(self) -> None:
         with self._lock:
+            self._waiting[:0], self._left = self._left, []
             heir = next((work for work in self._waiting if work.awaited), None)
             self._leading_since = None if heir is None else self._monotonic()
             if heir is not None:
@@ -242,10 +249,8 @@ class Writer:
         except (JournalUnwritable, JournalDamaged) as error:
             for work in batch:
                 work.settle(None, error)
-            with self._lock:  # What nobody waits for has nobody who would try again.
-                self._waiting[:0] = [
-                    replace(work, settled=False, error=None) for work in batch if work.change is not None and not work.awaited
-                ]
+            # What nobody waits for has nobody who would try again.
+            self._left += [replace(work, settled=False, error=None) for work in batch if work.change is not None and not work.awaited]
         except JournalError as error:
             if len(batch) == 1:
                 batch[0].settle(None, error)
@@ -257,7 +262,6 @@ class Writer:
         else:
             for work, result in zip(batch, results, strict=True):
                 work.settle(result)
-                work.then()
 
     def _with_room(self, batch: list[_Work]) -> list[Any]:
         """Write; on a full disk free what was kept back for it, and write again."""

@@ -106,6 +106,7 @@ class PlatformClient:
     def break_off(self, thread: str) -> None:
         """End the call that the thread of that name waits for."""
         self._http.abort(thread)
+        self.credentials.break_off(thread)
 
     def close(self) -> None:
         """Close every connection to the platform."""

@@ -6,12 +6,14 @@ This room owns the one set of credentials that all AWS clients share. It must no
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
 from relay_agent.clock import Clock
+from relay_agent.errors import PlatformUnreachable
 from relay_agent.tdp.rest import TemporaryCredentials
 
 MARGIN = timedelta(minutes=10)
@@ -19,6 +21,7 @@ MARGIN = timedelta(minutes=10)
 
 
 AGAIN = timedelta(minutes=1)
+LOOK_SECONDS = 0.1
 
 
 class PlatformCredentials(Credentials):
@@ -35,6 +38,7 @@ class PlatformCredentials(Credentials):
         self._seen = seen
         self._clock = clock
         self._fetching = threading.Lock()
+        self._broken_off: dict[str, threading.Event] = {}
         self._current: TemporaryCredentials | None = None
         self._due: datetime | None = None
 
@@ -61,9 +65,9 @@ class PlatformCredentials(Credentials):
         """Fetch new ones, unless those with the access key `refused` were replaced meanwhile.
 
         Raises:
-            PlatformError: the platform gives none.
+            PlatformError: the platform gives none, or the wait for another's fetching was broken off.
         """
-        with self._fetching:
+        with self._alone():
             if self._current is not None and self._current.access_key != refused:
                 return self._current
             fetched = self._fetch()
@@ -73,3 +77,25 @@ class PlatformCredentials(Credentials):
             self._due = fetched.expiration - min(MARGIN, life / 5) if life > timedelta() else self._clock.now() + AGAIN
             self._current = fetched
             return fetched
+
+    def break_off(self, thread: str) -> None:
+        """End the wait of the thread of that name for another that fetches."""
+        event = self._broken_off.get(thread)
+        if event is not None:
+            event.set()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock of those who fetch. A lock's wait cannot be broken off, so it is taken a moment at a time."""
+        name, given_up = threading.current_thread().name, threading.Event()
+        self._broken_off[name] = given_up
+        try:
+            while not self._fetching.acquire(timeout=LOOK_SECONDS):
+                if given_up.is_set():
+                    raise PlatformUnreachable("agent/credentials", "the wait for new credentials was broken off", at_proxy=False)
+        finally:
+            self._broken_off.pop(name, None)
+        try:
+            yield
+        finally:
+            self._fetching.release()

@@ -243,6 +243,21 @@ def test_what_is_interrupted_ends_at_once_and_is_never_taken_for_an_answer(relay
             running.result(2)
 
 
+def test_what_is_interrupted_on_a_kept_connection_is_not_sent_again_on_a_new_one(relay: Relay, target: ByteTarget) -> None:
+    """The connection was shut on purpose: it had not gone stale."""
+    gate = target.gate()
+    target.on("/hangs", play(lambda conn: conn.wait(gate, 0.1), Connection.hang))
+    assert relay({"url": target.url("/next")}).get("body") == "next"
+    executor = relay.executor()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(relay, {"url": target.url("/hangs")}, deadline=8.0)
+        gate.wait_reached()
+        executor.interrupt()
+        with pytest.raises(Interrupted):
+            running.result(2)
+    assert (target.connections, len(target.requests)) == (1, 2)
+
+
 # --- names and their addresses ---
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -52,8 +54,8 @@ class SmallDisk:
     def settings(self) -> dict[str, str | None]:
         return {"RELAY_STATE_DIR": str(self.state), **BEATS}
 
-    def fill(self) -> None:
-        """Write until nothing more goes in."""
+    def fill(self, *, whole: bool = True) -> None:
+        """Write until nothing more goes in; not `whole`: whatever is free just then, while others write too."""
         with self._filler.open("ab", buffering=0) as file:
             for size in (MB, 4096, 1):
                 try:
@@ -61,7 +63,7 @@ class SmallDisk:
                         file.write(b"x" * size)
                 except OSError as error:
                     assert error.errno == errno.ENOSPC
-        assert shutil.disk_usage(self.place).free == 0
+        assert not whole or shutil.disk_usage(self.place).free == 0
 
     def free(self) -> None:
         """Take away what filled it."""
@@ -235,6 +237,37 @@ def test_an_answer_for_which_the_reserve_has_room_is_told_whole_on_a_full_disk(
         gate.release()
         assert body(sandbox.wait_final(large.id))["body"] == answer.decode()
         assert agent.stop() == 0
+
+
+def test_answers_that_are_recorded_are_told_on_a_disk_that_stays_full(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget, small_disk: SmallDisk
+) -> None:
+    """Something else takes every free byte, what the agent kept back for itself too: no note of what was told goes in any more."""
+    agent = RunningAgent(sandbox, tmp_path, {**small_disk.settings, "RELAY_WORKERS": "4"})
+    fault = Fault("sqs", "SendMessageBatch", contains=agent.agent_id, status=503, count=None)
+    over = threading.Event()
+
+    def hog() -> None:
+        while not over.is_set():
+            small_disk.fill(whole=False)
+            over.wait(0.02)
+
+    with running(agent):
+        with sandbox.inject(fault):
+            asked = [agent.create({"method": "POST", "url": target.url("/")}) for _ in range(40)]
+            wait_until(sandbox, lambda: json.loads(page(agent, "/status.json")[1])["journal"].get("finished") == 40)
+            hogging = threading.Thread(target=hog)
+            hogging.start()
+            wait_full(agent)
+        try:
+            wait_until(sandbox, lambda: all(command.final for command in asked), 30)
+        finally:
+            over.set()
+            hogging.join()
+        small_disk.free()
+        assert agent.stop() == 0
+    assert {finals(command)[0] for command in asked} == {"SUCCESS"}
+    assert seen(target) == {"POST /": 40}
 
 
 # --- read-only ---

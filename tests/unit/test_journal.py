@@ -416,3 +416,16 @@ def test_a_journal_of_a_newer_agent_is_refused_and_left_alone(path: Path, time: 
 def test_a_place_where_nothing_can_be_written_is_refused_by_name(tmp_path: Path, time: Time) -> None:
     with pytest.raises(JournalError, match="missing"):
         Journal(tmp_path / "missing" / "journal.db", time.clock())
+
+
+def test_under_load_an_outcome_is_said_when_it_is_on_the_disk_and_not_before(path: Path) -> None:
+    said: list[str] = []
+    journal = Journal(path, Clock(), others=lambda: 4)
+    for number in range(10):
+        journal.admit([(f"c{number}", "raw", "receipt")])
+    for number in range(3):
+        journal.finish(outcome(f"c{number}"), then=lambda number=number: said.append(f"c{number}"))  # type: ignore[misc]
+    assert (said, journal.recorded(["c0", "c1", "c2"])) == ([], set())
+    journal.flush()
+    assert (said, journal.recorded(["c0", "c2", "c9"])) == (["c0", "c1", "c2"], {"c0", "c2"})
+    journal.close()

@@ -245,11 +245,15 @@ def test_a_commit_that_a_full_disk_broke_off_behind_a_whole_one_is_no_damage(tmp
     source.mkdir()
     whole = layout(source, in_log=True)
     wal = whole.wal + flipped(whole.wal[frame(whole.wal, -1) :], 24 + 2000)
-    path = Layout(whole.db, wal).put(tmp_path)
-    witness.beside(path).write_bytes(witness.beside(source / "journal.db").read_bytes())
-    found = start(path)
-    assert (found.damage, found.spoiled) == (None, 0)
-    check_all_there(found)
+    commits = witness.told(source / "journal.db")
+    for told in (commits, commits - 1):  # killed before the last one was noted
+        place = tmp_path / str(told)
+        place.mkdir()
+        path = Layout(whole.db, wal).put(place)
+        witness.beside(path).write_bytes(told.to_bytes(8, "big"))
+        found = start(path)
+        assert (found.damage, found.spoiled) == (None, 0)
+        check_all_there(found)
 
 
 @pytest.mark.parametrize("length", [24, 25, 2000, 24 + PAGE - 1])

@@ -171,13 +171,14 @@ def test_a_flush_raises_what_the_disk_does_not_take_and_the_next_one_has_it(disk
     assert disk.rows() == [1]
 
 
-def test_a_flush_raises_once_for_a_change_that_cannot_be_made(disk: Disk) -> None:
+def test_every_flush_raises_after_a_change_that_cannot_be_made(disk: Disk) -> None:
+    """Whoever relies on it may not be the first who flushes."""
     disk.writer.commit(disk.add(1))
     disk.writer.later(disk.add(1))
     disk.writer.commit(disk.add(2))
-    with pytest.raises(JournalError):
-        disk.writer.flush()
-    disk.writer.flush()
+    for _ in range(2):
+        with pytest.raises(JournalError):
+            disk.writer.flush()
     assert disk.rows() == [1, 2]
 
 
@@ -218,3 +219,15 @@ def test_a_flush_that_lost_its_patience_leaves_no_place_that_nobody_fills(disk: 
     disk.writer.flush()
     disk.writer.commit(disk.add(3))
     assert disk.rows() == [1, 2, 3]
+
+
+def test_changes_that_the_disk_did_not_take_keep_their_order(disk: Disk) -> None:
+    """Also when a batch is written one by one, because one of its changes cannot be made."""
+    for value in (4, 5, 6):
+        disk.writer.later(disk.add(value))
+    disk.fails = [sqlite3.SQLITE_ERROR, *[sqlite3.SQLITE_FULL] * 4]
+    with pytest.raises(JournalUnwritable):
+        disk.writer.commit(disk.add(7))
+    seen: list[int] = []
+    disk.writer.use(lambda connection: seen.extend(work.change(connection) for work in disk.writer._waiting if work.change is not None))
+    assert seen == [4, 5, 6]

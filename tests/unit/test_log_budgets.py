@@ -73,8 +73,9 @@ def test_a_thousand_commands_of_the_worst_kind_are_a_thousand_lines_of_at_most_5
     agent = SimulatedAgent()
     reports = iter([_worst(number) for number in range(1000)])
 
-    def process(task: Task, _executor: object) -> tuple[Update, Report]:
-        return Update(task.command.id, Status.SUCCESS, "x"), next(reports)
+    def process(task: Task, _executor: object, told: Callable[[Report], None]) -> Update:
+        told(next(reports))
+        return Update(task.command.id, Status.SUCCESS, "x")
 
     worker = Worker(
         name="worker-0",

@@ -117,7 +117,9 @@ class World:
         return task
 
     def process(self, task: Task) -> tuple[Update, Report]:
-        return self.relay.process(task, cast("Executor", self.target))
+        reports: list[Report] = []
+        update = self.relay.process(task, cast("Executor", self.target), reports.append)
+        return update, reports[-1]
 
     def run(self, **fields: Any) -> Update:
         return self.process(self.task(**fields))[0]
