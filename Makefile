@@ -29,7 +29,7 @@ CHROMIUM := chromium chromium-browser
 HAS_CHROMIUM = for c in $(CHROMIUM); do command -v $$c >/dev/null && exit 0; done; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test soak bench lint format lowest clean browser remake
+.PHONY: help setup run demo test soak bench lint format lowest clean browser promtool remake
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +42,7 @@ run: $(STAMP)-run ## run the agent with the settings of .env
 demo: $(STAMP)-sandbox ## show the whole way of a command, on a platform started on this machine
 	@exec $(PY) -m relay_agent.sandbox.demo
 
-test: $(STAMP)-test browser ## run the tests; make test ARGS='-k codec -x' chooses
+test: $(STAMP)-test browser promtool ## run the tests; make test ARGS='-k codec -x' chooses
 	@exec $(PY) -m pytest $(ARGS)
 
 soak: $(STAMP)-test ## let everything around the agent fail for a minute, and count; make soak MINUTES=30 SEED=7
@@ -111,3 +111,18 @@ browser:
 	    tail -n 5 "$$log" >&2; \
 	  fi; \
 	  echo "No Chromium here: the page tests will be skipped (Debian: apt-get install chromium)" >&2'
+
+# The alert rules are tested with Prometheus' own promtool. It is taken out of Debian's package: installed, that brings a daemon and
+# fourteen packages of a web page. Skipped, not failed, where there is none.
+PROMTOOL := build/tools/promtool
+
+promtool:
+	@command -v promtool >/dev/null || test -x $(PROMTOOL) || sh -c ' \
+	  log=$$(mktemp); work=$$(mktemp -d); trap "rm -rf $$log $$work" EXIT; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Fetching promtool for the tests of the alert rules"; \
+	    { apt-get update && mkdir -p $(dir $(PROMTOOL)) && (cd "$$work" && apt-get download prometheus) && \
+	      dpkg-deb -x "$$work"/prometheus_*.deb "$$work" && mv "$$work/usr/bin/promtool" $(PROMTOOL); } >"$$log" 2>&1 </dev/null && exit 0; \
+	    tail -n 5 "$$log" >&2; \
+	  fi; \
+	  echo "No promtool here: the tests of the alert rules will be skipped (Debian: apt-get install prometheus)" >&2'

@@ -1,0 +1,80 @@
+"""What docs/monitoring hands to Prometheus, judged by Prometheus' own promtool.
+
+Owns the proof that the rules are rules, that each fires when it should and not otherwise, and that what the pages show is accepted as it
+stands. That they speak of metrics which an agent has is tested in `tests/integration/test_monitoring.py`.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.integration.monitoring import ALERTS, MONITORING, README, alerts, expressions, filled
+from tests.unit.test_docs import ROOT, blocks
+
+TESTS = MONITORING / "alerts_test.yml"
+_FETCHED = ROOT / "build" / "tools" / "promtool"
+PROMTOOL = shutil.which("promtool") or (str(_FETCHED) if _FETCHED.is_file() else None)
+needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="no promtool on this machine: make promtool")
+
+
+def promtool(*arguments: str, directory: Path = MONITORING) -> str:
+    """What promtool says when it is content; otherwise fail with what it says."""
+    assert PROMTOOL is not None
+    done = subprocess.run([PROMTOOL, *arguments], cwd=directory, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@needs_promtool
+def test_the_alert_rules_are_rules() -> None:
+    assert f"{len(alerts())} rules found" in promtool("check", "rules", ALERTS.name)
+
+
+@needs_promtool
+def test_each_alert_fires_when_it_should_and_not_otherwise() -> None:
+    assert "SUCCESS" in promtool("test", "rules", TESTS.name)
+
+
+@needs_promtool
+@pytest.mark.parametrize("name", [alert["alert"] for alert in alerts()])
+def test_an_alert_that_never_fires_and_one_that_always_does_are_caught(name: str, tmp_path: Path) -> None:
+    """Its test tells each of them from the real one: the tests of the rules are worth something."""
+    for wrong in ("vector(0) > 1", 'group without (nothing) ({__name__=~"relay_agent_.*|up"})'):
+        rules = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))
+        for group in rules["groups"]:
+            group["rules"] = [rule | ({"expr": wrong, "for": "0s"} if rule["alert"] == name else {}) for rule in group["rules"]]
+        cases = yaml.safe_load(TESTS.read_text(encoding="utf-8"))
+        cases["tests"] = [case for case in cases["tests"] if case["name"] == name]
+        (tmp_path / ALERTS.name).write_text(yaml.safe_dump(rules))
+        (tmp_path / TESTS.name).write_text(yaml.safe_dump(cases))
+        with pytest.raises(AssertionError, match="FAILED"):
+            promtool("test", "rules", TESTS.name, directory=tmp_path)
+
+
+@needs_promtool
+def test_every_expression_of_the_dashboard_is_one(tmp_path: Path) -> None:
+    rules = [{"record": f"panel:{place}", "expr": filled(text)} for place, text in enumerate(expressions())]
+    (tmp_path / "panels.yml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    assert f"{len(rules)} rules found" in promtool("check", "rules", "panels.yml", directory=tmp_path)
+
+
+@needs_promtool
+def test_prometheus_takes_the_scrape_configurations_that_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "relay-agent").mkdir()
+    shutil.copy(ALERTS, tmp_path / "relay-agent" / ALERTS.name)
+    shown = [block for block in blocks(README, "yaml") if "scrape_configs" in block]
+    assert len(shown) == 2
+    for block in shown:
+        (tmp_path / "prometheus.yml").write_text(block)
+        promtool("check", "config", *(["--agent"] if "remote_write" in block else []), "prometheus.yml", directory=tmp_path)
+
+
+def test_each_alert_has_a_test_of_its_name() -> None:
+    cases = [case["name"] for case in yaml.safe_load(TESTS.read_text(encoding="utf-8"))["tests"]]
+    assert [name for name in cases if re.fullmatch(r"RelayAgent\w+", name)] == [alert["alert"] for alert in alerts()]
