@@ -217,6 +217,7 @@ class Facts:
     def moments(self) -> dict[str, float]:
         """What the metrics call timestamps, in seconds since 1970."""
         found = {
+            "start": self._started,
             "last_receive": self._worked(self._pulses["poller"]),
             "last_heartbeat": self._worked(self._pulses["heartbeat"]),
             "token_expiry": self._token_ends(),

@@ -36,6 +36,7 @@ _GAUGES = {
     "journal_bytes": "Size of the journal with its write-ahead log and spool files.",
 }
 _MOMENTS = {
+    "start": "When the agent started.",
     "last_receive": "When the queue last answered a receive.",
     "last_heartbeat": "When the platform last took a heartbeat.",
     "token_expiry": "When the JWT expires.",

@@ -246,7 +246,8 @@ def test_credentials_that_nobody_renews_hold_up_no_exit(sandbox: Sandbox, tmp_pa
 
 def test_a_second_signal_skips_the_wait_for_a_platform_that_hangs(sandbox: Sandbox, tmp_path: Path) -> None:
     agent = RunningAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "60"})
-    with running(agent), sandbox.inject(Fault("rest", "PUT /v1/data-acquisition/agent/status", hang_seconds=FOREVER, count=None)) as hanging:
+    stopped = Fault("rest", "PUT /v1/data-acquisition/agent/status", hang_seconds=FOREVER, count=None)
+    with running(agent), sandbox.inject(stopped) as hanging:
         agent.send_signal()
         wait_until(sandbox, lambda: hanging.hits >= 1)
         began = time.monotonic()
