@@ -48,6 +48,7 @@ class Metrics:
         """`actions` are those the agent answers: any other counts as `other`, so that senders make no labels."""
         self._actions = frozenset(actions)
         self._codes: set[str] = set()
+        self._by_labels: dict[tuple[str, str, str], Counter] = {}
         self.registry = CollectorRegistry(auto_describe=False)
         self._commands = Counter(
             f"{_PREFIX}commands", "Commands finished, by how they ended.", ["action", "status", "code"], registry=self.registry
@@ -68,7 +69,11 @@ class Metrics:
         `code` is the failure's code (PROTOCOL §4) or the HTTP status; beyond 128 different ones it counts as `other`.
         """
         action = action if action in self._actions else "other"
-        self._commands.labels(action, status, self._bounded(code or "")).inc()
+        labels = action, status, self._bounded(code or "")
+        counter = self._by_labels.get(labels)
+        if counter is None:
+            counter = self._by_labels[labels] = self._commands.labels(*labels)
+        counter.inc()
         self._queued.observe(queued_seconds)
         if target_seconds is not None:
             self._target.observe(target_seconds)
