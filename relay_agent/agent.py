@@ -10,26 +10,30 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any, TextIO, cast
 
 import psutil
 
 from relay_agent import AGENT_VERSION, __version__, faultpoints
+from relay_agent.admin.facts import Facts, Identity, Logging
+from relay_agent.admin.server import Admin
 from relay_agent.causes import JOURNAL, JOURNAL_DAMAGED, KEYS
-from relay_agent.clock import Clock, Deadline
+from relay_agent.clock import Clock
 from relay_agent.codec import ACTION_SECURE, ACTIONS_PLAIN
-from relay_agent.config import Settings, check_token
+from relay_agent.config import Settings, check_token, token_expiry
 from relay_agent.dialer import Dialer
 from relay_agent.disk import Disk
 from relay_agent.enrolment import Enrolment
-from relay_agent.errors import JournalError, JournalUnwritable, PlatformError
+from relay_agent.errors import JournalError, JournalUnwritable
 from relay_agent.executor import Executor, Limits
 from relay_agent.fair_queue import FairQueue
 from relay_agent.fetcher import Fetcher
 from relay_agent.heartbeat import Heartbeat
 from relay_agent.idle import IdlePool
 from relay_agent.journal import Journal
+from relay_agent.journal.reader import Reader
 from relay_agent.outbox import Outbox
 from relay_agent.periodic import Loop
 from relay_agent.policy import Policy
@@ -46,15 +50,18 @@ from relay_agent.sockets import ClockedSSLSocket
 from relay_agent.spool import Spool
 from relay_agent.standing import Standing
 from relay_agent.statedir import StateDirectory
+from relay_agent.stopping import ENDING_SECONDS, Stopping
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.http import PlatformHttp
 from relay_agent.telemetry.cloudwatch import LogShipper, stream_name
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logger, Logs
 from relay_agent.telemetry.metrics import Metrics, system_metrics
-from relay_agent.telemetry.redact import Redactor
+from relay_agent.telemetry.recent_lines import RecentLines
+from relay_agent.telemetry.redact import Redactor, proxy_secrets
 from relay_agent.telemetry.repeated import RepeatedFailure
 from relay_agent.telemetry.summary import Summary, Tally
+from relay_agent.threads import Stops, Threads, once
 from relay_agent.transport import Transport
 from relay_agent.upkeep import Upkeep
 from relay_agent.uploader import Uploader, UploadTrouble
@@ -65,15 +72,8 @@ FETCHERS = 2
 UPLOADERS = 2
 LOOK_SECONDS = 0.1
 EXIT_REFUSED = 3
-INTERRUPT_SECONDS = 1.0
-FAREWELL_SECONDS = 3.0
-"""Of the drain's time, what is kept for telling answers, STOPPED and the last log lines."""
-REPORT_SECONDS = 2.0
-"""Of that, for STOPPED and the log."""
-EXIT_SECONDS = 0.5
-"""And of that, for the exit itself."""
-ENDING_SECONDS = 0.5
-"""How long a call to the platform may take that is under way when its thread is told to end."""
+REFUSED_SECONDS = 5.0
+"""How long the stop of an agent that the platform refused may take."""
 
 
 class Ending:
@@ -117,23 +117,23 @@ class Agent:
         check_token(settings.token.get(), self._clock.now)
         self._state = StateDirectory(settings.state_dir)
         self._ending = Ending()
-        self._stop_intake = threading.Event()
-        self._stop_telling = threading.Event()
-        self._stop_rest = threading.Event()
+        self._stops = Stops()
         self._look_again = threading.Event()
         self._build_telemetry(stream)
         self._build_platform()
         self._build_flow()
         self._build_threads()
+        self._build_admin()
 
     # --- building ---
 
     def _build_telemetry(self, stream: TextIO | None) -> None:
         self._redactor = Redactor()
         self._buffer = LogBuffer()
-        self._logs = Logs(self._settings.log_level, self._redactor, self._buffer, stream or sys.stdout, self._clock)
+        self._lines = RecentLines(self._buffer)
+        self._logs = Logs(self._settings.log_level, self._redactor, self._lines, stream or sys.stdout, self._clock)
         self._log = self._logs.logger
-        self._metrics = Metrics(__version__, [*ACTIONS_PLAIN, ACTION_SECURE])
+        self._metrics = Metrics(__version__, [*ACTIONS_PLAIN, ACTION_SECURE], self._clock.monotonic)
         self._tally = Tally()
         settings = self._settings
         self._token = _Watched(settings.token, partial(self._redactor.rotate, "jwt"))
@@ -142,9 +142,7 @@ class Agent:
         self._token.get()
         self._keys.get()
         for proxy in (settings.http_proxy, settings.https_proxy, settings.all_proxy, settings.platform_proxy, settings.target_proxy):
-            if proxy and "@" in proxy:
-                userinfo = proxy.partition("://")[2].rpartition("@")[0]
-                self._redactor.add(userinfo, userinfo.partition(":")[2])
+            self._redactor.add(*proxy_secrets(proxy))
 
     def _build_platform(self) -> None:
         settings = self._settings
@@ -161,6 +159,7 @@ class Agent:
             max_body_bytes=settings.max_request_bytes,
             clock=self._clock,
             seen_secrets=self._seen_credentials,
+            count=self._metrics.platform_request,
         )
         self._shipper = LogShipper(
             self._buffer,
@@ -196,7 +195,7 @@ class Agent:
             default_seconds=settings.request_timeout_seconds,
         )
 
-        self._fetcher = Fetcher(relay=self._relay, enqueue=lambda task: self._tasks.put((task.lane, task)), stop=self._stop_intake)
+        self._fetcher = Fetcher(relay=self._relay, enqueue=lambda task: self._tasks.put((task.lane, task)), stop=self._stops.intake)
 
     def _open_journal(self) -> Journal:
         """Open the journal, and wait for a disk that does not let it be opened: a full one is no reason to end.
@@ -211,7 +210,7 @@ class Agent:
                 journal = Journal(self._state.journal, self._clock, others=self._tasks.running, make_room=self._disk.make_room)
             except JournalUnwritable as error:
                 trouble.failure(str(error), cause=JOURNAL.cause, cure=JOURNAL.cure)
-                if self._signals.count or self._stop_rest.wait(NO_DISK_SECONDS):
+                if self._signals.count or self._stops.rest.wait(NO_DISK_SECONDS):
                     raise
             else:
                 trouble.success()
@@ -230,7 +229,7 @@ class Agent:
             journal=self._journal,
             disk=self._disk,
             standing=self._standing,
-            draining=lambda: self._stop_intake.is_set() and self._ending.code == 0,
+            draining=lambda: self._stops.intake.is_set() and self._ending.code == 0,
         )
         poller = Poller(
             platform=self._platform,
@@ -246,7 +245,7 @@ class Agent:
             log=log,
             monotonic=clock.monotonic,
             standing=self._standing,
-            stopping=self._stop_intake.is_set,
+            stopping=self._stops.intake.is_set,
             look_again=self._look_again,
         )
         sender = Sender(
@@ -259,6 +258,7 @@ class Agent:
             monotonic=clock.monotonic,
             standing=self._standing,
             look_again=self._look_again,
+            metrics=self._metrics,
         )
         enrolment = Enrolment(
             platform=self._platform,
@@ -301,15 +301,64 @@ class Agent:
             log=log,
             monotonic=clock.monotonic,
         )
-        self._polling = Loop("poller", poller.step, self._stop_intake)
-        self._telling = Loop("sender", sender.step, self._stop_telling)
         steps = {"config-refresh": enrolment.step, "heartbeat": heartbeat.step, "upkeep": upkeep.step}
-        self._keeping = [Loop(name, step, self._stop_rest) for name, step in steps.items()]
-        self._shipping = Loop("log-shipper", self._shipper.step, self._stop_rest)
-        self._workers = [_once(worker.name, worker.run) for worker in self._crew]
-        self._fetchers = [_once(f"fetcher-{place}", self._fetcher.run) for place in range(FETCHERS)]
         self._upload_trouble = UploadTrouble(log, clock.monotonic)
-        self._uploaders = [_once(f"uploader-{place}", self._uploader().run) for place in range(UPLOADERS)]
+        self._threads = Threads(
+            polling=Loop("poller", poller.step, self._stops.intake),
+            fetchers=[once(f"fetcher-{place}", self._fetcher.run) for place in range(FETCHERS)],
+            workers=[once(worker.name, worker.run) for worker in self._crew],
+            uploaders=[once(f"uploader-{place}", self._uploader().run) for place in range(UPLOADERS)],
+            telling=Loop("sender", sender.step, self._stops.telling),
+            keeping=[Loop(name, step, self._stops.rest) for name, step in steps.items()],
+            shipping=Loop("log-shipper", self._shipper.step, self._stops.rest),
+        )
+
+    def _build_admin(self) -> None:
+        settings, state = self._settings, self._state
+        facts = Facts(
+            identity=Identity(AGENT_VERSION, settings.agent_id, settings.org_slug, settings.api_target),
+            clock=self._clock,
+            pulses=self._pulses,
+            threads=self._threads.lives,
+            others=self._activities,
+            watchdog=self._watchdog,
+            standing=self._standing,
+            journal=self._journal,
+            disk=self._disk,
+            reader=Reader(state.journal, in_use=True),
+            tasks=self._tasks,
+            workers=settings.workers,
+            untold=self._outbox.pending,
+            throughput=self._metrics.throughput,
+            name=lambda: self._platform.config.agent_name if self._platform.config else None,
+            token_ends=self._token_ends,
+            credentials_end=lambda: self._platform.credentials.expiration,
+            logs=lambda: Logging(self._shipper.waiting, self._buffer.dropped_total, self._shipper.trouble),
+            stopping=self._stops.intake.is_set,
+        )
+        self._metrics.watch(
+            queue_depth=self._tasks.waiting,
+            workers_busy=self._tasks.running,
+            workers=lambda: settings.workers,
+            journal_bytes=self._disk.used,
+            journal_commands=Reader(state.journal, in_use=True).counts,
+            log_events_dropped=lambda: self._buffer.dropped_total,
+            moments=facts.moments,
+        )
+        self._admin = Admin(facts, self._metrics.render, settings.admin_endpoint, state.socket, self._log, self._lines.text)
+        self._showing = Loop("admin", self._admin.step, self._stops.pages)
+
+    def _activities(self) -> dict[str, str]:
+        """What the threads without a pulse are doing."""
+        crew = {worker.name: "at work on a command" if worker.busy else "waiting for a command" for worker in self._crew}
+        carriers = {loop.name: "fetches commands' bodies from S3" for loop in self._threads.fetchers}
+        carriers |= {loop.name: "uploads large answers to S3" for loop in self._threads.uploaders}
+        return crew | carriers | {self._threads.shipping.name: "ships log lines to CloudWatch"}
+
+    def _token_ends(self) -> datetime | None:
+        with contextlib.suppress(OSError, ValueError):
+            return token_expiry(self._token.get())
+        return None
 
     def _worker(self, name: str) -> Worker:
         settings = self._settings
@@ -341,7 +390,7 @@ class Agent:
             trouble=self._upload_trouble,
             log=self._log,
             clock=self._clock,
-            stop=self._stop_telling,
+            stop=self._stops.telling,
         )
 
     # --- running: the main thread ---
@@ -354,10 +403,10 @@ class Agent:
             "agent-starting", version=AGENT_VERSION, agent=settings.agent_id, organisation=settings.org_slug, workers=settings.workers
         )
         self._say_what_was_found()
+        self._showing.start()
         try:
             self._recover()
-            for loop in [*self._keeping, self._shipping, self._telling, *self._uploaders, *self._workers, *self._fetchers, self._polling]:
-                loop.start()
+            self._threads.start()
             self._supervise()
             return self._stop()
         finally:
@@ -410,9 +459,8 @@ class Agent:
             self._tasks.put((task.lane, task))
 
     def _supervise(self) -> None:
-        core = [self._polling, self._telling, *self._keeping, *self._fetchers, *self._workers, *self._uploaders]
         while not self._ending.given.wait(LOOK_SECONDS) and self._signals.count == 0:
-            for loop in core:
+            for loop in self._threads.core:
                 if not loop.is_alive():
                     self._ending.give(1, f"the thread {loop.name} ended: {_kind(loop.error)}")
                     self._log.error("thread-died", thread=loop.name, exc_info=loop.error)
@@ -423,130 +471,46 @@ class Agent:
     # --- stopping: the main thread ---
 
     def _stop(self) -> int:
-        """Stop in order, all against one deadline: intake, workers, answers, STOPPED, logs."""
-        seconds = self._settings.drain_seconds
-        drain = Deadline(min(5.0, seconds) if self._ending.code == EXIT_REFUSED else seconds, self._clock.monotonic)
-        self._say_stopping(drain)
-        over = self._bound(drain)
-        self._stop_intake.set()
-        for _ in self._fetchers:
-            self._fetcher.close()
-        self._tasks.close()
-        self._join(self._workers, drain, keep=min(FAREWELL_SECONDS, drain.seconds / 3))
-        cut_off = self._break_off()
-        self._end_polling()
-        self._join(self._fetchers, drain, at_most=1.0)
-        self._tell_the_rest(drain)
-        self._stop_rest.set()
-        self._end(self._keeping, drain)
-        if self._standing.enrolled and self._ending.code != EXIT_REFUSED:
-            self._report_stopped()
-        counts = self._counts()
-        self._summary.last()
-        self._log.info("agent-stopped", code=self._ending.code, running=cut_off, **counts)
-        self._end([self._shipping], drain)
-        if self._standing.enrolled and not self._shipping.is_alive():
-            self._flush_logs(min(REPORT_SECONDS, max(0.2, drain.remaining() - EXIT_SECONDS)))
-        over.set()
+        """Stop in order, then let go of what no thread uses any more."""
+        code, seconds = self._ending.code, self._settings.drain_seconds
+        refused = code == EXIT_REFUSED
+        if code:
+            self._log.error("agent-giving-up", code=code, reason=self._ending.reason)
+        else:
+            self._log.info("agent-stopping", running=self._tasks.running(), waiting=self._tasks.waiting(), drain_seconds=seconds)
+        stopping = Stopping(
+            threads=self._threads,
+            stops=self._stops,
+            tasks=self._tasks,
+            fetcher=self._fetcher,
+            crew=self._crew,
+            journal=self._journal,
+            outbox=self._outbox,
+            platform=self._platform,
+            shipper=self._shipper,
+            standing=self._standing,
+            signals=self._signals,
+            interrupt_receive=self._interrupt_receive,
+            say_last=self._summary.last,
+            log=self._log,
+            clock=self._clock,
+        )
+        stopping.run(min(REFUSED_SECONDS, seconds) if refused else seconds, code, report=not refused)
         self._close()
-        return self._ending.code
-
-    def _flush_logs(self, seconds: float) -> None:
-        """Ship what waits; a CloudWatch that hangs holds up the exit no longer than that, however much is left of the drain."""
-        over = self._bound(Deadline(seconds, self._clock.monotonic))
-        self._shipper.flush(seconds)
-        over.set()
-
-    def _bound(self, drain: Deadline) -> threading.Event:
-        """Break off this thread's own calls shortly before the drain is over: a platform that hangs must not hold up the exit.
-
-        Set what is returned at the end.
-        """
-        over, name = threading.Event(), threading.current_thread().name
-        keep = min(EXIT_SECONDS, drain.seconds / 4)
-
-        def watch() -> None:
-            while not over.wait(LOOK_SECONDS):
-                if drain.remaining() < keep:
-                    self._platform.break_off(name)
-
-        threading.Thread(target=watch, name="drain", daemon=True).start()
-        return over
-
-    def _break_off(self) -> int:
-        """End what outlasts the drain: a request that may not run again is answered EINTERRUPTED, another left to the next start.
-
-        How many they were.
-        """
-        cut_off = self._tasks.running()
-        self._journal.give_up()
-        for worker in self._crew:
-            worker.interrupt()
-        limit = Deadline(INTERRUPT_SECONDS, self._clock.monotonic)
-        self._join(self._workers, limit)
-        return cut_off
-
-    def _end_polling(self) -> None:
-        """Break off the open receive; what was received already is still taken in and acknowledged."""
-        limit = Deadline(1.0, self._clock.monotonic)
-        while self._polling.is_alive() and not limit.passed:
-            self._interrupt_receive()
-            self._polling.join(LOOK_SECONDS / 2)
+        return code
 
     def _interrupt_receive(self) -> None:
         if self._pulses["poller"].activity == "receiving":
             self._platform.break_off("poller")
 
-    def _say_stopping(self, drain: Deadline) -> None:
-        if self._ending.code:
-            self._log.error("agent-giving-up", code=self._ending.code, reason=self._ending.reason)
-        else:
-            self._log.info("agent-stopping", running=self._tasks.running(), waiting=self._tasks.waiting(), drain_seconds=drain.seconds)
-
-    def _tell_the_rest(self, drain: Deadline) -> None:
-        for _ in self._uploaders:
-            self._outbox.uploads.put(None)
-        self._outbox.hurry()
-        keep = min(REPORT_SECONDS, drain.seconds / 3)
-        while self._standing.enrolled and self._outbox.pending() and self._telling.is_alive():
-            if drain.remaining() < keep or self._signals.count >= 2:
-                break
-            self._stop_rest.wait(0.02)
-        self._stop_telling.set()
-        self._end([*self._uploaders, self._telling], drain)
-
-    def _report_stopped(self) -> None:
-        try:
-            self._platform.rest.report("STOPPED")
-        except PlatformError as error:
-            self._log.warning("stop-not-reported", reason=str(error))
-
-    def _counts(self) -> dict[str, int]:
-        try:
-            counts = self._journal.counts()
-        except JournalError:
-            return {}
-        return {"left": counts["admitted"] + counts["started"], "untold": counts["finished"]}
-
-    def _join(self, loops: list[Loop], drain: Deadline, *, keep: float = 0.0, at_most: float | None = None) -> None:
-        """Wait for threads until the drain's end less `keep`, and no longer than `at_most`; a second signal ends the wait."""
-        limit = Deadline(max(0.0, drain.remaining() - keep) if at_most is None else at_most, self._clock.monotonic)
-        for loop in loops:
-            while loop.is_alive() and not limit.passed and self._signals.count < 2:
-                loop.join(min(LOOK_SECONDS, limit.remaining()))
-
-    def _end(self, loops: list[Loop], drain: Deadline) -> None:
-        """Wait for threads that were told to end; one that hangs in a call to the platform is broken off."""
-        self._join(loops, drain, at_most=min(ENDING_SECONDS, drain.seconds / 10))
-        for loop in loops:
-            if loop.is_alive():
-                self._platform.break_off(loop.name)
-        self._join(loops, drain, at_most=ENDING_SECONDS)
-
     def _close(self) -> None:
         """Free what no thread uses any more; a thread that is stuck keeps its own, and ends with the process."""
-        loops = [self._polling, self._telling, self._shipping, *self._keeping, *self._fetchers, *self._workers, *self._uploaders]
-        if not any(loop.is_alive() for loop in loops):
+        self._stops.pages.set()
+        self._admin.wake()
+        self._showing.join(ENDING_SECONDS)
+        if not self._showing.is_alive():
+            self._admin.close()
+        if self._threads.over():
             self._platform.close()
             self._idle.close()
             with contextlib.suppress(JournalError):  # A disk that takes nothing: what it has is what the next start finds.
@@ -594,20 +558,6 @@ class _Keys:
             self._seen(text, *[part.strip() for part in text.split(",") if part.strip()])
             self._keyring, self._text = keyring, text
         return self._keyring
-
-
-def _once(name: str, run: Callable[[], None]) -> Loop:
-    """A thread whose one step is its whole life."""
-    done = threading.Event()
-
-    def step() -> float:
-        try:
-            run()
-        finally:
-            done.set()
-        return 0.0
-
-    return Loop(name, step, done)
 
 
 def _kind(error: BaseException | None) -> str:

@@ -1,11 +1,12 @@
 """What is wrong, in an administrator's words, and what to do about it: one table for every place that says so.
 
-This room owns causes and cures. It must not find anything out: it is given an error.
+This room owns causes and cures. It must not find anything out: it is given an error, or what is known of a fault on the way.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 from relay_agent.errors import (
     CredentialsExpired,
@@ -17,39 +18,78 @@ from relay_agent.errors import (
     RateLimited,
     UnknownAgent,
 )
+from relay_agent.models import Code
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """`id` is the check's (OPERATIONS §2)."""
+    """`id` is the check's (OPERATIONS §2). A row with names in braces is told with `about`."""
 
     id: str
     cause: str
     cure: str
 
+    def about(self, **names: object) -> Cause:
+        """The row with its braces filled."""
+        return Cause(self.id, self.cause.format(**names), self.cure.format(**names))
 
-REFUSED = Cause(
-    "access",
-    "ORG_SLUG and JWT do not match, or the token's user lacks the role",
-    "take ORG_SLUG and JWT from the same organisation, with a service user that may run agents",
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is wrong just now: what was seen, and the row of the table."""
+
+    reason: str
+    cause: Cause
+
+
+# --- the settings, the token, the key, this machine ---
+
+CONFIGURATION = Cause(
+    "configuration", "{problems}", "correct what is named, in the environment or in .env; .env.example shows every variable"
 )
-UNKNOWN_AGENT = Cause(
-    "agent",
-    "AGENT_ID is not known in this organisation",
-    "copy AGENT_ID from the agent's page in the organisation that ORG_SLUG names",
+UNKNOWN_VARIABLES = Cause(
+    "configuration", "no variable of the agent is called {names}", "correct the name ({nearest}), or take the variable away"
 )
-AGENT_DISABLED = Cause("enabled", "the agent is disabled", "enable the agent's connection on the Agents page")
-QUEUE_DISABLED = Cause("queue", "the agent's queue is disabled", "enable the agent's queue on the Agents page")
-NO_CREDENTIALS = Cause(
-    "credentials", "AWS does not take the temporary credentials", "check this machine's clock; the agent fetches new ones"
+TOKEN_EXPIRED = Cause("token", "the JWT expired on {date}", "create a new token for the service user and set JWT (or the file of JWT_FILE)")
+TOKEN_ENDS = Cause(
+    "token",
+    "the JWT expires on {date}, in {days}; from then on the platform refuses the agent",
+    "create a new token for the service user before that day and set JWT (or the file of JWT_FILE)",
 )
-NO_QUEUE = Cause(
-    "sqs",
-    "the queue does not exist, or AWS does not let this agent use it",
-    "enable the agent's queue on the Agents page; if it is enabled, ask the platform's support",
+CLOCK_OFF = Cause(
+    "clock",
+    "this machine's clock is {seconds} s {direction} the platform's; AWS refuses what is signed more than 5 minutes off",
+    "set this machine's clock (NTP: `timedatectl set-ntp true`, or chrony); a container has its host's clock",
 )
-CLOCK = Cause("clock", "AWS refuses the signature", "set this machine's clock (NTP)")
-BUSY = Cause("platform", "the platform asks to be called less often", "nothing: the agent waits as long as it is told to")
+NO_KEY = Cause(
+    "secure-key",
+    "no key is set: secure commands (V2) will fail with ENOKEY",
+    "where senders use secure commands, make a key with `relay-agent keygen` and set SECURE_COMMAND_KEY (or the file of"
+    " SECURE_COMMAND_KEY_FILE)",
+)
+KEYS = Cause(
+    "secure-key",
+    "the file of SECURE_COMMAND_KEY_FILE changed, and holds no usable key: those from before stay in force",
+    "write 32 bytes as base64, base64url or 64 hex digits into it (relay-agent keygen makes a key); several with commas between them",
+)
+STATE_NOT_WRITABLE = Cause(
+    "state-dir",
+    "the agent cannot write its state directory: {path}",
+    "give RELAY_STATE_DIR a directory that the agent's user may write{more}",
+)
+DISK_FULL = Cause(
+    "state-dir", "the disk of {path} is full: {free} MB are free", "make room on the disk of RELAY_STATE_DIR, or use a larger one"
+)
+DISK_LOW = Cause(
+    "state-dir",
+    "the disk of {path} is filling up: {free} MB are free",
+    "make room on the disk of RELAY_STATE_DIR: answers wait there when the platform is away",
+)
+ON_LAYER = Cause(
+    "state-dir",
+    "{path} lies on the container's own layer: when the container is removed, commands that are not answered yet are lost",
+    "mount a volume there (docker run -v relay-agent:{path}), or name one with RELAY_STATE_DIR",
+)
 JOURNAL = Cause(
     "state-dir",
     "the journal cannot be written",
@@ -66,21 +106,91 @@ JOURNAL_DAMAGED = Cause(
     "check the disk (its SMART values, the system's log) and who else writes to RELAY_STATE_DIR; keep the file set aside for the"
     " vendor's support, then delete it; commands of which nothing could be read are answered by nobody: ask their senders",
 )
-KEYS = Cause(
-    "secure-key",
-    "the file of SECURE_COMMAND_KEY_FILE changed, and holds no usable key: those from before stay in force",
-    "write 32 bytes as base64, base64url or 64 hex digits into it (relay-agent keygen makes a key); several with commas between them",
+JOURNAL_SPOILED = Cause(
+    "state-dir",
+    "the journal does not hold what was written to it ({reason}); when the agent starts next, it sets it aside and saves what can be read",
+    "check the disk (its SMART values, the system's log) and who else writes to RELAY_STATE_DIR; {path} may be copied for the vendor's"
+    " support before the agent is started",
 )
-UNREACHABLE = Cause(
-    "platform",
-    "the platform cannot be reached",
-    "check API_TARGET, DNS, the firewall's outbound rules, and the proxy (http_proxy, https_proxy, no_proxy, RELAY_PLATFORM_PROXY)",
+JOURNAL_OTHER = Cause(
+    "state-dir",
+    "the journal cannot be used: {reason}",
+    "run the version of the agent that wrote it, or a newer one, as the user who owns it; or give RELAY_STATE_DIR another directory",
 )
-SQS_UNREACHABLE = Cause(
+TOO_SLOW = Cause(
+    "",
+    "what it looks at did not answer within {seconds} s",
+    "look at what the summary names: a disk, a name server or a proxy that hangs; then check again",
+)
+UNEXPECTED = Cause("", "the check itself failed, by an unexpected {kind}", "report it to the vendor; RELAY_LOG_LEVEL=debug shows where")
+
+# --- what the platform says ---
+
+REFUSED = Cause(
+    "access",
+    "ORG_SLUG and JWT do not match, or the token's user lacks the role",
+    "take ORG_SLUG and JWT from the same organisation, with a service user that may run agents",
+)
+UNKNOWN_AGENT = Cause(
+    "agent",
+    "AGENT_ID is not known in this organisation",
+    "copy AGENT_ID from the agent's page in the organisation that ORG_SLUG names",
+)
+NOT_USER_DEFINED = Cause(
+    "agent",
+    "AGENT_ID names an agent of another type ({kind}), not a user-defined one",
+    "create a user-defined agent on the Agents page, and take its id as AGENT_ID",
+)
+AGENT_DISABLED = Cause("enabled", "the agent is disabled", "enable the agent's connection on the Agents page")
+QUEUE_DISABLED = Cause("queue", "the agent's queue is disabled", "enable the agent's queue on the Agents page")
+NO_CREDENTIALS = Cause(
+    "credentials", "AWS does not take the temporary credentials", "check this machine's clock; the agent fetches new ones"
+)
+NO_QUEUE = Cause(
     "sqs",
-    "the platform's queue, Amazon SQS, cannot be reached",
-    "open the firewall outbound to SQS in the agent's AWS region (https, sqs.<region>.amazonaws.com), or let the proxy pass it",
+    "the queue does not exist, or AWS does not let this agent use it",
+    "enable the agent's queue on the Agents page; if it is enabled, ask the platform's support",
 )
+SQS_POLICY = Cause(
+    "sqs",
+    "AWS answers AccessDenied: a policy does not let this agent use its queue, though its credentials and this machine's clock are right",
+    "ask the platform's support to look at the queue's and the role's policy; if calls leave by a VPC endpoint, at that one's too",
+)
+ACK_REFUSED = Cause(
+    "sqs",
+    "the queue did not let single messages be deleted, mostly because their visibility timeout had passed",
+    "nothing: they come again and are recognised; if it lasts, raise the queue's visibility timeout",
+)
+CLOCK = Cause("clock", "AWS refuses the signature", "set this machine's clock (NTP)")
+BUSY = Cause("platform", "the platform asks to be called less often", "nothing: the agent waits as long as it is told to")
+SLOW = Cause(
+    "platform",
+    "the platform took {seconds} s to answer, which is slow",
+    "look at the line, the DNS server and the proxy on the way; the agent works, and commands take longer",
+)
+UNWELL = Cause("platform", "the platform answers with an error of its own", "nothing for now: the agent keeps trying")
+NOT_THE_PLATFORM = Cause(
+    "platform",
+    "something answers at API_TARGET, but it is not the platform's API",
+    "check API_TARGET (the API's address, with https, not the web page's), and whether a proxy or a log-in page answers in its place",
+)
+NOT_AWS = Cause(
+    "sqs",
+    "something answers in Amazon SQS's place",
+    "check whether a proxy or a log-in page answers in its place, and that AWS_ENDPOINT_URL is not set",
+)
+AWS_ENDPOINT = Cause(
+    "sqs",
+    "AWS_ENDPOINT_URL is set: calls for AWS go to {url}, and not to AWS; that is for emulators such as the sandbox",
+    "take AWS_ENDPOINT_URL away, from the environment and from .env",
+)
+NO_LOGS = Cause(
+    "cloudwatch",
+    "log lines cannot be delivered to CloudWatch Logs; the agent works without, and says the same on stdout",
+    "open the firewall outbound to CloudWatch Logs in the agent's AWS region (https, logs.<region>.amazonaws.com), or let the proxy pass"
+    " it; if it answers AccessDenied, ask the platform's support",
+)
+
 S3_UNREACHABLE = Cause(
     "platform",
     "the platform's bucket, Amazon S3, cannot be reached",
@@ -92,55 +202,323 @@ NOT_S3 = Cause(
     "something answers in Amazon S3's place",
     "check whether a proxy or a log-in page answers in its place, and that AWS_ENDPOINT_URL is not set",
 )
-ACK_REFUSED = Cause(
-    "sqs",
-    "the queue did not let single messages be deleted, mostly because their visibility timeout had passed",
-    "nothing: they come again and are recognised; if it lasts, raise the queue's visibility timeout",
+
+# --- the agent itself ---
+
+STUCK = Cause(
+    "agent",
+    "a part of the agent stands still",
+    "nothing for now: after 5 minutes the agent ends, and its supervisor starts it again; if that repeats, send a support bundle"
+    " (relay-agent support-bundle)",
 )
+CAUGHT = Cause(
+    "target",
+    "a request outlasts its own time limit",
+    "nothing for now: after 5 minutes the agent ends, and its supervisor starts it again; if that repeats, send a support bundle"
+    " (relay-agent support-bundle)",
+)
+STARTING = Cause("platform", "the agent has just started", "nothing: it reads its configuration from the platform now")
+STOPPING = Cause("agent", "the agent was asked to stop", "nothing: it finishes what runs; start it again to take in commands")
+NO_ANSWERS = Cause("sqs", "the platform's queue for answers does not take them", "nothing for now: answers are kept, and sent again")
+
+# --- the way there ---
+
+UNREACHABLE = Cause(
+    "platform",
+    "the platform cannot be reached",
+    "check API_TARGET, DNS, the firewall's outbound rules, and the proxy (http_proxy, https_proxy, no_proxy, RELAY_PLATFORM_PROXY)",
+)
+SQS_UNREACHABLE = Cause(
+    "sqs",
+    "the platform's queue, Amazon SQS, cannot be reached",
+    "open the firewall outbound to SQS in the agent's AWS region (https, sqs.<region>.amazonaws.com), or let the proxy pass it",
+)
+NOT_READ = Cause("sqs", "the platform's queue does not answer", SQS_UNREACHABLE.cure)
 PROXY = Cause(
     "platform",
     "the proxy does not let the agent through to the platform",
     "check the proxy's address, its user and password, and its rules (https_proxy, http_proxy, RELAY_PLATFORM_PROXY), or no_proxy",
 )
-NOT_THE_PLATFORM = Cause(
-    "platform",
-    "something answers at API_TARGET, but it is not the platform's API",
-    "check API_TARGET (the API's address, with https, not the web page's), and whether a proxy or a log-in page answers in its place",
-)
-NOT_AWS = Cause(
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What is known of a fault on the way to a host: its code (PROTOCOL §4), and what stood where.
+
+    `proxy` is the masked URL of the proxy that is at fault, `status` what it answered; of a certificate `issuer`, `names` and
+    `ends`, and the settings that give the trusted `roots`. `late` says that the connection stood when the time was over, `behind`
+    that a proxy answered that it cannot get there itself.
+    """
+
+    code: Code | None
+    host: str
+    port: int | None = None
+    proxy: str | None = None
+    at_proxy: bool = False
+    status: int | None = None
+    issuer: str | None = None
+    names: str | None = None
+    ends: str | None = None
+    roots: str | None = None
+    rule: str | None = None
+    late: bool = False
+    behind: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One end of a way: `what` is there, `setting` gives its address, `proxies` its proxy; `open` is what a firewall must pass."""
+
+    id: str
+    what: str
+    setting: str
+    proxies: str
+    open: str
+
+
+TO_PLATFORM = Leg("platform", "the platform", "API_TARGET", "https_proxy, http_proxy, RELAY_PLATFORM_PROXY", "{host}:{port}")
+TO_SQS = Leg(
     "sqs",
-    "something answers in Amazon SQS's place",
-    "check whether a proxy or a log-in page answers in its place, and that AWS_ENDPOINT_URL is not set",
+    "the platform's queue, Amazon SQS",
+    "the agent's AWS region",
+    "https_proxy, RELAY_PLATFORM_PROXY",
+    "SQS in the agent's AWS region ({host}:{port})",
 )
-UNWELL = Cause("platform", "the platform answers with an error of its own", "nothing for now: the agent keeps trying")
+TO_LOGS = replace(TO_SQS, id="cloudwatch", what="Amazon CloudWatch Logs", open="CloudWatch Logs in the agent's AWS region ({host}:{port})")
+TO_TARGET = Leg("target", "the target", "the URL", "https_proxy, http_proxy, RELAY_TARGET_PROXY", "{host}:{port}")
+
+CERTIFICATE_ENDS = Cause(
+    "target",
+    "the certificate of {host} ends on {date}, in {days}; from then on calls will fail with CERT_HAS_EXPIRED",
+    "have the target's certificate renewed before that day",
+)
+TARGET_UNWELL = Cause(
+    "target",
+    "the target answers {status}: it is reached, and has a fault of its own",
+    "look at the log of the target; a command is given the same answer",
+)
+
+_TRUST = (
+    "give the issuer's certificate (PEM) in RELAY_CA_FILE, which adds to the trusted roots, or a whole bundle in REQUESTS_CA_BUNDLE, which"
+    " replaces them; a proxy that re-signs TLS has a CA of its own: ask for its certificate"
+)
+_ON_THE_WAY = {
+    Code.ENOTFOUND: (
+        "the name {host} does not exist, as far as this machine's DNS knows",
+        "check the name in {setting} for a mistake, and that this machine's DNS server (/etc/resolv.conf) is the one that knows it; where"
+        " only a proxy resolves names, set it ({proxies})",
+    ),
+    Code.EAI_AGAIN: (
+        "the DNS server does not answer when asked for {host}",
+        "check this machine's DNS servers (/etc/resolv.conf) and the firewall on the way to them; {setting} may be right",
+    ),
+    Code.ECONNREFUSED: (
+        "port {port} refused: the host {host} answers, nothing listens there",
+        "check the port in {setting} and that the service runs; a firewall that rejects looks the same: it must pass {open}",
+    ),
+    Code.ECONNRESET: (
+        "the connection to {host}:{port} was cut off, by {what} or by a firewall or proxy between",
+        "check that the port in {setting} is the right one for http or https, and that the firewall passes {open}",
+    ),
+    Code.EHOSTUNREACH: (
+        "there is no way from this machine to the host {host}",
+        "check that the host in {setting} is on, this machine's routes, and that the firewall passes {open}; or set a proxy ({proxies})",
+    ),
+    Code.ENETUNREACH: (
+        "there is no way from this machine to the network of {host}",
+        "check this machine's routes (IPv6 without IPv6?) and the host in {setting}; or set a proxy that leads there ({proxies})",
+    ),
+    Code.ETIMEDOUT: (
+        "{host} does not answer on port {port}: a firewall drops what is sent there, or the host is off",
+        "open the firewall outbound to {open}, or set the proxy that leads there ({proxies}); check the address in {setting}",
+    ),
+    Code.CERT_HAS_EXPIRED: (
+        "the certificate of {host} is over{ended}",
+        "have the certificate of {what} renewed; if it is good elsewhere, set this machine's clock; check the address in {setting}",
+    ),
+    Code.DEPTH_ZERO_SELF_SIGNED_CERT: (
+        "the certificate of {host} is signed by itself ({issuer}): no authority that the agent trusts ({roots}) vouches for it",
+        "give that certificate (PEM) in RELAY_CA_FILE, which adds to the trusted roots, or have one issued; REQUESTS_CA_BUNDLE replaces the"
+        " roots",
+    ),
+    Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE: (
+        "the certificate of {host} was issued by {issuer}, whom the agent does not trust ({roots}), or an intermediate certificate is"
+        " missing",
+        _TRUST,
+    ),
+    Code.ERR_TLS_CERT_ALTNAME_INVALID: (
+        "the certificate that stands at {host} is for another name: {names}",
+        "use a name of the certificate in {setting}, or have a certificate issued for {host}",
+    ),
+    Code.EPROTO: (
+        "{host}:{port} does not speak TLS with the agent: it speaks plain HTTP, or nothing as new as TLS 1.2, or its certificate is bad",
+        "check whether {setting} should say http, and the port; what stands there must speak TLS 1.2 or later",
+    ),
+    Code.EBADRESPONSE: (
+        "what answers at {host}:{port} does not speak HTTP that can be relayed",
+        "check the port in {setting}, and the log of {what}",
+    ),
+    Code.ERESPONSETOOLARGE: (
+        "the answer of {host} is larger than the agent relays",
+        "ask for less, or raise RELAY_MAX_RESPONSE_BYTES",
+    ),
+    Code.ETOOMANYREDIRECTS: (
+        "{host} redirects in a circle",
+        "look at where it leads, with `follow_redirects: false` in the command",
+    ),
+    Code.EPOLICY: (
+        "the agent's policy forbids it: {rule}",
+        "use another address in {setting}; built-in denials hold for link-local and cloud metadata addresses, multicast, the unspecified"
+        " addresses and the agent's own admin pages",
+    ),
+    Code.EBADCOMMAND: (
+        "it is no request that can be sent",
+        "correct the method or the URL: absolute, http or https, spaces and control characters percent-encoded",
+    ),
+}
+_ON_THE_WAY[Code.EPIPE] = _ON_THE_WAY[Code.ECONNRESET]
+_LATE = (
+    "{host}:{port} takes the connection and does not answer in time",
+    "look at {what}: it is busy or hangs; or a firewall or proxy between holds the connection ({proxies}); {setting} may be right",
+)
+_PROXY_LOGIN = (
+    "the proxy {proxy}, not {what}, answered 407: it wants a user and password, or does not take those that it was given",
+    "put the user and password into the proxy's URL ({proxies}), percent-encoded: http://user:password@host:port",
+)
+_PROXY_REFUSED = (
+    "the proxy {proxy}, not {what}, answered {status}: it is reached, and does not let the agent through to {host}:{port}",
+    "ask whoever runs the proxy to allow {open}; or name {host} in no_proxy, where it is reached directly; check {setting}",
+)
+_PROXY_BEHIND = (
+    "the proxy {proxy} is reached, and cannot itself reach {host}:{port} ({code})",
+    "check the address in {setting} and that the proxy may go there; or name {host} in no_proxy, where it is reached directly",
+)
+_PROXY_AWAY = (
+    "the proxy {proxy}, not {what}, is at fault: {ailment} ({code})",
+    "check the proxy's scheme, host and port ({proxies}), and that it runs; or name {host} in no_proxy, where it is reached directly;"
+    " {setting} may be right",
+)
+_PROXY_TLS = (
+    "the proxy {proxy}, not {what}, shows a certificate that the agent does not trust ({code})",
+    f"if the proxy speaks plain HTTP to its clients, write http:// in its URL ({{proxies}}); else {_TRUST}; {{setting}} may be right",
+)
+_PROXY_AILMENTS = {
+    Code.ENOTFOUND: "its name does not exist",
+    Code.EAI_AGAIN: "the DNS server does not answer when asked for its name",
+    Code.ECONNREFUSED: "nothing listens on its port",
+    Code.ETIMEDOUT: "it does not answer in time",
+    Code.EBADRESPONSE: "it does not answer as a proxy does",
+}
+_TLS_CODES = frozenset(
+    {
+        Code.CERT_HAS_EXPIRED,
+        Code.DEPTH_ZERO_SELF_SIGNED_CERT,
+        Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE,
+        Code.ERR_TLS_CERT_ALTNAME_INVALID,
+        Code.EPROTO,
+    }
+)
+_PROXY_AUTHENTICATION_REQUIRED = 407
+
+
+def on_the_way(way: Way, leg: Leg) -> Cause:
+    """The row for a fault on the way to the leg's other end, filled with what is known of it."""
+    names: dict[str, object] = {
+        "host": way.host,
+        "port": way.port,
+        "code": way.code,
+        "status": way.status,
+        "rule": way.rule or "a rule",
+        "what": leg.what,
+        "setting": leg.setting,
+        "proxies": leg.proxies,
+        "open": leg.open.format(host=way.host, port=way.port),
+        "proxy": way.proxy or "on the way",
+        "ailment": _PROXY_AILMENTS.get(way.code or Code.ETIMEDOUT, "it cannot be used"),
+        "issuer": way.issuer or "an authority",
+        "names": way.names or "not the one that was called",
+        "roots": way.roots or "certifi's roots, or those of REQUESTS_CA_BUNDLE, and RELAY_CA_FILE",
+        "ended": f" since {way.ends}" if way.ends else "",
+    }
+    return Cause(leg.id, *_row(way)).about(**names)
+
+
+def _row(way: Way) -> tuple[str, str]:
+    if way.status == _PROXY_AUTHENTICATION_REQUIRED:
+        return _PROXY_LOGIN
+    if way.at_proxy:
+        if way.status or way.behind:
+            return _PROXY_REFUSED if way.status else _PROXY_BEHIND
+        return _PROXY_TLS if way.code in _TLS_CODES else _PROXY_AWAY
+    if way.late and way.code == Code.ETIMEDOUT:
+        return _LATE
+    return _ON_THE_WAY[way.code or Code.ETIMEDOUT]
+
 
 _BY_KIND: tuple[tuple[type[PlatformError], Cause], ...] = (
     (UnknownAgent, UNKNOWN_AGENT),
     (RateLimited, BUSY),
     (CredentialsExpired, NO_CREDENTIALS),
-    (QueueUnavailable, NO_QUEUE),
     (NotThePlatform, NOT_THE_PLATFORM),
 )
-_PROXY_AUTHENTICATION_REQUIRED = 407
+_BAD_REQUEST = 400
+_CONNECTED = re.compile(r"(response|request) from |the TLS handshake to ")
+_BEHIND = re.compile(r"the proxy \S+ answered E[A-Z]+$")
 
 
 def cause_of(error: PlatformError) -> Cause:
     """The row of the table that fits."""
+    leg = _leg_of(error)
     if isinstance(error, PlatformRefused):
-        return CLOCK if error.call.startswith("sqs") else REFUSED
-    if error.status == _PROXY_AUTHENTICATION_REQUIRED:
-        return PROXY
-    if error.call.startswith("payload"):
-        return _cause_at_s3(error)
+        return REFUSED if leg is TO_PLATFORM else CLOCK
     if isinstance(error, PlatformUnreachable):
-        unreachable = SQS_UNREACHABLE if error.call.startswith("sqs") else UNREACHABLE
-        return PROXY if error.at_proxy else unreachable
-    if isinstance(error, NotThePlatform) and error.call.startswith("sqs"):
-        return NOT_AWS
+        return _unreachable(error, leg)
+    if error.status == _PROXY_AUTHENTICATION_REQUIRED:
+        return on_the_way(Way(None, "it", status=error.status), leg)
+    if error.call.startswith("payload"):
+        return _of_s3(error)
+    if leg is not TO_PLATFORM:
+        return _of_aws(error)
+    if error.status == _BAD_REQUEST and error.call == "agents":
+        return UNKNOWN_AGENT  # The only thing that this call says is the agent's id.
     return next((cause for kind, cause in _BY_KIND if isinstance(error, kind)), UNWELL)
 
 
-def _cause_at_s3(error: PlatformError) -> Cause:
+def _leg_of(error: PlatformError) -> Leg:
+    return next((leg for start, leg in (("sqs", TO_SQS), ("logs", TO_LOGS)) if error.call.startswith(start)), TO_PLATFORM)
+
+
+def _unreachable(error: PlatformUnreachable, leg: Leg) -> Cause:
+    way = way_of(error)
+    if way is not None:
+        return on_the_way(way, leg)
+    if error.at_proxy:
+        return PROXY
+    return UNREACHABLE if leg is TO_PLATFORM else SQS_UNREACHABLE
+
+
+def way_of(error: PlatformUnreachable) -> Way | None:
+    """What an error knows of the way, None where it does not say."""
+    if error.code is None or error.host is None or error.code not in _ON_THE_WAY:
+        return None
+    way = Way(Code(error.code), error.host, error.port, error.proxy, error.at_proxy, error.status)
+    return told(way, error.reason)
+
+
+def told(way: Way, text: str) -> Way:
+    """Add what only the text of a fault tells (`dialer`, `transport`)."""
+    return replace(way, late=_CONNECTED.search(text) is not None, behind=_BEHIND.search(text) is not None)
+
+
+def _of_aws(error: PlatformError) -> Cause:
+    if isinstance(error, QueueUnavailable):
+        return SQS_POLICY if "AccessDenied" in error.reason else NO_QUEUE
+    if isinstance(error, NotThePlatform) or error.reason.removeprefix("AWS says ").isdigit():
+        return NOT_AWS  # AWS names its errors; a bare status is somebody else's.
+    return next((cause for kind, cause in _BY_KIND if isinstance(error, kind)), UNWELL)
+
+
+def _of_s3(error: PlatformError) -> Cause:
     """Bodies travel by presigned URL: neither our token nor our signature can be at fault."""
     if error.status is None:
         return S3_UNREACHABLE

@@ -20,15 +20,25 @@ class _Lazy(click.Group):
     """Loads what a command needs when it is called: the sandbox is an extra, and `--help` must be quick."""
 
     _senders = ("send", "keygen", "encrypt", "decrypt")
+    _diagnoses = ("check", "explain")
+    _watchers = ("status", "commands", "support-bundle")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["run", *self._senders, "sandbox"]
+        return ["run", *self._diagnoses, *self._watchers, *self._senders, "sandbox"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in self._senders:
             from relay_agent.cli_sender import COMMANDS
 
             return next(command for command in COMMANDS if command.name == cmd_name)
+        if cmd_name in self._watchers:
+            from relay_agent.cli_status import COMMANDS as WATCHERS
+
+            return next(command for command in WATCHERS if command.name == cmd_name)
+        if cmd_name in self._diagnoses:
+            from relay_agent.cli_diagnose import COMMANDS as DIAGNOSES
+
+            return next(command for command in DIAGNOSES if command.name == cmd_name)
         if cmd_name == "sandbox":
             return _sandbox()
         return super().get_command(ctx, cmd_name)

@@ -30,6 +30,7 @@ from relay_agent.config_values import (
     listen_address,
 )
 from relay_agent.errors import ConfigurationError
+from relay_agent.proxy_url import parse_proxy
 from relay_agent.secrets_source import SecretSource, check_token, parse_key, parse_keys, token_expiry
 
 __all__ = [
@@ -37,11 +38,15 @@ __all__ = [
     "Settings",
     "Variable",
     "check_token",
+    "debugging",
     "fault_point",
     "load_keyring_text",
     "load_settings",
+    "load_way_settings",
+    "masked",
     "parse_key",
     "parse_keys",
+    "state_directory",
     "token_expiry",
     "unknown_variables",
     "variables",
@@ -316,6 +321,54 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
     return settings
 
 
+_WAY = frozenset(
+    {
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "no_proxy",
+        "target_proxy",
+        "requests_ca_bundle",
+        "ssl_cert_file",
+        "ca_file",
+        "admin_addr",
+        "connect_timeout_seconds",
+        "request_timeout_seconds",
+        "max_response_bytes",
+    }
+)
+"""What decides how a target is called."""
+
+
+def load_way_settings(env_file: Path | None = Path(".env")) -> Settings:
+    """Read only the settings that decide how a target is called; of the others, the platform's too, stand-ins are given.
+
+    Raises:
+        ConfigurationError: with one line for each mistake in these, never a secret's value.
+    """
+    env_file = env_file if env_file is not None and env_file.is_file() else None
+    given, problems = _given(env_file)
+    ours = {alias for name, info in Settings.model_fields.items() if name in _WAY for alias in _aliases(info)}
+    right = {name: takes for name, takes in _descriptions().items() if name in ours}
+    problems += left_standing(given, right)
+    others = {_aliases(info)[0]: info.get_default() for name, info in Settings.model_fields.items() if name not in _WAY}
+    stand_ins = {**others, "API_TARGET": "https://unset.invalid", "ORG_SLUG": "unset", "AGENT_ID": "unset"}
+    settings: Settings | None = None
+    try:
+        settings = Settings(_env_file=env_file, _env_file_encoding="utf-8-sig", **stand_ins)
+    except ValidationError as error:
+        faults = error.errors(include_input=False, include_context=False, include_url=False)
+        problems += [value_problem(str(fault["loc"][0]), fault["type"], fault["msg"], given, right) for fault in faults]
+    if problems or settings is None:
+        raise ConfigurationError(one_each(problems, right))
+    return settings
+
+
+def debugging() -> bool:
+    """Whether RELAY_LOG_LEVEL asks for details of an error that nobody foresaw, whatever else is wrong with the settings."""
+    return os.environ.get("RELAY_LOG_LEVEL", "").strip().lower() == "debug"
+
+
 def _given(env_file: Path | None) -> tuple[dict[str, str], list[str]]:
     """Collect what is set, before any judgement, and name the lines of `.env` that set nothing."""
     if env_file is None:
@@ -363,10 +416,12 @@ def unknown_variables(env_file: Path | None = Path(".env")) -> list[tuple[str, s
     Whatever begins with RELAY_, in whichever case, is looked at, in the environment and in `.env`; an empty value is an
     unset one. No value is given: it may be a secret under a wrong name.
 
-    Raises:
-        ConfigurationError: `.env` cannot be read.
+    Of a `.env` that cannot be read nothing is found: that is told where the settings are loaded.
     """
-    given, _ = _given(env_file if env_file is not None and env_file.is_file() else None)
+    try:
+        given, _ = _given(env_file if env_file is not None and env_file.is_file() else None)
+    except ConfigurationError:
+        given = _set(os.environ)
     known = [*_descriptions(), _FAULT_POINT]
     return [(name, _nearest(name, known)) for name in sorted(given) if name.upper().startswith(_PREFIX) and name not in known]
 
@@ -381,6 +436,44 @@ def _nearest(name: str, known: list[str]) -> str | None:
 def fault_point() -> str | None:
     """Read where the agent's own tests want the process to die (`faultpoints`); no setting, and never in `.env`."""
     return os.environ.get(_FAULT_POINT) or None
+
+
+def masked(env_file: Path | None = Path(".env")) -> list[dict[str, str | None]]:
+    """List every variable with what it is set to, None where it is not; of a secret only that it is, a proxy without its password.
+
+    Raises:
+        ConfigurationError: `.env` cannot be read.
+    """
+    given, _ = _given(env_file if env_file is not None and env_file.is_file() else None)
+    found: list[dict[str, str | None]] = []
+    for info in Settings.model_fields.values():
+        name = next((alias for alias in _aliases(info) if alias in given), _aliases(info)[0])
+        value = given.get(name)
+        if value is not None and info.annotation == SecretStr | None:
+            value = "set, and not shown"
+        elif value is not None and "proxy" in name.lower() and name.lower() != "no_proxy":
+            value = _masked_proxy(value)
+        found.append({"name": name, "value": value})
+    return found
+
+
+def _masked_proxy(value: str) -> str:
+    try:
+        return parse_proxy(value).masked
+    except ValueError:
+        return value if value == "none" else "set, and no proxy's URL"
+
+
+def state_directory(env_file: Path | None = Path(".env")) -> Path:
+    """Say which state directory the settings name, whatever else is wrong with them: what `status` and `commands` need.
+
+    Raises:
+        ConfigurationError: `.env` cannot be read.
+    """
+    env_file = env_file if env_file is not None and env_file.is_file() else None
+    given, _ = _given(env_file)
+    beside = Path() if env_file is None else env_file.resolve().parent
+    return Path(given["RELAY_STATE_DIR"]) if "RELAY_STATE_DIR" in given else beside / ".relay"
 
 
 def load_keyring_text(env_file: Path | None = Path(".env")) -> tuple[str | None, str | None]:

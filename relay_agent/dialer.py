@@ -10,6 +10,7 @@ import http.client
 import socket
 import ssl
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any, Protocol, cast
 
 import socks
@@ -27,6 +28,21 @@ from relay_agent.urls import literal_address
 
 MAX_PROXY_ANSWER = 256 * 1024
 """Bytes kept of what a proxy says when it refuses a tunnel."""
+
+
+class Phase(StrEnum):
+    """What a connection that is being opened waits for, as the text of ETIMEDOUT has it."""
+
+    NAME = "name resolution"
+    CONNECT = "connect"
+    TLS = "the TLS handshake"
+    PROXY_NAME = "name resolution of the proxy"
+    PROXY_CONNECT = "connect to the proxy"
+    PROXY_TLS = "the TLS handshake with the proxy"
+    TUNNEL = "the tunnel through the proxy"
+
+
+_AT_PROXY = frozenset({Phase.PROXY_NAME, Phase.PROXY_CONNECT, Phase.PROXY_TLS, Phase.TUNNEL})
 
 
 class Exchange(Protocol):
@@ -103,45 +119,54 @@ class Dialer:
             else:
                 sock = self._through(exchange.proxy, exchange, limit)
         except TimeoutError:
-            raise TransportFault(Code.ETIMEDOUT, f"{exchange.phase} to {exchange.peer} took longer than {limit.seconds:g} s") from None
+            late = f"took longer than {round(limit.seconds, 2):g} s"
+            if exchange.proxy is not None and exchange.phase in _AT_PROXY:
+                raise TransportFault(Code.ETIMEDOUT, f"proxy {exchange.proxy.masked}: {exchange.phase} {late}") from None
+            raise TransportFault(Code.ETIMEDOUT, f"{exchange.phase} to {exchange.peer} {late}") from None
         inner: Any = sock.socket if isinstance(sock, SSLTransport) else sock
         inner.deadline = exchange.deadline
         return sock
 
     def _direct(self, exchange: Exchange, limit: Deadline) -> Any:
         url = exchange.url
-        exchange.enter("name resolution")
+        exchange.enter(Phase.NAME)
         addresses = self._resolver.resolve(url.host, url.port, limit)
         for address in addresses:
             exchange.check_address(address.text)
-        exchange.enter("connect")
+        exchange.enter(Phase.CONNECT)
         sock = _connect(addresses, exchange, limit, "")
         if url.scheme == "http":
             return sock
-        exchange.enter("the TLS handshake")
+        exchange.enter(Phase.TLS)
         return self._tls(sock, exchange, url.host, exchange.verify, f"TLS {url.host}:{url.port}")
 
     def _through(self, proxy: Proxy, exchange: Exchange, limit: Deadline) -> Any:
-        exchange.enter("name resolution of the proxy")
+        exchange.enter(Phase.PROXY_NAME)
         try:
             addresses = self._resolver.resolve(proxy.host, proxy.port, limit)
         except TransportFault as fault:
             raise TransportFault(fault.code, f"proxy {proxy.masked}: {fault.message}") from None
-        exchange.enter("connect to the proxy")
+        exchange.enter(Phase.PROXY_CONNECT)
         if proxy.scheme == "socks5h":
             sock: Any = _socks(proxy, addresses, exchange, limit)
         else:
             sock = _connect(addresses, exchange, limit, f"proxy {proxy.masked}: ")
             if proxy.scheme == "https":
-                exchange.enter("the TLS handshake with the proxy")
-                sock = self._tls(sock, exchange, proxy.host, True, f"proxy {proxy.masked}: TLS")
+                exchange.enter(Phase.PROXY_TLS)
+                sock = self._tls_with_proxy(sock, proxy, exchange)
         if exchange.url.scheme == "http":
             return sock
         if proxy.scheme != "socks5h":
-            exchange.enter("the tunnel through the proxy")
+            exchange.enter(Phase.TUNNEL)
             _tunnel(sock, proxy, exchange)
-        exchange.enter("the TLS handshake")
+        exchange.enter(Phase.TLS)
         return self._tls(sock, exchange, exchange.url.host, exchange.verify, f"TLS {exchange.peer}")
+
+    def _tls_with_proxy(self, sock: Any, proxy: Proxy, exchange: Exchange) -> Any:
+        try:
+            return self._tls(sock, exchange, proxy.host, True, f"TLS {proxy.host}:{proxy.port}")
+        except TransportFault as fault:
+            raise TransportFault(fault.code, f"proxy {proxy.masked}: {fault.message}") from None
 
     def _tls(self, sock: Any, exchange: Exchange, host: str, verify: bool, doing: str) -> Any:
         context = self._trust.context(verify)

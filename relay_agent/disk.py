@@ -61,7 +61,7 @@ class Disk:
             free = shutil.disk_usage(self._directory).free
             # A step apart, so that it does not go up and down with each commit.
             self._short = free < (2 * self._size if self._short else self._size) and self._held
-            self.backlog = self._used() > self.backlog_bytes
+            self.backlog = self.used() > self.backlog_bytes
         except OSError:
             return  # The next commit says what is wrong with the disk.
         if not self._held and free >= 2 * self._size:
@@ -79,7 +79,7 @@ class Disk:
                 os.close(descriptor)
             self._held = True
 
-    def _used(self) -> int:
-        """What waits for the platform: the journal and the spool, but no journal that was set aside."""
+    def used(self) -> int:
+        """Bytes of what waits for the platform: the journal and the spool, but no journal that was set aside."""
         journal = [self._directory / "journal.db", self._directory / "journal.db-wal"]
         return sum(path.stat().st_size for path in (*journal, *(self._directory / "spool").glob("*")) if path.is_file())

@@ -68,7 +68,7 @@ class Enrolment:
 
     def step(self) -> float:
         """Do what is due; seconds until something may be due again."""
-        self._pulse.turn("refreshing")
+        self._pulse.turn("keeping configuration and credentials fresh")
         now = self._clock.monotonic()
         asked = self._look_again.is_set() and now - self._last_refresh >= LOOK_AGAIN_SECONDS and not self._trouble.failing
         if now >= self._next_refresh or asked:
@@ -81,7 +81,8 @@ class Enrolment:
             # It is in a long poll on the queue that was. A queue that is only disabled is left to its poll: if it
             # is enabled again at once, breaking off would swallow its next message for the visibility time-out.
             self._platform.break_off("poller")
-        self._pulse.success()
+        if not self._trouble.failing:
+            self._pulse.success()
         return TICK_SECONDS
 
     def _refresh(self) -> None:
@@ -115,6 +116,7 @@ class Enrolment:
         if standing.disabled:
             self._log.info("agent-enabled")
         standing.disabled, standing.refused = False, None
+        standing.refreshed = self._clock.now()
         queue_disabled = config.source_queue is None
         if queue_disabled and not standing.queue_disabled:
             self._log.warning("queue-disabled", cause=QUEUE_DISABLED.cause, cure=QUEUE_DISABLED.cure)
@@ -131,15 +133,17 @@ class Enrolment:
             self._log.warning("agent-disabled", cause=AGENT_DISABLED.cause, cure=AGENT_DISABLED.cure)
         self._trouble.success()
         self._standing.disabled, self._standing.refused = True, None
+        self._standing.refreshed = self._clock.now()
         self._standing.ready.set()
         self._next_refresh = self._clock.monotonic() + self._refresh_seconds
 
     def _failed(self, error: PlatformError) -> None:
         cause = cause_of(error)
+        self._pulse.failure(str(error), cause)
         self._trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
         wait = self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)
         if isinstance(error, PlatformRefused | UnknownAgent):
-            self._standing.refused = cause.cause
+            self._standing.refused = cause
             if not self._standing.enrolled and not self._standing.disabled:
                 wait = self._refused_at_start(f"{error}: {cause.cause}; {cause.cure}")
         self._next_refresh = self._clock.monotonic() + wait

@@ -112,11 +112,30 @@ class UnknownAgent(PlatformError):
 
 
 class PlatformUnreachable(PlatformError):
-    """No HTTP answer came. `at_proxy` says that it was the proxy that stood in the way."""
+    """No HTTP answer came. `at_proxy` says that it was the proxy that stood in the way.
 
-    def __init__(self, call: str, reason: str, at_proxy: bool) -> None:
-        super().__init__(call, reason)
+    `code` is what a command would be told (PROTOCOL §4), `host` and `port` what was called, `proxy` the masked URL of the
+    proxy at fault; `status` is what that proxy answered. Each is None where it is not known.
+    """
+
+    def __init__(
+        self,
+        call: str,
+        reason: str,
+        at_proxy: bool,
+        *,
+        code: str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        proxy: str | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(call, reason, status)
         self.at_proxy = at_proxy
+        self.code = code
+        self.host = host
+        self.port = port
+        self.proxy = proxy
 
 
 class NotThePlatform(PlatformError):

@@ -7,6 +7,7 @@ host is a target or the platform.
 from __future__ import annotations
 
 import errno
+import re
 import ssl
 
 from relay_agent.errors import RelayError
@@ -24,8 +25,16 @@ class TransportFault(RelayError):
     @property
     def at_proxy(self) -> bool:
         """Whether a proxy, not what lies behind it, is at fault: such texts begin with it (SECURITY §1)."""
-        return self.message.startswith(("proxy ", "the proxy "))
+        return self.proxy is not None
 
+    @property
+    def proxy(self) -> str | None:
+        """The proxy at fault, masked, as the text names it."""
+        named = _AT_PROXY.match(self.message)
+        return named[1] if named else None
+
+
+_AT_PROXY = re.compile(r"(?:the )?proxy (\S+?):? ")
 
 _BY_ERRNO = {
     errno.ECONNREFUSED: Code.ECONNREFUSED,

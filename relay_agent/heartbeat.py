@@ -49,13 +49,15 @@ class Heartbeat:
 
     def step(self) -> float:
         """Send one when it is due; seconds until the next look."""
-        self._pulse.turn("waiting")
+        self._pulse.turn("waiting for the next heartbeat to be due")
         if not self._standing.ready.is_set():
             return 0.25
         now = self._clock.monotonic()
         if self._next is None:
             # Enrolment sent the first one itself; a disabled agent was not enrolled.
             self._next = now if self._standing.disabled else now + self._interval_seconds
+            if not self._standing.disabled:
+                self._pulse.success()
         if now < self._next:
             return min(0.5, self._next - now)
         reason = self._watchdog.standstill()
@@ -73,8 +75,8 @@ class Heartbeat:
             self._platform.rest.heartbeat()
         except PlatformError as error:
             self._tally.count("heartbeats_failed")
-            self._pulse.failure(str(error))
             cause = cause_of(error)
+            self._pulse.failure(str(error), cause)
             self._trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
             return (
                 min(self._interval_seconds, self._retry.next_seconds())

@@ -31,6 +31,8 @@ class Entry:
     message: str = field(repr=False)
     final: bool
     size: int
+    since: float = 0.0
+    """When its outcome was there, on the monotonic clock."""
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Outbox:
         self._under_way: dict[str, tuple[float, Command]] = {}
         self._active: set[str] = set()
         self._pending = 0
+        self._since: dict[str, float] = {}
         self._hurry = False
         self.uploads: queue.SimpleQueue[Upload | None] = queue.SimpleQueue()
 
@@ -73,6 +76,7 @@ class Outbox:
         """Take a final answer, recorded in the journal; a spooled one goes by way of its upload."""
         with self._changed:
             self._pending += 1
+            self._since[update.command_id] = self._clock.monotonic()
             if update.spool is None:
                 self._add(update)
         if update.spool is not None:
@@ -137,7 +141,8 @@ class Outbox:
 
     def _add(self, update: Update) -> None:
         self._no_longer_under_way(update.command_id)
-        self._ready.append(Entry(update.command_id, update.message, True, len(update.message.encode("utf-8"))))
+        since = self._since.pop(update.command_id, 0.0)
+        self._ready.append(Entry(update.command_id, update.message, True, len(update.message.encode("utf-8")), since))
         self._changed.notify()
 
     def _no_longer_under_way(self, command_id: str) -> None:

@@ -133,7 +133,7 @@ class Poller:
 
     def _disk_full(self, obstacle: str) -> float:
         """Take nothing in, and say so; the heartbeat falls silent after a minute of it."""
-        self._pulse.failure(obstacle)
+        self._pulse.failure(obstacle, JOURNAL)
         self._full.failure(obstacle, cause=JOURNAL.cause, cure=JOURNAL.cure)
         return NO_DISK_SECONDS
 
@@ -181,8 +181,8 @@ class Poller:
     def _failed(self, error: PlatformError | JournalError) -> float:
         reason = str(error)
         self._tally.count("polls_failed")
-        self._pulse.failure(reason)
         cause = cause_of(error) if isinstance(error, PlatformError) else JOURNAL
+        self._pulse.failure(reason, cause)
         self._trouble.failure(reason, cause=cause.cause, cure=cause.cure)
         if isinstance(error, QueueUnavailable | CredentialsExpired | PlatformRefused):
             self._look_again.set()

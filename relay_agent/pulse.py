@@ -5,6 +5,7 @@ This room owns the facts only. It must not judge them: that is `heartbeat`'s.
 
 from __future__ import annotations
 
+from relay_agent.causes import Cause
 from relay_agent.clock import Clock
 
 
@@ -21,6 +22,8 @@ class Pulse:
         self.alive = clock.monotonic()
         """When it last did that, or had a good reason not to."""
         self.problem: str | None = None
+        self.cause: Cause | None = None
+        """What lies behind the problem, and what cures it."""
 
     def turn(self, activity: str) -> None:
         """The loop came round."""
@@ -31,17 +34,17 @@ class Pulse:
         """The loop came round, and has a good reason not to do what it is for."""
         self.turn(activity)
         self.alive = self.turned
-        self.problem = None
+        self.problem = self.cause = None
 
     def success(self) -> None:
         """What the loop is for was done."""
         self.turned = self.worked = self.alive = self._clock.monotonic()
-        self.problem = None
+        self.problem = self.cause = None
 
-    def failure(self, problem: str) -> None:
+    def failure(self, problem: str, cause: Cause | None = None) -> None:
         """It was tried, and failed."""
         self.turned = self._clock.monotonic()
-        self.problem = problem
+        self.problem, self.cause = problem, cause
 
     def silent_seconds(self) -> float:
         """Seconds since the loop came round."""

@@ -18,7 +18,7 @@ from relay_agent.clock import Clock, Deadline
 from relay_agent.errors import BadRequest, Interrupted, JournalDamaged, JournalError, MalformedMessage, PlatformError, SecureCommandError
 from relay_agent.executor import Executor
 from relay_agent.faultpoints import Point, reach
-from relay_agent.journal import Admission, Journal, Open
+from relay_agent.journal import About, Admission, Journal, Open
 from relay_agent.models import Code, Command, Failure, HttpRequest, HttpResponse, Status, Update
 from relay_agent.periodic import Backoff
 from relay_agent.secure import Keyring, open_envelope
@@ -211,8 +211,8 @@ class Relay:
 
     def _answered(self, command: Command, text: str, code: Code, request: HttpRequest | Failure | None = None) -> Report:
         """Answer what the last run left, and give what is to be said of it."""
-        self._refusal(command, text, code)
         known = request if isinstance(request, HttpRequest) else None
+        self._refusal(command, text, code, known)
         return Report(
             command.id,
             command.action,
@@ -414,13 +414,13 @@ class Relay:
         outcome = result.outcome
         if isinstance(outcome, Failure):
             update = self._answers.failure(command, result.status, outcome, result.request)
-            self._journal.finish(update, outcome.code)
+            self._journal.finish(update, outcome.code, _about(command, result.request))
             return update
         try:
             update = self._answers.response(command, result.status, outcome, result.request)
         finally:
             outcome.content.close()
-        self._journal.finish(update)
+        self._journal.finish(update, about=_about(command, result.request, outcome.status_code))
         return update
 
     # --- intake's and recovery's details ---
@@ -434,9 +434,9 @@ class Relay:
                 oddities.append("a command id came a second time with another body; it is answered once, as it came first")
         return new
 
-    def _refusal(self, command: Command, text: str, code: Code = Code.EBADCOMMAND) -> Update:
+    def _refusal(self, command: Command, text: str, code: Code = Code.EBADCOMMAND, request: HttpRequest | None = None) -> Update:
         update = self._answers.failure(command, Status.FAILURE, Failure(code, text))
-        self._journal.finish(update, code)
+        self._journal.finish(update, code, _about(command, request))
         return update
 
     def _report(self, task: Task, result: _Result, begun: float, took: float) -> Report:
@@ -463,6 +463,11 @@ class Relay:
 def may_repeat(request: HttpRequest) -> bool:
     """Whether sending the request twice is as sending it once: by its method, or because its sender says so."""
     return request.method in IDEMPOTENT or any(name.lower() == "idempotency-key" for name, _ in request.headers)
+
+
+def _about(command: Command, request: HttpRequest | None, status_code: int | None = None) -> About:
+    url = request.url if request else None
+    return About(command.action, request.method if request else None, url.host if url else None, url.port if url else None, status_code)
 
 
 def _moment(seconds: int | None) -> datetime | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from relay_agent.causes import cause_of
+from relay_agent.causes import JOURNAL, cause_of
 from relay_agent.errors import CredentialsExpired, JournalUnwritable, PlatformError, QueueUnavailable, RateLimited
 from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import Journal
@@ -19,6 +19,7 @@ from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.telemetry.metrics import Metrics
 from relay_agent.telemetry.summary import Tally
 
 TAKE_SECONDS = 1.0
@@ -43,6 +44,7 @@ class Sender:
         monotonic: Callable[[], float],
         standing: Standing,
         look_again: threading.Event,
+        metrics: Metrics,
     ) -> None:
         self._platform = platform
         self._journal = journal
@@ -52,6 +54,8 @@ class Sender:
         self._log = log
         self._standing = standing
         self._look_again = look_again
+        self._metrics = metrics
+        self._monotonic = monotonic
         self._backoff = Backoff()
         self._unnoted = False
         self._trouble = RepeatedFailure(log, "send-failed", "send-recovered", monotonic, remind_seconds=300.0)
@@ -96,6 +100,10 @@ class Sender:
             self._unnoted = True
             self._tally.count("answers", len(final))
         self._outbox.delivered(entries)
+        now = self._monotonic()
+        for entry in entries:
+            if entry.final:
+                self._metrics.command_delivered(now - entry.since)
         self._pulse.success()
         self._trouble.success()
         self._backoff.reset()
@@ -103,7 +111,7 @@ class Sender:
     def _unrecorded(self, entries: list[Entry], error: JournalUnwritable) -> float:
         """Tell nothing that is not recorded; the poller says what is wrong with the disk."""
         if entries:
-            self._pulse.failure(str(error))
+            self._pulse.failure(str(error), JOURNAL)
         else:
             self._pulse.pause("waiting for the disk")
         return DISK_SECONDS
@@ -117,8 +125,8 @@ class Sender:
         return self._failed(PlatformError("sqs send", f"SQS refused entries of a batch: {refused[0][1]}"))
 
     def _failed(self, error: PlatformError) -> float:
-        self._pulse.failure(str(error))
         cause = cause_of(error)
+        self._pulse.failure(str(error), cause)
         self._trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
         if isinstance(error, QueueUnavailable | CredentialsExpired):
             self._look_again.set()

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from datetime import datetime
 
+from relay_agent.causes import Cause
 from relay_agent.tdp.queues import Queue
 
 
@@ -20,8 +22,10 @@ class Standing:
     disabled: bool = False
     """The agent is disabled: alive, but not to poll."""
     queue_disabled: bool = False
-    refused: str | None = None
+    refused: Cause | None = None
     """Why the platform refuses us, while it does."""
+    refreshed: datetime | None = None
+    """When the configuration was last read."""
     polled: Queue | None = None
     """The queue that the poller last asked."""
     ready: threading.Event = field(default_factory=threading.Event)

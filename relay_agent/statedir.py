@@ -50,9 +50,7 @@ class StateDirectory:
 
     def _check_files(self) -> None:
         """Name what an earlier run left as another user, before anything trips over it."""
-        log = [self.journal.with_name(f"{self.journal.name}{ending}") for ending in ("-wal", "-shm")]
-        log += [self.path / "reserve", self.path / "journal.witness"]
-        closed = [path for path in (self.journal, *log, self.spool) if path.exists() and not os.access(path, os.R_OK | os.W_OK)]
+        closed = _closed_files(self.path)
         if closed:
             os.close(self._lock)
             raise ConfigurationError([f"RELAY_STATE_DIR: cannot write {path}{_whose(path)}" for path in closed])
@@ -67,9 +65,50 @@ class StateDirectory:
         """Where answers wait for their upload."""
         return self.path / "spool"
 
+    @property
+    def socket(self) -> Path:
+        """Where the admin pages are served to this machine."""
+        return self.path / "admin.sock"
+
     def close(self) -> None:
         """Let go of the lock."""
         os.close(self._lock)
+
+
+def obstacle(path: Path) -> tuple[Path, str] | None:
+    """What would keep an agent from working in this directory: the path, and what to do about it. Nothing is changed.
+
+    Room on the disk is not looked at; a directory that is missing is one that the agent makes.
+
+    Raises:
+        OSError: something else than a missing right stands in the way.
+    """
+    nearest = path
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        return nearest, "; it is no directory"
+    closed = [nearest] if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK) else []
+    if nearest == path and not closed:
+        closed = _closed_files(path)
+    return (closed[0], _whose(closed[0])) if closed else None
+
+
+def held(path: Path) -> bool:
+    """Whether an agent holds the directory's lock, as the system lists it (proc(5), /proc/locks): the lock itself is not touched."""
+    try:
+        lock = (path / "agent.lock").stat()
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return False
+    where = f"{os.major(lock.st_dev):02x}:{os.minor(lock.st_dev):02x}:{lock.st_ino}"
+    return any(fields[1:2] == ["FLOCK"] and where in fields for fields in map(str.split, lines))
+
+
+def _closed_files(path: Path) -> list[Path]:
+    """What an earlier run left there as another user."""
+    names = ("journal.db", "journal.db-wal", "journal.db-shm", "reserve", "journal.witness", "spool", "agent.lock")
+    return [place for place in (path / name for name in names) if place.exists() and not os.access(place, os.R_OK | os.W_OK)]
 
 
 def _whose(path: Path) -> str:

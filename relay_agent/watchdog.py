@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from relay_agent.causes import CAUGHT, JOURNAL, NO_ANSWERS, NOT_READ, STUCK, Cause
 from relay_agent.disk import Disk
 from relay_agent.journal import Journal
 from relay_agent.pulse import Pulse
@@ -32,10 +33,11 @@ class Crew(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that stands still: since when, in seconds, and whether a restart may cure it."""
+    """Something that stands still: for how many seconds, what lies behind it, and whether a restart may cure it."""
 
     reason: str
     seconds: float
+    cause: Cause
     curable: bool = True
 
 
@@ -76,21 +78,43 @@ class Watchdog:
 
     def findings(self) -> list[Finding]:
         """Everything that does not come round, whatever its time."""
-        found = [
-            Finding(f"the thread {name} has not come round, while {pulse.activity}", pulse.silent_seconds())
-            for name, pulse in self._loops.items()
-        ]
-        found.append(Finding("the journal does not end a commit", self._journal.stuck_seconds()))
-        # A full disk is cured by an administrator, and work that waits for it is not stuck.
-        full = self._journal.unwritable is not None or self._disk.obstacle is not None
-        found += [
-            Finding(f"{worker.name} is caught in a command beyond its time limit", worker.overdue_seconds(), not full)
-            for worker in self._workers
-        ]
+        found = self.standing_still()
         if self._standing.enrolled and not self._standing.disabled:
             # A token that is put right heals the agent without a restart (OPERATIONS §2).
-            curable = not full and self._standing.refused is None
+            curable = not self._full and self._standing.refused is None
             polling, sending = self._polling, self._sending
-            found.append(Finding(f"the queue was not read: {polling.problem or polling.activity}", polling.dead_seconds(), curable))
-            found.append(Finding(f"no answer could be sent: {sending.problem or sending.activity}", sending.dead_seconds(), curable))
+            found.append(
+                Finding(
+                    f"the queue was not read: {polling.problem or polling.activity}",
+                    polling.dead_seconds(),
+                    polling.cause or NOT_READ,
+                    curable,
+                )
+            )
+            found.append(
+                Finding(
+                    f"no answer could be sent: {sending.problem or sending.activity}",
+                    sending.dead_seconds(),
+                    sending.cause or NO_ANSWERS,
+                    curable,
+                )
+            )
         return found
+
+    def standing_still(self) -> list[Finding]:
+        """Of that, what is within the agent: a thread, a commit, a worker."""
+        found = [
+            Finding(f"the thread {name} has not come round, while {pulse.activity}", pulse.silent_seconds(), STUCK)
+            for name, pulse in self._loops.items()
+        ]
+        found.append(Finding("the journal does not end a commit", self._journal.stuck_seconds(), JOURNAL))
+        # A full disk is cured by an administrator, and work that waits for it is not stuck.
+        found += [
+            Finding(f"{worker.name} is caught in a command beyond its time limit", worker.overdue_seconds(), CAUGHT, not self._full)
+            for worker in self._workers
+        ]
+        return found
+
+    @property
+    def _full(self) -> bool:
+        return self._journal.unwritable is not None or self._disk.obstacle is not None

@@ -89,6 +89,11 @@ class Worker:
 
     # --- any thread ---
 
+    @property
+    def busy(self) -> bool:
+        """Whether it has a command."""
+        return self._busy_since is not None
+
     def overdue_seconds(self) -> float:
         """How far it is beyond the limit of what it does: its request's own, and none at all before and after that; 0 while idle."""
         busy_since, limit = self._busy_since, self._executor.ends_at

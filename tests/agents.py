@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from relay_agent.admin.client import ask
 from relay_agent.agent import Agent
 from relay_agent.clock import Clock, Deadline
 from relay_agent.config import Settings
@@ -250,8 +251,7 @@ class ThreadedAgent(_Watched):
         """Build the agent and run it on its thread."""
         settings = Settings(**{name: value for name, value in self._environment.items() if name.startswith("RELAY_") or name in _SETTINGS})  # type: ignore[arg-type]
         self.agent = agent = Agent(settings, clock=self._clock, stream=_Stream(self.lines), signals=self._signals)
-        parts = [part for value in vars(agent).values() for part in (value if isinstance(value, list) else [value])]
-        self._loops = [part for part in parts if isinstance(part, Loop)]
+        self._loops = [*agent._threads.core, agent._threads.shipping, agent._showing]
         self._thread = threading.Thread(target=self._run, args=(agent,), name="agent-main")
         self._thread.start()
         return self
@@ -337,6 +337,12 @@ def running(agent: RunningAgent | ThreadedAgent) -> Iterator[Any]:
     """Start an agent, wait until it is enrolled, and end it."""
     with agent:
         yield agent.ready()
+
+
+def page(agent: RunningAgent | ThreadedAgent, path: str) -> tuple[int, str]:
+    """The status code and the text of one of an agent's own pages."""
+    code, text = ask(Path(agent._environment["RELAY_STATE_DIR"]) / "admin.sock", path)
+    return code, text.decode()
 
 
 def rest_calls(sandbox: Sandbox, agent_id: str) -> list[Any]:

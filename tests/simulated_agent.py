@@ -32,6 +32,7 @@ from relay_agent.tdp.rest import AgentConfig
 from relay_agent.telemetry.cloudwatch import LogShipper, stream_name
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logs
+from relay_agent.telemetry.metrics import Metrics
 from relay_agent.telemetry.redact import Redactor
 from relay_agent.telemetry.repeated import RepeatedFailure
 from relay_agent.telemetry.summary import Summary, Tally
@@ -233,6 +234,7 @@ class SimulatedAgent:
             pulse=pulses["sender"],
             monotonic=clock.monotonic,
             look_again=look_again,
+            metrics=Metrics("0", []),
         )
         heartbeat = Heartbeat(
             **shared,

@@ -122,6 +122,23 @@ def _bytes(text: str | bytes) -> bytes:
 # --- judging ---
 
 
+def judge(path: Path) -> None:
+    """Judge a copy of a journal and of its log; the copy may be changed by it.
+
+    Raises:
+        JournalDamaged: it does not hold what was written to it.
+        JournalError: a newer agent wrote it.
+        sqlite3.Error: as SQLite says.
+    """
+    _judge(path, _read_log(path))
+
+
+def set_aside_already(path: Path) -> str | None:
+    """What was wrong with a journal that is being salvaged since, None for any other."""
+    found = _marked(path)
+    return None if found is None else found.reason
+
+
 def _judge(path: Path, log: bytes) -> None:
     """Look at the file without changing it: neither it nor its log may be lost to the look.
 

@@ -83,6 +83,17 @@ class Open:
     repeatable: bool | None
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a finished command is listed with, for people (`reader`): nothing of it is read back to be acted on."""
+
+    action: str
+    method: str | None = None
+    host: str | None = None
+    port: int | None = None
+    status_code: int | None = None
+
+
 class Journal:
     """The journal of one state directory. All methods may be called from any thread."""
 
@@ -166,7 +177,7 @@ class Journal:
             )
         )
 
-    def finish(self, update: Update, code: str | None = None) -> None:
+    def finish(self, update: Update, code: str | None = None, about: About | None = None) -> None:
         """Record the outcome as it will be told, and wipe the request.
 
         Under load this does not wait for the disk: the next commit, of which there are hundreds a second then, has it with it, and
@@ -187,13 +198,15 @@ class Journal:
             code,
             self._clock.now().timestamp(),
             _seal(update),
+            *_listed(about),
             update.command_id,
         )
 
         def finish(connection: sqlite3.Connection) -> None:
             connection.execute(
                 "UPDATE commands SET state = 'finished', raw = NULL, message = ?, spool = ?, upload_url = ?, fallback = ?,"
-                " tell_by = ?, status = ?, code = ?, finished_at = ?, seal = ? WHERE id = ? AND state IN ('admitted', 'started')",
+                " tell_by = ?, status = ?, code = ?, finished_at = ?, seal = ?,"
+                " action = ?, method = ?, host = ?, port = ?, status_code = ? WHERE id = ? AND state IN ('admitted', 'started')",
                 row,
             )
 
@@ -388,3 +401,10 @@ def _open(path: Path, clock: Clock, make_room: Callable[[], bool]) -> damage.Ope
 
 def _seal(update: Update) -> bytes:
     return damage.seal(update.message, update.spool, update.upload_url, update.fallback, update.status)
+
+
+def _listed(about: About | None) -> tuple[str | int | None, ...]:
+    """The columns of what a command is listed with; what its sender chose is cut."""
+    if about is None:
+        return (None,) * 5
+    return about.action[:100], about.method and about.method[:20], about.host and about.host[:255], about.port, about.status_code

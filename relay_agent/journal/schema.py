@@ -11,7 +11,7 @@ from pathlib import Path
 
 from relay_agent.errors import JournalDamaged, JournalError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x52454C59
 """`RELY`, in SQLite's header: a database that says so is ours."""
 
@@ -19,10 +19,12 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS commands (
     id TEXT PRIMARY KEY, seq INTEGER NOT NULL, state TEXT NOT NULL, digest BLOB NOT NULL, acked INTEGER NOT NULL DEFAULT 0,
     receipt TEXT, raw TEXT, message TEXT, spool TEXT, upload_url TEXT, fallback TEXT, tell_by REAL, status TEXT, code TEXT,
-    admitted_at REAL NOT NULL, started_at REAL, repeatable INTEGER, finished_at REAL, delivered_at REAL, seal BLOB
+    admitted_at REAL NOT NULL, started_at REAL, repeatable INTEGER, finished_at REAL, delivered_at REAL, seal BLOB,
+    action TEXT, method TEXT, host TEXT, port INTEGER, status_code INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS commands_open ON commands (state, seq) WHERE state <> 'delivered';
 CREATE INDEX IF NOT EXISTS commands_old ON commands (delivered_at) WHERE state = 'delivered';
+CREATE INDEX IF NOT EXISTS commands_recent ON commands (seq);
 CREATE INDEX IF NOT EXISTS commands_unacked ON commands (seq) WHERE acked = 0;
 CREATE TABLE IF NOT EXISTS progress (commits INTEGER NOT NULL);
 INSERT INTO progress SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM progress);
@@ -30,9 +32,12 @@ CREATE TABLE IF NOT EXISTS seen_tokens (jti TEXT PRIMARY KEY, command_id TEXT NO
 """
 COLUMNS = (
     "id, seq, state, digest, acked, receipt, raw, message, spool, upload_url, fallback, tell_by, status, code,"
-    " admitted_at, started_at, repeatable, finished_at, delivered_at, seal"
+    " admitted_at, started_at, repeatable, finished_at, delivered_at, seal,"
+    " action, method, host, port, status_code"
 )
-_COLUMNS_OF_1 = {name.strip() for name in COLUMNS.split(",")} - {"seal"}
+_ADDED = {"seal": "BLOB", "action": "TEXT", "method": "TEXT", "host": "TEXT", "port": "INTEGER", "status_code": "INTEGER"}
+"""What version 1 did not have: `seal` came with 2, what a command is listed with came with 3."""
+_COLUMNS_OF_1 = {name.strip() for name in COLUMNS.split(",")} - _ADDED.keys()
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -89,8 +94,8 @@ def migrate(connection: sqlite3.Connection) -> None:
         sqlite3.Error: as SQLite says.
     """
     there = _columns(connection)
-    if there and "seal" not in there:
-        connection.execute("ALTER TABLE commands ADD COLUMN seal BLOB")  # version 1
+    for name in _ADDED.keys() - there if there else ():
+        connection.execute(f"ALTER TABLE commands ADD COLUMN {name} {_ADDED[name]}")
     if connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
         return
     connection.executescript(f"BEGIN; {TABLES} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")

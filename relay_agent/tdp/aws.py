@@ -6,18 +6,21 @@ limits are the same as everywhere on the platform leg. This room must not know q
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
 
 import botocore.session
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse, HeadersDict
 from botocore.config import Config
 from botocore.credentials import CredentialProvider, CredentialResolver
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from relay_agent.errors import CredentialsExpired, NotThePlatform, PlatformError, PlatformRefused, QueueUnavailable, RateLimited
+from relay_agent.faults import TransportFault
 from relay_agent.tdp.credentials import PlatformCredentials
-from relay_agent.tdp.http import PlatformHttp
+from relay_agent.tdp.http import PlatformHttp, unreachable
+
+T = TypeVar("T")
 
 RECEIVE_SECONDS = 30.0
 """Wall-clock limit of a receive: a long poll of 20 s, and time for the way."""
@@ -84,6 +87,24 @@ class Aws:
                 event_name.removeprefix("before-send.").replace(".", " ").lower(), f"the answer ({answer.status}) is no JSON object"
             )
         return AWSResponse(request.url, answer.status, cast("Any", HeadersDict(answer.headers)), _Raw(answer.body))
+
+
+def said(call: str, url: str, action: Callable[[], T]) -> T:
+    """Do one call of a client, and say what goes wrong with it in our own exceptions; `url` is what it is about.
+
+    Raises:
+        PlatformError: one of its kinds, see errors.
+    """
+    try:
+        return action()
+    except ClientError as error:
+        raise platform_error(call, error) from None
+    except NotThePlatform as error:
+        raise NotThePlatform(call, error.reason) from None
+    except TransportFault as fault:
+        raise unreachable(call, fault, url) from None
+    except BotoCoreError as error:
+        raise PlatformError(call, f"the answer cannot be read ({type(error).__name__})") from None
 
 
 def platform_error(call: str, error: ClientError) -> PlatformError:

@@ -19,6 +19,7 @@ from relay_agent.tdp.logs import LogsClient
 from relay_agent.tdp.payloads import Payloads
 from relay_agent.tdp.queues import Queue
 from relay_agent.tdp.rest import AgentConfig, AgentState, Rest
+from relay_agent.tdp.tally import Count, nobody
 
 
 class AgentDisabled(PlatformError):
@@ -44,11 +45,14 @@ class PlatformClient:
         max_body_bytes: int,
         clock: Clock,
         seen_secrets: Callable[[str, str], None],
+        count: Count = nobody,
     ) -> None:
+        """`seen_secrets` is told each new AWS secret before it is used, `count` how each call went."""
         self._http = http
-        self.rest = Rest(http, api_target, org_slug, agent_id, token, clock)
+        self.rest = Rest(http, api_target, org_slug, agent_id, token, clock, count)
+        self._count = count
         self.credentials = PlatformCredentials(self.rest.credentials, clock, seen_secrets)
-        self.payloads = Payloads(http, max_body_bytes)
+        self.payloads = Payloads(http, max_body_bytes, count)
         self._aws = Aws(http, self.credentials, endpoint_url)
         self._sqs: Any = None
         self._swap = threading.Lock()
@@ -143,7 +147,7 @@ class PlatformClient:
             return False
         new_region = before is None or before.region != config.region
         sqs = self._aws.client("sqs", config.region) if new_region else None
-        logs = LogsClient(self._aws.client("logs", config.region), self.credentials) if new_region else self._logs
+        logs = LogsClient(self._aws.client("logs", config.region), self.credentials, self._count) if new_region else self._logs
         with self._swap:
             if sqs is not None:
                 self._sqs = sqs
@@ -156,7 +160,7 @@ class PlatformClient:
     def _queue(self, url: str | None, before: Queue | None) -> Queue | None:
         if before is not None and before.url == url:
             return before
-        return None if url is None else Queue(self._sqs, url, self.credentials)
+        return None if url is None else Queue(self._sqs, url, self.credentials, self._count)
 
     def upload(self, url: str, path: Path, seconds: float) -> None:
         """Put a spooled answer where its presigned URL says."""

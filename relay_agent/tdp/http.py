@@ -15,6 +15,8 @@ import urllib3
 
 from relay_agent import __version__
 from relay_agent.clock import Deadline
+from relay_agent.dialer import TunnelRefused
+from relay_agent.errors import PlatformUnreachable
 from relay_agent.faults import TransportFault
 from relay_agent.models import Code, Headers
 from relay_agent.proxies import Leg, Proxies
@@ -37,6 +39,16 @@ class Answer:
     def header(self, name: str) -> str | None:
         """The first field of that name."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+
+def unreachable(call: str, fault: TransportFault, url: str) -> PlatformUnreachable:
+    """Say a fault on the way to `url` as the platform's, with all that tells its causes apart (`causes`)."""
+    parsed = parse_url(url)
+    status = fault.status if isinstance(fault, TunnelRefused) else None
+    text = f"{fault.code}: {fault.message}"
+    return PlatformUnreachable(
+        call, text, fault.at_proxy, code=fault.code, host=parsed.host, port=parsed.port, proxy=fault.proxy, status=status
+    )
 
 
 class PlatformHttp:

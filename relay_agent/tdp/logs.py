@@ -1,6 +1,6 @@
 """CloudWatch Logs, with credentials that are renewed when AWS says that they have ended.
 
-This room owns the two calls that ship log lines. It must not know what they say.
+This room owns the two calls that ship log lines, and a look at where they would go. It must not know what they say.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
-from relay_agent.errors import CredentialsExpired
-from relay_agent.tdp.aws import platform_error
+from relay_agent.errors import CredentialsExpired, NotThePlatform
+from relay_agent.tdp.aws import platform_error, said
 from relay_agent.tdp.credentials import PlatformCredentials
+from relay_agent.tdp.tally import Count, counted, nobody
 
 T = TypeVar("T")
 
@@ -20,24 +21,38 @@ T = TypeVar("T")
 class LogsClient:
     """The part of botocore's client that the log shipper uses; errors are botocore's own."""
 
-    def __init__(self, client: Any, credentials: PlatformCredentials) -> None:
+    def __init__(self, client: Any, credentials: PlatformCredentials, count: Count = nobody) -> None:
         self._client = client
         self._credentials = credentials
+        self._count = count
 
     def create_log_stream(self, **request: Any) -> Any:
         """Make a stream (CloudWatch Logs, CreateLogStream)."""
-        return self._call(lambda: self._client.create_log_stream(**request))
+        return self._call("logs create", lambda: self._client.create_log_stream(**request))
 
     def put_log_events(self, **request: Any) -> Any:
         """Put events into a stream (CloudWatch Logs, PutLogEvents)."""
-        return self._call(lambda: self._client.put_log_events(**request))
+        return self._call("logs put", lambda: self._client.put_log_events(**request))
 
-    def _call(self, call: Callable[[], T]) -> T:
+    def look(self, log_group: str) -> None:
+        """See that the log group is there and lets us in; nothing is written.
+
+        Raises:
+            PlatformError: one of its kinds, see errors.
+        """
+        call, request = "logs look", {"logGroupName": log_group, "limit": 1}
+        answer = said(call, self._client.meta.endpoint_url, lambda: self._client.describe_log_streams(**request))
+        if "logStreams" not in answer:
+            raise NotThePlatform(call, "the answer says nothing of a log group")
+
+    def _call(self, name: str, call: Callable[[], T]) -> T:
         used = self._credentials.access_key_in_use
         try:
-            return call()
+            with counted(self._count, name):
+                return call()
         except ClientError as error:
             if not isinstance(platform_error("logs", error), CredentialsExpired):
                 raise
             self._credentials.renew(used)
-            return call()
+            with counted(self._count, name):
+                return call()

@@ -13,6 +13,7 @@ from relay_agent.codings import BadCoding, decode
 from relay_agent.errors import PlatformError
 from relay_agent.faults import TransportFault
 from relay_agent.tdp.http import Answer, PlatformHttp
+from relay_agent.tdp.tally import Count, counted, nobody
 from relay_agent.urls import BadUrl
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -26,9 +27,10 @@ class PayloadRefused(PlatformError):
 class Payloads:
     """Moves bodies. Any thread may call."""
 
-    def __init__(self, http: PlatformHttp, max_bytes: int) -> None:
+    def __init__(self, http: PlatformHttp, max_bytes: int, count: Count = nobody) -> None:
         self._http = http
         self._max_bytes = max_bytes
+        self._count = count
 
     def download(self, url: str, seconds: float) -> bytes:
         """Fetch a command's body, gunzipped where it was gzip encoded, at most `max_bytes` of it.
@@ -54,6 +56,12 @@ class Payloads:
             self._send("payload upload", "PUT", url, _UPLOAD_HEADERS, data, seconds, 64 * 1024)
 
     def _send(
+        self, call: str, method: str, url: str, headers: tuple[tuple[str, str], ...], body: mmap.mmap | None, seconds: float, max_bytes: int
+    ) -> Answer:
+        with counted(self._count, call):
+            return self._exchange(call, method, url, headers, body, seconds, max_bytes)
+
+    def _exchange(
         self, call: str, method: str, url: str, headers: tuple[tuple[str, str], ...], body: mmap.mmap | None, seconds: float, max_bytes: int
     ) -> Answer:
         try:

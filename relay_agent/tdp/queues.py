@@ -9,12 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from relay_agent.errors import CredentialsExpired, NotThePlatform, PlatformError, PlatformUnreachable
-from relay_agent.faults import TransportFault
-from relay_agent.tdp.aws import platform_error
+from relay_agent.errors import CredentialsExpired, NotThePlatform
+from relay_agent.tdp.aws import said
 from relay_agent.tdp.credentials import PlatformCredentials
+from relay_agent.tdp.tally import Count, counted, nobody
 
 BATCH = 10
 """Entries of one SQS batch call."""
@@ -44,10 +42,11 @@ class SendResult:
 class Queue:
     """One queue of one client. Any thread may call."""
 
-    def __init__(self, client: Any, url: str, credentials: PlatformCredentials) -> None:
+    def __init__(self, client: Any, url: str, credentials: PlatformCredentials, count: Count = nobody) -> None:
         self.url = url
         self._client = client
         self._credentials = credentials
+        self._count = count
 
     def receive(self, count: int, wait_seconds: int = WAIT_SECONDS) -> list[Received]:
         """Receive up to `count` (at most 10) messages, waiting up to `wait_seconds` for the first.
@@ -86,24 +85,27 @@ class Queue:
         failed = [(place, *refused.get(place, ("Unconfirmed", False))) for place in range(len(entries)) if place not in sent]
         return SendResult(tuple(sorted(sent)), tuple(failed))
 
+    def look(self) -> None:
+        """See that the queue is there and lets us in, without taking a message from it.
+
+        Raises:
+            PlatformError: one of its kinds, see errors.
+        """
+        call = "sqs look"
+        answer = self._call(call, lambda: self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"]))
+        if not answer.get("Attributes"):
+            raise NotThePlatform(call, "the answer says nothing of a queue")
+
     def _call(self, name: str, call: Callable[[], T]) -> T:
         """Call, and once more with new credentials where AWS says that they have ended."""
         used = self._credentials.access_key_in_use
         try:
-            return self._once(name, call)
+            with counted(self._count, name):
+                return self._once(name, call)
         except CredentialsExpired:
             self._credentials.renew(used)
-            return self._once(name, call)
+            with counted(self._count, name):
+                return self._once(name, call)
 
-    @staticmethod
-    def _once(name: str, call: Callable[[], T]) -> T:
-        try:
-            return call()
-        except ClientError as error:
-            raise platform_error(name, error) from None
-        except NotThePlatform as error:
-            raise NotThePlatform(name, error.reason) from None
-        except TransportFault as fault:
-            raise PlatformUnreachable(name, f"{fault.code}: {fault.message}", fault.at_proxy) from None
-        except BotoCoreError as error:
-            raise PlatformError(name, f"the answer cannot be read ({type(error).__name__})") from None
+    def _once(self, name: str, call: Callable[[], T]) -> T:
+        return said(name, self.url, call)

@@ -17,9 +17,10 @@ from urllib3.filepost import encode_multipart_formdata
 
 from relay_agent import AGENT_VERSION
 from relay_agent.clock import Clock
-from relay_agent.errors import NotThePlatform, PlatformError, PlatformRefused, PlatformUnreachable, RateLimited, UnknownAgent
+from relay_agent.errors import NotThePlatform, PlatformError, PlatformRefused, RateLimited, UnknownAgent
 from relay_agent.faults import TransportFault
-from relay_agent.tdp.http import Answer, PlatformHttp
+from relay_agent.tdp.http import Answer, PlatformHttp, unreachable
+from relay_agent.tdp.tally import Count, counted, nobody
 
 AGENT_KIND = "TetraScience.Agent.user-defined"
 CALL_SECONDS = 15.0
@@ -39,10 +40,11 @@ class AgentConfig:
 
 @dataclass(frozen=True, slots=True)
 class AgentState:
-    """What `GET /v1/agents/{id}` says; None where it does not say."""
+    """What `GET /v1/agents/{id}` says; None where it does not say. `kind` is its type, such as `user-defined`."""
 
     enabled: bool | None
     queue_enabled: bool | None
+    kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +63,23 @@ class TemporaryCredentials:
 class Rest:
     """The calls an agent makes. Any thread may call; nothing is shared but what PlatformHttp guards."""
 
-    def __init__(self, http: PlatformHttp, api_target: str, org_slug: str, agent_id: str, token: Callable[[], str], clock: Clock) -> None:
+    def __init__(
+        self,
+        http: PlatformHttp,
+        api_target: str,
+        org_slug: str,
+        agent_id: str,
+        token: Callable[[], str],
+        clock: Clock,
+        count: Count = nobody,
+    ) -> None:
         self._http = http
         self._base = api_target
         self._org_slug = org_slug
         self._agent_id = agent_id
         self._token = token
         self._clock = clock
+        self._count = count
 
     def config(self) -> AgentConfig:
         """Read the agent's configuration.
@@ -113,7 +125,11 @@ class Rest:
         enabled = found.get("isEnabled")
         queue = found.get("queue")
         queue_enabled = queue.get("enabled") if isinstance(queue, dict) else None
-        return AgentState(enabled if isinstance(enabled, bool) else None, queue_enabled if isinstance(queue_enabled, bool) else None)
+        return AgentState(
+            enabled if isinstance(enabled, bool) else None,
+            queue_enabled if isinstance(queue_enabled, bool) else None,
+            _optional(found, "type"),
+        )
 
     def heartbeat(self) -> None:
         """Say that the agent is alive: this is what makes it Online."""
@@ -135,12 +151,17 @@ class Rest:
     def _upload(self, call: str, name: str, filename: str, data: bytes) -> None:
         form = {**self._who(), name: (filename, data, "application/octet-stream")}
         body, content_type = encode_multipart_formdata(form)
-        self._checked(call, self._send(call, "POST", f"/v1/data-acquisition/{call}", body, content_type))
+        with counted(self._count, call):
+            self._checked(call, self._send(call, "POST", f"/v1/data-acquisition/{call}", body, content_type))
 
     def _who(self) -> dict[str, Any]:
         return {"agentId": self._agent_id, "agentVersion": AGENT_VERSION}
 
     def _json(self, call: str, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        with counted(self._count, call):
+            return self._exchange(call, method, path, body)
+
+    def _exchange(self, call: str, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         encoded = None if body is None else json.dumps(body).encode("utf-8")
         answer = self._checked(call, self._send(call, method, path, encoded, "application/json"))
         if not answer.body.strip():
@@ -160,7 +181,7 @@ class Rest:
         try:
             return self._http.send(method, self._base + path, tuple(headers), body, CALL_SECONDS)
         except TransportFault as fault:
-            raise PlatformUnreachable(call, f"{fault.code}: {fault.message}", fault.at_proxy) from None
+            raise unreachable(call, fault, self._base) from None
 
     def _checked(self, call: str, answer: Answer) -> Answer:
         if 200 <= answer.status < 300:

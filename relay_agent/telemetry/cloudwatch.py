@@ -72,6 +72,8 @@ class LogShipper:
         self._most_events = BATCH_EVENTS
         self._group_with_stream: str | None = None
         self._failing_since: float | None = None
+        self.trouble: str | None = None
+        """Why lines are not delivered, while they are not."""
         self._failure = RepeatedFailure(local, "log-delivery-failed", "log-delivery-recovered", self._clock.monotonic)
         self._delays = _delays()
         self._told_dropped = float("-inf")
@@ -180,6 +182,7 @@ class LogShipper:
 
     def _succeeded(self) -> None:
         self._failure.success()
+        self.trouble = None
         if self._failing_since is not None:
             self._failing_since = None
             self._delays = _delays()
@@ -193,6 +196,7 @@ class LogShipper:
         now = self._clock.monotonic()
         self._failing_since = now if self._failing_since is None else self._failing_since
         reason = _code(error) if isinstance(error, ClientError) else type(error).__name__
+        self.trouble = reason
         known = isinstance(error, (ClientError, BotoCoreError))
         self._failure.failure(reason, error=describe(error), exc_info=None if known else error)
         if self._upload is not None and now - self._failing_since >= self._upload_after_seconds:

@@ -141,12 +141,13 @@ class _Chain:
         self._processors = processors
         self.lost = 0
 
-    def __call__(self, logger: object, method: str, event: Event) -> None:
+    def __call__(self, logger: object, method: str, event: Event) -> Event:
         try:
             for process in self._processors:
                 event = process(logger, method, event)
         except Exception:  # noqa: BLE001 - the top of every log call: a log line is no reason to fail
             self.lost += 1
+        return event
 
 
 class _Output:

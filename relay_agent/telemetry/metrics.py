@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import psutil
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from relay_agent.clock import Clock
+from relay_agent.models import Status
+from relay_agent.telemetry.throughput import Throughput
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # A second time series for each, which says when it began: nobody asks.
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -44,9 +49,10 @@ class Metrics:
     Numbers that others keep anyway (queue depth, journal) are read when the page is asked for, never before.
     """
 
-    def __init__(self, version: str, actions: Collection[str]) -> None:
+    def __init__(self, version: str, actions: Collection[str], monotonic: Callable[[], float] = time.monotonic) -> None:
         """`actions` are those the agent answers: any other counts as `other`, so that senders make no labels."""
         self._actions = frozenset(actions)
+        self.throughput = Throughput(monotonic)
         self._codes: set[str] = set()
         self._by_labels: dict[tuple[str, str, str], Counter] = {}
         self.registry = CollectorRegistry(auto_describe=False)
@@ -69,6 +75,7 @@ class Metrics:
         `code` is the failure's code (PROTOCOL §4) or the HTTP status; beyond 128 different ones it counts as `other`.
         """
         action = action if action in self._actions else "other"
+        self.throughput.count(failed=status != Status.SUCCESS)
         labels = action, status, self._bounded(code or "")
         counter = self._by_labels.get(labels)
         if counter is None:
@@ -86,22 +93,6 @@ class Metrics:
         """Count a call to the platform. Both are fixed words of ours (`agent/config`, `sqs receive`; `ok`, `refused`, …)."""
         self._requests.labels(call, outcome).inc()
 
-    def received(self, timestamp: float) -> None:
-        """Note when the queue last answered a receive (seconds since 1970)."""
-        self._watched.moments["last_receive"] = timestamp
-
-    def heartbeat_sent(self, timestamp: float) -> None:
-        """Note when the platform last took a heartbeat (seconds since 1970)."""
-        self._watched.moments["last_heartbeat"] = timestamp
-
-    def token_expires(self, timestamp: float | None) -> None:
-        """Note when the JWT ends (seconds since 1970), None where it does not."""
-        self._watched.moments["token_expiry"] = timestamp
-
-    def credentials_expire(self, timestamp: float | None) -> None:
-        """Note when the AWS credentials end (seconds since 1970)."""
-        self._watched.moments["credentials_expiry"] = timestamp
-
     def watch(
         self,
         *,
@@ -111,11 +102,16 @@ class Metrics:
         journal_bytes: Callable[[], float] | None = None,
         journal_commands: Callable[[], Mapping[str, int]] | None = None,
         log_events_dropped: Callable[[], float] | None = None,
+        moments: Callable[[], Mapping[str, float]] | None = None,
     ) -> None:
-        """Say where to read these when the page is asked for. One that fails is left out of that page."""
+        """Say where to read these when the page is asked for. One that fails is left out of that page.
+
+        `moments` gives those that there are of last_receive, last_heartbeat, token_expiry and credentials_expiry, in seconds since 1970.
+        """
         gauges = {"queue_depth": queue_depth, "workers_busy": workers_busy, "workers": workers, "journal_bytes": journal_bytes}
         self._watched.gauges.update({name: read for name, read in gauges.items() if read is not None})
         self._watched.journal_commands = journal_commands or self._watched.journal_commands
+        self._watched.moments = moments or self._watched.moments
         self._watched.log_events_dropped = log_events_dropped or self._watched.log_events_dropped
 
     def render(self) -> bytes:
@@ -136,7 +132,7 @@ class _Watched(Collector):
     def __init__(self, version: str) -> None:
         self._version = version
         self.gauges: dict[str, Callable[[], float]] = {}
-        self.moments: dict[str, float | None] = {}
+        self.moments: Callable[[], Mapping[str, float]] = dict
         self.journal_commands: Callable[[], Mapping[str, int]] | None = None
         self.log_events_dropped: Callable[[], float] | None = None
 
@@ -146,8 +142,8 @@ class _Watched(Collector):
         for name, read in list(self.gauges.items()):
             with contextlib.suppress(Exception):
                 yield GaugeMetricFamily(_PREFIX + name, _GAUGES[name], value=read())
-        for name, timestamp in list(self.moments.items()):
-            if timestamp is not None:  # never is no moment: 0 would be 1970 to an alert
+        with contextlib.suppress(Exception):
+            for name, timestamp in self.moments().items():  # what never was is not among them: 0 would be 1970 to an alert
                 yield GaugeMetricFamily(f"{_PREFIX}{name}_timestamp_seconds", _MOMENTS[name], value=timestamp)
         if self.journal_commands is not None:
             with contextlib.suppress(Exception):
@@ -172,12 +168,12 @@ def system_metrics(clock: Clock, process: psutil.Process, state_dir: Path) -> by
     figures are percent since the last call by the same thread (0 at the first), the process's own of one
     core. What the system does not tell is left out.
     """
-    time = clock.now().isoformat(timespec="milliseconds")
+    moment = clock.now().isoformat(timespec="milliseconds")
     lines = []
     for names, read in _readings(clock, process, state_dir):
         with contextlib.suppress(psutil.Error, OSError):
             for (name, unit), value in zip(names, read(), strict=True):
-                lines.append(json.dumps({"name": name, "unit": unit, "point": {"value": value, "time": time}}) + "\n")
+                lines.append(json.dumps({"name": name, "unit": unit, "point": {"value": value, "time": moment}}) + "\n")
     return "".join(lines).encode()
 
 

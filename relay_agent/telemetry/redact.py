@@ -15,13 +15,13 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 from pydantic import ValidationError
 
-from relay_agent.telemetry.shapes import MASK, SENSITIVE_FIELD, harmless, redact_text
+from relay_agent.telemetry.shapes import MASK, SENSITIVE_FIELD, harmless, redact_text, shown_target
 
-__all__ = ["MASK", "Redactor", "describe", "redact_text"]
+__all__ = ["MASK", "Redactor", "describe", "proxy_secrets", "redact_text", "shown_target"]
 
 _SHORTEST_SECRET = 4  # masking shorter ones would punch holes into every second line
 _SHORTEST_FRAGMENT = 8  # of base64 in the middle of something longer: shorter ones are met by chance
@@ -73,6 +73,10 @@ class Redactor:
     def text(self, text: str) -> str:
         """The text with every secret replaced by a mask."""
         return self._by_value(redact_text(text))
+
+    def known(self, text: str) -> str:
+        """The text without the secrets that are known by value; what only looks like one stays."""
+        return self._by_value(text)
 
     def value(self, value: object, depth: int = 0) -> object:
         """The value made of plain JSON types, its texts redacted; bytes are told by their number only."""
@@ -138,6 +142,15 @@ class Redactor:
         self._needles = tuple(sorted(known, key=len, reverse=True))  # the whole before its parts
         # Every part of a harmless text is harmless itself: no other needle can stand in one, and most are long runs that are not.
         self._plain_needles = tuple(needle for needle in self._needles if harmless(needle))
+
+
+def proxy_secrets(url: str | None) -> tuple[str, ...]:
+    """What must not be shown of a proxy's URL: its user info as it stands, its password as written and as it is meant."""
+    if not url or "@" not in url:
+        return ()
+    userinfo = url.partition("://")[2].rpartition("@")[0] or url.rpartition("@")[0]
+    password = userinfo.partition(":")[2]
+    return userinfo, password, unquote(password)
 
 
 def describe(error: BaseException, redact: Callable[[str], str] = redact_text) -> str:

@@ -58,6 +58,13 @@ def harmless(text: str) -> bool:
     return _HARMLESS.fullmatch(text) is not None and "eyJ" not in text
 
 
+def shown_target(target: str) -> str:
+    """A URL's path and query as they may be shown: no query, and no path that a signature in the query opens (SECURITY §4)."""
+    path, mark, query = target.partition("?")
+    path = f"/{MASK}" if _SIGNED.search(mark + query) else redact_text(path)
+    return f"{path}?{MASK}" if query else path
+
+
 def redact_text(text: str) -> str:
     """The text without whatever looks like a secret; those known by value take a `Redactor`."""
     if harmless(text):

@@ -25,7 +25,7 @@ from relay_agent.journal import SCHEMA_VERSION
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
 from tests import agents
-from tests.agents import RunningAgent, ThreadedAgent, agent_environment, body, finals, running, wait_until
+from tests.agents import RunningAgent, ThreadedAgent, agent_environment, body, finals, page, running, wait_until
 from tests.targets import ByteTarget, Gate, reply, seen
 
 MB = 1024 * 1024
@@ -106,6 +106,8 @@ def wait_full(agent: RunningAgent | ThreadedAgent) -> None:
     line = agent.wait_log("disk-full", timeout=8)
     assert line["level"] in ("warning", "error")
     assert (line["cause"], line["cure"]) == (JOURNAL.cause, JOURNAL.cure)
+    code, text = page(agent, "/readyz")
+    assert (code, JOURNAL.cure in text) == (503, True)
 
 
 # --- full ---

@@ -14,7 +14,7 @@ from relay_agent.clock import Clock
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.watchdog import RECENT_SECONDS, STUCK_SECONDS
-from tests.agents import ThreadedAgent, running, wait_until
+from tests.agents import ThreadedAgent, page, running, wait_until
 from tests.targets import ByteTarget, reply
 
 STEP_SECONDS = 50.0
@@ -48,7 +48,10 @@ def hands() -> Hands:
 def ends(agent: ThreadedAgent, hands: Hands, stuck: tuple[str, ...], polling: bool = False) -> str:
     """Let time pass until the agent ends; why it did. Its heartbeat must have been silent long before."""
     hands.move(agent, RECENT_SECONDS + STEP_SECONDS, stuck, polling)
-    agent.wait_log("heartbeat-withheld")
+    reason = agent.wait_log("heartbeat-withheld")["reason"]
+    code, text = page(agent, "/readyz")
+    assert code == 503
+    assert reason.split(",")[0] in text
     heard = len(agent.sandbox.heartbeats(agent.agent_id))
     hands.move(agent, STUCK_SECONDS - 2 * RECENT_SECONDS - STEP_SECONDS, stuck, polling)
     assert len(agent.sandbox.heartbeats(agent.agent_id)) == heard
@@ -97,7 +100,7 @@ def test_a_core_thread_that_dies_ends_the_agent_at_once(sandbox: Sandbox, tmp_pa
         def die() -> float:
             raise MemoryError
 
-        agent.agent._telling._step = die
+        agent.agent._threads.telling._step = die
         assert agent.wait() == 1
         assert agent.wait_log("thread-died")["thread"] == "sender"
 
@@ -110,6 +113,7 @@ def test_a_slow_target_is_no_standstill(sandbox: Sandbox, tmp_path: Path, hands:
         gate.wait_reached()
         hands.move(agent, 500, (), polling=True)
         assert agent.events("heartbeat-withheld") == []
+        assert (page(agent, "/readyz"), page(agent, "/healthz")) == ((200, "ready\n"), (200, "the agent lives\n"))
         gate.release()
         assert sandbox.wait_final(command.id).status == "SUCCESS"
         assert agent.stop() == 0

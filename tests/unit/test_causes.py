@@ -15,6 +15,18 @@ from relay_agent.errors import (
     RateLimited,
     UnknownAgent,
 )
+from relay_agent.models import Code
+
+TRUST = (Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, Code.DEPTH_ZERO_SELF_SIGNED_CERT)
+
+
+def reached_nobody(
+    code: str, text: str = "", *, call: str = "agent/config", proxy: str | None = None, status: int | None = None
+) -> PlatformUnreachable:
+    """What a call raises that got no answer."""
+    return PlatformUnreachable(
+        call, text or f"{code}: text", proxy is not None, code=code, host="api.lab.example", port=443, proxy=proxy, status=status
+    )
 
 
 @pytest.mark.parametrize(
@@ -27,7 +39,6 @@ from relay_agent.errors import (
         (PlatformUnreachable("agent/config", "ECONNREFUSED", False), causes.UNREACHABLE),
         (PlatformUnreachable("sqs receive", "ECONNREFUSED", False), causes.SQS_UNREACHABLE),
         (PlatformUnreachable("sqs receive", "ECONNREFUSED", True), causes.PROXY),
-        (PlatformError("agent/config", "answered 407", 407), causes.PROXY),
         (PlatformError("agent/config", "answered 503", 503), causes.UNWELL),
         (PlatformError("payload upload", "ECONNREFUSED: nobody listens"), causes.S3_UNREACHABLE),
         (PlatformError("payload upload", "S3 answered 503", 503), causes.S3_UNWELL),
@@ -39,6 +50,47 @@ from relay_agent.errors import (
 )
 def test_each_failure_has_its_cause_and_cure(error: PlatformError, cause: causes.Cause) -> None:
     assert causes.cause_of(error) is cause
+
+
+@pytest.mark.parametrize(
+    ("error", "check", "told"),
+    [
+        (reached_nobody("ENOTFOUND"), "platform", "the name api.lab.example does not exist"),
+        (reached_nobody("EAI_AGAIN"), "platform", "DNS server does not answer"),
+        (reached_nobody("ECONNREFUSED"), "platform", "port 443 refused"),
+        (reached_nobody("ETIMEDOUT"), "platform", "does not answer on port 443"),
+        (reached_nobody("ETIMEDOUT", "ETIMEDOUT: the first byte of the response from api took longer"), "platform", "takes the connection"),
+        (reached_nobody("EHOSTUNREACH"), "platform", "no way from this machine"),
+        (reached_nobody("UNABLE_TO_VERIFY_LEAF_SIGNATURE"), "platform", "whom the agent does not trust"),
+        (
+            reached_nobody("ECONNREFUSED", proxy="http://p:1"),
+            "platform",
+            "proxy http://p:1, not the platform, is at fault: nothing",
+        ),
+        (
+            reached_nobody("EBADRESPONSE", proxy="http://p:1", status=403),
+            "platform",
+            "proxy http://p:1, not the platform, answered 403",
+        ),
+        (reached_nobody("EBADRESPONSE", proxy="http://p:1", status=407), "platform", "answered 407: it wants a user and password"),
+        (PlatformError("agent/config", "answered 407", 407), "platform", "answered 407: it wants a user and password"),
+        (reached_nobody("ETIMEDOUT", call="sqs receive"), "sqs", "does not answer on port 443"),
+        (reached_nobody("ETIMEDOUT", call="logs look"), "cloudwatch", "does not answer on port 443"),
+        (QueueUnavailable("sqs look", "AWS says AccessDenied", 403), "sqs", "a policy does not let this agent"),
+        (PlatformError("sqs look", "AWS says 403", 403), "sqs", "something answers in Amazon SQS's place"),
+        (PlatformError("agents", "answered 400", 400), "agent", "AGENT_ID is not known"),
+    ],
+)
+def test_what_stands_in_the_way_is_told_apart(error: PlatformError, check: str, told: str) -> None:
+    found = causes.cause_of(error)
+    assert found.id == check
+    assert told in found.cause
+
+
+def test_each_cure_on_the_way_to_the_platform_names_its_setting() -> None:
+    for code in causes._ON_THE_WAY:
+        if code not in (Code.ERESPONSETOOLARGE, Code.ETOOMANYREDIRECTS, Code.EBADCOMMAND, *TRUST):
+            assert "API_TARGET" in causes.cause_of(reached_nobody(code)).cure
 
 
 def test_the_guides_words_are_used() -> None:

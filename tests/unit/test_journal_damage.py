@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from relay_agent import codec
 from relay_agent.clock import Clock
 from relay_agent.errors import JournalError
-from relay_agent.journal import SCHEMA_VERSION, Admission, Damage, Journal, witness
+from relay_agent.journal import SCHEMA_VERSION, Admission, Damage, Journal, schema, witness
+from relay_agent.journal.damage import seal
 from relay_agent.models import Status, Update
 from relay_agent.relay import Relay
 from relay_agent.secure import Keyring
@@ -650,6 +651,27 @@ def test_a_journal_of_version_1_is_opened_with_every_row(tmp_path: Path) -> None
     with closing(sqlite3.connect(path)) as brought:
         assert brought.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         assert brought.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+
+
+def test_a_journal_of_version_2_is_opened_with_every_row(tmp_path: Path) -> None:
+    """It had seals and the count of commits, and not what a command is listed with."""
+    path = tmp_path / "journal.db"
+    version_1(path)
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(
+            "ALTER TABLE commands ADD COLUMN seal BLOB; CREATE TABLE progress (commits INTEGER NOT NULL); INSERT INTO progress VALUES (7);"
+            f" PRAGMA application_id = {schema.APPLICATION_ID}; PRAGMA user_version = 2;"
+        )
+        old.executemany(
+            "UPDATE commands SET seal = ? WHERE id = ?",
+            [(seal(answer_of(command_id), None, None, None, "SUCCESS"), command_id) for command_id in ANSWERED],
+        )
+    found = start(path)
+    assert (found.damage, found.spoiled) == (None, 0)
+    check_all_there(found)
+    with closing(sqlite3.connect(path)) as brought:
+        assert brought.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert {"action", "method", "host"} <= {row[1] for row in brought.execute("PRAGMA table_info(commands)")}
 
 
 def test_a_damaged_journal_of_version_1_is_salvaged_too(tmp_path: Path) -> None:

@@ -25,10 +25,6 @@ def test_the_documented_metrics_are_on_the_page() -> None:
     metrics.command_finished(ACTION, "SUCCESS", "200", 0.002, 0.2)
     metrics.command_delivered(0.01)
     metrics.platform_request("agent/status", "ok")
-    metrics.received(1.5)
-    metrics.heartbeat_sent(2.5)
-    metrics.token_expires(3.5)
-    metrics.credentials_expire(4.5)
     metrics.watch(
         queue_depth=lambda: 3,
         workers_busy=lambda: 2,
@@ -36,6 +32,7 @@ def test_the_documented_metrics_are_on_the_page() -> None:
         journal_bytes=lambda: 4096,
         journal_commands=lambda: {"admitted": 1, "started": 2},
         log_events_dropped=lambda: 7,
+        moments=lambda: {"last_receive": 1.5, "last_heartbeat": 2.5, "token_expiry": 3.5, "credentials_expiry": 4.5},
     )
     found = samples(metrics)
     expected = {
@@ -79,7 +76,7 @@ def test_a_sender_cannot_make_labels() -> None:
 
 def test_what_never_happened_has_no_moment() -> None:
     metrics = Metrics("1", [])
-    metrics.token_expires(None)
+    metrics.watch(moments=dict)
     assert not any("timestamp" in name for name, _ in samples(metrics))
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from relay_agent.causes import REFUSED
 from relay_agent.clock import Clock
 from relay_agent.disk import Disk
 from relay_agent.executor import Executor
@@ -176,7 +177,7 @@ def test_an_agent_that_was_never_enrolled_keeps_trying(world: World) -> None:
 
 def test_a_refused_token_silences_the_agent_and_does_not_end_it(world: World) -> None:
     """A token that is put right heals it without a restart (OPERATIONS §2)."""
-    world.standing.refused = "the platform refuses the agent"
+    world.standing.refused = REFUSED
     world.failing["poller"] = "agent/credentials: answered 401"
     world.run(3600)
     assert "answered 401" in (world.dog.standstill() or "")

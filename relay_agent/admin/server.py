@@ -1,0 +1,126 @@
+"""Serving the pages, on TCP and on a Unix socket in the state directory: the thread `admin`.
+
+This room owns the two sockets. waitress reads requests and writes answers. It must not know what the pages show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from waitress import wasyncore
+from waitress.server import create_server
+
+from relay_agent.admin.app import Pages
+from relay_agent.admin.facts import Facts
+from relay_agent.telemetry.logs import Logger
+
+LOOP_SECONDS = 1.0
+BACKLOG = 64
+_LIMITS: dict[str, Any] = {
+    "threads": 2,
+    "connection_limit": 100,
+    "channel_timeout": 30,
+    "max_request_header_size": 16 * 1024,
+    "max_request_body_size": 16 * 1024,
+    "ident": None,
+    "expose_tracebacks": False,
+    "clear_untrusted_proxy_headers": True,
+}
+
+
+class Admin:
+    """The sockets, and the loop that serves them."""
+
+    def __init__(
+        self,
+        facts: Facts,
+        render_metrics: Callable[[], bytes],
+        endpoint: tuple[str, int] | None,
+        path: Path,
+        log: Logger,
+        lines: Callable[[], str],
+    ) -> None:
+        """Listen. A TCP port that is taken is a warning: the socket at `path` answers all the same. It alone shows the last log lines."""
+        self._path = path
+        self._map: dict[int, Any] = {}
+        self._servers: list[Any] = []
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # It warns of each request that waits a moment.
+        self._serve(Pages(facts, render_metrics, None, lines), lambda: _unix(path), "admin.sock", log)
+        self.port: int | None = None
+        if endpoint is not None:
+            sock = self._serve(Pages(facts, render_metrics, endpoint[0]), lambda: _tcp(endpoint), f"{endpoint[0]}:{endpoint[1]}", log)
+            self.port = None if sock is None else sock.getsockname()[1]
+
+    def step(self) -> float:
+        """Serve for a second, or until there is nothing to serve."""
+        if not self._map:
+            return LOOP_SECONDS
+        wasyncore.loop(timeout=LOOP_SECONDS, use_poll=True, map=self._map, count=1)
+        return 0.0
+
+    def wake(self) -> None:
+        """Let the loop come round at once; from another thread."""
+        for server in self._servers:
+            server.pull_trigger()
+
+    def close(self) -> None:
+        """Stop listening; the loop must not be running."""
+        for server in self._servers:
+            server.task_dispatcher.shutdown(timeout=1)
+        wasyncore.close_all(map=self._map, ignore_all=True)
+        self._path.unlink(missing_ok=True)
+
+    def _serve(self, pages: Pages, listen: Callable[[], socket.socket], name: str, log: Logger) -> socket.socket | None:
+        try:
+            sock = listen()
+        except OSError as error:
+            log.warning("admin-unavailable", address=name, reason=error.strerror or str(error))
+            return None
+        self._servers.append(create_server(pages, map=self._map, sockets=[sock], **_LIMITS))
+        return sock
+
+
+def _tcp(endpoint: tuple[str, int]) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(*endpoint, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _unix(path: Path) -> socket.socket:
+    """Listen on a path of any length. What a killed agent left there is removed: the state directory's lock is ours."""
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        with short(path) as name:
+            sock.bind(name)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.umask(before)
+    return sock
+
+
+@contextlib.contextmanager
+def short(path: Path) -> Iterator[str]:
+    """A name for a socket's path that fits into the 107 bytes that the system takes (unix(7))."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)

@@ -1,0 +1,118 @@
+"""What a certificate says of itself: for whom it is, who issued it, until when.
+
+This room owns reading one in DER form, as far as an administrator asks. It must not judge it: whom to trust is TLS's to say.
+Python gives the certificate of a peer that was not verified as bytes only, and those of a fault are what is asked for.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from Crypto.Util.asn1 import DerObject, DerObjectId, DerSequence, DerSetOf
+
+_LABELS = {"2.5.4.3": "CN", "2.5.4.10": "O", "2.5.4.11": "OU", "2.5.4.6": "C", "2.5.4.7": "L", "2.5.4.8": "ST"}
+_ALT_NAMES = "2.5.29.17"
+_EXTENSIONS, _VERSION = b"\xa3", b"\xa0"
+_UTC_TIME = 0x17
+_BMP_STRING, _UTF8_STRING = 0x1E, 0x0C
+_DNS_NAME, _IP_ADDRESS = 0x82, 0x87
+_MOST_NAMES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Subject and issuer as `CN=…, O=…`; `names` are the hosts it is for; times in UTC."""
+
+    subject: str
+    issuer: str
+    not_before: datetime
+    not_after: datetime
+    names: tuple[str, ...]
+
+    @property
+    def self_signed(self) -> bool:
+        """Whether it names itself as its issuer."""
+        return self.subject == self.issuer
+
+    def left(self, now: datetime) -> timedelta:
+        """How long it is still good."""
+        return self.not_after - now
+
+
+def read_certificate(der: bytes) -> Certificate | None:
+    """Read an X.509 certificate (RFC 5280 §4.1); None where it cannot be read: it may come from anybody."""
+    try:
+        return _read(der)
+    except (ValueError, IndexError, TypeError, EOFError, OverflowError):
+        return None
+
+
+def _read(der: bytes) -> Certificate:
+    fields = _sequence(_sequence(der)[0])
+    if fields[0][:1] == _VERSION:
+        del fields[0]
+    _serial, _algorithm, issuer, validity, subject = fields[:5]
+    not_before, not_after = (_moment(part) for part in _sequence(validity))
+    extensions = next((part for part in fields[6:] if part[:1] == _EXTENSIONS), None)
+    return Certificate(_name(subject), _name(issuer), not_before, not_after, _alt_names(extensions) if extensions else ())
+
+
+def _sequence(der: bytes) -> list[bytes]:
+    """The members, each as its own DER; numbers, which nobody asks for here, as nothing."""
+    found = DerSequence().decode(der)
+    members = (found[place] for place in range(len(found)))
+    return [member if isinstance(member, bytes) else b"" for member in members]
+
+
+def _object(der: bytes) -> DerObject:
+    found = DerObject()
+    found.decode(der)
+    return found
+
+
+def _name(der: bytes) -> str:
+    """A distinguished name, the most particular part first, as people read it."""
+    parts = []
+    for relative in _sequence(der):
+        for pair in DerSetOf().decode(relative):
+            kind, value = _sequence(pair if isinstance(pair, bytes) else b"")
+            label = _LABELS.get(DerObjectId().decode(kind).value)
+            if label:
+                parts.append(f"{label}={_text(value)}")
+    return ", ".join(reversed(parts)) or "nobody"
+
+
+def _text(der: bytes) -> str:
+    encoding = {_BMP_STRING: "utf-16-be", _UTF8_STRING: "utf-8"}.get(der[0], "latin-1")
+    return printable(_object(der).payload.decode(encoding, "replace"))
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey; at most 100 characters."""
+    return "".join(character if character.isprintable() else "?" for character in text)[:100]
+
+
+def _moment(der: bytes) -> datetime:
+    text = _object(der).payload.decode("ascii")
+    moment = datetime.strptime(text, "%y%m%d%H%M%SZ" if der[0] == _UTC_TIME else "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+    # RFC 5280 §4.1.2.5.1: two digits below 50 are of this century; strptime's border is at 69.
+    return moment.replace(year=moment.year - 100) if der[0] == _UTC_TIME and moment.year >= 2050 else moment
+
+
+def _alt_names(extensions: bytes) -> tuple[str, ...]:
+    for extension in _sequence(_object(extensions).payload):
+        parts = _sequence(extension)
+        if DerObjectId().decode(parts[0]).value == _ALT_NAMES:
+            found = [_alt_name(part) for part in _sequence(_object(parts[-1]).payload)]
+            return tuple(name for name in found[:_MOST_NAMES] if name)
+    return ()
+
+
+def _alt_name(der: bytes) -> str | None:
+    if der[0] == _DNS_NAME:
+        return printable(_object(der).payload.decode("latin-1"))
+    if der[0] == _IP_ADDRESS:
+        return str(ipaddress.ip_address(_object(der).payload))
+    return None

@@ -1,0 +1,183 @@
+"""The checks that need no network: the settings, the token, the key, and the state directory.
+
+This room owns what is looked at on this machine. It must not change anything there: no directory is made, no lock taken, and
+the journal is only looked at (`journal.look`).
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+from relay_agent import causes
+from relay_agent.checks.check import Check, error, ok, warning
+from relay_agent.checks.explain import days_left
+from relay_agent.config import Settings, load_settings, token_expiry, unknown_variables
+from relay_agent.disk import RESERVE_BYTES
+from relay_agent.errors import ConfigurationError, JournalDamaged, JournalError
+from relay_agent.journal.look import look
+from relay_agent.secure import Keyring
+from relay_agent.statedir import held, obstacle
+
+MB = 1_000_000
+LOW_BYTES = 1000 * MB
+TOKEN_DAYS = 30
+PROOF_BYTES = 4096
+_LAYERS = frozenset({"overlay", "aufs", "fuse-overlayfs"})
+"""File systems that a container's own layer is made of."""
+
+Mounts = Callable[[], Iterable[tuple[str, str]]]
+"""Mount points and the type of what is mounted there."""
+
+
+def configuration(env_file: Path | None, named: bool = False) -> tuple[Settings | None, Check]:
+    """Load the settings; `named` says that the file was asked for, so that it must be there."""
+    try:
+        if named and env_file is not None and not env_file.is_file():
+            raise ConfigurationError([f"--env-file: there is no file {env_file}"])
+        settings = load_settings(env_file)
+    except ConfigurationError as problem:
+        unknown = [f"{name}: is no variable of the agent{_nearest(near)}" for name, near in unknown_variables(env_file)]
+        return None, _invalid(problem.problems + unknown)
+    strange = unknown_variables(env_file)
+    if strange:
+        names = ", ".join(name for name, _ in strange)
+        nearest = ", ".join(f"the nearest to {name} is {near or 'none of ours'}" for name, near in strange)
+        return settings, warning(causes.UNKNOWN_VARIABLES.about(names=names, nearest=nearest), f"unknown, and not read: {names}")
+    source = f"the environment and {env_file}" if env_file is not None and env_file.is_file() else "the environment"
+    return settings, ok("configuration", f"every variable is right, from {source}")
+
+
+def _nearest(near: str | None) -> str:
+    return f"; the nearest is {near}" if near else ""
+
+
+def _invalid(problems: list[str]) -> Check:
+    names = ", ".join(dict.fromkeys(problem.partition(":")[0] for problem in problems))
+    return error(causes.CONFIGURATION.about(problems="\n".join(problems)), f"not right: {names}")
+
+
+def token(settings: Settings, now: datetime) -> Check:
+    """Look at the token's time; whether the platform takes it is `access`'s."""
+    expiry = token_expiry(settings.token.get())
+    if expiry is None:
+        return ok("token", "the JWT has no end")
+    if expiry <= now:
+        return error(expired(expiry), f"expired on {expiry:%Y-%m-%d}")
+    if (expiry - now).days < TOKEN_DAYS:
+        days = days_left(expiry, now)
+        return warning(causes.TOKEN_ENDS.about(date=f"{expiry:%Y-%m-%d %H:%M} UTC", days=days), f"expires on {expiry:%Y-%m-%d}, in {days}")
+    return ok("token", f"good until {expiry:%Y-%m-%d}")
+
+
+def expired(expiry: datetime) -> causes.Cause:
+    """The row for a token whose time is over."""
+    return causes.TOKEN_EXPIRED.about(date=f"{expiry:%Y-%m-%d %H:%M} UTC")
+
+
+def secure_key(settings: Settings) -> Check:
+    """See whether secure commands can be opened."""
+    keys = Keyring.from_text(settings.secure_key.get())
+    if not keys:
+        return warning(causes.NO_KEY, "no key for secure commands")
+    return ok("secure-key", f"{len(keys.kids)} key{'' if len(keys.kids) == 1 else 's'}, new messages use kid {keys.kids[0]}")
+
+
+# --- the state directory ---
+
+
+def mounts() -> list[tuple[str, str]]:
+    """What is mounted where, as this process sees it."""
+    return [(partition.mountpoint, partition.fstype) for partition in psutil.disk_partitions(all=True)]
+
+
+def state_dir(path: Path, mounted: Mounts = mounts) -> Check:
+    """See that the state can be kept: rights, room, the journal, and whether it will last."""
+    return _closed(path) or _no_room(path) or _journal(path) or _may_not_last(path, mounted) or _fine(path)
+
+
+def _fine(path: Path) -> Check:
+    if not path.exists():
+        return ok("state-dir", f"{path} is not there yet; the agent makes it")
+    at_work = ", an agent is at work on it" if held(path) else ""
+    return ok("state-dir", f"{path}: {_free(path) // MB} MB free{at_work}")
+
+
+def _closed(path: Path) -> Check | None:
+    try:
+        found = obstacle(path)
+        if found is None:
+            _prove(_nearest_directory(path))
+            return None
+        place, whose = found
+    except OSError as problem:
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            return error(_full(path), f"{path}: {problem.strerror}")
+        place, whose = path, f" ({problem.strerror}): on a disk that is not read-only, with every directory above it in reach"
+    return error(causes.STATE_NOT_WRITABLE.about(path=place, more=whose), f"cannot write {place}")
+
+
+def _prove(directory: Path) -> None:
+    """Write a little into a file without a name: rights and free space say less than the disk itself."""
+    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+        file.write(b"\0" * PROOF_BYTES)
+
+
+def _nearest_directory(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _free(path: Path) -> int:
+    return shutil.disk_usage(_nearest_directory(path)).free
+
+
+def _full(path: Path) -> causes.Cause:
+    return causes.DISK_FULL.about(path=path, free=_free(path) // MB)
+
+
+def _no_room(path: Path) -> Check | None:
+    """Where so little is free the agent takes nothing in (`disk`)."""
+    least = min(RESERVE_BYTES, shutil.disk_usage(_nearest_directory(path)).total // 8)
+    return error(_full(path), f"{path}: the disk is full") if _free(path) < least else None
+
+
+def _journal(path: Path) -> Check | None:
+    journal = path / "journal.db"
+    try:
+        look(journal, in_use=held(path))
+    except JournalDamaged as damage:
+        return error(causes.JOURNAL_SPOILED.about(reason=damage, path=journal), f"{journal} is damaged")
+    except JournalError as problem:
+        return error(causes.JOURNAL_OTHER.about(reason=problem), f"{journal} cannot be used")
+    return None
+
+
+def _may_not_last(path: Path, mounted: Mounts) -> Check | None:
+    found = []
+    free = _free(path)
+    if free < LOW_BYTES:
+        found.append((causes.DISK_LOW.about(path=path, free=free // MB), f"{free // MB} MB free"))
+    if _on_layer(path, mounted):
+        found.append((causes.ON_LAYER.about(path=path), "on the container's own layer"))
+    if not found:
+        return None
+    cause = "; ".join(row.cause for row, _ in found)
+    cure = "; ".join(row.cure for row, _ in found)
+    return warning(causes.Cause("state-dir", cause, cure), f"{path}: {', '.join(said for _, said in found)}")
+
+
+def _on_layer(path: Path, mounted: Mounts) -> bool:
+    """Whether the path lies on an overlay that is the root itself, as it does in a container without a volume."""
+    place = _nearest_directory(path).resolve()
+    above = {str(place), *map(str, place.parents)}
+    points = [(point, kind) for point, kind in mounted() if point in above]
+    nearest = max(points, key=lambda pair: len(pair[0]), default=("", ""))
+    return nearest[0] == "/" and nearest[1] in _LAYERS

@@ -1,0 +1,123 @@
+"""All checks of `relay-agent check`: which there are, in which order, what each waits for, and how long each may take.
+
+This room owns the plan. It must not look at anything itself: `local`, `platform` and `explain` do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from relay_agent.checks.check import Check, Status
+from relay_agent.checks.explain import check_target, shown
+from relay_agent.checks.local import configuration, secure_key, state_dir, token
+from relay_agent.checks.plan import Step, run_steps
+from relay_agent.checks.platform import PlatformChecks
+from relay_agent.clock import Clock
+from relay_agent.config import Settings, debugging
+from relay_agent.telemetry.redact import MASK, Redactor, proxy_secrets
+from relay_agent.urls import BadUrl, parse_url
+
+CHECK_IDS = (
+    "configuration",
+    "token",
+    "clock",
+    "state-dir",
+    "platform",
+    "access",
+    "agent",
+    "enabled",
+    "queue",
+    "credentials",
+    "sqs",
+    "cloudwatch",
+    "secure-key",
+    "target",
+)
+"""In the order of the report (OPERATIONS §2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Seconds. The three that follow each other on a network that hangs, platform, credentials and SQS, stay below the whole."""
+
+    call: float = 8.0
+    """One call of the platform; the two for credentials have half of it each."""
+    target: float = 15.0
+    local: float = 10.0
+    margin: float = 1.0
+    """Beyond its own limit, before a check counts as hanging."""
+    whole: float = 28.5
+
+
+def check_all(
+    env_file: Path | None, targets: Sequence[str] = (), *, named: bool = False, bounds: Bounds | None = None, clock: Clock | None = None
+) -> list[Check]:
+    """Run every check; the settings first, all others side by side as far as they do not wait for each other."""
+    limits = bounds or Bounds()
+    settings, first = configuration(env_file, named)
+    redactor = Redactor()
+    steps = [Step("configuration", lambda: first), *_steps(settings, targets, limits, clock or Clock(), redactor)]
+    steps.sort(key=lambda step: CHECK_IDS.index(step.id))
+    return [check.without(redactor.known) for check in run_steps(steps, limits.whole, debug=debugging())]
+
+
+def secrets_of(settings: Settings) -> Redactor:
+    """All secrets that the settings hold, so that no text shows one."""
+    redactor = Redactor()
+    _know(redactor, settings)
+    return redactor
+
+
+def _know(redactor: Redactor, settings: Settings) -> None:
+    redactor.add(settings.token.get(), *settings.secure_key.get().split(","))
+    for proxy in (settings.http_proxy, settings.https_proxy, settings.all_proxy, settings.platform_proxy, settings.target_proxy):
+        redactor.add(*proxy_secrets(proxy))
+
+
+def _steps(settings: Settings | None, targets: Sequence[str], limits: Bounds, clock: Clock, redactor: Redactor) -> list[Step]:
+    if settings is None:
+        return [*(Step(check_id, _never, ("configuration",)) for check_id in CHECK_IDS[1:-1]), *_target_steps(None, targets, limits)]
+    _know(redactor, settings)
+    platform = PlatformChecks(settings, clock=clock, seconds=limits.call, seen_secrets=redactor.add)
+    call = limits.call + limits.margin
+
+    def step(check_id: str, run: Callable[[], Check], *waits_for: str, bound: float = call) -> Step:
+        return Step(check_id, run, waits_for or ("configuration",), bound)
+
+    return [
+        step("token", lambda: token(settings, clock.now()), bound=limits.local),
+        step("clock", platform.clock, "platform"),
+        step("state-dir", partial(state_dir, settings.state_dir), bound=limits.local),
+        step("platform", platform.platform),
+        step("access", platform.access, "platform"),
+        step("agent", platform.agent, "access"),
+        step("enabled", platform.enabled, "agent"),
+        step("queue", platform.queue, "agent"),
+        step("credentials", platform.credentials, "enabled"),
+        step("sqs", platform.sqs, "credentials", "queue"),
+        step("cloudwatch", platform.cloudwatch, "credentials"),
+        step("secure-key", lambda: secure_key(settings), bound=limits.local),
+        *_target_steps(settings, targets, limits),
+    ]
+
+
+def _target_steps(settings: Settings | None, targets: Sequence[str], limits: Bounds) -> list[Step]:
+    def run(url: str) -> Check:
+        assert settings is not None, "it waits for the configuration"
+        return check_target(settings, url, limits.target)
+
+    return [Step("target", partial(run, url), ("configuration",), limits.target + limits.margin, about=_shown(url)) for url in targets]
+
+
+def _shown(url: str) -> str:
+    try:
+        return shown(parse_url(url))
+    except BadUrl:
+        return MASK
+
+
+def _never() -> Check:
+    return Check("", Status.SKIPPED, "")

@@ -1,0 +1,185 @@
+"""Stopping is not cancelling: the order in which the agent ends, all against one deadline (ARCHITECTURE; docs/durability.md).
+
+On the main thread. This room owns the order and how long each step may take. It must not decide that the agent stops, nor close what
+its threads used: the agent does.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from relay_agent.clock import Clock, Deadline
+from relay_agent.errors import JournalError, PlatformError
+from relay_agent.fair_queue import FairQueue
+from relay_agent.fetcher import Fetcher
+from relay_agent.journal import Journal
+from relay_agent.outbox import Outbox
+from relay_agent.periodic import Loop
+from relay_agent.signals import Signals
+from relay_agent.standing import Standing
+from relay_agent.tdp.client import PlatformClient
+from relay_agent.telemetry.cloudwatch import LogShipper
+from relay_agent.telemetry.logs import Logger
+from relay_agent.threads import Stops, Threads
+from relay_agent.worker import Worker
+
+LOOK_SECONDS = 0.1
+INTERRUPT_SECONDS = 1.0
+FAREWELL_SECONDS = 3.0
+"""Of the drain's time, what is kept for telling answers, STOPPED and the last log lines."""
+REPORT_SECONDS = 2.0
+"""Of that, for STOPPED and the log."""
+EXIT_SECONDS = 0.5
+"""And of that, for the exit itself."""
+ENDING_SECONDS = 0.5
+"""How long a call to the platform may take that is under way when its thread is told to end."""
+
+
+class Stopping:
+    """One stop, from the first signal to the last log line."""
+
+    def __init__(
+        self,
+        *,
+        threads: Threads,
+        stops: Stops,
+        tasks: FairQueue[Any],
+        fetcher: Fetcher,
+        crew: Sequence[Worker],
+        journal: Journal,
+        outbox: Outbox,
+        platform: PlatformClient,
+        shipper: LogShipper,
+        standing: Standing,
+        signals: Signals,
+        interrupt_receive: Callable[[], None],
+        say_last: Callable[[], None],
+        log: Logger,
+        clock: Clock,
+    ) -> None:
+        """`interrupt_receive` breaks off the receive that is open, `say_last` logs what is to be said before the last line."""
+        self._threads = threads
+        self._stops = stops
+        self._tasks = tasks
+        self._fetcher = fetcher
+        self._crew = crew
+        self._journal = journal
+        self._outbox = outbox
+        self._platform = platform
+        self._shipper = shipper
+        self._standing = standing
+        self._signals = signals
+        self._interrupt_receive = interrupt_receive
+        self._say_last = say_last
+        self._log = log
+        self._clock = clock
+
+    def run(self, seconds: float, code: int, *, report: bool) -> None:
+        """Stop in order: intake, workers, answers, STOPPED where it is to be reported, logs."""
+        threads = self._threads
+        drain = Deadline(seconds, self._clock.monotonic)
+        over = self._bound(drain)
+        self._stops.intake.set()
+        for _ in threads.fetchers:
+            self._fetcher.close()
+        self._tasks.close()
+        self._join(threads.workers, drain, keep=min(FAREWELL_SECONDS, drain.seconds / 3))
+        cut_off = self._break_off()
+        self._end_polling()
+        self._join(threads.fetchers, drain, at_most=1.0)
+        self._tell_the_rest(drain)
+        self._stops.rest.set()
+        self._end(threads.keeping, drain)
+        if report and self._standing.enrolled:
+            self._report_stopped()
+        counts = self._counts()
+        self._say_last()
+        self._log.info("agent-stopped", code=code, running=cut_off, **counts)
+        self._end([threads.shipping], drain)
+        if self._standing.enrolled and not threads.shipping.is_alive():
+            self._flush_logs(min(REPORT_SECONDS, max(0.2, drain.remaining() - EXIT_SECONDS)))
+        over.set()
+
+    def _flush_logs(self, seconds: float) -> None:
+        """Ship what waits; a CloudWatch that hangs holds up the exit no longer than that, however much is left of the drain."""
+        over = self._bound(Deadline(seconds, self._clock.monotonic))
+        self._shipper.flush(seconds)
+        over.set()
+
+    def _bound(self, drain: Deadline) -> threading.Event:
+        """Break off this thread's own calls shortly before the drain is over: a platform that hangs must not hold up the exit.
+
+        Set what is returned at the end.
+        """
+        over, name = threading.Event(), threading.current_thread().name
+        keep = min(EXIT_SECONDS, drain.seconds / 4)
+
+        def watch() -> None:
+            while not over.wait(LOOK_SECONDS):
+                if drain.remaining() < keep:
+                    self._platform.break_off(name)
+
+        threading.Thread(target=watch, name="drain", daemon=True).start()
+        return over
+
+    def _break_off(self) -> int:
+        """End what outlasts the drain: a request that may not run again is answered EINTERRUPTED, another left to the next start.
+
+        How many they were.
+        """
+        cut_off = self._tasks.running()
+        self._journal.give_up()
+        for worker in self._crew:
+            worker.interrupt()
+        self._join(self._threads.workers, Deadline(INTERRUPT_SECONDS, self._clock.monotonic))
+        return cut_off
+
+    def _end_polling(self) -> None:
+        """Break off the open receive; what was received already is still taken in and acknowledged."""
+        limit = Deadline(1.0, self._clock.monotonic)
+        while self._threads.polling.is_alive() and not limit.passed:
+            self._interrupt_receive()
+            self._threads.polling.join(LOOK_SECONDS / 2)
+
+    def _tell_the_rest(self, drain: Deadline) -> None:
+        threads = self._threads
+        for _ in threads.uploaders:
+            self._outbox.uploads.put(None)
+        self._outbox.hurry()
+        keep = min(REPORT_SECONDS, drain.seconds / 3)
+        while self._standing.enrolled and self._outbox.pending() and threads.telling.is_alive():
+            if drain.remaining() < keep or self._signals.count >= 2:
+                break
+            self._stops.rest.wait(0.02)
+        self._stops.telling.set()
+        self._end([*threads.uploaders, threads.telling], drain)
+
+    def _report_stopped(self) -> None:
+        try:
+            self._platform.rest.report("STOPPED")
+        except PlatformError as error:
+            self._log.warning("stop-not-reported", reason=str(error))
+
+    def _counts(self) -> dict[str, int]:
+        try:
+            counts = self._journal.counts()
+        except JournalError:
+            return {}
+        return {"left": counts["admitted"] + counts["started"], "untold": counts["finished"]}
+
+    def _join(self, loops: list[Loop], drain: Deadline, *, keep: float = 0.0, at_most: float | None = None) -> None:
+        """Wait for threads until the drain's end less `keep`, and no longer than `at_most`; a second signal ends the wait."""
+        limit = Deadline(max(0.0, drain.remaining() - keep) if at_most is None else at_most, self._clock.monotonic)
+        for loop in loops:
+            while loop.is_alive() and not limit.passed and self._signals.count < 2:
+                loop.join(min(LOOK_SECONDS, limit.remaining()))
+
+    def _end(self, loops: list[Loop], drain: Deadline) -> None:
+        """Wait for threads that were told to end; one that hangs in a call to the platform is broken off."""
+        self._join(loops, drain, at_most=min(ENDING_SECONDS, drain.seconds / 10))
+        for loop in loops:
+            if loop.is_alive():
+                self._platform.break_off(loop.name)
+        self._join(loops, drain, at_most=ENDING_SECONDS)

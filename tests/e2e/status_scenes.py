@@ -1,0 +1,97 @@
+"""Three agents to look at: one that waits, one that is busy, one that is not ready. Run as a module it takes pictures of them.
+
+Owns the scenes and the pictures of `docs/images`. Time is moved on by hand, so that an hour of commands takes seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from random import Random
+
+from playwright.sync_api import sync_playwright
+
+from relay_agent.clock import Clock
+from relay_agent.sandbox.faults import Fault
+from relay_agent.sandbox.server import Sandbox
+from tests.agents import ThreadedAgent, page, running, wait_until
+from tests.targets import ByteTarget, reply
+
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+SCENES = ("ready", "busy", "not-ready")
+MINUTES = 60
+
+
+def arguments() -> list[str]:
+    """How Chromium starts here: its own sandbox needs a user that is not root."""
+    return [*(["--no-sandbox"] if os.geteuid() == 0 else []), "--disable-dev-shm-usage"]
+
+
+@contextmanager
+def scene(name: str, sandbox: Sandbox, directory: Path, port: int, minutes: int = 3) -> Iterator[ThreadedAgent]:
+    """An agent in that state, whose pages are on the port of 127.0.0.1."""
+    ahead = 0.0
+    clock = Clock(monotonic=lambda: time.monotonic() + ahead)
+    settings: dict[str, str | None] = {
+        "RELAY_ADMIN_ADDR": f"127.0.0.1:{port}",
+        "RELAY_WORKERS": "8",
+        "RELAY_CONFIG_REFRESH_SECONDS": "1",
+        "RELAY_DRAIN_SECONDS": "3",
+    }
+    with ExitStack() as stack:
+        targets = [stack.enter_context(ByteTarget()) for _ in range(4)]
+        for target in targets:
+            target.on("/", reply(body="here"))
+            target.on("/missing", reply(404))
+        agent = stack.enter_context(running(ThreadedAgent(sandbox, directory, settings, clock=clock)))
+        wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 200)
+        draw = Random(5)
+        for minute in range(minutes):
+            count = max(1, round(6 * draw.random() + (6 if name == "busy" else 0) * minute / minutes))
+            asked = [agent.create({"url": draw.choice(targets).url("/missing" if draw.random() < 0.06 else "/")}) for _ in range(count)]
+            wait_until(sandbox, lambda asked=asked: all(command.final for command in asked))  # type: ignore[misc]
+            if minute < minutes - 1:
+                ahead += 60.0
+                for pulse in agent.agent._pulses.values():
+                    pulse.success()
+        if name == "busy":
+            for target in targets:
+                gate = target.gate()
+                target.on("/slow", lambda conn, _, gate=gate: (conn.wait(gate, 60), conn.respond(200)))  # type: ignore[misc]
+                stack.callback(gate.release)
+            held = [agent.create({"method": "POST", "url": targets[number % 4].url("/slow")}) for number in range(20)]
+            wait_until(sandbox, lambda: agent.agent._tasks.running() + agent.agent._tasks.waiting() == len(held))
+        if name == "not-ready":
+            stack.enter_context(sandbox.inject(Fault("rest", "agent/config", contains=agent.agent_id, status=401, count=None)))
+            stack.enter_context(sandbox.inject(Fault("logs", status=400, code="AccessDeniedException", count=None)))
+            wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 503)
+        yield agent
+
+
+def main() -> None:
+    """Take the pictures: each scene in light, the busy one in dark and on a phone too."""
+    place = Path(sys.argv[1])
+    place.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright, Sandbox() as sandbox, tempfile.TemporaryDirectory() as directory:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments())
+        for port, name in enumerate(SCENES, 18_190):
+            with scene(name, sandbox, Path(directory) / name, port, MINUTES):
+                looks = [("light", 1180)] + ([("dark", 1180), ("dark", 400)] if name == "busy" else [])
+                for scheme, width in looks:
+                    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})  # type: ignore[arg-type]
+                    shown = context.new_page()
+                    shown.goto(f"http://127.0.0.1:{port}/?refresh=off")
+                    ending = "" if scheme == "light" else "-dark" if width > 500 else "-phone"
+                    shown.screenshot(path=place / f"status-{name}{ending}.png", full_page=False)
+                    context.close()
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

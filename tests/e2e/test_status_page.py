@@ -1,0 +1,141 @@
+"""The status page in a real browser: Debian's Chromium through playwright.
+
+Owns the proof that a person can see what the agent does and what is wrong: with no script, in dark and in light, on a phone, by keyboard
+and by the names that a screen reader says; and that nothing the platform or a command says becomes markup.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from relay_agent.causes import REFUSED
+from relay_agent.sandbox.server import Sandbox
+from tests.agents import ThreadedAgent, running
+from tests.e2e.status_scenes import CHROMIUM, arguments, scene
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+MARKUP = "<img src=x onerror=document.title='owned'>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments())
+        yield launched
+        launched.close()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Shown:
+    """The page of an agent, as a browser without scripts has it; what it asked for and complained of is kept."""
+
+    def __init__(self, browser: Browser, port: int, **options: Any) -> None:
+        self.asked: list[str] = []
+        self.complaints: list[str] = []
+        self._context = browser.new_context(java_script_enabled=options.pop("scripts", False), **options)
+        self._context.set_default_timeout(10_000)
+        self.page: Page = self._context.new_page()
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.goto(f"http://127.0.0.1:{port}/?refresh=off")
+
+    def __enter__(self) -> Page:
+        return self.page
+
+    def __exit__(self, *_: object) -> None:
+        self._context.close()
+
+
+def test_the_page_of_a_ready_agent_says_so_and_shows_its_commands(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
+    port = free_port()
+    with scene("ready", sandbox, tmp_path, port) as agent:
+        shown = Shown(browser, port)
+        with shown as page:
+            expect(page.get_by_role("heading", level=1)).to_have_text("Ready")
+            expect(page.get_by_text("Ready: it waits for commands.")).to_be_visible()
+            expect(page.get_by_role("img", name="commands in the last hour")).to_be_visible()
+            listed = page.get_by_role("region", name="Recent commands").get_by_role("row")
+            assert listed.count() == 1 + agent.agent._journal.counts()["delivered"]
+            expect(page.get_by_role("row", name="poller turns")).to_be_visible()
+            expect(page.get_by_role("row", name="worker-7 turns")).to_be_visible()
+            assert "What is wrong" not in page.content()
+        assert {url.split("?")[0] for url in shown.asked} <= {f"http://127.0.0.1:{port}/", f"http://127.0.0.1:{port}/favicon.ico"}
+        assert [text for text in shown.complaints if "favicon" not in text and "404" not in text] == []
+
+
+def test_the_page_of_a_busy_agent_says_how_busy(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
+    port = free_port()
+    with scene("busy", sandbox, tmp_path, port), Shown(browser, port) as page:
+        expect(page.get_by_role("heading", level=1)).to_have_text("Ready")
+        expect(page.get_by_text("Ready and busy: ")).to_be_visible()
+        expect(page.get_by_role("cell", name="started", exact=True).first).to_be_visible()
+
+
+def test_the_page_of_an_agent_that_is_not_ready_gives_cause_and_cure(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
+    port = free_port()
+    with scene("not-ready", sandbox, tmp_path, port), Shown(browser, port) as page:
+        expect(page.get_by_role("heading", level=1)).to_have_text("Not ready")
+        problem = page.get_by_role("region", name="What is wrong")
+        expect(problem.get_by_text("answered 401")).to_be_visible()
+        expect(problem.get_by_text(REFUSED.cause)).to_be_visible()
+        expect(problem.get_by_text(REFUSED.cure)).to_be_visible()
+
+
+def test_it_is_dark_where_the_system_is_and_fits_a_phone(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
+    port = free_port()
+    with scene("busy", sandbox, tmp_path, port):
+        grounds = []
+        for scheme in ("light", "dark"):
+            with Shown(browser, port, scripts=True, color_scheme=scheme, viewport={"width": 360, "height": 740}) as page:
+                grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+                assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert len(set(grounds)) == 2
+
+
+def test_the_keyboard_reaches_the_state_first_and_everything_that_scrolls_or_leads_on(
+    browser: Browser, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    port = free_port()
+    with scene("ready", sandbox, tmp_path, port), Shown(browser, port, scripts=True) as page:
+        reached = []
+        for _ in range(7):
+            page.keyboard.press("Tab")
+            reached.append(page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.textContent"))
+        assert reached[:3] == ["Skip to the state", "Recent commands", "Threads"]
+        assert {"Let it show itself anew", "status.json", "metrics"} <= set(reached)
+
+
+def test_it_shows_itself_anew_by_itself_until_it_is_held_still(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
+    port = free_port()
+    with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"})), Shown(browser, port) as page:
+        assert page.locator("meta[http-equiv=refresh]").count() == 0
+        page.get_by_role("link", name="Let it show itself anew").click()
+        assert page.locator("meta[http-equiv=refresh]").count() == 1
+        page.get_by_role("link", name="Hold it still").click()
+        assert page.locator("meta[http-equiv=refresh]").count() == 0
+
+
+def test_what_the_platform_says_never_becomes_markup(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
+    port = free_port()
+    agent_id = sandbox.add_agent(name=MARKUP)
+    settings: dict[str, str | None] = {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"}
+    with (
+        running(ThreadedAgent(sandbox, tmp_path, settings, agent_id)) as agent,
+        Shown(browser, port, scripts=True) as page,
+    ):
+        agent.ask({"url": "http://127.0.0.1:9/", "method": "X-MARK"}, action=MARKUP)
+        page.reload()
+        expect(page.get_by_role("banner")).to_contain_text(MARKUP)
+        assert page.locator("img").count() == 0
+        assert "owned" not in page.title().replace(MARKUP, "")

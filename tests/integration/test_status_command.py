@@ -1,0 +1,153 @@
+"""`relay-agent status` and `relay-agent commands`: what they tell, of a running agent and of one that is gone (OPERATIONS §1)."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay_agent.causes import QUEUE_DISABLED
+from relay_agent.sandbox.server import Sandbox
+from tests.agents import RunningAgent, ThreadedAgent, page, run_once, running, wait_until
+from tests.targets import ByteTarget, reply
+
+QUICK = {"RELAY_CONFIG_REFRESH_SECONDS": "1"}
+
+
+@pytest.fixture
+def target() -> Iterator[ByteTarget]:
+    with ByteTarget() as running_target:
+        running_target.on("/", reply(body="here"))
+        yield running_target
+
+
+def ask(directory: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that needs no more than the state directory."""
+    environment = {"PATH": os.environ["PATH"], "RELAY_STATE_DIR": str(directory / "state"), **more}
+    done = run_once(list(arguments), directory, environment)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def test_of_a_ready_agent_status_says_so_and_names_every_thread(sandbox: Sandbox, tmp_path: Path) -> None:
+    with running(ThreadedAgent(sandbox, tmp_path)) as agent:
+        wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 200)
+        told = ask(tmp_path, "status")
+        assert (told.returncode, told.stderr) == (0, "")
+        for word in (
+            "Ready",
+            agent.agent_id,
+            "poller",
+            "sender",
+            "heartbeat",
+            "config-refresh",
+            "upkeep",
+            "worker-0",
+            "JWT ends",
+            "journal",
+        ):
+            assert word in told.stdout, word
+        assert "\x1b" not in told.stdout
+        as_json = ask(tmp_path, "status", "--json")
+        assert json.loads(as_json.stdout)["state"] == "ready"
+
+
+def test_of_an_agent_that_is_not_ready_it_gives_cause_and_cure(sandbox: Sandbox, tmp_path: Path) -> None:
+    with running(ThreadedAgent(sandbox, tmp_path, dict(QUICK))) as agent:
+        sandbox.enable_queue(agent.agent_id, False)
+        agent.wait_log("queue-disabled")
+        told = ask(tmp_path, "status")
+        assert told.returncode == 1
+        assert QUEUE_DISABLED.cause in told.stdout
+        assert QUEUE_DISABLED.cure in told.stdout
+        assert ask(tmp_path, "status", "--json").returncode == 1
+
+
+def test_where_no_agent_runs_it_says_so(sandbox: Sandbox, tmp_path: Path) -> None:
+    told = ask(tmp_path, "status")
+    assert (told.returncode, told.stdout) == (4, "")
+    assert "No agent runs" in told.stderr
+    agent = RunningAgent(sandbox, tmp_path)
+    with running(agent):
+        agent.kill()  # its socket stays
+    assert ask(tmp_path, "status").returncode == 4
+
+
+def test_an_agent_that_does_not_answer_is_told_from_none(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(tmp_path / "state" / "admin.sock"))
+        deaf.listen(1)
+        asking = subprocess.Popen(
+            [Path(os.sys.executable).with_name("relay-agent"), "status"],  # type: ignore[attr-defined]
+            env={"PATH": os.environ["PATH"], "RELAY_STATE_DIR": str(tmp_path / "state")},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        connection, _ = deaf.accept()
+        connection.close()
+        _, errors = asking.communicate(timeout=20)
+    assert (asking.returncode, "does not answer" in errors) == (1, True)
+
+
+def test_commands_are_listed_while_the_agent_runs_and_after_it_was_killed(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    agent = RunningAgent(sandbox, tmp_path)
+    with running(agent):
+        done = agent.get(target.url("/"))
+        refused = agent.get("http://127.0.0.1:9/")
+        wait_until(sandbox, lambda: json.loads(page(agent, "/status.json")[1])["journal"]["delivered"] == 2)
+        alive = json.loads(ask(tmp_path, "commands", "--json").stdout)["commands"]
+        agent.kill()
+    assert [one["id"] for one in alive] == [refused.id, done.id]
+    assert json.loads(ask(tmp_path, "commands", "--json").stdout)["commands"] == alive
+    assert [one["id"] for one in json.loads(ask(tmp_path, "commands", "--failed", "--json").stdout)["commands"]] == [refused.id]
+    assert json.loads(ask(tmp_path, "commands", "--host", "nowhere", "--json").stdout) == {"commands": []}
+    assert len(json.loads(ask(tmp_path, "commands", "--limit", "1", "--json").stdout)["commands"]) == 1
+    told = ask(tmp_path, "commands")
+    assert told.returncode == 0
+    for word in (done.id, refused.id, "SUCCESS", "ECONNREFUSED", "127.0.0.1:9", "GET"):
+        assert word in told.stdout, word
+
+
+def test_one_command_is_shown_by_the_beginning_of_its_id_and_an_unknown_one_is_exit_1(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
+    with running(ThreadedAgent(sandbox, tmp_path)) as agent:
+        done = agent.get(target.url("/"))
+        told = ask(tmp_path, "commands", "show", done.id[:13])
+        assert told.returncode == 0
+        assert done.id in told.stdout
+        assert "SUCCESS" in told.stdout
+        assert json.loads(ask(tmp_path, "commands", "show", done.id, "--json").stdout)["id"] == done.id
+        unknown = ask(tmp_path, "commands", "show", "no-such-command")
+        assert (unknown.returncode, unknown.stdout) == (1, "")
+        assert "no-such-command" in unknown.stderr
+
+
+def test_without_a_journal_commands_say_where_they_looked(tmp_path: Path) -> None:
+    told = ask(tmp_path, "commands")
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "RELAY_STATE_DIR" in told.stderr
+    assert str(tmp_path / "state") in told.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "commands"])
+def test_the_help_shows_an_example_and_needs_no_configuration(tmp_path: Path, command: str) -> None:
+    told = ask(tmp_path, command, "--help")
+    assert told.returncode == 0
+    assert "Example" in told.stdout
+
+
+def test_what_was_secret_in_a_command_is_in_no_output(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    canary = "canary-93ac"
+    with running(ThreadedAgent(sandbox, tmp_path)) as agent:
+        secret = {"method": "POST", "headers": {"Authorization": canary, "Cookie": canary}, "body": canary}
+        command = agent.ask({**secret, "url": target.url(f"/?key={canary}")})
+        for arguments in (["status"], ["status", "--json"], ["commands"], ["commands", "--json"], ["commands", "show", command.id]):
+            told = ask(tmp_path, *arguments)
+            assert canary not in told.stdout + told.stderr
+            assert agent._environment["JWT"] not in told.stdout + told.stderr

@@ -1,0 +1,106 @@
+"""`relay-agent support-bundle`: everything that support asks for, and nothing that is secret (OPERATIONS §1)."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay_agent.sandbox.server import Sandbox
+from tests.agents import RunningAgent, agent_environment, run_once, running
+from tests.targets import ByteTarget, reply
+
+CANARY = "canary-6e0f"
+KEY = "Q2FuYXJ5LWtleS1vZi0zMi1ieXRlcy1sb25nLS0xMjM="
+PARTS = {
+    "README.txt",
+    "checks.json",
+    "status.json",
+    "metrics.txt",
+    "log.jsonl",
+    "configuration.json",
+    "commands.json",
+    "journal.json",
+    "versions.json",
+}
+
+
+@pytest.fixture
+def target() -> Iterator[ByteTarget]:
+    with ByteTarget() as running_target:
+        running_target.on("/", reply(body=CANARY))
+        yield running_target
+
+
+def ask(directory: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return run_once(["support-bundle", *arguments], directory, environment, timeout=60)
+
+
+def inside(path: Path) -> dict[str, str]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name).decode() for name in archive.namelist()}
+
+
+def test_of_a_running_agent_it_holds_all_that_support_asks_for_and_lists_it(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    agent = RunningAgent(sandbox, tmp_path)
+    with running(agent):
+        command = agent.get(target.url("/"))
+        told = ask(tmp_path, agent._environment, "-o", "mine.zip")
+    assert (told.returncode, told.stderr) == (0, b"")
+    parts = inside(tmp_path / "mine.zip")
+    assert parts.keys() == PARTS
+    assert stat.S_IMODE((tmp_path / "mine.zip").stat().st_mode) == 0o600
+    for name in PARTS - {"README.txt"}:
+        assert name in told.stdout.decode()
+        assert name in parts["README.txt"]
+    assert {check["id"] for check in json.loads(parts["checks.json"])["checks"]} >= {"configuration", "platform", "sqs"}
+    assert json.loads(parts["status.json"])["agent"]["id"] == agent.agent_id
+    assert "relay_agent_info" in parts["metrics.txt"]
+    assert command.id in parts["log.jsonl"]
+    assert [one["id"] for one in json.loads(parts["commands.json"])["commands"]] == [command.id]
+    assert "journal.db" in json.loads(parts["journal.json"])["files"]
+    settings = {one["name"]: one["value"] for one in json.loads(parts["configuration.json"])}
+    assert (settings["AGENT_ID"], settings["RELAY_WORKERS"]) == (agent.agent_id, None)
+    assert json.loads(parts["versions.json"])["libraries"]["requests"]
+
+
+def test_nothing_secret_is_in_it(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    secrets = {"SECURE_COMMAND_KEY": KEY, "https_proxy": f"http://user:{CANARY}@127.0.0.1:9"}
+    agent = RunningAgent(sandbox, tmp_path, {**secrets, "no_proxy": "*"})
+    with running(agent):
+        agent.ask(
+            {
+                "url": target.url(f"/?key={CANARY}"),
+                "method": "POST",
+                "headers": {"Authorization": CANARY, "Cookie": CANARY},
+                "body": CANARY,
+            }
+        )
+        told = ask(tmp_path, agent._environment, "-o", "mine.zip", "--json")
+        token = agent._environment["JWT"]
+    everything = "".join(inside(tmp_path / "mine.zip").values()) + told.stdout.decode() + told.stderr.decode()
+    assert {one["name"] for one in json.loads(told.stdout)["inside"]} == PARTS - {"README.txt"}
+    for secret in (CANARY, KEY, token):
+        assert secret not in everything
+
+
+def test_without_an_agent_and_with_a_wrong_configuration_it_is_made_all_the_same(sandbox: Sandbox, tmp_path: Path) -> None:
+    environment = agent_environment(sandbox, "not-there", tmp_path, {"RELAY_WORKERS": "many"})
+    told = ask(tmp_path, environment, "-o", "mine.zip")
+    assert told.returncode == 0
+    parts = inside(tmp_path / "mine.zip")
+    assert parts.keys() == PARTS
+    assert "no agent runs" in parts["status.json"]
+    assert "RELAY_WORKERS" in parts["checks.json"]
+
+
+def test_a_file_that_cannot_be_written_is_named(sandbox: Sandbox, tmp_path: Path) -> None:
+    environment = agent_environment(sandbox, "not-there", tmp_path)
+    told = ask(tmp_path, environment, "-o", "/proc/nothing/mine.zip")
+    assert (told.returncode, told.stdout) == (1, b"")
+    assert b"/proc/nothing/mine.zip" in told.stderr
