@@ -61,7 +61,7 @@ format: $(STAMP)-lint ## put the code into the one style
 lowest: $(LOWEST)/.installed ## run the tests with the oldest versions that setup.cfg allows
 	@exec $(LOWEST)/bin/python -m pytest $(ARGS)
 
-bench: $(STAMP)-test ## what commits and age cost, as ratios; make bench ARGS='--commands 1000000'
+bench: $(STAMP)-test ## what commits, age and telemetry cost, as ratios; make bench ARGS='--commands 1000000'
 	@exec $(PY) -m tests.bench $(ARGS)
 
 clean: ## remove .venv, caches and what was built; never .env or .relay

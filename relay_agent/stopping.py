@@ -99,7 +99,13 @@ class Stopping:
         self._log.info("agent-stopped", code=code, running=cut_off, **counts)
         self._end([threads.shipping], drain)
         if self._standing.enrolled and not threads.shipping.is_alive():
-            self._shipper.flush(min(2.0, max(0.2, drain.remaining() - EXIT_SECONDS)))
+            self._flush_logs(min(REPORT_SECONDS, max(0.2, drain.remaining() - EXIT_SECONDS)))
+        over.set()
+
+    def _flush_logs(self, seconds: float) -> None:
+        """Ship what waits; a CloudWatch that hangs holds up the exit no longer than that, however much is left of the drain."""
+        over = self._bound(Deadline(seconds, self._clock.monotonic))
+        self._shipper.flush(seconds)
         over.set()
 
     def _bound(self, drain: Deadline) -> threading.Event:

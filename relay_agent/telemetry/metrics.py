@@ -55,6 +55,7 @@ class Metrics:
         self._actions = frozenset(actions)
         self.throughput = Throughput(monotonic)
         self._codes: set[str] = set()
+        self._by_labels: dict[tuple[str, str, str], Counter] = {}
         self.registry = CollectorRegistry(auto_describe=False)
         self._commands = Counter(
             f"{_PREFIX}commands", "Commands finished, by how they ended.", ["action", "status", "code"], registry=self.registry
@@ -76,7 +77,11 @@ class Metrics:
         """
         action = action if action in self._actions else "other"
         self.throughput.count(failed=status != Status.SUCCESS)
-        self._commands.labels(action, status, self._bounded(code or "")).inc()
+        labels = action, status, self._bounded(code or "")
+        counter = self._by_labels.get(labels)
+        if counter is None:
+            counter = self._by_labels[labels] = self._commands.labels(*labels)
+        counter.inc()
         self._queued.observe(queued_seconds)
         if target_seconds is not None:
             self._target.observe(target_seconds)

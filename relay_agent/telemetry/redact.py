@@ -48,6 +48,7 @@ class Redactor:
         self._fixed: frozenset[str] = frozenset()
         self._rotating: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
         self._needles: tuple[str, ...] = ()
+        self._plain_needles: tuple[str, ...] = ()
         self.add(*secrets)
 
     def __repr__(self) -> str:
@@ -128,7 +129,7 @@ class Redactor:
             if key not in _OUR_FIELDS and SENSITIVE_FIELD.fullmatch(key):
                 return False
         joined = "\0".join(texts)
-        return harmless(joined) and not any(needle in joined for needle in self._needles)
+        return harmless(joined) and not any(needle in joined for needle in self._plain_needles)
 
     def _by_value(self, text: str) -> str:
         for needle in self._needles:
@@ -139,6 +140,8 @@ class Redactor:
     def _refresh(self) -> None:
         known = set(self._fixed).union(*(forms for generations in self._rotating.values() for forms in generations))
         self._needles = tuple(sorted(known, key=len, reverse=True))  # the whole before its parts
+        # Every part of a harmless text is harmless itself: no other needle can stand in one, and most are long runs that are not.
+        self._plain_needles = tuple(needle for needle in self._needles if harmless(needle))
 
 
 def proxy_secrets(url: str | None) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from tests.bench import age, commits, whole_agent
+from tests.bench import age, commits, telemetry, whole_agent
 
 COMMIT_COMMANDS = 500
 TARGETS_SECONDS = (0.002, 0.05)
@@ -21,12 +21,14 @@ def main() -> None:
     parser.add_argument("--commands", type=int, default=100_000, help="how old the journal gets (1000000 takes a quarter of an hour)")
     parser.add_argument("--agent-commands", type=int, default=500, help="how many commands the whole agent is given")
     parser.add_argument("--directory", type=Path, default=Path("build/bench"), help="where the journals lie: on the disk that counts")
-    parser.add_argument("--only", choices=["commits", "agent", "age"], help="one measurement alone")
+    parser.add_argument("--only", choices=["commits", "telemetry", "agent", "age"], help="one measurement alone")
     options = parser.parse_args()
     options.directory = options.directory.resolve()
     options.directory.mkdir(parents=True, exist_ok=True)
     if options.only in (None, "commits"):
         _say_commits(options.directory)
+    if options.only in (None, "telemetry"):
+        _say_telemetry(options.directory, options.agent_commands)
     if options.only in (None, "agent"):
         _say_agent(options.directory, options.agent_commands)
     if options.only in (None, "age"):
@@ -56,6 +58,15 @@ def _say_agent(place: Path, commands: int) -> None:
         load = whole_agent.measure(place, workers, commands, targets)
         fsyncs = "fsyncs not counted (no strace here)" if load.fsyncs is None else f"{load.fsyncs / load.commands:.2f} fsyncs a command"
         print(f"  {workers:>2} workers, {targets} target{'s'[: targets - 1]}: {fsyncs}, {load.rate:.0f} commands in a second")
+
+
+def _say_telemetry(place: Path, commands: int) -> None:
+    print(f"Logging and metrics: their part of the agent's CPU for a command, {commands} commands, a target that answers at once")
+    for workers in (1, 16):
+        shares = telemetry.measure(place, workers, commands)
+        parts = {"lines": shares.lines, "CloudWatch": shares.shipping, "metrics": shares.metrics, "counts": shares.counts}
+        split = ", ".join(f"{name} {spent / shares.whole:.1%}" for name, spent in parts.items())
+        print(f"  {workers:>2} workers: {shares.ratio:.1%} ({split}) of {shares.whole / shares.commands * 1000:.2f} ms")
 
 
 def _say_age(place: Path, commands: int) -> None:

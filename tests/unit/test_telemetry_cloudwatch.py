@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay_agent.clock import Clock
-from relay_agent.telemetry.cloudwatch import NEWEST, OLDEST, SPAN_MS, LogShipper, stream_name
-from relay_agent.telemetry.log_buffer import BATCH_BYTES, BATCH_EVENTS, EVENT_BYTES, EVENT_OVERHEAD, LogBuffer
+from relay_agent.telemetry.cloudwatch import NEWEST, OLDEST, SPAN_MS, TELL_DROPPED_SECONDS, LogShipper, stream_name
+from relay_agent.telemetry.log_buffer import BATCH_BYTES, BATCH_EVENTS, EVENT_BYTES, EVENT_OVERHEAD, MEMORY_BYTES, LogBuffer
 from relay_agent.telemetry.logs import Logs
 from relay_agent.telemetry.redact import Redactor
 
@@ -342,3 +343,135 @@ def test_when_the_other_way_fails_too_the_lines_are_kept() -> None:
 def test_a_stream_s_name_holds_nothing_that_is_forbidden() -> None:
     assert stream_name("a:b*c", NOW) == "a-b-c/20261123T031300Z"
     assert len(stream_name("a" * 2000, NOW)) <= 512
+
+
+# --- limits, one by one ---
+
+
+def test_each_event_counts_26_bytes_more_than_its_text(rig: Rig) -> None:
+    for _ in range(9000):
+        rig.buffer.accept(NOW_MS, "x" * 100)
+    assert rig.shipper.flush(5)
+    assert [len(batch) for batch in rig.service.batches] == [1_048_576 // 126, 9000 - 1_048_576 // 126]
+
+
+def test_a_line_that_grew_too_old_while_it_waited_is_dropped_and_counted(rig: Rig) -> None:
+    rig.service.failures = [refusal("ThrottlingException")] * 2
+    rig.fill(3)
+    rig.shipper.step()
+    rig.now += timedelta(days=14)
+    rig.shipper.step()
+    assert (rig.shipper.waiting, rig.buffer.dropped_total) == (3, 0)
+    rig.now += timedelta(seconds=1)
+    rig.shipper.flush(5)
+    assert rig.buffer.dropped_total == 3
+    assert [json.loads(message)["count"] for message in rig.service.messages] == [3]
+
+
+def test_a_clock_that_is_set_back_spoils_no_batch(rig: Rig) -> None:
+    for minutes in (0, 1, -600, -599, 3):
+        rig.buffer.accept(NOW_MS + minutes * 60_000, str(minutes))
+    assert rig.shipper.flush(5)
+    assert rig.service.messages == ["-600", "-599", "0", "1", "3"]
+
+
+def test_thousands_of_lines_from_before_init_arrive_first_in_order_and_whole(rig: Rig) -> None:
+    rig.client = None
+    rig.fill(12_000, "early")
+    for _ in range(100):
+        rig.shipper.step()
+    rig.fill(10, "late")
+    rig.client = rig.service
+    assert rig.shipper.flush(5)
+    assert rig.service.messages == [f"early {number}" for number in range(12_000)] + [f"late {number}" for number in range(10)]
+    assert rig.buffer.dropped_total == 0
+
+
+def test_what_waits_in_the_buffer_and_with_the_shipper_is_8_mib_in_all(rig: Rig) -> None:
+    rig.service.failures = [refusal("ThrottlingException")] * 30
+    for _ in range(30):
+        for _ in range(100):
+            rig.buffer.accept(NOW_MS, "x" * 8192)
+        rig.shipper.step()
+    held = rig.shipper.waiting * (8192 + EVENT_OVERHEAD)
+    assert 7 * 1024 * 1024 < held <= MEMORY_BYTES
+    assert rig.buffer.dropped_total + rig.shipper.waiting == 3000
+
+
+def test_a_log_group_that_is_missing_is_waited_for(rig: Rig) -> None:
+    made = rig.service.create_log_stream
+    answers = iter([refusal("ResourceNotFoundException"), refusal("ResourceNotFoundException")])
+
+    def create(**where: str) -> dict[str, Any]:
+        error = next(answers, None)
+        if error is not None:
+            raise error
+        return made(**where)
+
+    rig.service.create_log_stream = create  # type: ignore[method-assign]
+    rig.fill(2)
+    rig.shipper.step()
+    rig.shipper.step()
+    assert rig.shipper.step() == 5.0
+    assert rig.service.messages == ["line 0", "line 1"]
+    assert rig.events == ["log-delivery-failed", "log-delivery-recovered"]
+
+
+def test_a_sequence_token_that_an_old_service_asks_for_loses_no_line(rig: Rig) -> None:
+    """PutLogEvents takes no token since 2023; an emulator that still wants one is a failure like any other."""
+    rig.service.failures = [refusal("InvalidSequenceTokenException")]
+    rig.fill(2)
+    rig.shipper.step()
+    assert rig.shipper.step() == 5.0
+    assert rig.service.messages == ["line 0", "line 1"]
+
+
+def test_a_proxy_that_lets_only_small_requests_through_gets_smaller_ones(rig: Rig) -> None:
+    put = rig.service.put_log_events
+
+    def narrow(**request: Any) -> dict[str, Any]:
+        if sum(len(event["message"]) for event in request["logEvents"]) > 1000:
+            raise refusal("413")
+        return put(**request)
+
+    rig.service.put_log_events = narrow  # type: ignore[method-assign]
+    rig.fill(500)
+    assert rig.shipper.flush(60)
+    assert rig.service.messages == [f"line {number}" for number in range(500)]
+    assert rig.buffer.dropped_total == 0
+
+
+def test_the_count_of_what_was_dropped_does_not_feed_on_itself(rig: Rig) -> None:
+    """A service that rejects every line, the line about it too."""
+    rig.service.rejected = {"tooNewLogEventStartIndex": 0}
+    rig.fill(1)
+    for _ in range(3600 // 5):
+        rig.seconds += 5
+        rig.shipper.step()
+    assert rig.events.count("log-lines-dropped") <= 3600 / TELL_DROPPED_SECONDS
+    assert rig.buffer.dropped_total <= 1 + 3600 / TELL_DROPPED_SECONDS
+
+
+def test_a_call_that_hangs_makes_nobody_wait_who_logs(rig: Rig) -> None:
+    hangs, go_on = threading.Event(), threading.Event()
+
+    def hang(**_request: Any) -> dict[str, Any]:
+        hangs.set()
+        assert go_on.wait(10)
+        raise EndpointConnectionError(endpoint_url="http://x")
+
+    put, rig.service.put_log_events = rig.service.put_log_events, hang  # type: ignore[method-assign]
+    rig.fill(1)
+    shipping = threading.Thread(target=rig.shipper.step)
+    shipping.start()
+    assert hangs.wait(10)
+    for number in range(30_000):
+        rig.logs.logger.info("at-work", number=number)
+    assert rig.shipper.waiting == 20_001
+    go_on.set()
+    shipping.join(10)
+    rig.service.put_log_events = put  # type: ignore[method-assign]
+    assert rig.shipper.flush(30)
+    assert len(rig.service.messages) == 20_001
+    assert len(rig.service.messages) - 1 + rig.buffer.dropped_total == 30_001  # the line about it had to push one more out
+    assert json.loads(rig.service.messages[-1])["count"] == 10_000

@@ -1,0 +1,177 @@
+"""What logging and metrics cost of a command: their CPU over all of the agent's CPU, both counted in one run of a real process.
+
+Owns this measurement. It must not judge. `measure` starts the agent by way of this module (`python -m tests.bench.telemetry run`),
+which times telemetry's calls within it and writes down what it found at the end. Waiting is no CPU. A collection of garbage
+(40 ms, for a thousand commands one or two) counts with the whole and with no part: it falls where it falls.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shlex
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from relay_agent import poller, worker
+from relay_agent.telemetry.cloudwatch import LogShipper
+from relay_agent.telemetry.metrics import Metrics
+from relay_agent.telemetry.summary import Tally
+
+FOUND = "BENCH_FOUND"
+PATIENCE_SECONDS = 300.0
+WARMING = 2
+"""Commands that are not counted."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """CPU seconds of an agent from its second command on to its end, and those of them that went into telemetry."""
+
+    commands: int
+    whole: float
+    lines: float
+    """Into the commands' lines: redacted, rendered, written and put into the buffer."""
+    shipping: float
+    """Into CloudWatch."""
+    metrics: float
+    counts: float
+
+    @property
+    def ratio(self) -> float:
+        """Telemetry's part of the whole."""
+        return (self.lines + self.shipping + self.metrics + self.counts) / self.whole
+
+
+def measure(place: Path, workers: int, commands: int) -> Shares:
+    """Let an agent work off commands that wait on its queue, with a target that answers at once."""
+    from relay_agent.sandbox.server import Sandbox
+    from tests import agents
+    from tests.targets import ByteTarget, reply
+
+    with tempfile.TemporaryDirectory(dir=place) as name, Sandbox() as sandbox, ByteTarget() as target:
+        target.on("/", reply(body="done"))
+        directory, wrapper = Path(name), Path(name) / "timed-agent"
+        wrapper.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-m", __name__])} "$@"\n')
+        wrapper.chmod(0o700)
+        found = directory / "found.json"
+        environment = {"RELAY_WORKERS": str(workers), FOUND: str(found), "PYTHONPATH": str(Path(__file__).parents[2])}
+        with (
+            mock.patch.object(agents, "EXECUTABLE", wrapper),
+            agents.running(agents.RunningAgent(sandbox, directory, {**environment})) as agent,
+        ):
+            agent.get(target.url("/"))  # Credentials, connections and the first of everything, CloudWatch's too.
+            agents.wait_until(sandbox, lambda: any('"command"' in event["message"] for event in sandbox.log_events(agent.agent_id)))
+            agent.get(target.url("/"))  # From here on it is counted.
+            asked = [agent.create({"method": "POST", "url": target.url("/"), "body": "x" * 200}) for _ in range(commands)]
+            agents.wait_until(sandbox, lambda: all(command.final for command in asked), PATIENCE_SECONDS)
+            agent.stop()
+        return Shares(commands, **json.loads(found.read_text()))
+
+
+# --- within the agent's process ---
+
+
+class _Garbage(threading.local):
+    """What collections of garbage took of each thread's CPU."""
+
+    seconds = 0.0
+    began = 0.0
+
+    def note(self, phase: str, _info: object) -> None:
+        """What `gc.callbacks` calls at a collection's start and end."""
+        if phase == "start":
+            self.began = time.thread_time()
+        else:
+            self.seconds += time.thread_time() - self.began
+
+
+class _Spent:
+    """Adds up the CPU of threads within some calls, without what the adding costs."""
+
+    def __init__(self, garbage: _Garbage) -> None:
+        self._garbage = garbage
+        self.seconds = 0.0
+        self._lock = threading.Lock()
+        self._own = min(_reading() for _ in range(100))
+
+    def counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The call, timed."""
+
+        def timed(*arguments: Any, **named: Any) -> Any:
+            collected, began = self._garbage.seconds, time.thread_time()
+            try:
+                return call(*arguments, **named)
+            finally:
+                spent = time.thread_time() - began - self._own - (self._garbage.seconds - collected)
+                with self._lock:
+                    self.seconds += spent
+
+        return timed
+
+
+def _reading() -> float:
+    """What reading the clock takes by itself."""
+    began = time.thread_time()
+    return time.thread_time() - began
+
+
+class _Watch:
+    """What telemetry takes, from the first command's line on."""
+
+    def __init__(self) -> None:
+        garbage = _Garbage()
+        gc.callbacks.append(garbage.note)
+        self._parts = {name: _Spent(garbage) for name in ("lines", "shipping", "metrics", "counts")}
+        self._before = WARMING
+        self._first: dict[str, float] = {}
+        parts = self._parts
+        for room in (worker, poller):
+            self._patch(room, "command_line", self._from_now(parts["lines"].counted(room.command_line)))
+        self._patch(LogShipper, "ship_once", parts["shipping"].counted(LogShipper.ship_once))
+        self._patch(Metrics, "command_finished", parts["metrics"].counted(Metrics.command_finished))
+        self._patch(Tally, "count", parts["counts"].counted(Tally.count))
+        self._patch(Tally, "finished", parts["counts"].counted(Tally.finished))
+
+    def found(self) -> dict[str, float]:
+        """The seconds of each part, and of the whole."""
+        return {name: seconds - self._first[name] for name, seconds in self._now().items()}
+
+    def _now(self) -> dict[str, float]:
+        return {"whole": time.process_time(), **{name: part.seconds for name, part in self._parts.items()}}
+
+    def _from_now(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any, **named: Any) -> Any:
+            result = call(*arguments, **named)
+            self._before -= 1
+            if self._before == 0:
+                self._first = self._now()
+            return result
+
+        return noted
+
+    @staticmethod
+    def _patch(owner: object, name: str, replacement: Callable[..., Any]) -> None:
+        mock.patch.object(owner, name, replacement).start()
+
+
+def _run() -> None:
+    from relay_agent.cli import main
+
+    watch = _Watch()
+    try:
+        main()
+    finally:
+        Path(os.environ[FOUND]).write_text(json.dumps(watch.found()))
+
+
+if __name__ == "__main__":
+    _run()

@@ -1,0 +1,87 @@
+"""A CloudWatch that is slow, hangs, throttles or refuses is never in the way of commands, nor of the stop (OPERATIONS §4).
+
+Owns the proof on a running agent. It must not test the shipper's own rules: those are unit tests of `telemetry.cloudwatch`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay_agent.sandbox.faults import FOREVER, Fault
+from relay_agent.sandbox.server import Sandbox
+from tests.agents import ThreadedAgent, running, wait_until
+from tests.integration.sandbox_calls import aws
+from tests.targets import ByteTarget, reply
+
+COMMANDS = 10
+QUICK_MS = 1000
+SICK: dict[str, dict[str, Any]] = {
+    "slow": {"hang_seconds": 1.0},
+    "hangs": {"hang_seconds": FOREVER},
+    "closes": {"close": True},
+    "throttles": {"status": 400, "code": "ThrottlingException"},
+    "refuses": {"status": 400, "code": "AccessDeniedException"},
+    "unwell": {"status": 503, "code": "ServiceUnavailableException"},
+}
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[ByteTarget]:
+    with ByteTarget() as running_target:
+        running_target.on("/", reply(body="here"))
+        yield running_target
+
+
+@pytest.mark.parametrize("kind", SICK)
+def test_no_command_waits_for_cloudwatch_and_no_line_is_lost(sandbox: Sandbox, tmp_path: Path, target: ByteTarget, kind: str) -> None:
+    agent_id = sandbox.add_agent()
+    with (
+        sandbox.inject(Fault("logs", contains=agent_id, count=None, **SICK[kind])) as fault,
+        running(ThreadedAgent(sandbox, tmp_path, agent_id=agent_id)) as agent,
+    ):
+        wait_until(sandbox, lambda: fault.hits >= 1)
+        asked = [agent.create({"url": target.url("/")}) for _ in range(COMMANDS)]
+        for command in asked:
+            assert sandbox.wait_final(command.id, 5.0).status == "SUCCESS"
+        wait_until(sandbox, lambda: len(agent.events("command")) == COMMANDS)
+        assert [line["totalMs"] for line in agent.events("command") if line["totalMs"] > QUICK_MS] == []
+        fault.release()
+        assert agent.stop() == 0
+        lines = [line for line in agent.lines.raw if "log-delivery" not in line]
+    assert [event["message"] for event in sandbox.log_events(agent_id)] == lines
+
+
+@pytest.mark.parametrize("kind", ["hangs", "refuses"])
+def test_a_stop_waits_three_seconds_for_cloudwatch_at_most(sandbox: Sandbox, tmp_path: Path, target: ByteTarget, kind: str) -> None:
+    agent_id = sandbox.add_agent()
+    with (
+        sandbox.inject(Fault("logs", contains=agent_id, count=None, **SICK[kind])) as fault,
+        running(ThreadedAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "20"}, agent_id)) as agent,
+    ):
+        agent.told({"url": target.url("/")})
+        wait_until(sandbox, lambda: fault.hits >= 1)
+        began = time.monotonic()
+        assert agent.stop() == 0
+        assert time.monotonic() - began < 5
+        assert agent.logs[-1]["event"] in ("agent-stopped", "log-delivery-failed")
+
+
+def test_a_stream_that_somebody_deletes_is_made_again_and_no_line_is_lost(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    agent_id = sandbox.add_agent()
+    with running(ThreadedAgent(sandbox, tmp_path, agent_id=agent_id)) as agent, aws(sandbox, "logs") as logs:
+        wait_until(sandbox, lambda: len(sandbox.log_events(agent_id)) >= 1)
+        stream = sandbox.log_events(agent_id)[0]["logStreamName"]
+        group = agent.agent._platform.log_group()
+        logs.delete_log_stream(logGroupName=group, logStreamName=stream)
+        agent.told({"url": target.url("/")})
+        wait_until(sandbox, lambda: any('"command"' in event["message"] for event in sandbox.log_events(agent_id)))
+        assert agent.stop() == 0
+    events = sandbox.log_events(agent_id)
+    assert {event["logStreamName"] for event in events} == {stream}
+    assert json.loads(events[-1]["message"])["event"] == "agent-stopped"
