@@ -20,7 +20,7 @@ from relay_agent.executor import Executor
 from relay_agent.fair_queue import FairQueue
 from relay_agent.models import Command, Status, Update
 from relay_agent.outbox import LINGER_SECONDS, PROCESSING_AFTER_SECONDS, Entry, Outbox
-from relay_agent.relay import Relay, Report, Task
+from relay_agent.relay import Relay, Task
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logs
 from relay_agent.telemetry.metrics import Metrics
@@ -307,9 +307,9 @@ def test_a_worker_that_puts_its_answer_is_no_other_on_its_way() -> None:
     outbox.tasks, outbox.others_at_put = tasks, []
     done = Update("a", Status.SUCCESS, "x")
 
-    def process(task: Task, _executor: object) -> tuple[Update, Report]:
+    def process(_task: Task, _executor: object, _told: object) -> Update:
         tasks.close()
-        return done, Report(task.command.id, task.command.action, Status.SUCCESS)
+        return done
 
     tasks.put(("lane", Task(Command("a", "agent", "action"), 0.0)))
     Worker(
