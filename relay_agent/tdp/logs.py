@@ -5,12 +5,13 @@ This room owns the two calls that ship log lines, and a look at where they would
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
-from relay_agent.errors import CredentialsExpired, NotThePlatform
+from relay_agent.errors import CredentialsExpired, NotThePlatform, QueueUnavailable
 from relay_agent.tdp.aws import platform_error, said
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.tally import Count, counted, nobody
@@ -41,9 +42,25 @@ class LogsClient:
             PlatformError: one of its kinds, see errors.
         """
         call, request = "logs look", {"logGroupName": log_group, "limit": 1}
-        answer = said(call, self._client.meta.endpoint_url, lambda: self._client.describe_log_streams(**request))
+        try:
+            answer = said(call, self._client.meta.endpoint_url, lambda: self._client.describe_log_streams(**request))
+        except QueueUnavailable as error:
+            if "AccessDenied" not in error.reason:
+                raise
+            self._look_by_writing(log_group)
+            return
         if "logStreams" not in answer:
             raise NotThePlatform(call, "the answer says nothing of a log group")
+
+    def _look_by_writing(self, log_group: str) -> None:
+        """A policy may allow no more than the agent's own calls: put a line into a stream that is not there, which leaves none."""
+        event = {"timestamp": 0, "message": "relay-agent check"}
+        request = {"logGroupName": log_group, "logStreamName": f"none-{uuid.uuid4()}", "logEvents": [event]}
+        try:
+            self._client.put_log_events(**request)
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "ResourceNotFoundException":
+                raise platform_error("logs look", error) from None
 
     def _call(self, name: str, call: Callable[[], T]) -> T:
         used = self._credentials.access_key_in_use

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from relay_agent.errors import CredentialsExpired, NotThePlatform
+from relay_agent.errors import CredentialsExpired, NotThePlatform, QueueUnavailable
 from relay_agent.tdp.aws import said
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.tally import Count, counted, nobody
@@ -18,6 +18,8 @@ BATCH = 10
 """Entries of one SQS batch call."""
 WAIT_SECONDS = 20
 """SQS's longest long poll."""
+
+NO_RECEIPT = "no-receipt-that-sqs-has-given"
 
 T = TypeVar("T")
 
@@ -92,7 +94,14 @@ class Queue:
             PlatformError: one of its kinds, see errors.
         """
         call = "sqs look"
-        answer = self._call(call, lambda: self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"]))
+        try:
+            answer = self._call(call, lambda: self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"]))
+        except QueueUnavailable as error:
+            if "AccessDenied" not in error.reason:
+                raise
+            # A policy may allow no more than the agent's own calls; this is one of them, and deletes nothing.
+            self.delete([NO_RECEIPT])
+            return
         if not answer.get("Attributes"):
             raise NotThePlatform(call, "the answer says nothing of a queue")
 

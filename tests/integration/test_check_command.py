@@ -354,9 +354,21 @@ def test_a_platform_that_is_unwell_is_told(world: World) -> None:
 
 
 def test_a_policy_that_keeps_the_agent_from_its_queue_is_told_from_a_clock(world: World) -> None:
-    with world.sandbox.inject(Fault("sqs", "GetQueueAttributes", contains=world.agent_id, status=403, code="AccessDenied", count=None)):
+    with world.sandbox.inject(Fault("sqs", "", contains=world.agent_id, status=403, code="AccessDenied", count=None)):
         found = world.fails("sqs", says="AccessDenied: a policy", cure="policy")
     assert found["cloudwatch"]["status"] == "ok"
+
+
+def test_a_policy_that_allows_no_more_than_the_agent_s_own_calls_is_enough(world: World) -> None:
+    """It needs neither the queue's attributes nor the group's streams for its work."""
+    denied = {"status": 403, "code": "AccessDeniedException", "count": None, "contains": world.agent_id}
+    with (
+        world.sandbox.inject(Fault("sqs", "GetQueueAttributes", **denied)),  # type: ignore[arg-type]
+        world.sandbox.inject(Fault("logs", "DescribeLogStreams", **denied)),  # type: ignore[arg-type]
+    ):
+        found = world.check()
+    assert (found["sqs"]["status"], found["cloudwatch"]["status"]) == ("ok", "ok")
+    assert world.sandbox.log_events(world.agent_id) == []
 
 
 @pytest.mark.parametrize("code", ["SignatureDoesNotMatch", "RequestTimeTooSkewed"])
@@ -386,7 +398,7 @@ def test_something_else_in_aws_s_place_names_the_endpoint_that_was_left_standing
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "ResourceNotFoundException"])
 def test_cloudwatch_that_refuses_is_a_warning_at_most(world: World, code: str) -> None:
-    with world.sandbox.inject(Fault("logs", "DescribeLogStreams", contains=world.agent_id, status=400, code=code, count=None)):
+    with world.sandbox.inject(Fault("logs", "", contains=world.agent_id, status=400, code=code, count=None)):
         found = world.check()
     assert found["cloudwatch"]["status"] == "warning"
     assert "cannot be delivered" in found["cloudwatch"]["cause"]
