@@ -19,7 +19,7 @@ import psutil
 from relay_agent import AGENT_VERSION, __version__, faultpoints
 from relay_agent.admin.facts import Facts, Identity, Logging
 from relay_agent.admin.server import Admin
-from relay_agent.causes import JOURNAL, JOURNAL_DAMAGED, KEYS
+from relay_agent.causes import BACKLOG, JOURNAL, JOURNAL_DAMAGED, KEYS, UNKNOWN_VARIABLES, Problem
 from relay_agent.clock import Clock
 from relay_agent.codec import ACTION_SECURE, ACTIONS_PLAIN
 from relay_agent.config import Settings, check_token, token_expiry
@@ -335,6 +335,7 @@ class Agent:
             credentials_end=lambda: self._platform.credentials.expiration,
             logs=lambda: Logging(self._shipper.waiting, self._buffer.dropped_total, self._shipper.trouble),
             stopping=self._stops.intake.is_set,
+            also=self._also_wrong,
         )
         self._metrics.watch(
             queue_depth=self._tasks.waiting,
@@ -354,6 +355,24 @@ class Agent:
         carriers = {loop.name: "fetches commands' bodies from S3" for loop in self._threads.fetchers}
         carriers |= {loop.name: "uploads large answers to S3" for loop in self._threads.uploaders}
         return crew | carriers | {self._threads.shipping.name: "ships log lines to CloudWatch"}
+
+    def _also_wrong(self) -> list[Problem]:
+        """What an administrator should know, and no loop's pulse tells."""
+        found = []
+        if self._journal.damage is not None:
+            found.append(Problem(f"the journal was damaged, and set aside as {self._journal.damage.aside}", JOURNAL_DAMAGED))
+        if self._journal.spoiled:
+            found.append(Problem(f"{self._journal.spoiled} rows of the journal were damaged", JOURNAL_DAMAGED))
+        if self._disk.backlog:
+            found.append(Problem(f"more than {self._disk.backlog_bytes / 1e9:g} GB wait for the platform", BACKLOG))
+        if self._keys.unusable:
+            found.append(Problem("the new secure key cannot be used", KEYS))
+        if self._upload_trouble.problem is not None:
+            found.append(self._upload_trouble.problem)
+        for name, nearest in self._unknown:
+            guess = f"is it {nearest}?" if nearest else "none is like it"
+            found.append(Problem(f"{name} is no variable of the agent", UNKNOWN_VARIABLES.about(names=name, nearest=guess)))
+        return found
 
     def _token_ends(self) -> datetime | None:
         with contextlib.suppress(OSError, ValueError):
@@ -543,6 +562,8 @@ class _Keys:
         self._log = log
         self._text: str | None = None
         self._unusable: str | None = None
+        self.unusable = False
+        """Whether what is in the file now is no key."""
         self._keyring = Keyring([])
 
     def get(self) -> Keyring:
@@ -551,12 +572,14 @@ class _Keys:
             try:
                 keyring = Keyring.from_text(text)
             except ValueError as error:
+                self.unusable = True
                 if text != self._unusable:
                     self._unusable = text
                     self._log.warning("secure-key-unusable", reason=str(error), cause=KEYS.cause, cure=KEYS.cure)
                 return self._keyring
             self._seen(text, *[part.strip() for part in text.split(",") if part.strip()])
             self._keyring, self._text = keyring, text
+        self.unusable = False
         return self._keyring
 
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from relay_agent.causes import cause_of
+from relay_agent.causes import Problem, cause_of
 from relay_agent.clock import Clock
 from relay_agent.codec import with_reason
 from relay_agent.errors import PlatformError
@@ -39,6 +39,7 @@ class UploadTrouble:
     def __init__(self, log: Logger, monotonic: Callable[[], float]) -> None:
         self._lock = threading.Lock()
         self._failing: set[str] = set()
+        self._last: Problem | None = None
         self._trouble = RepeatedFailure(log, "upload-failed", "upload-recovered", monotonic, remind_seconds=300.0)
 
     def failed(self, command_id: str, error: PlatformError) -> None:
@@ -46,7 +47,13 @@ class UploadTrouble:
         cause = cause_of(error)
         with self._lock:
             self._failing.add(command_id)
+            self._last = Problem(f"large answers cannot be uploaded: {error}", cause)
             self._trouble.failure(str(error), id=command_id, cause=cause.cause, cure=cause.cure)
+
+    @property
+    def problem(self) -> Problem | None:
+        """What is wrong, while an answer waits for another try."""
+        return self._last if self._failing else None
 
     def uploaded(self, command_id: str) -> None:
         """It is where it belongs."""

@@ -87,8 +87,9 @@ class Facts:
         credentials_end: Callable[[], datetime | None],
         logs: Callable[[], Logging],
         stopping: Callable[[], bool],
+        also: Callable[[], list[Problem]],
     ) -> None:
-        """`threads` says of each core thread whether it lives, `others` what those without a pulse are doing."""
+        """`threads` says of each thread whether it lives, `others` what those without a pulse are doing, `also` what else is wrong."""
         self.identity = identity
         self._clock = clock
         self._pulses = pulses
@@ -108,6 +109,7 @@ class Facts:
         self._credentials_end = credentials_end
         self._logs = logs
         self._stopping = stopping
+        self._also = also
         self._started = clock.now()
         self._began = clock.monotonic()
 
@@ -146,7 +148,7 @@ class Facts:
         trouble = self._logs().trouble
         if trouble is not None:
             found.append(Problem(f"log lines are not delivered to CloudWatch: {trouble}", NO_LOGS))
-        return found
+        return found + self._also()
 
     def _of_platform(self) -> list[Problem]:
         standing, refresh = self._standing, self._pulses["config-refresh"]

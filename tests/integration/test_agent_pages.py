@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import http.client
 import json
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,6 +121,27 @@ def test_a_heartbeat_that_the_platform_does_not_take_is_a_warning_with_its_cure(
         status = json.loads(page(agent, "/status.json")[1])
         assert status["state"] == "ready"
         assert any("agent/status" in warning["reason"] and warning["cure"] for warning in status["warnings"])
+
+
+def test_large_answers_that_cannot_be_uploaded_are_a_warning_while_they_wait(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    target.on("/large", reply(body=os.urandom(400_000).hex()))
+    with running(ThreadedAgent(sandbox, tmp_path)) as agent:
+        with sandbox.inject(Fault("s3", status=503, count=None)):
+            command = agent.create({"url": target.url("/large")})
+            agent.wait_log("upload-failed")
+            (warning,) = json.loads(page(agent, "/status.json")[1])["warnings"]
+            assert "uploaded" in warning["reason"]
+            assert warning["cure"]
+        assert sandbox.wait_final(command.id).status == "SUCCESS"
+        wait_until(sandbox, lambda: json.loads(page(agent, "/status.json")[1])["warnings"] == [])
+
+
+def test_a_journal_that_was_damaged_is_a_warning_for_as_long_as_the_agent_runs(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "journal.db").write_bytes(b"no database at all")
+    with running(ThreadedAgent(sandbox, tmp_path)) as agent:
+        (warning,) = json.loads(page(agent, "/status.json")[1])["warnings"]
+        assert "journal.db.damaged-" in warning["reason"]
 
 
 # --- who may ask, and for what ---
