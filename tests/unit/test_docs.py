@@ -18,6 +18,7 @@ import pytest
 from relay_agent import codec, codings, executor, http1, outbox, resolver, secure
 from relay_agent.cli import main
 from relay_agent.cli_sender import send
+from relay_agent.cli_status import COMMANDS as WATCHERS
 from relay_agent.config import variables
 from relay_agent.models import Code, Command, Failure, HttpResponse, Status
 from relay_agent.outbox import PROCESSING_AFTER_SECONDS
@@ -30,6 +31,7 @@ PACKAGE = ROOT / "relay_agent"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 LOGS = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 AGENT_ID = "9b9f275c-a60d-454f-8c6c-1ea094e3fd38"
@@ -331,3 +333,39 @@ def test_the_joserfc_example_opens_what_the_agent_seals_however_large(jose: tupl
     assert scope["open_answer"]({"statusCode": 200, "jwe": sealed}) == body
     assert scope["open_answer"]({"code": "ECONNREFUSED", "jwe": seal(b'{"code": "ECONNREFUSED"}', keyring)}) == {"code": "ECONNREFUSED"}
     assert scope["open_answer"]({"code": "ENOKEY"}) == {"code": "ENOKEY"}
+
+
+# --- the operations manual ---
+
+
+def test_the_manual_s_events_are_those_of_the_log_s_page() -> None:
+    """Which a test of its own compares with the source."""
+    told = [row[:3] for row in rows(section(OPERATIONS, "Log events"), "event")]
+    assert told == [row[:3] for row in rows(section(LOGS, "Events"), "event")]
+
+
+def test_the_manual_s_metrics_are_those_of_the_monitoring_page() -> None:
+    """Which a test of its own compares with a running agent."""
+    page = (ROOT / "docs" / "monitoring" / "README.md").read_text(encoding="utf-8")
+    assert [row[:2] for row in rows(section(OPERATIONS, "Metrics"), "metric")] == [
+        row[:2] for row in rows(section(page, "Every metric"), "metric")
+    ]
+
+
+def test_the_manual_gives_the_exit_codes_of_every_command() -> None:
+    told = {name for row in rows(section(OPERATIONS, "Exit codes"), "command") for name in names(row[0])}
+    assert told == {name for name in main.list_commands(click.Context(main)) if name != "sandbox"}
+
+
+def test_the_manual_has_a_section_for_every_page_and_option() -> None:
+    assert {names(row[0])[0] for row in rows(section(OPERATIONS, "Pages"), "page")} == {
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/status.json",
+        "/",
+        "/log",
+    }
+    (listing,) = [command for command in WATCHERS if command.name == "commands"]
+    options = {option for parameter in listing.params for option in parameter.opts if option != "--env-file"}
+    assert {names(row[0])[0].partition(" ")[0] for row in rows(section(OPERATIONS, "Commands"), "option")} == options
