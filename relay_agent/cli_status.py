@@ -57,7 +57,7 @@ def status(as_json: bool, env_file: Path) -> None:
     directory = _directory(env_file)
     try:
         _, body = ask(directory / "admin.sock", "/status.json")
-        found: dict[str, Any] = json.loads(body)
+        found = _status_of(body)
     except NoAgent:
         _end(EXIT_NO_AGENT, f"No agent runs on {directory}. Start one (relay-agent run), or name its directory with RELAY_STATE_DIR.")
     except PermissionError:
@@ -78,7 +78,7 @@ def status(as_json: bool, env_file: Path) -> None:
 @click.option("--state", type=click.Choice([state.value for state in State]), help="Only commands in this state.")
 @click.option("--host", help="Only commands for this host.")
 @click.option("--failed", is_flag=True, help="Only commands that failed.")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many, the newest first.")
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="How many, the newest first.")
 @_as_json
 @_env_file
 @click.pass_context
@@ -288,6 +288,19 @@ def _reader(env_file: Path) -> Reader:
     except (NoAnswer, OSError):
         in_use = True
     return Reader(directory / "journal.db", in_use=in_use)
+
+
+def _status_of(body: bytes) -> dict[str, Any]:
+    """The page, if it is one of this version's.
+
+    Raises:
+        ValueError: it is not.
+    """
+    found = json.loads(body)
+    wanted = {"state", "sentence", "problems", "warnings", "agent", "time", "workers", "queue", "journal", "threads", "logLines"}
+    if not isinstance(found, dict) or not wanted <= found.keys():
+        raise ValueError("what answers on admin.sock is no agent of this version")
+    return found
 
 
 def _without_secrets(env_file: Path) -> Callable[[str], str]:

@@ -31,7 +31,7 @@ from relay_agent.config_values import (
 )
 from relay_agent.errors import ConfigurationError
 from relay_agent.proxy_url import parse_proxy
-from relay_agent.secrets_source import SecretSource, check_token, parse_key, parse_keys, token_expiry
+from relay_agent.secrets_source import SecretSource, check_token, parse_key, parse_keys, shown_path, token_expiry
 
 __all__ = [
     "SecretSource",
@@ -453,6 +453,8 @@ def masked(env_file: Path | None = Path(".env")) -> list[dict[str, str | None]]:
             value = "set, and not shown"
         elif value is not None and "proxy" in name.lower() and name.lower() != "no_proxy":
             value = _masked_proxy(value)
+        elif value is not None and ("@" in value or "?" in value or shown_path(value) != value):
+            value = "set, and not shown: it holds more than it should"
         found.append({"name": name, "value": value})
     return found
 

@@ -47,6 +47,8 @@ def check_identifier(value: str) -> str:
     Raises:
         ValueError: it holds another character, or is too long.
     """
+    if value.startswith("eyJ") and "." in value:
+        raise ValueError("looks like a token, and is none of its places")
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", value):
         raise ValueError("must be at most 128 letters, digits, '.', '_' and '-'")
     return value

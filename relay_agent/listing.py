@@ -69,12 +69,12 @@ def listed(row: Row) -> Listed:
     action, method, host, port = (row.action, row.method, row.host, row.port) if row.raw is None else _of_message(row.raw)
     begun = row.started_at if row.started_at is not None else row.finished_at
     return Listed(
-        id=row.id,
+        id=_plain(row.id) or "",
         when=_iso(row.admitted_at) or "",
         state=row.state,
-        action=action or None,
-        method=method,
-        host=host,
+        action=_plain(action) or None,
+        method=_plain(method),
+        host=_plain(host),
         port=port,
         status=row.status,
         code=row.code or (None if row.status_code is None else str(row.status_code)),
@@ -108,6 +108,11 @@ def _of_message(raw: str) -> tuple[str | None, str | None, str | None, int | Non
     except (BadRequest, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
         return command.action[:100], None, None, None
     return command.action[:100], request.method, request.url.host, request.url.port
+
+
+def _plain(text: str | None) -> str | None:
+    """What its sender chose, without characters that a terminal would act on."""
+    return None if text is None else "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _between(start: float | None, end: float | None) -> int | None:

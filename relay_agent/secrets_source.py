@@ -21,6 +21,8 @@ from relay_agent.errors import TokenExpired
 
 KEY_BYTES = 32
 
+_LIKE_TOKEN = re.compile(r"eyJ[\w-]{5,}\.|[\w+=-]{80,}")
+"""The beginning of a JWT, or a longer word than a file is named with."""
 _LAST_MOMENT = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
@@ -53,7 +55,7 @@ class SecretSource:
                 except (OSError, UnicodeDecodeError) as error:
                     if self._value is None:
                         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-                        raise OSError(f"cannot read {self._path} ({reason})") from None
+                        raise OSError(f"cannot read {shown_path(self._path)} ({reason})") from None
             return self._value.get_secret_value().strip() if self._value else ""
 
     def _refresh(self, path: Path) -> None:
@@ -65,6 +67,17 @@ class SecretSource:
         self._stamp = stamp
         if text or self._value is None:
             self._value = SecretStr(text)
+
+
+def shown_path(path: Path | str) -> str:
+    """A path as it may be shown: a token or a key that was put in the place of its file's name is not."""
+    text = str(path)
+    try:
+        parse_keys(text)
+        looks_secret = True
+    except ValueError:
+        looks_secret = _LIKE_TOKEN.search(text) is not None
+    return "what it is set to, which looks like the secret itself and not like its file," if looks_secret else text
 
 
 def token_expiry(token: str) -> datetime | None:

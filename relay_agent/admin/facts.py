@@ -18,6 +18,7 @@ from relay_agent.causes import (
     JOURNAL,
     NO_LOGS,
     QUEUE_DISABLED,
+    REFUSED,
     STARTING,
     STOPPING,
     STUCK,
@@ -164,6 +165,11 @@ class Facts:
             return [Problem(refresh.problem or "not initialised yet", refresh.cause or STARTING)]
         if standing.queue_disabled:
             return [Problem(QUEUE_DISABLED.cause, QUEUE_DISABLED)]
+        beat, poll = self._pulses["heartbeat"], self._pulses["poller"]
+        if beat.problem is not None and beat.cause is not None and beat.cause.id == REFUSED.id:
+            return [Problem(beat.problem, beat.cause)]
+        if poll.worked is None and poll.problem is not None and poll.cause is not None:
+            return [Problem(f"the queue was not read yet: {poll.problem}", poll.cause)]
         return []
 
     def _of_disk(self) -> list[Problem]:

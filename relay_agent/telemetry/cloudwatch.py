@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import backoff
 from botocore.exceptions import BotoCoreError, ClientError
 
+from relay_agent.causes import NO_LOGS
 from relay_agent.clock import Clock, Deadline
 from relay_agent.telemetry.log_buffer import BATCH_EVENTS, Line, LogBuffer
 from relay_agent.telemetry.logs import Logger, RepeatedFailure
@@ -198,7 +199,9 @@ class LogShipper:
         reason = _code(error) if isinstance(error, ClientError) else type(error).__name__
         self.trouble = reason
         known = isinstance(error, (ClientError, BotoCoreError))
-        self._failure.failure(reason, error=describe(error), exc_info=None if known else error)
+        # An AWS error repeats what was answered, by whoever it was: its code says enough.
+        said = f"ClientError: {reason}" if isinstance(error, ClientError) else describe(error)
+        self._failure.failure(reason, error=said, cause=NO_LOGS.cause, cure=NO_LOGS.cure, exc_info=None if known else error)
         if self._upload is not None and now - self._failing_since >= self._upload_after_seconds:
             self._send_otherwise(self._upload)
         return next(self._delays)

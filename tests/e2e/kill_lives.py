@@ -172,7 +172,7 @@ class Life:
     def _rows(self) -> dict[str, str]:
         """The state of every command by id, from a copy: to look is to recover, and that is the next start's."""
         aside = self.agent.directory / "aside"
-        shutil.copytree(self.state, aside)
+        shutil.copytree(self.state, aside, ignore=shutil.ignore_patterns("admin.sock"))
         with closing(sqlite3.connect(aside / "journal.db")) as journal:
             rows = journal.execute("SELECT id, state, spool FROM commands").fetchall()
         for _, _, name in rows:

@@ -104,3 +104,26 @@ def test_a_file_that_cannot_be_written_is_named(sandbox: Sandbox, tmp_path: Path
     told = ask(tmp_path, environment, "-o", "/proc/nothing/mine.zip")
     assert (told.returncode, told.stdout) == (1, b"")
     assert b"/proc/nothing/mine.zip" in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_ENDPOINT_URL", f"http://u:{CANARY}@127.0.0.1:9/?k={CANARY}"),
+        ("API_TARGET", f"https://u:{CANARY}@api.example/?t={CANARY}"),
+        ("RELAY_ADMIN_ADDR", f"u:{CANARY}@127.0.0.1:8089"),
+        ("AGENT_ID", f"eyJhbGciOiJIUzI1NiJ9.{CANARY}.x"),
+        ("JWT_FILE", f"eyJhbGciOiJIUzI1NiJ9.{CANARY}.x"),
+        ("SECURE_COMMAND_KEY_FILE", KEY),
+    ],
+)
+def test_a_secret_where_none_should_be_is_in_no_bundle_and_in_no_message(sandbox: Sandbox, tmp_path: Path, name: str, value: str) -> None:
+    """A refused setting is when a bundle is made, and a token in the place of its file's name the classic slip."""
+    more: dict[str, str | None] = {name: value, **({"JWT": None} if name == "JWT_FILE" else {})}
+    environment = agent_environment(sandbox, sandbox.add_agent(), tmp_path, more)
+    told = ask(tmp_path, environment, "-o", "mine.zip")
+    run = run_once(["run"], tmp_path, {**environment, "RELAY_WORKERS": "none"}, timeout=60)
+    assert (told.returncode, run.returncode) == (0, 2)
+    everything = "".join(inside(tmp_path / "mine.zip").values()) + (told.stdout + told.stderr + run.stdout + run.stderr).decode()
+    assert CANARY not in everything
+    assert KEY not in everything

@@ -155,3 +155,11 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, content: bytes | None) -> N
         path.write_bytes(content)
     with pytest.raises(JournalError):
         Reader(path, in_use=False).counts()
+
+
+def test_what_a_terminal_would_act_on_is_not_listed(world: World) -> None:
+    world.admit("a\x1b[2J", action="\x1b]0;owned\x07")
+    world.finish("a\x1b[2J", about=About("\x1b[2J", "GET\x07", "host\x1b", 1))
+    text = repr(listing.as_json(listing.recent(world.reader, 1)))
+    assert "x1b" not in text
+    assert "x07" not in text
