@@ -19,7 +19,7 @@ import psutil
 from relay_agent import AGENT_VERSION, __version__, faultpoints
 from relay_agent.admin.facts import Facts, Identity, Logging
 from relay_agent.admin.server import Admin
-from relay_agent.causes import BACKLOG, JOURNAL, JOURNAL_DAMAGED, KEYS, UNKNOWN_VARIABLES, Problem
+from relay_agent.causes import BACKLOG, JOURNAL, JOURNAL_DAMAGED, KEYS, TOKEN_UNUSABLE, UNKNOWN_VARIABLES, Problem
 from relay_agent.clock import Clock
 from relay_agent.codec import ACTION_SECURE, ACTIONS_PLAIN
 from relay_agent.config import Settings, check_token, token_expiry
@@ -365,6 +365,8 @@ class Agent:
             found.append(Problem(f"{self._journal.spoiled} rows of the journal were damaged", JOURNAL_DAMAGED))
         if self._disk.backlog:
             found.append(Problem(f"more than {self._disk.backlog_bytes / 1e9:g} GB wait for the platform", BACKLOG))
+        if self._token.unusable:
+            found.append(Problem("the new token cannot be used", TOKEN_UNUSABLE))
         if self._keys.unusable:
             found.append(Problem("the new secure key cannot be used", KEYS))
         if self._upload_trouble.problem is not None:
@@ -538,19 +540,27 @@ class Agent:
 
 
 class _Watched:
-    """A secret whose every new value is made known to the redactor before it is used."""
+    """A token whose every new value is made known to the redactor before it is used; one that is none leaves the old in force."""
 
     def __init__(self, source: SecretSource, seen: Callable[[str], None]) -> None:
         self._source = source
         self._seen = seen
-        self._last = ""
+        self._last = self._refused = ""
+        self.unusable = False
+        """Whether what is in the file now is no token."""
 
     def get(self) -> str:
         value = self._source.get()
-        if value != self._last:
+        if value == self._last:
+            self.unusable = False
+        elif value != self._refused and (_is_token(value) or not self._last):
             self._seen(value)
-            self._last = value
-        return value
+            self._last, self.unusable = value, False
+        elif value != self._refused:
+            self._refused, self.unusable = value, True
+            self._seen(value)  # It may be a token that was half written; the one in force stays known as the newest.
+            self._seen(self._last)
+        return self._last
 
 
 class _Keys:
@@ -581,6 +591,14 @@ class _Keys:
             self._keyring, self._text = keyring, text
         self.unusable = False
         return self._keyring
+
+
+def _is_token(text: str) -> bool:
+    try:
+        token_expiry(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _kind(error: BaseException | None) -> str:

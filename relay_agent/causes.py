@@ -51,6 +51,11 @@ UNKNOWN_VARIABLES = Cause(
     "configuration", "no variable of the agent is called {names}", "correct the name ({nearest}), or take the variable away"
 )
 TOKEN_EXPIRED = Cause("token", "the JWT expired on {date}", "create a new token for the service user and set JWT (or the file of JWT_FILE)")
+TOKEN_UNUSABLE = Cause(
+    "token",
+    "the file of JWT_FILE changed, and holds no JSON Web Token: the one from before stays in force",
+    "write the service user's token into it, and nothing else",
+)
 TOKEN_ENDS = Cause(
     "token",
     "the JWT expires on {date}, in {days}; from then on the platform refuses the agent",

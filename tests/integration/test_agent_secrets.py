@@ -18,7 +18,7 @@ from joserfc.jwk import OctKey
 
 from relay_agent.sandbox.rest import Tokens
 from relay_agent.sandbox.server import Sandbox
-from tests.agents import SECURE_REQUEST, ThreadedAgent, body, running, wait_until
+from tests.agents import SECURE_REQUEST, ThreadedAgent, body, page, running, wait_until
 from tests.targets import ByteTarget, reply
 
 QUICK: dict[str, str | None] = {"RELAY_HEARTBEAT_SECONDS": "1", "RELAY_CONFIG_REFRESH_SECONDS": "1"}
@@ -110,6 +110,24 @@ def test_files_that_are_gone_or_empty_for_a_moment_do_no_harm(sandbox: Sandbox, 
         replace(token, second)
         wait_until(sandbox, lambda: second in calls.tokens)
         assert {line["event"] for line in agent.logs} == {"agent-starting", "agent-ready", "command"}
+
+
+def test_a_file_that_holds_no_token_any_more_leaves_the_old_one_in_force_and_the_page_says_so(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget, calls: Calls
+) -> None:
+    file, first = tmp_path / "jwt", sandbox.issue_jwt(1000)
+    file.write_text(first)
+    with running(ThreadedAgent(sandbox, tmp_path, with_token(file))) as agent:
+        for garbage in ("garbage", first[:40]):
+            replace(file, garbage)
+            beats = len(sandbox.heartbeats(agent.agent_id))
+            wait_until(sandbox, lambda beats=beats: len(sandbox.heartbeats(agent.agent_id)) >= beats + 2)  # type: ignore[misc]
+            assert "holds no JSON Web Token" in page(agent, "/")[1]
+        second = sandbox.issue_jwt(2000)
+        replace(file, second)
+        wait_until(sandbox, lambda: second in calls.tokens)
+        assert set(calls.tokens) <= {first, second}
+        assert "holds no JSON Web Token" not in page(agent, "/")[1]
 
 
 def ask_sealed(agent: ThreadedAgent, url: str, key: bytes) -> Any:
