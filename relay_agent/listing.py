@@ -90,7 +90,8 @@ def listed(row: Row) -> Listed:
 
 def _fits(host: str | None, failed: bool) -> Callable[[Listed], bool]:
     def fits(one: Listed) -> bool:
-        return (host is None or (one.host or "").lower() == host.lower()) and (not failed or one.status in FAILED)
+        names = ((one.host or "").lower(), f"{one.host}:{one.port}".lower())
+        return (host is None or host.lower() in names) and (not failed or one.status in FAILED)
 
     return fits
 

@@ -10,6 +10,7 @@ body{margin:0;background:var(--bg);color:var(--text);font:16px/1.5 system-ui,-ap
 header,main,footer{max-width:72rem;margin:0 auto;padding:0 1rem}
 header{display:flex;flex-wrap:wrap;gap:.25rem 1rem;align-items:baseline;justify-content:space-between;padding-top:1.25rem}
 header p,footer p{margin:.15rem 0}
+.who{min-width:0;overflow-wrap:anywhere}
 .product{font-weight:600;letter-spacing:.02em}
 .dim{color:var(--dim)}.small{font-size:.85rem;margin:.25rem 0 0}
 main:focus{outline:none}

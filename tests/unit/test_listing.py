@@ -99,6 +99,7 @@ def test_the_newest_come_first_and_can_be_chosen_by_state_host_and_outcome(world
     assert ids(state="finished") == ["c9", "c7", "c3"]
     assert ids(failed=True) == ["c9", "c3"]
     assert ids(host="OTHER.lab.example") == ["elsewhere"]
+    assert ids(host="other.lab.example:8443") == ["elsewhere"]
     assert ids(host="nowhere.example") == []
     assert [one.code for one in listing.recent(world.reader, 5, failed=True)] == ["EEXPIRED", "ECONNREFUSED"]
 
