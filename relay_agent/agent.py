@@ -50,7 +50,7 @@ from relay_agent.sockets import ClockedSSLSocket
 from relay_agent.spool import Spool
 from relay_agent.standing import Standing
 from relay_agent.statedir import StateDirectory
-from relay_agent.stopping import ENDING_SECONDS, Stopping
+from relay_agent.stopping import ENDING_SECONDS, Stopping, within
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.http import PlatformHttp
 from relay_agent.telemetry.cloudwatch import LogShipper, stream_name
@@ -193,6 +193,7 @@ class Agent:
             keyring=self._keys.get,
             clock=clock,
             default_seconds=settings.request_timeout_seconds,
+            told=partial(tell, self._log, self._metrics, self._tally),
         )
 
         self._fetcher = Fetcher(relay=self._relay, enqueue=lambda task: self._tasks.put((task.lane, task)), stop=self._stops.intake)
@@ -319,7 +320,7 @@ class Agent:
             identity=Identity(AGENT_VERSION, settings.agent_id, settings.org_slug, settings.api_target),
             clock=self._clock,
             pulses=self._pulses,
-            threads=self._threads.lives,
+            threads=self._threads,
             others=self._activities,
             watchdog=self._watchdog,
             standing=self._standing,
@@ -397,8 +398,6 @@ class Agent:
             executor=executor,
             outbox=self._outbox,
             log=self._log,
-            metrics=self._metrics,
-            tally=self._tally,
             monotonic=self._clock.monotonic,
         )
 
@@ -462,9 +461,6 @@ class Agent:
             self._outbox.put(update)
         for task in left.tasks:
             self._enqueue(task)
-        for report in left.answered:
-            tell(self._log, self._metrics, report)
-            self._tally.finished(report.status)
         if left.tasks or left.updates:
             self._log.info("recovered", commands=len(left.tasks), answers=len(left.updates))
 
@@ -534,9 +530,12 @@ class Agent:
         if self._threads.over():
             self._platform.close()
             self._idle.close()
-            with contextlib.suppress(JournalError):  # A disk that takes nothing: what it has is what the next start finds.
-                self._journal.close()
+            within(ENDING_SECONDS, self._close_journal)
         self._state.close()
+
+    def _close_journal(self) -> None:
+        with contextlib.suppress(JournalError):  # A disk that takes nothing: what it has is what the next start finds.
+            self._journal.close()
 
 
 class _Watched:

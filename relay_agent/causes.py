@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from relay_agent.errors import (
     CredentialsExpired,
@@ -528,3 +529,9 @@ def _of_s3(error: PlatformError) -> Cause:
     if error.status is None:
         return S3_UNREACHABLE
     return NOT_S3 if error.status < 300 else S3_UNWELL
+
+
+def days_left(moment: datetime, now: datetime) -> str:
+    """How long there is still, in words."""
+    days = max(0, (moment - now).days)
+    return "less than a day" if days == 0 else f"{days} day{'' if days == 1 else 's'}"

@@ -222,7 +222,7 @@ def _print_commands(found: Sequence[Listed]) -> None:
             Text(one.id),
             *(() if narrow else (Text((one.action or "-").rpartition(".")[2]),)),
             Text(one.method or "-"),
-            Text(_where(one)),
+            Text(one.where),
             Text(state, style=style),
             Text(one.code or "-"),
             *(() if narrow else (_milliseconds(value) for value in (one.queued_ms, one.target_ms, one.delivered_ms))),
@@ -235,7 +235,7 @@ def _told(one: Listed) -> list[tuple[str, str]]:
         ("id", one.id),
         ("action", one.action or "-"),
         ("method", one.method or "-"),
-        ("host", _where(one)),
+        ("host", one.where),
         ("state", one.state),
         ("status", one.status or "-"),
         ("code", one.code or "-"),
@@ -244,10 +244,6 @@ def _told(one: Listed) -> list[tuple[str, str]]:
         ("finished", f"{one.finished or '-'}  {_after(one.target_ms)}".rstrip()),
         ("delivered", f"{one.delivered or '-'}  {_after(one.delivered_ms)}".rstrip()),
     ]
-
-
-def _where(one: Listed) -> str:
-    return "-" if one.host is None else one.host if one.port is None else f"{one.host}:{one.port}"
 
 
 def _milliseconds(value: int | None) -> str:

@@ -84,6 +84,10 @@ class Exchange(Protocol):
         """Told of each socket before it is waited for, so that another thread can shut it; raises where it must not be."""
 
     @property
+    def waiting(self) -> Callable[[], None]:
+        """Called now and then while a name is looked up, where there is no socket yet; raises where the wait is to end."""
+
+    @property
     def check_address(self) -> Callable[[str], None]:
         """Raises TransportFault for an address that must not be connected to."""
 
@@ -130,7 +134,7 @@ class Dialer:
     def _direct(self, exchange: Exchange, limit: Deadline) -> Any:
         url = exchange.url
         exchange.enter(Phase.NAME)
-        addresses = self._resolver.resolve(url.host, url.port, limit)
+        addresses = self._resolver.resolve(url.host, url.port, limit, exchange.waiting)
         for address in addresses:
             exchange.check_address(address.text)
         exchange.enter(Phase.CONNECT)
@@ -143,7 +147,7 @@ class Dialer:
     def _through(self, proxy: Proxy, exchange: Exchange, limit: Deadline) -> Any:
         exchange.enter(Phase.PROXY_NAME)
         try:
-            addresses = self._resolver.resolve(proxy.host, proxy.port, limit)
+            addresses = self._resolver.resolve(proxy.host, proxy.port, limit, exchange.waiting)
         except TransportFault as fault:
             raise TransportFault(fault.code, f"proxy {proxy.masked}: {fault.message}") from None
         exchange.enter(Phase.PROXY_CONNECT)

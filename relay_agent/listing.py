@@ -44,6 +44,11 @@ class Listed:
     delivered_ms: int | None
     """From its outcome to the moment that the platform's queue had it."""
 
+    @property
+    def where(self) -> str:
+        """Host and port as a person writes them, `-` where they are not known."""
+        return "-" if self.host is None else self.host if self.port is None else f"{self.host}:{self.port}"
+
     def as_json(self) -> dict[str, Any]:
         """The form of `--json` and `status.json`."""
         words = asdict(self)
@@ -90,7 +95,7 @@ def listed(row: Row) -> Listed:
 
 def _fits(host: str | None, failed: bool) -> Callable[[Listed], bool]:
     def fits(one: Listed) -> bool:
-        names = ((one.host or "").lower(), f"{one.host}:{one.port}".lower())
+        names = ((one.host or "").lower(), one.where.lower())
         return (host is None or host.lower() in names) and (not failed or one.status in FAILED)
 
     return fits

@@ -28,7 +28,7 @@ from relay_agent.relay import Relay, Task
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient, QueueDisabled
 from relay_agent.tdp.queues import BATCH, Queue, Received
-from relay_agent.telemetry.logs import Logger, RepeatedFailure, command_line
+from relay_agent.telemetry.logs import Logger, RepeatedFailure
 from relay_agent.telemetry.summary import Tally
 
 NO_ROOM_SECONDS = 0.05
@@ -152,10 +152,8 @@ class Poller:
         taken = self._relay.intake([(message.body, message.receipt) for message in received])
         for task in taken.tasks:
             self._enqueue(task)
-        for update, report in taken.refused:
+        for update in taken.refused:
             self._outbox.put(update)
-            command_line(self._log, id=report.id, action=report.action, status=report.status, code=report.code)
-            self._tally.finished(report.status)
         for oddity in taken.oddities:
             self._log.warning("odd-message", reason=oddity)
         self._acknowledge(queue, [(taken.ids.get(message.receipt), message.receipt) for message in received])

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from relay_agent import codec
 from relay_agent.answers import Answers
 from relay_agent.clock import Clock, Deadline
-from relay_agent.errors import BadRequest, Interrupted, JournalDamaged, JournalError, MalformedMessage, PlatformError, SecureCommandError
+from relay_agent.errors import BadRequest, Interrupted, JournalError, MalformedMessage, PlatformError, SecureCommandError
 from relay_agent.executor import Executor
 from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import About, Admission, Journal, Open
@@ -82,10 +82,9 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What the last run left: tasks to run, what was answered in place of running, and the answers to tell, these among them."""
+    """What the last run left: tasks to run, and the answers to tell, those given in place of running among them."""
 
     tasks: list[Task]
-    answered: list[Report]
     updates: list[Update]
 
 
@@ -94,7 +93,7 @@ class Intake:
     """What came in: tasks to run, answers that are final already, every command's id by receipt, and a line for each oddity."""
 
     tasks: list[Task]
-    refused: list[tuple[Update, Report]]
+    refused: list[Update]
     ids: dict[str, str]
     oddities: list[str]
 
@@ -128,7 +127,9 @@ class Relay:
         keyring: Callable[[], Keyring],
         clock: Clock,
         default_seconds: float,
+        told: Callable[[Report], None],
     ) -> None:
+        """`told` is given what came of a command as soon as that is on the disk, so that nothing is said that a restart would deny."""
         self._agent_id = agent_id
         self._journal = journal
         self._spool = spool
@@ -136,6 +137,7 @@ class Relay:
         self._keyring = keyring
         self._clock = clock
         self._default_seconds = default_seconds
+        self._told = told
         self._answers = Answers(spool, keyring, clock)
 
     # --- intake: the poller's thread ---
@@ -170,58 +172,37 @@ class Relay:
         reach(Point.BEFORE_COMMIT)
         new = self._new(rows, oddities)
         reach(Point.AFTER_COMMIT)
-        answered: list[tuple[Update, Report]] = []
-        for command, text in (pair for command_id, pair in refused.items() if command_id in new):
-            try:
-                answered.append((self._refusal(command, text), Report(command.id, command.action, Status.FAILURE, code=Code.EBADCOMMAND)))
-            except JournalDamaged:
-                raise
-            except JournalError as error:
-                oddities.append(f"a malformed command is answered at the next start: {error}")
         return Intake(
             [task for command_id, task in tasks.items() if command_id in new],
-            answered,
+            [self._refusal(command, text) for command_id, (command, text) in refused.items() if command_id in new],
             {receipt: command_id for command_id, _, receipt in rows},
             oddities,
         )
 
     def recover(self) -> Recovery:
         """Take up what the last run left: what may run again, and the answers that were not told for sure."""
+        told = self._journal.undelivered()
         left = [self._taken_up(one) for one in self._journal.unfinished()]
         return Recovery(
             [one for one in left if isinstance(one, Task)],
-            [one for one in left if isinstance(one, Report)],
-            self._journal.undelivered(),
+            [*told, *(one for one in left if isinstance(one, Update))],
         )
 
-    def _taken_up(self, left: Open) -> Task | Report:
-        """The task of what the last run left; what is to be said of it where it was answered instead."""
+    def _taken_up(self, left: Open) -> Task | Update:
+        """The task of what the last run left, or the answer that it is given instead."""
         if left.raw is None:
-            return self._answered(Command(left.id, self._agent_id, ""), _DAMAGED, Code.EINTERRUPTED)
+            return self._refusal(Command(left.id, self._agent_id, ""), _DAMAGED, Code.EINTERRUPTED)
         try:
             command = self._command(left.raw)
         except MalformedMessage as error:
-            return self._answered(Command(left.id, error.target_id or self._agent_id, ""), str(error), Code.EBADCOMMAND)
+            return self._refusal(Command(left.id, error.target_id or self._agent_id, ""), str(error), Code.EBADCOMMAND)
         if command.id != left.id:
-            return self._answered(Command(left.id, self._agent_id, ""), _DAMAGED, Code.EINTERRUPTED)
+            return self._refusal(Command(left.id, self._agent_id, ""), _DAMAGED, Code.EINTERRUPTED)
         task = replace(self._task(command, len(left.raw)), started=left.started)
         if left.started and not self._may_run_again(task, left.repeatable):
-            return self._answered(command, _INTERRUPTED, Code.EINTERRUPTED, task.request)
+            known = task.request if isinstance(task.request, HttpRequest) else None
+            return self._refusal(command, _INTERRUPTED, Code.EINTERRUPTED, known)
         return task
-
-    def _answered(self, command: Command, text: str, code: Code, request: HttpRequest | Failure | None = None) -> Report:
-        """Answer what the last run left, and give what is to be said of it."""
-        known = request if isinstance(request, HttpRequest) else None
-        self._refusal(command, text, code, known)
-        return Report(
-            command.id,
-            command.action,
-            Status.FAILURE,
-            code=code,
-            method=known.method if known else None,
-            host=known.url.host if known else None,
-            port=known.url.port if known else None,
-        )
 
     def _may_run_again(self, task: Task, noted: bool | None) -> bool:
         """Whether a command that was started may run again: as noted, and its request must agree, but where it is out of reach."""
@@ -268,10 +249,8 @@ class Relay:
 
     # --- process: a worker's thread ---
 
-    def process(self, task: Task, executor: Executor, told: Callable[[Report], None]) -> Update:
+    def process(self, task: Task, executor: Executor) -> Update:
         """Run the command to its outcome, and give the answer, which the journal has or is about to have (`Journal.finish`).
-
-        `told` is given what came of it as soon as that is on the disk, so that nothing is said that a restart would deny.
 
         Raises:
             Interrupted: the agent's stop broke it off; the command is left to the next start.
@@ -285,8 +264,7 @@ class Relay:
                 self._spool.remove(task.body)
         update = self._answer(task.command, result)
         report = self._report(task, result, update.status, begun)
-        about = _about(task.command, result.request, report.status_code)
-        self._journal.finish(update, report.code, about, then=lambda: told(report))
+        self._journal.finish(update, report.code, _about(report), then=lambda: self._told(report))
         return update
 
     def abandon(self, task: Task) -> Update:
@@ -435,8 +413,19 @@ class Relay:
         return new
 
     def _refusal(self, command: Command, text: str, code: Code = Code.EBADCOMMAND, request: HttpRequest | None = None) -> Update:
+        """Answer a command that does not run; on the threads that come here nobody may wait for a disk."""
         update = self._answers.failure(command, Status.FAILURE, Failure(code, text))
-        self._journal.finish(update, code, _about(command, request))
+        url = request.url if request else None
+        report = Report(
+            command.id,
+            command.action,
+            Status.FAILURE,
+            code=code,
+            method=request.method if request else None,
+            host=url.host if url else None,
+            port=url.port if url else None,
+        )
+        self._journal.finish(update, code, _about(report), then=lambda: self._told(report), wait=False)
         return update
 
     def _report(self, task: Task, result: _Result, status: Status, begun: float) -> Report:
@@ -467,9 +456,8 @@ def may_repeat(request: HttpRequest) -> bool:
     return request.method in IDEMPOTENT or any(name.lower() == "idempotency-key" for name, _ in request.headers)
 
 
-def _about(command: Command, request: HttpRequest | None, status_code: int | None = None) -> About:
-    url = request.url if request else None
-    return About(command.action, request.method if request else None, url.host if url else None, url.port if url else None, status_code)
+def _about(report: Report) -> About:
+    return About(report.action, report.method, report.host, report.port, report.status_code)
 
 
 def _moment(seconds: int | None) -> datetime | None:

@@ -10,7 +10,15 @@ import threading
 from collections.abc import Callable
 
 from relay_agent.causes import JOURNAL, cause_of
-from relay_agent.errors import CredentialsExpired, JournalUnwritable, PlatformError, QueueUnavailable, RateLimited
+from relay_agent.errors import (
+    CredentialsExpired,
+    JournalDamaged,
+    JournalError,
+    JournalUnwritable,
+    PlatformError,
+    QueueUnavailable,
+    RateLimited,
+)
 from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import Journal
 from relay_agent.outbox import Entry, Outbox
@@ -112,7 +120,12 @@ class Sender:
 
     def _recorded(self, entries: list[Entry]) -> list[Entry]:
         """What may be told while the disk takes nothing: what it has already. The rest waits behind the others."""
-        known = self._journal.recorded(entry.command_id for entry in entries if entry.final)
+        try:
+            known = self._journal.recorded(entry.command_id for entry in entries if entry.final)
+        except JournalDamaged:
+            raise
+        except JournalError:
+            known = set()  # It cannot even be read now; the next try may.
         self._outbox.put_last([entry for entry in entries if entry.final and entry.command_id not in known])
         return [entry for entry in entries if not entry.final or entry.command_id in known]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from relay_agent.clock import Clock, Deadline
 from relay_agent.errors import JournalError, PlatformError
@@ -24,6 +24,8 @@ from relay_agent.telemetry.cloudwatch import LogShipper
 from relay_agent.telemetry.logs import Logger
 from relay_agent.threads import Stops, Threads
 from relay_agent.worker import Worker
+
+T = TypeVar("T")
 
 LOOK_SECONDS = 0.1
 INTERRUPT_SECONDS = 1.0
@@ -94,8 +96,8 @@ class Stopping:
         self._end(threads.keeping, drain)
         if report and self._standing.enrolled:
             self._report_stopped()
-        counts = self._counts()
-        self._say_last()
+        within(ENDING_SECONDS, self._say_last)
+        counts = within(ENDING_SECONDS, self._counts) or {}
         self._log.info("agent-stopped", code=code, running=cut_off, **counts)
         self._end([threads.shipping], drain)
         if self._standing.enrolled and not threads.shipping.is_alive():
@@ -184,3 +186,15 @@ class Stopping:
             if loop.is_alive():
                 self._platform.break_off(loop.name)
         self._join(loops, drain, at_most=ENDING_SECONDS)
+
+
+def within(seconds: float, act: Callable[[], T]) -> T | None:
+    """What it gives, None where it takes longer: it goes on by itself then, and ends with the process.
+
+    For what asks the journal at the end. A commit or a disk that hangs cannot be broken off, and must not hold up the exit.
+    """
+    given: list[T] = []
+    thread = threading.Thread(target=lambda: given.append(act()), name="last-look", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return given[0] if given else None

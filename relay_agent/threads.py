@@ -49,6 +49,10 @@ class Threads:
         """Of each whether it lives, or is still to be started."""
         return {loop.name: loop.is_alive() or loop.ident is None for loop in (*self.core, self.shipping)}
 
+    def dead(self) -> list[str]:
+        """Those of the core that have ended."""
+        return [loop.name for loop in self.core if loop.ident is not None and not loop.is_alive()]
+
     def over(self) -> bool:
         """Whether all have ended."""
         return not any(loop.is_alive() for loop in (*self.core, self.shipping))

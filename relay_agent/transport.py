@@ -78,6 +78,7 @@ class Exchange:
     before_send: Callable[[], None] = _nothing
     after_send: Callable[[], None] = _nothing
     opened: Callable[[Any], None] = _any_socket
+    waiting: Callable[[], None] = _nothing
     check_address: Callable[[str], None] = _any_address
     cookies: RequestsCookieJar = field(default_factory=RequestsCookieJar)
     phase: str = "connect"
@@ -191,8 +192,7 @@ class _Adapter(HTTPAdapter):
             try:
                 return self._build(request, exchange, self._converse(kept, exchange, reused=True))
             except _Stale:
-                if self._aborted:  # The connection was good, and was shut on purpose: the exchange is not made again.
-                    raise TransportFault(Code.ECONNRESET, f"the exchange with {exchange.peer} was broken off") from None
+                self._go_on(exchange)  # The connection was good where it was shut on purpose: the exchange is not made again.
                 exchange.before_send = _nothing  # It was called, and it is true of the second try as well.
         self._idle.opening(self._key)
         try:
@@ -207,14 +207,19 @@ class _Adapter(HTTPAdapter):
 
         def opened(sock: Any) -> None:
             permit(sock)
+            self._go_on(exchange)
             self._current = sock
 
-        exchange.opened = opened
+        exchange.opened, exchange.waiting = opened, lambda: self._go_on(exchange)
         try:
             return self._dialer.dial(exchange)
         except BaseException:
             self._current = None
             raise
+
+    def _go_on(self, exchange: Exchange) -> None:
+        if self._aborted:
+            raise TransportFault(Code.ECONNRESET, f"the exchange with {exchange.peer} was broken off")
 
     def finish(self, response: requests.Response) -> None:
         """Keep the response's connection where it is whole and clean, else close it."""
@@ -235,10 +240,10 @@ class _Adapter(HTTPAdapter):
             _clock(self._current, Deadline(seconds))
 
     def abort(self) -> None:
-        """Shut the socket that is in use; the thread that waits on it wakes with an error."""
+        """Shut the socket that is in use; the thread that waits on it, or for its name, wakes with an error."""
+        self._aborted = True
         sock = self._current
         if sock is not None:
-            self._aborted = True
             with contextlib.suppress(OSError):  # It was closed meanwhile, which is what was wanted.
                 sock.shutdown(socket.SHUT_RDWR)
 

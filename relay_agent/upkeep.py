@@ -90,5 +90,6 @@ class Upkeep:
             self._journal.prune()
         if now >= self._next_checkpoint and self._journal.commits != self._checkpointed:
             self._next_checkpoint = now + CHECKPOINT_SECONDS
-            self._checkpointed = self._journal.commits
-            self._journal.checkpoint()
+            commits = self._journal.commits
+            if self._journal.checkpoint():
+                self._checkpointed = commits

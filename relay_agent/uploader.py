@@ -15,7 +15,7 @@ from relay_agent.codec import with_reason
 from relay_agent.errors import PlatformError
 from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import Journal
-from relay_agent.models import Status, Update
+from relay_agent.models import Code, Status, Update
 from relay_agent.outbox import Outbox, Upload
 from relay_agent.spool import Spool
 from relay_agent.tdp.client import PlatformClient
@@ -111,7 +111,7 @@ class Uploader:
                 self._outbox.uploads.put(job)
                 continue
             reach(Point.UPLOADED)
-            self._journal.settle(settled)
+            self._journal.settle(settled, None if settled.message == job.update.message else Code.ERESPONSETOOLARGE)
             reach(Point.SETTLED)
             self._spool.remove(job.update.spool or "")
             self._outbox.uploaded(settled)

@@ -31,8 +31,6 @@ class Worker:
         executor: Executor,
         outbox: Outbox,
         log: Logger,
-        metrics: Metrics,
-        tally: Tally,
         monotonic: Callable[[], float],
     ) -> None:
         self.name = name
@@ -41,8 +39,6 @@ class Worker:
         self._executor = executor
         self._outbox = outbox
         self._log = log
-        self._metrics = metrics
-        self._tally = tally
         self._monotonic = monotonic
         self._busy_since: float | None = None
 
@@ -76,17 +72,12 @@ class Worker:
         """
         self._outbox.begun(task.command)
         try:
-            update = self._relay.process(task, self._executor, self._tell)
+            return self._relay.process(task, self._executor)
         except (JournalError, Interrupted):
             raise
         except Exception:  # noqa: BLE001 - the top of a step: a fault of ours must not leave a sender without an answer
             self._log.error("command-crashed", id=task.command.id, exc_info=True)
-            update = self._relay.abandon(task)
-        self._tally.finished(update.status)
-        return update
-
-    def _tell(self, report: Report) -> None:
-        tell(self._log, self._metrics, report)
+            return self._relay.abandon(task)
 
     # --- any thread ---
 
@@ -108,8 +99,8 @@ class Worker:
             self._executor.interrupt()
 
 
-def tell(log: Logger, metrics: Metrics, report: Report) -> None:
-    """Say what came of a command: its one line in the log, and the metrics."""
+def tell(log: Logger, metrics: Metrics, tally: Tally, report: Report) -> None:
+    """Say what came of a command: its one line in the log, the metrics, the hourly summary."""
     if report.warnings:
         log.warning("command-warning", id=report.id, warnings=list(report.warnings))
     command_line(
@@ -131,3 +122,4 @@ def tell(log: Logger, metrics: Metrics, report: Report) -> None:
     code = report.code or (str(report.status_code) if report.status_code else None)
     target_seconds = None if report.method is None else report.target_ms / 1000  # Without a request no target was called.
     metrics.command_finished(report.action, report.status, code, report.queued_ms / 1000, target_seconds)
+    tally.finished(report.status)

@@ -25,6 +25,7 @@ from relay_agent.causes import (
     TOKEN_ENDS,
     TOKEN_EXPIRED,
     Problem,
+    days_left,
 )
 from relay_agent.clock import Clock
 from relay_agent.disk import Disk
@@ -36,6 +37,7 @@ from relay_agent.listing import Listed
 from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.telemetry.throughput import Throughput
+from relay_agent.threads import Threads
 from relay_agent.watchdog import RECENT_SECONDS, Watchdog
 
 RECENT_COMMANDS = 50
@@ -72,7 +74,7 @@ class Facts:
         identity: Identity,
         clock: Clock,
         pulses: Mapping[str, Pulse],
-        threads: Callable[[], dict[str, bool]],
+        threads: Threads,
         others: Callable[[], dict[str, str]],
         watchdog: Watchdog,
         standing: Standing,
@@ -90,7 +92,7 @@ class Facts:
         stopping: Callable[[], bool],
         also: Callable[[], list[Problem]],
     ) -> None:
-        """`threads` says of each thread whether it lives, `others` what those without a pulse are doing, `also` what else is wrong."""
+        """`others` says what the threads without a pulse are doing, `also` what else is wrong."""
         self.identity = identity
         self._clock = clock
         self._pulses = pulses
@@ -118,9 +120,9 @@ class Facts:
 
     def live(self) -> list[Problem]:
         """Why the agent does not live: a core thread is dead, or does not come round. Nothing while it lives."""
-        dead = [Problem(f"the thread {name} has ended", STUCK) for name, alive in self._threads().items() if not alive]
         if self._stopping():
             return []
+        dead = [Problem(f"the thread {name} has ended", STUCK) for name in self._threads.dead()]
         still = [Problem(f.reason, f.cause) for f in self._watchdog.standing_still() if f.seconds > RECENT_SECONDS]
         return dead + still
 
@@ -133,15 +135,14 @@ class Facts:
         late = [f for f in self._watchdog.findings() if f.seconds > RECENT_SECONDS and f.reason not in seen]
         return found + [Problem(f.reason, f.cause) for f in late]
 
-    def warnings(self) -> list[Problem]:
-        """What is wrong, and yet keeps no command from its answer."""
+    def warnings(self, problems: list[Problem]) -> list[Problem]:
+        """What is wrong beside these, and yet keeps no command from its answer."""
         found = []
         ends = self._token_ends()
         if ends is not None and timedelta() < ends - self._clock.now() < TOKEN_WARNING:
-            days = (ends - self._clock.now()).days
-            soon = TOKEN_ENDS.about(date=f"{ends:%Y-%m-%d %H:%M} UTC", days="1 day" if days == 1 else f"{days} days")
+            soon = TOKEN_ENDS.about(date=f"{ends:%Y-%m-%d %H:%M} UTC", days=days_left(ends, self._clock.now()))
             found.append(Problem(f"the JWT ends on {ends:%Y-%m-%d}", soon))
-        failing = {problem.reason for problem in self.ready()}
+        failing = {problem.reason for problem in problems}
         for name, pulse in self._pulses.items():
             reason, cause = pulse.problem, pulse.cause
             if reason is not None and cause is not None and not any(reason in other for other in failing):
@@ -200,7 +201,7 @@ class Facts:
             "started": _iso(self._started),
             "uptimeSeconds": round(self._clock.monotonic() - self._began),
             "problems": [_problem(problem) for problem in problems],
-            "warnings": [_problem(problem) for problem in self.warnings()],
+            "warnings": [_problem(problem) for problem in self.warnings(problems)],
             "queue": {"waiting": waiting, "capacity": self._tasks.capacity},
             "workers": {"busy": running, "total": self._workers},
             "untold": self._untold(),
@@ -256,7 +257,7 @@ class Facts:
     def _threads_now(self) -> list[dict[str, Any]]:
         others = self._others()
         found = []
-        for name, alive in self._threads().items():
+        for name, alive in self._threads.lives().items():
             pulse = self._pulses.get(name)
             found.append(
                 {

@@ -148,12 +148,11 @@ def _commands(recent: Sequence[Listed], now: str) -> str:
 
 
 def _command(one: Listed, now: str) -> str:
-    where = "" if one.host is None else escape(f"{one.host}:{one.port}" if one.port else one.host)
     kind = "failed-text" if one.status in FAILED else "ok-text" if one.status else "dim"
     state = one.status if one.status and one.state == "delivered" else f"{one.status}, not yet told" if one.status else one.state
     return (
         f'<tr><td><time datetime="{one.when}">{ago(one.when, now)}</time></td><td>{escape(one.method or "-")}</td>'
-        f'<td class="wide">{where or "-"}</td><td class="{kind}">{escape(state)}</td><td>{escape(one.code or "-")}</td>'
+        f'<td class="wide">{escape(one.where)}</td><td class="{kind}">{escape(state)}</td><td>{escape(one.code or "-")}</td>'
         f'<td class="number">{_duration(one.queued_ms)}</td><td class="number">{_duration(one.target_ms)}</td>'
         f'<td class="id">{escape(one.id)}</td></tr>'
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from relay_agent.causes import CERTIFICATE_ENDS, TARGET_UNWELL, TO_TARGET, Way, on_the_way
+from relay_agent.causes import CERTIFICATE_ENDS, TARGET_UNWELL, TO_TARGET, Way, days_left, on_the_way
 from relay_agent.checks.check import Check, Status, error, ok, warning
 from relay_agent.checks.walk import Stage, Walk, Walker, ends_soon
 from relay_agent.clock import Deadline
@@ -167,9 +167,3 @@ def _checked(walk: Walk, now: Callable[[], datetime]) -> Check:
 
 def _how(walk: Walk) -> str:
     return f"through the proxy {walk.route.proxy.masked}" if walk.route.proxy else "directly"
-
-
-def days_left(moment: datetime, now: datetime) -> str:
-    """How long there is still, in words."""
-    days = max(0, (moment - now).days)
-    return "less than a day" if days == 0 else f"{days} day{'' if days == 1 else 's'}"

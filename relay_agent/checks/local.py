@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 
 from relay_agent import causes
+from relay_agent.causes import days_left
 from relay_agent.checks.check import Check, error, ok, warning
-from relay_agent.checks.explain import days_left
 from relay_agent.config import Settings, load_settings, token_expiry, unknown_variables
 from relay_agent.disk import RESERVE_BYTES
 from relay_agent.errors import ConfigurationError, JournalDamaged, JournalError

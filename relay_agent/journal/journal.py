@@ -36,6 +36,8 @@ KEEP_IDS = 50_000
 AT_ONCE = 500
 """Rows removed, or pages given back, in one commit: a few milliseconds, so that no command waits for upkeep."""
 RETRY_SECONDS = 1.0
+CHECKPOINT_MS = 50
+"""How long a checkpoint waits for readers, and commits for it."""
 
 T = TypeVar("T")
 
@@ -177,11 +179,13 @@ class Journal:
             )
         )
 
-    def finish(self, update: Update, code: str | None = None, about: About | None = None, then: Callable[[], None] = _nothing) -> None:
+    def finish(
+        self, update: Update, code: str | None = None, about: About | None = None, then: Callable[[], None] = _nothing, *, wait: bool = True
+    ) -> None:
         """Record the outcome as it will be told, and wipe the request; `then` is called when it is on the disk.
 
-        Under load this does not wait for the disk: the next commit, of which there are hundreds a second then, has it with it, and
-        whoever tells it calls `flush` before.
+        Under load, and where `wait` is False, this does not wait for the disk: the next commit has it with it, and whoever tells
+        it calls `flush` before.
 
         Raises:
             JournalUnwritable: the agent stopped waiting.
@@ -214,19 +218,19 @@ class Journal:
             reach(Point.RECORDED)
             then()
 
-        if self._writer.loaded and update.spool is None:
+        if not wait or (self._writer.loaded and update.spool is None):
             self._writer.later(finish, then=recorded)
         else:
             self._patiently(finish)
             recorded()
 
-    def settle(self, update: Update) -> None:
-        """Record how an outcome will be told for good: after its upload, or in place of one that cannot be made."""
-        row = (update.message, update.status, _seal(update), update.command_id)
+    def settle(self, update: Update, code: str | None = None) -> None:
+        """Record how an outcome will be told for good: after its upload, or, with a code, in place of one that cannot be made."""
+        row = (update.message, update.status, code, _seal(update), update.command_id)
         self._patiently(
             lambda connection: connection.execute(
-                "UPDATE commands SET message = ?, status = ?, seal = ?, spool = NULL, upload_url = NULL, fallback = NULL"
-                " WHERE id = ? AND state = 'finished'",
+                "UPDATE commands SET message = ?, status = ?, code = COALESCE(?, code), seal = ?,"
+                " spool = NULL, upload_url = NULL, fallback = NULL WHERE id = ? AND state = 'finished'",
                 row,
             )
         )
@@ -262,11 +266,6 @@ class Journal:
             for command_id in ids
             for row in self._writer.read("SELECT id FROM commands WHERE id = ? AND state = 'finished'", command_id)
         }
-
-    @property
-    def behind(self) -> bool:
-        """Whether something was noted that is not on the disk yet."""
-        return self._writer.behind
 
     def remember_token(self, jti: str, command_id: str, forget_at: float) -> bool:
         """Whether a secure command's `jti` was not yet used by another command (PROTOCOL §5).
@@ -337,9 +336,12 @@ class Journal:
             self._writer.use(lambda connection: connection.execute(f"PRAGMA incremental_vacuum({AT_ONCE})").fetchall())
         self.checkpoint()
 
-    def checkpoint(self) -> None:
-        """Move the write-ahead log into the file and truncate it: wiped requests would linger there."""
-        self._writer.use(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+    def checkpoint(self) -> bool:
+        """Move the write-ahead log into the file and truncate it: wiped requests would linger there.
+
+        Whether it was possible: a reader at work keeps what it reads, and commits must not wait for it.
+        """
+        return self._writer.use(_checkpoint)
 
     def probe(self) -> bool:
         """Whether the disk takes a commit again; nothing is written but that it does."""
@@ -421,3 +423,13 @@ def _listed(about: About | None) -> tuple[str | int | None, ...]:
     if about is None:
         return (None,) * 5
     return about.action[:100], about.method and about.method[:20], about.host and about.host[:255], about.port, about.status_code
+
+
+def _checkpoint(connection: sqlite3.Connection) -> bool:
+    (before,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute(f"PRAGMA busy_timeout={CHECKPOINT_MS}")
+    try:
+        (busy, _pages, _moved) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={before}")
+    return not busy

@@ -61,7 +61,8 @@ class Reader:
         where, values = ("", ()) if state is None else (" WHERE state = ?", (state,))
         with self._connection() as connection:
             found = connection.execute(f"SELECT {_COLUMNS} FROM commands{where} ORDER BY seq DESC", values)  # noqa: S608 - our own words
-            yield (Row(*row) for row in found)
+            with closing(found):  # A cursor that somebody still holds would hold what it reads.
+                yield (Row(*row) for row in found)
 
     def one(self, command_id: str) -> Row | None:
         """The command of that id, or of the only one that begins so."""

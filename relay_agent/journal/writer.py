@@ -143,12 +143,6 @@ class Writer:
         recent = self._recent
         return len(recent) == LOAD_CHANGES and self._monotonic() - recent[0] <= LOAD_SECONDS and self._others() > 1
 
-    @property
-    def behind(self) -> bool:
-        """Whether something waits that nobody waits for."""
-        with self._lock:
-            return bool(self._waiting)
-
     def _await(self, work: _Work, patience_seconds: float | None = None) -> Any:
         now = self._monotonic()
         with self._lock:
@@ -247,21 +241,31 @@ class Writer:
         try:
             results = self._with_room(batch)
         except (JournalUnwritable, JournalDamaged) as error:
-            for work in batch:
-                work.settle(None, error)
-            # What nobody waits for has nobody who would try again.
-            self._left += [replace(work, settled=False, error=None) for work in batch if work.change is not None and not work.awaited]
+            self._put_back(batch, error)
         except JournalError as error:
-            if len(batch) == 1:
-                batch[0].settle(None, error)
-                if not batch[0].awaited:
-                    self._spoilt = error
+            if len(batch) > 1:
+                self._write_each(batch)
                 return
-            for work in batch:
-                self._write([work])
+            batch[0].settle(None, error)
+            if not batch[0].awaited:
+                self._spoilt = error
         else:
             for work, result in zip(batch, results, strict=True):
                 work.settle(result)
+
+    def _write_each(self, batch: list[_Work]) -> None:
+        """Commit each alone, up to the first that the disk does not take: what comes behind it may rely on it."""
+        for place, work in enumerate(batch):
+            self._write([work])
+            if isinstance(work.error, JournalUnwritable | JournalDamaged):
+                self._put_back(batch[place + 1 :], work.error)
+                return
+
+    def _put_back(self, batch: list[_Work], error: JournalError) -> None:
+        for work in batch:
+            work.settle(None, error)
+        # What nobody waits for has nobody who would try again.
+        self._left += [replace(work, settled=False, error=None) for work in batch if work.change is not None and not work.awaited]
 
     def _with_room(self, batch: list[_Work]) -> list[Any]:
         """Write; on a full disk free what was kept back for it, and write again."""

@@ -270,6 +270,35 @@ def test_answers_that_are_recorded_are_told_on_a_disk_that_stays_full(
     assert seen(target) == {"POST /": 40}
 
 
+def test_a_start_on_a_full_disk_without_a_reserve_tells_what_is_recorded_says_so_and_can_be_stopped(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget, small_disk: SmallDisk
+) -> None:
+    """What a crash on a full disk leaves: an answer to tell, and a POST under way whose fate cannot be recorded."""
+    gate = hold(target, "/post")
+    target.on("/told", reply(body="told"))
+    agent = RunningAgent(sandbox, tmp_path, {**small_disk.settings, "RELAY_DRAIN_SECONDS": "5"})
+    fault = Fault("sqs", "SendMessageBatch", contains=agent.agent_id, status=500, count=None)
+    with running(agent), sandbox.inject(fault):
+        told = agent.create({"method": "POST", "url": target.url("/told")})
+        agent.wait_log("command", status="SUCCESS")
+        post = agent.create({"method": "POST", "url": target.url("/post")})
+        gate.wait_reached()
+        agent.kill()
+    gate.release()
+    (small_disk.state / "reserve").unlink()
+    small_disk.fill()
+    with agent:
+        agent.wait_log("disk-full")
+        assert sandbox.wait_final(told.id).status == "SUCCESS"
+        assert not post.final
+        assert agent.stop(timeout=10) == 0
+    small_disk.free()
+    with running(agent):
+        assert body(sandbox.wait_final(post.id))["code"] == "EINTERRUPTED"
+        assert agent.stop() == 0
+    assert seen(target) == {"POST /told": 1, "POST /post": 1}
+
+
 # --- read-only ---
 
 

@@ -6,18 +6,22 @@ Owns the proof of the drain with real processes: what it finishes, what it leave
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from relay_agent import resolver
+from relay_agent.clock import Deadline
+from relay_agent.resolver import Address
 from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
-from tests.agents import RunningAgent, body, finals, running, wait_until
+from tests.agents import RunningAgent, ThreadedAgent, body, finals, running, wait_until
 from tests.targets import ByteTarget, FullBacklog, Gate, redirect, reply, seen
 
 UNDER_WAY = 4
@@ -253,3 +257,33 @@ def test_a_second_signal_skips_the_wait_for_a_platform_that_hangs(sandbox: Sandb
         began = time.monotonic()
         assert agent.stop() == 0
         assert time.monotonic() - began < 5
+
+
+def test_a_journal_that_hangs_holds_up_no_exit(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    """What was noted and not written yet would make whoever looks at the journal write it."""
+    target.on("/", reply(body="here"))
+    with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "4"})) as agent:
+        agent.get(target.url("/"))
+        with agent.agent._journal._writer._using:
+            agent.agent._journal.acked(["nothing"])
+            began = time.monotonic()
+            assert agent.stop() == 0
+            assert time.monotonic() - began < 6, "RELAY_DRAIN_SECONDS is 4"
+
+
+def test_a_name_that_is_not_resolved_holds_up_no_exit(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "4"})) as agent:
+        release = threading.Event()
+
+        def hang(host: str, port: int, deadline: Deadline, check: Callable[[], None]) -> list[Address]:
+            return agent.agent._dialer._resolver._look_up(host, port, deadline, check)
+
+        monkeypatch.setattr(agent.agent._dialer._resolver, "resolve", hang)
+        monkeypatch.setattr(resolver, "_addresses", lambda *_: [] * release.wait(30))
+        agent.agent._idle.close()
+        try:
+            began = time.monotonic()
+            assert agent.stop() == 0
+            assert time.monotonic() - began < 6, "RELAY_DRAIN_SECONDS is 4"
+        finally:
+            release.set()

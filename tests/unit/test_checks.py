@@ -17,11 +17,10 @@ import jwt
 import pytest
 
 from relay_agent import causes
-from relay_agent.causes import TO_LOGS, TO_PLATFORM, TO_SQS, TO_TARGET, Cause, Way, on_the_way
+from relay_agent.causes import TO_LOGS, TO_PLATFORM, TO_SQS, TO_TARGET, Cause, Way, days_left, on_the_way
 from relay_agent.certificates import read_certificate
 from relay_agent.checks import CHECK_IDS, Bounds, Check, Status, exit_code, preflight, report
 from relay_agent.checks.check import error, ok, warning
-from relay_agent.checks.explain import days_left
 from relay_agent.checks.local import configuration, secure_key, state_dir, token
 from relay_agent.checks.plan import Step, run_steps
 from relay_agent.checks.walk import STAGES

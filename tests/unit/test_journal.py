@@ -14,6 +14,7 @@ import pytest
 from relay_agent.clock import Clock
 from relay_agent.errors import JournalError
 from relay_agent.journal import KEEP_IDS_SECONDS, SCHEMA_VERSION, Admission, Journal, Open
+from relay_agent.journal.reader import Reader
 from relay_agent.models import Status, Update
 
 CANARY = "canary-1f0c9a"
@@ -429,3 +430,12 @@ def test_under_load_an_outcome_is_said_when_it_is_on_the_disk_and_not_before(pat
     journal.flush()
     assert (said, journal.recorded(["c0", "c2", "c9"])) == (["c0", "c1", "c2"], {"c0", "c2"})
     journal.close()
+
+
+def test_an_answer_that_could_not_be_uploaded_is_listed_with_the_code_it_was_told_with(path: Path, journal: Journal) -> None:
+    admitted(journal, "a", "b")
+    for command_id, code in (("a", "ERESPONSETOOLARGE"), ("b", None)):
+        journal.finish(outcome(command_id, "m", spool="s", upload_url="https://s3/", fallback="f"))
+        journal.settle(outcome(command_id, "f"), code)
+    with Reader(path, in_use=True).rows() as rows:
+        assert {row.id: row.code for row in rows} == {"a": "ERESPONSETOOLARGE", "b": None}

@@ -159,6 +159,7 @@ def start(path: Path) -> Found:
             keyring=lambda: Keyring([]),
             clock=clock(),
             default_seconds=60.0,
+            told=lambda _report: None,
         )
         left = relay.recover()
         tasks, updates = left.tasks, left.updates

@@ -164,3 +164,14 @@ def test_what_a_terminal_would_act_on_is_not_listed(world: World) -> None:
     text = repr(listing.as_json(listing.recent(world.reader, 1)))
     assert "x1b" not in text
     assert "x07" not in text
+
+
+def test_a_reader_at_work_holds_up_neither_commits_nor_for_ever_the_checkpoint(world: World) -> None:
+    for number in range(5):
+        world.admit(f"before-{number}")
+    with world.reader.rows() as rows:
+        next(rows)
+        world.admit("meanwhile")
+        assert not world.journal.checkpoint()
+        world.admit("and then")
+    assert world.journal.checkpoint()

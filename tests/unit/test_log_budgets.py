@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -24,13 +23,11 @@ from relay_agent.errors import (
     RateLimited,
     UnknownAgent,
 )
-from relay_agent.executor import Executor
-from relay_agent.fair_queue import FairQueue
-from relay_agent.models import Code, Command, Status, Update
-from relay_agent.outbox import Entry, Outbox
-from relay_agent.relay import Relay, Report, Task
+from relay_agent.models import Code, Status
+from relay_agent.outbox import Entry
+from relay_agent.relay import Report
 from relay_agent.telemetry.metrics import Metrics
-from relay_agent.worker import Worker
+from relay_agent.worker import tell
 from tests.simulated_agent import SimulatedAgent
 
 HOUR = 3600.0
@@ -71,25 +68,9 @@ def _worst(number: int) -> Report:
 
 def test_a_thousand_commands_of_the_worst_kind_are_a_thousand_lines_of_at_most_500_bytes() -> None:
     agent = SimulatedAgent()
-    reports = iter([_worst(number) for number in range(1000)])
-
-    def process(task: Task, _executor: object, told: Callable[[Report], None]) -> Update:
-        told(next(reports))
-        return Update(task.command.id, Status.SUCCESS, "x")
-
-    worker = Worker(
-        name="worker-0",
-        tasks=cast("FairQueue[Task]", None),
-        relay=cast("Relay", SimpleNamespace(process=process)),
-        executor=cast("Executor", None),
-        outbox=cast("Outbox", SimpleNamespace(begun=lambda _command: None)),
-        log=agent.logs.logger,
-        metrics=Metrics("1", []),
-        tally=agent.tally,
-        monotonic=lambda: 0.0,
-    )
+    metrics = Metrics("1", [])
     for number in range(1000):
-        worker.work(Task(Command(str(number), "agent", "action"), 0.0))
+        tell(agent.logs.logger, metrics, agent.tally, _worst(number))
     assert events(agent) == {"command": 1000}
     assert agent.stdout.longest <= COMMAND_BYTES
     assert agent.stdout.bytes <= 1000 * COMMAND_BYTES

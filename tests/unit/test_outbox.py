@@ -23,9 +23,7 @@ from relay_agent.outbox import LINGER_SECONDS, PROCESSING_AFTER_SECONDS, Entry, 
 from relay_agent.relay import Relay, Task
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logs
-from relay_agent.telemetry.metrics import Metrics
 from relay_agent.telemetry.redact import Redactor
-from relay_agent.telemetry.summary import Tally
 from relay_agent.worker import Worker
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -307,7 +305,7 @@ def test_a_worker_that_puts_its_answer_is_no_other_on_its_way() -> None:
     outbox.tasks, outbox.others_at_put = tasks, []
     done = Update("a", Status.SUCCESS, "x")
 
-    def process(_task: Task, _executor: object, _told: object) -> Update:
+    def process(_task: Task, _executor: object) -> Update:
         tasks.close()
         return done
 
@@ -320,7 +318,5 @@ def test_a_worker_that_puts_its_answer_is_no_other_on_its_way() -> None:
         outbox=outbox,
         monotonic=Clock().monotonic,
         log=Logs("info", Redactor(), LogBuffer(), io.StringIO(), Clock()).logger,
-        metrics=Metrics("1", []),
-        tally=Tally(),
     ).run()
     assert outbox.others_at_put == [0]

@@ -88,6 +88,7 @@ class World:
         self.clock = Clock(now=lambda: self.now, monotonic=lambda: self.time, new_id=lambda: next(self.names))
         self.journal = Journal(directory / "journal.db", self.clock)
         self.spool = Spool(directory / "spool")
+        self.reports: list[Report] = []
         self.relay = self._relay()
 
     def again(self) -> tuple[list[Task], list[Update]]:
@@ -95,7 +96,7 @@ class World:
         self.journal = Journal(self.directory / "journal.db", self.clock)
         self.relay = self._relay()
         left = self.relay.recover()
-        self.answered = left.answered
+        self.journal.flush()
         return left.tasks, left.updates
 
     def _relay(self) -> Relay:
@@ -107,19 +108,21 @@ class World:
             keyring=lambda: self.keys,
             clock=self.clock,
             default_seconds=120.0,
+            told=self.reports.append,
         )
 
     def take(self, *messages: str) -> Intake:
-        return self.relay.intake([(text, f"receipt-{place}") for place, text in enumerate(messages)])
+        taken = self.relay.intake([(text, f"receipt-{place}") for place, text in enumerate(messages)])
+        self.journal.flush()
+        return taken
 
     def task(self, **fields: Any) -> Task:
         (task,) = self.take(message(**fields)).tasks
         return task
 
     def process(self, task: Task) -> tuple[Update, Report]:
-        reports: list[Report] = []
-        update = self.relay.process(task, cast("Executor", self.target), reports.append)
-        return update, reports[-1]
+        update = self.relay.process(task, cast("Executor", self.target))
+        return update, self.reports[-1]
 
     def run(self, **fields: Any) -> Update:
         return self.process(self.task(**fields))[0]
@@ -209,7 +212,7 @@ def test_an_id_that_comes_back_with_another_body_runs_as_it_came_first_and_is_an
 
 def test_a_malformed_message_that_names_its_command_is_answered_at_once(world: World) -> None:
     taken = world.take(message(expiresAt="soon"))
-    ((update, report),) = taken.refused
+    (update,), (report,) = taken.refused, world.reports
     assert codes(update) == ("FAILURE", "EBADCOMMAND")
     assert "expiresAt" in told(update)[1]["message"]
     assert (report.id, report.status, report.code) == ("c-1", Status.FAILURE, Code.EBADCOMMAND)
@@ -218,7 +221,7 @@ def test_a_malformed_message_that_names_its_command_is_answered_at_once(world: W
 
 
 def test_a_malformed_message_without_target_is_answered_in_this_agents_name(world: World) -> None:
-    ((update, _),) = world.take(json.dumps({"commandId": "c-1"})).refused
+    (update,) = world.take(json.dumps({"commandId": "c-1"})).refused
     assert codes(update) == ("FAILURE", "EBADCOMMAND")
 
 
@@ -232,7 +235,7 @@ def test_a_message_that_names_no_command_is_an_oddity_that_repeats_none_of_it(wo
 def test_one_malformed_message_holds_up_no_other_of_its_batch(world: World) -> None:
     taken = world.take("{", message(commandId="a"), message(commandId="b", action=None), message(commandId="c"))
     assert [task.command.id for task in taken.tasks] == ["a", "c"]
-    assert [update.command_id for update, _ in taken.refused] == ["b"]
+    assert [update.command_id for update in taken.refused] == ["b"]
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -268,9 +271,17 @@ def test_a_journal_that_fails_within_intake_loses_no_command_until_the_restart(w
         "CREATE TRIGGER full BEFORE UPDATE OF state ON commands WHEN NEW.state = 'finished' BEGIN SELECT RAISE(ABORT, 'full'); END;"
     )
     messages = [message(commandId="good"), message(commandId="bad", action=None)]
-    taken = world.take(*messages)
+    taken = world.relay.intake([(text, "receipt") for text in messages])
     assert [task.command.id for task in taken.tasks] == ["good"]
-    assert (taken.refused, len(taken.oddities)) == ([], 1)
+    with pytest.raises(JournalError):  # which ends the agent, before anything was said or told
+        world.journal.flush()
+    assert world.reports == []
+    world.journal._writer._connection.execute("DROP TRIGGER full")
+    with pytest.raises(JournalError):
+        world.journal.close()
+    world.journal = Journal(world.directory / "journal.db", world.clock)
+    tasks, (update,) = world.again()
+    assert ([task.command.id for task in tasks], update.command_id, codes(update)) == (["good"], "bad", ("FAILURE", "EBADCOMMAND"))
 
 
 # --- how one runs ---
@@ -692,7 +703,7 @@ def test_what_was_under_way_and_may_not_be_repeated_is_answered_einterrupted(wor
     tasks, (update,) = world.again()
     assert tasks == []
     assert codes(update) == ("FAILURE", "EINTERRUPTED")
-    assert [(report.method, report.code) for report in world.answered] == [(method, "EINTERRUPTED")]
+    assert [(report.method, report.code) for report in world.reports[-1:]] == [(method, "EINTERRUPTED")]
     assert world.again() == ([], [update])
 
 
@@ -754,3 +765,10 @@ def test_an_unknown_action_is_rejected_without_its_body(world: World) -> None:
     (task,) = world.take(message(action="Other", body=None, bodyDelivery="referenced", bodyUrl="http://nowhere.invalid/")).tasks
     assert not task.elsewhere
     assert codes(world.process(task)[0]) == ("REJECTED", "UNKNOWN_COMMAND")
+
+
+def test_nothing_is_said_of_a_malformed_command_before_its_answer_is_on_the_disk(world: World) -> None:
+    taken = world.relay.intake([(message(expiresAt="soon"), "receipt")])
+    assert ([update.status for update in taken.refused], world.reports) == ([Status.FAILURE], [])
+    world.journal.flush()
+    assert [report.id for report in world.reports] == ["c-1"]

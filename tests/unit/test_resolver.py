@@ -10,6 +10,7 @@ import pytest
 from relay_agent import resolver
 from relay_agent.clock import Deadline
 from relay_agent.faults import TransportFault
+from relay_agent.models import Code
 from relay_agent.resolver import MAX_LOOKUPS, Resolver
 
 
@@ -68,3 +69,15 @@ def test_a_look_up_that_hangs_ends_at_the_deadline_and_hanging_ones_are_bounded(
     for thread in set(threading.enumerate()) - before:
         thread.join(5)
     assert hanging.resolve("name.example", 80, Deadline(5)) == []
+
+
+def test_a_look_up_that_hangs_can_be_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args: [] * release.wait(30))
+
+    def check() -> None:
+        raise TransportFault(Code.ECONNRESET, "broken off")
+
+    with pytest.raises(TransportFault, match="broken off"):
+        Resolver().resolve("name.example", 80, Deadline(30), check)
+    release.set()
