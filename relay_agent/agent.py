@@ -19,7 +19,7 @@ import psutil
 from relay_agent import AGENT_VERSION, __version__, faultpoints
 from relay_agent.admin.facts import Facts, Identity, Logging
 from relay_agent.admin.server import Admin
-from relay_agent.causes import BACKLOG, JOURNAL, JOURNAL_DAMAGED, KEYS, TOKEN_UNUSABLE, UNKNOWN_VARIABLES, Problem
+from relay_agent.causes import BACKLOG, JOURNAL, JOURNAL_DAMAGED, KEYS, STDOUT_BLOCKED, TOKEN_UNUSABLE, UNKNOWN_VARIABLES, Problem
 from relay_agent.clock import Clock
 from relay_agent.codec import ACTION_SECURE, ACTIONS_PLAIN
 from relay_agent.config import Settings, check_token, token_expiry
@@ -60,6 +60,7 @@ from relay_agent.telemetry.metrics import Metrics, system_metrics
 from relay_agent.telemetry.recent_lines import RecentLines
 from relay_agent.telemetry.redact import Redactor, proxy_secrets
 from relay_agent.telemetry.repeated import RepeatedFailure
+from relay_agent.telemetry.stdout import BLOCKED_SECONDS
 from relay_agent.telemetry.summary import Summary, Tally
 from relay_agent.threads import Stops, Threads, once
 from relay_agent.transport import Transport
@@ -298,6 +299,7 @@ class Agent:
             disk=self._disk,
             interrupt=self._interrupt_receive,
             summarise=self._summary.turn,
+            stdout=self._logs.output,
             pulse=self._pulses["upkeep"],
             log=log,
             monotonic=clock.monotonic,
@@ -372,6 +374,8 @@ class Agent:
             found.append(Problem("the new secure key cannot be used", KEYS))
         if self._upload_trouble.problem is not None:
             found.append(self._upload_trouble.problem)
+        if self._logs.output.blocked_seconds() > BLOCKED_SECONDS:
+            found.append(Problem("nobody reads the agent's stdout", STDOUT_BLOCKED))
         for name, nearest in self._unknown:
             guess = f"is it {nearest}?" if nearest else "none is like it"
             found.append(Problem(f"{name} is no variable of the agent", UNKNOWN_VARIABLES.about(names=name, nearest=guess)))

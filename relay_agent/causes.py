@@ -123,6 +123,11 @@ JOURNAL_OTHER = Cause(
     "the journal cannot be used: {reason}",
     "run the version of the agent that wrote it, or a newer one, as the user who owns it; or give RELAY_STATE_DIR another directory",
 )
+STDOUT_BLOCKED = Cause(
+    "",
+    "nobody reads what the agent writes to stdout, and the pipe is full; commands run on, and the newest lines wait (1 MiB)",
+    "see that what reads it is alive and has room: dockerd and its log driver's disk, journald, or the shell's pipe",
+)
 TOO_SLOW = Cause(
     "",
     "what it looks at did not answer within {seconds} s",

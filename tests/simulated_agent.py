@@ -272,6 +272,7 @@ class SimulatedAgent:
             disk=disk,
             interrupt=lambda: None,
             summarise=summary.turn,
+            stdout=self.logs.output,
             pulse=pulses["upkeep"],
             log=log,
             monotonic=clock.monotonic,

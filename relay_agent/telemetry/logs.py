@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 import warnings
 from collections.abc import Callable
 from datetime import datetime
@@ -21,6 +20,7 @@ from relay_agent.clock import Clock
 from relay_agent.telemetry.lines import Event, console_format, frames, render
 from relay_agent.telemetry.redact import Redactor, describe
 from relay_agent.telemetry.repeated import RepeatedFailure
+from relay_agent.telemetry.stdout import Output, output
 
 __all__ = ["LEVELS", "LibraryHandler", "LineSink", "Logger", "Logs", "RepeatedFailure", "command_line"]
 
@@ -76,7 +76,8 @@ class Logs:
         self._clock = clock or Clock()
         self._redactor = redactor
         self._debug = level == "debug"
-        self._output = _Output(stream, console_format() if (stream.isatty() if console is None else console) else None)
+        self.output: Output = output(stream, self._clock.monotonic)
+        self._console = console_format() if (stream.isatty() if console is None else console) else None
         self._wrapper = _bound_logger(LEVELS[level])
         self.local: Logger = self._chain(None)
         self.logger: Logger = self._chain(sink)
@@ -105,7 +106,7 @@ class Logs:
         return restore
 
     def _chain(self, sink: LineSink | None) -> Logger:
-        chain = _Chain([self._exception, self._redactor, _Renderer(self._clock.now, self._output, sink)])
+        chain = _Chain([self._exception, self._redactor, _Renderer(self._clock.now, self.output, self._console, sink)])
         logger = structlog.wrap_logger(None, processors=[chain], wrapper_class=self._wrapper, context_class=dict)
         return cast(Logger, logger.bind())
 
@@ -150,30 +151,15 @@ class _Chain:
         return event
 
 
-class _Output:
-    """The stream, one line at a time. A stream that is gone or full loses the line, never the caller."""
-
-    def __init__(self, stream: TextIO, console: Callable[[Event], str] | None) -> None:
-        self._stream = stream
-        self._console = console
-        self._lock = threading.Lock()
-
-    def write(self, line: str, event: Event) -> None:
-        text = line if self._console is None else self._console(event)
-        with self._lock:
-            try:  # Not contextlib.suppress, which is an object and two calls for each line.
-                self._stream.write(text + "\n")
-                self._stream.flush()
-            except (OSError, ValueError):
-                pass
-
-
 class _Renderer:
     """The last processor: render the line once, write it, hand it to the sink."""
 
-    def __init__(self, now: Callable[[], datetime], output: _Output, sink: LineSink | None) -> None:
+    def __init__(
+        self, now: Callable[[], datetime], output: Output, console: Callable[[Event], str] | None, sink: LineSink | None
+    ) -> None:
         self._now = now
         self._output = output
+        self._console = console
         self._sink = sink
 
     def __call__(self, logger: object, method: str, event: Event) -> Event:
@@ -181,7 +167,7 @@ class _Renderer:
         stamp = f"{now.isoformat(timespec='milliseconds')[:-6]}Z"
         event = {"event": event.pop("event", ""), "timestamp": stamp, "level": method, **event}
         line = render(event)
-        self._output.write(line, event)
+        self._output.write(line if self._console is None else self._console(event))
         if self._sink is not None:
             self._sink.accept(int(now.timestamp() * 1000), line)
         return event

@@ -56,10 +56,10 @@ class RepeatedFailure:
             self._logged = now
             self._log.warning(self._names[0], reason=reason, tries=self.count, **fields)
 
-    def success(self) -> None:
+    def success(self, **fields: Any) -> None:
         """Note a try that worked; the first one after failures is logged with their number and how long they lasted."""
         if self.count:
-            self._log.info(self._names[1], tries=self.count, seconds=round(self._monotonic() - self._started, 1))
+            self._log.info(self._names[1], tries=self.count, seconds=round(self._monotonic() - self._started, 1), **fields)
             self._reset()
 
     def forget(self) -> None:

@@ -5,8 +5,11 @@ Owns the proof with real processes and real signals. It must not test the journa
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ import pytest
 
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
-from tests.agents import RunningAgent, body, finals, running, wait_until
+from tests.agents import EXECUTABLE, RunningAgent, agent_environment, body, finals, running, wait_until
 from tests.targets import ByteTarget, Gate, reply, seen
 
 
@@ -35,6 +38,24 @@ def hold(target: ByteTarget, path: str) -> Gate:
 
 
 # --- asked to stop ---
+
+
+def test_an_agent_whose_stdout_nobody_reads_works_on_says_so_and_stops(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    agent_id = sandbox.add_agent()
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    environment = agent_environment(sandbox, agent_id, tmp_path, {"RELAY_DRAIN_SECONDS": "5"})
+    with subprocess.Popen([EXECUTABLE, "run"], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stdout=writing) as process:
+        os.close(writing)
+        try:
+            asked = [sandbox.create_command(agent_id, {"url": target.url("/")}) for _ in range(60)]  # ten fill the pipe
+            assert {sandbox.wait_final(command).status for command in asked} == {"SUCCESS"}
+            wait_until(sandbox, lambda: any('"stdout-blocked"' in event["message"] for event in sandbox.log_events(agent_id)))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(15) == 0
+        finally:
+            process.kill()
+            os.close(reading)
 
 
 def test_a_request_under_way_is_finished_and_answered(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
