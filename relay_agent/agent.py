@@ -19,7 +19,7 @@ import psutil
 from relay_agent import AGENT_VERSION, __version__, faultpoints
 from relay_agent.admin.facts import Facts, Identity, Logging
 from relay_agent.admin.server import Admin
-from relay_agent.causes import BACKLOG, JOURNAL, JOURNAL_DAMAGED, KEYS, STDOUT_BLOCKED, TOKEN_UNUSABLE, UNKNOWN_VARIABLES, Problem
+from relay_agent.causes import BACKLOG, JOURNAL_DAMAGED, KEYS, STDOUT_BLOCKED, TOKEN_UNUSABLE, UNKNOWN_VARIABLES, Problem, journal_cause
 from relay_agent.clock import Clock
 from relay_agent.codec import ACTION_SECURE, ACTIONS_PLAIN
 from relay_agent.config import Settings, check_token, token_expiry
@@ -211,7 +211,8 @@ class Agent:
             try:
                 journal = Journal(self._state.journal, self._clock, others=self._tasks.running, make_room=self._disk.make_room)
             except JournalUnwritable as error:
-                trouble.failure(str(error), cause=JOURNAL.cause, cure=JOURNAL.cure)
+                cause = journal_cause(str(error))
+                trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
                 if self._signals.count or self._stops.rest.wait(NO_DISK_SECONDS):
                     raise
             else:
@@ -408,7 +409,7 @@ class Agent:
     def _uploader(self) -> Uploader:
         return Uploader(
             platform=self._platform,
-            journal=self._journal,
+            relay=self._relay,
             spool=self._spool,
             outbox=self._outbox,
             trouble=self._upload_trouble,

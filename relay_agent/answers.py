@@ -44,16 +44,20 @@ class Answers:
             stored = self._spool.store(pieces, room, file_name(self._clock.new_id(), ".json.gz"))
         except OSError as error:
             text = f"the agent's disk does not take the answer ({error.strerror}); the request was made, and this is its status"
-            return Update(command.id, Status.FAILURE, self._too_large(command, response, request, now, text))
+            return self._without_body(command, self._too_large(command, response, request, now, text))
         reach(Point.SPOOLED)
         if isinstance(stored, str):
             return Update(command.id, status, codec.update_message(command.id, command.target_id, status, now, stored))
         fallback = self._too_large(command, response, request, now, _NOT_UPLOADED)
         if command.upload_url is None:
             self._spool.remove(stored.name)
-            return Update(command.id, Status.FAILURE, fallback)
+            return self._without_body(command, fallback)
         message = codec.update_message(command.id, command.target_id, status, now, None, "referenced")
         return Update(command.id, status, message, stored.name, command.upload_url, fallback, command.expires_at)
+
+    @staticmethod
+    def _without_body(command: Command, message: str) -> Update:
+        return Update(command.id, Status.FAILURE, message, code=Code.ERESPONSETOOLARGE)
 
     def _failure_body(self, failure: Failure, request: HttpRequest | None) -> str:
         """A failure's body names the URL, so it is sealed too where the sender asked for that; its code is no secret."""
@@ -82,10 +86,10 @@ class Answers:
 
     def failure(self, command: Command, status: Status, failure: Failure, request: HttpRequest | None = None) -> Update:
         """The answer of a command without a response; cut to what is essential where a long URL would not fit."""
-        update = self._embedded(command, status, self._failure_body(failure, request))
-        if len(update.message.encode("utf-8")) <= codec.MESSAGE_LIMIT:
-            return update
-        return self._embedded(command, status, codec.brief_failure_body(failure))
+        message = self._embedded(command, status, self._failure_body(failure, request))
+        if len(message.encode("utf-8")) > codec.MESSAGE_LIMIT:
+            message = self._embedded(command, status, codec.brief_failure_body(failure))
+        return Update(command.id, status, message, code=failure.code)
 
-    def _embedded(self, command: Command, status: Status, body: str) -> Update:
-        return Update(command.id, status, codec.update_message(command.id, command.target_id, status, self._clock.now(), body))
+    def _embedded(self, command: Command, status: Status, body: str) -> str:
+        return codec.update_message(command.id, command.target_id, status, self._clock.now(), body)

@@ -101,6 +101,12 @@ JOURNAL = Cause(
     "the journal cannot be written",
     "see that the disk of RELAY_STATE_DIR is neither full nor read-only; the agent resumes by itself once there is room",
 )
+JOURNAL_LOCKED = Cause(
+    "state-dir",
+    "another program has the journal open and holds a lock on it",
+    "end that program (`fuser -v` or `lsof` on journal.db in RELAY_STATE_DIR name it: a backup, a virus scanner, an SQLite shell);"
+    " the agent resumes by itself",
+)
 BACKLOG = Cause(
     "state-dir",
     "so many answers wait for the platform that more would fill the disk",
@@ -134,6 +140,12 @@ TOO_SLOW = Cause(
     "look at what the summary names: a disk, a name server or a proxy that hangs; then check again",
 )
 UNEXPECTED = Cause("", "the check itself failed, by an unexpected {kind}", "report it to the vendor; RELAY_LOG_LEVEL=debug shows where")
+
+
+def journal_cause(reason: str) -> Cause:
+    """What lies behind a journal that takes nothing, by what SQLite says of it (https://sqlite.org/rescode.html#busy)."""
+    return JOURNAL_LOCKED if "database is locked" in reason else JOURNAL
+
 
 # --- what the platform says ---
 

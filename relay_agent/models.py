@@ -165,7 +165,7 @@ class Command:
 class Update:
     """One status update, complete as it goes onto the outbound queue.
 
-    `message` is the queue message's text. Where the body was spooled, `spool` is the gzip file that
+    `message` is the queue message's text, `code` the error code that it tells. Where the body was spooled, `spool` is the gzip file that
     goes to `upload_url` first, and `fallback` the message to send instead when it cannot be uploaded before
     `tell_by`, after which its sender has stopped waiting.
     """
@@ -177,3 +177,4 @@ class Update:
     upload_url: str | None = field(default=None, repr=False)
     fallback: str | None = field(default=None, repr=False)
     tell_by: datetime | None = None
+    code: Code | None = field(default=None, compare=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from relay_agent.causes import ACK_REFUSED, JOURNAL, cause_of
+from relay_agent.causes import ACK_REFUSED, cause_of, journal_cause
 from relay_agent.errors import (
     CredentialsExpired,
     JournalDamaged,
@@ -133,8 +133,9 @@ class Poller:
 
     def _disk_full(self, obstacle: str) -> float:
         """Take nothing in, and say so; the heartbeat falls silent after a minute of it."""
-        self._pulse.failure(obstacle, JOURNAL)
-        self._full.failure(obstacle, cause=JOURNAL.cause, cure=JOURNAL.cure)
+        cause = journal_cause(obstacle)
+        self._pulse.failure(obstacle, cause)
+        self._full.failure(obstacle, cause=cause.cause, cure=cause.cure)
         return NO_DISK_SECONDS
 
     def _wait_until_wanted(self) -> float:
@@ -179,7 +180,7 @@ class Poller:
     def _failed(self, error: PlatformError | JournalError) -> float:
         reason = str(error)
         self._tally.count("polls_failed")
-        cause = cause_of(error) if isinstance(error, PlatformError) else JOURNAL
+        cause = cause_of(error) if isinstance(error, PlatformError) else journal_cause(str(error))
         self._pulse.failure(reason, cause)
         self._trouble.failure(reason, cause=cause.cause, cure=cause.cure)
         if isinstance(error, QueueUnavailable | CredentialsExpired | PlatformRefused):

@@ -115,7 +115,7 @@ class _Result:
 
 
 class Relay:
-    """The rules, with what they need. Shared by all threads; holds nothing that changes."""
+    """The rules, with what they need. Shared by all threads; nothing in it changes but what is to be said of answers under upload."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class Relay:
         default_seconds: float,
         told: Callable[[Report], None],
     ) -> None:
-        """`told` is given what came of a command as soon as that is on the disk, so that nothing is said that a restart would deny."""
+        """`told` is given what came of a command as soon as that is final and on the disk: nothing is said that would be denied later."""
         self._agent_id = agent_id
         self._journal = journal
         self._spool = spool
@@ -138,6 +138,7 @@ class Relay:
         self._clock = clock
         self._default_seconds = default_seconds
         self._told = told
+        self._uploading: dict[str, Report] = {}
         self._answers = Answers(spool, keyring, clock)
 
     # --- intake: the poller's thread ---
@@ -263,9 +264,26 @@ class Relay:
             if task.body is not None:
                 self._spool.remove(task.body)
         update = self._answer(task.command, result)
-        report = self._report(task, result, update.status, begun)
-        self._journal.finish(update, report.code, _about(report), then=lambda: self._told(report))
+        report = self._report(task, result, update, begun)
+        if update.spool is not None:
+            self._uploading[update.command_id] = report
+        self._journal.finish(update, update.code, _about(report), then=lambda: None if update.spool else self._told(report))
         return update
+
+    def settle(self, update: Update) -> None:
+        """Record what will be told of a spooled answer for good, after its upload or without it, and say so.
+
+        Raises:
+            JournalUnwritable: the agent stopped waiting for the disk.
+        """
+        self._journal.settle(update, update.code)
+        report = self._uploading.pop(update.command_id, None) or self._left(update)
+        self._told(replace(report, status=update.status, code=update.code))
+
+    def _left(self, update: Update) -> Report:
+        """What is known of an answer whose request an earlier run of the agent made."""
+        about = self._journal.about(update.command_id) or About("?")
+        return Report(update.command_id, about.action, update.status, about.method, about.host, about.port, status_code=about.status_code)
 
     def abandon(self, task: Task) -> Update:
         """Answer a command that an error of our own ended, so that its sender does not wait for ever."""
@@ -425,22 +443,21 @@ class Relay:
             host=url.host if url else None,
             port=url.port if url else None,
         )
-        self._journal.finish(update, code, _about(report), then=lambda: self._told(report), wait=False)
+        self._journal.finish(update, update.code, _about(report), then=lambda: self._told(report), wait=False)
         return update
 
-    def _report(self, task: Task, result: _Result, status: Status, begun: float) -> Report:
-        """What is to be said of an outcome that is told with this status: not the target's own where its answer is too large to be told."""
+    def _report(self, task: Task, result: _Result, update: Update, begun: float) -> Report:
+        """What is to be said of an outcome that is told so: not the target's own status where its answer is too large to be told."""
         outcome, request = result.outcome, result.request
         response = outcome if isinstance(outcome, HttpResponse) else None
-        too_large = Code.ERESPONSETOOLARGE if status != result.status else None
         return Report(
             id=task.command.id,
             action=task.command.action,
-            status=status,
+            status=update.status,
             method=request.method if request else None,
             host=request.url.host if request else None,
             port=request.url.port if request else None,
-            code=outcome.code if isinstance(outcome, Failure) else too_large,
+            code=update.code,
             status_code=response.status_code if response else None,
             bytes_in=response.content.size if response else 0,
             bytes_out=len(request.body or b"") if request else 0,

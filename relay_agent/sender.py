@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from relay_agent.causes import JOURNAL, cause_of
+from relay_agent.causes import cause_of, journal_cause
 from relay_agent.errors import (
     CredentialsExpired,
     JournalDamaged,
@@ -132,7 +132,7 @@ class Sender:
     def _unrecorded(self, error: JournalUnwritable) -> float:
         """Tell nothing that is not recorded; the poller says what is wrong with the disk."""
         if self._outbox.pending():
-            self._pulse.failure(str(error), JOURNAL)
+            self._pulse.failure(str(error), journal_cause(str(error)))
         else:
             self._pulse.pause("waiting for the disk")
         return DISK_SECONDS

@@ -37,6 +37,10 @@ EXIT_SECONDS = 0.5
 """And of that, for the exit itself."""
 ENDING_SECONDS = 0.5
 """How long a call to the platform may take that is under way when its thread is told to end."""
+SHARE = 2
+LEAST_SECONDS = 0.05
+"""A step of the stop takes at most this part of what is left of the drain, and this much when nothing is: where everything
+hangs, the steps together are not much longer than the drain, however short."""
 
 
 class Stopping:
@@ -88,16 +92,16 @@ class Stopping:
             self._fetcher.close()
         self._tasks.close()
         self._join(threads.workers, drain, keep=min(FAREWELL_SECONDS, drain.seconds / 3))
-        cut_off = self._break_off()
-        self._end_polling()
-        self._join(threads.fetchers, drain, at_most=1.0)
+        cut_off = self._break_off(drain)
+        self._end_polling(drain)
+        self._join(threads.fetchers, drain, at_most=share(1.0, drain))
         self._tell_the_rest(drain)
         self._stops.rest.set()
         self._end(threads.keeping, drain)
         if report and self._standing.enrolled:
             self._report_stopped()
-        within(ENDING_SECONDS, self._say_last)
-        counts = within(ENDING_SECONDS, self._counts) or {}
+        within(share(ENDING_SECONDS, drain), self._say_last)
+        counts = within(share(ENDING_SECONDS, drain), self._counts) or {}
         self._log.info("agent-stopped", code=code, running=cut_off, **counts)
         self._end([threads.shipping], drain)
         if self._standing.enrolled and not threads.shipping.is_alive():
@@ -126,7 +130,7 @@ class Stopping:
         threading.Thread(target=watch, name="drain", daemon=True).start()
         return over
 
-    def _break_off(self) -> int:
+    def _break_off(self, drain: Deadline) -> int:
         """End what outlasts the drain: a request that may not run again is answered EINTERRUPTED, another left to the next start.
 
         How many they were.
@@ -135,12 +139,12 @@ class Stopping:
         self._journal.give_up()
         for worker in self._crew:
             worker.interrupt()
-        self._join(self._threads.workers, Deadline(INTERRUPT_SECONDS, self._clock.monotonic))
+        self._join(self._threads.workers, drain, at_most=share(INTERRUPT_SECONDS, drain))
         return cut_off
 
-    def _end_polling(self) -> None:
+    def _end_polling(self, drain: Deadline) -> None:
         """Break off the open receive; what was received already is still taken in and acknowledged."""
-        limit = Deadline(1.0, self._clock.monotonic)
+        limit = Deadline(share(1.0, drain), self._clock.monotonic)
         while self._threads.polling.is_alive() and not limit.passed:
             self._interrupt_receive()
             self._threads.polling.join(LOOK_SECONDS / 2)
@@ -180,12 +184,16 @@ class Stopping:
 
     def _end(self, loops: list[Loop], drain: Deadline) -> None:
         """Wait for threads that were told to end; one that hangs in a call to the platform is broken off."""
-        patience = min(ENDING_SECONDS, drain.seconds / 10, max(0.05, drain.remaining() - EXIT_SECONDS))
-        self._join(loops, drain, at_most=patience)
+        self._join(loops, drain, at_most=min(drain.seconds / 10, share(ENDING_SECONDS, drain)))
         for loop in loops:
             if loop.is_alive():
                 self._platform.break_off(loop.name)
-        self._join(loops, drain, at_most=ENDING_SECONDS)
+        self._join(loops, drain, at_most=share(ENDING_SECONDS, drain))
+
+
+def share(most: float, drain: Deadline) -> float:
+    """How many seconds a step may take that usually takes none."""
+    return min(most, max(LEAST_SECONDS, drain.remaining() / SHARE))
 
 
 def within(seconds: float, act: Callable[[], T]) -> T | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from relay_agent.causes import BACKLOG, JOURNAL, STDOUT_BLOCKED
+from relay_agent.causes import BACKLOG, STDOUT_BLOCKED, journal_cause
 from relay_agent.disk import Disk
 from relay_agent.errors import JournalDamaged, JournalError, JournalUnwritable
 from relay_agent.journal import Journal
@@ -70,7 +70,8 @@ class Upkeep:
         except JournalUnwritable:
             pass  # The poller takes nothing in, and says so.
         except JournalError as error:
-            self._lame.failure(str(error), cause=JOURNAL.cause, cure=JOURNAL.cure)
+            cause = journal_cause(str(error))
+            self._lame.failure(str(error), cause=cause.cause, cure=cause.cure)
         else:
             self._lame.success()
         if self._journal.unwritable or self._disk.obstacle:

@@ -14,9 +14,9 @@ from relay_agent.clock import Clock
 from relay_agent.codec import with_reason
 from relay_agent.errors import PlatformError
 from relay_agent.faultpoints import Point, reach
-from relay_agent.journal import Journal
 from relay_agent.models import Code, Status, Update
 from relay_agent.outbox import Outbox, Upload
+from relay_agent.relay import Relay
 from relay_agent.spool import Spool
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.payloads import PayloadRefused
@@ -78,7 +78,7 @@ class Uploader:
         self,
         *,
         platform: PlatformClient,
-        journal: Journal,
+        relay: Relay,
         spool: Spool,
         outbox: Outbox,
         trouble: UploadTrouble,
@@ -87,7 +87,7 @@ class Uploader:
         stop: threading.Event,
     ) -> None:
         self._platform = platform
-        self._journal = journal
+        self._relay = relay
         self._spool = spool
         self._outbox = outbox
         self._trouble = trouble
@@ -111,7 +111,7 @@ class Uploader:
                 self._outbox.uploads.put(job)
                 continue
             reach(Point.UPLOADED)
-            self._journal.settle(settled, None if settled.message == job.update.message else Code.ERESPONSETOOLARGE)
+            self._relay.settle(settled)
             reach(Point.SETTLED)
             self._spool.remove(job.update.spool or "")
             self._outbox.uploaded(settled)
@@ -146,4 +146,4 @@ class Uploader:
         self._trouble.given_up(update.command_id)
         self._log.error("upload-refused", id=update.command_id, reason=reason)
         fallback = update.fallback or update.message
-        return Update(update.command_id, Status.FAILURE, with_reason(fallback, reason))
+        return Update(update.command_id, Status.FAILURE, with_reason(fallback, reason), code=Code.ERESPONSETOOLARGE)

@@ -26,6 +26,7 @@ from relay_agent.causes import (
     TOKEN_EXPIRED,
     Problem,
     days_left,
+    journal_cause,
 )
 from relay_agent.clock import Clock
 from relay_agent.disk import Disk
@@ -176,7 +177,7 @@ class Facts:
     def _of_disk(self) -> list[Problem]:
         obstacle = self._journal.unwritable or self._disk.obstacle
         if obstacle is not None:
-            return [Problem(obstacle, JOURNAL)]
+            return [Problem(obstacle, journal_cause(obstacle))]
         seconds = self._journal.stuck_seconds()
         return [Problem(f"the journal has not ended a commit for {seconds:.0f} s", JOURNAL)] if seconds > COMMIT_SECONDS else []
 

@@ -304,6 +304,13 @@ class Journal:
             for row in rows
         ]
 
+    def about(self, command_id: str) -> About | None:
+        """What a finished command is listed with; None where that was not noted."""
+        row = self._writer.read(
+            "SELECT action, method, host, port, status_code FROM commands WHERE id = ? AND action IS NOT NULL", command_id
+        )
+        return About(*row[0]) if row else None
+
     def spooled(self) -> set[str]:
         """The names of the spool files that an outcome needs."""
         return {str(row[0]) for row in self._read_all("SELECT spool FROM commands WHERE spool IS NOT NULL")}

@@ -154,9 +154,7 @@ class _Chain:
 class _Renderer:
     """The last processor: render the line once, write it, hand it to the sink."""
 
-    def __init__(
-        self, now: Callable[[], datetime], output: Output, console: Callable[[Event], str] | None, sink: LineSink | None
-    ) -> None:
+    def __init__(self, now: Callable[[], datetime], output: Output, console: Callable[[Event], str] | None, sink: LineSink | None) -> None:
         self._now = now
         self._output = output
         self._console = console

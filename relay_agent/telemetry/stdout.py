@@ -130,7 +130,8 @@ class Piped:
             while not self._lines and not self._closing:
                 self._waiting = True
                 self._more.wait()
-            taken, size = [], 0
+            taken: list[bytes] = []
+            size = 0
             while self._lines and (not taken or size + len(self._lines[0]) <= PIECE_BYTES):
                 taken.append(self._lines.popleft())
                 size += len(taken[-1])

@@ -272,6 +272,8 @@ def test_a_response_that_cannot_be_uploaded_fails_with_its_status(agent: Running
     final = answer_to(agent, sent)
     assert (final["status"], final["responseBodyDelivery"]) == ("FAILURE", "embedded")
     assert (final["body"]["code"], final["body"]["statusCode"]) == ("ERESPONSETOOLARGE", 200)
+    agent.wait_log("command", id=sent["commandId"], status="FAILURE", code="ERESPONSETOOLARGE", statusCode=200)
+    assert len([line for line in agent.events("command") if line["id"] == sent["commandId"]]) == 1
 
 
 def test_the_limit_is_that_of_the_message(agent: RunningAgent, target: ByteTarget) -> None:

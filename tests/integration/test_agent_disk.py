@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from relay_agent.causes import JOURNAL
+from relay_agent.causes import JOURNAL, JOURNAL_LOCKED
 from relay_agent.clock import Clock
 from relay_agent.journal import SCHEMA_VERSION
 from relay_agent.sandbox.faults import FOREVER, Fault
@@ -297,6 +297,29 @@ def test_a_start_on_a_full_disk_without_a_reserve_tells_what_is_recorded_says_so
         assert body(sandbox.wait_final(post.id))["code"] == "EINTERRUPTED"
         assert agent.stop() == 0
     assert seen(target) == {"POST /told": 1, "POST /post": 1}
+
+
+# --- locked ---
+
+
+def test_a_journal_that_another_program_locks_is_named_so_and_the_agent_resumes_when_it_is_let_go(
+    tmp_path: Path, target: ByteTarget
+) -> None:
+    target.on("/", reply(body="here"))
+    with Sandbox(visibility_timeout=2) as sandbox, running(RunningAgent(sandbox, tmp_path)) as agent:
+        agent.get(target.url("/"))
+        with closing(sqlite3.connect(tmp_path / "state" / "journal.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            waiting = agent.create({"method": "POST", "url": target.url("/")})
+            said = agent.wait_log("disk-full")
+            assert "database is locked" in said["reason"]
+            assert (said["cause"], said["cure"]) == (JOURNAL_LOCKED.cause, JOURNAL_LOCKED.cure)
+            assert JOURNAL_LOCKED.cause in page(agent, "/readyz")[1]
+            other.execute("ROLLBACK")
+        assert sandbox.wait_final(waiting.id).status == "SUCCESS"
+        agent.wait_log("disk-freed")
+        assert agent.stop() == 0
+    assert seen(target)["POST /"] == 1
 
 
 # --- read-only ---

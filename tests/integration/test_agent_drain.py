@@ -235,6 +235,25 @@ def test_a_platform_that_hangs_in_everything_holds_up_no_exit_and_no_answer_is_l
     assert seen(target) == {"POST /": 1}
 
 
+def test_where_everything_hangs_a_drain_of_a_second_is_hardly_longer(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    gate = target.gate()
+    target.on("/", reply(body="here"))
+    target.on("/held", lambda conn, _: (conn.wait(gate), conn.respond(200)))
+    with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "1"})) as agent:
+        agent.get(target.url("/"))
+        agent.create({"method": "POST", "url": target.url("/held")})
+        gate.wait_reached()
+        with ExitStack() as hanging:
+            for service in ("rest", "logs", "sqs"):
+                hanging.enter_context(sandbox.inject(Fault(service, "", hang_seconds=FOREVER, count=None)))
+            hanging.enter_context(agent.agent._journal._writer._using)
+            agent.agent._journal.acked(["nothing"])
+            began = time.monotonic()
+            assert agent.stop() == 0
+            assert time.monotonic() - began < 2, "RELAY_DRAIN_SECONDS is 1"
+        gate.release()
+
+
 def test_credentials_that_nobody_renews_hold_up_no_exit(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     """Who needs new ones waits for whoever fetches them, and that one hangs: the last log lines need some too."""
     target.on("/", reply(body="here"))

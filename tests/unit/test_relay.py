@@ -6,7 +6,7 @@ import gzip
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -121,8 +121,9 @@ class World:
         return task
 
     def process(self, task: Task) -> tuple[Update, Report]:
+        """A spooled answer's report comes only when it is settled; then this gives one that says nothing."""
         update = self.relay.process(task, cast("Executor", self.target))
-        return update, self.reports[-1]
+        return update, self.reports[-1] if update.spool is None else Report(update.command_id, "", update.status)
 
     def run(self, **fields: Any) -> Update:
         return self.process(self.task(**fields))[0]
@@ -548,6 +549,40 @@ def test_an_answer_too_large_without_upload_url_is_a_failure_and_leaves_no_file(
     status, body = told(update)
     assert (status, body["code"], body["statusCode"], update.spool) == ("FAILURE", "ERESPONSETOOLARGE", 201, None)
     assert list(world.spool.directory.iterdir()) == []
+
+
+def test_a_large_answer_is_spoken_of_once_and_only_when_it_is_settled(world: World) -> None:
+    world.target.answers = [response(b"x" * 300_000, 201)]
+    update = world.run()
+    assert world.reports == []
+    world.relay.settle(replace(update, spool=None))
+    ((report,), size) = world.reports, 300_000
+    assert (report.status, report.code, report.status_code, report.bytes_in) == ("SUCCESS", None, 201, size)
+
+
+def test_a_large_answer_whose_upload_is_refused_is_spoken_of_as_it_is_told(world: World) -> None:
+    world.target.answers = [response(b"x" * 300_000, 201)]
+    update = world.run()
+    world.relay.settle(Update(update.command_id, Status.FAILURE, update.fallback or "", code=Code.ERESPONSETOOLARGE))
+    ((report,), size) = world.reports, 300_000
+    assert (report.status, report.code, report.status_code, report.bytes_in) == ("FAILURE", "ERESPONSETOOLARGE", 201, size)
+
+
+def test_a_large_answer_that_is_settled_after_a_restart_is_spoken_of_with_what_the_journal_knows(world: World) -> None:
+    world.target.answers = [response(b"x" * 300_000, 201)]
+    world.run(payload={"url": "http://target.example:8080/", "method": "POST"})
+    _, (update,) = world.again()
+    world.relay.settle(replace(update, spool=None))
+    assert world.reports == [Report("c-1", GDC, Status.SUCCESS, "POST", "target.example", 8080, status_code=201)]
+
+
+def test_an_error_answer_whose_body_cannot_be_told_has_the_code_of_that_everywhere(world: World) -> None:
+    world.target.answers = [response(b"x" * 300_000, 404)]
+    update = world.run(responseBodyUploadUrl=...)
+    (report,) = world.reports
+    assert (report.status, report.code, report.status_code) == ("FAILURE", "ERESPONSETOOLARGE", 404)
+    assert told(update)[1]["code"] == "ERESPONSETOOLARGE"
+    assert world.journal._writer.read("SELECT code FROM commands") == [("ERESPONSETOOLARGE",)]
 
 
 def test_headers_too_large_for_the_fallback_are_left_out_of_it(world: World) -> None:

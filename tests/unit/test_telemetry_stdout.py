@@ -113,7 +113,7 @@ def test_a_descriptor_that_somebody_made_non_blocking_gets_every_line(pipe: Pipe
 
 def test_a_character_that_the_stream_s_encoding_lacks_is_escaped() -> None:
     reading, writing = os.pipe()
-    with open(writing, "w", encoding="ascii") as stream:
+    with os.fdopen(writing, "w", encoding="ascii") as stream:
         written = output(stream, time.monotonic)
         assert isinstance(written, Piped)
         written.write("a\u20ac")

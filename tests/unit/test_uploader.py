@@ -32,7 +32,7 @@ class World:
         whatever = cast("Any", self)
         self.uploader = Uploader(
             platform=whatever,
-            journal=whatever,
+            relay=whatever,
             spool=whatever,
             outbox=whatever,
             trouble=UploadTrouble(whatever, clock.monotonic),
