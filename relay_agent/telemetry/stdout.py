@@ -19,7 +19,7 @@ MOST_BYTES = 1024 * 1024
 """What may wait for the reader: a few thousand lines, the newest."""
 PIECE_BYTES = 64 * 1024
 """A pipe's own buffer (pipe(7)): more at once would only wait longer."""
-LINGER_SECONDS = 0.01
+LINGER_SECONDS = 0.05
 """Between two writes: under load one carries the lines of many commands, a lone line waits for none."""
 BLOCKED_SECONDS = 5.0
 """How long a write may take before it is worth a word."""

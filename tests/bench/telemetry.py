@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from relay_agent import poller, worker
+from relay_agent import worker
 from relay_agent.telemetry.cloudwatch import LogShipper
 from relay_agent.telemetry.metrics import Metrics
 from relay_agent.telemetry.summary import Tally
@@ -39,7 +39,9 @@ class Shares:
     commands: int
     whole: float
     lines: float
-    """Into the commands' lines: redacted, rendered, written and put into the buffer."""
+    """Into the commands' lines: redacted, rendered and put into the buffers."""
+    writing: float
+    """Into stdout: its thread."""
     shipping: float
     """Into CloudWatch."""
     metrics: float
@@ -48,7 +50,7 @@ class Shares:
     @property
     def ratio(self) -> float:
         """Telemetry's part of the whole."""
-        return (self.lines + self.shipping + self.metrics + self.counts) / self.whole
+        return (self.lines + self.writing + self.shipping + self.metrics + self.counts) / self.whole
 
 
 def measure(place: Path, workers: int, commands: int) -> Shares:
@@ -124,6 +126,12 @@ def _reading() -> float:
     return time.thread_time() - began
 
 
+def _cpu_of(name: str) -> float:
+    """CPU seconds of a thread since it was started."""
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == name and thread.ident is not None]
+    return time.clock_gettime(time.pthread_getcpuclockid(thread.ident or 0))
+
+
 class _Watch:
     """What telemetry takes, from the first command's line on."""
 
@@ -134,8 +142,7 @@ class _Watch:
         self._before = WARMING
         self._first: dict[str, float] = {}
         parts = self._parts
-        for room in (worker, poller):
-            self._patch(room, "command_line", self._from_now(parts["lines"].counted(room.command_line)))
+        self._patch(worker, "command_line", self._from_now(parts["lines"].counted(worker.command_line)))
         self._patch(LogShipper, "ship_once", parts["shipping"].counted(LogShipper.ship_once))
         self._patch(Metrics, "command_finished", parts["metrics"].counted(Metrics.command_finished))
         self._patch(Tally, "count", parts["counts"].counted(Tally.count))
@@ -146,7 +153,8 @@ class _Watch:
         return {name: seconds - self._first[name] for name, seconds in self._now().items()}
 
     def _now(self) -> dict[str, float]:
-        return {"whole": time.process_time(), **{name: part.seconds for name, part in self._parts.items()}}
+        parts = {name: part.seconds for name, part in self._parts.items()}
+        return {"whole": time.process_time(), "writing": _cpu_of("stdout"), **parts}
 
     def _from_now(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def noted(*arguments: Any, **named: Any) -> Any:
