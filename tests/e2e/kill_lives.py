@@ -20,7 +20,7 @@ from typing import Any
 from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.faults import Fault, FaultHandle
 from relay_agent.sandbox.server import Sandbox
-from tests.agents import RunningAgent, wait_until
+from tests.agents import RunningAgent, page, wait_until
 from tests.targets import ByteTarget, Connection, RawRequest
 
 LARGE_BYTES = 400_000
@@ -135,8 +135,8 @@ class Life:
 
     def wait_recorded(self) -> None:
         """Wait until the outcome of every command is in the journal."""
-        for trace in self.traces.values():
-            self.agent.wait_log("command", id=trace.command.id)
+        self.agent.ready()
+        wait_until(self.sandbox, lambda: json.loads(page(self.agent, "/status.json")[1])["journal"].get("finished") == len(self.traces))
 
     @contextmanager
     def nothing_recorded(self) -> Iterator[None]:
