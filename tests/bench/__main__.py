@@ -64,7 +64,13 @@ def _say_telemetry(place: Path, commands: int) -> None:
     print(f"Logging and metrics: their part of the agent's CPU for a command, {commands} commands, a target that answers at once")
     for workers in (1, 16):
         shares = telemetry.measure(place, workers, commands)
-        parts = {"lines": shares.lines, "stdout": shares.writing, "CloudWatch": shares.shipping, "metrics": shares.metrics, "counts": shares.counts}
+        parts = {
+            "lines": shares.lines,
+            "stdout": shares.writing,
+            "CloudWatch": shares.shipping,
+            "metrics": shares.metrics,
+            "counts": shares.counts,
+        }
         split = ", ".join(f"{name} {spent / shares.whole:.1%}" for name, spent in parts.items())
         print(f"  {workers:>2} workers: {shares.ratio:.1%} ({split}) of {shares.whole / shares.commands * 1000:.2f} ms")
 

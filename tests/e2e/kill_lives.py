@@ -134,7 +134,12 @@ class Life:
         self.target.wait_requests(count, 20)
 
     def wait_recorded(self) -> None:
-        """Wait until the outcome of every command is in the journal."""
+        """Wait until the outcome of every command is in the journal; small ones, whose lines say so."""
+        for trace in self.traces.values():
+            self.agent.wait_log("command", id=trace.command.id)
+
+    def wait_large_recorded(self) -> None:
+        """The same for large ones, whose lines come after their uploads."""
         self.agent.ready()
         wait_until(self.sandbox, lambda: json.loads(page(self.agent, "/status.json")[1])["journal"].get("finished") == len(self.traces))
 

@@ -69,7 +69,7 @@ def uploading(life: Life, stack: ExitStack) -> None:
         for fault in life.nothing_uploaded():
             uploads.enter_context(fault)
         life.agent.start()
-        life.wait_recorded()
+        life.wait_large_recorded()
 
 
 def untold(life: Life, stack: ExitStack) -> None:
