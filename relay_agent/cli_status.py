@@ -10,13 +10,14 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -32,8 +33,12 @@ from relay_agent.listing import FAILED, Listed
 EXIT_NOT_READY = 1
 EXIT_CONFIGURATION = 2
 EXIT_NO_AGENT = 4
-_WIDE, _ROOMY = 400, 150
-"""Columns: where nobody looks at a terminal, and from where every column has its place."""
+_WIDE = 100_000
+"""Columns where nobody looks at a terminal: a line is never broken or cut there."""
+_NARROWEST = 70
+"""Below it an id is left out."""
+_SHORT_ID = 8
+"""As much of an id as a narrow terminal shows: `commands show` finds a command by it."""
 
 _env_file = click.option(
     "--env-file", type=click.Path(dir_okay=False, path_type=Path), default=Path(".env"), help="Settings besides the environment's.  [.env]"
@@ -207,27 +212,63 @@ def _print_status(found: dict[str, Any]) -> None:
 
 
 def _print_commands(found: Sequence[Listed]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    """As much as the terminal has room for, and nothing cut off: where even the least is too wide, a cell goes on below."""
     console = _console()
-    narrow = console.width < _ROOMY
-    for name in ("when", "id", *(() if narrow else ("action",)), "method", "host", "state", "code"):
-        table.add_column(name, no_wrap=True, min_width=36 if name == "id" else None)
-    for name in () if narrow else ("queued", "target", "told"):
-        table.add_column(name, justify="right", no_wrap=True)
+    columns = next((columns for columns in (_ALL, _SOME) if _width(console, _table(found, columns)) <= console.width), _NARROW)
+    console.print(_table(found, columns[:-1] if console.width < _NARROWEST else columns))
+
+
+def _width(console: Console, table: Table) -> int:
+    return console.measure(table, options=console.options.update(max_width=_WIDE)).maximum
+
+
+def _table(found: Sequence[Listed], columns: Sequence[_Column]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column.name, justify=column.justify, no_wrap=not column.folds, overflow="fold")
     for one in found:
-        style = "red" if one.status in FAILED else "green" if one.status else ""
-        state = one.status if one.status and one.state == State.DELIVERED else f"{one.status or ''} {one.state}".strip()
-        table.add_row(
-            one.when[:19].replace("T", " "),
-            Text(one.id),
-            *(() if narrow else (Text((one.action or "-").rpartition(".")[2]),)),
-            Text(one.method or "-"),
-            Text(one.where),
-            Text(state, style=style),
-            Text(one.code or "-"),
-            *(() if narrow else (_milliseconds(value) for value in (one.queued_ms, one.target_ms, one.delivered_ms))),
-        )
-    console.print(table)
+        table.add_row(*(column.cell(one) for column in columns))
+    return table
+
+
+def _state(one: Listed) -> Text:
+    style = "red" if one.status in FAILED else "green" if one.status else ""
+    return Text(one.status if one.status and one.state == State.DELIVERED else f"{one.status or ''} {one.state}".strip(), style=style)
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    name: str
+    cell: Callable[[Listed], Text]
+    folds: bool = False
+    justify: JustifyMethod = "left"
+
+
+def _stage(name: str, value: Callable[[Listed], int | None]) -> _Column:
+    return _Column(name, lambda one: Text(_milliseconds(value(one))), justify="right")
+
+
+_WHEN = _Column("when (UTC)", lambda one: Text(one.when[:19].replace("T", " ")))
+_OUTCOME = (
+    _Column("state", _state, folds=True),
+    _Column("code", lambda one: Text(one.code or "-"), folds=True),
+    _Column("method", lambda one: Text(one.method or "-")),
+    _Column("host", lambda one: Text(one.where), folds=True),
+)
+_ID = _Column("id", lambda one: Text(one.id))
+_SOME = (_WHEN, *_OUTCOME, _ID)
+_ALL = (
+    *_SOME,
+    _Column("action", lambda one: Text((one.action or "-").rpartition(".")[2])),
+    _stage("queued", lambda one: one.queued_ms),
+    _stage("target", lambda one: one.target_ms),
+    _stage("told", lambda one: one.delivered_ms),
+)
+_NARROW = (
+    _Column(_WHEN.name, lambda one: Text(one.when[5:19].replace("T", " "))),
+    *_OUTCOME,
+    _Column("id", lambda one: Text(one.id[:_SHORT_ID])),
+)
 
 
 def _told(one: Listed) -> list[tuple[str, str]]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import re
 import socket
+import struct
 import subprocess
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +19,7 @@ import pytest
 
 from relay_agent.causes import QUEUE_DISABLED
 from relay_agent.sandbox.server import Sandbox
-from tests.agents import RunningAgent, ThreadedAgent, page, run_once, running, wait_until
+from tests.agents import EXECUTABLE, RunningAgent, ThreadedAgent, page, run_once, running, wait_until
 from tests.targets import ByteTarget, reply
 
 QUICK = {"RELAY_CONFIG_REFRESH_SECONDS": "1"}
@@ -111,6 +117,62 @@ def test_commands_are_listed_while_the_agent_runs_and_after_it_was_killed(sandbo
     assert told.returncode == 0
     for word in (done.id, refused.id, "SUCCESS", "ECONNREFUSED", "127.0.0.1:9", "GET"):
         assert word in told.stdout, word
+
+
+def on_terminal(directory: Path, columns: int, *arguments: str) -> str:
+    """What a command prints on a terminal of that width, without its colours."""
+    ours, theirs = pty.openpty()
+    try:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        environment = {"PATH": os.environ["PATH"], "RELAY_STATE_DIR": str(directory / "state"), "TERM": "xterm"}
+        asking = subprocess.Popen([EXECUTABLE, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=theirs)
+        os.close(theirs)
+        told = b""
+        with contextlib.suppress(OSError):  # EIO: the last who could write there is gone
+            while chunk := os.read(ours, 65536):
+                told += chunk
+        assert asking.wait(20) == 0
+    finally:
+        os.close(ours)
+    return re.sub(r"\x1b\[[0-9;]*m", "", told.decode().replace("\r", ""))
+
+
+def test_commands_fit_a_terminal_of_80_columns_with_all_that_is_needed_at_night(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
+    """When, status, code, method, host and port are whole; an id is as long as `commands show` needs it."""
+    host = "chromatography-data-system.building-7.basel.pharma.invalid"
+    with running(ThreadedAgent(sandbox, tmp_path)) as agent:
+        failed = agent.ask({"method": "DELETE", "url": f"https://{host}:58443/"})
+        done = agent.get(target.url("/"))
+        wait_until(sandbox, lambda: json.loads(page(agent, "/status.json")[1])["journal"]["delivered"] == 2)
+        narrow, wide = on_terminal(tmp_path, 80, "commands"), on_terminal(tmp_path, 250, "commands")
+        piped = ask(tmp_path, "commands").stdout
+        when = json.loads(ask(tmp_path, "commands", "show", done.id, "--json").stdout)["when"]
+        assert done.id in on_terminal(tmp_path, 80, "commands", "show", done.id[:8])
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert "…" not in narrow
+    of_done = next(line for line in narrow.splitlines() if done.id[:8] in line)
+    for word in (when[5:19].replace("T", " "), "SUCCESS", "200", "GET", f"127.0.0.1:{target.port}"):
+        assert word in of_done, (word, narrow)
+    for word in ("FAILURE", "ENOTFOUND", "DELETE"):
+        assert word in narrow, (word, narrow)
+    at = narrow.splitlines()[0].index("host")
+    column = "".join(line[at : at + 80].split("  ")[0].strip() for line in narrow.splitlines()[2:])
+    assert f"{host}:58443" in column, narrow
+    for text in (wide, piped):
+        for word in (done.id, failed.id, f"{host}:58443", "ENOTFOUND", "queued", "Request", when[:19].replace("T", " ")):
+            assert word in text, (word, text)
+
+
+def test_where_nobody_looks_at_a_terminal_no_line_of_commands_is_cut(sandbox: Sandbox, tmp_path: Path) -> None:
+    host = ".".join(["long" * 15] * 4)
+    with running(ThreadedAgent(sandbox, tmp_path)) as agent:
+        failed = agent.ask({"method": "M" * 100, "url": f"http://{host}.invalid:8443/", "headers": {}})
+        (line,) = [line for line in ask(tmp_path, "commands").stdout.splitlines() if failed.id in line]
+        method = json.loads(ask(tmp_path, "commands", "show", failed.id, "--json").stdout)["method"]
+    for word in (f"{host}.invalid:8443", method, "FAILURE"):
+        assert word in line, (word, line)
 
 
 def test_one_command_is_shown_by_the_beginning_of_its_id_and_an_unknown_one_is_exit_1(
