@@ -40,8 +40,21 @@ _NARROWEST = 70
 _SHORT_ID = 8
 """As much of an id as a narrow terminal shows: `commands show` finds a command by it."""
 
+
+def _there(context: click.Context, parameter: click.Parameter, env_file: Path) -> Path:
+    """The file, which must be there where it was asked for: without it, another agent's directory would be looked at."""
+    asked_for = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+    if asked_for and not env_file.is_file():
+        _end(EXIT_CONFIGURATION, f"The configuration is invalid:\n  --env-file: there is no file {env_file}")
+    return env_file
+
+
 _env_file = click.option(
-    "--env-file", type=click.Path(dir_okay=False, path_type=Path), default=Path(".env"), help="Settings besides the environment's.  [.env]"
+    "--env-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path(".env"),
+    callback=_there,
+    help="Settings besides the environment's.  [.env]",
 )
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 

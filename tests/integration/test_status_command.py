@@ -197,6 +197,22 @@ def test_without_a_journal_commands_say_where_they_looked(tmp_path: Path) -> Non
     assert str(tmp_path / "state") in told.stderr
 
 
+@pytest.mark.parametrize(
+    "command", [["run"], ["check"], ["status"], ["commands"], ["commands", "show", "9b9f"], ["support-bundle"]], ids=" ".join
+)
+@pytest.mark.parametrize("kind", ["missing", "directory"])
+def test_an_env_file_that_was_asked_for_and_is_none_is_refused_with_2(tmp_path: Path, command: list[str], kind: str) -> None:
+    """It would mean another state directory, and so "no agent runs" beside one that does."""
+    name = tmp_path / "agent.env"
+    if kind == "directory":
+        name.mkdir()
+    told = ask(tmp_path, command[0], "--env-file", str(name), *command[1:])
+    assert told.returncode == 2, told
+    assert "--env-file" in told.stdout + told.stderr
+    assert str(name) in told.stdout + told.stderr
+    assert [path for path in tmp_path.iterdir() if path != name] == []
+
+
 @pytest.mark.parametrize("command", ["status", "commands"])
 def test_the_help_shows_an_example_and_needs_no_configuration(tmp_path: Path, command: str) -> None:
     told = ask(tmp_path, command, "--help")
