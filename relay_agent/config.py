@@ -10,7 +10,8 @@ import difflib
 import io
 import logging
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -34,6 +35,7 @@ from relay_agent.proxy_url import parse_proxy
 from relay_agent.secrets_source import SecretSource, check_token, parse_key, parse_keys, shown_path, token_expiry
 
 __all__ = [
+    "WAY_SETTINGS",
     "SecretSource",
     "Settings",
     "Variable",
@@ -42,6 +44,7 @@ __all__ = [
     "fault_point",
     "load_keyring_text",
     "load_settings",
+    "load_usable_settings",
     "load_way_settings",
     "masked",
     "parse_key",
@@ -55,6 +58,7 @@ __all__ = [
 _PROXY = "e.g. http://proxy.lab.example:3128; user and password in it percent-encoded"
 _PREFIX = "RELAY_"
 _FAULT_POINT = "RELAY_FAULT_POINT"
+_NAME = re.compile(r"\s*(?:export\s+)?(\w+)\s*=")
 _SPAN = "a number of seconds from {} to {}: "
 
 
@@ -305,23 +309,61 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
         env_file = None
     given, problems = _given(env_file)
     right = _descriptions()
-    problems += left_standing(given, right)
-    settings: Settings | None = None
-    try:
-        settings = Settings(_env_file=env_file, _env_file_encoding="utf-8-sig")
-    except ValidationError as error:
-        # Locations and messages only: a pydantic error carries the input.
-        faults = error.errors(include_input=False, include_context=False, include_url=False)
-        problems += [value_problem(str(fault["loc"][0]), fault["type"], fault["msg"], given, right) for fault in faults]
-    problems += secret_problems(given, right)
+    settings, faults = _settings(env_file, given, right, {})
+    problems += left_standing(given, right) + faults + secret_problems(given, right)
     if problems or settings is None:
         raise ConfigurationError(one_each(problems, right))
-    if env_file is not None and "state_dir" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"state_dir": env_file.resolve().parent / ".relay"})
     return settings
 
 
-_WAY = frozenset(
+def _settings(
+    env_file: Path | None, given: Mapping[str, str], right: Mapping[str, str], stand_ins: Mapping[str, Any]
+) -> tuple[Settings | None, list[str]]:
+    """Make the settings, or say what is wrong with single values. `stand_ins`, by variable, win over what is given."""
+    try:
+        settings = Settings(_env_file=env_file, _env_file_encoding="utf-8-sig", **stand_ins)
+    except ValidationError as error:
+        # Locations and messages only: a pydantic error carries the input.
+        faults = error.errors(include_input=False, include_context=False, include_url=False)
+        return None, [value_problem(str(fault["loc"][0]), fault["type"], fault["msg"], given, right) for fault in faults]
+    if env_file is not None and "RELAY_STATE_DIR" not in given:
+        settings = settings.model_copy(update={"state_dir": env_file.resolve().parent / ".relay"})
+    return settings, []
+
+
+_REQUIRED = {"API_TARGET": "https://unset.invalid", "ORG_SLUG": "unset", "AGENT_ID": "00000000-0000-0000-0000-000000000000"}
+"""What stands in for a setting that is missing or wrong and has no default."""
+_EITHER = (frozenset({"jwt", "jwt_file"}), frozenset({"secure_command_key", "secure_command_key_file"}))
+"""Two forms of one secret: where one is wrong, there is none."""
+
+
+def load_usable_settings(env_file: Path | None = Path(".env")) -> tuple[Settings, frozenset[str]]:
+    """Read what is right of the settings, whatever else is wrong: what `check` can still look at with them.
+
+    Of what is wrong the fields are named, and stand-ins given: the default, or something that no platform knows.
+
+    Raises:
+        ConfigurationError: `.env` cannot be read, so that nothing is known.
+    """
+    env_file = env_file if env_file is not None and env_file.is_file() else None
+    given, problems = _given(env_file)
+    right = _descriptions()
+    problems += left_standing(given, right) + _settings(env_file, given, right, {})[1] + secret_problems(given, right)
+    bad = {problem.partition(":")[0] for problem in problems} | (_broken(env_file) if env_file else set())
+    wrong = {name for name, info in Settings.model_fields.items() if not bad.isdisjoint(_aliases(info))}
+    wrong |= {name for forms in _EITHER if not wrong.isdisjoint(forms) for name in forms}
+    settings, left = _settings(env_file, given, right, _stand_ins(wrong))
+    if settings is None:
+        raise ConfigurationError(one_each(left, right))
+    return settings, frozenset(wrong)
+
+
+def _stand_ins(fields: Collection[str]) -> dict[str, Any]:
+    chosen = [info for name, info in Settings.model_fields.items() if name in fields]
+    return {alias: _REQUIRED.get(alias, None if info.is_required() else info.default) for info in chosen for alias in _aliases(info)}
+
+
+WAY_SETTINGS = frozenset(
     {
         "http_proxy",
         "https_proxy",
@@ -348,17 +390,11 @@ def load_way_settings(env_file: Path | None = Path(".env")) -> Settings:
     """
     env_file = env_file if env_file is not None and env_file.is_file() else None
     given, problems = _given(env_file)
-    ours = {alias for name, info in Settings.model_fields.items() if name in _WAY for alias in _aliases(info)}
+    ours = {alias for name, info in Settings.model_fields.items() if name in WAY_SETTINGS for alias in _aliases(info)}
     right = {name: takes for name, takes in _descriptions().items() if name in ours}
-    problems += left_standing(given, right)
-    others = {_aliases(info)[0]: info.get_default() for name, info in Settings.model_fields.items() if name not in _WAY}
-    stand_ins = {**others, "API_TARGET": "https://unset.invalid", "ORG_SLUG": "unset", "AGENT_ID": "unset"}
-    settings: Settings | None = None
-    try:
-        settings = Settings(_env_file=env_file, _env_file_encoding="utf-8-sig", **stand_ins)
-    except ValidationError as error:
-        faults = error.errors(include_input=False, include_context=False, include_url=False)
-        problems += [value_problem(str(fault["loc"][0]), fault["type"], fault["msg"], given, right) for fault in faults]
+    others = Settings.model_fields.keys() - WAY_SETTINGS
+    settings, faults = _settings(env_file, given, right, _stand_ins(others))
+    problems += left_standing(given, right) + faults
     if problems or settings is None:
         raise ConfigurationError(one_each(problems, right))
     return settings
@@ -393,6 +429,12 @@ def _bad_lines(text: str) -> list[int]:
     # What could not be parsed begins with the blank lines before it.
     bad = [binding.original for binding in parse_stream(io.StringIO(text)) if binding.error]
     return [part.line + part.string[: len(part.string) - len(part.string.lstrip())].count("\n") for part in bad]
+
+
+def _broken(env_file: Path) -> set[str]:
+    """The names of what stands in lines of `.env` that set nothing."""
+    lines = (binding.original.string for binding in parse_stream(io.StringIO(env_file.read_text(encoding="utf-8-sig"))) if binding.error)
+    return {found.group(1) for line in lines if (found := _NAME.match(line))}
 
 
 def _aliases(info: FieldInfo) -> list[str]:

@@ -18,7 +18,7 @@ import psutil
 from relay_agent import causes
 from relay_agent.causes import days_left
 from relay_agent.checks.check import Check, error, ok, warning
-from relay_agent.config import Settings, load_settings, token_expiry, unknown_variables
+from relay_agent.config import Settings, load_settings, load_usable_settings, token_expiry, unknown_variables
 from relay_agent.disk import RESERVE_BYTES
 from relay_agent.errors import ConfigurationError, JournalDamaged, JournalError
 from relay_agent.journal.look import look
@@ -52,6 +52,16 @@ def configuration(env_file: Path | None, named: bool = False) -> tuple[Settings 
         return settings, warning(causes.UNKNOWN_VARIABLES.about(names=names, nearest=nearest), f"unknown, and not read: {names}")
     source = f"the environment and {env_file}" if env_file is not None and env_file.is_file() else "the environment"
     return settings, ok("configuration", f"every variable is right, from {source}")
+
+
+def usable(env_file: Path | None, named: bool = False) -> tuple[Settings | None, frozenset[str]]:
+    """What of settings that are not right can still be used, and which fields are wrong; None where nothing is known of them."""
+    if named and env_file is not None and not env_file.is_file():
+        return None, frozenset()
+    try:
+        return load_usable_settings(env_file)
+    except ConfigurationError:
+        return None, frozenset()
 
 
 def _nearest(near: str | None) -> str:

@@ -5,18 +5,18 @@ This room owns the plan. It must not look at anything itself: `local`, `platform
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from relay_agent.checks.check import Check, Status
 from relay_agent.checks.explain import check_target, shown
-from relay_agent.checks.local import configuration, secure_key, state_dir, token
+from relay_agent.checks.local import configuration, secure_key, state_dir, token, usable
 from relay_agent.checks.plan import Step, run_steps
 from relay_agent.checks.platform import PlatformChecks
 from relay_agent.clock import Clock
-from relay_agent.config import Settings, debugging
+from relay_agent.config import WAY_SETTINGS, Settings, debugging
 from relay_agent.telemetry.redact import MASK, Redactor, proxy_secrets
 from relay_agent.urls import BadUrl, parse_url
 
@@ -39,6 +39,22 @@ CHECK_IDS = (
 """In the order of the report (OPERATIONS §2)."""
 
 
+_SHARED = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "ssl_cert_file", "ca_file"}
+_NEEDS: dict[str, Collection[str]] = {
+    "token": {"jwt", "jwt_file"},
+    "state-dir": {"state_dir"},
+    "platform": {"api_target", "platform_proxy", *_SHARED},
+    "access": {"org_slug", "jwt", "jwt_file"},
+    "agent": {"agent_id"},
+    "sqs": {"aws_endpoint_url"},
+    "cloudwatch": {"aws_endpoint_url"},
+    "secure-key": {"secure_command_key", "secure_command_key_file"},
+    "target": WAY_SETTINGS,
+}
+"""The settings without which a check has nothing to look at, beside those of the checks that it waits for. That the platform is
+reached is seen without a token, and that it accepts one without an agent's id."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """Seconds. The three that follow each other on a network that hangs, platform, credentials and SQS, stay below the whole."""
@@ -58,8 +74,11 @@ def check_all(
     """Run every check; the settings first, all others side by side as far as they do not wait for each other."""
     limits = bounds or Bounds()
     settings, first = configuration(env_file, named)
+    wrong: frozenset[str] = frozenset()
+    if settings is None:
+        settings, wrong = usable(env_file, named)
     redactor = Redactor()
-    steps = [Step("configuration", lambda: first), *_steps(settings, targets, limits, clock or Clock(), redactor)]
+    steps = [Step("configuration", lambda: first), *_steps(settings, wrong, targets, limits, clock or Clock(), redactor)]
     steps.sort(key=lambda step: CHECK_IDS.index(step.id))
     return [check.without(redactor.known) for check in run_steps(steps, limits.whole, debug=debugging())]
 
@@ -77,15 +96,19 @@ def _know(redactor: Redactor, settings: Settings) -> None:
         redactor.add(*proxy_secrets(proxy))
 
 
-def _steps(settings: Settings | None, targets: Sequence[str], limits: Bounds, clock: Clock, redactor: Redactor) -> list[Step]:
+def _steps(
+    settings: Settings | None, wrong: frozenset[str], targets: Sequence[str], limits: Bounds, clock: Clock, redactor: Redactor
+) -> list[Step]:
+    """All but the first. Those wait for the configuration whose settings are `wrong`; what is right of it may be looked at."""
     if settings is None:
-        return [*(Step(check_id, _never, ("configuration",)) for check_id in CHECK_IDS[1:-1]), *_target_steps(None, targets, limits)]
+        return [*(Step(check_id, _never, ("configuration",)) for check_id in CHECK_IDS[1:-1]), *_target_steps(None, wrong, targets, limits)]
     _know(redactor, settings)
     platform = PlatformChecks(settings, clock=clock, seconds=limits.call, seen_secrets=redactor.add)
     call = limits.call + limits.margin
 
     def step(check_id: str, run: Callable[[], Check], *waits_for: str, bound: float = call) -> Step:
-        return Step(check_id, run, waits_for or ("configuration",), bound)
+        ready = wrong.isdisjoint(_NEEDS.get(check_id, ()))
+        return Step(check_id, run, waits_for if ready else ("configuration",), bound)
 
     return [
         step("token", lambda: token(settings, clock.now()), bound=limits.local),
@@ -100,16 +123,17 @@ def _steps(settings: Settings | None, targets: Sequence[str], limits: Bounds, cl
         step("sqs", platform.sqs, "credentials", "queue"),
         step("cloudwatch", platform.cloudwatch, "credentials"),
         step("secure-key", lambda: secure_key(settings), bound=limits.local),
-        *_target_steps(settings, targets, limits),
+        *_target_steps(settings, wrong, targets, limits),
     ]
 
 
-def _target_steps(settings: Settings | None, targets: Sequence[str], limits: Bounds) -> list[Step]:
+def _target_steps(settings: Settings | None, wrong: frozenset[str], targets: Sequence[str], limits: Bounds) -> list[Step]:
     def run(url: str) -> Check:
         assert settings is not None, "it waits for the configuration"
         return check_target(settings, url, limits.target)
 
-    return [Step("target", partial(run, url), ("configuration",), limits.target + limits.margin, about=_shown(url)) for url in targets]
+    waits_for = () if settings is not None and wrong.isdisjoint(_NEEDS["target"]) else ("configuration",)
+    return [Step("target", partial(run, url), waits_for, limits.target + limits.margin, about=_shown(url)) for url in targets]
 
 
 def _shown(url: str) -> str:

@@ -138,10 +138,46 @@ def test_the_report_for_people_is_plain_when_piped_and_aligned(world: World) -> 
 # --- configuration and token ---
 
 
-def test_an_invalid_configuration_names_every_variable_and_exits_2_with_the_rest_skipped(world: World) -> None:
+def test_an_invalid_configuration_names_every_variable_and_exits_2(world: World) -> None:
     found = world.fails("configuration", says="RELAY_WORKERS: is not a number", cure=".env", RELAY_WORKERS="many", JWT="no-token")
     assert "JWT: is no JSON Web Token" in found["configuration"]["cause"]
-    assert skipped(found) == set(CHECK_IDS) - {"configuration", "target"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "waiting"),
+    [
+        ({"RELAY_WORKERS": "many"}, set()),
+        ({"RELAY_STATE_DIR": "<directory>"}, {"state-dir"}),
+        ({"SECURE_COMMAND_KEY": "short"}, {"secure-key"}),
+        ({"SECURE_COMMAND_KEY_FILE": "both-are-set"}, {"secure-key"}),
+        ({"JWT": "no-token"}, {"token", "access"} | BEHIND_ACCESS),
+        ({"ORG_SLUG": "your-org"}, {"access"} | BEHIND_ACCESS),
+        ({"AGENT_ID": None}, BEHIND_ACCESS),
+        ({"AWS_ENDPOINT_URL": "nowhere"}, {"sqs", "cloudwatch"}),
+        ({"RELAY_TARGET_PROXY": "ftp://p"}, {"target"}),
+        ({"RELAY_CONNECT_TIMEOUT_SECONDS": "long"}, {"target"}),
+        ({"API_TARGET": "api.example", "RELAY_WORKERS": "many"}, {"platform"} | BEHIND_PLATFORM),
+        ({"HTTP_PROXY": "ftp://p"}, {"platform", "target"} | BEHIND_PLATFORM),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_a_wrong_variable_hides_only_what_needs_it(
+    world: World, target: ByteTarget, wrong: dict[str, str | None], waiting: set[str]
+) -> None:
+    arguments = ("--target", target.url("/"))
+    found = world.fails("configuration", says=next(iter(wrong)), cure=".env", arguments=arguments, **wrong)
+    assert skipped(found) == waiting
+    assert all("configuration" in found[name]["summary"] for name in waiting)
+
+
+def test_a_line_of_an_env_file_that_sets_nothing_hides_only_what_needs_its_variable(world: World) -> None:
+    given = "".join(f"{name}={value}\n" for name, value in world.environment.items() if name not in ("PATH", "HOME", "LANG"))
+    path = world.directory / "agent.env"
+    path.write_text(f"{given}RELAY_STATE_DIR='/never closed\n")
+    done = run_once(["check", "--json", "--env-file", str(path)], world.directory, {"PATH": os.environ["PATH"]})
+    found = {one["id"]: one for one in json.loads(done.stdout)["checks"]}
+    assert done.returncode == 2
+    assert (found["configuration"]["status"], skipped(found), found["sqs"]["status"]) == ("error", {"state-dir"}, "ok")
 
 
 def test_no_token_is_an_invalid_configuration(world: World) -> None:
