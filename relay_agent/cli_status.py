@@ -24,11 +24,12 @@ from rich.text import Text
 from relay_agent import bundle, listing
 from relay_agent.admin.client import NoAgent, NoAnswer, ask
 from relay_agent.admin.page import ago, span
-from relay_agent.config import load_settings, masked, state_directory
+from relay_agent.config import masked, secret_values, state_directory
 from relay_agent.errors import ConfigurationError, JournalError
 from relay_agent.journal import State
 from relay_agent.journal.reader import Reader
 from relay_agent.listing import FAILED, Listed
+from relay_agent.telemetry.redact import Redactor, proxy_secrets
 
 EXIT_NOT_READY = 1
 EXIT_CONFIGURATION = 2
@@ -161,7 +162,7 @@ def support_bundle(output: Path | None, as_json: bool, env_file: Path) -> None:
 
     Example: docker exec ts-agent-http-relay relay-agent support-bundle -o /tmp/support.zip
     """
-    directory = _directory(env_file)
+    directory = state_directory(env_file, strict=False)
     made = datetime.now(UTC)
     name = f"relay-agent-support-{made:%Y%m%dT%H%M%SZ}.zip"
     path = output or (Path(name) if os.access(Path(), os.W_OK) else Path(tempfile.gettempdir()) / name)
@@ -354,13 +355,12 @@ def _status_of(body: bytes) -> dict[str, Any]:
 
 
 def _without_secrets(env_file: Path) -> Callable[[str], str]:
-    """Takes the secrets of the settings out of a text, as far as they can be read."""
-    from relay_agent.checks.preflight import secrets_of
-
-    try:
-        return secrets_of(load_settings(env_file)).known
-    except (ConfigurationError, OSError):
-        return str
+    """Takes the secrets of the settings out of a text, be they right or wrong, as far as they can be read."""
+    secrets, proxies = secret_values(env_file)
+    redactor = Redactor(part for secret in secrets for part in (secret, *secret.split(",")))
+    for proxy in proxies:
+        redactor.add(*proxy_secrets(proxy))
+    return redactor.known
 
 
 def _checks(env_file: Path) -> dict[str, Any]:

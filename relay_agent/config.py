@@ -6,6 +6,7 @@ at, never checked with the platform.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import io
 import logging
@@ -49,6 +50,7 @@ __all__ = [
     "masked",
     "parse_key",
     "parse_keys",
+    "secret_values",
     "state_directory",
     "token_expiry",
     "unknown_variables",
@@ -483,11 +485,9 @@ def fault_point() -> str | None:
 def masked(env_file: Path | None = Path(".env")) -> list[dict[str, str | None]]:
     """List every variable with what it is set to, None where it is not; of a secret only that it is, a proxy without its password.
 
-    Raises:
-        ConfigurationError: `.env` cannot be read.
+    Of a `.env` that cannot be read, or only in part, that is said first.
     """
-    given, _ = _given(env_file if env_file is not None and env_file.is_file() else None)
-    found: list[dict[str, str | None]] = []
+    given, found = _as_far_as_possible(env_file)
     for info in Settings.model_fields.values():
         name = next((alias for alias in _aliases(info) if alias in given), _aliases(info)[0])
         value = given.get(name)
@@ -501,6 +501,31 @@ def masked(env_file: Path | None = Path(".env")) -> list[dict[str, str | None]]:
     return found
 
 
+def _as_far_as_possible(env_file: Path | None) -> tuple[dict[str, str], list[dict[str, str | None]]]:
+    """What is set, and what kept some of it from being read; what is no UTF-8 is mostly a comment."""
+    env_file = env_file if env_file is not None and env_file.is_file() else None
+    try:
+        return _given(env_file)[0], []
+    except ConfigurationError as error:
+        trouble: list[dict[str, str | None]] = [{"name": str(env_file), "value": line.partition(": ")[2]} for line in error.problems]
+    try:
+        text = env_file.read_bytes().decode("utf-8-sig", "replace") if env_file else ""
+    except OSError:
+        text = ""
+    return _set(dotenv_values(stream=io.StringIO(text))) | _set(os.environ), trouble
+
+
+def secret_values(env_file: Path | None = Path(".env")) -> tuple[list[str], list[str]]:
+    """Give the secrets that are set, right or wrong, from their files too, and the proxies' URLs: what no text may show."""
+    given, _ = _as_far_as_possible(env_file)
+    secrets = [given[name] for name in ("JWT", "SECURE_COMMAND_KEY") if name in given]
+    for path in (given[name] for name in ("JWT_FILE", "SECURE_COMMAND_KEY_FILE") if name in given):
+        secrets += [] if shown_path(path) == path else [path]
+        with contextlib.suppress(OSError):
+            secrets.append(SecretSource(path=Path(path)).get())
+    return secrets, [value for name, value in given.items() if name.lower().endswith("_proxy") and name.lower() != "no_proxy"]
+
+
 def _masked_proxy(value: str) -> str:
     try:
         return parse_proxy(value).masked
@@ -508,14 +533,16 @@ def _masked_proxy(value: str) -> str:
         return value if value == "none" else "set, and no proxy's URL"
 
 
-def state_directory(env_file: Path | None = Path(".env")) -> Path:
+def state_directory(env_file: Path | None = Path(".env"), *, strict: bool = True) -> Path:
     """Say which state directory the settings name, whatever else is wrong with them: what `status` and `commands` need.
+
+    Not `strict`, a `.env` that cannot be read is taken for as much as can be.
 
     Raises:
         ConfigurationError: `.env` cannot be read.
     """
     env_file = env_file if env_file is not None and env_file.is_file() else None
-    given, _ = _given(env_file)
+    given = _given(env_file)[0] if strict else _as_far_as_possible(env_file)[0]
     beside = Path() if env_file is None else env_file.resolve().parent
     return Path(given["RELAY_STATE_DIR"]) if "RELAY_STATE_DIR" in given else beside / ".relay"
 

@@ -99,6 +99,28 @@ def test_without_an_agent_and_with_a_wrong_configuration_it_is_made_all_the_same
     assert "RELAY_WORKERS" in parts["checks.json"]
 
 
+def test_with_settings_that_are_no_utf_8_it_is_made_of_what_can_be_read_and_says_so(sandbox: Sandbox, tmp_path: Path) -> None:
+    """An editor of long ago and an umlaut in a comment: the agent refuses it, and support asks for a bundle."""
+    given = agent_environment(sandbox, "not-there", tmp_path, {"SECURE_COMMAND_KEY": KEY, "https_proxy": f"http://u:{CANARY}@127.0.0.1:9"})
+    (tmp_path / ".env").write_text(
+        "# Prüfraum 3\n" + "".join(f"{name}={value}\n" for name, value in given.items() if name not in ("PATH", "HOME", "LANG")),
+        encoding="latin-1",
+    )
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "here").touch()
+    told = ask(tmp_path, {"PATH": given["PATH"]}, "-o", "mine.zip")
+    assert (told.returncode, told.stderr) == (0, b"")
+    parts = inside(tmp_path / "mine.zip")
+    assert parts.keys() == PARTS
+    assert "is not UTF-8 text" in parts["checks.json"]
+    settings = {one["name"]: one["value"] for one in json.loads(parts["configuration.json"])}
+    assert settings[".env"].startswith("is not UTF-8 text")
+    assert (settings["AGENT_ID"], settings["JWT"]) == ("not-there", "set, and not shown")
+    assert "here" in json.loads(parts["journal.json"])["files"]
+    for secret in (CANARY, KEY, given["JWT"]):
+        assert secret not in "".join(parts.values()) + told.stdout.decode()
+
+
 def test_a_file_that_cannot_be_written_is_named(sandbox: Sandbox, tmp_path: Path) -> None:
     environment = agent_environment(sandbox, "not-there", tmp_path)
     told = ask(tmp_path, environment, "-o", "/proc/nothing/mine.zip")
