@@ -19,6 +19,7 @@ import psutil
 from relay_agent import AGENT_VERSION, __version__, faultpoints
 from relay_agent.admin.facts import Facts, Identity, Logging
 from relay_agent.admin.server import Admin
+from relay_agent.admin.waiting import Waiting
 from relay_agent.causes import BACKLOG, JOURNAL_DAMAGED, KEYS, STDOUT_BLOCKED, TOKEN_UNUSABLE, UNKNOWN_VARIABLES, Problem, journal_cause
 from relay_agent.clock import Clock
 from relay_agent.codec import ACTION_SECURE, ACTIONS_PLAIN
@@ -113,6 +114,7 @@ class Agent:
         """
         self._settings = settings
         self._clock = clock or Clock()
+        self._began = self._clock.now(), self._clock.monotonic()
         self._signals = signals or Signals()
         self._unknown = unknown
         check_token(settings.token.get(), self._clock.now)
@@ -122,9 +124,14 @@ class Agent:
         self._look_again = threading.Event()
         self._build_telemetry(stream)
         self._build_platform()
-        self._build_flow()
-        self._build_threads()
-        self._build_admin()
+        self._build_pages()
+        try:
+            self._build_flow()
+            self._build_threads()
+            self._show_all()
+        except BaseException:
+            self._close_pages()
+            raise
 
     # --- building ---
 
@@ -181,7 +188,6 @@ class Agent:
     def _build_flow(self) -> None:
         settings, clock = self._settings, self._clock
         self._tasks: FairQueue[Task] = FairQueue(settings.queue_size, settings.workers)
-        self._disk = Disk(self._state.path)
         self._journal = self._open_journal()
         self._disk.look()
         self._spool = Spool(self._state.spool)
@@ -213,6 +219,8 @@ class Agent:
             except JournalUnwritable as error:
                 cause = journal_cause(str(error))
                 trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
+                self._waiting.obstacle = str(error)
+                self._serve_pages()
                 if self._signals.count or self._stops.rest.wait(NO_DISK_SECONDS):
                     raise
             else:
@@ -317,10 +325,34 @@ class Agent:
             shipping=Loop("log-shipper", self._shipper.step, self._stops.rest),
         )
 
-    def _build_admin(self) -> None:
+    def _build_pages(self) -> None:
+        """The pages first: they say so where the disk keeps the journal from being opened."""
+        settings, state = self._settings, self._state
+        self._disk = Disk(state.path)
+        self._identity = Identity(AGENT_VERSION, settings.agent_id, settings.org_slug, settings.api_target)
+        self._waiting = Waiting(
+            identity=self._identity,
+            clock=self._clock,
+            disk=self._disk,
+            reader=Reader(state.journal, in_use=True),
+            workers=settings.workers,
+            capacity=settings.queue_size,
+            token_ends=self._token_ends,
+            log_lines=lambda: self._shipper.waiting,
+            began=self._began,
+        )
+        self._metrics.watch(moments=self._waiting.moments)
+        self._admin = Admin(self._waiting, self._metrics.render, settings.admin_endpoint, state.socket, self._log, self._lines.text)
+        self._showing = Loop("admin", self._admin.step, self._stops.pages)
+
+    def _serve_pages(self) -> None:
+        if self._showing.ident is None:
+            self._showing.start()
+
+    def _show_all(self) -> None:
         settings, state = self._settings, self._state
         facts = Facts(
-            identity=Identity(AGENT_VERSION, settings.agent_id, settings.org_slug, settings.api_target),
+            identity=self._identity,
             clock=self._clock,
             pulses=self._pulses,
             threads=self._threads,
@@ -340,6 +372,7 @@ class Agent:
             logs=lambda: Logging(self._shipper.waiting, self._buffer.dropped_total, self._shipper.trouble),
             stopping=self._stops.intake.is_set,
             also=self._also_wrong,
+            began=self._began,
         )
         self._metrics.watch(
             queue_depth=self._tasks.waiting,
@@ -350,8 +383,7 @@ class Agent:
             log_events_dropped=lambda: self._buffer.dropped_total,
             moments=facts.moments,
         )
-        self._admin = Admin(facts, self._metrics.render, settings.admin_endpoint, state.socket, self._log, self._lines.text)
-        self._showing = Loop("admin", self._admin.step, self._stops.pages)
+        self._admin.show(facts)
 
     def _activities(self) -> dict[str, str]:
         """What the threads without a pulse are doing."""
@@ -428,7 +460,7 @@ class Agent:
             "agent-starting", version=AGENT_VERSION, agent=settings.agent_id, organisation=settings.org_slug, workers=settings.workers
         )
         self._say_what_was_found()
-        self._showing.start()
+        self._serve_pages()
         try:
             self._recover()
             self._threads.start()
@@ -527,16 +559,20 @@ class Agent:
 
     def _close(self) -> None:
         """Free what no thread uses any more; a thread that is stuck keeps its own, and ends with the process."""
-        self._stops.pages.set()
-        self._admin.wake()
-        self._showing.join(ENDING_SECONDS)
-        if not self._showing.is_alive():
-            self._admin.close()
+        self._close_pages()
         if self._threads.over():
             self._platform.close()
             self._idle.close()
             within(ENDING_SECONDS, self._close_journal)
         self._state.close()
+
+    def _close_pages(self) -> None:
+        self._stops.pages.set()
+        self._admin.wake()
+        if self._showing.ident is not None:
+            self._showing.join(ENDING_SECONDS)
+        if not self._showing.is_alive():
+            self._admin.close()
 
     def _close_journal(self) -> None:
         with contextlib.suppress(JournalError):  # A disk that takes nothing: what it has is what the next start finds.

@@ -10,13 +10,13 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from relay_agent import listing
 from relay_agent.admin import page
-from relay_agent.admin.facts import Facts
 from relay_agent.causes import Problem
+from relay_agent.listing import Listed
 from relay_agent.telemetry import metrics
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
@@ -42,10 +42,26 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = (_NOTHING,)
 
 
+class Known(Protocol):
+    """What is known of the agent: `facts`, and before there are any `waiting`."""
+
+    def live(self) -> list[Problem]:
+        """Why it does not live."""
+
+    def ready(self) -> list[Problem]:
+        """Why it is not ready."""
+
+    def status(self) -> dict[str, Any]:
+        """The page `status.json`, but for the recent commands."""
+
+    def recent(self) -> list[Listed]:
+        """The newest commands."""
+
+
 class Pages:
     """The application behind one way in."""
 
-    def __init__(self, facts: Facts, render_metrics: Callable[[], bytes], host: str | None, lines: Callable[[], str] | None = None) -> None:
+    def __init__(self, facts: Known, render_metrics: Callable[[], bytes], host: str | None, lines: Callable[[], str] | None = None) -> None:
         """`host` is the address it listens on, None on the Unix socket; `lines` gives the last log lines, where they may be shown."""
         self._facts = facts
         self._render_metrics = render_metrics
@@ -59,6 +75,10 @@ class Pages:
         }
         if lines is not None:
             self._routes["/log"] = lambda _: Reply(HTTPStatus.OK, _TEXT, lines().encode())
+
+    def show(self, facts: Known) -> None:
+        """Show these from now on."""
+        self._facts = facts
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""

@@ -92,8 +92,9 @@ class Facts:
         logs: Callable[[], Logging],
         stopping: Callable[[], bool],
         also: Callable[[], list[Problem]],
+        began: tuple[datetime, float],
     ) -> None:
-        """`others` says what the threads without a pulse are doing, `also` what else is wrong."""
+        """`others` says what the threads without a pulse are doing, `also` what else is wrong; it `began` then, by both clocks."""
         self.identity = identity
         self._clock = clock
         self._pulses = pulses
@@ -114,8 +115,7 @@ class Facts:
         self._logs = logs
         self._stopping = stopping
         self._also = also
-        self._started = clock.now()
-        self._began = clock.monotonic()
+        self._started, self._began = began
 
     # --- judgement ---
 
@@ -198,11 +198,11 @@ class Facts:
                 "organisation": self.identity.organisation,
                 "apiTarget": self.identity.api_target,
             },
-            "time": _iso(self._clock.now()),
-            "started": _iso(self._started),
+            "time": iso(self._clock.now()),
+            "started": iso(self._started),
             "uptimeSeconds": round(self._clock.monotonic() - self._began),
-            "problems": [_problem(problem) for problem in problems],
-            "warnings": [_problem(problem) for problem in self.warnings(problems)],
+            "problems": [told(problem) for problem in problems],
+            "warnings": [told(problem) for problem in self.warnings(problems)],
             "queue": {"waiting": waiting, "capacity": self._tasks.capacity},
             "workers": {"busy": running, "total": self._workers},
             "untold": self._untold(),
@@ -210,9 +210,9 @@ class Facts:
             "lastReceive": self._when(self._pulses["poller"]),
             "lastHeartbeat": self._when(self._pulses["heartbeat"]),
             "lastAnswer": self._when(self._pulses["sender"]),
-            "lastConfiguration": _iso(self._standing.refreshed),
-            "tokenEnds": _iso(self._token_ends()),
-            "credentialsEnd": _iso(self._credentials_end()),
+            "lastConfiguration": iso(self._standing.refreshed),
+            "tokenEnds": iso(self._token_ends()),
+            "credentialsEnd": iso(self._credentials_end()),
             "logLines": {"waiting": logs.waiting, "dropped": logs.dropped},
             "threads": self._threads_now(),
             "lastHour": [list(minute) for minute in self._throughput.last_hour()],
@@ -281,12 +281,14 @@ class Facts:
         return None if worked is None else self._clock.now() - timedelta(seconds=self._clock.monotonic() - worked)
 
     def _when(self, pulse: Pulse) -> str | None:
-        return _iso(self._worked(pulse))
+        return iso(self._worked(pulse))
 
 
-def _problem(problem: Problem) -> dict[str, str]:
+def told(problem: Problem) -> dict[str, str]:
+    """A problem in the form of `status.json`."""
     return {"check": problem.cause.id, "reason": problem.reason, "cause": problem.cause.cause, "cure": problem.cause.cure}
 
 
-def _iso(moment: datetime | None) -> str | None:
+def iso(moment: datetime | None) -> str | None:
+    """A moment in the form of `status.json`, to the second."""
     return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -16,8 +16,7 @@ from typing import Any
 from waitress import wasyncore
 from waitress.server import create_server
 
-from relay_agent.admin.app import Pages
-from relay_agent.admin.facts import Facts
+from relay_agent.admin.app import Known, Pages
 from relay_agent.telemetry.logs import Logger
 
 LOOP_SECONDS = 1.0
@@ -39,26 +38,40 @@ class Admin:
 
     def __init__(
         self,
-        facts: Facts,
+        facts: Known,
         render_metrics: Callable[[], bytes],
         endpoint: tuple[str, int] | None,
         path: Path,
         log: Logger,
         lines: Callable[[], str],
     ) -> None:
-        """Listen. A TCP port that is taken is a warning: the socket at `path` answers all the same. It alone shows the last log lines."""
+        """Listen. A TCP port that is taken is a warning: the socket at `path` answers all the same. It alone shows the last log lines.
+
+        A disk that has no room for the socket's name is one too: it is made as soon as there is.
+        """
         self._path = path
+        self._log = log
         self._map: dict[int, Any] = {}
         self._servers: list[Any] = []
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # It warns of each request that waits a moment.
-        self._serve(Pages(facts, render_metrics, None, lines), lambda: _unix(path), "admin.sock", log)
+        self._local = Pages(facts, render_metrics, None, lines)
+        self._pages = [self._local]
+        self._missing = self._serve(self._local, lambda: _unix(path), "admin.sock") is None
         self.port: int | None = None
         if endpoint is not None:
-            sock = self._serve(Pages(facts, render_metrics, endpoint[0]), lambda: _tcp(endpoint), f"{endpoint[0]}:{endpoint[1]}", log)
+            self._pages.append(Pages(facts, render_metrics, endpoint[0]))
+            sock = self._serve(self._pages[-1], lambda: _tcp(endpoint), f"{endpoint[0]}:{endpoint[1]}")
             self.port = None if sock is None else sock.getsockname()[1]
+
+    def show(self, facts: Known) -> None:
+        """Show these from now on; from any thread."""
+        for pages in self._pages:
+            pages.show(facts)
 
     def step(self) -> float:
         """Serve for a second, or until there is nothing to serve."""
+        if self._missing:
+            self._missing = self._serve(self._local, lambda: _unix(self._path)) is None
         if not self._map:
             return LOOP_SECONDS
         wasyncore.loop(timeout=LOOP_SECONDS, use_poll=True, map=self._map, count=1)
@@ -76,11 +89,13 @@ class Admin:
         wasyncore.close_all(map=self._map, ignore_all=True)
         self._path.unlink(missing_ok=True)
 
-    def _serve(self, pages: Pages, listen: Callable[[], socket.socket], name: str, log: Logger) -> socket.socket | None:
+    def _serve(self, pages: Pages, listen: Callable[[], socket.socket], name: str | None = None) -> socket.socket | None:
+        """Listen, and serve; what keeps it from that is told where there is a `name` to tell it by."""
         try:
             sock = listen()
         except OSError as error:
-            log.warning("admin-unavailable", address=name, reason=error.strerror or str(error))
+            if name is not None:
+                self._log.warning("admin-unavailable", address=name, reason=error.strerror or str(error))
             return None
         self._servers.append(create_server(pages, map=self._map, sockets=[sock], **_LIMITS))
         return sock

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import http.client
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import threading
@@ -27,7 +29,7 @@ from relay_agent.journal import SCHEMA_VERSION
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
 from tests import agents
-from tests.agents import RunningAgent, ThreadedAgent, agent_environment, body, finals, page, running, wait_until
+from tests.agents import RunningAgent, ThreadedAgent, agent_environment, body, finals, page, run_once, running, wait_until
 from tests.targets import ByteTarget, Gate, reply, seen
 
 MB = 1024 * 1024
@@ -91,6 +93,12 @@ def hold(target: ByteTarget, path: str, answer: bytes = b"held") -> Gate:
     gate = target.gate()
     target.on(path, lambda conn, _: (conn.wait(gate), conn.respond(200, [("Content-Type", "text/plain")], answer)))
     return gate
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 def receives(sandbox: Sandbox) -> int:
@@ -297,6 +305,81 @@ def test_a_start_on_a_full_disk_without_a_reserve_tells_what_is_recorded_says_so
         assert body(sandbox.wait_final(post.id))["code"] == "EINTERRUPTED"
         assert agent.stop() == 0
     assert seen(target) == {"POST /told": 1, "POST /post": 1}
+
+
+def over_tcp(port: int, path: str) -> tuple[int, str]:
+    """One of the pages, as a monitor asks for it."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    with closing(connection):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def test_a_start_on_a_disk_too_full_for_a_journal_is_told_by_every_page_until_there_is_room(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget, small_disk: SmallDisk
+) -> None:
+    port = free_port()
+    small_disk.fill()
+    with RunningAgent(sandbox, tmp_path, {**small_disk.settings, "RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"}) as agent:
+        agent.wait_log("disk-full")
+        wait_until(sandbox, lambda: (small_disk.state / "admin.sock").exists())
+        for code, text in (page(agent, "/readyz"), over_tcp(port, "/readyz")):
+            assert code == 503
+            assert "journal.db" in text
+            assert (JOURNAL.cause in text, JOURNAL.cure in text) == (True, True)
+        assert page(agent, "/healthz")[0] == 200
+        told = run_once(["status"], tmp_path, agent._environment)
+        assert told.returncode == 1, told
+        assert JOURNAL.cure in told.stdout.decode()
+        early = json.loads(run_once(["status", "--json"], tmp_path, agent._environment).stdout)
+        assert early["problems"][0]["cause"] == JOURNAL.cause
+        assert JOURNAL.cure in over_tcp(port, "/")[1]
+        assert "relay_agent_start_timestamp_seconds" in over_tcp(port, "/metrics")[1]
+        assert "disk-full" in page(agent, "/log")[1]
+        small_disk.free()
+        agent.wait_log("disk-freed")
+        agent.ready()
+        wait_until(sandbox, lambda: over_tcp(port, "/readyz")[0] == 200)
+        late = json.loads(page(agent, "/status.json")[1])
+        assert late.keys() == {*early}
+        assert late["started"] == early["started"]
+        assert agent.get(target.url("/")).status == "SUCCESS"
+        assert agent.stop() == 0
+
+
+def test_a_stop_ends_the_wait_for_a_journal_and_leaves_no_socket(sandbox: Sandbox, tmp_path: Path, small_disk: SmallDisk) -> None:
+    small_disk.fill()
+    with RunningAgent(sandbox, tmp_path, small_disk.settings) as agent:
+        agent.wait_log("disk-full")
+        assert agent.stop(timeout=10) == 0
+    assert not (small_disk.state / "admin.sock").exists()
+
+
+def test_a_disk_without_a_name_left_for_the_socket_leaves_the_port_and_the_socket_comes_with_the_room(
+    sandbox: Sandbox, tmp_path: Path, small_disk: SmallDisk
+) -> None:
+    """A socket takes a name and no room; there are file systems that run out of those too."""
+    port = free_port()
+    small_disk.remount("nr_inodes=40")
+    small_disk.state.mkdir()
+    (small_disk.state / "agent.lock").touch()
+    names = [small_disk.place / f"filler-{number}" for number in range(40)]
+    with pytest.raises(OSError, match="No space left"):
+        for name in names:
+            name.touch()
+    with RunningAgent(sandbox, tmp_path, {**small_disk.settings, "RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"}) as agent:
+        agent.wait_log("disk-full")
+        assert agent.wait_log("admin-unavailable")["address"] == "admin.sock"
+        code, text = over_tcp(port, "/readyz")
+        assert (code, JOURNAL.cure in text) == (503, True)
+        for name in names:
+            name.unlink(missing_ok=True)
+        agent.ready()
+        wait_until(sandbox, lambda: (small_disk.state / "admin.sock").exists())
+        wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 200)
+        assert len(agent.events("admin-unavailable")) == 1
+        assert agent.stop() == 0
 
 
 # --- locked ---

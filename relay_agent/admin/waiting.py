@@ -1,0 +1,110 @@
+"""What the pages show of an agent whose journal cannot be opened yet, because the disk takes nothing: `facts` before there are any.
+
+This room owns that one state. It must not wait for the disk: the agent does, and says here what stands in its way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from relay_agent import listing
+from relay_agent.admin.facts import RECENT_COMMANDS, Identity, iso, told
+from relay_agent.causes import Problem, journal_cause
+from relay_agent.clock import Clock
+from relay_agent.disk import Disk
+from relay_agent.errors import JournalError
+from relay_agent.journal.reader import Reader
+from relay_agent.listing import Listed
+from relay_agent.telemetry.throughput import MINUTES
+
+
+class Waiting:
+    """What is known before the journal is open. Any thread may ask; the main thread sets `obstacle`."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        clock: Clock,
+        disk: Disk,
+        reader: Reader,
+        workers: int,
+        capacity: int,
+        token_ends: Callable[[], datetime | None],
+        log_lines: Callable[[], int],
+        began: tuple[datetime, float],
+    ) -> None:
+        """`log_lines` is how many wait for their delivery; the agent `began` then, by both clocks."""
+        self._identity = identity
+        self._clock = clock
+        self._disk = disk
+        self._reader = reader
+        self._workers = workers
+        self._capacity = capacity
+        self._token_ends = token_ends
+        self._log_lines = log_lines
+        self._started, self._began = began
+        self.obstacle = "the journal is being opened"
+        """What the disk says."""
+
+    def live(self) -> list[Problem]:
+        """Nothing: the agent waits, and a restart would change nothing."""
+        return []
+
+    def ready(self) -> list[Problem]:
+        """What it waits for."""
+        return [Problem(self.obstacle, journal_cause(self.obstacle))]
+
+    def status(self) -> dict[str, Any]:
+        """The page `status.json`, in the form that `facts` gives it."""
+        problems = self.ready()
+        return {
+            "state": "starting",
+            "sentence": f"Starting: {problems[0].cause.cause}.",
+            "version": self._identity.version,
+            "agent": {
+                "id": self._identity.agent_id,
+                "name": None,
+                "organisation": self._identity.organisation,
+                "apiTarget": self._identity.api_target,
+            },
+            "time": iso(self._clock.now()),
+            "started": iso(self._started),
+            "uptimeSeconds": round(self._clock.monotonic() - self._began),
+            "problems": [told(problem) for problem in problems],
+            "warnings": [],
+            "queue": {"waiting": 0, "capacity": self._capacity},
+            "workers": {"busy": 0, "total": self._workers},
+            "untold": 0,
+            "journal": {**self._counts(), "bytes": self._disk.used()},
+            "lastReceive": None,
+            "lastHeartbeat": None,
+            "lastAnswer": None,
+            "lastConfiguration": None,
+            "tokenEnds": iso(self._token_ends()),
+            "credentialsEnd": None,
+            "logLines": {"waiting": self._log_lines(), "dropped": 0},
+            "threads": [
+                {"name": "main", "alive": True, "activity": "opening the journal", "silentSeconds": None, "problem": self.obstacle}
+            ],
+            "lastHour": [[0, 0]] * MINUTES,
+        }
+
+    def recent(self) -> list[Listed]:
+        """The newest commands, where the journal can be read all the same."""
+        with contextlib.suppress(JournalError):
+            return listing.recent(self._reader, RECENT_COMMANDS)
+        return []
+
+    def moments(self) -> dict[str, float]:
+        """What the metrics call timestamps, in seconds since 1970."""
+        found = {"start": self._started, "token_expiry": self._token_ends()}
+        return {name: moment.timestamp() for name, moment in found.items() if moment is not None}
+
+    def _counts(self) -> dict[str, int]:
+        with contextlib.suppress(JournalError):
+            return self._reader.counts()
+        return {}
