@@ -28,8 +28,8 @@ class Disk:
         self._path = directory / "reserve"
         self.backlog_bytes = backlog_bytes
         self._lock = threading.Lock()
-        self._size = min(reserve_bytes, shutil.disk_usage(directory).total // 8)
-        self._held = self._path.exists() and self._path.stat().st_size > 0
+        self._size = _least(directory, reserve_bytes)
+        self._held = _kept_back(self._path)
         self._short = False
         self._read_only = False
         self.backlog = False
@@ -38,11 +38,7 @@ class Disk:
     @property
     def obstacle(self) -> str | None:
         """Why nothing may be taken in; None where there is room."""
-        if self._read_only:
-            return "the disk of the state directory is read-only"
-        if not self._held:
-            return "the disk of the state directory is full"
-        return "the disk of the state directory is almost full" if self._short else None
+        return _words(read_only=self._read_only, full=not self._held, short=self._short)
 
     def make_room(self) -> bool:
         """Give up what was kept back; whether there was any."""
@@ -57,7 +53,7 @@ class Disk:
     def look(self) -> None:
         """See how much room there is, and keep some back where it is missing."""
         try:
-            self._read_only = bool(os.statvfs(self._directory).f_flag & os.ST_RDONLY)
+            self._read_only = _is_read_only(self._directory)
             free = shutil.disk_usage(self._directory).free
             # A step apart, so that it does not go up and down with each commit.
             self._short = free < (2 * self._size if self._short else self._size) and self._held
@@ -83,3 +79,36 @@ class Disk:
         """Bytes of what waits for the platform: the journal and the spool, but no journal that was set aside."""
         journal = [self._directory / "journal.db", self._directory / "journal.db-wal"]
         return sum(path.stat().st_size for path in (*journal, *(self._directory / "spool").glob("*")) if path.is_file())
+
+
+def obstacle_seen(directory: Path, there: Path, *, reserve_bytes: int = RESERVE_BYTES) -> str | None:
+    """Why an agent on this state directory takes nothing in, from outside; None where it does. `there` is the part of its path that exists.
+
+    An agent at work may still say that its disk is almost full where it no longer is: its own verdict has a step.
+
+    Raises:
+        OSError: the disk does not say.
+    """
+    free, size = shutil.disk_usage(there).free, _least(there, reserve_bytes)
+    held = _kept_back(directory / "reserve")
+    return _words(read_only=_is_read_only(there), full=not held and free < 2 * size, short=free < size)
+
+
+def _words(*, read_only: bool, full: bool, short: bool) -> str | None:
+    if read_only:
+        return "the disk of the state directory is read-only"
+    if full:
+        return "the disk of the state directory is full"
+    return "the disk of the state directory is almost full" if short else None
+
+
+def _least(directory: Path, reserve_bytes: int) -> int:
+    return min(reserve_bytes, shutil.disk_usage(directory).total // 8)
+
+
+def _kept_back(reserve: Path) -> bool:
+    return reserve.exists() and reserve.stat().st_size > 0
+
+
+def _is_read_only(directory: Path) -> bool:
+    return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)

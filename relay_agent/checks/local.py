@@ -19,7 +19,7 @@ from relay_agent import causes
 from relay_agent.causes import days_left
 from relay_agent.checks.check import Check, error, ok, warning
 from relay_agent.config import Settings, load_settings, load_usable_settings, token_expiry, unknown_variables
-from relay_agent.disk import RESERVE_BYTES
+from relay_agent.disk import obstacle_seen
 from relay_agent.errors import ConfigurationError, JournalDamaged, JournalError
 from relay_agent.journal.look import look
 from relay_agent.secure import Keyring
@@ -128,7 +128,7 @@ def _closed(path: Path) -> Check | None:
         place, whose = found
     except OSError as problem:
         if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-            return error(_full(path), f"{path}: {problem.strerror}")
+            return error(_full(path), f"{path}: the disk of the state directory is full ({problem.strerror})")
         place, whose = path, f" ({problem.strerror}): on a disk that is not read-only, with every directory above it in reach"
     return error(causes.STATE_NOT_WRITABLE.about(path=place, more=whose), f"cannot write {place}")
 
@@ -154,9 +154,9 @@ def _full(path: Path) -> causes.Cause:
 
 
 def _no_room(path: Path) -> Check | None:
-    """Where so little is free the agent takes nothing in (`disk`)."""
-    least = min(RESERVE_BYTES, shutil.disk_usage(_nearest_directory(path)).total // 8)
-    return error(_full(path), f"{path}: the disk is full") if _free(path) < least else None
+    """What keeps an agent from taking anything in, by its own measure and in its own words (`disk`)."""
+    found = obstacle_seen(path, _nearest_directory(path))
+    return error(_full(path), f"{path}: {found}") if found else None
 
 
 def _journal(path: Path) -> Check | None:

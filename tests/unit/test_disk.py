@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from relay_agent.checks.check import Status
+from relay_agent.checks.local import state_dir
 from relay_agent.disk import Disk
 
 MB = 1024 * 1024
@@ -66,6 +68,21 @@ def test_nothing_is_taken_in_while_the_disk_is_almost_full(tmp_path: Path, room:
         room.free = free
         disk.look()
         assert (disk.obstacle is None) is taken, free
+
+
+@pytest.mark.parametrize("reserve", [True, False], ids=["kept back", "given up"])
+@pytest.mark.parametrize("free", [0, 7, 8, 12, 16, 500])
+def test_check_calls_a_disk_full_where_an_agent_does_and_in_its_words(tmp_path: Path, room: Room, reserve: bool, free: int) -> None:
+    disk = Disk(tmp_path)
+    disk.look()
+    if not reserve:
+        disk.make_room()
+    room.free = free * MB
+    disk.look()
+    found = state_dir(tmp_path, mounted=list)
+    assert (found.status is Status.ERROR) is (disk.obstacle is not None)
+    assert (disk.obstacle or f"{free * MB // 1_000_000} MB free") in found.summary
+    assert ("is full" in (found.cause or "")) is (disk.obstacle is not None)
 
 
 def test_more_than_may_wait_for_the_platform_is_seen(tmp_path: Path, room: Room) -> None:
