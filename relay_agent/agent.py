@@ -154,6 +154,7 @@ class Agent:
 
     def _build_platform(self) -> None:
         settings = self._settings
+        self._standing = Standing()
         self._proxies = Proxies.from_settings(settings)
         self._idle = IdlePool()
         self._dialer = Dialer(Trust.from_settings(settings, sslsocket_class=ClockedSSLSocket), Resolver())
@@ -168,6 +169,7 @@ class Agent:
             clock=self._clock,
             seen_secrets=self._seen_credentials,
             count=self._metrics.platform_request,
+            judged=self._standing.judge,
         )
         self._shipper = LogShipper(
             self._buffer,
@@ -229,7 +231,6 @@ class Agent:
 
     def _build_threads(self) -> None:
         settings, clock, log = self._settings, self._clock, self._log
-        self._standing = Standing()
         self._pulses = {name: Pulse(clock) for name in ("poller", "sender", "heartbeat", "config-refresh", "upkeep")}
         self._crew = [self._worker(f"worker-{place}") for place in range(settings.workers)]
         self._watchdog = Watchdog(

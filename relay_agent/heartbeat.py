@@ -58,6 +58,8 @@ class Heartbeat:
             self._next = now if self._standing.disabled else now + self._interval_seconds
             if not self._standing.disabled:
                 self._pulse.success()
+        if self._standing.doubt.is_set() and self._pulse.problem is None:
+            self._next = now  # Another call was refused: is it the token, or that call alone?
         if now < self._next:
             return min(0.5, self._next - now)
         reason = self._watchdog.standstill()
@@ -67,6 +69,7 @@ class Heartbeat:
             return 0.5
         self._withheld.success()
         self._next = now + self._beat()
+        self._standing.doubt.clear()
         return 0.0
 
     def _beat(self) -> float:

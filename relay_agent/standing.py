@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from relay_agent.causes import Cause
+from relay_agent.errors import PlatformRefused
 from relay_agent.tdp.queues import Queue
 
 
@@ -24,11 +25,21 @@ class Standing:
     queue_disabled: bool = False
     refused: Cause | None = None
     """Why the platform refuses us, while it does."""
+    rejected: PlatformRefused | None = None
+    """What the last answer said that judged the token, where it was a refusal (401): whichever call it was."""
+    doubt: threading.Event = field(default_factory=threading.Event)
+    """Set by such a refusal, for `heartbeat` to ask at once whether it is meant for all calls."""
     refreshed: datetime | None = None
     """When the configuration was last read."""
     polled: Queue | None = None
     """The queue that the poller last asked."""
     ready: threading.Event = field(default_factory=threading.Event)
+
+    def judge(self, refusal: PlatformRefused | None) -> None:
+        """Take over what an answer says of the token; from any thread."""
+        self.rejected = refusal
+        if refusal is not None:
+            self.doubt.set()
 
     @property
     def may_poll(self) -> bool:

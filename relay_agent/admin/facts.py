@@ -25,6 +25,7 @@ from relay_agent.causes import (
     TOKEN_ENDS,
     TOKEN_EXPIRED,
     Problem,
+    cause_of,
     days_left,
     journal_cause,
 )
@@ -165,6 +166,9 @@ class Facts:
             return [Problem(AGENT_DISABLED.cause, AGENT_DISABLED)]
         if not standing.enrolled:
             return [Problem(refresh.problem or "not initialised yet", refresh.cause or STARTING)]
+        rejected = standing.rejected
+        if rejected is not None:
+            return [Problem(str(rejected), cause_of(rejected))]
         if standing.queue_disabled:
             return [Problem(QUEUE_DISABLED.cause, QUEUE_DISABLED)]
         beat, poll = self._pulses["heartbeat"], self._pulses["poller"]

@@ -46,10 +46,11 @@ class PlatformClient:
         clock: Clock,
         seen_secrets: Callable[[str, str], None],
         count: Count = nobody,
+        judged: Callable[[PlatformRefused | None], None] = lambda _refusal: None,
     ) -> None:
-        """`seen_secrets` is told each new AWS secret before it is used, `count` how each call went."""
+        """`seen_secrets` is told each new AWS secret before it is used, `count` how each call went, `judged` what was said of the token."""
         self._http = http
-        self.rest = Rest(http, api_target, org_slug, agent_id, token, clock, count)
+        self.rest = Rest(http, api_target, org_slug, agent_id, token, clock, count, judged)
         self._count = count
         self.credentials = PlatformCredentials(self.rest.credentials, clock, seen_secrets)
         self.payloads = Payloads(http, max_body_bytes, count)

@@ -72,7 +72,9 @@ class Rest:
         token: Callable[[], str],
         clock: Clock,
         count: Count = nobody,
+        judged: Callable[[PlatformRefused | None], None] = lambda _refusal: None,
     ) -> None:
+        """`judged` is told of each answer that says something of the token: its refusal (401), or None where it was accepted."""
         self._http = http
         self._base = api_target
         self._org_slug = org_slug
@@ -80,6 +82,7 @@ class Rest:
         self._token = token
         self._clock = clock
         self._count = count
+        self._judged = judged
 
     def config(self) -> AgentConfig:
         """Read the agent's configuration.
@@ -185,9 +188,13 @@ class Rest:
 
     def _checked(self, call: str, answer: Answer) -> Answer:
         if 200 <= answer.status < 300:
+            self._judged(None)
             return answer
         if answer.status in (401, 403):
-            raise PlatformRefused(call, f"answered {answer.status}", answer.status)
+            refusal = PlatformRefused(call, f"answered {answer.status}", answer.status)
+            if answer.status == 401:  # 403 may be one call's alone: a disabled agent's, or a role that lacks it.
+                self._judged(refusal)
+            raise refusal
         if answer.status == 404:
             if not answer.body.strip() or self._agent_id.encode() in answer.body or b'"statusCode"' in answer.body:
                 raise UnknownAgent(call, "answered 404", 404)

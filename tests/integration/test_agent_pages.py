@@ -74,6 +74,34 @@ def test_an_agent_that_the_platform_has_not_told_anything_yet_lives_and_is_not_r
         assert (code, "not initialised" in text) == (503, True)
 
 
+SELDOM: dict[str, str | None] = {"RELAY_HEARTBEAT_SECONDS": "60", "RELAY_METRICS_SECONDS": "1"}
+
+
+def test_a_token_that_any_call_is_refused_for_counts_at_once_and_heals(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The next heartbeat, and the next look at the configuration, would be a minute and more away."""
+    with running(ThreadedAgent(sandbox, tmp_path, SELDOM)) as agent:
+        wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 200)
+        with sandbox.inject(Fault("rest", "/v1/", contains=agent.agent_id, status=401, count=None)):
+            wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 503, 10)
+            text = page(agent, "/readyz")[1]
+            assert "answered 401" in text
+            assert REFUSED.cure in text
+            assert page(agent, "/healthz")[0] == 200
+            agent.wait_log("heartbeat-failed", timeout=10)
+        wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 200)
+
+
+def test_one_call_that_is_refused_alone_is_no_token_that_is(sandbox: Sandbox, tmp_path: Path) -> None:
+    with running(ThreadedAgent(sandbox, tmp_path, SELDOM)) as agent:
+        wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 200)
+        beats = len(sandbox.heartbeats(agent.agent_id))
+        with sandbox.inject(Fault("rest", "systemmetric", contains=agent.agent_id, status=401)) as refusing:
+            wait_until(sandbox, lambda: refusing.hits == 1)
+            wait_until(sandbox, lambda: len(sandbox.heartbeats(agent.agent_id)) == beats + 1, 10)
+            wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 200, 10)
+        assert agent.events("heartbeat-failed") == []
+
+
 @pytest.mark.parametrize("what", ["agent", "queue"])
 def test_what_is_disabled_is_named_with_its_cure_and_the_agent_lives(sandbox: Sandbox, tmp_path: Path, what: str) -> None:
     cause = AGENT_DISABLED if what == "agent" else QUEUE_DISABLED
