@@ -9,11 +9,14 @@ Threads: each check is called by a thread of its own, after those that it waits 
 from __future__ import annotations
 
 import email.utils
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from relay_agent import causes
@@ -31,6 +34,7 @@ from relay_agent.errors import (
     PlatformError,
     PlatformRefused,
     PlatformUnreachable,
+    QueueUnavailable,
     UnknownAgent,
 )
 from relay_agent.models import Code, Headers
@@ -195,16 +199,33 @@ class PlatformChecks:
         return ok("credentials", f"good until {expiration:%Y-%m-%d %H:%M} UTC, for {self._facts.config.region}")
 
     def sqs(self) -> Check:
-        """See that the queue is there and lets the agent in; no message is taken from it."""
-        config, credentials = self._given()
+        """See that both queues are there and let the agent in; no message is taken from one, or put into the other."""
+        config, _ = self._given()
         if config.source_queue is None:
             return error(causes.QUEUE_DISABLED, "the platform names no queue", "sqs")
+        if config.platform_queue is None:
+            return error(causes.NO_QUEUE, "the platform names no queue for answers", "sqs")
+        answering = _beside(partial(self._look, config.platform_queue, inbound=False))  # In time also where the other one hangs.
+        commands, answers = self._look(config.source_queue, inbound=True), answering.result()
+        if isinstance(answers, QueueUnavailable) and "AccessDenied" in answers.reason and commands is None:
+            # A role needs no more than to send there, and sending is the one thing that cannot be tried.
+            return ok(
+                "sqs", f"the queue for commands lets the agent in; the one for answers does not let itself be looked at{self._endpoint()}"
+            )
+        failed = [(name, problem) for name, problem in (("commands", commands), ("answers", answers)) if problem is not None]
+        if failed:
+            said = "; ".join(f"the queue for {name}: {problem}" for name, problem in failed)
+            return error(self._aws_cause(failed[0][1]), said + self._endpoint(), "sqs")
+        return ok("sqs", f"the queues for commands and for answers let the agent in{self._endpoint()}")
+
+    def _look(self, url: str, *, inbound: bool) -> PlatformError | None:
+        config, credentials = self._given()
         with closing(self._http()) as http:
             try:
-                Queue(self._aws(http, credentials).client("sqs", config.region), config.source_queue, credentials).look()
+                Queue(self._aws(http, credentials).client("sqs", config.region), url, credentials).look(inbound=inbound)
             except PlatformError as problem:
-                return error(self._aws_cause(problem), self._told(problem), "sqs")
-        return ok("sqs", f"the queue lets the agent in{self._endpoint()}")
+                return problem
+        return None
 
     def cloudwatch(self) -> Check:
         """See that the log group is there and lets the agent in; nothing is written."""
@@ -281,6 +302,20 @@ class PlatformChecks:
                 row = replace(row, cause=f"{lies.cause}; {row.cause}", cure=f"{row.cure}; where it is meant: {lies.cure}")
             return row
         return self._cause(problem, TO_SQS)
+
+
+def _beside(look: Callable[[], PlatformError | None]) -> Future[PlatformError | None]:
+    """Look on a thread of its own, which keeps no process from its end."""
+    found: Future[PlatformError | None] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(look())
+        except Exception as problem:  # noqa: BLE001 - handed on whole to who waits for it
+            found.set_exception(problem)
+
+    threading.Thread(target=run, name="check-answers", daemon=True).start()
+    return found
 
 
 def _known(state: AgentState) -> AgentState:

@@ -87,8 +87,8 @@ class Queue:
         failed = [(place, *refused.get(place, ("Unconfirmed", False))) for place in range(len(entries)) if place not in sent]
         return SendResult(tuple(sorted(sent)), tuple(failed))
 
-    def look(self) -> None:
-        """See that the queue is there and lets us in, without taking a message from it.
+    def look(self, *, inbound: bool = True) -> None:
+        """See that the queue is there and lets us in, without taking a message from it or putting one in.
 
         Raises:
             PlatformError: one of its kinds, see errors.
@@ -97,7 +97,7 @@ class Queue:
         try:
             answer = self._call(call, lambda: self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"]))
         except QueueUnavailable as error:
-            if "AccessDenied" not in error.reason:
+            if "AccessDenied" not in error.reason or not inbound:
                 raise
             # A policy may allow no more than the agent's own calls; this is one of them, and deletes nothing.
             self.delete([NO_RECEIPT])

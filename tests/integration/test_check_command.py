@@ -31,6 +31,8 @@ from tests.targets import ByteTarget, FullBacklog, HttpProxy, Refusal, ca_pem, c
 NOBODY = 65534
 KEY = "7f" * 32
 CANARY = "canary-0f3c1d"
+PLATFORM_QUEUE = "command-service-inbound"
+"""In the name of the queue that answers go to, as the platform sees it."""
 Checks = dict[str, dict[str, Any]]
 
 
@@ -417,6 +419,44 @@ def test_a_queue_that_is_gone_is_told(world: World) -> None:
     code = "AWS.SimpleQueueService.NonExistentQueue"
     with world.sandbox.inject(Fault("sqs", "GetQueueAttributes", contains=world.agent_id, status=400, code=code, count=None)):
         world.fails("sqs", says="the queue does not exist", cure="enable the agent's queue")
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ({"status": 400, "code": "AWS.SimpleQueueService.NonExistentQueue"}, "the queue does not exist"),
+        ({"status": 403, "code": "SignatureDoesNotMatch"}, "refuses the signature"),
+        ({"status": 503, "body": "busy"}, ""),
+    ],
+)
+def test_a_queue_for_answers_that_is_out_of_order_is_told_from_the_one_for_commands(
+    world: World, fault: dict[str, Any], says: str
+) -> None:
+    """Commands would be carried out, and nobody would hear of it."""
+    with world.sandbox.inject(Fault("sqs", "GetQueueAttributes", contains=PLATFORM_QUEUE, count=None, **fault)):
+        found = world.fails("sqs", says=says, cure="")
+    assert found["sqs"]["summary"].startswith("the queue for answers: ")
+    assert "for commands" not in found["sqs"]["summary"]
+    assert found["cloudwatch"]["status"] == "ok"
+
+
+def test_a_queue_for_answers_that_the_role_may_only_send_to_is_right_and_said_to_be_unseen(world: World) -> None:
+    calls = len(world.sandbox.aws_calls)
+    with world.sandbox.inject(
+        Fault("sqs", "GetQueueAttributes", contains=PLATFORM_QUEUE, status=403, code="AccessDeniedException", count=None)
+    ):
+        found = world.check()
+    assert (found["sqs"]["status"], world.code) == ("ok", 0)
+    assert "the one for answers does not let itself be looked at" in found["sqs"]["summary"]
+    assert not {"DeleteMessageBatch", "SendMessageBatch"} & {call.operation for call in list(world.sandbox.aws_calls)[calls:]}
+
+
+def test_a_platform_that_names_no_queue_for_answers_is_told(world: World) -> None:
+    body = json.dumps({"agentName": "lab", "region": "us-east-1", "rpcSourceQueueUrl": "https://sqs/q", "rpcPlatformQueueUrl": None})
+    with world.sandbox.inject(Fault("rest", "agent/config", contains=world.agent_id, status=200, body=body, count=None)):
+        found = world.check()
+    assert found["sqs"]["status"] == "error"
+    assert "no queue for answers" in found["sqs"]["summary"]
 
 
 def test_a_port_that_refuses_aws_s_calls_names_the_endpoint_that_was_left_standing(world: World) -> None:
