@@ -111,8 +111,10 @@ class Pages:
     # --- pages ---
 
     def _page(self, query: str) -> Reply:
-        text = page.render(self._facts.status(), self._facts.recent(), refresh="refresh=off" not in query.split("&"))
-        return Reply(HTTPStatus.OK, "text/html; charset=utf-8", text.encode(), (("Content-Security-Policy", page.POLICY),))
+        refresh = "refresh=off" not in query.split("&")
+        text = page.render(self._facts.status(), self._facts.recent(), refresh=refresh)
+        policy = ("Content-Security-Policy", page.POLICY if refresh else page.STILL)
+        return Reply(HTTPStatus.OK, "text/html; charset=utf-8", text.encode(), (policy,))
 
     def _status(self, _query: str) -> Reply:
         found: dict[str, Any] = self._facts.status() | {"commands": listing.as_json(self._facts.recent())}

@@ -44,7 +44,11 @@ th,td{text-align:left;padding:.35rem .9rem .35rem 0;border-top:1px solid var(--l
 td,tbody th{font-variant-numeric:tabular-nums}
 td,.scroll thead th{white-space:nowrap}tbody th{font-weight:500;white-space:nowrap}
 thead th{border-top:0;color:var(--dim);font-weight:500}
-td.wide{white-space:normal;overflow-wrap:anywhere;min-width:10rem}
+td.wide{white-space:normal;min-width:10rem}
+.cut{overflow-wrap:anywhere;display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:2;overflow:hidden}
+#away{position:sticky;top:0;z-index:1;margin:0;padding:.75rem 1rem;text-align:center;font-weight:600;color:var(--bad);
+background:var(--bad-bg);border-bottom:1px solid var(--bad)}
+body:has(#away:not([hidden])) main{opacity:.6}
 .number{text-align:right}
 .id,code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.82rem}
 .ok-text{color:var(--good)}.failed-text{color:var(--bad)}

@@ -1,7 +1,7 @@
 """The status page for people: the state in one sentence, what is wrong and what cures it, what the agent is doing.
 
-This room owns the page's look. It works without scripts and without anything from elsewhere, in dark and in light, on a phone and
-with a screen reader. It must not find anything out: it is given what `status.json` says.
+This room owns the page's look. It works without anything from elsewhere, and without scripts (`anew` is the one that it has), in dark
+and in light, on a phone and with a screen reader. It must not find anything out: it is given what `status.json` says.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
+from relay_agent.admin.anew import REFRESH_SECONDS, SCRIPT
 from relay_agent.admin.look import STYLE
 from relay_agent.listing import FAILED, Listed
 
-REFRESH_SECONDS = 10
-POLICY = (
-    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'sha256-"
-    + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-    + "'"
-)
-"""The page's Content-Security-Policy: its one style, and nothing else."""
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+STILL = f"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src {_hash(STYLE)}"
+"""The Content-Security-Policy of a page that is held still: its one style, and nothing else."""
+POLICY = f"{STILL}; script-src {_hash(SCRIPT)}; connect-src 'self'"
+"""That of one that shows itself anew: its one script too, which asks the agent for the page."""
 
 _BADGES = {
     "ready": ("good", "Ready"),
@@ -39,7 +42,8 @@ def render(status: dict[str, Any], recent: Sequence[Listed], *, refresh: bool) -
     kind, badge = _BADGES[status["state"]]
     agent = status["agent"]
     name = agent["name"] or agent["id"]
-    again = f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}">' if refresh else ""
+    again = f'<noscript><meta http-equiv="refresh" content="{REFRESH_SECONDS}"></noscript>' if refresh else ""
+    away, script = ('<p id="away" role="alert" hidden></p>\n', f"<script>{SCRIPT}</script>\n") if refresh else ("", "")
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -51,13 +55,13 @@ def render(status: dict[str, Any], recent: Sequence[Listed], *, refresh: bool) -
 </head>
 <body>
 <a class="skip" href="#main">Skip to the state</a>
-<header>
+{away}<header>
 <p class="product">Relay Agent</p>
 <p class="who"><strong>{escape(name)}</strong> <span class="dim">in</span> {escape(agent["organisation"])}</p>
 </header>
 <main id="main" tabindex="-1">
 <section class="state {kind}" aria-labelledby="state">
-<h1 id="state"><span class="badge"><span class="dot" aria-hidden="true"></span>{badge}</span></h1>
+<h1 id="state" aria-live="polite"><span class="badge"><span class="dot" aria-hidden="true"></span>{badge}</span></h1>
 <p class="sentence">{escape(status["sentence"])}</p>
 </section>
 {_problems(status["problems"], "What is wrong", "problem")}
@@ -70,7 +74,7 @@ def render(status: dict[str, Any], recent: Sequence[Listed], *, refresh: bool) -
 {_threads(status["threads"])}
 </main>
 {_footer(status, refresh)}
-</body>
+{script}</body>
 </html>
 """
 
@@ -150,9 +154,11 @@ def _commands(recent: Sequence[Listed], now: str) -> str:
 def _command(one: Listed, now: str) -> str:
     kind = "failed-text" if one.status in FAILED else "ok-text" if one.status else "dim"
     state = one.status if one.status and one.state == "delivered" else f"{one.status}, not yet told" if one.status else one.state
+    where = escape(one.where)
     return (
         f'<tr><td><time datetime="{one.when}">{ago(one.when, now)}</time></td><td>{escape(one.method or "-")}</td>'
-        f'<td class="wide">{escape(one.where)}</td><td class="{kind}">{escape(state)}</td><td>{escape(one.code or "-")}</td>'
+        f'<td class="wide" title="{where}"><div class="cut">{where}</div></td>'
+        f'<td class="{kind}">{escape(state)}</td><td>{escape(one.code or "-")}</td>'
         f'<td class="number">{_duration(one.queued_ms)}</td><td class="number">{_duration(one.target_ms)}</td>'
         f'<td class="id">{escape(one.id)}</td></tr>'
     )

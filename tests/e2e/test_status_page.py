@@ -6,6 +6,7 @@ and by the names that a screen reader says; and that nothing the platform or a c
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from relay_agent.causes import REFUSED
+from relay_agent.sandbox.faults import Fault
 from relay_agent.sandbox.server import Sandbox
-from tests.agents import ThreadedAgent, running
+from tests.agents import ThreadedAgent, running, wait_until
+from tests.agents import page as agent_page
 from tests.e2e.status_scenes import CHROMIUM, arguments, scene
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
@@ -38,9 +41,9 @@ def free_port() -> int:
 
 
 class Shown:
-    """The page of an agent, as a browser without scripts has it; what it asked for and complained of is kept."""
+    """The page of an agent, held still and as a browser without scripts has it; what it asked for and complained of is kept."""
 
-    def __init__(self, browser: Browser, port: int, **options: Any) -> None:
+    def __init__(self, browser: Browser, port: int, path: str = "/?refresh=off", **options: Any) -> None:
         self.asked: list[str] = []
         self.complaints: list[str] = []
         self._context = browser.new_context(java_script_enabled=options.pop("scripts", False), **options)
@@ -48,7 +51,8 @@ class Shown:
         self.page: Page = self._context.new_page()
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.goto(f"http://127.0.0.1:{port}/?refresh=off")
+        self.page.clock.install()
+        self.page.goto(f"http://127.0.0.1:{port}{path}")
 
     def __enter__(self) -> Page:
         return self.page
@@ -119,11 +123,86 @@ def test_the_keyboard_reaches_the_state_first_and_everything_that_scrolls_or_lea
 def test_it_shows_itself_anew_by_itself_until_it_is_held_still(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
     port = free_port()
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"})), Shown(browser, port) as page:
-        assert page.locator("meta[http-equiv=refresh]").count() == 0
+        assert page.locator("meta[http-equiv=refresh], script").count() == 0
         page.get_by_role("link", name="Let it show itself anew").click()
         assert page.locator("meta[http-equiv=refresh]").count() == 1
         page.get_by_role("link", name="Hold it still").click()
         assert page.locator("meta[http-equiv=refresh]").count() == 0
+
+
+def anew(page: Page) -> None:
+    """Let ten seconds pass for the page, and wait until it has asked again."""
+    with page.expect_response(lambda _: True):
+        page.clock.run_for(10_100)
+
+
+def test_it_shows_itself_anew_in_place_and_keeps_focus_and_scrolling(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
+    port = free_port()
+    with scene("ready", sandbox, tmp_path, port) as agent:
+        shown = Shown(browser, port, "/", scripts=True, viewport={"width": 360, "height": 740})
+        with shown as page:
+            assert page.locator("meta[http-equiv=refresh]").count() == 0
+            listed = page.locator(".scroll[aria-label='Recent commands']")
+            wrong = page.get_by_role("region", name="What is wrong")
+            rows = listed.get_by_role("row").count()
+            listed.focus()
+            listed.evaluate("region => { region.scrollLeft = 40; window.stays = region; }")
+            agent.told({"url": "http://127.0.0.1:9/"})
+            with sandbox.inject(Fault("rest", "agent/config", contains=agent.agent_id, status=401, count=None)):
+                wait_until(sandbox, lambda: agent_page(agent, "/readyz")[0] == 503)
+                anew(page)
+                expect(page.get_by_role("heading", level=1)).to_have_text("Not ready")
+                expect(wrong).to_contain_text(REFUSED.cure)
+                expect(page).to_have_title(re.compile("^Not ready: "))
+            expect(listed.get_by_role("row")).to_have_count(rows + 1)
+            kept = "[document.activeElement === window.stays, window.stays.isConnected, window.stays.scrollLeft, window.scrollY > 0]"
+            assert page.evaluate(kept) == [True, True, 40, True]
+            wait_until(sandbox, lambda: agent_page(agent, "/readyz")[0] == 200)
+            anew(page)
+            expect(page.get_by_role("heading", level=1)).to_have_text("Ready")
+            expect(wrong).to_have_count(0)
+            assert page.evaluate(kept) == [True, True, 40, True]
+    assert {url for url in shown.asked if "favicon" not in url} == {f"http://127.0.0.1:{port}/"}
+    assert [text for text in shown.complaints if "favicon" not in text and "404" not in text] == []
+
+
+def test_it_says_that_the_agent_does_not_answer_while_it_does_not(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
+    port = free_port()
+    agent = ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}", "RELAY_DRAIN_SECONDS": "3"})
+    with running(agent):
+        shown = Shown(browser, port, "/", scripts=True)
+        assert agent.stop() == 0
+    with shown as page:
+        alert = page.get_by_role("alert")
+        assert alert.count() == 0
+        for _ in range(2):
+            page.clock.run_for(10_100)
+            expect(alert).to_contain_text("No answer from the agent")
+        expect(page).to_have_title(re.compile("^No answer: (?!No answer)"))
+        again = ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}", "RELAY_DRAIN_SECONDS": "3"}, agent.agent_id)
+        with running(again):
+            page.clock.run_for(10_100)
+            expect(alert).to_have_count(0)
+            expect(page).to_have_title(re.compile("^(Ready|Not ready|Starting)"))
+
+
+@pytest.mark.parametrize("width", [1180, 360])
+def test_a_very_long_host_makes_no_high_row_and_is_whole_for_who_asks(
+    browser: Browser, sandbox: Sandbox, tmp_path: Path, width: int
+) -> None:
+    port = free_port()
+    host = ".".join(["instrument" * 6] * 4)
+    with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"})) as agent:
+        agent.told({"url": "http://127.0.0.1:9/"})
+        agent.told({"url": f"http://{host}:58443/"})
+        with Shown(browser, port, scripts=True, viewport={"width": width, "height": 740}) as page:
+            high, low = (page.get_by_role("row").filter(has_text=code) for code in ("ENOTFOUND", "ECONNREFUSED"))
+            heights = [(row.bounding_box() or {"height": 0.0})["height"] for row in (high, low)]
+            assert 0 < heights[0] <= 2 * heights[1], heights
+            cell = high.locator("td.wide")
+            assert cell.get_attribute("title") == f"{host}:58443"
+            assert (cell.text_content() or "").strip() == f"{host}:58443"
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def test_what_the_platform_says_never_becomes_markup(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
