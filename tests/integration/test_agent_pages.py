@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from relay_agent.causes import AGENT_DISABLED, QUEUE_DISABLED, REFUSED
+from relay_agent.causes import AGENT_DISABLED, QUEUE_DISABLED, REFUSED, SQS_POLICY
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import RunningAgent, ThreadedAgent, page, running, wait_until
@@ -149,6 +149,23 @@ def test_a_heartbeat_that_the_platform_does_not_take_is_a_warning_with_its_cure(
         status = json.loads(page(agent, "/status.json")[1])
         assert status["state"] == "ready"
         assert any("agent/status" in warning["reason"] and warning["cure"] for warning in status["warnings"])
+
+
+def test_answers_that_cannot_be_sent_are_a_warning_at_once(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    """Long before they make the agent not ready, which takes a minute as a queue that is not read does."""
+    with running(ThreadedAgent(sandbox, tmp_path)) as agent:
+        wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 200)
+        refused = Fault("sqs", "SendMessageBatch", contains=agent.agent_id, status=403, code="AccessDenied", count=None)
+        with sandbox.inject(refused):
+            command = agent.create({"url": target.url("/")})
+            agent.wait_log("send-failed")
+            status = json.loads(page(agent, "/status.json")[1])
+            assert status["state"] == "ready"
+            (warning,) = [one for one in status["warnings"] if one["reason"].startswith("sender: ")]
+            assert "AccessDenied" in warning["reason"]
+            assert (warning["cause"], warning["cure"]) == (SQS_POLICY.cause, SQS_POLICY.cure)
+        assert sandbox.wait_final(command.id).status == "SUCCESS"
+        wait_until(sandbox, lambda: json.loads(page(agent, "/status.json")[1])["warnings"] == [])
 
 
 def test_large_answers_that_cannot_be_uploaded_are_a_warning_while_they_wait(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
@@ -283,6 +300,7 @@ def test_the_metrics_count_commands_and_calls_to_the_platform(sandbox: Sandbox, 
             }
 
         wait_until(sandbox, lambda: samples().get('relay_agent_journal_commands{"state": "delivered"}') == 2)
+        wait_until(sandbox, lambda: "relay_agent_last_heartbeat_timestamp_seconds{}" in samples())  # `heartbeat` may come round later
         found = samples()
         assert sum(value for name, value in found.items() if name.startswith("relay_agent_commands_total")) == 2
         assert any('"action": "other"' in name for name in found)
