@@ -5,6 +5,7 @@ This room owns the directory and its lock. It must not know what the files in it
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -29,7 +30,9 @@ class StateDirectory:
                 path.chmod(0o700)
             self._lock = os.open(path / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise ConfigurationError([f"RELAY_STATE_DIR: cannot write {path} ({error.strerror}){_whose(self._closed(path))}"]) from None
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            cure = "; make room on its disk, or give another directory" if full else _whose(self._closed(path))
+            raise ConfigurationError([f"RELAY_STATE_DIR: cannot write {path} ({error.strerror}){cure}"]) from None
         self._check_files()
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
