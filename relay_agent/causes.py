@@ -493,7 +493,7 @@ def cause_of(error: PlatformError) -> Cause:
     """The row of the table that fits."""
     leg = _leg_of(error)
     if isinstance(error, PlatformRefused):
-        return REFUSED if leg is TO_PLATFORM else CLOCK
+        return _of_refusal(error) if leg is TO_PLATFORM else CLOCK
     if isinstance(error, PlatformUnreachable):
         return _unreachable(error, leg)
     if error.status == _PROXY_AUTHENTICATION_REQUIRED:
@@ -505,6 +505,15 @@ def cause_of(error: PlatformError) -> Cause:
     if error.status == _BAD_REQUEST and error.call == "agents":
         return UNKNOWN_AGENT  # The only thing that this call says is the agent's id.
     return next((cause for kind, cause in _BY_KIND if isinstance(error, kind)), UNWELL)
+
+
+def _of_refusal(error: PlatformRefused) -> Cause:
+    return REFUSED if error.token_ended is None else token_expired(error.token_ended)
+
+
+def token_expired(moment: datetime) -> Cause:
+    """The row for a token whose time was over then (UTC)."""
+    return TOKEN_EXPIRED.about(date=f"{moment:%Y-%m-%d %H:%M} UTC")
 
 
 def _leg_of(error: PlatformError) -> Leg:

@@ -28,6 +28,8 @@ values (`models.Failure`), because failing to reach a target is an answer like a
 
 from __future__ import annotations
 
+from datetime import datetime
+
 
 class RelayError(Exception):
     """Base of everything this package raises on purpose."""
@@ -104,7 +106,11 @@ class PlatformError(RelayError):
 
 
 class PlatformRefused(PlatformError):
-    """The platform answered 401 or 403."""
+    """The platform answered 401 or 403. `token_ended` is when the JWT that it was shown had ended, where it had."""
+
+    def __init__(self, call: str, reason: str, status: int | None = None, *, token_ended: datetime | None = None) -> None:
+        super().__init__(call, reason, status)
+        self.token_ended = token_ended
 
 
 class UnknownAgent(PlatformError):

@@ -23,11 +23,11 @@ from relay_agent.causes import (
     STOPPING,
     STUCK,
     TOKEN_ENDS,
-    TOKEN_EXPIRED,
     Problem,
     cause_of,
     days_left,
     journal_cause,
+    token_expired,
 )
 from relay_agent.clock import Clock
 from relay_agent.disk import Disk
@@ -158,8 +158,8 @@ class Facts:
         standing, refresh = self._standing, self._pulses["config-refresh"]
         ends = self._token_ends()
         if ends is not None and ends <= self._clock.now():
-            date = f"{ends:%Y-%m-%d %H:%M} UTC"
-            return [Problem(f"the JWT expired on {date}", TOKEN_EXPIRED.about(date=date))]
+            row = token_expired(ends)
+            return [Problem(row.cause, row)]
         if standing.refused is not None:
             return [Problem(refresh.problem or "the platform refuses the agent", standing.refused)]
         if standing.disabled:

@@ -79,16 +79,11 @@ def token(settings: Settings, now: datetime) -> Check:
     if expiry is None:
         return ok("token", "the JWT has no end")
     if expiry <= now:
-        return error(expired(expiry), f"expired on {expiry:%Y-%m-%d}")
+        return error(causes.token_expired(expiry), f"expired on {expiry:%Y-%m-%d}")
     if (expiry - now).days < TOKEN_DAYS:
         days = days_left(expiry, now)
         return warning(causes.TOKEN_ENDS.about(date=f"{expiry:%Y-%m-%d %H:%M} UTC", days=days), f"expires on {expiry:%Y-%m-%d}, in {days}")
     return ok("token", f"good until {expiry:%Y-%m-%d}")
-
-
-def expired(expiry: datetime) -> causes.Cause:
-    """The row for a token whose time is over."""
-    return causes.TOKEN_EXPIRED.about(date=f"{expiry:%Y-%m-%d %H:%M} UTC")
 
 
 def secure_key(settings: Settings) -> Check:

@@ -23,10 +23,9 @@ from relay_agent import causes
 from relay_agent.causes import TO_PLATFORM, TO_SQS, cause_of, on_the_way, way_of
 from relay_agent.checks.check import Check, error, ok, warning
 from relay_agent.checks.explain import roots
-from relay_agent.checks.local import expired
 from relay_agent.checks.walk import Walker, way_to
 from relay_agent.clock import Clock, Deadline
-from relay_agent.config import Settings, token_expiry
+from relay_agent.config import Settings
 from relay_agent.dialer import Dialer
 from relay_agent.errors import (
     CredentialsExpired,
@@ -157,9 +156,7 @@ class PlatformChecks:
         refusal = self._facts.refusal
         if not isinstance(refusal, PlatformRefused):
             return ok("access", f"the platform accepts JWT and ORG_SLUG {self._settings.org_slug}")
-        expiry = token_expiry(self._settings.token.get())
-        over = expiry is not None and expiry <= self._clock.now()
-        return error(expired(expiry) if over and expiry else cause_of(refusal), f"the platform {refusal.reason}", "access")
+        return error(cause_of(refusal), f"the platform {refusal.reason}", "access")
 
     def agent(self) -> Check:
         """See whether the agent is known, and of our kind."""

@@ -19,6 +19,7 @@ from relay_agent import AGENT_VERSION
 from relay_agent.clock import Clock
 from relay_agent.errors import NotThePlatform, PlatformError, PlatformRefused, RateLimited, UnknownAgent
 from relay_agent.faults import TransportFault
+from relay_agent.secrets_source import token_expiry
 from relay_agent.tdp.http import Answer, PlatformHttp, unreachable
 from relay_agent.tdp.tally import Count, counted, nobody
 
@@ -191,7 +192,9 @@ class Rest:
             self._judged(None)
             return answer
         if answer.status in (401, 403):
-            refusal = PlatformRefused(call, f"answered {answer.status}", answer.status)
+            ended = self._token_ended()
+            known = ", and the JWT has expired" if ended else ""
+            refusal = PlatformRefused(call, f"answered {answer.status}{known}", answer.status, token_ended=ended)
             if answer.status == 401:  # 403 may be one call's alone: a disabled agent's, or a role that lacks it.
                 self._judged(refusal)
             raise refusal
@@ -203,6 +206,14 @@ class Rest:
             raise RateLimited(call, self._retry_after(answer.header("retry-after")))
         kind = NotThePlatform if 300 <= answer.status < 400 else PlatformError
         raise kind(call, f"answered {answer.status}", answer.status)
+
+    def _token_ended(self) -> datetime | None:
+        """When the token ended, None while it is good; a refusal itself does not say so."""
+        try:
+            ended = token_expiry(self._token())
+        except (OSError, ValueError):
+            return None
+        return ended if ended is not None and ended <= self._clock.now() else None
 
     def _retry_after(self, value: str | None) -> float:
         """Seconds, from either form of the field (RFC 9110 §10.2.3), at most five minutes."""

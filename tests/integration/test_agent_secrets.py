@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from joserfc import jwe
 from joserfc.jwk import OctKey
 
+from relay_agent.causes import TOKEN_EXPIRED
 from relay_agent.sandbox.rest import Tokens
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import SECURE_REQUEST, ThreadedAgent, body, page, running, wait_until
@@ -128,6 +130,26 @@ def test_a_file_that_holds_no_token_any_more_leaves_the_old_one_in_force_and_the
         wait_until(sandbox, lambda: second in calls.tokens)
         assert set(calls.tokens) <= {first, second}
         assert "holds no JSON Web Token" not in page(agent, "/")[1]
+
+
+def test_a_token_that_ends_in_service_is_named_in_every_line_and_on_the_page_with_its_end_and_the_cure(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    file = tmp_path / "jwt"
+    file.write_text(sandbox.issue_jwt(3))
+    with running(ThreadedAgent(sandbox, tmp_path, with_token(file))) as agent:
+        agent.wait_log("platform-failed")
+        agent.wait_log("heartbeat-failed")
+        wait_until(sandbox, lambda: "the JWT expired on" in page(agent, "/status.json")[1])
+        status = json.loads(page(agent, "/status.json")[1])
+        told = [line for line in agent.logs if line["event"] in ("platform-failed", "heartbeat-failed")]
+        said = [*status["problems"], *status["warnings"], *told]
+        assert {one["cause"] for one in said} == {said[0]["cause"]}
+        assert re.fullmatch(r"the JWT expired on \d{4}-\d\d-\d\d \d\d:\d\d UTC", said[0]["cause"])
+        assert {one["cure"] for one in said} == {TOKEN_EXPIRED.cure}
+        assert all("the JWT has expired" in line["reason"] for line in told)
+        replace(file, sandbox.issue_jwt(2000))
+        agent.wait_log("platform-recovered")
 
 
 def ask_sealed(agent: ThreadedAgent, url: str, key: bytes) -> Any:
