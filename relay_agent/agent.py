@@ -144,7 +144,7 @@ class Agent:
         self._metrics = Metrics(__version__, [*ACTIONS_PLAIN, ACTION_SECURE], self._clock.monotonic)
         self._tally = Tally()
         settings = self._settings
-        self._token = _Watched(settings.token, partial(self._redactor.rotate, "jwt"))
+        self._token = _Watched(settings.token, partial(self._redactor.rotate, "jwt"), self._log)
         self._keys = _Keys(settings.secure_key, partial(self._redactor.rotate, "keys"), self._log)
         # Now, not at the first use: a file that is gone or half written by then leaves what was read here, and no line shows either.
         self._token.get()
@@ -583,25 +583,43 @@ class Agent:
 class _Watched:
     """A token whose every new value is made known to the redactor before it is used; one that is none leaves the old in force."""
 
-    def __init__(self, source: SecretSource, seen: Callable[[str], None]) -> None:
+    def __init__(self, source: SecretSource, seen: Callable[[str], None], log: Logger) -> None:
         self._source = source
         self._seen = seen
+        self._log = log
+        self._lock = threading.Lock()
         self._last = self._refused = ""
         self.unusable = False
         """Whether what is in the file now is no token."""
 
     def get(self) -> str:
-        value = self._source.get()
+        with self._lock:  # Every thread that calls the platform comes here, and one of them says what changed.
+            before = self.unusable
+            changed = self._look(self._source.get())
+            healed = before and not self.unusable
+            token = self._last
+        if changed and self.unusable:
+            self._log.warning("token-unusable", cause=TOKEN_UNUSABLE.cause, cure=TOKEN_UNUSABLE.cure)
+        elif healed:
+            self._log.info("token-usable")
+        return token
+
+    def _look(self, value: str) -> bool:
+        """Take over a token, and remember what is none; whether this is the first look at it."""
         if value == self._last:
-            self.unusable = False
-        elif value != self._refused and (_is_token(value) or not self._last):
-            self._seen(value)
-            self._last, self.unusable = value, False
-        elif value != self._refused:
-            self._refused, self.unusable = value, True
-            self._seen(value)  # It may be a token that was half written; the one in force stays known as the newest.
-            self._seen(self._last)
-        return self._last
+            self._refused, self.unusable = "", False
+            return False
+        if value == self._refused:
+            return False
+        usable = _is_token(value) or not self._last
+        self._seen(value)
+        if usable:
+            self._last, self._refused = value, ""
+        else:
+            self._refused = value
+            self._seen(self._last)  # What is none may be a token half written; the one in force stays known as the newest.
+        self.unusable = not usable
+        return True
 
 
 class _Keys:
@@ -630,7 +648,9 @@ class _Keys:
                 return self._keyring
             self._seen(text, *[part.strip() for part in text.split(",") if part.strip()])
             self._keyring, self._text = keyring, text
-        self.unusable = False
+        if self.unusable:
+            self.unusable, self._unusable = False, None
+            self._log.info("secure-key-usable")
         return self._keyring
 
 

@@ -17,7 +17,7 @@ import pytest
 from joserfc import jwe
 from joserfc.jwk import OctKey
 
-from relay_agent.causes import TOKEN_EXPIRED
+from relay_agent.causes import TOKEN_EXPIRED, TOKEN_UNUSABLE
 from relay_agent.sandbox.rest import Tokens
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import SECURE_REQUEST, ThreadedAgent, body, page, running, wait_until
@@ -114,7 +114,7 @@ def test_files_that_are_gone_or_empty_for_a_moment_do_no_harm(sandbox: Sandbox, 
         assert {line["event"] for line in agent.logs} == {"agent-starting", "agent-ready", "command"}
 
 
-def test_a_file_that_holds_no_token_any_more_leaves_the_old_one_in_force_and_the_page_says_so(
+def test_a_file_that_holds_no_token_any_more_leaves_the_old_one_in_force_and_log_and_page_say_so(
     sandbox: Sandbox, tmp_path: Path, target: ByteTarget, calls: Calls
 ) -> None:
     file, first = tmp_path / "jwt", sandbox.issue_jwt(1000)
@@ -125,11 +125,17 @@ def test_a_file_that_holds_no_token_any_more_leaves_the_old_one_in_force_and_the
             beats = len(sandbox.heartbeats(agent.agent_id))
             wait_until(sandbox, lambda beats=beats: len(sandbox.heartbeats(agent.agent_id)) >= beats + 2)  # type: ignore[misc]
             assert "holds no JSON Web Token" in page(agent, "/")[1]
+        said = agent.events("token-unusable")
+        assert {(line["cause"], line["cure"]) for line in said} == {(TOKEN_UNUSABLE.cause, TOKEN_UNUSABLE.cure)}
+        assert len(said) == 2, "one line for each new content"
         second = sandbox.issue_jwt(2000)
         replace(file, second)
         wait_until(sandbox, lambda: second in calls.tokens)
         assert set(calls.tokens) <= {first, second}
         assert "holds no JSON Web Token" not in page(agent, "/")[1]
+        assert len(agent.events("token-usable")) == 1
+        replace(file, "garbage")
+        wait_until(sandbox, lambda: len(agent.events("token-unusable")) == 3)
 
 
 def test_a_token_that_ends_in_service_is_named_in_every_line_and_on_the_page_with_its_end_and_the_cure(
@@ -186,3 +192,4 @@ def test_a_file_that_holds_no_key_any_more_leaves_the_old_one_in_force_and_is_sa
         assert "keygen" in line["cure"] and second.hex()[:20] not in json.dumps(line)
         replace(file, second.hex())
         assert ask_sealed(agent, target.url("/"), second) == "here"
+        assert len(agent.events("secure-key-usable")) == 1
