@@ -195,12 +195,13 @@ UNWELL = Cause("platform", "the platform answers with an error of its own", "not
 NOT_THE_PLATFORM = Cause(
     "platform",
     "something answers at API_TARGET, but it is not the platform's API",
-    "check API_TARGET (the API's address, with https, not the web page's), and whether a proxy or a log-in page answers in its place",
+    "check API_TARGET (the API's address, with https, not the web page's), and whether a proxy, a firewall's block page or a log-in page"
+    " answers in its place",
 )
 NOT_AWS = Cause(
     "sqs",
     "something answers in Amazon SQS's place",
-    "check whether a proxy or a log-in page answers in its place, and that AWS_ENDPOINT_URL is not set",
+    "check whether a proxy, a firewall's block page or a log-in page answers in its place, and that AWS_ENDPOINT_URL is not set",
 )
 AWS_ENDPOINT = Cause(
     "sqs",
@@ -223,7 +224,7 @@ S3_UNWELL = Cause("platform", "Amazon S3 answers with an error of its own", "not
 NOT_S3 = Cause(
     "platform",
     "something answers in Amazon S3's place",
-    "check whether a proxy or a log-in page answers in its place, and that AWS_ENDPOINT_URL is not set",
+    "check whether a proxy, a firewall's block page or a log-in page answers in its place, and that AWS_ENDPOINT_URL is not set",
 )
 
 # --- the agent itself ---
@@ -554,7 +555,7 @@ def _of_s3(error: PlatformError) -> Cause:
     """Bodies travel by presigned URL: neither our token nor our signature can be at fault."""
     if error.status is None:
         return S3_UNREACHABLE
-    return NOT_S3 if error.status < 300 else S3_UNWELL
+    return NOT_S3 if error.status < 300 or "in Amazon S3's place" in error.reason else S3_UNWELL
 
 
 def days_left(moment: datetime, now: datetime) -> str:

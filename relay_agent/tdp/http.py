@@ -40,6 +40,12 @@ class Answer:
         """The first field of that name."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
+    @property
+    def is_web_page(self) -> bool:
+        """Whether it is for people: the platform answers JSON, S3 XML or nothing. Proxies' and firewalls' block pages are HTML."""
+        told = (self.header("content-type") or "").lower().startswith("text/html")
+        return told or self.body.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html"))
+
 
 def unreachable(call: str, fault: TransportFault, url: str) -> PlatformUnreachable:
     """Say a fault on the way to `url` as the platform's, with all that tells its causes apart (`causes`)."""

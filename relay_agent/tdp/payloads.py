@@ -72,20 +72,14 @@ class Payloads:
             if fault.code == "ERESPONSETOOLARGE":
                 raise PayloadRefused(call, f"larger than {max_bytes} bytes") from None
             raise PlatformError(call, f"{fault.code}: {fault.message}") from None
+        if answer.is_web_page:
+            raise PlatformError(call, f"a web page answered ({answer.status}) in Amazon S3's place", answer.status)
         if 200 <= answer.status < 300:
-            if _is_web_page(answer):
-                raise PlatformError(call, f"a web page answered ({answer.status}) in Amazon S3's place", answer.status)
             return answer
         refused = 400 <= answer.status < 500 and answer.status not in (408, 429)
         # S3 says so in its text: AccessDenied, "Request has expired", or ExpiredToken.
         expired = ": the presigned URL has expired" if refused and b"expired" in answer.body.lower() else ""
         raise (PayloadRefused if refused else PlatformError)(call, f"S3 answered {answer.status}{expired}", answer.status)
-
-
-def _is_web_page(answer: Answer) -> bool:
-    """Whether a proxy's or a log-in page stands where JSON, or S3's empty answer to a PUT, should."""
-    told = (answer.header("content-type") or "").lower().startswith("text/html")
-    return told or answer.body.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html"))
 
 
 def _gunzip(data: bytes, max_bytes: int) -> bytes:

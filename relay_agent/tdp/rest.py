@@ -191,6 +191,8 @@ class Rest:
         if 200 <= answer.status < 300:
             self._judged(None)
             return answer
+        if answer.status in (401, 403) and answer.is_web_page and answer.body.strip():
+            raise NotThePlatform(call, f"a web page answered ({answer.status}) in the platform's place", answer.status)
         if answer.status in (401, 403):
             ended = self._token_ended()
             known = ", and the JWT has expired" if ended else ""

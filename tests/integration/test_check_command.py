@@ -374,8 +374,9 @@ def test_a_proxy_that_is_not_there_is_named(world: World) -> None:
         redirect(302, "https://login.lab.example/"),
         reply(200, [("Content-Type", "application/json")], "{}"),
         reply(404, body="no such page"),
+        reply(403, [("Content-Type", "text/html")], "<html>Blocked</html>"),
     ],
-    ids=["page", "redirect", "json", "404"],
+    ids=["page", "redirect", "json", "404", "block page"],
 )
 def test_what_answers_in_the_platform_s_place_is_told_apart(world: World, target: ByteTarget, answer: Any) -> None:
     target.on("*", answer)

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from relay_agent import AGENT_VERSION
+from relay_agent import AGENT_VERSION, causes
+from relay_agent.causes import cause_of
 from relay_agent.clock import Clock
 from relay_agent.dialer import Dialer
 from relay_agent.errors import (
@@ -208,6 +209,20 @@ def test_each_status_is_its_own_error_which_repeats_nothing_that_is_secret(
     assert type(caught.value) is kind
     assert (caught.value.status, caught.value.call) == (status, "agent/status")
     assert TOKEN not in str(caught.value) + repr(caught.value)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_block_page_is_not_the_platform_s_refusal_which_is_json_or_nothing(server: Server, rest: Rest, status: int) -> None:
+    for page in (b"<!DOCTYPE html><title>Blocked by the firewall</title>", b"\n<HTML><body>Access denied</body></HTML>"):
+        server.answer(page, status)
+        with pytest.raises(NotThePlatform, match="web page") as caught:
+            rest.heartbeat()
+        assert cause_of(caught.value) is causes.NOT_THE_PLATFORM
+        assert "block page" in causes.NOT_THE_PLATFORM.cure
+    for refusal in (b"", b'{"message": "no"}', b"Unauthorized"):
+        server.answer(refusal, status)
+        with pytest.raises(PlatformRefused):
+            rest.heartbeat()
 
 
 @pytest.mark.parametrize("body", [b"<html>proxy login</html>", b"[]", b"\xff", b"[" * 100_000])
@@ -410,17 +425,18 @@ def test_a_spooled_answer_is_put_as_json_in_gzip(server: Server, payloads: Paylo
     }
 
 
-@pytest.mark.parametrize("headers", [{"Content_Type": "text/html; charset=utf-8"}, {}])
-def test_a_web_page_in_s3_s_place_is_neither_a_body_nor_an_upload(
-    server: Server, payloads: Payloads, tmp_path: Path, headers: dict[str, str]
+@pytest.mark.parametrize(("status", "headers"), [(200, {"Content_Type": "text/html; charset=utf-8"}), (200, {}), (403, {})])
+def test_a_web_page_in_s3_s_place_is_neither_a_body_nor_an_upload_nor_s3_s_refusal(
+    server: Server, payloads: Payloads, tmp_path: Path, status: int, headers: dict[str, str]
 ) -> None:
-    server.answer(b"\n<!DOCTYPE html><html>log in</html>", 200, **headers)
+    server.answer(b"\n<!DOCTYPE html><html>log in</html>", status, **headers)
     path = tmp_path / "a.json.gz"
     path.write_bytes(gzip.compress(b"{}"))
     for call in (lambda: payloads.upload(f"{server.url}/b/k", path, 5), lambda: payloads.download(f"{server.url}/b/k", 5)):
         with pytest.raises(PlatformError, match="web page") as caught:
             call()
         assert not isinstance(caught.value, PayloadRefused)
+        assert cause_of(caught.value) is causes.NOT_S3
 
 
 @pytest.mark.parametrize(
