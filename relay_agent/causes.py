@@ -492,6 +492,18 @@ _BEHIND = re.compile(r"the proxy \S+ answered E[A-Z]+$")
 
 def cause_of(error: PlatformError) -> Cause:
     """The row of the table that fits."""
+    return at_endpoint(error, _cause_of(error))
+
+
+def at_endpoint(error: PlatformError, cause: Cause) -> Cause:
+    """The row, where an emulator's address that was left standing explains whatever AWS does not answer."""
+    if error.endpoint is None or not isinstance(error, PlatformUnreachable | NotThePlatform | CredentialsExpired):
+        return cause
+    row = AWS_ENDPOINT.about(url=error.endpoint)
+    return Cause(cause.id, f"{cause.cause}; {row.cause}", f"{row.cure}; where it is meant: {cause.cure}")
+
+
+def _cause_of(error: PlatformError) -> Cause:
     leg = _leg_of(error)
     if isinstance(error, PlatformRefused):
         return _of_refusal(error) if leg is TO_PLATFORM else CLOCK

@@ -29,6 +29,7 @@ values (`models.Failure`), because failing to reach a target is an answer like a
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Self
 
 
 class RelayError(Exception):
@@ -95,8 +96,16 @@ class SecureCommandError(RelayError):
 class PlatformError(RelayError):
     """A call to the platform did not succeed.
 
-    `call` names it ("agent/config", "sqs receive"); `status` is the HTTP status where there was one.
+    `call` names it ("agent/config", "sqs receive"); `status` is the HTTP status where there was one; `endpoint` is set where the
+    call went to AWS_ENDPOINT_URL and not to AWS.
     """
+
+    endpoint: str | None = None
+
+    def at(self, endpoint: str | None) -> Self:
+        """The same, said of a call to that endpoint."""
+        self.endpoint = endpoint
+        return self
 
     def __init__(self, call: str, reason: str, status: int | None = None) -> None:
         super().__init__(f"{call}: {reason}")

@@ -17,6 +17,9 @@ from relay_agent.models import Code
 class TransportFault(RelayError):
     """One exchange got no response. `code` is of PROTOCOL §4; the text names addresses, never queries or headers."""
 
+    called: str | None = None
+    """The URL that was called, where whoever tells of the fault may not know it."""
+
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
         self.code = code

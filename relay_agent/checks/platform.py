@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -28,7 +28,6 @@ from relay_agent.clock import Clock, Deadline
 from relay_agent.config import Settings
 from relay_agent.dialer import Dialer
 from relay_agent.errors import (
-    CredentialsExpired,
     NotThePlatform,
     PlatformError,
     PlatformRefused,
@@ -212,14 +211,14 @@ class PlatformChecks:
         failed = [(name, problem) for name, problem in (("commands", commands), ("answers", answers)) if problem is not None]
         if failed:
             said = "; ".join(f"the queue for {name}: {problem}" for name, problem in failed)
-            return error(self._aws_cause(failed[0][1]), said + self._endpoint(), "sqs")
+            return error(self._cause(failed[0][1], TO_SQS), said + self._endpoint(), "sqs")
         return ok("sqs", f"the queues for commands and for answers let the agent in{self._endpoint()}")
 
     def _look(self, url: str, *, inbound: bool) -> PlatformError | None:
         config, credentials = self._given()
         with closing(self._http()) as http:
             try:
-                Queue(self._aws(http, credentials).client("sqs", config.region), url, credentials).look(inbound=inbound)
+                self._queue(http, url, config.region, credentials).look(inbound=inbound)
             except PlatformError as problem:
                 return problem
         return None
@@ -231,7 +230,7 @@ class PlatformChecks:
             return warning(causes.NO_LOGS, "the platform names no log group")
         with closing(self._http()) as http:
             try:
-                LogsClient(self._aws(http, credentials).client("logs", config.region), credentials).look(config.log_group)
+                self._logs(http, config.region, credentials).look(config.log_group)
             except PlatformError as problem:
                 return warning(causes.NO_LOGS, f"log group {config.log_group}: {self._told(problem)}")
         return ok("cloudwatch", f"log group {config.log_group} can be read{self._endpoint()}")
@@ -247,6 +246,12 @@ class PlatformChecks:
 
     def _aws(self, http: PlatformHttp, credentials: PlatformCredentials) -> Aws:
         return Aws(http, credentials, self._settings.aws_endpoint_url)
+
+    def _queue(self, http: PlatformHttp, url: str, region: str, credentials: PlatformCredentials) -> Queue:
+        return Queue(self._aws(http, credentials).client("sqs", region), url, credentials, endpoint=self._settings.aws_endpoint_url)
+
+    def _logs(self, http: PlatformHttp, region: str, credentials: PlatformCredentials) -> LogsClient:
+        return LogsClient(self._aws(http, credentials).client("logs", region), credentials, endpoint=self._settings.aws_endpoint_url)
 
     def _given(self) -> tuple[AgentConfig, PlatformCredentials]:
         assert self._facts.config is not None, "it waits for the credentials"
@@ -272,7 +277,8 @@ class PlatformChecks:
         walker = Walker(self._dialer, self._proxies, roots=roots(self._settings), leg=Leg.PLATFORM, subject=subject)
         host = f"[{way.host}]" if ":" in way.host else way.host
         url = parse_url(f"https://{host}:{way.port}")
-        return walker.cause(way_to(url, way.code, walker.certificate(url, Deadline(self._seconds / 2))))
+        found = walker.cause(way_to(url, way.code, walker.certificate(url, Deadline(self._seconds / 2))))
+        return causes.at_endpoint(problem, found)
 
     def _unreachable(self, problem: PlatformUnreachable) -> Check:
         code = Code(problem.code) if problem.code else None
@@ -286,19 +292,6 @@ class PlatformChecks:
             way = causes.Way(None, parse_url(self._settings.api_target).host, proxy=route.proxy.masked if route.proxy else None, status=407)
             cause = on_the_way(way, TO_PLATFORM)
         return error(cause, f"{self._where()} {problem.reason}", "platform")
-
-    def _aws_cause(self, problem: PlatformError) -> causes.Cause:
-        """An emulator's address that was left standing explains whatever AWS does not answer."""
-        url = self._settings.aws_endpoint_url
-        unlike_aws = isinstance(problem, PlatformUnreachable | NotThePlatform | CredentialsExpired)
-        if url and unlike_aws:
-            row = causes.AWS_ENDPOINT.about(url=url)
-            if isinstance(problem, PlatformUnreachable) and (way := way_of(problem)) is not None:
-                there = parse_url(url)
-                lies = on_the_way(replace(way, host=there.host, port=there.port), TO_SQS)
-                row = replace(row, cause=f"{lies.cause}; {row.cause}", cure=f"{row.cure}; where it is meant: {lies.cure}")
-            return row
-        return self._cause(problem, TO_SQS)
 
 
 def _beside(look: Callable[[], PlatformError | None]) -> Future[PlatformError | None]:

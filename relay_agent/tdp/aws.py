@@ -80,7 +80,11 @@ class Aws:
         )
         body: Any = request.body
         limit = RECEIVE_SECONDS if event_name.endswith("ReceiveMessage") else CALL_SECONDS
-        answer = self._http.send(request.method, request.url, headers, body.encode("utf-8") if isinstance(body, str) else body, limit)
+        try:
+            answer = self._http.send(request.method, request.url, headers, body.encode("utf-8") if isinstance(body, str) else body, limit)
+        except TransportFault as fault:
+            fault.called = request.url  # botocore's choice: the region's endpoint, whatever host a queue's URL names.
+            raise
         if answer.status < 300 and answer.body.strip() and not answer.body.lstrip().startswith(b"{"):
             # botocore takes a web page for an answer in which nothing stands: no messages, and nothing refused.
             raise NotThePlatform(
@@ -89,22 +93,39 @@ class Aws:
         return AWSResponse(request.url, answer.status, cast("Any", HeadersDict(answer.headers)), _Raw(answer.body))
 
 
-def said(call: str, url: str, action: Callable[[], T]) -> T:
+def said(call: str, url: str, action: Callable[[], T], endpoint: str | None = None) -> T:
     """Do one call of a client, and say what goes wrong with it in our own exceptions; `url` is what it is about.
+
+    `endpoint` is AWS_ENDPOINT_URL where that stands in AWS's place.
 
     Raises:
         PlatformError: one of its kinds, see errors.
     """
     try:
         return action()
-    except ClientError as error:
-        raise platform_error(call, error) from None
-    except NotThePlatform as error:
-        raise NotThePlatform(call, error.reason) from None
-    except TransportFault as fault:
-        raise unreachable(call, fault, url) from None
-    except BotoCoreError as error:
-        raise PlatformError(call, f"the answer cannot be read ({type(error).__name__})") from None
+    except Exception as error:
+        ours = as_platform_error(call, url, error, endpoint)
+        if ours is None:
+            raise
+        raise ours from None
+
+
+def as_platform_error(call: str, url: str, error: Exception, endpoint: str | None = None) -> PlatformError | None:
+    """Say what went wrong with a call of a client in our own exceptions; None for what is no fault of the call."""
+    ours = _translated(call, url, error)
+    return None if ours is None else ours.at(endpoint)
+
+
+def _translated(call: str, url: str, error: Exception) -> PlatformError | None:
+    if isinstance(error, ClientError):
+        return platform_error(call, error)
+    if isinstance(error, NotThePlatform):
+        return NotThePlatform(call, error.reason)
+    if isinstance(error, TransportFault):
+        return unreachable(call, error, error.called or url)
+    if isinstance(error, BotoCoreError):
+        return PlatformError(call, f"the answer cannot be read ({type(error).__name__})")
+    return None
 
 
 def platform_error(call: str, error: ClientError) -> PlatformError:

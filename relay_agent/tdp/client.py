@@ -55,6 +55,7 @@ class PlatformClient:
         self.credentials = PlatformCredentials(self.rest.credentials, clock, seen_secrets)
         self.payloads = Payloads(http, max_body_bytes, count)
         self._aws = Aws(http, self.credentials, endpoint_url)
+        self._endpoint = endpoint_url
         self._sqs: Any = None
         self._swap = threading.Lock()
         self._config: AgentConfig | None = None
@@ -149,7 +150,9 @@ class PlatformClient:
             return False
         new_region = before is None or before.region != config.region
         sqs = self._aws.client("sqs", config.region) if new_region else None
-        logs = LogsClient(self._aws.client("logs", config.region), self.credentials, self._count) if new_region else self._logs
+        logs = (
+            LogsClient(self._aws.client("logs", config.region), self.credentials, self._count, self._endpoint) if new_region else self._logs
+        )
         with self._swap:
             if sqs is not None:
                 self._sqs = sqs
@@ -162,7 +165,7 @@ class PlatformClient:
     def _queue(self, url: str | None, before: Queue | None) -> Queue | None:
         if before is not None and before.url == url:
             return before
-        return None if url is None else Queue(self._sqs, url, self.credentials, self._count)
+        return None if url is None else Queue(self._sqs, url, self.credentials, self._count, self._endpoint)
 
     def upload(self, url: str, path: Path, seconds: float) -> None:
         """Put a spooled answer where its presigned URL says."""

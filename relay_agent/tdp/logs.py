@@ -22,7 +22,8 @@ T = TypeVar("T")
 class LogsClient:
     """The part of botocore's client that the log shipper uses; errors are botocore's own."""
 
-    def __init__(self, client: Any, credentials: PlatformCredentials, count: Count = nobody) -> None:
+    def __init__(self, client: Any, credentials: PlatformCredentials, count: Count = nobody, endpoint: str | None = None) -> None:
+        self._endpoint = endpoint
         self._client = client
         self._credentials = credentials
         self._count = count
@@ -43,14 +44,14 @@ class LogsClient:
         """
         call, request = "logs look", {"logGroupName": log_group, "limit": 1}
         try:
-            answer = said(call, self._client.meta.endpoint_url, lambda: self._client.describe_log_streams(**request))
+            answer = said(call, self._client.meta.endpoint_url, lambda: self._client.describe_log_streams(**request), self._endpoint)
         except QueueUnavailable as error:
             if "AccessDenied" not in error.reason:
                 raise
             self._look_by_writing(log_group)
             return
         if "logStreams" not in answer:
-            raise NotThePlatform(call, "the answer says nothing of a log group")
+            raise NotThePlatform(call, "the answer says nothing of a log group").at(self._endpoint)
 
     def _look_by_writing(self, log_group: str) -> None:
         """A policy may allow no more than the agent's own calls: put a line into a stream that is not there, which leaves none."""
@@ -60,7 +61,7 @@ class LogsClient:
             self._client.put_log_events(**request)
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") != "ResourceNotFoundException":
-                raise platform_error("logs look", error) from None
+                raise platform_error("logs look", error).at(self._endpoint) from None
 
     def _call(self, name: str, call: Callable[[], T]) -> T:
         used = self._credentials.access_key_in_use

@@ -44,8 +44,10 @@ class SendResult:
 class Queue:
     """One queue of one client. Any thread may call."""
 
-    def __init__(self, client: Any, url: str, credentials: PlatformCredentials, count: Count = nobody) -> None:
+    def __init__(self, client: Any, url: str, credentials: PlatformCredentials, count: Count = nobody, endpoint: str | None = None) -> None:
+        """`endpoint` is AWS_ENDPOINT_URL, where that stands in AWS's place: an error names it."""
         self.url = url
+        self._endpoint = endpoint
         self._client = client
         self._credentials = credentials
         self._count = count
@@ -103,7 +105,7 @@ class Queue:
             self.delete([NO_RECEIPT])
             return
         if not answer.get("Attributes"):
-            raise NotThePlatform(call, "the answer says nothing of a queue")
+            raise NotThePlatform(call, "the answer says nothing of a queue").at(self._endpoint)
 
     def _call(self, name: str, call: Callable[[], T]) -> T:
         """Call, and once more with new credentials where AWS says that they have ended."""
@@ -117,4 +119,4 @@ class Queue:
                 return self._once(name, call)
 
     def _once(self, name: str, call: Callable[[], T]) -> T:
-        return said(name, self.url, call)
+        return said(name, self.url, call, self._endpoint)

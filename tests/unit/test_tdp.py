@@ -26,6 +26,7 @@ from relay_agent.errors import (
     NotThePlatform,
     PlatformError,
     PlatformRefused,
+    PlatformUnreachable,
     QueueUnavailable,
     RateLimited,
     UnknownAgent,
@@ -33,13 +34,14 @@ from relay_agent.errors import (
 from relay_agent.proxies import Proxies, Trust
 from relay_agent.resolver import Resolver
 from relay_agent.sockets import ClockedSSLSocket
-from relay_agent.tdp.aws import platform_error
+from relay_agent.tdp.aws import Aws, platform_error
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.http import PlatformHttp
 from relay_agent.tdp.payloads import PayloadRefused, Payloads
 from relay_agent.tdp.queues import Queue, Received, SendResult
 from relay_agent.tdp.rest import AgentConfig, AgentState, Rest, TemporaryCredentials
 from relay_agent.transport import Transport
+from tests.targets import closed_port
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TOKEN = "canary-jwt-5e1b"
@@ -501,6 +503,18 @@ class Sqs:
         return answer
 
     receive_message = delete_message_batch = send_message_batch = _answer
+
+
+def test_what_stands_in_the_way_of_the_queue_is_told_of_the_host_that_was_called_in_the_words_of_check(http: PlatformHttp) -> None:
+    endpoint = f"http://127.0.0.1:{closed_port()}"
+    credentials = Source().credentials
+    sqs = Aws(http, credentials, endpoint).client("sqs", "eu-west-1")
+    with pytest.raises(PlatformUnreachable) as caught:
+        Queue(sqs, "https://sqs.eu-west-1.amazonaws.com/1/q", credentials, endpoint=endpoint).receive(1)
+    told = cause_of(caught.value)
+    assert told.cause.startswith(f"port {endpoint.rpartition(':')[2]} refused: the host 127.0.0.1 answers")
+    assert f"AWS_ENDPOINT_URL is set: calls for AWS go to {endpoint}" in told.cause
+    assert "take AWS_ENDPOINT_URL away" in told.cure
 
 
 def test_messages_are_received_ten_at_most(server: Server) -> None:
