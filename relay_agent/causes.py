@@ -407,7 +407,7 @@ _LATE = (
 )
 _PROXY_LOGIN = (
     "the proxy {proxy}, not {what}, answered 407: it wants a user and password, or does not take those that it was given",
-    "put the user and password into the proxy's URL ({proxies}), percent-encoded: http://user:password@host:port",
+    "put user and password into the proxy's URL ({proxies}): percent-encoded, a colon between them, an @ behind them, then the host",
 )
 _PROXY_REFUSED = (
     "the proxy {proxy}, not {what}, answered {status}: it is reached, and does not let the agent through to {host}:{port}",

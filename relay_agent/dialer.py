@@ -92,12 +92,19 @@ class Exchange(Protocol):
         """Raises TransportFault for an address that must not be connected to."""
 
 
-class TunnelRefused(TransportFault):
+class ProxyRefused(TransportFault):
+    """A proxy answered in place of what lies behind it."""
+
+    def __init__(self, proxy: Proxy, status: int, to: str) -> None:
+        super().__init__(Code.EBADRESPONSE, f"the proxy {proxy.masked} answered {status} to {to}")
+        self.status = status
+
+
+class TunnelRefused(ProxyRefused):
     """A proxy answered CONNECT with something else than 2xx; what it said is the answer (PROTOCOL §4)."""
 
     def __init__(self, proxy: Proxy, status: int, headers: Headers, body: bytes) -> None:
-        super().__init__(Code.EBADRESPONSE, f"the proxy {proxy.masked} answered {status} to CONNECT")
-        self.status = status
+        super().__init__(proxy, status, "CONNECT")
         self.headers = headers
         self.body = body
 

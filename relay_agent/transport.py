@@ -89,6 +89,11 @@ class Exchange:
         self.phase = phase
 
     @property
+    def forwarded(self) -> bool:
+        """Whether an HTTP proxy reads the request, and may answer it itself (RFC 9112 §3.2.2)."""
+        return self.proxy is not None and self.url.scheme == "http" and self.proxy.scheme in ("http", "https")
+
+    @property
     def safe(self) -> bool:
         """Whether it may be sent again where a kept connection turned out to be closed."""
         return self.method in SAFE_METHODS if self.repeatable is None else self.repeatable
@@ -379,7 +384,7 @@ def _body_fault(error: Exception, exchange: Exchange) -> TransportFault:
 
 def _write(sock: Any, exchange: Exchange) -> None:
     """Write the request exactly as the exchange has it; nothing is added but the proxy's own credentials."""
-    absolute = _absolute_form(exchange)
+    absolute = exchange.forwarded  # Then the request names the whole URL.
     lines = [f"{exchange.method} {exchange.url if absolute else exchange.url.target} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in exchange.headers]
     if absolute and exchange.proxy is not None and exchange.proxy.authorization:
@@ -393,11 +398,6 @@ def _write(sock: Any, exchange: Exchange) -> None:
     else:
         sock.sendall(head)
         sock.sendall(body)
-
-
-def _absolute_form(exchange: Exchange) -> bool:
-    """A plain request through an HTTP proxy names the whole URL (RFC 9112 §3.2.2)."""
-    return exchange.proxy is not None and exchange.url.scheme == "http" and exchange.proxy.scheme in ("http", "https")
 
 
 def _sent(sock: Any) -> int:

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from relay_agent import causes
-from relay_agent.causes import TO_PLATFORM, TO_SQS, cause_of, on_the_way, way_of
+from relay_agent.causes import TO_PLATFORM, TO_SQS, cause_of, way_of
 from relay_agent.checks.check import Check, error, ok, warning
 from relay_agent.checks.explain import roots
 from relay_agent.checks.walk import Walker, way_to
@@ -286,12 +286,7 @@ class PlatformChecks:
         return error(self._cause(problem), f"{self._where()}: {stage}: {problem.reason}")
 
     def _unwell(self, problem: PlatformError) -> Check:
-        cause = cause_of(problem)
-        if problem.status == 407:
-            route = self._proxies.route(Leg.PLATFORM, parse_url(self._settings.api_target))
-            way = causes.Way(None, parse_url(self._settings.api_target).host, proxy=route.proxy.masked if route.proxy else None, status=407)
-            cause = on_the_way(way, TO_PLATFORM)
-        return error(cause, f"{self._where()} {problem.reason}", "platform")
+        return error(cause_of(problem), f"{self._where()} {problem.reason}", "platform")
 
 
 def _beside(look: Callable[[], PlatformError | None]) -> Future[PlatformError | None]:

@@ -15,7 +15,7 @@ import urllib3
 
 from relay_agent import __version__
 from relay_agent.clock import Deadline
-from relay_agent.dialer import TunnelRefused
+from relay_agent.dialer import ProxyRefused
 from relay_agent.errors import PlatformUnreachable
 from relay_agent.faults import TransportFault
 from relay_agent.models import Code, Headers
@@ -24,6 +24,7 @@ from relay_agent.transport import Exchange, Transport, explain, fields
 from relay_agent.urls import parse_url
 
 USER_AGENT = f"relay-agent/{__version__}"
+_PROXY_LOGIN = 407
 MAX_ANSWER = 16 * 1024 * 1024
 """Bytes of a platform answer that are read; SQS and the REST calls stay far below."""
 
@@ -50,7 +51,7 @@ class Answer:
 def unreachable(call: str, fault: TransportFault, url: str) -> PlatformUnreachable:
     """Say a fault on the way to `url` as the platform's, with all that tells its causes apart (`causes`)."""
     parsed = parse_url(url)
-    status = fault.status if isinstance(fault, TunnelRefused) else None
+    status = fault.status if isinstance(fault, ProxyRefused) else None
     text = f"{fault.code}: {fault.message}"
     return PlatformUnreachable(
         call, text, fault.at_proxy, code=fault.code, host=parsed.host, port=parsed.port, proxy=fault.proxy, status=status
@@ -112,6 +113,8 @@ class PlatformHttp:
 
     def _read(self, exchange: Exchange, max_bytes: int) -> Answer:
         with self._transport().send(exchange) as response:
+            if response.status_code == _PROXY_LOGIN and exchange.forwarded and exchange.proxy is not None:
+                raise ProxyRefused(exchange.proxy, response.status_code, exchange.method)
             pieces: list[bytes] = []
             size = 0
             try:

@@ -83,8 +83,9 @@ def redact_text(text: str) -> str:
 
 def _bare_url(match: re.Match[str]) -> str:
     scheme, userinfo, host, path, rest = match.groups()
-    name, colon, port = host.rpartition(":")
-    if colon and name and not port.isdigit() and not host.endswith("]") and port:
+    bare = host if path or rest else host.rstrip(",;:)")  # What ends a clause is not the port's.
+    name, colon, port = bare.rpartition(":")
+    if colon and name and not port.isdigit() and not bare.endswith("]") and port:
         return f"{scheme}{MASK}"  # user info with a bare '/' or '?' in its password: nobody can tell where it ends
     if rest and _SIGNED.search(rest):
         path = f"/{MASK}"  # a signed path names what the signature opens (SECURITY §4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from relay_agent import causes
@@ -16,6 +18,7 @@ from relay_agent.errors import (
     UnknownAgent,
 )
 from relay_agent.models import Code
+from relay_agent.telemetry.redact import MASK, redact_text
 
 TRUST = (Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, Code.DEPTH_ZERO_SELF_SIGNED_CERT)
 
@@ -91,6 +94,30 @@ def test_each_cure_on_the_way_to_the_platform_names_its_setting() -> None:
     for code in causes._ON_THE_WAY:
         if code not in (Code.ERESPONSETOOLARGE, Code.ETOOMANYREDIRECTS, Code.EBADCOMMAND, *TRUST):
             assert "API_TARGET" in causes.cause_of(reached_nobody(code)).cure
+
+
+def rows() -> Iterator[causes.Cause]:
+    """The whole table: each row that stands by itself, and each of the way, filled."""
+    yield from (row for row in vars(causes).values() if isinstance(row, causes.Cause))
+    for leg in (leg for leg in vars(causes).values() if isinstance(leg, causes.Leg)):
+        for code in causes._ON_THE_WAY:
+            for proxy, status in ((None, None), ("http://lab:***@proxy.lab.example:3128", None), ("http://p.lab.example:8080", 407)):
+                for text in ("", "the first byte of the response from it took", "certificate is not yet valid"):
+                    way = causes.Way(code, "api.lab.example", 443, proxy, proxy is not None, status, rule="default: allow")
+                    yield causes.on_the_way(causes.told(way, text), leg)
+
+
+def test_no_row_of_the_table_looks_like_a_secret_to_the_redactor() -> None:
+    """What is taken out of a cure helps nobody; the proxy's own user stands in the place of an @."""
+    for row in rows():
+        for text in (row.cause, row.cure):
+            assert redact_text(text) == text.replace("lab:***@", f"{MASK}@")
+
+
+def test_a_407_s_cure_says_where_user_and_password_go() -> None:
+    cure = causes.cause_of(reached_nobody("EBADRESPONSE", proxy="http://p:1", status=407)).cure
+    assert "put user and password into the proxy's URL (https_proxy" in cure
+    assert "an @ behind them" in cure
 
 
 def test_the_guides_words_are_used() -> None:

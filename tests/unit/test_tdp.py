@@ -41,7 +41,7 @@ from relay_agent.tdp.payloads import PayloadRefused, Payloads
 from relay_agent.tdp.queues import Queue, Received, SendResult
 from relay_agent.tdp.rest import AgentConfig, AgentState, Rest, TemporaryCredentials
 from relay_agent.transport import Transport
-from tests.targets import closed_port
+from tests.targets import HttpProxy, closed_port
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TOKEN = "canary-jwt-5e1b"
@@ -211,6 +211,19 @@ def test_each_status_is_its_own_error_which_repeats_nothing_that_is_secret(
     assert type(caught.value) is kind
     assert (caught.value.status, caught.value.call) == (status, "agent/status")
     assert TOKEN not in str(caught.value) + repr(caught.value)
+
+
+def test_a_proxy_that_wants_a_password_is_named_masked_for_plain_http_too() -> None:
+    dialer = Dialer(Trust(sslsocket_class=ClockedSSLSocket), Resolver())
+    with HttpProxy(auth=("lab", "right")) as proxy:
+        http = PlatformHttp(lambda: Transport(dialer), Proxies({"http_proxy": proxy.url(("lab", "canary-wrong"))}))
+        rest = Rest(http, "http://api.lab.example", "org", "agent-1", lambda: TOKEN, Clock(now=lambda: NOW))
+        with pytest.raises(PlatformUnreachable) as caught:
+            rest.heartbeat()
+        http.close()
+    told = cause_of(caught.value).cause
+    assert told.startswith(f"the proxy http://lab:***@127.0.0.1:{proxy.port}, not the platform, answered 407")
+    assert "canary" not in f"{caught.value}{told}"
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -85,6 +85,7 @@ def test_a_secret_is_masked_by_its_own_looks(secret: str) -> None:
         "9b9f275c-a60d-454f-8c6c-1ea094e3fd38",
         "https://lims.lab.example:9005/api/v1/samples",
         "http://[::1]:8080/x",
+        "the proxy http://proxy.lab.example:3128, not the platform, is at fault (or http://[::1]:3128)",
         "enable the agent's queue on the Agents page",
         "/var/lib/relay-agent/journal.db",
         "wait, really?",
