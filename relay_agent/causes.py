@@ -17,6 +17,7 @@ from relay_agent.errors import (
     PlatformUnreachable,
     QueueUnavailable,
     RateLimited,
+    Shown,
     UnknownAgent,
 )
 from relay_agent.models import Code
@@ -269,9 +270,9 @@ PROXY = Cause(
 class Way:
     """What is known of a fault on the way to a host: its code (PROTOCOL §4), and what stood where.
 
-    `proxy` is the masked URL of the proxy that is at fault, `status` what it answered; of a certificate `issuer`, `names` and
-    `ends`, and the settings that give the trusted `roots`. `late` says that the connection stood when the time was over, `behind`
-    that a proxy answered that it cannot get there itself.
+    `proxy` is the masked URL of the proxy that is at fault, `status` what it answered; of a certificate `issuer`, `names`,
+    `begins` and `ends`, and the settings that give the trusted `roots`. `late` says that the connection stood when the time was over,
+    `behind` that a proxy answered that it cannot get there itself, `early` that the certificate is not valid yet.
     """
 
     code: Code | None
@@ -282,11 +283,13 @@ class Way:
     status: int | None = None
     issuer: str | None = None
     names: str | None = None
+    begins: str | None = None
     ends: str | None = None
     roots: str | None = None
     rule: str | None = None
     late: bool = False
     behind: bool = False
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,8 +360,8 @@ _ON_THE_WAY = {
         "open the firewall outbound to {open}, or set the proxy that leads there ({proxies}); check the address in {setting}",
     ),
     Code.CERT_HAS_EXPIRED: (
-        "the certificate of {host} is over{ended}",
-        "have the certificate of {what} renewed; if it is good elsewhere, set this machine's clock; check the address in {setting}",
+        "the certificate of {host} is over{ended}, by this machine's clock",
+        f"have the certificate of {{what}} renewed; if it is good elsewhere, {CLOCK_OFF.cure}; check the address in {{setting}}",
     ),
     Code.DEPTH_ZERO_SELF_SIGNED_CERT: (
         "the certificate of {host} is signed by itself ({issuer}): no authority that the agent trusts ({roots}) vouches for it",
@@ -401,6 +404,10 @@ _ON_THE_WAY = {
     ),
 }
 _ON_THE_WAY[Code.EPIPE] = _ON_THE_WAY[Code.ECONNRESET]
+_EARLY = (
+    "the certificate of {host} is not valid yet{begun}, by this machine's clock",
+    f"{CLOCK_OFF.cure}; if it is right, have {{what}} show a certificate that is valid by now; check the address in {{setting}}",
+)
 _LATE = (
     "{host}:{port} takes the connection and does not answer in time",
     "look at {what}: it is busy or hangs; or a firewall or proxy between holds the connection ({proxies}); {setting} may be right",
@@ -462,6 +469,7 @@ def on_the_way(way: Way, leg: Leg) -> Cause:
         "issuer": way.issuer or "an authority",
         "names": way.names or "not the one that was called",
         "roots": way.roots or "certifi's roots, or those of REQUESTS_CA_BUNDLE, and RELAY_CA_FILE",
+        "begun": f" (it begins on {way.begins})" if way.begins else "",
         "ended": f" since {way.ends}" if way.ends else "",
     }
     return Cause(leg.id, *_row(way)).about(**names)
@@ -476,6 +484,8 @@ def _row(way: Way) -> tuple[str, str]:
         return _PROXY_TLS if way.code in _TLS_CODES else _PROXY_AWAY
     if way.late and way.code == Code.ETIMEDOUT:
         return _LATE
+    if way.early:
+        return _EARLY
     return _ON_THE_WAY[way.code or Code.ETIMEDOUT]
 
 
@@ -487,6 +497,7 @@ _BY_KIND: tuple[tuple[type[PlatformError], Cause], ...] = (
 )
 _BAD_REQUEST = 400
 _CONNECTED = re.compile(r"(response|request) from |the TLS handshake to ")
+_NOT_YET = "certificate is not yet valid"
 _BEHIND = re.compile(r"the proxy \S+ answered E[A-Z]+$")
 
 
@@ -547,12 +558,21 @@ def way_of(error: PlatformUnreachable) -> Way | None:
     if error.code is None or error.host is None or error.code not in _ON_THE_WAY:
         return None
     way = Way(Code(error.code), error.host, error.port, error.proxy, error.at_proxy, error.status)
-    return told(way, error.reason)
+    return told(shown(way, error.shown), error.reason)
 
 
 def told(way: Way, text: str) -> Way:
-    """Add what only the text of a fault tells (`dialer`, `transport`)."""
-    return replace(way, late=_CONNECTED.search(text) is not None, behind=_BEHIND.search(text) is not None)
+    """Add what only the text of a fault tells (`dialer`, `faults`, `transport`)."""
+    early = _NOT_YET in text
+    return replace(way, late=_CONNECTED.search(text) is not None, behind=_BEHIND.search(text) is not None, early=early)
+
+
+def shown(way: Way, certificate: Shown | None) -> Way:
+    """Add the certificate that was refused."""
+    if certificate is None:
+        return way
+    given = certificate
+    return replace(way, issuer=given.issuer, names=given.names, begins=given.begins, ends=given.ends, roots=given.roots)
 
 
 def _of_aws(error: PlatformError) -> Cause:

@@ -5,19 +5,23 @@ This room owns the way from a URL to a socket that may carry a request. It must 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import socket
 import ssl
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, cast
 
 import socks
 from urllib3.util.ssltransport import SSLTransport
 
+from relay_agent.certificates import Certificate, read_certificate
 from relay_agent.clock import Deadline
-from relay_agent.errors import Interrupted
+from relay_agent.errors import Interrupted, Shown
 from relay_agent.faults import TransportFault, os_fault
 from relay_agent.http1 import Response
 from relay_agent.models import Code, Headers, Url
@@ -28,6 +32,12 @@ from relay_agent.urls import literal_address
 
 MAX_PROXY_ANSWER = 256 * 1024
 """Bytes kept of what a proxy says when it refuses a tunnel."""
+
+
+LOOK_SECONDS = 2.0
+"""How long a call that failed may take longer, so that the certificate it failed for can be named."""
+LOOK_AGAIN_SECONDS = 300.0
+_MOST_SHOWN = 256
 
 
 class Phase(StrEnum):
@@ -109,20 +119,85 @@ class TunnelRefused(ProxyRefused):
         self.body = body
 
 
+@dataclass
+class _Look:
+    """The same way once more, for a look at a certificate that was refused: nothing is verified, and nothing sent."""
+
+    url: Url
+    proxy: Proxy | None
+    peer: str
+    deadline: Deadline
+    connect_seconds: float
+    opened: Callable[[Any], None]
+    waiting: Callable[[], None]
+    check_address: Callable[[str], None]
+    verify: bool = False
+    phase: str = ""
+
+    def enter(self, phase: str) -> None:
+        self.phase = phase
+
+
 class Dialer:
-    """Makes connected sockets. Shared by all threads; holds nothing that changes."""
+    """Makes connected sockets. Shared by all threads; remembers only the certificates that were refused of late."""
 
     def __init__(self, trust: Trust, resolver: Resolver) -> None:
         self._trust = trust
         self._resolver = resolver
+        self._shown: dict[tuple[str, int, str], tuple[float, Shown | None]] = {}
 
     def dial(self, exchange: Exchange) -> Any:
         """Give a socket to the exchange's target, or to the proxy that forwards to it.
 
         Raises:
-            TransportFault: it cannot be had; the text says whether the proxy is at fault.
+            TransportFault: it cannot be had; the text says whether the proxy is at fault. A certificate that was refused is looked at.
             TunnelRefused: the proxy answered, and said no.
         """
+        try:
+            return self._dial(exchange)
+        except TransportFault as fault:
+            if exchange.verify and exchange.phase == Phase.TLS and fault.at_certificate:
+                fault.shown = self._looked(exchange)
+            raise
+
+    def shown(self, url: Url, proxy: Proxy | None) -> Shown | None:
+        """The certificate of a URL that was refused of late, None where there is none."""
+        return self._shown.get(_place(url, proxy), (0.0, None))[1]
+
+    def _looked(self, exchange: Exchange) -> Shown | None:
+        """Look at the certificate, once in a while: Python tells nothing of one that it refuses."""
+        place, now = _place(exchange.url, exchange.proxy), time.monotonic()
+        known = self._shown.get(place)
+        if known is not None and now - known[0] < LOOK_AGAIN_SECONDS:
+            return known[1]
+        found = self._look(exchange)
+        if len(self._shown) >= _MOST_SHOWN:
+            self._shown.clear()
+        self._shown[place] = now, found
+        return found
+
+    def _look(self, exchange: Exchange) -> Shown | None:
+        limit = Deadline(min(LOOK_SECONDS, exchange.deadline.remaining()))
+        look = _Look(
+            exchange.url,
+            exchange.proxy,
+            exchange.peer,
+            limit,
+            limit.seconds,
+            exchange.opened,
+            exchange.waiting,
+            exchange.check_address,
+        )
+        with contextlib.suppress(TransportFault, OSError):
+            sock = self._dial(look)
+            try:
+                certificate = read_certificate(sock.getpeercert(True) or b"")
+            finally:
+                sock.close()
+            return None if certificate is None else _told(certificate, self._trust.said)
+        return None
+
+    def _dial(self, exchange: Exchange) -> Any:
         limit = Deadline(min(exchange.connect_seconds, exchange.deadline.remaining()))
         try:
             if exchange.proxy is None:
@@ -201,6 +276,20 @@ class Dialer:
             if isinstance(error, OSError):
                 raise os_fault(error, doing) from None
             raise TransportFault(Code.EPROTO, f"{doing}: the name cannot be checked") from None
+
+
+def _place(url: Url, proxy: Proxy | None) -> tuple[str, int, str]:
+    return url.host, url.port, proxy.masked if proxy else ""
+
+
+def _told(certificate: Certificate, roots: str) -> Shown:
+    return Shown(
+        issuer=certificate.issuer,
+        names=", ".join(certificate.names[:5]) or certificate.subject,
+        begins=f"{certificate.not_before:%Y-%m-%d}",
+        ends=f"{certificate.not_after:%Y-%m-%d}",
+        roots=roots,
+    )
 
 
 def _connect(addresses: list[Address], exchange: Exchange, limit: Deadline, prefix: str) -> ClockedSocket:

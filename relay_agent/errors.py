@@ -28,8 +28,22 @@ values (`models.Failure`), because failing to reach a target is an answer like a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The certificate of a TLS handshake that was refused: its issuer, the names it is for, its first and last day; `roots` are
+    the trusted ones, by the settings that give them.
+    """
+
+    issuer: str
+    names: str
+    begins: str
+    ends: str
+    roots: str
 
 
 class RelayError(Exception):
@@ -130,7 +144,7 @@ class PlatformUnreachable(PlatformError):
     """No HTTP answer came. `at_proxy` says that it was the proxy that stood in the way.
 
     `code` is what a command would be told (PROTOCOL §4), `host` and `port` what was called, `proxy` the masked URL of the
-    proxy at fault; `status` is what that proxy answered. Each is None where it is not known.
+    proxy at fault; `status` is what that proxy answered, `shown` the certificate that was refused. Each is None where it is not known.
     """
 
     def __init__(
@@ -144,6 +158,7 @@ class PlatformUnreachable(PlatformError):
         port: int | None = None,
         proxy: str | None = None,
         status: int | None = None,
+        shown: Shown | None = None,
     ) -> None:
         super().__init__(call, reason, status)
         self.at_proxy = at_proxy
@@ -151,6 +166,7 @@ class PlatformUnreachable(PlatformError):
         self.host = host
         self.port = port
         self.proxy = proxy
+        self.shown = shown
 
 
 class NotThePlatform(PlatformError):

@@ -10,7 +10,7 @@ import errno
 import re
 import ssl
 
-from relay_agent.errors import RelayError
+from relay_agent.errors import RelayError, Shown
 from relay_agent.models import Code
 
 
@@ -19,11 +19,18 @@ class TransportFault(RelayError):
 
     called: str | None = None
     """The URL that was called, where whoever tells of the fault may not know it."""
+    shown: Shown | None = None
+    """The certificate that was refused, where it was one and could be had."""
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+
+    @property
+    def at_certificate(self) -> bool:
+        """Whether TLS was spoken, and the certificate was not to be trusted."""
+        return self.code in _CERTIFICATE_CODES or (self.code == Code.EPROTO and _REFUSED in self.message)
 
     @property
     def at_proxy(self) -> bool:
@@ -37,6 +44,10 @@ class TransportFault(RelayError):
         return named[1] if named else None
 
 
+_REFUSED = "certificate refused: "
+_CERTIFICATE_CODES = frozenset(
+    {Code.CERT_HAS_EXPIRED, Code.DEPTH_ZERO_SELF_SIGNED_CERT, Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, Code.ERR_TLS_CERT_ALTNAME_INVALID}
+)
 _AT_PROXY = re.compile(r"(?:the )?proxy (\S+?):? ")
 
 _BY_ERRNO = {
@@ -97,7 +108,7 @@ def tls_fault(error: ssl.SSLError, doing: str) -> TransportFault:
         known = _BY_VERIFY_CODE.get(error.verify_code)
         if known is not None:
             return TransportFault(known[0], f"{doing}: {known[1]}")
-        return TransportFault(Code.EPROTO, f"{doing}: certificate refused: {error.verify_message}")
+        return TransportFault(Code.EPROTO, f"{doing}: {_REFUSED}{error.verify_message}")
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return TransportFault(Code.ECONNRESET, f"{doing}: connection closed by the other side")
     reason = str(error.reason or "protocol error").replace("_", " ").lower()

@@ -21,7 +21,7 @@ from relay_agent.models import Url
 from relay_agent.no_proxy import find_entry, parse_no_proxy
 from relay_agent.proxy_url import Proxy, parse_proxy
 
-__all__ = ["Leg", "Proxies", "Proxy", "Route", "Trust", "parse_proxy"]
+__all__ = ["Leg", "Proxies", "Proxy", "Route", "Trust", "parse_proxy", "roots"]
 
 
 class Leg(StrEnum):
@@ -88,8 +88,14 @@ class Trust:
     """
 
     def __init__(
-        self, ca_bundle: Path | None = None, ca_file: Path | None = None, sslsocket_class: type[ssl.SSLSocket] | None = None
+        self,
+        ca_bundle: Path | None = None,
+        ca_file: Path | None = None,
+        sslsocket_class: type[ssl.SSLSocket] | None = None,
+        said: str = "certifi's roots, or those of REQUESTS_CA_BUNDLE, and RELAY_CA_FILE",
     ) -> None:
+        self.said = said
+        """Which roots are trusted, in words."""
         self._roots = (ca_bundle or Path(certifi.where()), *((ca_file,) if ca_file else ()))
         self._sslsocket_class = sslsocket_class
         self._contexts: dict[bool, ssl.SSLContext] = {}
@@ -98,7 +104,7 @@ class Trust:
     @classmethod
     def from_settings(cls, settings: Settings, sslsocket_class: type[ssl.SSLSocket] | None = None) -> Trust:
         """Take the files of trusted roots out of the settings."""
-        return cls(settings.ca_bundle, settings.ca_file, sslsocket_class)
+        return cls(settings.ca_bundle, settings.ca_file, sslsocket_class, roots(settings))
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -145,6 +151,17 @@ class Trust:
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
         context.options |= getattr(ssl, "OP_LEGACY_SERVER_CONNECT", 0x4)  # named from Python 3.12 on
         return context
+
+
+def roots(settings: Settings) -> str:
+    """Which CA bundle is trusted, by the variable that gives it (SECURITY §1)."""
+    if settings.requests_ca_bundle:
+        base = f"REQUESTS_CA_BUNDLE={settings.requests_ca_bundle}"
+    elif settings.ssl_cert_file:
+        base = f"SSL_CERT_FILE={settings.ssl_cert_file}"
+    else:
+        base = "certifi's roots"
+    return f"{base} and RELAY_CA_FILE={settings.ca_file}" if settings.ca_file else base
 
 
 def _proxy_or_none(text: str) -> Proxy | None:

@@ -22,7 +22,7 @@ from relay_agent.errors import BadRequest
 from relay_agent.executor import Executor, Limits
 from relay_agent.models import Code, HttpRequest, Url
 from relay_agent.policy import Policy
-from relay_agent.proxies import Proxies, Trust
+from relay_agent.proxies import Proxies, Trust, roots
 from relay_agent.resolver import Resolver
 from relay_agent.sockets import ClockedSSLSocket
 from relay_agent.telemetry.redact import MASK, shown_target
@@ -116,17 +116,6 @@ class Ways:
             yield executor
         finally:
             executor.close()
-
-
-def roots(settings: Settings) -> str:
-    """Which CA bundle is trusted, by the variable that gives it (SECURITY §1)."""
-    if settings.requests_ca_bundle:
-        base = f"REQUESTS_CA_BUNDLE={settings.requests_ca_bundle}"
-    elif settings.ssl_cert_file:
-        base = f"SSL_CERT_FILE={settings.ssl_cert_file}"
-    else:
-        base = "certifi's roots"
-    return f"{base} and RELAY_CA_FILE={settings.ca_file}" if settings.ca_file else base
 
 
 def _send(ways: Ways, walk: Walk, request: HttpRequest, deadline: Deadline) -> None:

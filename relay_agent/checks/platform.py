@@ -20,11 +20,9 @@ from functools import partial
 from typing import Any
 
 from relay_agent import causes
-from relay_agent.causes import TO_PLATFORM, TO_SQS, cause_of, way_of
+from relay_agent.causes import cause_of
 from relay_agent.checks.check import Check, error, ok, warning
-from relay_agent.checks.explain import roots
-from relay_agent.checks.walk import Walker, way_to
-from relay_agent.clock import Clock, Deadline
+from relay_agent.clock import Clock
 from relay_agent.config import Settings
 from relay_agent.dialer import Dialer
 from relay_agent.errors import (
@@ -190,7 +188,7 @@ class PlatformChecks:
                 given = PlatformCredentials(rest.credentials, self._clock, self._seen_secrets)
                 expiration = given.renew(None).expiration
             except PlatformError as problem:
-                return error(self._cause(problem), str(problem), "credentials")
+                return error(cause_of(problem), str(problem), "credentials")
         self._facts.credentials = given
         return ok("credentials", f"good until {expiration:%Y-%m-%d %H:%M} UTC, for {self._facts.config.region}")
 
@@ -211,7 +209,7 @@ class PlatformChecks:
         failed = [(name, problem) for name, problem in (("commands", commands), ("answers", answers)) if problem is not None]
         if failed:
             said = "; ".join(f"the queue for {name}: {problem}" for name, problem in failed)
-            return error(self._cause(failed[0][1], TO_SQS), said + self._endpoint(), "sqs")
+            return error(cause_of(failed[0][1]), said + self._endpoint(), "sqs")
         return ok("sqs", f"the queues for commands and for answers let the agent in{self._endpoint()}")
 
     def _look(self, url: str, *, inbound: bool) -> PlatformError | None:
@@ -269,21 +267,10 @@ class PlatformChecks:
     def _told(self, problem: PlatformError) -> str:
         return f"{problem}{self._endpoint()}"
 
-    def _cause(self, problem: PlatformError, subject: causes.Leg = TO_PLATFORM) -> causes.Cause:
-        """The row for a problem, with the certificate named where one is at fault."""
-        way = way_of(problem) if isinstance(problem, PlatformUnreachable) else None
-        if way is None or way.at_proxy or way.code not in _CERTIFICATE_CODES:
-            return cause_of(problem)
-        walker = Walker(self._dialer, self._proxies, roots=roots(self._settings), leg=Leg.PLATFORM, subject=subject)
-        host = f"[{way.host}]" if ":" in way.host else way.host
-        url = parse_url(f"https://{host}:{way.port}")
-        found = walker.cause(way_to(url, way.code, walker.certificate(url, Deadline(self._seconds / 2))))
-        return causes.at_endpoint(problem, found)
-
     def _unreachable(self, problem: PlatformUnreachable) -> Check:
         code = Code(problem.code) if problem.code else None
         stage = "proxy" if problem.at_proxy else _STAGES.get(code or Code.ETIMEDOUT, "connect")
-        return error(self._cause(problem), f"{self._where()}: {stage}: {problem.reason}")
+        return error(cause_of(problem), f"{self._where()}: {stage}: {problem.reason}")
 
     def _unwell(self, problem: PlatformError) -> Check:
         return error(cause_of(problem), f"{self._where()} {problem.reason}", "platform")

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from relay_agent.causes import TO_TARGET, Cause, Way, on_the_way, told
+from relay_agent.causes import TO_TARGET, Cause, Way, on_the_way, shown, told
 from relay_agent.causes import Leg as Subject
 from relay_agent.certificates import Certificate, read_certificate
 from relay_agent.checks.check import Status
 from relay_agent.clock import Deadline
 from relay_agent.dialer import Dialer, Phase, TunnelRefused
+from relay_agent.errors import Shown
 from relay_agent.executor import Executor
 from relay_agent.faults import TransportFault
 from relay_agent.models import Code, Failure, HttpRequest, HttpResponse, Url
@@ -28,8 +29,6 @@ from relay_agent.proxies import Leg, Proxies, Route
 from relay_agent.transport import Exchange
 from relay_agent.urls import parse_url
 
-CERTIFICATE_SECONDS = 5.0
-"""How long may be spent on a second handshake that only asks for the certificate."""
 STAGES = {
     Phase.NAME: "resolve",
     Phase.CONNECT: "connect",
@@ -40,15 +39,6 @@ STAGES = {
     Phase.TUNNEL: "tunnel",
 }
 """The stage in which the dialer waits for that."""
-_CERTIFICATE_FAULTS = frozenset(
-    {
-        Code.CERT_HAS_EXPIRED,
-        Code.DEPTH_ZERO_SELF_SIGNED_CERT,
-        Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE,
-        Code.ERR_TLS_CERT_ALTNAME_INVALID,
-        Code.EPROTO,
-    }
-)
 _PROXY_STATUSES = frozenset({502, 503, 504})
 _PROXY_LOGIN = 407
 
@@ -144,14 +134,6 @@ class Walker:
         finally:
             outcome.content.close()
 
-    def certificate(self, url: Url, deadline: Deadline) -> Certificate | None:
-        """Look at the certificate that stands at a URL, whatever is wrong with it; None where there is none to be had."""
-        limit = Deadline(min(CERTIFICATE_SECONDS, deadline.remaining()))
-        exchange = replace(self._exchange(url, "GET", self._proxies.route(self._leg, url), limit), verify=False)
-        with contextlib.suppress(TransportFault, OSError), self._connection(exchange) as sock:
-            return read_certificate(sock.getpeercert(True) or b"")
-        return None
-
     def cause(self, way: Way) -> Cause:
         """The row for a fault on this leg, the trusted roots named."""
         return on_the_way(replace(way, roots=self._roots), self._subject)
@@ -162,7 +144,8 @@ class Walker:
         exchange = _Traced(method, url, (), None, deadline, proxy=route.proxy, connect_seconds=self._connect_seconds)
 
         def check_address(address: str) -> None:
-            exchange.addresses.append(address)
+            if address not in exchange.addresses:  # It is dialled once more for a look at a certificate that is refused.
+                exchange.addresses.append(address)
             verdict = self._policy.check_address(url, address, url.port, method) if self._policy else None
             if verdict is not None and not verdict.allowed:
                 raise _Denied(address, verdict)
@@ -222,13 +205,11 @@ class Walker:
         for phase, seconds in spans[:-1]:
             found.stages.append(Stage(STAGES[phase], Status.OK, self._before(phase, found, exchange), seconds))
         phase, seconds = spans[-1]
-        if phase is Phase.TLS and fault.code in _CERTIFICATE_FAULTS:
-            found.certificate = self.certificate(found.url, exchange.deadline)
         text = f"resolves to {fault.address}: {fault.message}" if isinstance(fault, _Denied) else fault.message
         status = fault.status if isinstance(fault, TunnelRefused) else None
         if status is not None and status >= 400:
             found.status_code = status  # A refused tunnel is an answer (PROTOCOL §4): a command would be given it.
-        self._fail(found, STAGES[phase], fault.code, text, seconds, proxy=fault.proxy, status=status)
+        self._fail(found, STAGES[phase], fault.code, text, seconds, proxy=fault.proxy, status=status, certificate=fault.shown)
 
     def _before(self, phase: Phase, found: Walk, exchange: _Traced) -> str:
         proxy = found.route.proxy
@@ -252,11 +233,11 @@ class Walker:
         *,
         proxy: str | None = None,
         status: int | None = None,
+        certificate: Shown | None = None,
     ) -> None:
-        way = way_to(found.url, code, found.certificate)
-        way = replace(way, proxy=proxy, at_proxy=proxy is not None, status=status, rule=found.verdict.rule)
+        way = Way(code, found.url.host, found.url.port, proxy, proxy is not None, status, rule=found.verdict.rule)
         found.code = None if status is not None and status >= 400 else code
-        found.stages.append(Stage(stage, Status.ERROR, text, seconds, self.cause(told(way, text))))
+        found.stages.append(Stage(stage, Status.ERROR, text, seconds, self.cause(told(shown(way, certificate), text))))
 
     # --- the answer ---
 
@@ -267,8 +248,8 @@ class Walker:
         if outcome.code is Code.EPOLICY:
             found.verdict = Verdict(False, outcome.message.partition("policy: ")[2])
         proxy = TransportFault(outcome.code, outcome.message).proxy
-        certificate = self.certificate(url, Deadline(CERTIFICATE_SECONDS)) if outcome.code in _CERTIFICATE_FAULTS else None
-        way = replace(way_to(url, outcome.code, certificate), proxy=proxy, at_proxy=proxy is not None, rule=found.verdict.rule)
+        way = Way(outcome.code, url.host, url.port, proxy, proxy is not None, rule=found.verdict.rule)
+        way = shown(way, self._dialer.shown(url, self._proxies.route(self._leg, url).proxy))
         found.code = outcome.code
         found.stages.append(Stage("http", Status.ERROR, text, seconds, self.cause(told(way, outcome.message))))
 
@@ -307,20 +288,6 @@ class _Peer:
         except OSError:
             host, port = "an address that is gone", 0
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def way_to(url: Url, code: Code, certificate: Certificate | None) -> Way:
-    """What is known of a fault on the way to a URL."""
-    if certificate is None:
-        return Way(code, url.host, url.port)
-    return Way(
-        code,
-        url.host,
-        url.port,
-        issuer=certificate.issuer,
-        names=", ".join(certificate.names[:5]) or certificate.subject,
-        ends=f"{certificate.not_after:%Y-%m-%d}",
-    )
 
 
 def _spans(marks: list[tuple[Phase, float]], ended: float) -> Iterator[tuple[Phase, float]]:

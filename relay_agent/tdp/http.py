@@ -54,7 +54,15 @@ def unreachable(call: str, fault: TransportFault, url: str) -> PlatformUnreachab
     status = fault.status if isinstance(fault, ProxyRefused) else None
     text = f"{fault.code}: {fault.message}"
     return PlatformUnreachable(
-        call, text, fault.at_proxy, code=fault.code, host=parsed.host, port=parsed.port, proxy=fault.proxy, status=status
+        call,
+        text,
+        fault.at_proxy,
+        code=fault.code,
+        host=parsed.host,
+        port=parsed.port,
+        proxy=fault.proxy,
+        status=status,
+        shown=fault.shown,
     )
 
 

@@ -183,7 +183,7 @@ def test_a_port_that_refuses_is_told_in_words(explain: Explainer) -> None:
         ("self_signed", "DEPTH_ZERO_SELF_SIGNED_CERT", ["CN=a device that signed itself", "RELAY_CA_FILE"]),
         ("expired", "CERT_HAS_EXPIRED", ["is over since 20", "clock"]),
         ("wrong_host", "ERR_TLS_CERT_ALTNAME_INVALID", ["elsewhere.lab.example", "use a name of the certificate"]),
-        ("not_yet_valid", "EPROTO", ["not yet valid"]),
+        ("not_yet_valid", "EPROTO", ["not yet valid", "is not valid yet (it begins on 20", "set this machine's clock (NTP"]),
     ],
 )
 def test_each_fault_of_a_certificate_names_it_and_the_cure(

@@ -41,7 +41,7 @@ from relay_agent.tdp.payloads import PayloadRefused, Payloads
 from relay_agent.tdp.queues import Queue, Received, SendResult
 from relay_agent.tdp.rest import AgentConfig, AgentState, Rest, TemporaryCredentials
 from relay_agent.transport import Transport
-from tests.targets import HttpProxy, closed_port
+from tests.targets import ByteTarget, HttpProxy, ca_pem, closed_port, server_context
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TOKEN = "canary-jwt-5e1b"
@@ -224,6 +224,36 @@ def test_a_proxy_that_wants_a_password_is_named_masked_for_plain_http_too() -> N
     told = cause_of(caught.value).cause
     assert told.startswith(f"the proxy http://lab:***@127.0.0.1:{proxy.port}, not the platform, answered 407")
     assert "canary" not in f"{caught.value}{told}"
+
+
+@pytest.mark.parametrize(
+    ("fault", "says", "cure"),
+    [
+        ("unknown_authority", "was issued by OU=Testing CA", "RELAY_CA_FILE"),
+        ("self_signed", "signed by itself (CN=a device that signed itself)", "RELAY_CA_FILE"),
+        ("wrong_host", "is for another name: elsewhere.lab.example", "API_TARGET"),
+        ("expired", "is over since 20", causes.CLOCK_OFF.cure),
+        ("not_yet_valid", "is not valid yet (it begins on 20", causes.CLOCK_OFF.cure),
+    ],
+)
+def test_a_certificate_that_is_refused_is_named_in_the_error_itself_and_looked_at_once(
+    tmp_path: Path, fault: Any, says: str, cure: str
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes(ca_pem())
+    dialer = Dialer(Trust(None if fault == "unknown_authority" else bundle, sslsocket_class=ClockedSSLSocket, said="these"), Resolver())
+    with ByteTarget(server_context(fault)) as target:
+        http = PlatformHttp(lambda: Transport(dialer), Proxies({}))
+        rest = Rest(http, target.url(""), "org", "agent-1", lambda: TOKEN, Clock(now=lambda: NOW))
+        for _ in range(3):
+            with pytest.raises(PlatformUnreachable) as caught:
+                rest.heartbeat()
+            told = cause_of(caught.value)
+            assert says in told.cause
+            assert cure in told.cure
+        http.close()
+        assert target.requests == []
+        assert target.connections == 4
 
 
 @pytest.mark.parametrize("status", [401, 403])
