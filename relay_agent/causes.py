@@ -63,10 +63,11 @@ TOKEN_ENDS = Cause(
     "the JWT expires on {date}, in {days}; from then on the platform refuses the agent",
     "create a new token for the service user before that day and set JWT (or the file of JWT_FILE)",
 )
+_SET_CLOCK = "set this machine's clock (NTP: `timedatectl set-ntp true`, or chrony); a container has its host's clock"
 CLOCK_OFF = Cause(
     "clock",
     "this machine's clock is {seconds} s {direction} the platform's; AWS refuses what is signed more than 5 minutes off",
-    "set this machine's clock (NTP: `timedatectl set-ntp true`, or chrony); a container has its host's clock",
+    _SET_CLOCK,
 )
 NO_KEY = Cause(
     "secure-key",
@@ -168,7 +169,7 @@ NOT_USER_DEFINED = Cause(
 AGENT_DISABLED = Cause("enabled", "the agent is disabled", "enable the agent's connection on the Agents page")
 QUEUE_DISABLED = Cause("queue", "the agent's queue is disabled", "enable the agent's queue on the Agents page")
 NO_CREDENTIALS = Cause(
-    "credentials", "AWS does not take the temporary credentials", "check this machine's clock; the agent fetches new ones"
+    "credentials", "AWS does not take the temporary credentials", f"nothing for now: the agent fetches new ones; if it lasts, {_SET_CLOCK}"
 )
 NO_QUEUE = Cause(
     "sqs",
@@ -185,7 +186,11 @@ ACK_REFUSED = Cause(
     "the queue did not let single messages be deleted, mostly because their visibility timeout had passed",
     "nothing: they come again and are recognised; if it lasts, raise the queue's visibility timeout",
 )
-CLOCK = Cause("clock", "AWS refuses the signature", "set this machine's clock (NTP)")
+CLOCK = Cause(
+    "clock",
+    "AWS refuses the signature: this machine's clock is more than 5 minutes off, or something on the way changes what is sent",
+    f"{_SET_CLOCK}; if it is right, see that no proxy rewrites calls to AWS",
+)
 BUSY = Cause("platform", "the platform asks to be called less often", "nothing: the agent waits as long as it is told to")
 SLOW = Cause(
     "platform",
@@ -361,7 +366,7 @@ _ON_THE_WAY = {
     ),
     Code.CERT_HAS_EXPIRED: (
         "the certificate of {host} is over{ended}, by this machine's clock",
-        f"have the certificate of {{what}} renewed; if it is good elsewhere, {CLOCK_OFF.cure}; check the address in {{setting}}",
+        f"have the certificate of {{what}} renewed; if it is good elsewhere, {_SET_CLOCK}; check the address in {{setting}}",
     ),
     Code.DEPTH_ZERO_SELF_SIGNED_CERT: (
         "the certificate of {host} is signed by itself ({issuer}): no authority that the agent trusts ({roots}) vouches for it",
@@ -406,7 +411,7 @@ _ON_THE_WAY = {
 _ON_THE_WAY[Code.EPIPE] = _ON_THE_WAY[Code.ECONNRESET]
 _EARLY = (
     "the certificate of {host} is not valid yet{begun}, by this machine's clock",
-    f"{CLOCK_OFF.cure}; if it is right, have {{what}} show a certificate that is valid by now; check the address in {{setting}}",
+    f"{_SET_CLOCK}; if it is right, have {{what}} show a certificate that is valid by now; check the address in {{setting}}",
 )
 _LATE = (
     "{host}:{port} takes the connection and does not answer in time",
@@ -496,6 +501,8 @@ _BY_KIND: tuple[tuple[type[PlatformError], Cause], ...] = (
     (NotThePlatform, NOT_THE_PLATFORM),
 )
 _BAD_REQUEST = 400
+CLOCK_SECONDS = 60.0
+"""A clock that is less off than this is not the reason for anything."""
 _CONNECTED = re.compile(r"(response|request) from |the TLS handshake to ")
 _NOT_YET = "certificate is not yet valid"
 _BEHIND = re.compile(r"the proxy \S+ answered E[A-Z]+$")
@@ -517,7 +524,7 @@ def at_endpoint(error: PlatformError, cause: Cause) -> Cause:
 def _cause_of(error: PlatformError) -> Cause:
     leg = _leg_of(error)
     if isinstance(error, PlatformRefused):
-        return _of_refusal(error) if leg is TO_PLATFORM else CLOCK
+        return _of_refusal(error) if leg is TO_PLATFORM else _of_signature(error)
     if isinstance(error, PlatformUnreachable):
         return _unreachable(error, leg)
     if error.status == _PROXY_AUTHENTICATION_REQUIRED:
@@ -533,6 +540,16 @@ def _cause_of(error: PlatformError) -> Cause:
 
 def _of_refusal(error: PlatformRefused) -> Cause:
     return REFUSED if error.token_ended is None else token_expired(error.token_ended)
+
+
+def _of_signature(error: PlatformRefused) -> Cause:
+    off = error.clock_off
+    return CLOCK if off is None or abs(off) < CLOCK_SECONDS else clock_off(off)
+
+
+def clock_off(seconds: float) -> Cause:
+    """The row for a clock that is so many seconds ahead of the platform's, or behind where that is negative."""
+    return CLOCK_OFF.about(seconds=f"{abs(seconds):.0f}", direction="ahead of" if seconds > 0 else "behind")
 
 
 def token_expired(moment: datetime) -> Cause:

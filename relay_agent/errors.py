@@ -129,11 +129,24 @@ class PlatformError(RelayError):
 
 
 class PlatformRefused(PlatformError):
-    """The platform answered 401 or 403. `token_ended` is when the JWT that it was shown had ended, where it had."""
+    """The platform answered 401 or 403, or AWS refused a signature.
 
-    def __init__(self, call: str, reason: str, status: int | None = None, *, token_ended: datetime | None = None) -> None:
+    `token_ended` is when the JWT that the platform was shown had ended, where it had; `clock_off` how many seconds this machine's
+    clock is ahead of AWS's, where its answer told the time.
+    """
+
+    def __init__(
+        self,
+        call: str,
+        reason: str,
+        status: int | None = None,
+        *,
+        token_ended: datetime | None = None,
+        clock_off: float | None = None,
+    ) -> None:
         super().__init__(call, reason, status)
         self.token_ended = token_ended
+        self.clock_off = clock_off
 
 
 class UnknownAgent(PlatformError):

@@ -47,7 +47,7 @@ from relay_agent.transport import Transport
 from relay_agent.urls import parse_url
 
 SLOW_SECONDS = 2.0
-CLOCK_WARNING_SECONDS = 60.0
+CLOCK_WARNING_SECONDS = causes.CLOCK_SECONDS
 CLOCK_ERROR_SECONDS = 300.0
 USER_DEFINED = "user-defined"
 _CERTIFICATE_CODES = frozenset(
@@ -141,7 +141,7 @@ class PlatformChecks:
         if off is None:
             return ok("clock", "not compared: the platform's answer has no Date")
         said = f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the platform's"
-        cause = causes.CLOCK_OFF.about(seconds=f"{abs(off):.0f}", direction="ahead of" if off > 0 else "behind")
+        cause = causes.clock_off(off)
         if abs(off) > CLOCK_ERROR_SECONDS:
             return error(cause, said)
         if abs(off) > CLOCK_WARNING_SECONDS:

@@ -6,7 +6,9 @@ limits are the same as everywhere on the platform leg. This room must not know q
 
 from __future__ import annotations
 
+import email.utils
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 import botocore.session
@@ -33,6 +35,16 @@ _NO_QUEUE = frozenset(
     {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "NonExistentQueue", "AccessDenied", "AccessDeniedException"}
 )
 _CLOCK = frozenset({"RequestTimeTooSkewed", "SignatureDoesNotMatch", "InvalidSignatureException"})
+
+
+def _clock_off(error: ClientError) -> float | None:
+    """Seconds by which this machine's clock, which signed, is ahead of the answer's `Date`; None where it had none."""
+    told = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    try:
+        there = email.utils.parsedate_to_datetime(told) if told else None
+        return None if there is None else (datetime.now(UTC) - there).total_seconds()
+    except (ValueError, TypeError, OverflowError):  # no date, or one without a zone
+        return None
 
 
 class _Provider(CredentialProvider):
@@ -138,7 +150,7 @@ def platform_error(call: str, error: ClientError) -> PlatformError:
     if code in _NO_QUEUE:
         return QueueUnavailable(call, f"AWS says {code}", status)
     if code in _CLOCK:
-        return PlatformRefused(call, f"AWS says {code}: is this machine's clock right?", status)
+        return PlatformRefused(call, f"AWS says {code}", status, clock_off=_clock_off(error))
     if "Throttl" in code or code in ("SlowDown", "TooManyRequestsException", "RequestThrottled"):
         return RateLimited(call, 0.0)
     return PlatformError(call, f"AWS says {code}", status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import gzip
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -529,6 +530,21 @@ def test_an_aws_error_is_one_of_ours_and_repeats_no_text(code: str, kind: type[P
     error = platform_error("sqs receive", aws_error(code))
     assert type(error) is kind
     assert "canary" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("off", "told"),
+    [(600, "(599|600) s behind"), (-600, "(600|601) s ahead of"), (5, "refuses the signature"), (None, "refuses the signature")],
+)
+def test_a_signature_that_aws_refuses_says_how_far_the_clock_is_off_in_the_words_of_check(off: float | None, told: str) -> None:
+    error = aws_error("RequestTimeTooSkewed", 403)
+    if off is not None:
+        date = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=off), usegmt=True)
+        error.response["ResponseMetadata"]["HTTPHeaders"] = {"date": date}
+    cause = cause_of(platform_error("sqs receive", error))
+    assert cause.id == "clock"
+    assert re.search(told, cause.cause)
+    assert cause.cure.startswith(causes.CLOCK_OFF.cure)
 
 
 class Sqs:
