@@ -30,7 +30,7 @@ from relay_agent.enrolment import Enrolment
 from relay_agent.errors import JournalError, JournalUnwritable
 from relay_agent.executor import Executor, Limits
 from relay_agent.fair_queue import FairQueue
-from relay_agent.fetcher import Fetcher
+from relay_agent.fetcher import DownloadTrouble, Fetcher
 from relay_agent.heartbeat import Heartbeat
 from relay_agent.idle import IdlePool
 from relay_agent.journal import Journal
@@ -157,6 +157,7 @@ class Agent:
         self._standing = Standing()
         self._proxies = Proxies.from_settings(settings)
         self._idle = IdlePool()
+        self._download_trouble = DownloadTrouble(self._log, self._clock.monotonic)
         self._dialer = Dialer(Trust.from_settings(settings, sslsocket_class=ClockedSSLSocket), Resolver())
         self._platform = PlatformClient(
             PlatformHttp(lambda: Transport(self._dialer), self._proxies),
@@ -170,6 +171,7 @@ class Agent:
             seen_secrets=self._seen_credentials,
             count=self._metrics.platform_request,
             judged=self._standing.judge,
+            downloaded=self._download_trouble.note,
         )
         self._shipper = LogShipper(
             self._buffer,
@@ -406,8 +408,7 @@ class Agent:
             found.append(Problem("the new token cannot be used", TOKEN_UNUSABLE))
         if self._keys.unusable:
             found.append(Problem("the new secure key cannot be used", KEYS))
-        if self._upload_trouble.problem is not None:
-            found.append(self._upload_trouble.problem)
+        found += [trouble for trouble in (self._upload_trouble.problem, self._download_trouble.problem) if trouble is not None]
         if self._logs.output.blocked_seconds() > BLOCKED_SECONDS:
             found.append(Problem("nobody reads the agent's stdout", STDOUT_BLOCKED))
         for name, nearest in self._unknown:
@@ -446,7 +447,6 @@ class Agent:
             spool=self._spool,
             outbox=self._outbox,
             trouble=self._upload_trouble,
-            log=self._log,
             clock=self._clock,
             stop=self._stops.telling,
         )

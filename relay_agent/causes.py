@@ -226,6 +226,30 @@ S3_UNREACHABLE = Cause(
     "the platform's bucket, Amazon S3, cannot be reached",
     "open the firewall outbound to S3 in the agent's AWS region (https, *.s3.<region>.amazonaws.com), or let the proxy pass it",
 )
+S3_EXPIRED = Cause(
+    "platform",
+    "the presigned URL by which a large body travels had expired when it was used; none lives longer than an hour",
+    "see what held the command up: upload-failed or download-failed before this, or a command that took that long; let its sender send it"
+    " again",
+)
+S3_REFUSED = Cause(
+    "platform",
+    "Amazon S3 answers {status} to the platform's presigned URL: a policy of the bucket, of the role that signed or of a VPC endpoint on"
+    " the way forbids it, or something on the way changes what is sent",
+    "ask the platform's support to look at the bucket's and the role's policy; where calls leave by a VPC endpoint or a proxy, see that it"
+    " passes GET and PUT to *.s3.<region>.amazonaws.com unchanged",
+)
+S3_GONE = Cause(
+    "platform",
+    "Amazon S3 has nothing at the platform's presigned URL (it answers 404): the body is gone, or its bucket",
+    "let its sender send the command again; if that repeats, ask the platform's support",
+)
+S3_BAD_URL = Cause("platform", "the platform gave a presigned URL that is none", "ask the platform's support")
+SPOOL = Cause(
+    "state-dir",
+    "a large answer that was written to the state directory cannot be read any more",
+    "check the disk of RELAY_STATE_DIR (its SMART values, the system's log) and who else deletes or changes files there",
+)
 S3_UNWELL = Cause("platform", "Amazon S3 answers with an error of its own", "nothing for now: the agent keeps trying")
 NOT_S3 = Cause(
     "platform",
@@ -317,6 +341,13 @@ TO_SQS = Leg(
     "SQS in the agent's AWS region ({host}:{port})",
 )
 TO_LOGS = replace(TO_SQS, id="cloudwatch", what="Amazon CloudWatch Logs", open="CloudWatch Logs in the agent's AWS region ({host}:{port})")
+TO_S3 = replace(
+    TO_SQS,
+    id="platform",
+    what="the platform's bucket, Amazon S3",
+    setting="the presigned URL, which is the platform's",
+    open="S3 in the agent's AWS region (https, *.s3.<region>.amazonaws.com; here {host}:{port})",
+)
 TO_TARGET = Leg("target", "the target", "the URL", "https_proxy, http_proxy, RELAY_TARGET_PROXY", "{host}:{port}")
 
 CERTIFICATE_ENDS = Cause(
@@ -501,6 +532,9 @@ _BY_KIND: tuple[tuple[type[PlatformError], Cause], ...] = (
     (NotThePlatform, NOT_THE_PLATFORM),
 )
 _BAD_REQUEST = 400
+_NOT_FOUND = 404
+_SERVER_ERROR = 500
+_FOR_NOW = frozenset({408, 429})
 CLOCK_SECONDS = 60.0
 """A clock that is less off than this is not the reason for anything."""
 _CONNECTED = re.compile(r"(response|request) from |the TLS handshake to ")
@@ -529,7 +563,7 @@ def _cause_of(error: PlatformError) -> Cause:
         return _unreachable(error, leg)
     if error.status == _PROXY_AUTHENTICATION_REQUIRED:
         return on_the_way(Way(None, "it", status=error.status), leg)
-    if error.call.startswith("payload"):
+    if leg is TO_S3:
         return _of_s3(error)
     if leg is not TO_PLATFORM:
         return _of_aws(error)
@@ -557,8 +591,11 @@ def token_expired(moment: datetime) -> Cause:
     return TOKEN_EXPIRED.about(date=f"{moment:%Y-%m-%d %H:%M} UTC")
 
 
+_LEGS = (("sqs", TO_SQS), ("logs", TO_LOGS), ("payload", TO_S3))
+
+
 def _leg_of(error: PlatformError) -> Leg:
-    return next((leg for start, leg in (("sqs", TO_SQS), ("logs", TO_LOGS)) if error.call.startswith(start)), TO_PLATFORM)
+    return next((leg for start, leg in _LEGS if error.call.startswith(start)), TO_PLATFORM)
 
 
 def _unreachable(error: PlatformUnreachable, leg: Leg) -> Cause:
@@ -567,7 +604,7 @@ def _unreachable(error: PlatformUnreachable, leg: Leg) -> Cause:
         return on_the_way(way, leg)
     if error.at_proxy:
         return PROXY
-    return UNREACHABLE if leg is TO_PLATFORM else SQS_UNREACHABLE
+    return {TO_PLATFORM.what: UNREACHABLE, TO_S3.what: S3_UNREACHABLE}.get(leg.what, SQS_UNREACHABLE)
 
 
 def way_of(error: PlatformUnreachable) -> Way | None:
@@ -602,9 +639,16 @@ def _of_aws(error: PlatformError) -> Cause:
 
 def _of_s3(error: PlatformError) -> Cause:
     """Bodies travel by presigned URL: neither our token nor our signature can be at fault."""
-    if error.status is None:
-        return S3_UNREACHABLE
-    return NOT_S3 if error.status < 300 or "in Amazon S3's place" in error.reason else S3_UNWELL
+    status = error.status
+    if status is None:
+        return S3_BAD_URL if "no URL" in error.reason else S3_UNREACHABLE
+    if status < _BAD_REQUEST or "in Amazon S3's place" in error.reason:
+        return NOT_S3
+    if status in _FOR_NOW or status >= _SERVER_ERROR:
+        return S3_UNWELL
+    if status == _NOT_FOUND:
+        return S3_GONE
+    return S3_EXPIRED if "expired" in error.reason else S3_REFUSED.about(status=status)
 
 
 def days_left(moment: datetime, now: datetime) -> str:

@@ -10,7 +10,41 @@ import queue
 import threading
 from collections.abc import Callable
 
+from relay_agent.causes import Problem, cause_of
+from relay_agent.errors import PlatformError
 from relay_agent.relay import Relay, Task
+from relay_agent.telemetry.logs import Logger, RepeatedFailure
+
+SHOWN_SECONDS = 3600.0
+"""How long the page tells of a body that could not be had, while no other was asked for."""
+_TOO_LARGE = "larger than"
+
+
+class DownloadTrouble:
+    """Says of all fetchers together that commands' bodies cannot be fetched; over when one is."""
+
+    def __init__(self, log: Logger, monotonic: Callable[[], float]) -> None:
+        self._lock = threading.Lock()
+        self._monotonic = monotonic
+        self._last: Problem | None = None
+        self._at = 0.0
+        self._trouble = RepeatedFailure(log, "download-failed", "download-recovered", monotonic, remind_seconds=300.0)
+
+    def note(self, error: PlatformError | None) -> None:
+        """Take what came of a try, None where it worked; a body that is too large is its sender's."""
+        with self._lock:
+            if error is None:
+                self._trouble.success()
+                self._last = None
+            elif not error.reason.startswith(_TOO_LARGE):
+                cause = cause_of(error)
+                self._trouble.failure(error.reason, cause=cause.cause, cure=cause.cure)
+                self._last, self._at = Problem(f"commands' bodies cannot be fetched: {error}", cause), self._monotonic()
+
+    @property
+    def problem(self) -> Problem | None:
+        """What is wrong, until a body is fetched, for an hour at most."""
+        return self._last if self._monotonic() - self._at < SHOWN_SECONDS else None
 
 
 class Fetcher:

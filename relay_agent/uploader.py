@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from relay_agent.causes import Problem, cause_of
+from relay_agent.causes import SPOOL, Cause, Problem, cause_of
 from relay_agent.clock import Clock
 from relay_agent.codec import with_reason
 from relay_agent.errors import PlatformError
@@ -26,6 +26,8 @@ TRY_SECONDS = 120.0
 LOOK_SECONDS = 0.1
 GIVE_UP_SECONDS = 3600.0
 """A presigned URL lives no longer than the credentials that signed it, an hour."""
+SHOWN_SECONDS = 3600.0
+"""How long the page tells of an answer that was given up."""
 TELL_SECONDS = 10.0
 """How long before its sender stops waiting an answer is told without its body."""
 
@@ -40,6 +42,10 @@ class UploadTrouble:
         self._lock = threading.Lock()
         self._failing: set[str] = set()
         self._last: Problem | None = None
+        self._refused: Problem | None = None
+        self._refused_at = 0.0
+        self._log = log
+        self._monotonic = monotonic
         self._trouble = RepeatedFailure(log, "upload-failed", "upload-recovered", monotonic, remind_seconds=300.0)
 
     def failed(self, command_id: str, error: PlatformError) -> None:
@@ -52,19 +58,25 @@ class UploadTrouble:
 
     @property
     def problem(self) -> Problem | None:
-        """What is wrong, while an answer waits for another try."""
-        return self._last if self._failing else None
+        """What is wrong, while an answer waits for another try; and for an hour, or until one is uploaded, what was given up."""
+        if self._failing:
+            return self._last
+        return self._refused if self._monotonic() - self._refused_at < SHOWN_SECONDS else None
 
     def uploaded(self, command_id: str) -> None:
         """It is where it belongs."""
         with self._lock:
             self._failing.discard(command_id)
+            self._refused = None
             if not self._failing:
                 self._trouble.success()
 
-    def given_up(self, command_id: str) -> None:
+    def given_up(self, command_id: str, reason: str, cause: Cause) -> None:
         """It is told without its body: nothing that was mended."""
+        self._log.error("upload-refused", id=command_id, reason=reason, cause=cause.cause, cure=cause.cure)
         with self._lock:
+            self._refused = Problem(f"a large answer was told without its body: {reason}", cause)
+            self._refused_at = self._monotonic()
             if command_id in self._failing:
                 self._failing.discard(command_id)
                 if not self._failing:
@@ -82,7 +94,6 @@ class Uploader:
         spool: Spool,
         outbox: Outbox,
         trouble: UploadTrouble,
-        log: Logger,
         clock: Clock,
         stop: threading.Event,
     ) -> None:
@@ -91,7 +102,6 @@ class Uploader:
         self._spool = spool
         self._outbox = outbox
         self._trouble = trouble
-        self._log = log
         self._clock = clock
         self._stop = stop
 
@@ -126,11 +136,11 @@ class Uploader:
             )
             self._trouble.uploaded(update.command_id)
             return replace(update, spool=None, upload_url=None, fallback=None)
-        except (PayloadRefused, OSError, ValueError) as error:  # ValueError: mmap of an empty file
-            return self._without_body(update, str(error) if isinstance(error, PayloadRefused) else "the spool file cannot be read")
+        except (OSError, ValueError):  # ValueError: mmap of an empty file
+            return self._without_body(update, "the spool file cannot be read", SPOOL)
         except PlatformError as error:
-            if self._left(job) <= 0:
-                return self._without_body(update, str(error))
+            if isinstance(error, PayloadRefused) or self._left(job) <= 0:
+                return self._without_body(update, str(error), cause_of(error))
             self._trouble.failed(update.command_id, error)
             job.due = self._clock.monotonic() + min(job.waits.next_seconds(), max(0.0, self._left(job)))
             return None
@@ -142,8 +152,7 @@ class Uploader:
             return left
         return min(left, (job.update.tell_by - self._clock.now()).total_seconds() - TELL_SECONDS)
 
-    def _without_body(self, update: Update, reason: str) -> Update:
-        self._trouble.given_up(update.command_id)
-        self._log.error("upload-refused", id=update.command_id, reason=reason)
+    def _without_body(self, update: Update, reason: str, cause: Cause) -> Update:
+        self._trouble.given_up(update.command_id, reason, cause)
         fallback = update.fallback or update.message
         return Update(update.command_id, Status.FAILURE, with_reason(fallback, reason), code=Code.ERESPONSETOOLARGE)

@@ -47,13 +47,18 @@ class PlatformClient:
         seen_secrets: Callable[[str, str], None],
         count: Count = nobody,
         judged: Callable[[PlatformRefused | None], None] = lambda _refusal: None,
+        downloaded: Callable[[PlatformError | None], None] = lambda _error: None,
     ) -> None:
-        """`seen_secrets` is told each new AWS secret before it is used, `count` how each call went, `judged` what was said of the token."""
+        """Take what the calls need.
+
+        `seen_secrets` is told each new AWS secret before it is used, `count` how each call went, `judged` what was said of the
+        token, `downloaded` how each try to fetch a body went.
+        """
         self._http = http
         self.rest = Rest(http, api_target, org_slug, agent_id, token, clock, count, judged)
         self._count = count
         self.credentials = PlatformCredentials(self.rest.credentials, clock, seen_secrets)
-        self.payloads = Payloads(http, max_body_bytes, count)
+        self.payloads = Payloads(http, max_body_bytes, count, downloaded)
         self._aws = Aws(http, self.credentials, endpoint_url)
         self._endpoint = endpoint_url
         self._sqs: Any = None

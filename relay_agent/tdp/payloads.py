@@ -7,12 +7,13 @@ not know what the bodies say.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
 from pathlib import Path
 
 from relay_agent.codings import BadCoding, decode
 from relay_agent.errors import PlatformError
 from relay_agent.faults import TransportFault
-from relay_agent.tdp.http import Answer, PlatformHttp
+from relay_agent.tdp.http import Answer, PlatformHttp, unreachable
 from relay_agent.tdp.tally import Count, counted, nobody
 from relay_agent.urls import BadUrl
 
@@ -27,7 +28,15 @@ class PayloadRefused(PlatformError):
 class Payloads:
     """Moves bodies. Any thread may call."""
 
-    def __init__(self, http: PlatformHttp, max_bytes: int, count: Count = nobody) -> None:
+    def __init__(
+        self,
+        http: PlatformHttp,
+        max_bytes: int,
+        count: Count = nobody,
+        downloaded: Callable[[PlatformError | None], None] = lambda _error: None,
+    ) -> None:
+        """`downloaded` is told how each try to fetch a body went."""
+        self._downloaded = downloaded
         self._http = http
         self._max_bytes = max_bytes
         self._count = count
@@ -39,7 +48,12 @@ class Payloads:
             PayloadRefused: S3 refused, or the body is too large.
             PlatformError: it may work another time.
         """
-        answer = self._send("payload download", "GET", url, (), None, seconds, self._max_bytes)
+        try:
+            answer = self._send("payload download", "GET", url, (), None, seconds, self._max_bytes)
+        except PlatformError as error:
+            self._downloaded(error)
+            raise
+        self._downloaded(None)
         # S3 gives back the Content-Encoding that was stored with the object; where it was lost the bytes still tell.
         if answer.body.startswith(_GZIP_MAGIC):
             return _gunzip(answer.body, self._max_bytes)
@@ -71,12 +85,12 @@ class Payloads:
         except TransportFault as fault:
             if fault.code == "ERESPONSETOOLARGE":
                 raise PayloadRefused(call, f"larger than {max_bytes} bytes") from None
-            raise PlatformError(call, f"{fault.code}: {fault.message}") from None
+            raise unreachable(call, fault, url) from None
         if answer.is_web_page:
             raise PlatformError(call, f"a web page answered ({answer.status}) in Amazon S3's place", answer.status)
         if 200 <= answer.status < 300:
             return answer
-        refused = 400 <= answer.status < 500 and answer.status not in (408, 429)
+        refused = 400 <= answer.status < 500 and answer.status not in (407, 408, 429)
         # S3 says so in its text: AccessDenied, "Request has expired", or ExpiredToken.
         expired = ": the presigned URL has expired" if refused and b"expired" in answer.body.lower() else ""
         raise (PayloadRefused if refused else PlatformError)(call, f"S3 answered {answer.status}{expired}", answer.status)

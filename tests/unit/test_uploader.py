@@ -9,8 +9,10 @@ from typing import Any, cast
 
 import pytest
 
+from relay_agent import causes
 from relay_agent.clock import Clock
 from relay_agent.errors import PlatformError
+from relay_agent.fetcher import DownloadTrouble
 from relay_agent.models import Status, Update
 from relay_agent.outbox import Upload
 from relay_agent.tdp.payloads import PayloadRefused
@@ -30,13 +32,13 @@ class World:
         self.fields: dict[str, object] = {}
         clock = Clock(now=lambda: START + timedelta(seconds=self.time), monotonic=lambda: self.time)
         whatever = cast("Any", self)
+        self.trouble = UploadTrouble(whatever, clock.monotonic)
         self.uploader = Uploader(
             platform=whatever,
             relay=whatever,
             spool=whatever,
             outbox=whatever,
-            trouble=UploadTrouble(whatever, clock.monotonic),
-            log=whatever,
+            trouble=self.trouble,
             clock=clock,
             stop=threading.Event(),
         )
@@ -110,6 +112,53 @@ def test_what_s3_refuses_is_not_tried_again(world: World) -> None:
 
 
 # --- what is said of it ---
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (PayloadRefused("payload upload", "S3 answered 403", 403), causes.S3_REFUSED.about(status=403)),
+        (PayloadRefused("payload upload", "S3 answered 403: the presigned URL has expired", 403), causes.S3_EXPIRED),
+        (PayloadRefused("payload upload", "S3 answered 404", 404), causes.S3_GONE),
+        (PayloadRefused("payload upload", "the presigned URL is no URL"), causes.S3_BAD_URL),
+        (FileNotFoundError("gone"), causes.SPOOL),
+    ],
+)
+def test_an_answer_that_is_given_up_has_cause_and_cure_in_the_log_and_on_the_page(
+    world: World, error: Exception, cause: causes.Cause
+) -> None:
+    world.answers = [error]
+    world.uploader.upload(world.job())
+    assert world.log == ["upload-refused"]
+    assert (world.fields["cause"], world.fields["cure"]) == (cause.cause, cause.cure)
+    assert world.trouble.problem is not None and world.trouble.problem.cause == cause
+
+
+def test_the_page_forgets_a_refusal_when_another_answer_is_uploaded_or_an_hour_has_passed(world: World) -> None:
+    refused = PayloadRefused("payload upload", "S3 answered 403", 403)
+    world.answers = [refused, None, refused]
+    world.uploader.upload(world.job())
+    assert world.trouble.problem is not None
+    world.uploader.upload(world.job())
+    assert world.trouble.problem is None
+    world.uploader.upload(world.job())
+    world.time += 3601
+    assert world.trouble.problem is None
+
+
+def test_bodies_that_cannot_be_fetched_are_said_once_with_cause_and_cure_and_when_it_is_over(world: World) -> None:
+    trouble = DownloadTrouble(cast("Any", world), lambda: world.time)
+    trouble.note(PayloadRefused("payload download", "larger than 10 bytes"))
+    assert world.log == [] and trouble.problem is None
+    for _ in range(5):
+        trouble.note(PlatformError("payload download", "a web page answered (403) in Amazon S3's place", 403))
+    assert world.log == ["download-failed"]
+    assert world.fields["cause"] == causes.NOT_S3.cause
+    assert trouble.problem is not None and trouble.problem.cause is causes.NOT_S3
+    trouble.note(None)
+    assert world.log == ["download-failed", "download-recovered"]
+    assert trouble.problem is None
+
 
 AWAY = PlatformError("payload upload", "ECONNREFUSED: nobody listens")
 UNWELL = PlatformError("payload upload", "S3 answered 503", 503)
