@@ -182,6 +182,7 @@ class Agent:
             self._logs.local,
             self._clock,
             upload=self._platform.rest.log,
+            why=self._platform.why_not_logged,
         )
 
     def _seen_credentials(self, *secrets: str) -> None:
@@ -372,7 +373,7 @@ class Agent:
             name=lambda: self._platform.config.agent_name if self._platform.config else None,
             token_ends=self._token_ends,
             credentials_end=lambda: self._platform.credentials.expiration,
-            logs=lambda: Logging(self._shipper.waiting, self._buffer.dropped_total, self._shipper.trouble),
+            logs=lambda: Logging(self._shipper.waiting, self._buffer.dropped_total, self._shipper.trouble, self._shipper.cause),
             stopping=self._stops.intake.is_set,
             also=self._also_wrong,
             began=self._began,

@@ -206,7 +206,7 @@ NOT_THE_PLATFORM = Cause(
 )
 NOT_AWS = Cause(
     "sqs",
-    "something answers in Amazon SQS's place",
+    "something answers in {service}'s place",
     "check whether a proxy, a firewall's block page or a log-in page answers in its place, and that AWS_ENDPOINT_URL is not set",
 )
 AWS_ENDPOINT = Cause(
@@ -214,6 +214,25 @@ AWS_ENDPOINT = Cause(
     "AWS_ENDPOINT_URL is set: calls for AWS go to {url}, and not to AWS; that is for emulators such as the sandbox",
     "take AWS_ENDPOINT_URL away, from the environment and from .env",
 )
+AWS_BUSY = Cause(
+    "sqs",
+    "{service} asks to be called less often (throttling)",
+    "nothing for now: the agent calls less often, and what waits is sent later; if it lasts, ask the platform's support to raise its quota",
+)
+AWS_UNWELL = Cause(
+    "sqs",
+    "{service} answers with an error of its own ({reason})",
+    "nothing for now: the agent keeps trying; if it lasts, look at AWS's health page for the agent's region, or ask the platform's support",
+)
+LOGS_POLICY = Cause(
+    "cloudwatch",
+    "AWS answers AccessDenied: a policy does not let this agent write to its log group",
+    "ask the platform's support to look at the role's policy; if calls leave by a VPC endpoint, at that one's too",
+)
+NO_LOG_GROUP = Cause(
+    "cloudwatch", "the agent's log group does not exist", "ask the platform's support to make it again, or save the agent's settings anew"
+)
+NO_LOG_GROUP_NAMED = Cause("cloudwatch", "the platform names no log group for this agent", "ask the platform's support")
 NO_LOGS = Cause(
     "cloudwatch",
     "log lines cannot be delivered to CloudWatch Logs; the agent works without, and says the same on stdout",
@@ -323,13 +342,17 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One end of a way: `what` is there, `setting` gives its address, `proxies` its proxy; `open` is what a firewall must pass."""
+    """One end of a way: `what` is there, `setting` gives its address, `proxies` its proxy; `open` is what a firewall must pass.
+
+    `service` is AWS's name for it.
+    """
 
     id: str
     what: str
     setting: str
     proxies: str
     open: str
+    service: str = ""
 
 
 TO_PLATFORM = Leg("platform", "the platform", "API_TARGET", "https_proxy, http_proxy, RELAY_PLATFORM_PROXY", "{host}:{port}")
@@ -339,12 +362,20 @@ TO_SQS = Leg(
     "the agent's AWS region",
     "https_proxy, RELAY_PLATFORM_PROXY",
     "SQS in the agent's AWS region ({host}:{port})",
+    "Amazon SQS",
 )
-TO_LOGS = replace(TO_SQS, id="cloudwatch", what="Amazon CloudWatch Logs", open="CloudWatch Logs in the agent's AWS region ({host}:{port})")
+TO_LOGS = replace(
+    TO_SQS,
+    id="cloudwatch",
+    what="Amazon CloudWatch Logs",
+    open="CloudWatch Logs in the agent's AWS region ({host}:{port})",
+    service="Amazon CloudWatch Logs",
+)
 TO_S3 = replace(
     TO_SQS,
     id="platform",
     what="the platform's bucket, Amazon S3",
+    service="Amazon S3",
     setting="the presigned URL, which is the platform's",
     open="S3 in the agent's AWS region (https, *.s3.<region>.amazonaws.com; here {host}:{port})",
 )
@@ -544,10 +575,13 @@ _BEHIND = re.compile(r"the proxy \S+ answered E[A-Z]+$")
 
 def cause_of(error: PlatformError) -> Cause:
     """The row of the table that fits."""
-    return at_endpoint(error, _cause_of(error))
+    cause = _at_endpoint(error, _cause_of(error))
+    if _leg_of(error) is not TO_LOGS:
+        return cause
+    return Cause(TO_LOGS.id, f"log lines are not delivered, without which the agent works: {cause.cause}", cause.cure)
 
 
-def at_endpoint(error: PlatformError, cause: Cause) -> Cause:
+def _at_endpoint(error: PlatformError, cause: Cause) -> Cause:
     """The row, where an emulator's address that was left standing explains whatever AWS does not answer."""
     if error.endpoint is None or not isinstance(error, PlatformUnreachable | NotThePlatform | CredentialsExpired):
         return cause
@@ -566,7 +600,7 @@ def _cause_of(error: PlatformError) -> Cause:
     if leg is TO_S3:
         return _of_s3(error)
     if leg is not TO_PLATFORM:
-        return _of_aws(error)
+        return _of_aws(error, leg)
     if error.status == _BAD_REQUEST and error.call == "agents":
         return UNKNOWN_AGENT  # The only thing that this call says is the agent's id.
     return next((cause for kind, cause in _BY_KIND if isinstance(error, kind)), UNWELL)
@@ -604,7 +638,7 @@ def _unreachable(error: PlatformUnreachable, leg: Leg) -> Cause:
         return on_the_way(way, leg)
     if error.at_proxy:
         return PROXY
-    return {TO_PLATFORM.what: UNREACHABLE, TO_S3.what: S3_UNREACHABLE}.get(leg.what, SQS_UNREACHABLE)
+    return {TO_PLATFORM.what: UNREACHABLE, TO_S3.what: S3_UNREACHABLE, TO_LOGS.what: NO_LOGS}.get(leg.what, SQS_UNREACHABLE)
 
 
 def way_of(error: PlatformUnreachable) -> Way | None:
@@ -629,12 +663,20 @@ def shown(way: Way, certificate: Shown | None) -> Way:
     return replace(way, issuer=given.issuer, names=given.names, begins=given.begins, ends=given.ends, roots=given.roots)
 
 
-def _of_aws(error: PlatformError) -> Cause:
-    if isinstance(error, QueueUnavailable):
-        return SQS_POLICY if "AccessDenied" in error.reason else NO_QUEUE
-    if isinstance(error, NotThePlatform) or error.reason.removeprefix("AWS says ").isdigit():
-        return NOT_AWS  # AWS names its errors; a bare status is somebody else's.
-    return next((cause for kind, cause in _BY_KIND if isinstance(error, kind)), UNWELL)
+def _of_aws(error: PlatformError, leg: Leg) -> Cause:
+    reason = error.reason
+    if isinstance(error, CredentialsExpired):
+        return NO_CREDENTIALS
+    if isinstance(error, QueueUnavailable) or "ResourceNotFound" in reason:
+        denied, gone = (LOGS_POLICY, NO_LOG_GROUP) if leg is TO_LOGS else (SQS_POLICY, NO_QUEUE)
+        return denied if "AccessDenied" in reason else gone
+    if isinstance(error, RateLimited):
+        row = AWS_BUSY
+    elif isinstance(error, NotThePlatform) or reason.removeprefix("AWS says ").isdigit():
+        row = NOT_AWS  # AWS names its errors; a bare status is somebody else's.
+    else:
+        row = AWS_UNWELL
+    return replace(row.about(service=leg.service, reason=reason), id=leg.id)
 
 
 def _of_s3(error: PlatformError) -> Cause:

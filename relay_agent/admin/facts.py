@@ -23,6 +23,7 @@ from relay_agent.causes import (
     STOPPING,
     STUCK,
     TOKEN_ENDS,
+    Cause,
     Problem,
     cause_of,
     days_left,
@@ -65,6 +66,7 @@ class Logging:
     waiting: int
     dropped: int
     trouble: str | None
+    cause: Cause = NO_LOGS
 
 
 class Facts:
@@ -149,9 +151,9 @@ class Facts:
             reason, cause = pulse.problem, pulse.cause
             if reason is not None and cause is not None and not any(reason in other for other in failing):
                 found.append(Problem(f"{name}: {reason}", cause))
-        trouble = self._logs().trouble
-        if trouble is not None:
-            found.append(Problem(f"log lines are not delivered to CloudWatch: {trouble}", NO_LOGS))
+        logs = self._logs()
+        if logs.trouble is not None:
+            found.append(Problem(f"log lines are not delivered to CloudWatch: {logs.trouble}", logs.cause))
         return found + self._also()
 
     def _of_platform(self) -> list[Problem]:

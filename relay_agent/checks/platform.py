@@ -225,12 +225,12 @@ class PlatformChecks:
         """See that the log group is there and lets the agent in; nothing is written."""
         config, credentials = self._given()
         if config.log_group is None:
-            return warning(causes.NO_LOGS, "the platform names no log group")
+            return warning(causes.NO_LOG_GROUP_NAMED, "the platform names no log group")
         with closing(self._http()) as http:
             try:
                 self._logs(http, config.region, credentials).look(config.log_group)
             except PlatformError as problem:
-                return warning(causes.NO_LOGS, f"log group {config.log_group}: {self._told(problem)}")
+                return warning(cause_of(problem), f"log group {config.log_group}: {self._told(problem)}", "cloudwatch")
         return ok("cloudwatch", f"log group {config.log_group} can be read{self._endpoint()}")
 
     # --- what they share ---

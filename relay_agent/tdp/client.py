@@ -12,7 +12,7 @@ from typing import Any
 
 from relay_agent.clock import Clock
 from relay_agent.errors import PlatformError, PlatformRefused, QueueUnavailable, UnknownAgent
-from relay_agent.tdp.aws import Aws
+from relay_agent.tdp.aws import Aws, as_platform_error
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.http import PlatformHttp
 from relay_agent.tdp.logs import LogsClient
@@ -105,6 +105,13 @@ class PlatformClient:
     def logs(self) -> LogsClient | None:
         """The CloudWatch Logs client, None before the first configuration."""
         return self._logs
+
+    def why_not_logged(self, error: Exception) -> PlatformError | None:
+        """What is wrong with the delivery of log lines, in our own exceptions; None for what is no fault of the way or of AWS."""
+        if isinstance(error, PlatformError):
+            return error
+        region = self._config.region if self._config else "region"
+        return as_platform_error("logs put", f"https://logs.{region}.amazonaws.com", error, self._endpoint)
 
     def log_group(self) -> str | None:
         """The log group in force."""

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import backoff
 from botocore.exceptions import BotoCoreError, ClientError
 
-from relay_agent.causes import NO_LOGS
+from relay_agent.causes import NO_LOGS, Cause, cause_of
 from relay_agent.clock import Clock, Deadline
+from relay_agent.errors import PlatformError
 from relay_agent.telemetry.log_buffer import BATCH_EVENTS, Line, LogBuffer
 from relay_agent.telemetry.logs import Logger, RepeatedFailure
-from relay_agent.telemetry.redact import describe
 
 if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
@@ -58,8 +58,10 @@ class LogShipper:
         interval_seconds: float = 5.0,
         upload: Callable[[bytes], None] | None = None,
         upload_after_seconds: float = 300.0,
+        why: Callable[[Exception], PlatformError | None] = lambda _error: None,
     ) -> None:
-        """`log` is told what was dropped, by the way that just worked; `local` writes to stdout only."""
+        """`log` is told what was dropped, by the way that just worked; `local` writes to stdout only; `why` tells causes apart."""
+        self._why = why
         self._buffer = buffer
         self._client = client
         self._log_group = log_group
@@ -75,6 +77,8 @@ class LogShipper:
         self._failing_since: float | None = None
         self.trouble: str | None = None
         """Why lines are not delivered, while they are not."""
+        self.cause: Cause = NO_LOGS
+        """The row of the table for that."""
         self._failure = RepeatedFailure(local, "log-delivery-failed", "log-delivery-recovered", self._clock.monotonic)
         self._delays = _delays()
         self._told_dropped = float("-inf")
@@ -196,12 +200,15 @@ class LogShipper:
     def _failed(self, error: Exception) -> float:
         now = self._clock.monotonic()
         self._failing_since = now if self._failing_since is None else self._failing_since
-        reason = _code(error) if isinstance(error, ClientError) else type(error).__name__
-        self.trouble = reason
-        known = isinstance(error, (ClientError, BotoCoreError))
-        # An AWS error repeats what was answered, by whoever it was: its code says enough.
-        said = f"ClientError: {reason}" if isinstance(error, ClientError) else describe(error)
-        self._failure.failure(reason, error=said, cause=NO_LOGS.cause, cure=NO_LOGS.cure, exc_info=None if known else error)
+        found = self._why(error)
+        if found is None:
+            # An AWS error repeats what was answered, by whoever it was: its code says enough.
+            reason, cause = _code(error) if isinstance(error, ClientError) else type(error).__name__, NO_LOGS
+        else:
+            reason, cause = found.reason, cause_of(found)
+        known = found is not None or isinstance(error, (ClientError, BotoCoreError))
+        self.trouble, self.cause = reason, cause
+        self._failure.failure(reason, cause=cause.cause, cure=cause.cure, exc_info=None if known else error)
         if self._upload is not None and now - self._failing_since >= self._upload_after_seconds:
             self._send_otherwise(self._upload)
         return next(self._delays)
@@ -214,7 +221,9 @@ class LogShipper:
         try:
             upload("".join(f"{line.text}\n" for line in batch).encode("utf-8", "replace"))
         except Exception as error:  # noqa: BLE001 - the second way is a courtesy; the lines are kept for the first
-            self._failure.failure(f"upload {type(error).__name__}", error=describe(error))
+            ours = isinstance(error, PlatformError)
+            reason, cause = (error.reason, cause_of(error)) if isinstance(error, PlatformError) else (type(error).__name__, NO_LOGS)
+            self._failure.failure(f"upload: {reason}", cause=cause.cause, cure=cause.cure, exc_info=None if ours else error)
         else:
             self._pending = []
 

@@ -15,7 +15,7 @@ import pytest
 
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
-from tests.agents import ThreadedAgent, running, wait_until
+from tests.agents import ThreadedAgent, agent_environment, page, run_once, running, wait_until
 from tests.integration.sandbox_calls import aws
 from tests.targets import ByteTarget, reply
 
@@ -55,6 +55,30 @@ def test_no_command_waits_for_cloudwatch_and_no_line_is_lost(sandbox: Sandbox, t
         assert agent.stop() == 0
         lines = [line for line in agent.lines.raw if "log-delivery" not in line]
     assert [event["message"] for event in sandbox.log_events(agent_id)] == lines
+
+
+WORDS = {
+    "closes": "was cut off",
+    "throttles": "asks to be called less often",
+    "refuses": "a policy does not let this agent write to its log group",
+    "unwell": "answers with an error of its own (AWS says ServiceUnavailableException)",
+}
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_log_page_and_check_name_the_same_cause_and_cure(sandbox: Sandbox, tmp_path: Path, kind: str) -> None:
+    agent_id = sandbox.add_agent()
+    with (
+        sandbox.inject(Fault("logs", contains=agent_id, count=None, **SICK[kind])),
+        running(ThreadedAgent(sandbox, tmp_path, agent_id=agent_id)) as agent,
+    ):
+        line = agent.wait_log("log-delivery-failed")
+        (warning,) = [one for one in json.loads(page(agent, "/status.json")[1])["warnings"] if one["check"] == "cloudwatch"]
+        done = run_once(["check", "--json"], tmp_path, agent_environment(sandbox, agent_id, tmp_path))
+        (check,) = [one for one in json.loads(done.stdout)["checks"] if one["id"] == "cloudwatch"]
+    assert WORDS[kind] in line["cause"]
+    assert {(one["cause"], one["cure"]) for one in (line, warning, check)} == {(line["cause"], line["cure"])}
+    assert "Exception" not in line["reason"] or line["reason"].startswith("AWS says ")
 
 
 @pytest.mark.parametrize("kind", ["hangs", "refuses"])

@@ -471,14 +471,21 @@ def test_something_else_in_aws_s_place_names_the_endpoint_that_was_left_standing
     world.fails("sqs", says="AWS_ENDPOINT_URL is set", cure="AWS_ENDPOINT_URL away", AWS_ENDPOINT_URL=target.url(""))
 
 
-@pytest.mark.parametrize("code", ["AccessDeniedException", "ResourceNotFoundException"])
-def test_cloudwatch_that_refuses_is_a_warning_at_most(world: World, code: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("AccessDeniedException", "a policy does not let"),
+        ("ResourceNotFoundException", "does not exist"),
+        ("ThrottlingException", "less often"),
+    ],
+)
+def test_cloudwatch_that_refuses_is_a_warning_at_most_and_says_why(world: World, code: str, says: str) -> None:
     with world.sandbox.inject(Fault("logs", "", contains=world.agent_id, status=400, code=code, count=None)):
         found = world.check()
     assert found["cloudwatch"]["status"] == "warning"
-    assert "cannot be delivered" in found["cloudwatch"]["cause"]
-    assert "firewall" in found["cloudwatch"]["cure"]
-    assert code in found["cloudwatch"]["summary"]
+    assert "are not delivered" in found["cloudwatch"]["cause"]
+    assert says in found["cloudwatch"]["cause"]
+    assert "firewall" not in found["cloudwatch"]["cure"]
     assert world.code == 0
 
 

@@ -82,12 +82,35 @@ def test_each_failure_has_its_cause_and_cure(error: PlatformError, cause: causes
         (QueueUnavailable("sqs look", "AWS says AccessDenied", 403), "sqs", "a policy does not let this agent"),
         (PlatformError("sqs look", "AWS says 403", 403), "sqs", "something answers in Amazon SQS's place"),
         (PlatformError("agents", "answered 400", 400), "agent", "AGENT_ID is not known"),
+        (PlatformError("sqs receive", "AWS says InternalError", 500), "sqs", "Amazon SQS answers with an error of its own (AWS says Inter"),
+        (RateLimited("sqs receive", 0.0), "sqs", "Amazon SQS asks to be called less often"),
+        (PlatformError("logs put", "AWS says 403", 403), "cloudwatch", "something answers in Amazon CloudWatch Logs's place"),
+        (QueueUnavailable("logs put", "AWS says AccessDeniedException", 400), "cloudwatch", "a policy does not let this agent write"),
+        (PlatformError("logs put", "AWS says ResourceNotFoundException", 400), "cloudwatch", "log group does not exist"),
     ],
 )
 def test_what_stands_in_the_way_is_told_apart(error: PlatformError, check: str, told: str) -> None:
     found = causes.cause_of(error)
     assert found.id == check
     assert told in found.cause
+
+
+def test_each_way_in_which_cloudwatch_fails_has_a_cure_of_its_own_and_says_that_the_agent_works_without() -> None:
+    errors: list[PlatformError] = [
+        RateLimited("logs put", 0.0),
+        PlatformRefused("logs put", "AWS says InvalidSignatureException", 400, clock_off=-600.0),
+        reached_nobody("UNABLE_TO_VERIFY_LEAF_SIGNATURE", call="logs put"),
+        reached_nobody("ETIMEDOUT", call="logs put"),
+        QueueUnavailable("logs put", "AWS says AccessDeniedException", 400),
+        PlatformError("logs put", "AWS says ResourceNotFoundException", 400),
+        PlatformError("logs put", "AWS says ServiceUnavailableException", 503),
+        CredentialsExpired("logs put", "AWS says ExpiredTokenException", 400),
+    ]
+    found = [causes.cause_of(error) for error in errors]
+    assert len({one.cause for one in found}) == len({one.cure for one in found}) == len(errors)
+    assert all(one.id == "cloudwatch" and "without which the agent works" in one.cause for one in found)
+    assert [errors[place].reason for place, one in enumerate(found) if "firewall" in one.cure] == ["ETIMEDOUT: text"]
+    assert "600 s behind" in found[1].cause and found[1].cure == causes.CLOCK_OFF.cure
 
 
 def test_each_cure_on_the_way_to_the_platform_names_its_setting() -> None:
