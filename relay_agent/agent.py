@@ -412,6 +412,7 @@ class Agent:
         found += [trouble for trouble in (self._upload_trouble.problem, self._download_trouble.problem) if trouble is not None]
         if self._logs.output.blocked_seconds() > BLOCKED_SECONDS:
             found.append(Problem("nobody reads the agent's stdout", STDOUT_BLOCKED))
+        found += self._admin.problems
         for name, nearest in self._unknown:
             guess = f"is it {nearest}?" if nearest else "none is like it"
             found.append(Problem(f"{name} is no variable of the agent", UNKNOWN_VARIABLES.about(names=name, nearest=guess)))

@@ -284,6 +284,22 @@ STUCK = Cause(
     "nothing for now: after 5 minutes the agent ends, and its supervisor starts it again; if that repeats, send a support bundle"
     " (relay-agent support-bundle)",
 )
+_OTHER_WAY = "; the agent works without, and `status` and health checks use admin.sock in the state directory"
+ADMIN_TAKEN = Cause(
+    "configuration",
+    "the agent's pages are not served at {address}: another program listens there, another agent of this machine, say" + _OTHER_WAY,
+    "give RELAY_ADMIN_ADDR a free port, or off",
+)
+ADMIN_CLOSED = Cause(
+    "configuration",
+    "the agent's pages are not served at {address}, where this machine does not let the agent listen ({reason})" + _OTHER_WAY,
+    "give RELAY_ADMIN_ADDR an address of this machine and a port from 1024 on, or off",
+)
+ADMIN_SOCKET = Cause(
+    "state-dir",
+    "the socket {address} cannot be made in the state directory ({reason}): `status` and health checks find no agent",
+    "give RELAY_STATE_DIR a directory that the agent's user may write, on a disk that has room and takes sockets; then it is made at once",
+)
 CAUGHT = Cause(
     "target",
     "a request outlasts its own time limit",

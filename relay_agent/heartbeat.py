@@ -62,9 +62,9 @@ class Heartbeat:
             self._next = now  # Another call was refused: is it the token, or that call alone?
         if now < self._next:
             return min(0.5, self._next - now)
-        reason = self._watchdog.standstill()
-        if reason is not None:
-            self._withheld.failure(reason)
+        still = self._watchdog.standstill()
+        if still is not None:
+            self._withheld.failure(still.reason, cause=still.cause.cause, cure=still.cause.cure)
             self._next = now + RETRY_SECONDS
             return 0.5
         self._withheld.success()

@@ -66,11 +66,11 @@ class Watchdog:
         self._standing = standing
         self._draining = draining
 
-    def standstill(self) -> str | None:
+    def standstill(self) -> Finding | None:
         """Why the agent must not say that it is alive; None while it works."""
         if self._draining():
             return None
-        return next((finding.reason for finding in self.findings() if finding.seconds > RECENT_SECONDS), None)
+        return next((finding for finding in self.findings() if finding.seconds > RECENT_SECONDS), None)
 
     def verdict(self) -> str | None:
         """Why the agent must end, for its supervisor to start it again; None while there is no reason."""

@@ -6,6 +6,7 @@ This room owns the two sockets. waitress reads requests and writes answers. It m
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -17,10 +18,12 @@ from waitress import wasyncore
 from waitress.server import create_server
 
 from relay_agent.admin.app import Known, Pages
+from relay_agent.causes import ADMIN_CLOSED, ADMIN_SOCKET, ADMIN_TAKEN, Problem
 from relay_agent.telemetry.logs import Logger
 
 LOOP_SECONDS = 1.0
 BACKLOG = 64
+_SOCKET = "admin.sock"
 _LIMITS: dict[str, Any] = {
     "threads": 2,
     "connection_limit": 100,
@@ -53,10 +56,11 @@ class Admin:
         self._log = log
         self._map: dict[int, Any] = {}
         self._servers: list[Any] = []
+        self._problems: dict[str, Problem] = {}
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # It warns of each request that waits a moment.
         self._local = Pages(facts, render_metrics, None, lines)
         self._pages = [self._local]
-        self._missing = self._serve(self._local, lambda: _unix(path), "admin.sock") is None
+        self._missing = self._serve(self._local, lambda: _unix(path), _SOCKET) is None
         self.port: int | None = None
         if endpoint is not None:
             self._pages.append(Pages(facts, render_metrics, endpoint[0]))
@@ -72,6 +76,8 @@ class Admin:
         """Serve for a second, or until there is nothing to serve."""
         if self._missing:
             self._missing = self._serve(self._local, lambda: _unix(self._path)) is None
+            if not self._missing:
+                self._problems.pop(_SOCKET, None)
         if not self._map:
             return LOOP_SECONDS
         wasyncore.loop(timeout=LOOP_SECONDS, use_poll=True, map=self._map, count=1)
@@ -89,16 +95,28 @@ class Admin:
         wasyncore.close_all(map=self._map, ignore_all=True)
         self._path.unlink(missing_ok=True)
 
+    @property
+    def problems(self) -> list[Problem]:
+        """The ways to the pages that could not be opened."""
+        return list(self._problems.values())
+
     def _serve(self, pages: Pages, listen: Callable[[], socket.socket], name: str | None = None) -> socket.socket | None:
         """Listen, and serve; what keeps it from that is told where there is a `name` to tell it by."""
         try:
             sock = listen()
         except OSError as error:
             if name is not None:
-                self._log.warning("admin-unavailable", address=name, reason=error.strerror or str(error))
+                self._say(name, error)
             return None
         self._servers.append(create_server(pages, map=self._map, sockets=[sock], **_LIMITS))
         return sock
+
+    def _say(self, name: str, error: OSError) -> None:
+        reason = error.strerror or str(error)
+        taken = ADMIN_TAKEN if error.errno == errno.EADDRINUSE else ADMIN_CLOSED
+        cause = (ADMIN_SOCKET if name == _SOCKET else taken).about(address=name, reason=reason)
+        self._log.warning("admin-unavailable", address=name, reason=reason, cause=cause.cause, cure=cause.cure)
+        self._problems[name] = Problem(f"{name}: {reason}", cause)
 
 
 def _tcp(endpoint: tuple[str, int]) -> socket.socket:

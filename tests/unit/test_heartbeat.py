@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from relay_agent.causes import NOT_READ
 from relay_agent.clock import Clock
 from relay_agent.errors import PlatformError, RateLimited
 from relay_agent.heartbeat import Heartbeat
@@ -16,7 +17,7 @@ from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.telemetry.logs import Logger
 from relay_agent.telemetry.summary import Tally
-from relay_agent.watchdog import Watchdog
+from relay_agent.watchdog import Finding, Watchdog
 
 INTERVAL = 30.0
 
@@ -26,9 +27,11 @@ class Lines:
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.fields: dict[str, Any] = {}
 
-    def debug(self, event: str, **_fields: Any) -> None:
+    def debug(self, event: str, **fields: Any) -> None:
         self.events.append(event)
+        self.fields = fields
 
     info = warning = error = debug
 
@@ -50,7 +53,7 @@ class World:
         self.heartbeat = Heartbeat(
             platform=cast("PlatformClient", SimpleNamespace(rest=SimpleNamespace(heartbeat=self._beat))),
             standing=self.standing,
-            watchdog=cast("Watchdog", SimpleNamespace(standstill=lambda: self.still)),
+            watchdog=cast("Watchdog", SimpleNamespace(standstill=lambda: self.still and Finding(self.still, 61.0, NOT_READ))),
             pulse=self.pulse,
             tally=Tally(),
             log=cast("Logger", self.log),
@@ -102,6 +105,7 @@ def test_none_goes_out_while_something_stands_still_and_the_log_says_so_once(wor
     world.run(9 * INTERVAL)
     assert len(world.sent) == 1
     assert world.log.events == ["heartbeat-withheld"]  # a reminder comes after five minutes
+    assert (world.log.fields["cause"], world.log.fields["cure"]) == (NOT_READ.cause, NOT_READ.cure)
 
 
 def test_they_go_on_soon_after_it_turns_again(world: World) -> None:

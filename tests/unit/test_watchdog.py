@@ -180,7 +180,8 @@ def test_a_refused_token_silences_the_agent_and_does_not_end_it(world: World) ->
     world.standing.refused = REFUSED
     world.failing["poller"] = "agent/credentials: answered 401"
     world.run(3600)
-    assert "answered 401" in (world.dog.standstill() or "")
+    still = world.dog.standstill()
+    assert still is not None and "answered 401" in still.reason
     assert world.dog.verdict() is None
 
 
@@ -191,7 +192,8 @@ def test_a_full_disk_silences_the_agent_and_does_not_end_it(world: World, unwrit
     world.failing["poller"] = "the disk of the state directory is full"
     world.take(None)
     world.run(3600)
-    assert "full" in (world.dog.standstill() or "") or "worker-0" in (world.dog.standstill() or "")
+    still = world.dog.standstill()
+    assert still is not None and ("full" in still.reason or "worker-0" in still.reason)
     assert world.dog.verdict() is None
 
 
