@@ -52,6 +52,7 @@ from relay_agent.spool import Spool
 from relay_agent.standing import Standing
 from relay_agent.statedir import StateDirectory
 from relay_agent.stopping import ENDING_SECONDS, Stopping, within
+from relay_agent.target_trouble import TargetTrouble
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.http import PlatformHttp
 from relay_agent.telemetry.cloudwatch import LogShipper, stream_name
@@ -234,6 +235,7 @@ class Agent:
 
     def _build_threads(self) -> None:
         settings, clock, log = self._settings, self._clock, self._log
+        self._target_trouble = TargetTrouble(log, clock)
         self._pulses = {name: Pulse(clock) for name in ("poller", "sender", "heartbeat", "config-refresh", "upkeep")}
         self._crew = [self._worker(f"worker-{place}") for place in range(settings.workers)]
         self._watchdog = Watchdog(
@@ -412,7 +414,7 @@ class Agent:
         found += [trouble for trouble in (self._upload_trouble.problem, self._download_trouble.problem) if trouble is not None]
         if self._logs.output.blocked_seconds() > BLOCKED_SECONDS:
             found.append(Problem("nobody reads the agent's stdout", STDOUT_BLOCKED))
-        found += self._admin.problems
+        found += [*self._admin.problems, *self._target_trouble.problems()]
         for name, nearest in self._unknown:
             guess = f"is it {nearest}?" if nearest else "none is like it"
             found.append(Problem(f"{name} is no variable of the agent", UNKNOWN_VARIABLES.about(names=name, nearest=guess)))
@@ -431,6 +433,7 @@ class Agent:
             self._proxies,
             Limits(settings.max_response_bytes, settings.connect_timeout_seconds),
             self._spool.directory,
+            self._target_trouble,
         )
         return Worker(
             name=name,

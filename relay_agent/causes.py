@@ -20,6 +20,7 @@ from relay_agent.errors import (
     Shown,
     UnknownAgent,
 )
+from relay_agent.faults import TransportFault
 from relay_agent.models import Code
 
 
@@ -336,7 +337,8 @@ class Way:
 
     `proxy` is the masked URL of the proxy that is at fault, `status` what it answered; of a certificate `issuer`, `names`,
     `begins` and `ends`, and the settings that give the trusted `roots`. `late` says that the connection stood when the time was over,
-    `behind` that a proxy answered that it cannot get there itself, `early` that the certificate is not valid yet.
+    `behind` that a proxy answered that it cannot get there itself, `early` that the certificate is not valid yet,
+    `forwarded` that the proxy was to pass the request itself on, and may have passed on an answer.
     """
 
     code: Code | None
@@ -354,6 +356,7 @@ class Way:
     late: bool = False
     behind: bool = False
     early: bool = False
+    forwarded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +409,12 @@ TARGET_UNWELL = Cause(
     "target",
     "the target answers {status}: it is reached, and has a fault of its own",
     "look at the log of the target; a command is given the same answer",
+)
+
+MORE_TARGETS = Cause(
+    "target",
+    "more targets than are named here do not answer the agent",
+    "relay-agent commands --failed lists them; relay-agent explain tells why",
 )
 
 _TRUST = (
@@ -503,6 +512,11 @@ _PROXY_REFUSED = (
     "the proxy {proxy}, not {what}, answered {status}: it is reached, and does not let the agent through to {host}:{port}",
     "ask whoever runs the proxy to allow {open}; or name {host} in no_proxy, where it is reached directly; check {setting}",
 )
+_PROXY_ANSWERED = (
+    "the proxy {proxy} answered {status}: it is reached, and cannot reach {host}:{port} itself, or passes on what {what} answers",
+    "see from the proxy's machine whether {host}:{port} is reached, and look at the log of {what}; or name {host} in no_proxy, where it is"
+    " reached directly; check {setting}",
+)
 _PROXY_BEHIND = (
     "the proxy {proxy} is reached, and cannot itself reach {host}:{port} ({code})",
     "check the address in {setting} and that the proxy may go there; or name {host} in no_proxy, where it is reached directly",
@@ -563,7 +577,8 @@ def _row(way: Way) -> tuple[str, str]:
         return _PROXY_LOGIN
     if way.at_proxy:
         if way.status or way.behind:
-            return _PROXY_REFUSED if way.status else _PROXY_BEHIND
+            refused = _PROXY_ANSWERED if way.forwarded else _PROXY_REFUSED
+            return refused if way.status else _PROXY_BEHIND
         return _PROXY_TLS if way.code in _TLS_CODES else _PROXY_AWAY
     if way.late and way.code == Code.ETIMEDOUT:
         return _LATE
@@ -663,6 +678,14 @@ def way_of(error: PlatformUnreachable) -> Way | None:
         return None
     way = Way(Code(error.code), error.host, error.port, error.proxy, error.at_proxy, error.status)
     return told(shown(way, error.shown), error.reason)
+
+
+def way_of_fault(host: str, port: int, fault: TransportFault) -> Way:
+    """What a fault on the way to a target knows of it."""
+    rule = fault.message.partition("policy: ")[2] or None
+    forwarded = fault.status is not None and " to CONNECT" not in fault.message
+    way = Way(fault.code, host, port, fault.proxy, fault.at_proxy, fault.status, rule=rule, forwarded=forwarded)
+    return told(shown(way, fault.shown), fault.message)
 
 
 def told(way: Way, text: str) -> Way:

@@ -105,6 +105,8 @@ class Exchange(Protocol):
 class ProxyRefused(TransportFault):
     """A proxy answered in place of what lies behind it."""
 
+    status: int
+
     def __init__(self, proxy: Proxy, status: int, to: str) -> None:
         super().__init__(Code.EBADRESPONSE, f"the proxy {proxy.masked} answered {status} to {to}")
         self.status = status

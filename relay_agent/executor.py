@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from email.message import Message
 from pathlib import Path
+from typing import Protocol
 
 import requests
 import urllib3
@@ -80,12 +81,34 @@ class Limits:
     connect_seconds: float = 30.0
 
 
+class _DiskFault(TransportFault):
+    ours = True
+
+
 def _nothing() -> None:
     return None
 
 
 def _sent() -> None:
     reach(Point.SENT)
+
+
+class Watcher(Protocol):
+    """Who wants to know how the ways to targets are. Called by each worker's thread; must not wait."""
+
+    def answered(self, exchange: Exchange, status: int) -> None:
+        """A whole answer came."""
+
+    def failed(self, url: Url, fault: TransportFault) -> None:
+        """None came, or a proxy's in its place."""
+
+
+class _Nobody:
+    def answered(self, exchange: Exchange, status: int) -> None:
+        pass
+
+    def failed(self, url: Url, fault: TransportFault) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +124,16 @@ class _Hop:
 class Executor:
     """Executes requests one after the other; nothing of one shows in the next but kept connections."""
 
-    def __init__(self, transport: Transport, policy: Policy, proxies: Proxies, limits: Limits, buffer_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        policy: Policy,
+        proxies: Proxies,
+        limits: Limits,
+        buffer_dir: Path | None = None,
+        watcher: Watcher | None = None,
+    ) -> None:
+        self._watcher = watcher or _Nobody()
         self._transport = transport
         self._policy = policy
         self._proxies = proxies
@@ -156,6 +188,8 @@ class Executor:
             try:
                 answer = self._exchange(hop, request, deadline, jar, before_send)
             except TransportFault as fault:
+                if not self._interrupted:
+                    self._watcher.failed(hop.url, fault)
                 return Failure(fault.code, fault.message, str(hop.url), _elapsed(deadline))
             if isinstance(answer, HttpResponse):
                 return answer
@@ -185,9 +219,12 @@ class Executor:
             with self._transport.send(exchange) as response:
                 location = _location(response) if request.follow_redirects else None
                 if location is None:
-                    return self._answer(response, exchange)
+                    answer = self._answer(response, exchange)
+                    self._watcher.answered(exchange, response.status_code)
+                    return answer
                 following = _next_hop(hop, response.status_code, location)
                 self._transport.drain(response)
+                self._watcher.answered(exchange, response.status_code)
                 return following
         except TunnelRefused as refused:
             return self._refused(refused, exchange)
@@ -250,6 +287,7 @@ class Executor:
         """A proxy's refusal is an answer (PROTOCOL §4); one that is no error status cannot be told as the target's."""
         if refused.status < 400:
             raise refused
+        self._watcher.failed(exchange.url, refused)
         buffer = Buffer(self._buffer_dir)
         buffer.write(refused.body)
         charset = _charset(refused.headers)
@@ -262,7 +300,7 @@ def _keep(buffer: Buffer, data: bytes) -> None:
         buffer.write(data)
     except OSError as error:
         # Our disk's fault, not the target's: it must not read as if the connection had broken.
-        raise TransportFault(Code.ERESPONSETOOLARGE, f"the agent's disk does not take the response: {error.strerror}") from None
+        raise _DiskFault(Code.ERESPONSETOOLARGE, f"the agent's disk does not take the response: {error.strerror}") from None
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:

@@ -19,6 +19,10 @@ class TransportFault(RelayError):
 
     called: str | None = None
     """The URL that was called, where whoever tells of the fault may not know it."""
+    status: int | None = None
+    """What a proxy answered in place of what lies behind it."""
+    ours = False
+    """Whether it is this machine's fault, and says nothing of the way."""
     shown: Shown | None = None
     """The certificate that was refused, where it was one and could be had."""
 

@@ -259,7 +259,7 @@ class Walker:
         text = f"answered {status}"
         forwarded = proxy is not None and found.url.scheme == "http" and proxy.scheme != "socks5h"
         if status == _PROXY_LOGIN or (forwarded and status in _PROXY_STATUSES):
-            way = Way(None, found.url.host, found.url.port, proxy.masked if proxy else None, True, status)
+            way = Way(None, found.url.host, found.url.port, proxy.masked if proxy else None, True, status, forwarded=True)
             found.stages.append(Stage("http", Status.ERROR, text, seconds, self.cause(way)))
         elif status >= 400:
             found.stages.append(Stage("http", Status.WARNING, f"{text}: the command would be FAILURE, with this statusCode", seconds))

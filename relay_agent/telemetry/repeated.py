@@ -45,21 +45,30 @@ class RepeatedFailure:
 
     def failure(self, reason: str, **fields: Any) -> None:
         """Note a failed try. `reason` is what tells one failure from another: no times or counters in it."""
-        now = self._monotonic()
-        if not self.count:
-            self._started = now
-        self.count += 1
-        due = self._remind_seconds is not None and now - self._logged >= self._remind_seconds
-        changed = reason not in self._reasons and len(self._reasons) < self._most_reasons
-        if changed or self.count <= self._first or due:
+        wanted = self.wants(reason)
+        self.again()
+        if wanted:
             self._reasons.add(reason)  # all of this spell's: reasons that take turns are not a change each time
-            self._logged = now
+            self._logged = self._monotonic()
             self._log.warning(self._names[0], reason=reason, tries=self.count, **fields)
 
+    def wants(self, reason: str) -> bool:
+        """Whether a try that fails for this reason is worth a line, for whom the line's fields cost something."""
+        due = self._remind_seconds is not None and self._monotonic() - self._logged >= self._remind_seconds
+        changed = reason not in self._reasons and len(self._reasons) < self._most_reasons
+        return changed or self.count < self._first or due
+
+    def again(self) -> None:
+        """Count a failed try of which nothing is said."""
+        if not self.count:
+            self._started = self._monotonic()
+        self.count += 1
+
     def success(self, **fields: Any) -> None:
-        """Note a try that worked; the first one after failures is logged with their number and how long they lasted."""
-        if self.count:
+        """Note a try that worked; the first one after failures that were told is logged with their number and how long they lasted."""
+        if self._reasons:
             self._log.info(self._names[1], tries=self.count, seconds=round(self._monotonic() - self._started, 1), **fields)
+        if self.count:
             self._reset()
 
     def forget(self) -> None:
