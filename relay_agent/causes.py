@@ -104,6 +104,17 @@ JOURNAL = Cause(
     "the journal cannot be written",
     "see that the disk of RELAY_STATE_DIR is neither full nor read-only; the agent resumes by itself once there is room",
 )
+JOURNAL_FULL = Cause(
+    "state-dir",
+    "the disk of RELAY_STATE_DIR is full",
+    f"{DISK_FULL.cure}; the agent resumes by itself once there is room",
+)
+JOURNAL_READ_ONLY = Cause(
+    "state-dir",
+    "the disk of RELAY_STATE_DIR is read-only",
+    "mount it writable (a disk with errors turns read-only: look into the system's log), or name another with RELAY_STATE_DIR; the agent"
+    " resumes by itself",
+)
 JOURNAL_LOCKED = Cause(
     "state-dir",
     "another program has the journal open and holds a lock on it",
@@ -145,9 +156,23 @@ TOO_SLOW = Cause(
 UNEXPECTED = Cause("", "the check itself failed, by an unexpected {kind}", "report it to the vendor; RELAY_LOG_LEVEL=debug shows where")
 
 
+_OF_JOURNAL = {
+    "database is locked": JOURNAL_LOCKED,
+    "is full": JOURNAL_FULL,
+    "almost full": JOURNAL_FULL,
+    "No space left": JOURNAL_FULL,
+    "readonly": JOURNAL_READ_ONLY,
+    "read-only": JOURNAL_READ_ONLY,
+    "Read-only": JOURNAL_READ_ONLY,
+}
+
+
 def journal_cause(reason: str) -> Cause:
-    """What lies behind a journal that takes nothing, by what SQLite says of it (https://sqlite.org/rescode.html#busy)."""
-    return JOURNAL_LOCKED if "database is locked" in reason else JOURNAL
+    """What lies behind a journal that takes nothing, by what SQLite, the system or `disk` says of it."""
+    for words, cause in _OF_JOURNAL.items():
+        if words in reason:
+            return cause
+    return JOURNAL
 
 
 # --- what the platform says ---

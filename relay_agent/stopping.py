@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from relay_agent.causes import cause_of
 from relay_agent.clock import Clock, Deadline
 from relay_agent.errors import JournalError, PlatformError
 from relay_agent.fair_queue import FairQueue
@@ -166,7 +167,8 @@ class Stopping:
         try:
             self._platform.rest.report("STOPPED")
         except PlatformError as error:
-            self._log.warning("stop-not-reported", reason=str(error))
+            cause = cause_of(error)
+            self._log.warning("stop-not-reported", reason=str(error), cause=cause.cause, cure=cause.cure)
 
     def _counts(self) -> dict[str, int]:
         try:

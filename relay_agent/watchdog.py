@@ -73,8 +73,9 @@ class Watchdog:
         return next((finding for finding in self.findings() if finding.seconds > RECENT_SECONDS), None)
 
     def verdict(self) -> str | None:
-        """Why the agent must end, for its supervisor to start it again; None while there is no reason."""
-        return next((finding.reason for finding in self.findings() if finding.curable and finding.seconds > STUCK_SECONDS), None)
+        """Why the agent must end, for its supervisor to start it again, with what lies behind it; None while there is no reason."""
+        found = next((finding for finding in self.findings() if finding.curable and finding.seconds > STUCK_SECONDS), None)
+        return None if found is None else f"{found.reason}: {found.cause.cause}; {found.cause.cure}"
 
     def findings(self) -> list[Finding]:
         """Everything that does not come round, whatever its time."""

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from relay_agent.causes import JOURNAL, JOURNAL_LOCKED
+from relay_agent.causes import JOURNAL_FULL, JOURNAL_LOCKED, JOURNAL_READ_ONLY, journal_cause
 from relay_agent.clock import Clock
 from relay_agent.journal import SCHEMA_VERSION
 from relay_agent.sandbox.faults import FOREVER, Fault
@@ -115,9 +115,11 @@ def wait_full(agent: RunningAgent | ThreadedAgent) -> None:
     """Wait until the agent says that its disk is full: at once, whatever its open receive waits for."""
     line = agent.wait_log("disk-full", timeout=8)
     assert line["level"] in ("warning", "error")
-    assert (line["cause"], line["cure"]) == (JOURNAL.cause, JOURNAL.cure)
+    cause = journal_cause(line["reason"])
+    assert cause in (JOURNAL_FULL, JOURNAL_READ_ONLY)
+    assert (line["cause"], line["cure"]) == (cause.cause, cause.cure)
     code, text = page(agent, "/readyz")
-    assert (code, JOURNAL.cure in text) == (503, True)
+    assert (code, cause.cure in text) == (503, True)
 
 
 # --- full ---
@@ -327,14 +329,14 @@ def test_a_start_on_a_disk_too_full_for_a_journal_is_told_by_every_page_until_th
         for code, text in (page(agent, "/readyz"), over_tcp(port, "/readyz")):
             assert code == 503
             assert "journal.db" in text
-            assert (JOURNAL.cause in text, JOURNAL.cure in text) == (True, True)
+            assert (JOURNAL_FULL.cause in text, JOURNAL_FULL.cure in text) == (True, True)
         assert page(agent, "/healthz")[0] == 200
         told = run_once(["status"], tmp_path, agent._environment)
         assert told.returncode == 1, told
-        assert JOURNAL.cure in told.stdout.decode()
+        assert JOURNAL_FULL.cure in told.stdout.decode()
         early = json.loads(run_once(["status", "--json"], tmp_path, agent._environment).stdout)
-        assert early["problems"][0]["cause"] == JOURNAL.cause
-        assert JOURNAL.cure in over_tcp(port, "/")[1]
+        assert early["problems"][0]["cause"] == JOURNAL_FULL.cause
+        assert JOURNAL_FULL.cure in over_tcp(port, "/")[1]
         assert "relay_agent_start_timestamp_seconds" in over_tcp(port, "/metrics")[1]
         assert "disk-full" in page(agent, "/log")[1]
         small_disk.free()
@@ -384,7 +386,7 @@ def test_a_disk_without_a_name_left_for_the_socket_leaves_the_port_and_the_socke
         agent.wait_log("disk-full")
         assert agent.wait_log("admin-unavailable")["address"] == "admin.sock"
         code, text = over_tcp(port, "/readyz")
-        assert (code, JOURNAL.cure in text) == (503, True)
+        assert (code, JOURNAL_FULL.cure in text) == (503, True)
         for name in names:
             name.unlink(missing_ok=True)
         agent.ready()
