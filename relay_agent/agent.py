@@ -20,7 +20,17 @@ from relay_agent import AGENT_VERSION, __version__, faultpoints
 from relay_agent.admin.facts import Facts, Identity, Logging
 from relay_agent.admin.server import Admin
 from relay_agent.admin.waiting import Waiting
-from relay_agent.causes import BACKLOG, JOURNAL_DAMAGED, KEYS, STDOUT_BLOCKED, TOKEN_UNUSABLE, UNKNOWN_VARIABLES, Problem, journal_cause
+from relay_agent.causes import (
+    BACKLOG,
+    JOURNAL_DAMAGED,
+    JOURNAL_HANGS,
+    KEYS,
+    STDOUT_BLOCKED,
+    TOKEN_UNUSABLE,
+    UNKNOWN_VARIABLES,
+    Problem,
+    journal_cause,
+)
 from relay_agent.clock import Clock
 from relay_agent.codec import ACTION_SECURE, ACTIONS_PLAIN
 from relay_agent.config import Settings, check_token, token_expiry
@@ -64,13 +74,15 @@ from relay_agent.telemetry.redact import Redactor, proxy_secrets
 from relay_agent.telemetry.repeated import RepeatedFailure
 from relay_agent.telemetry.stdout import BLOCKED_SECONDS
 from relay_agent.telemetry.summary import Summary, Tally
-from relay_agent.threads import Stops, Threads, once
+from relay_agent.threads import Aside, Stops, Threads, once
 from relay_agent.transport import Transport
 from relay_agent.upkeep import Upkeep
 from relay_agent.uploader import Uploader, UploadTrouble
 from relay_agent.watchdog import STUCK_SECONDS, Watchdog
 from relay_agent.worker import Worker, tell
 
+SLOW_SECONDS = 5.0
+"""How long the journal may take to open before that is worth a word."""
 FETCHERS = 2
 UPLOADERS = 2
 LOOK_SECONDS = 0.1
@@ -219,19 +231,44 @@ class Agent:
         """
         log = self._log.bind(directory=str(self._state.path))
         self._full = trouble = RepeatedFailure(log, "disk-full", "disk-freed", self._clock.monotonic, remind_seconds=300.0)
+
+        def waiting(obstacle: str) -> None:
+            cause = journal_cause(obstacle)
+            trouble.failure(obstacle, cause=cause.cause, cure=cause.cure)
+            self._waiting.obstacle = obstacle
+            self._serve_pages()
+
         while True:
             try:
-                journal = Journal(self._state.journal, self._clock, others=self._tasks.running, make_room=self._disk.make_room)
+                journal = self._opened(waiting)
             except JournalUnwritable as error:
-                cause = journal_cause(str(error))
-                trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
-                self._waiting.obstacle = str(error)
-                self._serve_pages()
+                waiting(str(error))
                 if self._signals.count or self._stops.rest.wait(NO_DISK_SECONDS):
                     raise
             else:
                 trouble.success()
                 return journal
+
+    def _opened(self, slow: Callable[[str], None]) -> Journal:
+        """Open the journal on a thread of its own: a disk that hangs would keep this one from every signal. `slow` is told of one.
+
+        Raises:
+            JournalError: it cannot be opened, a signal ended the wait, or the disk hung for as long as the watchdog bears.
+        """
+        opening = Aside(
+            lambda: Journal(self._state.journal, self._clock, others=self._tasks.running, make_room=self._disk.make_room), "opening"
+        )
+        began, said = self._clock.monotonic(), False
+        while not opening.over.wait(LOOK_SECONDS):
+            seconds = self._clock.monotonic() - began
+            if self._signals.count:
+                raise JournalError("stopped while the disk did not let the journal be opened")
+            if seconds > STUCK_SECONDS:
+                raise JournalError(f"the disk did not let the journal be opened within {STUCK_SECONDS:g} s: it hangs; {JOURNAL_HANGS.cure}")
+            if seconds > SLOW_SECONDS and not said:
+                slow(f"the disk hangs: opening the journal has taken {SLOW_SECONDS:g} s so far")
+                said = True
+        return opening.result()
 
     def _build_threads(self) -> None:
         settings, clock, log = self._settings, self._clock, self._log

@@ -115,6 +115,11 @@ JOURNAL_READ_ONLY = Cause(
     "mount it writable (a disk with errors turns read-only: look into the system's log), or name another with RELAY_STATE_DIR; the agent"
     " resumes by itself",
 )
+JOURNAL_HANGS = Cause(
+    "state-dir",
+    "the disk of RELAY_STATE_DIR hangs: a write to it does not end",
+    "look at the disk and how it is mounted (a file server that is away, a disk that fails: the system's log)",
+)
 JOURNAL_LOCKED = Cause(
     "state-dir",
     "another program has the journal open and holds a lock on it",
@@ -158,6 +163,7 @@ UNEXPECTED = Cause("", "the check itself failed, by an unexpected {kind}", "repo
 
 _OF_JOURNAL = {
     "database is locked": JOURNAL_LOCKED,
+    "the disk hangs": JOURNAL_HANGS,
     "is full": JOURNAL_FULL,
     "almost full": JOURNAL_FULL,
     "No space left": JOURNAL_FULL,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,17 +101,16 @@ def run(context: click.Context, env_file: Path) -> None:
 
         agent = Agent(settings, signals=signals, unknown=unknown_variables(env_file))
     except ConfigurationError as error:
-        click.echo("The configuration is invalid:", err=True)
-        for problem in error.problems:
-            click.echo(f"  {problem}", err=True)
+        lines = ["The configuration is invalid:", *(f"  {problem}" for problem in error.problems)]
         if not env_file.is_file():
-            click.echo(f"There is no file {env_file} here; .env.example shows what one holds.", err=True)
+            lines.append(f"There is no file {env_file} here; .env.example shows what one holds.")
+        _complain(*lines)
         sys.exit(EXIT_CONFIGURATION)
     except StateDirectoryBusy as error:
-        click.echo(str(error), err=True)
+        _complain(str(error))
         sys.exit(EXIT_CONFIGURATION)
     except (TokenExpired, JournalError) as error:
-        click.echo(str(error), err=True)
+        _complain(str(error))
         sys.exit(0 if signals.count else 1)  # A stop while it waited for a full disk is no failure.
     sys.exit(_run(agent, settings.log_level == "debug"))
 
@@ -121,7 +121,15 @@ def _run(agent: Agent, debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
-        click.echo(
-            f"The agent ended by an unexpected {type(error).__name__}; RELAY_LOG_LEVEL=debug shows where. Please report it.", err=True
-        )
+        _complain(f"The agent ended by an unexpected {type(error).__name__}; RELAY_LOG_LEVEL=debug shows where. Please report it.")
         return 1
+
+
+def _complain(*lines: str) -> None:
+    """Say on stderr why `run` ends; where nobody reads that, it ends all the same."""
+    from relay_agent.telemetry.stdout import output
+
+    written = output(sys.stderr, time.monotonic)
+    for line in lines:
+        written.write(line)
+    written.close()

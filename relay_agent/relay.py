@@ -55,6 +55,8 @@ class Report:
     queued_ms: int = 0
     target_ms: int = 0
     total_ms: int = 0
+    measured: bool = True
+    """Whether bytes and times are known."""
     warnings: tuple[str, ...] = ()
 
 
@@ -138,7 +140,7 @@ class Relay:
         self._clock = clock
         self._default_seconds = default_seconds
         self._told = told
-        self._uploading: dict[str, Report] = {}
+        self._uploading: dict[str, tuple[Report, float]] = {}
         self._answers = Answers(spool, keyring, clock)
 
     # --- intake: the poller's thread ---
@@ -266,7 +268,7 @@ class Relay:
         update = self._answer(task.command, result)
         report = self._report(task, result, update, begun)
         if update.spool is not None:
-            self._uploading[update.command_id] = report
+            self._uploading[update.command_id] = report, self._clock.monotonic()
         self._journal.finish(update, update.code, _about(report), then=lambda: None if update.spool else self._told(report))
         return update
 
@@ -277,13 +279,25 @@ class Relay:
             JournalUnwritable: the agent stopped waiting for the disk.
         """
         self._journal.settle(update, update.code)
-        report = self._uploading.pop(update.command_id, None) or self._left(update)
-        self._told(replace(report, status=update.status, code=update.code))
+        now = self._clock.monotonic()
+        known = self._uploading.pop(update.command_id, None)
+        report, since = (self._left(update), now) if known is None else known
+        total_ms = report.total_ms + int((now - since) * 1000)
+        self._told(replace(report, status=update.status, code=update.code, total_ms=total_ms))
 
     def _left(self, update: Update) -> Report:
         """What is known of an answer whose request an earlier run of the agent made."""
         about = self._journal.about(update.command_id) or About("?")
-        return Report(update.command_id, about.action, update.status, about.method, about.host, about.port, status_code=about.status_code)
+        return Report(
+            update.command_id,
+            about.action,
+            update.status,
+            about.method,
+            about.host,
+            about.port,
+            status_code=about.status_code,
+            measured=False,
+        )
 
     def abandon(self, task: Task) -> Update:
         """Answer a command that an error of our own ended, so that its sender does not wait for ever."""

@@ -23,7 +23,7 @@ from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.telemetry.cloudwatch import LogShipper
 from relay_agent.telemetry.logs import Logger
-from relay_agent.threads import Stops, Threads
+from relay_agent.threads import Aside, Stops, Threads
 from relay_agent.worker import Worker
 
 T = TypeVar("T")
@@ -32,6 +32,8 @@ LOOK_SECONDS = 0.1
 INTERRUPT_SECONDS = 1.0
 FAREWELL_SECONDS = 3.0
 """Of the drain's time, what is kept for telling answers, STOPPED and the last log lines."""
+FAREWELL_PART = 5
+"""But no more than this part of it."""
 REPORT_SECONDS = 2.0
 """Of that, for STOPPED and the log."""
 EXIT_SECONDS = 0.5
@@ -92,7 +94,7 @@ class Stopping:
         for _ in threads.fetchers:
             self._fetcher.close()
         self._tasks.close()
-        self._join(threads.workers, drain, keep=min(FAREWELL_SECONDS, drain.seconds / 3))
+        self._join(threads.workers, drain, keep=min(FAREWELL_SECONDS, drain.seconds / FAREWELL_PART))
         cut_off = self._break_off(drain)
         self._end_polling(drain)
         self._join(threads.fetchers, drain, at_most=share(1.0, drain))
@@ -125,7 +127,7 @@ class Stopping:
 
         def watch() -> None:
             while not over.wait(LOOK_SECONDS):
-                if drain.remaining() < keep or self._signals.count >= 2:
+                if drain.remaining() <= keep or self._signals.count >= 2:
                     self._platform.break_off(name)
 
         threading.Thread(target=watch, name="drain", daemon=True).start()
@@ -157,7 +159,7 @@ class Stopping:
         self._outbox.hurry()
         keep = min(REPORT_SECONDS, drain.seconds / 3)
         while self._standing.enrolled and self._outbox.pending() and threads.telling.is_alive():
-            if drain.remaining() < keep or self._signals.count >= 2:
+            if drain.remaining() <= keep or self._signals.count >= 2:
                 break
             self._stops.rest.wait(0.02)
         self._stops.telling.set()
@@ -203,8 +205,6 @@ def within(seconds: float, act: Callable[[], T]) -> T | None:
 
     For what asks the journal at the end. A commit or a disk that hangs cannot be broken off, and must not hold up the exit.
     """
-    given: list[T] = []
-    thread = threading.Thread(target=lambda: given.append(act()), name="last-look", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return given[0] if given else None
+    aside = Aside(act, "last-look")
+    aside.over.wait(seconds)
+    return aside.result() if aside.over.is_set() and aside.error is None else None

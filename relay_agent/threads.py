@@ -8,8 +8,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from relay_agent.periodic import Loop
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +73,27 @@ def once(name: str, run: Callable[[], None]) -> Loop:
         return 0.0
 
     return Loop(name, step, done)
+
+
+class Aside(Generic[T]):
+    """Something that a disk may hold up for ever, done by a thread that ends with the process."""
+
+    def __init__(self, act: Callable[[], T], name: str) -> None:
+        self.over = threading.Event()
+        self._act = act
+        self._given: list[T] = []
+        self.error: BaseException | None = None
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def result(self) -> T:
+        """What it gave, or raised; `over` must be set."""
+        if self.error is not None:
+            raise self.error
+        return self._given[0]
+
+    def _run(self) -> None:
+        try:
+            self._given.append(self._act())
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            self.error = error
+        self.over.set()

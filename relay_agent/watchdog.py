@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from relay_agent.causes import CAUGHT, JOURNAL, NO_ANSWERS, NOT_READ, STUCK, Cause
+from relay_agent.causes import CAUGHT, JOURNAL_HANGS, NO_ANSWERS, NOT_READ, STUCK, Cause
 from relay_agent.disk import Disk
 from relay_agent.journal import Journal
 from relay_agent.pulse import Pulse
@@ -108,7 +108,7 @@ class Watchdog:
             Finding(f"the thread {name} has not come round, while {pulse.activity}", pulse.silent_seconds(), STUCK)
             for name, pulse in self._loops.items()
         ]
-        found.append(Finding("the journal does not end a commit", self._journal.stuck_seconds(), JOURNAL))
+        found.append(Finding("the journal does not end a commit", self._journal.stuck_seconds(), JOURNAL_HANGS))
         # A full disk is cured by an administrator, and work that waits for it is not stuck.
         found += [
             Finding(f"{worker.name} is caught in a command beyond its time limit", worker.overdue_seconds(), CAUGHT, not self._full)

@@ -118,8 +118,10 @@ def tell(log: Logger, metrics: Metrics, tally: Tally, report: Report) -> None:
         queued_seconds=report.queued_ms / 1000,
         target_seconds=report.target_ms / 1000,
         total_seconds=report.total_ms / 1000,
+        measured=report.measured,
     )
     code = report.code or (str(report.status_code) if report.status_code else None)
-    target_seconds = None if report.method is None else report.target_ms / 1000  # Without a request no target was called.
-    metrics.command_finished(report.action, report.status, code, report.queued_ms / 1000, target_seconds)
+    queued_seconds = report.queued_ms / 1000 if report.measured else None
+    target_seconds = report.target_ms / 1000 if report.measured and report.method is not None else None  # Without one no target was called.
+    metrics.command_finished(report.action, report.status, code, queued_seconds, target_seconds)
     tally.finished(report.status)

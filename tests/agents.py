@@ -227,6 +227,16 @@ class _Stream(io.StringIO):
         return len(text)
 
 
+def built(sandbox: Sandbox, directory: Path, lines: LogLines, signals: Signals) -> Agent:
+    """An agent that is only built, on the caller's thread."""
+    environment = agent_environment(sandbox, sandbox.add_agent(), directory)
+    return Agent(_settings(environment), stream=_Stream(lines), signals=signals)
+
+
+def _settings(environment: dict[str, str]) -> Settings:
+    return Settings(**{name: value for name, value in environment.items() if name.startswith("RELAY_") or name in _SETTINGS})  # type: ignore[arg-type]
+
+
 class ThreadedAgent(_Watched):
     """The same agent on a thread of this process, quicker to start. Use it with `with`; no thread survives the block."""
 
@@ -249,7 +259,7 @@ class ThreadedAgent(_Watched):
 
     def start(self) -> Self:
         """Build the agent and run it on its thread."""
-        settings = Settings(**{name: value for name, value in self._environment.items() if name.startswith("RELAY_") or name in _SETTINGS})  # type: ignore[arg-type]
+        settings = _settings(self._environment)
         self.agent = agent = Agent(settings, clock=self._clock, stream=_Stream(self.lines), signals=self._signals)
         self._loops = [*agent._threads.core, agent._threads.shipping, agent._showing]
         self._thread = threading.Thread(target=self._run, args=(agent,), name="agent-main")

@@ -15,7 +15,7 @@ from typing import Any
 from relay_agent import listing
 from relay_agent.causes import (
     AGENT_DISABLED,
-    JOURNAL,
+    JOURNAL_HANGS,
     NO_LOGS,
     QUEUE_DISABLED,
     REFUSED,
@@ -185,7 +185,7 @@ class Facts:
         if obstacle is not None:
             return [Problem(obstacle, journal_cause(obstacle))]
         seconds = self._journal.stuck_seconds()
-        return [Problem(f"the journal has not ended a commit for {seconds:.0f} s", JOURNAL)] if seconds > COMMIT_SECONDS else []
+        return [Problem(f"the journal has not ended a commit for {seconds:.0f} s", JOURNAL_HANGS)] if seconds > COMMIT_SECONDS else []
 
     # --- what it is doing ---
 

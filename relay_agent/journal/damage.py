@@ -183,16 +183,18 @@ def _all_there(connection: sqlite3.Connection, told: int) -> bool:
 
 @contextmanager
 def _looking(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that changes nothing, and leaves nothing behind: SQLite makes a log and its index even to read."""
+    """A connection that changes nothing, and leaves nothing behind: SQLite makes a log and its index even to read.
+
+    What was there before stays: SQLite's locks are on the index, and another program's would be gone with it.
+    """
     path.chmod(0o600)  # These get the database's own mode.
+    made = [other for other in (path.with_name(path.name + ending) for ending in _ENDINGS) if not other.exists()]
     try:
         with closing(schema.connect_to_read(path)) as connection:
             yield connection
     finally:
-        log, index = (path.with_name(path.name + ending) for ending in _ENDINGS)
-        index.unlink(missing_ok=True)
-        if log.exists() and not log.stat().st_size:
-            log.unlink()
+        for other in made:
+            other.unlink(missing_ok=True)
 
 
 def _open(path: Path, damage: Damage | None) -> Opened:

@@ -25,6 +25,8 @@ from relay_agent.tdp.tally import Count, counted, nobody
 
 AGENT_KIND = "TetraScience.Agent.user-defined"
 CALL_SECONDS = 15.0
+MOST_RETRY_SECONDS = 60.0
+"""As long as any wait: after an outage the agent is back within a minute."""
 """Wall-clock limit of one call."""
 
 
@@ -218,7 +220,7 @@ class Rest:
         return ended if ended is not None and ended <= self._clock.now() else None
 
     def _retry_after(self, value: str | None) -> float:
-        """Seconds, from either form of the field (RFC 9110 §10.2.3), at most five minutes."""
+        """Seconds, from either form of the field (RFC 9110 §10.2.3), at most a minute: then it is asked again, and may say so again."""
         if value is None:
             return 0.0
         try:
@@ -227,7 +229,7 @@ class Rest:
             )
         except (ValueError, TypeError, OverflowError):
             return 0.0
-        return min(max(0.0, seconds), 300.0)
+        return min(max(0.0, seconds), MOST_RETRY_SECONDS)
 
 
 def _required(found: dict[str, Any], name: str, call: str) -> str:

@@ -77,7 +77,7 @@ class Logs:
         self._redactor = redactor
         self._debug = level == "debug"
         self.output: Output = output(stream, self._clock.monotonic)
-        self._console = console_format() if (stream.isatty() if console is None else console) else None
+        self._console = console_format() if (bool(stream and stream.isatty()) if console is None else console) else None
         self._wrapper = _bound_logger(LEVELS[level])
         self.local: Logger = self._chain(None)
         self.logger: Logger = self._chain(sink)
@@ -107,7 +107,8 @@ class Logs:
 
     def _chain(self, sink: LineSink | None) -> Logger:
         chain = _Chain([self._exception, self._redactor, _Renderer(self._clock.now, self.output, self._console, sink)])
-        logger = structlog.wrap_logger(None, processors=[chain], wrapper_class=self._wrapper, context_class=dict)
+        # The chain writes by itself. Without an object here structlog would make a logger for stdout, which may be closed.
+        logger = structlog.wrap_logger(object(), processors=[chain], wrapper_class=self._wrapper, context_class=dict)
         return cast(Logger, logger.bind())
 
     def _exception(self, logger: object, method: str, event: Event) -> Event:
@@ -232,19 +233,21 @@ def command_line(
     queued_seconds: float = 0.0,
     target_seconds: float = 0.0,
     total_seconds: float = 0.0,
+    measured: bool = True,
 ) -> None:
     """Log the one canonical line of a command, at most 500 bytes with its newline (OPERATIONS §4).
 
-    `bytes_in` came from the target, `bytes_out` went to it. What is not known (a command refused
-    before it was read has no host) is left out. Id, action, method and host are cut to fit.
+    `bytes_in` came from the target, `bytes_out` went to it. What is not known (a command refused before
+    it was read has no host) is left out, and bytes and times where they are not `measured`. Id, action, method and host are cut to fit.
     """
     known = {"method": method, "host": host, "port": port, "status": status, "code": code, "statusCode": status_code}
     fields: dict[str, Any] = {"id": id, "action": action} | {name: value for name, value in known.items() if value is not None}
-    fields["bytesIn"] = bytes_in
-    fields["bytesOut"] = bytes_out
-    fields["queuedMs"] = round(queued_seconds * 1000)
-    fields["targetMs"] = round(target_seconds * 1000)
-    fields["totalMs"] = round(total_seconds * 1000)
+    if measured:
+        fields["bytesIn"] = bytes_in
+        fields["bytesOut"] = bytes_out
+        fields["queuedMs"] = round(queued_seconds * 1000)
+        fields["targetMs"] = round(target_seconds * 1000)
+        fields["totalMs"] = round(total_seconds * 1000)
     log.info("command", **fields)
 
 

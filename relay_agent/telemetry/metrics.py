@@ -70,8 +70,10 @@ class Metrics:
         self._watched = _Watched(version)
         self.registry.register(self._watched)
 
-    def command_finished(self, action: str, status: str, code: str | None, queued_seconds: float, target_seconds: float | None) -> None:
-        """Count a command that has its outcome. `target_seconds` is None where no target was called.
+    def command_finished(
+        self, action: str, status: str, code: str | None, queued_seconds: float | None, target_seconds: float | None
+    ) -> None:
+        """Count a command that has its outcome. `target_seconds` is None where no target was called, both where they are not known.
 
         `code` is the failure's code (PROTOCOL §4) or the HTTP status; beyond 128 different ones it counts as `other`.
         """
@@ -82,7 +84,8 @@ class Metrics:
         if counter is None:
             counter = self._by_labels[labels] = self._commands.labels(*labels)
         counter.inc()
-        self._queued.observe(queued_seconds)
+        if queued_seconds is not None:
+            self._queued.observe(queued_seconds)
         if target_seconds is not None:
             self._target.observe(target_seconds)
 

@@ -11,20 +11,24 @@ import contextlib
 import os
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol, TextIO
 
 MOST_BYTES = 1024 * 1024
 """What may wait for the reader: a few thousand lines, the newest."""
-PIECE_BYTES = 64 * 1024
-"""A pipe's own buffer (pipe(7)): more at once would only wait longer."""
+PIECE_BYTES = select.PIPE_BUF
+"""What a pipe takes whole or not at all (pipe(7)): no line that fits is ever cut in two by the end."""
 LINGER_SECONDS = 0.05
 """Between two writes: under load one carries the lines of many commands, a lone line waits for none."""
 BLOCKED_SECONDS = 5.0
 """How long a write may take before it is worth a word."""
 PARTING_SECONDS = 0.5
-"""How long the end of the process waits for what was not read."""
+"""How long the end of the process waits for a reader that reads nothing ..."""
+LONGEST_SECONDS = 3.0
+"""... and for one that is slow."""
 
 
 class Output(Protocol):
@@ -39,9 +43,14 @@ class Output(Protocol):
     def blocked_seconds(self) -> float:
         """For how long the stream has taken nothing, 0 where it does."""
 
+    def close(self) -> None:
+        """Write what waits, as far as somebody reads it."""
 
-def output(stream: TextIO, monotonic: Callable[[], float]) -> Output:
-    """How to write to a stream: by its descriptor where it has one, directly where it is only memory."""
+
+def output(stream: TextIO | None, monotonic: Callable[[], float]) -> Output:
+    """How to write to a stream: by its descriptor where it has one, directly where it is memory. None: a closed one, as Python has it."""
+    if stream is None:
+        return Direct(Path(os.devnull).open("w", encoding="utf-8"))
     try:
         descriptor = stream.fileno()
     except (AttributeError, OSError, ValueError):
@@ -67,6 +76,9 @@ class Direct:
         """Never."""
         return 0.0
 
+    def close(self) -> None:
+        """Nothing waits."""
+
 
 class Piped:
     """A descriptor, written by a thread of its own past Python's buffer: a buffer that cannot be emptied would hold up the exit."""
@@ -82,6 +94,7 @@ class Piped:
         self._waiting = self._closing = False
         self._writing_since: float | None = None
         self._over = threading.Event()
+        self._pieces = 0
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="stdout", daemon=True)
         self._thread.start()
@@ -106,13 +119,18 @@ class Piped:
         return 0.0 if since is None else self._monotonic() - since
 
     def close(self, seconds: float = PARTING_SECONDS) -> None:
-        """Write what waits, and end the thread; what is not read in so many seconds is lost."""
+        """Write what waits, and end the thread; what nobody reads for so many seconds is lost."""
         atexit.unregister(self.close)
         with self._more:
             self._closing = True
             self._more.notify()
         self._over.set()
-        self._thread.join(seconds)
+        end = time.monotonic() + LONGEST_SECONDS
+        while self._thread.is_alive() and time.monotonic() < end:
+            written = self._pieces
+            self._thread.join(seconds)
+            if written == self._pieces:
+                return
 
     # --- its own thread ---
 
@@ -122,6 +140,7 @@ class Piped:
             with contextlib.suppress(OSError):  # The stream is gone, or its disk full.
                 self._put(data)
             self._writing_since = None
+            self._pieces += 1
             self._over.wait(LINGER_SECONDS)
 
     def _next(self) -> bytes:

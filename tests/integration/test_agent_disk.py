@@ -23,11 +23,15 @@ from pathlib import Path
 
 import pytest
 
-from relay_agent.causes import JOURNAL_FULL, JOURNAL_LOCKED, JOURNAL_READ_ONLY, journal_cause
+from relay_agent import agent as agent_room
+from relay_agent.admin.client import ask
+from relay_agent.causes import JOURNAL_FULL, JOURNAL_HANGS, JOURNAL_LOCKED, JOURNAL_READ_ONLY, journal_cause
 from relay_agent.clock import Clock
+from relay_agent.errors import JournalError
 from relay_agent.journal import SCHEMA_VERSION
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
+from relay_agent.signals import Signals
 from tests import agents
 from tests.agents import RunningAgent, ThreadedAgent, agent_environment, body, finals, page, run_once, running, wait_until
 from tests.targets import ByteTarget, Gate, reply, seen
@@ -394,6 +398,34 @@ def test_a_disk_without_a_name_left_for_the_socket_leaves_the_port_and_the_socke
         wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 200)
         assert len(agent.events("admin-unavailable")) == 1
         assert agent.stop() == 0
+
+
+# --- hanging ---
+
+
+def test_a_disk_that_hangs_at_the_start_is_said_and_keeps_the_agent_from_no_signal(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, lines, signals = threading.Event(), agents.LogLines(), Signals()
+    monkeypatch.setattr(agent_room, "Journal", lambda *_, **__: over.wait(60))
+    monkeypatch.setattr(agent_room, "SLOW_SECONDS", 0.2)
+    raised: list[Exception] = []
+
+    def start() -> None:
+        try:
+            agents.built(sandbox, tmp_path, lines, signals)
+        except JournalError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    said = lines.wait("disk-full", 20)
+    assert (said["cause"], said["cure"]) == (JOURNAL_HANGS.cause, JOURNAL_HANGS.cure)
+    assert JOURNAL_HANGS.cause in ask(tmp_path / "state" / "admin.sock", "/readyz")[1].decode()
+    signals.count = 1
+    thread.join(20)
+    over.set()
+    assert len(raised) == 1
 
 
 # --- locked ---

@@ -254,6 +254,20 @@ def test_where_everything_hangs_a_drain_of_a_second_is_hardly_longer(sandbox: Sa
         gate.release()
 
 
+def test_no_drain_at_all_ends_at_once_though_answers_cannot_be_told(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    target.on("/", reply(body="here"))
+    agent = RunningAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "0"})
+    with running(agent):
+        with sandbox.inject(Fault("sqs", "SendMessageBatch", contains=agent.agent_id, status=503, count=None)):
+            command = agent.create({"method": "POST", "url": target.url("/")})
+            agent.wait_log("send-failed")
+            assert agent.stop() == 0
+        assert not command.final
+        agent.start()
+        assert sandbox.wait_final(command.id).status == "SUCCESS"
+        assert agent.stop() == 0
+
+
 def test_credentials_that_nobody_renews_hold_up_no_exit(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     """Who needs new ones waits for whoever fetches them, and that one hangs: the last log lines need some too."""
     target.on("/", reply(body="here"))

@@ -73,6 +73,32 @@ def test_a_request_under_way_is_finished_and_answered(sandbox: Sandbox, tmp_path
         assert agent.wait_log("agent-stopped")["untold"] == 0
 
 
+def test_an_agent_that_may_not_start_ends_though_nobody_reads_why(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writing, b"x" * 4096)
+    with subprocess.Popen([EXECUTABLE, "run"], cwd=tmp_path, env={}, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing) as process:
+        try:
+            assert process.wait(15) == 2
+        finally:
+            process.kill()
+            os.close(reading)
+            os.close(writing)
+
+
+def test_an_agent_whose_stdout_is_closed_works(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+    agent_id = sandbox.add_agent()
+    command_line = f'exec "{EXECUTABLE}" run >&-'
+    environment = agent_environment(sandbox, agent_id, tmp_path)
+    with subprocess.Popen(["/bin/sh", "-c", command_line], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL) as process:
+        try:
+            assert sandbox.wait_final(sandbox.create_command(agent_id, {"url": target.url("/")})).status == "SUCCESS"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(15) == 0
+        finally:
+            process.kill()
+
+
 def test_what_never_started_is_left_for_the_next_start(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     gate = hold(target, "/first")
     target.on("/second", reply(body="later"))

