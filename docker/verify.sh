@@ -25,7 +25,7 @@ container=${CONTAINER_NAME:-ts-agent-http-relay}
 bad=0
 first=
 ok() { printf 'ok    %-10s %s\n' "$1" "$2"; }
-note() { printf '-     %-10s %s\n' "$1" "$2"; }
+note() { printf '%-5s %-10s %s\n' - "$1" "$2"; }
 wrong() {
     printf 'BAD   %-10s %s\n' "$1" "$2"
     printf '      %-10s cure: %s\n' '' "$3"

@@ -8,7 +8,6 @@ epoch=$(git log -1 --format=%ct 2>/dev/null || echo 1577836800)
 rm -rf dist
 mkdir dist
 
-# docker save's own times are the build's: packed anew, the same image gives the same tarball.
 save() {
     docker image inspect "$1:v$version" >/dev/null 2>&1 || { echo "dist: there is no image $1:v$version; make image builds it" >&2; exit 1; }
     docker save "$1:v$version" | gzip -n -6 >"dist/$1-v$version.tar.gz"
@@ -31,5 +30,7 @@ for document in docs/install.md docs/troubleshooting.md LICENSE; do
     [ ! -f "$document" ] || cp "$document" dist/
 done
 touch -d "@$epoch" dist/* dist/.env
-(cd dist && find . -type f ! -name SHA256SUMS ! -name agent.env -printf '%P\n' | LC_ALL=C sort | xargs sha256sum >SHA256SUMS)
+# agent.env is to be edited, so it is not among them.
+sums=$(cd dist && find . -type f ! -name agent.env -printf '%P\n' | LC_ALL=C sort | xargs sha256sum)
+printf '%s\n' "$sums" >dist/SHA256SUMS
 ls -lA dist

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the image of a target of docker/Dockerfile, and says how large it is.
 # Usage: docker/tools/image.sh TARGET   (agent or sandbox)
-# Environment: PIP_PYTHON, a Python with pip; BASE_IMAGE, or the official Python where it can be had, else one from Debian packages.
+# Environment: PIP_PYTHON, a Python with pip; SOURCE, where the sources are published, for the image's label; BASE_IMAGE, or the official Python where it can be had, else one from Debian packages.
 set -eu
 cd "$(dirname "$0")/../.."
 target=${1:-agent}
@@ -44,7 +44,7 @@ trap 'rm -f "$log"' EXIT
 echo "Building $tag"
 docker build --file docker/Dockerfile --target "$target" --tag "$tag" --tag "$name:latest" \
     --build-arg BASE_IMAGE="$base" --build-arg SOURCE_DATE_EPOCH="$epoch" --build-arg VERSION="$version" \
-    --build-arg REVISION="$revision" --build-arg CREATED="$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ)" . >"$log" 2>&1 || {
+    ${SOURCE:+--build-arg SOURCE="$SOURCE"} --build-arg REVISION="$revision" --build-arg CREATED="$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ)" . >"$log" 2>&1 || {
     tail -n 40 "$log" >&2
     fail "the build failed; its last lines are above"
 }

@@ -1,8 +1,8 @@
 """Collects the files of the final image: Python, the environment, the libraries they need, busybox, and little else.
 
-Runs inside the build, with the standard library only. Usage: rootfs.py ROOT [PLACE]…; each PLACE
-is a directory of the agent's user. What it writes depends on what it finds and
-on SOURCE_DATE_EPOCH, never on when it runs: every file has that time, and bytecode is checked by neither time nor hash.
+Runs inside the build, with the standard library only. Usage: rootfs.py ROOT [PLACE]…; each PLACE is a directory of
+the agent's user. What it writes depends on what it finds and on SOURCE_DATE_EPOCH, never on when it runs: every file has that
+time, and bytecode is checked by neither time nor hash.
 """
 
 from __future__ import annotations
