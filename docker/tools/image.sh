@@ -22,6 +22,8 @@ else
     echo "Base: $base, made from Debian packages, since $official is not here and no registry gives it"
     docker image inspect "$base" >/dev/null 2>&1 || docker/tools/base.sh "$base"
 fi
+mkdir -p build
+echo "$base" >build/base-image
 docker image inspect "$base" >/dev/null 2>&1 || docker pull --quiet "$base" || fail "there is no image $base, and it cannot be pulled"
 
 label=--label=${RUN_LABEL:-org.tetrascience.build=image}

@@ -50,7 +50,8 @@ def installed() -> list[Json]:
 def owning(files: list[Path], stanzas: dict[str, Json]) -> list[str]:
     """The names of the packages that own any of these files."""
     wanted = {str(path) for path in files}
-    owners = set()
+    # What a package's own script made is in no list.
+    owners = {"ca-certificates"} & stanzas.keys() if "/etc/ssl/certs/ca-certificates.crt" in wanted else set()
     for listing in Path("/var/lib/dpkg/info").glob("*.list"):
         name = listing.name.removesuffix(".list").split(":")[0]
         for line in listing.read_text(encoding="utf-8").splitlines():

@@ -261,6 +261,7 @@ def system(root: Root, own: list[str]) -> None:
     """Take busybox and the few files that programs expect; write users and places, those of the agent's user too."""
     busybox = shutil.which("busybox") or sys.exit("rootfs: the base has no busybox")
     root.take(busybox)
+    root.take(shutil.which("tini") or sys.exit("rootfs: the base has no tini"))
     have = set(subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split())
     for applet in APPLETS:
         link = root.at(f"/usr/bin/{applet}")

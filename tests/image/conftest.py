@@ -37,7 +37,9 @@ def started(sandbox: Sandbox, agent_id: str, settings: dict[str, str]) -> Iterat
     """Start agents as containers, confined as run.sh confines them; nothing of them survives the test."""
     made: list[Container] = []
 
-    def start(*options: str, environment: dict[str, str] | None = None, which: str | None = None, command: tuple[str, ...] = ()) -> Container:
+    def start(
+        *options: str, environment: dict[str, str] | None = None, which: str | None = None, command: tuple[str, ...] = ()
+    ) -> Container:
         container = Container(sandbox, fresh_name("agent"), agent_id)
         made.append(container)
         given = [part for name, value in {**settings, **(environment or {})}.items() for part in ("-e", f"{name}={value}")]

@@ -24,10 +24,21 @@ DOCKER = shutil.which("docker") or "docker"
 MARK = f"org.tetrascience.test=image-{os.getpid()}"
 STATE = "/var/lib/relay-agent"
 PATIENCE_SECONDS = 30.0
-CONFINED = (
-    "--net=host --read-only --tmpfs /tmp:rw,noexec,nosuid,nodev,mode=1777,size=320m --cap-drop=ALL"
-    " --security-opt no-new-privileges --ulimit core=0 --memory 1g --log-driver local"
-).split()
+CONFINED = [
+    "--net=host",
+    "--read-only",
+    "--tmpfs",
+    "/tmp:rw,noexec,nosuid,nodev,mode=1777,size=320m",
+    "--cap-drop=ALL",
+    "--security-opt",
+    "no-new-privileges",
+    "--ulimit",
+    "core=0",
+    "--memory",
+    "1g",
+    "--log-driver",
+    "local",
+]
 Json = dict[str, Any]
 
 
