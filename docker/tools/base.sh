@@ -3,7 +3,7 @@
 # Usage: docker/tools/base.sh IMAGE
 set -eu
 image=${1:?usage: base.sh IMAGE}
-packages=${PACKAGES:-python3,ca-certificates,busybox,tini}
+packages=${PACKAGES:-python3,ca-certificates,busybox,tini,iputils-ping}
 fail() { echo "base image: $*" >&2; exit 1; }
 
 command -v docker >/dev/null || fail "there is no docker here; install Docker 20.10.21 or later"

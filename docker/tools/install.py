@@ -50,7 +50,7 @@ def pip(*arguments: str, path: str = "") -> None:
 
 def origin(lock: Path) -> list[str]:
     """The options that say where from: the wheels if all of the lock are there, else the index."""
-    there = {(spelled(wheel.name.split("-")[0]), wheel.name.split("-")[1]) for wheel in WHEELS.glob("*.whl")}
+    there = {(spelled(wheel.name.split("-")[0]), wheel.name.split("-")[1]) for wheel in WHEELS.glob("*.whl") if fits(wheel.name)}
     # One with a marker may not be for this Python or system, and then there is no wheel of it.
     wanted = re.findall(r"^([A-Za-z0-9_.-]+)==([^ \\;]+) *(;?)", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)
     missing = [f"{name}=={version}" for name, version, marked in wanted if not marked and (spelled(name), version) not in there]
@@ -58,6 +58,11 @@ def origin(lock: Path) -> list[str]:
         return ["--no-index", "--find-links", str(WHEELS)]
     print(f"install: {lock.name}: from the package index, since there are no wheels of {', '.join(missing)}", flush=True)
     return []
+
+
+def fits(wheel: str) -> bool:
+    """Whether a wheel is for this Python: those of another may have been left from another base."""
+    return re.search(rf"-(py2\.)?py3-|-cp{sys.version_info[0]}{sys.version_info[1]}-|-abi3-", wheel) is not None
 
 
 def spelled(name: str) -> str:

@@ -262,6 +262,8 @@ def system(root: Root, own: list[str]) -> None:
     busybox = shutil.which("busybox") or sys.exit("rootfs: the base has no busybox")
     root.take(busybox)
     root.take(shutil.which("tini") or sys.exit("rootfs: the base has no tini"))
+    # busybox's own needs a capability, this one none where the host lets everybody ping.
+    root.take(shutil.which("ping") or sys.exit("rootfs: the base has no ping"))
     have = set(subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split())
     for applet in APPLETS:
         link = root.at(f"/usr/bin/{applet}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from relay_agent.sandbox.target import DemoTarget
 from tests.image.engine import DIST, DOCKER, MARK, ROOT, Container, docker, fresh_name, inspect, wait_until
 
 UNIT = "ts-agent-http-relay"
-IMAGE = "relay-test-systemd:debian"
+IMAGE = f"relay-test-systemd:{os.getpid()}"
 SHARED = Path("/run", UNIT)
 """The engine resolves what the unit mounts on this machine, so the unit's runtime directory is the same here and there."""
 BOOT = (
