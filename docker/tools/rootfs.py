@@ -162,7 +162,9 @@ class Root:
             if not source.is_dir():
                 self.take(source.parent / os.readlink(source))
         else:
-            shutil.copy2(source, target)
+            # Not with its attributes: a capability of the file forbids its execution where no process may have one.
+            shutil.copyfile(source, target)
+            shutil.copymode(source, target)
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file."""
