@@ -14,6 +14,15 @@ from tests.image import engine
 from tests.image.engine import CONFINED, DIST, DOCKER, MARK, Container, docker, fresh_name, image
 
 Start = Callable[..., Container]
+SECONDS = 240
+"""How long a test may take here: some build images, and a machine may have more to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of this directory their time."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(SECONDS))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,6 +31,7 @@ def _engine() -> Iterator[None]:
         pytest.fail("no Docker engine answers here; the image cannot be tested")
     if not (DIST / "IMAGE_ID").is_file():
         pytest.fail("there is no delivery in dist/ to test; make test-image builds it")
+    engine.sweep_after_the_dead()
     yield
     engine.sweep()
 

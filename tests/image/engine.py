@@ -21,7 +21,8 @@ from relay_agent.sandbox.server import HTTP_REQUEST, Sandbox
 ROOT = Path(__file__).resolve().parents[2]
 DIST = ROOT / "dist"
 DOCKER = shutil.which("docker") or "docker"
-MARK = f"org.tetrascience.test=image-{os.getpid()}"
+LABEL = "org.tetrascience.test"
+MARK = f"{LABEL}=image-{os.getpid()}"
 STATE = "/var/lib/relay-agent"
 PATIENCE_SECONDS = 30.0
 CONFINED = [
@@ -82,17 +83,31 @@ def volume() -> str:
     return docker("volume", "create", "--label", MARK, fresh_name("state")).stdout.strip()
 
 
-def sweep() -> None:
+def sweep(mark: str = MARK) -> None:
     """Remove every container, volume and image that carries the label."""
     for kind, listing, remove in (
         ("container", ("ps", "-aq"), ("rm", "--force", "--volumes")),
         ("volume", ("volume", "ls", "-q"), ("volume", "rm", "--force")),
         ("image", ("images", "-q"), ("rmi", "--force")),
     ):
-        ids = docker(*listing, "--filter", f"label={MARK}", check=False).stdout.split()
+        ids = docker(*listing, "--filter", f"label={mark}", check=False).stdout.split()
         if ids:
             done = docker(*remove, *ids, check=False)
             assert done.returncode == 0, f"{kind}s are left: {done.stderr}"
+
+
+def sweep_after_the_dead() -> None:
+    """Remove what test runs left that were killed: their label names a process that is no more."""
+    form = f'{{{{.Label "{LABEL}"}}}}'
+    marks = {
+        mark
+        for listing in (("ps", "-a"), ("volume", "ls"))
+        for mark in docker(*listing, "--filter", f"label={LABEL}", "--format", form).stdout.split()
+    }
+    for mark in marks:
+        pid = mark.removeprefix("image-")
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            sweep(f"{LABEL}={mark}")
 
 
 class Container:

@@ -64,7 +64,6 @@ def project(delivery: Path, tmp_path: Path) -> Iterator[Project]:
     one.end()
 
 
-@pytest.mark.timeout(180)
 def test_up_starts_the_agent_with_its_secrets_as_files(
     project: Project, delivery: Path, sandbox: Sandbox, agent_id: str, settings: dict[str, str], demo_target: DemoTarget
 ) -> None:
@@ -104,7 +103,6 @@ def test_up_starts_the_agent_with_its_secrets_as_files(
     assert inspect(name)["State"]["ExitCode"] == 0
 
 
-@pytest.mark.timeout(180)
 def test_the_profile_sandbox_shows_the_main_job_without_any_configuration(project: Project) -> None:
     project.call("--profile", "sandbox", "up", "-d")
     sender = project.call("--profile", "sandbox", "ps", "-q", "sender").stdout.strip()

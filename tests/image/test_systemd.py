@@ -105,7 +105,6 @@ def env_file(settings: dict[str, str], **changes: str) -> str:
     return "".join(f"{name}={value}\n" for name, value in {**settings, **changes}.items())
 
 
-@pytest.mark.timeout(180)
 def test_the_unit_starts_restarts_drains_and_stops_the_agent(
     machine: Machine, sandbox: Sandbox, agent_id: str, settings: dict[str, str], demo_target: DemoTarget
 ) -> None:
@@ -140,7 +139,6 @@ def test_the_unit_starts_restarts_drains_and_stops_the_agent(
     assert docker("inspect", machine.agent, check=False).returncode != 0, "the container is removed with the unit's stop"
 
 
-@pytest.mark.timeout(180)
 def test_systemctl_kill_drains_and_starts_it_again(machine: Machine, sandbox: Sandbox, agent_id: str, settings: dict[str, str]) -> None:
     machine.write(f"/etc/{UNIT}/agent.env", env_file(settings), "0600")
     machine.sh(f"systemctl start {UNIT}")
@@ -152,7 +150,6 @@ def test_systemctl_kill_drains_and_starts_it_again(machine: Machine, sandbox: Sa
     assert '"event":"agent-stopped"' in machine.sh(f"journalctl -u {UNIT} -o cat --no-pager")
 
 
-@pytest.mark.timeout(180)
 def test_secrets_are_taken_with_loadcredential_and_handed_to_the_containers_user(
     machine: Machine, sandbox: Sandbox, agent_id: str, settings: dict[str, str], demo_target: DemoTarget
 ) -> None:
