@@ -76,7 +76,7 @@ sandbox-image: $(VENV)/.made ## build the image of the sandbox, to try the agent
 	@$(IMAGE) sandbox
 
 base-image: ## make the image's base from Debian packages alone, where no registry can be reached
-	@docker/tools/base.sh ts-agent-http-relay-base:debian
+	@docker/tools/base.sh
 
 dist-image: image sandbox-image ## write what an administrator is handed into dist/
 	@docker/tools/dist.sh

@@ -1,8 +1,11 @@
 #!/bin/sh
 # Makes a base image from Debian packages alone, through this machine's own apt sources. No registry is asked.
-# Usage: docker/tools/base.sh IMAGE
+# Usage: docker/tools/base.sh [IMAGE]; base.sh --name prints the name it has where none is given.
 set -eu
-image=${1:?usage: base.sh IMAGE}
+# The recipe is part of the name: a base that an older one made does not pass for this one's.
+own=ts-agent-http-relay-base:debian-$(cksum <"$0" | cut -d' ' -f1)
+[ "${1:-}" != --name ] || { echo "$own"; exit 0; }
+image=${1:-$own}
 packages=${PACKAGES:-python3,ca-certificates,busybox,tini,iputils-ping}
 fail() { echo "base image: $*" >&2; exit 1; }
 

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 target=${1:-agent}
 limit=130000000
 official=$(sed -n 's/^ARG BASE_IMAGE=//p' docker/Dockerfile)
-debian=ts-agent-http-relay-base:debian
+debian=$(docker/tools/base.sh --name)
 fail() { echo "image: $*" >&2; exit 1; }
 
 docker version --format '{{.Server.Version}}' >/dev/null 2>&1 || fail "no Docker engine answers here; start one, or set DOCKER_HOST"
