@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+import relay_agent
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
 from tests.image.engine import DIST, ROOT, Container, docker, fresh_name, image, inspect, wait_until
@@ -130,6 +131,7 @@ def machine(
     home = tmp_path / container.name
     target = f"{demo_target.http_url}/json"
     words = {
+        f"{NAME}:v{relay_agent.__version__}": image(),
         f"/opt/{NAME}": str(home),
         f"/etc/{NAME}": str(tmp_path / "etc"),
         "<where-the-delivery-is>": str(DIST),
@@ -232,6 +234,15 @@ def test_every_line_of_troubleshooting_can_be_typed_in_order(machine: Machine, d
     assert machine.typed == len(lines) - 1
 
 
+def used(container: Container) -> int:
+    """Bytes of the journal that hold something; what was wiped is given back to the disk only bit by bit."""
+    ask = "import sqlite3; c = sqlite3.connect('file:/var/lib/relay-agent/journal.db?mode=ro', uri=True); " + (
+        "page, all, free = (c.execute(f'PRAGMA {name}').fetchone()[0] for name in ('page_size', 'page_count', 'freelist_count')); "
+        "print(page * (all - free))"
+    )
+    return int(container.exec("python3", "-c", ask).stdout)
+
+
 def test_the_sizes_that_the_guide_tells_are_those_of_this_image(machine: Machine, demo_target: DemoTarget) -> None:
     size = re.search(r"image (\d+) MB \(130 MB at most\), its tarball (\d+) MB", INSTALL)
     assert size
@@ -241,22 +252,20 @@ def test_the_sizes_that_the_guide_tells_are_those_of_this_image(machine: Machine
     shutil.copytree(DIST, machine.here, ignore=shutil.ignore_patterns("*.tar.gz"))
     machine.fill_in("agent.env", **machine.settings)
     machine.call("./run.sh")
-    size_of = "cd /var/lib/relay-agent && cat journal.db journal.db-wal | wc -c"
-    written = "test $(wc -c < /var/lib/relay-agent/journal.db-wal) = 0"
     machine.container.ready()
-    count, before = 400, int(machine.container.exec("sh", "-c", size_of).stdout)
+    count, before = 400, used(machine.container)
     commands = [machine.container.create(f"{demo_target.http_url}/json") for _ in range(count)]
     for command in commands:
         assert machine.container.sandbox.wait_final(command.id, 30).status == "SUCCESS"
-    wait_until(lambda: machine.container.exec("sh", "-c", written, check=False).returncode == 0, "a checkpoint")
+    wait_until(lambda: '"delivered": 400' in machine.container.exec("relay-agent", "status", "--json").stdout, "all is noted as delivered")
     lines = [line for line in machine.container.logs if line["event"] == "command"]
     assert len(lines) == count
     assert len(machine.container.output()) / count * 1000 <= 0.5e6
-    journal = (int(machine.container.exec("sh", "-c", size_of).stdout) - before) / count * 1000
+    journal = (used(machine.container) - before) / count * 1000
     told = re.search(r"([\d.]+) MB per 1,000 commands, of which a day's", INSTALL)
     assert told
     print(f"the journal takes {journal / 1e6:.2f} MB per 1,000 commands")
-    assert journal / 1e6 == pytest.approx(float(told[1]), rel=0.4)
+    assert 0.2 * float(told[1]) < journal / 1e6 <= 1.3 * float(told[1])
 
 
 def test_a_line_that_fails_is_found(machine: Machine) -> None:
