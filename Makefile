@@ -30,9 +30,10 @@ HAS_CHROMIUM = for c in $(CHROMIUM); do command -v $$c >/dev/null && exit 0; don
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test soak bench lint format lowest clean browser promtool remake
+.PHONY: image sandbox-image base-image dist-image test-image lock
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)-run ## put the agent and what it needs into .venv
 
@@ -64,8 +65,33 @@ lowest: $(LOWEST)/.installed ## run the tests with the oldest versions that setu
 bench: $(STAMP)-test ## what commits, age and telemetry cost, as ratios; make bench ARGS='--commands 1000000'
 	@exec $(PY) -m tests.bench $(ARGS)
 
+# --- The container (docs/install.md). BASE_IMAGE names another base; docker/tools/image.sh says which one it takes.
+IMAGE = PIP_PYTHON=$(PY) BASE_IMAGE="$(BASE_IMAGE)" docker/tools/image.sh
+BASE_IMAGE ?=
+
+image: $(VENV)/.made ## build the container's image, ts-agent-http-relay:v<version>
+	@$(IMAGE) agent
+
+sandbox-image: $(VENV)/.made ## build the image of the sandbox, to try the agent with
+	@$(IMAGE) sandbox
+
+base-image: ## make the image's base from Debian packages alone, where no registry can be reached
+	@docker/tools/base.sh
+
+dist-image: image sandbox-image ## write what an administrator is handed into dist/
+	@docker/tools/dist.sh
+
+test-image: $(STAMP)-test ## build the images and test them on this machine's Docker engine
+	@docker version >/dev/null 2>&1 || { echo "No Docker engine answers here: the image cannot be tested. Start one, or set DOCKER_HOST." >&2; exit 1; }
+	@$(MAKE) --no-print-directory dist-image
+	@exec $(PY) -m pytest tests/image $(ARGS)
+
+lock: $(VENV)/.made ## pin what the image holds anew, from setup.cfg, with hashes
+	@docker/tools/lock.sh $(PY)
+
 clean: ## remove .venv, caches and what was built; never .env or .relay
 	rm -rf $(VENV) build dist relay_agent.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find docker/wheels -name '*.whl' -delete -o -name '.for-*' -delete
 	find relay_agent tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.made: $(if $(USABLE),,remake)

@@ -86,6 +86,10 @@ def run(context: click.Context, env_file: Path) -> None:
     signals = Signals()
     signals.install()  # First: what follows takes most of a second, and a stop in it is a stop like any other.
     from relay_agent import faultpoints
+    from relay_agent.lean import without_extras
+
+    with without_extras():
+        import structlog  # noqa: F401  # Here, so that it is loaded without them.
     from relay_agent.config import fault_point, load_settings, unknown_variables
     from relay_agent.errors import ConfigurationError, JournalError, StateDirectoryBusy, TokenExpired
 

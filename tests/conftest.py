@@ -6,11 +6,18 @@ The sandbox is started once for a test run: tests share it and stay apart by mak
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the image's tests alone unless they are asked for: they need a built image and an engine (`make test-image`)."""
+    asked = any("tests/image" in str(argument) for argument in config.invocation_params.args)
+    return True if collection_path == Path(__file__).with_name("image") and not asked else None
 
 
 @pytest.fixture(scope="session")

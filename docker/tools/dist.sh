@@ -1,0 +1,36 @@
+#!/bin/sh
+# Writes what an administrator is handed into dist/: images, scripts, checksums, image ids, bills of materials.
+set -eu
+cd "$(dirname "$0")/../.."
+version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' relay_agent/__init__.py)
+name=ts-agent-http-relay
+epoch=$(git log -1 --format=%ct 2>/dev/null || echo 1577836800)
+rm -rf dist
+mkdir dist
+
+save() {
+    docker image inspect "$1:v$version" >/dev/null 2>&1 || { echo "dist: there is no image $1:v$version; make image builds it" >&2; exit 1; }
+    docker save "$1:v$version" | gzip -n -6 >"dist/$1-v$version.tar.gz"
+}
+save "$name"
+save "$name-sandbox"
+docker image inspect --format '{{.Id}}' "$name:v$version" >dist/IMAGE_ID
+
+container=$(docker create --label org.tetrascience.build=dist "$name:v$version")
+trap 'docker rm --force --volumes "$container" >/dev/null' EXIT
+docker cp --quiet "$container:/usr/share/relay-agent/sbom.cdx.json" - 2>/dev/null | tar -xO >"dist/$name-v$version.sbom.cdx.json"
+
+# The scripts name the image that they came with.
+for file in run.sh verify.sh agent.env compose.yml .env ts-agent-http-relay.service; do
+    sed "s/\(ts-agent-http-relay\(-sandbox\)\{0,1\}\):latest/\1:v$version/g" "docker/$file" >"dist/$file"
+done
+chmod 0755 dist/run.sh dist/verify.sh
+chmod 0600 dist/agent.env
+for document in docs/install.md docs/troubleshooting.md LICENSE; do
+    [ ! -f "$document" ] || cp "$document" dist/
+done
+touch -d "@$epoch" dist/* dist/.env
+# agent.env is to be edited, so it is not among them.
+sums=$(cd dist && find . -type f ! -name agent.env -printf '%P\n' | LC_ALL=C sort | xargs sha256sum)
+printf '%s\n' "$sums" >dist/SHA256SUMS
+ls -lA dist

@@ -1,0 +1,58 @@
+#!/bin/sh
+# Builds the image of a target of docker/Dockerfile, and says how large it is.
+# Usage: docker/tools/image.sh TARGET   (agent or sandbox)
+# Environment: PIP_PYTHON, a Python with pip; SOURCE, where the sources are published, for the image's label; BASE_IMAGE, or the official Python where it can be had, else one from Debian packages.
+set -eu
+cd "$(dirname "$0")/../.."
+target=${1:-agent}
+limit=130000000
+official=$(sed -n 's/^ARG BASE_IMAGE=//p' docker/Dockerfile)
+debian=$(docker/tools/base.sh --name)
+fail() { echo "image: $*" >&2; exit 1; }
+
+docker version --format '{{.Server.Version}}' >/dev/null 2>&1 || fail "no Docker engine answers here; start one, or set DOCKER_HOST"
+base=${BASE_IMAGE:-}
+if [ -n "$base" ]; then
+    echo "Base: $base, as asked for"
+elif docker image inspect "$official" >/dev/null 2>&1 || docker pull --quiet "$official" >/dev/null 2>&1; then
+    base=$official
+    echo "Base: $base"
+else
+    base=$debian
+    echo "Base: $base, made from Debian packages, since $official is not here and no registry gives it"
+    docker image inspect "$base" >/dev/null 2>&1 || docker/tools/base.sh "$base"
+fi
+mkdir -p build
+echo "$base" >build/base-image
+docker image inspect "$base" >/dev/null 2>&1 || docker pull --quiet "$base" || fail "there is no image $base, and it cannot be pulled"
+
+label=--label=${RUN_LABEL:-org.tetrascience.build=image}
+python_version=$(docker run --rm "$label" --network none --entrypoint python3 "$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])') ||
+    fail "$base has no python3"
+docker/tools/wheels.sh "${PIP_PYTHON:-python3}" "$python_version"
+
+version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' relay_agent/__init__.py)
+# Everything in the layers has the time of the commit, so the same commit gives the same layers.
+if epoch=$(git log -1 --format=%ct 2>/dev/null); then
+    revision=$(git rev-parse HEAD)
+    [ -z "$(git status --porcelain --untracked-files=no)" ] || revision=$revision-modified
+else
+    epoch=1577836800 revision=unknown
+fi
+case $target in agent) name=ts-agent-http-relay ;; sandbox) name=ts-agent-http-relay-sandbox ;; *) fail "no target $target" ;; esac
+tag=$name:v$version
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+echo "Building $tag"
+docker build --file docker/Dockerfile --target "$target" --tag "$tag" --tag "$name:latest" \
+    --build-arg BASE_IMAGE="$base" --build-arg SOURCE_DATE_EPOCH="$epoch" --build-arg VERSION="$version" \
+    ${SOURCE:+--build-arg SOURCE="$SOURCE"} --build-arg REVISION="$revision" --build-arg CREATED="$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ)" . >"$log" 2>&1 || {
+    tail -n 40 "$log" >&2
+    fail "the build failed; its last lines are above"
+}
+size=$(docker image inspect --format '{{.Size}}' "$tag")
+echo "Built $tag, $size bytes, image id $(docker image inspect --format '{{.Id}}' "$tag")"
+if [ "$target" = agent ] && [ "$size" -gt "$limit" ]; then
+    [ "$base" != "$debian" ] || fail "it has $size bytes, $((size - limit)) over the limit of $limit"
+    echo "That is over $limit bytes, which are promised on the base of Debian packages."
+fi

@@ -1,0 +1,321 @@
+"""Collects the files of the final image: Python, the environment, the libraries they need, busybox, and little else.
+
+Runs inside the build, with the standard library only. Usage: rootfs.py ROOT [PLACE]…; each PLACE is a directory of
+the agent's user. What it writes depends on what it finds and on SOURCE_DATE_EPOCH, never on when it runs: every file has that
+time, and bytecode is checked by neither time nor hash.
+"""
+
+from __future__ import annotations
+
+import compileall
+import json
+import os
+import py_compile
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+
+import packages
+
+VENV = Path("/opt/relay-agent")
+USER = 10001
+EPOCH = int(os.environ["SOURCE_DATE_EPOCH"])
+
+# Of the standard library: what is for developing, or for a desktop.
+STDLIB_WITHOUT = {"test", "idlelib", "lib2to3", "tkinter", "turtledemo", "ensurepip", "pydoc_data", "site-packages", "dist-packages"}
+# Extension modules that nothing here imports; they would bring Kerberos, Berkeley DB, curses and readline.
+EXTENSIONS_WITHOUT = re.compile(
+    r"(_?curses|_curses_panel|_dbm|_gdbm|nis|ossaudiodev|_tkinter|readline|spwd|audioop|_xxtestfuzz|_test\w*|_ctypes_test|xxlimited\w*|_xx\w*)\."
+)
+# Of botocore's data: what the agent's clients are made from.
+BOTOCORE_DATA = {"sqs", "s3", "logs", "sts", "endpoints.json", "partitions.json", "_retry.json", "sdk-default-configuration.json"}
+BOTOCORE_SERVICES = {"sqs", "s3", "logs", "sts"}
+PACKAGE_WITHOUT = {"SelfTest", "tests"}
+APPLETS = [
+    "sh",
+    "ash",
+    "cat",
+    "ls",
+    "cp",
+    "mv",
+    "rm",
+    "mkdir",
+    "rmdir",
+    "ln",
+    "touch",
+    "chmod",
+    "pwd",
+    "echo",
+    "printf",
+    "env",
+    "printenv",
+    "date",
+    "sleep",
+    "id",
+    "whoami",
+    "uname",
+    "hostname",
+    "true",
+    "false",
+    "test",
+    "[",
+    "head",
+    "tail",
+    "less",
+    "more",
+    "grep",
+    "egrep",
+    "sed",
+    "awk",
+    "tr",
+    "cut",
+    "sort",
+    "uniq",
+    "wc",
+    "find",
+    "xargs",
+    "which",
+    "clear",
+    "ps",
+    "top",
+    "free",
+    "df",
+    "du",
+    "stat",
+    "kill",
+    "killall",
+    "pidof",
+    "uptime",
+    "wget",
+    "nc",
+    "ping",
+    "ping6",
+    "nslookup",
+    "telnet",
+    "traceroute",
+    "ifconfig",
+    "ip",
+    "route",
+    "netstat",
+    "arp",
+    "vi",
+    "tar",
+    "gzip",
+    "gunzip",
+    "zcat",
+    "unzip",
+    "base64",
+    "od",
+    "hexdump",
+    "md5sum",
+    "sha256sum",
+    "tee",
+    "yes",
+    "seq",
+    "dirname",
+    "basename",
+    "readlink",
+    "realpath",
+    "timeout",
+    "watch",
+]
+PLAIN = [
+    "/etc/os-release",
+    "/usr/lib/os-release",
+    "/etc/debian_version",
+    "/etc/mime.types",
+    "/etc/nsswitch.conf",
+    "/etc/ld.so.cache",
+    "/etc/ssl/certs/ca-certificates.crt",
+]
+
+
+class Root:
+    """The directory that becomes the image's root."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True)
+        for name in ("bin", "sbin", "lib", "lib32", "lib64"):
+            if (there := Path("/", name)).is_symlink():
+                (path / name).symlink_to(os.readlink(there))
+                (path / "usr" / name).mkdir(parents=True, exist_ok=True)
+
+    def at(self, path: str | Path) -> Path:
+        """Where a path of the image lies now, its directories followed as the image follows them."""
+        inside = Path(path)
+        return self.path / str(inside.parent.resolve()).lstrip("/") / inside.name
+
+    def take(self, path: str | Path) -> None:
+        """Copy a file; of a link, what it points to as well."""
+        source = Path(path)
+        target = self.at(source)
+        if target.exists() or target.is_symlink():
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_symlink():
+            target.symlink_to(os.readlink(source))
+            if not source.is_dir():
+                self.take(source.parent / os.readlink(source))
+        else:
+            # Not with its attributes: a capability of the file forbids its execution where no process may have one.
+            shutil.copyfile(source, target)
+            shutil.copymode(source, target)
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Write a file."""
+        target = self.at(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+        target.chmod(mode)
+
+    def files(self) -> list[Path]:
+        """Every file there, as the image's paths."""
+        return sorted(Path("/", path.relative_to(self.path)) for path in self.path.rglob("*") if path.is_file() or path.is_symlink())
+
+
+def python(root: Root) -> list[Path]:
+    """Take the interpreter and its library; the places that hold modules."""
+    executable = Path(os.path.realpath(sys.executable))
+    root.take(executable)
+    for name in ("python3", executable.name):
+        for directory in ("/usr/bin", "/usr/local/bin"):
+            if Path(directory, name).exists():
+                root.take(Path(directory, name))
+    places = sorted({Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib")})
+    for place in places:
+        for directory, names, files in os.walk(place):
+            here = Path(directory)
+            top = here == place
+            names[:] = sorted(n for n in names if n != "__pycache__" and not (top and (n in STDLIB_WITHOUT or n.startswith("config-"))))
+            for name in files:
+                if not (here.name == "lib-dynload" and EXTENSIONS_WITHOUT.match(name)):
+                    root.take(here / name)
+    return places
+
+
+def environment(root: Root) -> None:
+    """Take the virtual environment without what only pip, developers and tests need."""
+    site = next(VENV.glob("lib/python3.*/site-packages"))
+    for directory, names, files in os.walk(VENV):
+        here = Path(directory)
+        inside = here.relative_to(VENV)
+        names[:] = sorted(n for n in names if not left_out(site, here, n))
+        for name in files:
+            script = here == VENV / "bin" and name not in {"relay-agent"} and not name.startswith("python")
+            if (
+                not script
+                and inside.parts[:1] != ("include",)
+                and not name.endswith((".pyi", ".pxd", ".c", ".h"))
+                and not left_out(site, here, name)
+            ):
+                root.take(here / name)
+        for name in names:
+            if (here / name).is_symlink():
+                root.take(here / name)
+
+
+def fewer_endpoints(root: Root) -> None:
+    """Leave the addresses of other services out of botocore's list: reading all of them costs 15 ms and 5 MB at every start."""
+    path = root.at(next(VENV.glob("lib/python3.*/site-packages/botocore/data/endpoints.json")))
+    document = json.loads(path.read_text(encoding="utf-8"))
+    for partition in document["partitions"]:
+        partition["services"] = {name: place for name, place in partition["services"].items() if name in BOTOCORE_SERVICES}
+    path.write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")
+
+
+def left_out(site: Path, here: Path, name: str) -> bool:
+    """Whether something of the environment stays behind."""
+    if here == site / "botocore" / "data":
+        return name not in BOTOCORE_DATA
+    if here.is_relative_to(site) and name in PACKAGE_WITHOUT and here != site:
+        return True
+    # Where it was installed from, by whom and with which files: the build's own paths, and never asked for.
+    return name in {"__pycache__", "direct_url.json", "REQUESTED", "INSTALLER"} or (name == "RECORD" and here.suffix == ".dist-info")
+
+
+def libraries(root: Root) -> None:
+    """Take every shared library that something in the root is linked with, and the loader."""
+    seen: set[str] = set()
+    for path in root.files():
+        if ".so" in path.name or path.parent.name == "bin" or path.name == "busybox":
+            for library in linked(path):
+                if library not in seen:
+                    seen.add(library)
+                    root.take(library)
+    for extra in Path("/usr/lib").glob("*-linux-gnu/libgcc_s.so.1"):
+        root.take(extra)  # glibc opens it by name when a thread ends.
+
+
+def linked(path: Path) -> Iterable[str]:
+    """The libraries of an executable or a library, as the loader finds them."""
+    if not path.is_file() or path.is_symlink():
+        return []
+    done = subprocess.run(["ldd", path], capture_output=True, text=True, check=False)
+    return re.findall(r"(?:=> )?(/\S+) \(0x", done.stdout)
+
+
+def system(root: Root, own: list[str]) -> None:
+    """Take busybox and the few files that programs expect; write users and places, those of the agent's user too."""
+    busybox = shutil.which("busybox") or sys.exit("rootfs: the base has no busybox")
+    root.take(busybox)
+    root.take(shutil.which("tini") or sys.exit("rootfs: the base has no tini"))
+    # busybox's own needs a capability, this one none where the host lets everybody ping.
+    root.take(shutil.which("ping") or sys.exit("rootfs: the base has no ping"))
+    have = set(subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split())
+    for applet in APPLETS:
+        link = root.at(f"/usr/bin/{applet}")
+        if applet in have and not link.exists():
+            link.symlink_to(busybox)
+    for path in PLAIN:
+        if Path(path).exists():
+            root.take(path)
+    root.write("/etc/passwd", f"root:x:0:0:root:/:/bin/sh\nrelay-agent:x:{USER}:{USER}:Relay Agent:/var/lib/relay-agent:/bin/sh\n")
+    root.write("/etc/group", f"root:x:0:\nrelay-agent:x:{USER}:\n")
+    for name, mode in (("tmp", 0o1777), ("run", 0o755), ("proc", 0o755), ("sys", 0o755), ("dev", 0o755)):
+        root.path.joinpath(name).mkdir(exist_ok=True)
+        root.path.joinpath(name).chmod(mode)
+    for place in own:
+        root.path.joinpath(place.lstrip("/")).mkdir(parents=True)
+        root.path.joinpath(place.lstrip("/")).chmod(0o700)
+        os.chown(root.path / place.lstrip("/"), USER, USER)
+
+
+def compile_all(root: Root, places: list[Path]) -> None:
+    """Write the bytecode of every module, so that a start on a read-only root compiles nothing."""
+    for place in (*places, VENV):
+        compileall.compile_dir(
+            root.at(place), quiet=2, stripdir=str(root.path), force=True, workers=1,
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )  # fmt: skip
+
+
+def settle(root: Root) -> None:
+    """Give everything the one time, and no write permission to anybody but root."""
+    for path in sorted(root.path.rglob("*"), reverse=True):
+        if not path.is_symlink() and path != root.path / "tmp" and path.stat().st_uid != USER:
+            path.chmod(path.stat().st_mode & 0o777 & ~0o022 | (0o755 if path.is_dir() else 0o444))
+        os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
+    os.utime(root.path, (EPOCH, EPOCH))
+
+
+def main() -> None:
+    """Make the root."""
+    root = Root(Path(sys.argv[1]))
+    places = python(root)
+    environment(root)
+    fewer_endpoints(root)
+    root.take("/opt/relay-agent/bin/healthcheck.py")
+    system(root, sys.argv[2:])
+    libraries(root)
+    packages.describe(root, VENV, EPOCH)
+    compile_all(root, places)
+    settle(root)
+
+
+if __name__ == "__main__":
+    main()

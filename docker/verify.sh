@@ -1,0 +1,118 @@
+#!/bin/sh
+# Says whether the relay agent runs, from which image, and whether that is the delivered one; ends with one line, good or bad.
+set -eu
+
+usage() {
+    cat <<'HELP'
+Usage: ./verify.sh
+
+Looks at the container: is it running, from which tag and image id, is it healthy, has it got its configuration, is it Online?
+Where a delivery (SHA256SUMS, IMAGE_ID, the image's tarball) lies beside this script, it is compared with that.
+
+Environment:
+  CONTAINER_NAME   ts-agent-http-relay
+
+Exit codes: 0 all is well, 1 something is not, 2 it could not look.
+HELP
+}
+case ${1:-} in
+-h | --help) usage; exit 0 ;;
+?*) usage >&2; exit 2 ;;
+esac
+
+here=$(cd "$(dirname "$0")" && pwd)
+container=${CONTAINER_NAME:-ts-agent-http-relay}
+bad=0
+first=
+ok() { printf 'ok    %-10s %s\n' "$1" "$2"; }
+note() { printf '%-5s %-10s %s\n' - "$1" "$2"; }
+wrong() {
+    printf 'BAD   %-10s %s\n' "$1" "$2"
+    printf '      %-10s cure: %s\n' '' "$3"
+    bad=$((bad + 1))
+    first=${first:-$1: $2}
+}
+finish() {
+    if [ "$bad" = 0 ]; then
+        echo "GOOD: $container runs the agent, and it is Online."
+        exit 0
+    fi
+    echo "BAD: $first$([ "$bad" = 1 ] || echo " (and $((bad - 1)) more)")"
+    exit 1
+}
+
+# --- What was delivered ------------------------------------------------------------------------------
+delivered=
+[ ! -f "$here/IMAGE_ID" ] || delivered=$(cat "$here/IMAGE_ID")
+tarball=$(find "$here" -maxdepth 1 -name 'ts-agent-http-relay-v*.tar.gz' | sort | tail -n 1)
+if [ -z "$tarball" ]; then
+    note checksum "no tarball of the image lies beside this script"
+elif [ ! -f "$here/SHA256SUMS" ]; then
+    wrong checksum "there is no SHA256SUMS beside $(basename "$tarball")" "copy it from the delivery"
+else
+    name=$(basename "$tarball")
+    wanted=$(awk -v name="$name" '$2 == name || $2 == "*" name {print $1}' "$here/SHA256SUMS")
+    found=$(sha256sum "$tarball" | cut -d' ' -f1)
+    # The image id is the digest of the image's configuration, which the tarball's manifest names.
+    inside=$(tar -xzOf "$tarball" manifest.json 2>/dev/null | sed -n 's/.*"Config":"\(blobs\/sha256\/\)\{0,1\}\([0-9a-f]\{64\}\).*/sha256:\2/p')
+    if [ "$wanted" != "$found" ]; then
+        wrong checksum "$name is not what SHA256SUMS names: $found" "do not load it; fetch the delivery again, from a source you trust"
+    elif [ -n "$delivered" ] && [ "$inside" != "$delivered" ]; then
+        wrong checksum "$name holds the image ${inside:-(none)}, not that of IMAGE_ID" "do not load it; fetch the delivery again, from a source you trust"
+    else
+        ok checksum "$name, sha256 $found"
+    fi
+fi
+
+# --- The container -----------------------------------------------------------------------------------
+command -v docker >/dev/null || { echo "verify.sh: there is no docker command here" >&2; exit 2; }
+docker version >/dev/null 2>&1 || { echo "verify.sh: Docker does not answer; run this as root or in the group docker" >&2; exit 2; }
+if ! docker container inspect "$container" >/dev/null 2>&1; then
+    wrong running "there is no container $container" "start it: ./run.sh, or name it: CONTAINER_NAME=name ./verify.sh"
+    finish
+fi
+look() { docker inspect --format "$1" "$container"; }
+if [ "$(look '{{.State.Running}} {{.State.Restarting}}')" = "true false" ]; then
+    ok running "since $(look '{{.State.StartedAt}}' | cut -c1-19), restarts: $(look '{{.RestartCount}}')"
+else
+    wrong running "$container is $(look '{{.State.Status}}'), last exit code $(look '{{.State.ExitCode}}')" "its log says why: docker logs --tail 20 $container"
+fi
+ok tag "$(look '{{.Config.Image}}')"
+id=$(look '{{.Image}}')
+if [ -z "$delivered" ]; then
+    note image "$id; no IMAGE_ID lies beside this script to compare it with"
+elif [ "$id" = "$delivered" ]; then
+    ok image "$id, as delivered"
+else
+    wrong image "$id is not the delivered $delivered" "load the delivered image (docker load -i), then ./run.sh"
+fi
+[ "$bad" = 0 ] || case $first in running:*) finish ;; esac
+
+# --- The agent: asked over its own socket, inside the container ----------------------------------------
+if reason=$(docker exec "$container" python3 -ISs /opt/relay-agent/bin/healthcheck.py 2>&1); then
+    ok healthy "every thread lives and turns (Docker says: $(look '{{if .State.Health}}{{.State.Health.Status}}{{else}}no health check{{end}}'))"
+else
+    wrong healthy "$reason" "docker exec $container relay-agent status shows causes and cures"
+fi
+facts=$(docker exec "$container" relay-agent status --json 2>/dev/null) || :
+fact() { printf '%s' "$facts" | tr -d '\n' | sed -n "s/.*\"$1\": *\"\([^\"]*\)\".*/\1/p"; }
+configured=$(fact lastConfiguration)
+if [ -n "$configured" ]; then
+    ok init "the platform gave configuration and credentials ($configured)"
+else
+    wrong init "$(fact sentence | grep . || echo 'the agent does not say that it has its configuration')" "docker exec $container relay-agent check"
+fi
+beat=$(fact lastHeartbeat)
+age=999999
+[ -z "$beat" ] || age=$(($(date -u +%s) - $(date -u -d "$beat" +%s)))
+if [ "$age" -le 120 ]; then
+    ok online "last heartbeat $age s ago"
+else
+    wrong online "$([ -n "$beat" ] && echo "no heartbeat for $age s" || echo "no heartbeat yet"), so it is not Online" "docker exec $container relay-agent check"
+fi
+case $(fact state) in
+ready) ok commands "$(fact sentence)" ;;
+'') ;;
+*) note commands "$(fact sentence)" ;;
+esac
+finish

@@ -1,0 +1,171 @@
+"""The guide's own command, word for word; starting, stopping, killing; and what an agent costs."""
+
+from __future__ import annotations
+
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from relay_agent.sandbox.server import Sandbox
+from relay_agent.sandbox.target import DemoTarget
+from tests.agents import body
+from tests.image.conftest import Start
+from tests.image.engine import MARK, STATE, Container, docker, fresh_name, image, inspect, volume, wait_until
+from tests.image.older import older_package
+
+MEMORY_BYTES = 90_000_000
+START_SECONDS = 1.0
+
+
+def guides_command(name: str, settings: dict[str, str]) -> list[str]:
+    """The command as the guide has it: what is not needed stands there empty."""
+    parts = ["run", "-d", "--name", name, "--restart=always", "--net=host"]
+    wanted = {name: settings.get(name, "") for name in ("AGENT_ID", "API_TARGET", "JWT", "ORG_SLUG", "AWS_ENDPOINT_URL", "no_proxy")}
+    for variable, value in {**wanted, "SECURE_COMMAND_KEY": "", "http_proxy": "", "https_proxy": ""}.items():
+        parts += ["-e", f"{variable}={value}"]
+    return [*parts, "--label", MARK, image()]
+
+
+def test_the_guides_command_comes_online_relays_and_keeps_its_state_in_a_volume_without_a_name(
+    sandbox: Sandbox, agent_id: str, settings: dict[str, str], demo_target: DemoTarget
+) -> None:
+    container = Container(sandbox, fresh_name("guide"), agent_id)
+    try:
+        docker(*guides_command(container.name, settings))
+        container.ready()
+        wait_until(lambda: sandbox.agents.get(agent_id).online(sandbox.now()), "Online")
+        command = container.get(f"{demo_target.http_url}/json")
+        assert (command.status, body(command)["statusCode"]) == ("SUCCESS", 200)
+        (mount,) = inspect(container.name)["Mounts"]
+        assert (mount["Type"], mount["Destination"], mount["RW"]) == ("volume", STATE, True)
+        assert settings["JWT"] not in container.output()
+    finally:
+        docker("rm", "--force", "--volumes", container.name, check=False)
+
+
+def test_a_stop_during_a_request_lets_it_finish_and_exits_with_0(started: Start, demo_target: DemoTarget) -> None:
+    container = started("--restart=always").ready()
+    gate = demo_target.gate("image-stop")
+    command = container.create(f"{demo_target.http_url}/gate/image-stop")
+    assert gate.entered.wait(20)
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(container.stop)
+        container.wait_log("agent-stopping")
+        gate.release()
+        assert stopping.result(60) == 0
+    assert container.sandbox.wait_final(command.id, 5).status == "SUCCESS"
+    assert not container.state()["Running"], "a stopped container must not be started again by --restart=always"
+
+
+def test_a_stop_of_an_idle_agent_takes_no_three_seconds(started: Start) -> None:
+    container = started().ready()
+    begun = time.monotonic()
+    assert container.stop() == 0
+    assert time.monotonic() - begun < 3
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.15, 0.4])
+def test_a_stop_right_after_the_start_is_not_waited_out(started: Start, delay: float) -> None:
+    """The first process of a container ignores a signal that it does not handle; Docker would kill it after the whole time."""
+    container = started()
+    time.sleep(delay)
+    begun = time.monotonic()
+    container.stop(20)
+    assert time.monotonic() - begun < 8
+
+
+def test_a_kill_with_commands_under_way_loses_and_doubles_nothing(started: Start, demo_target: DemoTarget) -> None:
+    state = volume()
+    container = started("--restart=always", "--volume", f"{state}:{STATE}").ready()
+    gate = demo_target.gate("image-kill")
+    held = [container.create(f"{demo_target.http_url}/gate/image-kill") for _ in range(4)]
+    posted = container.create(f"{demo_target.http_url}/gate/image-kill", "POST")
+    wait_until(lambda: demo_target.count("/gate/image-kill") == 5, "five at the gate")
+    waiting = [container.create(f"{demo_target.http_url}/json?n={n}", "POST") for n in range(6)]
+    for command in waiting:
+        container.sandbox.wait_final(command.id, 20)
+    seen = demo_target.count("/json")
+    container.kill()
+    wait_until(lambda: inspect(container.name)["RestartCount"] == 1, "Docker starts it again")
+    container.wait_log("agent-ready", count=2)
+    gate.release()
+    assert [container.sandbox.wait_final(command.id, 30).status for command in held] == ["SUCCESS"] * 4
+    interrupted = container.sandbox.wait_final(posted.id, 30)
+    assert (interrupted.status, body(interrupted)["code"]) == ("FAILURE", "EINTERRUPTED")
+    assert demo_target.count("/json") == seen
+
+
+def test_the_state_survives_the_container_and_a_new_one_goes_on(started: Start, demo_target: DemoTarget) -> None:
+    state = volume()
+    first = started("--volume", f"{state}:{STATE}").ready()
+    command = first.get(f"{demo_target.http_url}/json")
+    docker("rm", "--force", "--volumes", first.name)
+    second = started("--volume", f"{state}:{STATE}").ready()
+    assert command.id in second.exec("relay-agent", "commands", "--json").stdout
+
+
+def test_it_asks_for_commands_within_a_second_of_its_start(started: Start, sandbox: Sandbox) -> None:
+    """The best of five: what else the machine does is not the agent's doing."""
+    started().ready().stop()  # The files are in the page cache from here on.
+    took = []
+    for _ in range(5):
+        sandbox.aws_calls.clear()
+        container = started()
+        begun = time.monotonic()
+        wait_until(lambda: any("Receive" in call.operation for call in list(sandbox.aws_calls)), "the first poll")
+        took.append(time.monotonic() - begun)
+        container.stop()
+    print("from docker run to the first poll:", [f"{seconds:.2f} s" for seconds in took])
+    assert min(took) <= START_SECONDS, took
+
+
+def test_it_needs_at_most_90_mb_under_load(started: Start, demo_target: DemoTarget) -> None:
+    container = started().ready()
+    commands = [container.create(f"{demo_target.http_url}/json") for _ in range(300)]
+    commands += [container.create(f"{demo_target.http_url}/big") for _ in range(24)]
+    for command in commands:
+        assert container.sandbox.wait_final(command.id, 60).status == "SUCCESS"
+    peaks = container.exec("sh", "-c", "grep -h VmHWM /proc/[0-9]*/status").stdout
+    peak = max(int(kilobytes) for kilobytes in re.findall(r"(\d+) kB", peaks)) * 1024
+    print(f"peak of resident memory: {peak / 1e6:.1f} MB")
+    assert peak <= MEMORY_BYTES
+    assert not container.state()["OOMKilled"]
+
+
+def test_docker_calls_it_healthy_and_the_check_asks_this_agent_only(started: Start, sandbox: Sandbox) -> None:
+    container = started("--health-interval=1s", "--health-start-period=1s").ready()
+    wait_until(lambda: container.state()["Health"]["Status"] == "healthy", "healthy")
+    check = ("python3", "-ISs", "/opt/relay-agent/bin/healthcheck.py")
+    assert container.exec(*check).returncode == 0
+    nobody = container.exec("env", "RELAY_STATE_DIR=/tmp", *check, check=False)
+    assert (nobody.returncode, "no agent answers" in nobody.stdout) == (1, True)
+
+
+def test_an_older_images_journal_is_opened_by_a_newer_one(started: Start, demo_target: DemoTarget) -> None:
+    """The package of the commit before the journal's last change of schema runs in the image's place, with the real thing's volume."""
+    state = volume()
+    package, schema = older_package()
+    site = "/opt/relay-agent/lib"
+    version = docker("run", "--rm", "--label", MARK, "--entrypoint", "ls", image(), site).stdout.strip()
+    older = started(
+        "--restart=always", "--volume", f"{state}:{STATE}", "--volume", f"{package}:{site}/{version}/site-packages/relay_agent:ro"
+    )
+    older.ready()
+    delivered = older.get(f"{demo_target.http_url}/json")
+    gate = demo_target.gate("image-older")
+    held = older.create(f"{demo_target.http_url}/gate/image-older")
+    assert gate.entered.wait(20)
+    docker("kill", older.name)
+    newer = started("--volume", f"{state}:{STATE}").ready()
+    gate.release()
+    assert newer.sandbox.wait_final(held.id, 30).status == "SUCCESS"
+    listed = newer.exec("relay-agent", "commands", "--json").stdout
+    assert delivered.id in listed and held.id in listed
+    newer.stop()
+    told = docker(
+        "run", "--rm", "--label", MARK, "--volume", f"{state}:{STATE}", "--entrypoint", "python3", image(), "-c",
+        f"import sqlite3; print(sqlite3.connect('file:{STATE}/journal.db?mode=ro', uri=True).execute('PRAGMA user_version').fetchone()[0])",
+    ).stdout  # fmt: skip
+    assert int(told) > schema

@@ -1,0 +1,276 @@
+"""run.sh and verify.sh, as an administrator runs them out of the delivery."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay_agent.sandbox.server import Sandbox
+from relay_agent.sandbox.target import DemoTarget
+from tests.image.engine import DIST, DOCKER, MARK, ROOT, Container, docker, fresh_name, image, inspect
+
+
+class Administrator:
+    """Somebody with the delivery in a directory, and a filled-in agent.env."""
+
+    def __init__(self, delivery: Path, environment: dict[str, str], container: Container) -> None:
+        self.delivery = delivery
+        self.container = container
+        self.environment = {**environment, "CONTAINER_NAME": container.name}
+
+    def fill_in(self, settings: dict[str, str], without: tuple[str, ...] = ()) -> None:
+        """Fill in the template, as by hand; further settings go to its end."""
+        file = self.delivery / "agent.env"
+        text = (DIST / "agent.env").read_text(encoding="utf-8")
+        for name, value in settings.items():
+            line = f"{name}={value}"
+            text, count = re.subn(rf"^#?{name}=.*$", lambda _, line=line: line, text, count=1, flags=re.MULTILINE)
+            text += "" if count else f"{line}\n"
+        for name in without:
+            text = re.sub(rf"^{name}=.*$", f"{name}=", text, flags=re.MULTILINE)
+        file.write_text(text, encoding="utf-8")
+        file.chmod(0o600)
+
+    def call(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a script of the delivery."""
+        return subprocess.run(
+            [self.delivery / script, *arguments],
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def run(self, **environment: str) -> None:
+        """Run run.sh, which must start the agent."""
+        done = self.call("run.sh", **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def administrator(
+    sandbox: Sandbox, agent_id: str, settings: dict[str, str], delivery: Path, labelled: dict[str, str]
+) -> Iterator[Administrator]:
+    """One with settings that work."""
+    container = Container(sandbox, fresh_name("script"), agent_id)
+    docker("volume", "create", "--label", MARK, f"{container.name}-state")
+    one = Administrator(delivery, labelled, container)
+    one.fill_in(settings)
+    yield one
+    for name in (container.name, f"{container.name}-previous"):
+        docker("rm", "--force", "--volumes", name, check=False)
+
+
+def test_run_sh_starts_the_agent_confined_and_it_relays(administrator: Administrator, demo_target: DemoTarget) -> None:
+    administrator.run()
+    container = administrator.container
+    assert container.get(f"{demo_target.http_url}/json").status == "SUCCESS"
+    found = inspect(container.name)
+    host = found["HostConfig"]
+    assert found["Config"]["Image"] == image()
+    assert (host["NetworkMode"], host["RestartPolicy"]["Name"], host["ReadonlyRootfs"]) == ("host", "always", True)
+    assert (host["CapDrop"], host["SecurityOpt"], host["Memory"]) == (["ALL"], ["no-new-privileges"], 1 << 30)
+    assert host["LogConfig"]["Type"] == "local"
+    assert host["Ulimits"] == [{"Name": "core", "Hard": 0, "Soft": 0}]
+    assert found["Config"]["StopTimeout"] == 40
+    assert [(mount["Name"], mount["Destination"]) for mount in found["Mounts"] if mount["Type"] == "volume"] == [
+        (f"{container.name}-state", "/var/lib/relay-agent")
+    ]
+
+
+def test_run_sh_passes_only_what_is_set(administrator: Administrator) -> None:
+    administrator.run()
+    given = {entry.partition("=")[0] for entry in inspect(administrator.container.name)["Config"]["Env"]}
+    own = {entry.partition("=")[0] for entry in inspect(image())["Config"]["Env"]}
+    assert given - own == {"API_TARGET", "ORG_SLUG", "AGENT_ID", "JWT", "AWS_ENDPOINT_URL", "no_proxy", "RELAY_ADMIN_ADDR"}
+
+
+def test_a_second_run_replaces_the_container_and_keeps_the_state(administrator: Administrator, demo_target: DemoTarget) -> None:
+    administrator.run()
+    container = administrator.container
+    command = container.get(f"{demo_target.http_url}/json")
+    before = inspect(container.name)["Id"]
+    administrator.run()
+    assert inspect(container.name)["Id"] != before
+    assert command.id in container.exec("relay-agent", "commands", "--json").stdout
+    assert docker("ps", "-aq", "--filter", f"name={container.name}").stdout.count("\n") == 1
+
+
+def test_a_second_run_that_cannot_start_puts_the_old_container_back(administrator: Administrator, settings: dict[str, str]) -> None:
+    administrator.run()
+    before = inspect(administrator.container.name)["Id"]
+    administrator.fill_in({**settings, "RELAY_WORKERS": "many"})
+    done = administrator.call("run.sh")
+    assert done.returncode == 1
+    assert "RELAY_WORKERS" in done.stderr and "runs again" in done.stderr
+    found = inspect(administrator.container.name)
+    assert (found["Id"], found["State"]["Running"]) == (before, True)
+
+
+def test_secrets_from_files_are_not_in_docker_inspect_and_a_changed_one_is_taken(
+    administrator: Administrator, settings: dict[str, str], tmp_path: Path
+) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    key = docker("run", "--rm", "--label", MARK, image(), "keygen").stdout.strip()
+    for name, text in (("jwt", settings["JWT"]), ("key", key)):
+        (secrets / name).write_text(text, encoding="utf-8")
+        os.chown(secrets / name, 10001, 10001)
+        (secrets / name).chmod(0o400)
+    for directory in (tmp_path, *tmp_path.parents[:3]):
+        if directory != Path("/tmp"):
+            directory.chmod(directory.stat().st_mode | 0o055)
+    plain = {name: value for name, value in settings.items() if name != "JWT"}
+    administrator.fill_in({**plain, "JWT_FILE": str(secrets / "jwt"), "SECURE_COMMAND_KEY_FILE": str(secrets / "key")}, without=("JWT",))
+    administrator.run()
+    told = json.dumps(inspect(administrator.container.name)) + administrator.container.output()
+    assert settings["JWT"] not in told and key not in told
+    assert administrator.call("verify.sh").returncode == 0
+    fresh = secrets / "jwt.new"
+    fresh.write_text("changed", encoding="utf-8")
+    os.chown(fresh, 10001, 10001)
+    fresh.rename(secrets / "jwt")
+    assert administrator.container.exec("sh", "-c", "cat /run/host/JWT_FILE/jwt").stdout == "changed"
+
+
+def test_run_sh_refuses_what_must_be_put_right_first_and_names_the_cure(administrator: Administrator, settings: dict[str, str]) -> None:
+    shutil.copy2(DIST / "agent.env", administrator.delivery / "agent.env")
+    untouched = administrator.call("run.sh")
+    assert untouched.returncode == 2
+    for name in ("API_TARGET", "ORG_SLUG", "AGENT_ID", "JWT"):
+        assert f"{name} is still a placeholder" in untouched.stderr
+    administrator.fill_in(settings)
+    (administrator.delivery / "agent.env").chmod(0o644)
+    assert "chmod 0600" in administrator.call("run.sh").stderr
+    administrator.fill_in({**settings, "JWT_FILE": "/nowhere/jwt"})
+    both = administrator.call("run.sh")
+    assert (both.returncode, "both set" in both.stderr, "no file /nowhere/jwt" in both.stderr) == (2, True, True)
+    administrator.fill_in(settings)
+    absent = administrator.call("run.sh", IMAGE_NAME="ts-agent-http-relay:none")
+    assert (absent.returncode, "docker load -i" in absent.stderr) == (2, True)
+    lost = administrator.call("run.sh", ENV_FILE="/nowhere/agent.env")
+    assert (lost.returncode, "there is no file /nowhere/agent.env" in lost.stderr) == (2, True)
+    assert docker("ps", "-aq", "--filter", f"name={administrator.container.name}").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("version", "taken"), [("20.10.20", False), ("19.03.15", False), ("20.10.21", True), ("28.2.2", True), ("20.10.24+dfsg1", True)]
+)
+def test_run_sh_refuses_a_docker_that_is_too_old(administrator: Administrator, tmp_path: Path, version: str, taken: bool) -> None:
+    shim = tmp_path / "bin" / "docker"
+    shim.write_text(f'#!/bin/sh\n[ "$1" != version ] || {{ echo {version}; exit 0; }}\nexec {DOCKER} "$@"\n')
+    done = administrator.call("run.sh", IMAGE_NAME="ts-agent-http-relay:none")
+    assert done.returncode == 2
+    assert ("too old" in done.stderr) is not taken
+
+
+def test_env_file_and_names_are_honoured_in_the_file_too(administrator: Administrator, settings: dict[str, str], tmp_path: Path) -> None:
+    other = tmp_path / "other.env"
+    lines = [f"{name}={value}" for name, value in settings.items()] + [
+        f"CONTAINER_NAME={administrator.container.name}",
+        f"IMAGE_NAME={image()}",
+    ]
+    other.write_text("\r\n".join(lines) + "\r\n", encoding="utf-8")  # As Windows editors write.
+    other.chmod(0o600)
+    done = administrator.call("run.sh", ENV_FILE=str(other), CONTAINER_NAME="")
+    assert done.returncode == 0, done.stderr
+    assert inspect(administrator.container.name)["State"]["Running"]
+
+
+def test_verify_sh_ends_with_good_when_all_is_well_and_with_bad_when_it_is_stopped(administrator: Administrator) -> None:
+    administrator.run()
+    good = administrator.call("verify.sh")
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert good.stdout.splitlines()[-1].startswith("GOOD: ")
+    assert (DIST / "IMAGE_ID").read_text(encoding="utf-8").strip() in good.stdout
+    administrator.container.stop()
+    bad = administrator.call("verify.sh")
+    assert bad.returncode == 1
+    assert bad.stdout.splitlines()[-1].startswith("BAD: running")
+    assert bad.stdout.count("BAD: ") == 1
+
+
+def test_verify_sh_says_when_the_platform_refuses_the_agent(
+    administrator: Administrator, settings: dict[str, str], sandbox: Sandbox
+) -> None:
+    administrator.fill_in({**settings, "API_TARGET": "http://127.0.0.1:9"})
+    done = administrator.call("run.sh")
+    assert done.returncode == 0 and "has not answered yet" in done.stdout
+    bad = administrator.call("verify.sh")
+    assert bad.returncode == 1
+    assert re.search(r"BAD +init", bad.stdout) and re.search(r"BAD +online", bad.stdout)
+
+
+def test_verify_sh_compares_the_image_with_the_delivered_one(administrator: Administrator) -> None:
+    administrator.run()
+    (administrator.delivery / "IMAGE_ID").write_text("sha256:" + "0" * 64 + "\n", encoding="utf-8")
+    bad = administrator.call("verify.sh")
+    assert bad.returncode == 1 and "is not the delivered" in bad.stdout
+
+
+def test_verify_sh_refuses_a_tarball_that_was_tampered_with(administrator: Administrator) -> None:
+    tarball = next(DIST.glob("ts-agent-http-relay-v*.tar.gz"))
+    there = administrator.delivery / tarball.name
+    shutil.copy2(tarball, there)
+    assert re.search(r"^ok +checksum", administrator.call("verify.sh").stdout, flags=re.MULTILINE)
+    with there.open("r+b") as file:
+        file.seek(there.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))
+    bad = administrator.call("verify.sh")
+    assert bad.returncode == 1
+    assert re.search(r"^BAD +checksum .*is not what SHA256SUMS names", bad.stdout, flags=re.MULTILINE)
+    there.write_bytes(gzip.compress(b"another image"))
+    sums = administrator.delivery / "SHA256SUMS"
+    digest = subprocess.run(["sha256sum", there], capture_output=True, text=True, check=True).stdout.split()[0]
+    sums.write_text(
+        re.sub(rf"^\w+(?=  {re.escape(tarball.name)}$)", digest, sums.read_text(encoding="utf-8"), flags=re.MULTILINE), encoding="utf-8"
+    )
+    other = administrator.call("verify.sh")
+    assert other.returncode == 1 and "not that of IMAGE_ID" in other.stdout
+
+
+def test_the_tarball_loads_as_the_image_with_the_delivered_id() -> None:
+    tarball = next(DIST.glob("ts-agent-http-relay-v*.tar.gz"))
+    told = docker("load", "-i", str(tarball)).stdout
+    assert f"Loaded image: {image()}" in told
+    assert inspect(image())["Id"] == (DIST / "IMAGE_ID").read_text(encoding="utf-8").strip()
+
+
+def test_the_delivery_is_complete_and_its_checksums_are_right() -> None:
+    names = {file.name for file in DIST.iterdir()}
+    assert {"SHA256SUMS", "IMAGE_ID", "run.sh", "verify.sh", "agent.env", "compose.yml", "ts-agent-http-relay.service"} <= names
+    done = subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=DIST, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert (DIST / "agent.env").stat().st_mode & 0o777 == 0o600
+    assert ":latest" not in "".join(
+        (DIST / name).read_text(encoding="utf-8") for name in ("run.sh", "compose.yml", "ts-agent-http-relay.service")
+    )
+
+
+@pytest.mark.parametrize("script", ["run.sh", "verify.sh"])
+def test_each_script_has_its_help_and_is_plain_sh(script: str) -> None:
+    done = subprocess.run([DIST / script, "--help"], capture_output=True, text=True, check=True)
+    assert "Exit codes:" in done.stdout
+    assert subprocess.run(["sh", "-n", DIST / script], check=False).returncode == 0
+    if checker := shutil.which("shellcheck"):
+        found = subprocess.run([checker, ROOT / "docker" / script], capture_output=True, text=True, check=False)
+        assert found.returncode == 0, found.stdout
+
+
+def test_every_setting_of_the_template_is_one_of_the_agents() -> None:
+    template = set(re.findall(r"^#?([A-Za-z_]+)=", (ROOT / "docker" / "agent.env").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    example = set(re.findall(r"^#?([A-Za-z_]+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    # The state's place is the volume's, and there is no emulator where an administrator is.
+    assert example - template == {"RELAY_STATE_DIR", "AWS_ENDPOINT_URL"} and template <= example
