@@ -11,7 +11,8 @@ container; what the agent has accepted is kept in the state volume.
 
 Environment (CONTAINER_NAME and IMAGE_NAME may stand in agent.env as well):
   ENV_FILE         another file of settings
-  CONTAINER_NAME   ts-agent-http-relay; the state volume is CONTAINER_NAME-state
+  CONTAINER_NAME   ts-agent-http-relay; the state volume is CONTAINER_NAME-state, or that of the
+                   container that is replaced
   IMAGE_NAME       ts-agent-http-relay:latest
 
 Exit codes: 0 started, 1 it could not be started, 2 something must be put right first.
@@ -107,7 +108,13 @@ docker image inspect "$image" >/dev/null 2>&1 ||
 
 # --- Replace what is there ---------------------------------------------------------------------------
 previous=
+state=$container-state
 if docker container inspect "$container" >/dev/null 2>&1; then
+    # A container that something else started may keep its state elsewhere; what it has accepted must not be left behind there.
+    there=$(docker inspect --format \
+        '{{range .Mounts}}{{if eq .Destination "/var/lib/relay-agent"}}{{if .Name}}{{.Name}}{{else}}{{.Source}}{{end}}{{end}}{{end}}' "$container")
+    state=${there:-$state}
+    [ "$state" = "$container-state" ] || echo "The state stays where $container has it: $state"
     previous=$container-previous
     docker rm --force "$previous" >/dev/null 2>&1 || :
     echo "Stopping the container $container (it may finish what runs, up to $stop_seconds s)"
@@ -130,7 +137,7 @@ docker run --detach --name "$container" \
     --cap-drop=ALL --security-opt no-new-privileges \
     --log-driver local \
     --stop-timeout "$stop_seconds" \
-    --volume "$container-state:/var/lib/relay-agent" \
+    --volume "$state:/var/lib/relay-agent" \
     --env-file "$work/env" "$@" "$image" >"$work/id" 2>"$work/error" || {
     fail "Docker does not start it:" "$(cat "$work/error")"
     put_back

@@ -9,7 +9,8 @@ Usage: ./verify.sh
 Looks at the container: is it running, from which tag and image id, is it healthy, has it got its configuration, is it Online?
 Where a delivery (SHA256SUMS, IMAGE_ID, the image's tarball) lies beside this script, it is compared with that.
 
-Environment:
+Environment (CONTAINER_NAME may stand in agent.env as well):
+  ENV_FILE         another file of settings
   CONTAINER_NAME   ts-agent-http-relay
 
 Exit codes: 0 all is well, 1 something is not, 2 it could not look.
@@ -21,7 +22,11 @@ case ${1:-} in
 esac
 
 here=$(cd "$(dirname "$0")" && pwd)
-container=${CONTAINER_NAME:-ts-agent-http-relay}
+env_file=${ENV_FILE:-$here/agent.env}
+container=${CONTAINER_NAME:-}
+[ -n "$container" ] || [ ! -r "$env_file" ] ||
+    container=$(tr -d '\r' <"$env_file" | sed -n 's/^[[:space:]]*CONTAINER_NAME[[:space:]]*=[[:space:]]*\(.*[^[:space:]]\)[[:space:]]*$/\1/p' | tail -n 1)
+container=${container:-ts-agent-http-relay}
 bad=0
 first=
 ok() { printf 'ok    %-10s %s\n' "$1" "$2"; }

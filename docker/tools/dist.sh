@@ -26,8 +26,10 @@ for file in run.sh verify.sh agent.env compose.yml .env ts-agent-http-relay.serv
 done
 chmod 0755 dist/run.sh dist/verify.sh
 chmod 0600 dist/agent.env
-for document in docs/install.md docs/troubleshooting.md LICENSE; do
-    [ ! -f "$document" ] || cp "$document" dist/
+cp LICENSE dist/
+# The guide, and what it leads to; a link to a page that is not handed out becomes its words.
+for page in install troubleshooting logs protocol; do
+    sed -E 's#\[([^]]*)\]\((\.\./|images/|monitoring/|design\.md|operations\.md|durability\.md)[^)]*\)#\1#g' "docs/$page.md" >"dist/$page.md"
 done
 touch -d "@$epoch" dist/* dist/.env
 # agent.env is to be edited, so it is not among them.

@@ -16,6 +16,7 @@ import pytest
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
 from tests.image.engine import DIST, DOCKER, MARK, ROOT, Container, docker, fresh_name, image, inspect
+from tests.image.test_guide import guides_command
 
 
 class Administrator:
@@ -106,6 +107,23 @@ def test_a_second_run_replaces_the_container_and_keeps_the_state(administrator: 
     assert docker("ps", "-aq", "--filter", f"name={container.name}").stdout.count("\n") == 1
 
 
+def test_run_sh_in_place_of_the_guides_command_goes_on_with_the_state_of_that_container(
+    administrator: Administrator, settings: dict[str, str], demo_target: DemoTarget
+) -> None:
+    container = administrator.container
+    docker(*guides_command(container.name, settings))
+    container.ready()
+    command = container.get(f"{demo_target.http_url}/json")
+    (before,) = inspect(container.name)["Mounts"]
+    done = administrator.call("run.sh")
+    assert (done.returncode, before["Name"] in done.stdout) == (0, True), done.stderr
+    administrator.run()  # And once more: it is not left behind by the next one either.
+    assert [mount["Name"] for mount in inspect(container.name)["Mounts"] if mount["Type"] == "volume"] == [before["Name"]]
+    assert command.id in container.exec("relay-agent", "commands", "--json").stdout
+    docker("rm", "--force", container.name)
+    docker("volume", "rm", before["Name"])
+
+
 def test_a_second_run_that_cannot_start_puts_the_old_container_back(administrator: Administrator, settings: dict[str, str]) -> None:
     administrator.run()
     before = inspect(administrator.container.name)["Id"]
@@ -185,6 +203,8 @@ def test_env_file_and_names_are_honoured_in_the_file_too(administrator: Administ
     done = administrator.call("run.sh", ENV_FILE=str(other), CONTAINER_NAME="")
     assert done.returncode == 0, done.stderr
     assert inspect(administrator.container.name)["State"]["Running"]
+    looked = administrator.call("verify.sh", ENV_FILE=str(other), CONTAINER_NAME="")
+    assert f"GOOD: {administrator.container.name}" in looked.stdout, looked.stdout
 
 
 def test_verify_sh_ends_with_good_when_all_is_well_and_with_bad_when_it_is_stopped(administrator: Administrator) -> None:
