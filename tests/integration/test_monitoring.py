@@ -175,11 +175,12 @@ def test_every_yaml_example_is_yaml() -> None:
 
 def test_the_health_check_that_is_shown_asks_the_agent_of_the_state_directory(sandbox: Sandbox, tmp_path: Path) -> None:
     (block,) = [block for block in blocks(README, "yaml") if "healthcheck" in block]
-    _, _, *arguments = yaml.safe_load(block)["services"]["relay-agent"]["healthcheck"]["test"]
+    _, _, options, place = yaml.safe_load(block)["services"]["agent"]["healthcheck"]["test"]
+    script = MONITORING.parents[1] / "docker" / Path(place).name
 
     def check() -> int:
         environment = os.environ | {"RELAY_STATE_DIR": str(tmp_path / "state")}
-        return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, timeout=30, check=False).returncode
+        return subprocess.run([sys.executable, options, script], env=environment, capture_output=True, timeout=30, check=False).returncode
 
     with running(ThreadedAgent(sandbox, tmp_path)):
         assert check() == 0
