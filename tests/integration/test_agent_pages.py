@@ -268,6 +268,7 @@ def test_the_status_tells_what_the_agent_does(sandbox: Sandbox, tmp_path: Path, 
         held = agent.create({"method": "POST", "url": target.url("/held")})
         gate.wait_reached()
         wait_until(sandbox, lambda: json.loads(page(agent, "/status.json")[1])["journal"]["delivered"] == 2)
+        wait_until(sandbox, lambda: json.loads(page(agent, "/status.json")[1])["lastHeartbeat"])  # Two commands may be quicker.
         status = json.loads(page(agent, "/status.json")[1])
         assert status["workers"] == {"busy": 1, "total": 2}
         assert (status["agent"]["id"], status["agent"]["organisation"]) == (agent.agent_id, sandbox.org_slug)
