@@ -141,7 +141,8 @@ class Piped:
                 self._put(data)
             self._writing_since = None
             self._pieces += 1
-            self._over.wait(LINGER_SECONDS)
+            if not self._lines:  # Else there is a piece to write already.
+                self._over.wait(LINGER_SECONDS)
 
     def _next(self) -> bytes:
         """Whole lines to write next; none at the end."""

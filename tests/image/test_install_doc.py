@@ -258,8 +258,7 @@ def test_the_sizes_that_the_guide_tells_are_those_of_this_image(machine: Machine
     for command in commands:
         assert machine.container.sandbox.wait_final(command.id, 30).status == "SUCCESS"
     wait_until(lambda: '"delivered": 400' in machine.container.exec("relay-agent", "status", "--json").stdout, "all is noted as delivered")
-    lines = [line for line in machine.container.logs if line["event"] == "command"]
-    assert len(lines) == count
+    wait_until(lambda: len([line for line in machine.container.logs if line["event"] == "command"]) == count, "each has its line")
     assert len(machine.container.output()) / count * 1000 <= 0.5e6
     journal = (used(machine.container) - before) / count * 1000
     told = re.search(r"([\d.]+) MB per 1,000 commands, of which a day's", INSTALL)
