@@ -62,6 +62,7 @@ from relay_agent.spool import Spool
 from relay_agent.standing import Standing
 from relay_agent.statedir import StateDirectory
 from relay_agent.stopping import ENDING_SECONDS, Stopping, within
+from relay_agent.surroundings import Surroundings
 from relay_agent.target_trouble import TargetTrouble
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.http import PlatformHttp
@@ -346,11 +347,20 @@ class Agent:
             running=self._tasks.running,
             journal=self._journal.counts,
         )
+        secrets = {"JWT_FILE": settings.token, "SECURE_COMMAND_KEY_FILE": settings.secure_key}
+        self._surroundings = Surroundings(
+            secrets=secrets,
+            read=lambda: (self._token.get(), self._keys.get()),
+            clock_off=lambda: self._platform.rest.clock_off,
+            log=log,
+            monotonic=clock.monotonic,
+        )
         upkeep = Upkeep(
             journal=self._journal,
             disk=self._disk,
             interrupt=self._interrupt_receive,
             summarise=self._summary.turn,
+            look_around=self._surroundings.look,
             stdout=self._logs.output,
             pulse=self._pulses["upkeep"],
             log=log,
@@ -444,6 +454,7 @@ class Agent:
             found.append(Problem(f"{self._journal.spoiled} rows of the journal were damaged", JOURNAL_DAMAGED))
         if self._disk.backlog:
             found.append(Problem(f"more than {self._disk.backlog_bytes / 1e9:g} GB wait for the platform", BACKLOG))
+        found += self._surroundings.problems()
         if self._token.unusable:
             found.append(Problem("the new token cannot be used", TOKEN_UNUSABLE))
         if self._keys.unusable:

@@ -53,7 +53,11 @@ CONFIGURATION = Cause(
 UNKNOWN_VARIABLES = Cause(
     "configuration", "no variable of the agent is called {names}", "correct the name ({nearest}), or take the variable away"
 )
-TOKEN_EXPIRED = Cause("token", "the JWT expired on {date}", "create a new token for the service user and set JWT (or the file of JWT_FILE)")
+TOKEN_EXPIRED = Cause(
+    "token",
+    "the JWT expired on {date}, by this machine's clock",
+    "create a new token for the service user and set JWT (or the file of JWT_FILE); if that day is still to come, set this machine's clock",
+)
 TOKEN_UNUSABLE = Cause(
     "token",
     "the file of JWT_FILE changed, and holds no JSON Web Token: the one from before stays in force",
@@ -65,6 +69,11 @@ TOKEN_ENDS = Cause(
     "create a new token for the service user before that day and set JWT (or the file of JWT_FILE)",
 )
 _SET_CLOCK = "set this machine's clock (NTP: `timedatectl set-ntp true`, or chrony); a container has its host's clock"
+SECRET_GONE = Cause(
+    "configuration",
+    "the file of {variable} gives nothing any more ({reason}): what was read from it stays in force until the agent ends",
+    "put the file back, readable for the agent's user: without it the agent does not start again",
+)
 CLOCK_OFF = Cause(
     "clock",
     "this machine's clock is {seconds} s {direction} the platform's; AWS refuses what is signed more than 5 minutes off",
@@ -185,8 +194,8 @@ def journal_cause(reason: str) -> Cause:
 
 REFUSED = Cause(
     "access",
-    "ORG_SLUG and JWT do not match, or the token's user lacks the role",
-    "take ORG_SLUG and JWT from the same organisation, with a service user that may run agents",
+    "ORG_SLUG and JWT do not match, the token's user lacks the role, or the token was revoked or is another deployment's",
+    "take ORG_SLUG, JWT and API_TARGET from the same organisation, with a service user that may run agents; or create a new token",
 )
 UNKNOWN_AGENT = Cause(
     "agent",
@@ -229,7 +238,11 @@ SLOW = Cause(
     "the platform took {seconds} s to answer, which is slow",
     "look at the line, the DNS server and the proxy on the way; the agent works, and commands take longer",
 )
-UNWELL = Cause("platform", "the platform answers with an error of its own", "nothing for now: the agent keeps trying")
+UNWELL = Cause(
+    "platform",
+    "the platform, or a proxy in its place, answers with an error of its own",
+    "nothing for now: the agent keeps trying; if it lasts, ask the platform's support, and look at the log of the proxy where there is one",
+)
 NOT_THE_PLATFORM = Cause(
     "platform",
     "something answers at API_TARGET, but it is not the platform's API",
@@ -301,7 +314,11 @@ SPOOL = Cause(
     "a large answer that was written to the state directory cannot be read any more",
     "check the disk of RELAY_STATE_DIR (its SMART values, the system's log) and who else deletes or changes files there",
 )
-S3_UNWELL = Cause("platform", "Amazon S3 answers with an error of its own", "nothing for now: the agent keeps trying")
+S3_UNWELL = Cause(
+    "platform",
+    "Amazon S3 answers with an error of its own",
+    "nothing for now: the agent keeps trying; if it lasts, look at AWS's health page for the agent's region, or ask the platform's support",
+)
 NOT_S3 = Cause(
     "platform",
     "something answers in Amazon S3's place",
@@ -426,7 +443,7 @@ TO_S3 = replace(
     id="platform",
     what="the platform's bucket, Amazon S3",
     service="Amazon S3",
-    setting="the presigned URL, which is the platform's",
+    setting="the platform's presigned URL",
     open="S3 in the agent's AWS region (https, *.s3.<region>.amazonaws.com; here {host}:{port})",
 )
 TO_TARGET = Leg("target", "the target", "the URL", "https_proxy, http_proxy, RELAY_TARGET_PROXY", "{host}:{port}")
@@ -468,7 +485,8 @@ _ON_THE_WAY = {
     ),
     Code.ECONNRESET: (
         "the connection to {host}:{port} was cut off, by {what} or by a firewall or proxy between",
-        "check that the port in {setting} is the right one for http or https, and that the firewall passes {open}",
+        "check that the port in {setting} is the right one for http or https, and that the firewall, and the proxy where there is one"
+        " ({proxies}), passes {open}",
     ),
     Code.EHOSTUNREACH: (
         "there is no way from this machine to the host {host}",

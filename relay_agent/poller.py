@@ -14,6 +14,7 @@ from relay_agent.errors import (
     CredentialsExpired,
     JournalDamaged,
     JournalError,
+    JournalUnwritable,
     PlatformError,
     PlatformRefused,
     QueueUnavailable,
@@ -27,7 +28,7 @@ from relay_agent.pulse import Pulse
 from relay_agent.relay import Relay, Task
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient, QueueDisabled
-from relay_agent.tdp.queues import BATCH, Queue, Received
+from relay_agent.tdp.queues import BATCH, WAIT_SECONDS, Queue, Received
 from relay_agent.telemetry.logs import Logger, RepeatedFailure
 from relay_agent.telemetry.summary import Tally
 
@@ -35,6 +36,8 @@ NO_ROOM_SECONDS = 0.05
 DISABLED_SECONDS = 1.0
 STARTING_SECONDS = 0.5
 NO_DISK_SECONDS = 1.0
+TRYING_SECONDS = 1
+"""How long a receive waits for messages while receiving fails."""
 
 
 class Poller:
@@ -79,6 +82,7 @@ class Poller:
         self._stopping = stopping
         self._look_again = look_again
         self._left_over = True
+        self._held: list[Received] = []
         self._backoff = Backoff()
         self._trouble = RepeatedFailure(log, "poll-failed", "poll-recovered", monotonic, remind_seconds=300.0)
         self._full = full
@@ -92,6 +96,8 @@ class Poller:
         obstacle = self._obstacle()
         if obstacle is not None:
             return self._disk_full(obstacle)
+        if self._full.failing:
+            self._pulse.pause("waiting for commands")  # Healed, which a receive of 20 s would say late.
         self._full.success()
         room = min(self._room(), self._outbox.room(), BATCH)
         if room <= 0:
@@ -101,10 +107,7 @@ class Poller:
             self._pulse.turn("receiving")
             self._standing.polled = queue = self._platform.inbound()
             self._acknowledge_left_over(queue)
-            received = queue.receive(room)
-            self._tally.count("polls")
-            if received:
-                reach(Point.RECEIVED)
+            received = self._held or self._receive(queue, room)
             self._pulse.turn("taking in")
             self._take(received, queue)
         except QueueDisabled:
@@ -113,12 +116,23 @@ class Poller:
         except JournalDamaged:
             raise
         except (PlatformError, JournalError) as error:
+            if isinstance(error, JournalError) and not isinstance(error, JournalUnwritable):
+                self._held = []
             on_purpose = self._stopping() or self._obstacle() is not None or self._platform.replaced(queue)
             return 0.0 if on_purpose else self._failed(error)
         self._pulse.success()
         self._trouble.success()
         self._backoff.reset()
         return 0.0
+
+    def _receive(self, queue: Queue, room: int) -> list[Received]:
+        """One receive; a short one while receiving fails, so that its end is soon seen."""
+        received = queue.receive(room, TRYING_SECONDS if self._trouble.failing else WAIT_SECONDS)
+        self._tally.count("polls")
+        if received:
+            reach(Point.RECEIVED)
+            self._tally.count("commands", len(received))
+        return received
 
     def _acknowledge_left_over(self, queue: Queue) -> None:
         """Acknowledge, once, what the last run may not have; a receipt that is no longer valid is no harm."""
@@ -149,8 +163,11 @@ class Poller:
     def _take(self, received: list[Received], queue: Queue) -> None:
         if not received:
             return
-        self._tally.count("commands", len(received))
+        # Held until the journal has them: SQS lets nothing of their group past them before their visibility ends, ten minutes perhaps.
+        # Should they come again meanwhile, the journal knows them.
+        self._held = received
         taken = self._relay.intake([(message.body, message.receipt) for message in received])
+        self._held = []
         for task in taken.tasks:
             self._enqueue(task)
         for update in taken.refused:

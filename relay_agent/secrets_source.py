@@ -34,6 +34,8 @@ class SecretSource:
         self._path = path
         self._lock = threading.Lock()
         self._stamp: tuple[int, int, int] | None = None
+        self.gone: str | None = None
+        """Why the file gave nothing at the last look, while what was read before is in force."""
 
     @property
     def given(self) -> bool:
@@ -53,14 +55,15 @@ class SecretSource:
                 try:
                     self._refresh(self._path)
                 except (OSError, UnicodeDecodeError) as error:
+                    self.gone = reason = (error.strerror or "unreadable") if isinstance(error, OSError) else "it is not UTF-8 text"
                     if self._value is None:
-                        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
                         raise OSError(f"cannot read {shown_path(self._path)} ({reason})") from None
             return self._value.get_secret_value().strip() if self._value else ""
 
     def _refresh(self, path: Path) -> None:
         stat = path.stat()
         stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        self.gone = "it is empty" if not stat.st_size else None
         if stamp == self._stamp:
             return
         text = path.read_text(encoding="utf-8-sig").strip()
@@ -105,7 +108,8 @@ def check_token(token: str, now: Callable[[], datetime]) -> None:
     expiry = token_expiry(token)
     if expiry is not None and expiry <= now():
         raise TokenExpired(
-            f"the JWT expired on {expiry:%Y-%m-%d %H:%M} UTC: create a new token for the service user and set JWT (or the file of JWT_FILE)"
+            f"the JWT expired on {expiry:%Y-%m-%d %H:%M} UTC, by this machine's clock: create a new token for the service user and set JWT"
+            " (or the file of JWT_FILE); if that day is still to come, set this machine's clock"
         )
 
 

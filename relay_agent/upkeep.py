@@ -31,16 +31,20 @@ class Upkeep:
         disk: Disk,
         interrupt: Callable[[], None],
         summarise: Callable[[], None],
+        look_around: Callable[[], None],
         stdout: Output,
         pulse: Pulse,
         log: Logger,
         monotonic: Callable[[], float],
     ) -> None:
-        """`interrupt` ends the receive that is open: what it would bring could not be taken in; `summarise` says the hour's line."""
+        """`interrupt` ends the receive that is open: what it would bring could not be taken in; `summarise` says the hour's line,
+        `look_around` what changed around the agent.
+        """
         self._journal = journal
         self._disk = disk
         self._interrupt = interrupt
         self._summarise = summarise
+        self._look_around = look_around
         self._stdout = stdout
         self._pulse = pulse
         self._monotonic = monotonic
@@ -62,6 +66,7 @@ class Upkeep:
         self._disk.look()
         self._say_backlog()
         self._say_unread()
+        self._look_around()
         self._summarise()
         try:
             self._keep_journal(self._monotonic())

@@ -118,9 +118,9 @@ class SimulatedAgent:
         if error is not None:
             raise error
 
-    def _receive(self, _most: int) -> list[Any]:
+    def _receive(self, _most: int, seconds: float = LONG_POLL_SECONDS) -> list[Any]:
         self._call("receive")
-        self.took = LONG_POLL_SECONDS
+        self.took = seconds
         return []
 
     def _send(self, messages: list[str]) -> Any:
@@ -272,6 +272,7 @@ class SimulatedAgent:
             disk=disk,
             interrupt=lambda: None,
             summarise=summary.turn,
+            look_around=lambda: None,
             stdout=self.logs.output,
             pulse=pulses["upkeep"],
             log=log,

@@ -21,7 +21,7 @@ from relay_agent.checks.check import Check, error, ok, warning
 from relay_agent.config import Settings, load_settings, load_usable_settings, token_expiry, unknown_variables
 from relay_agent.disk import obstacle_seen
 from relay_agent.errors import ConfigurationError, JournalDamaged, JournalError
-from relay_agent.journal.look import look
+from relay_agent.journal.look import locked, look
 from relay_agent.secure import Keyring
 from relay_agent.statedir import held, obstacle
 
@@ -162,7 +162,7 @@ def _journal(path: Path) -> Check | None:
         return error(causes.JOURNAL_SPOILED.about(reason=damage, path=journal), f"{journal} is damaged")
     except JournalError as problem:
         return error(causes.JOURNAL_OTHER.about(reason=problem), f"{journal} cannot be used")
-    return None
+    return error(causes.JOURNAL_LOCKED, f"{journal} is locked") if held(path) and locked(journal) else None
 
 
 def _may_not_last(path: Path, mounted: Mounts) -> Check | None:

@@ -18,6 +18,7 @@ from relay_agent.journal import damage, schema
 from relay_agent.journal.writer import unwritable
 
 LOOK_SECONDS = 5.0
+LOCK_SECONDS = 2.0
 MOST_COPIED = 256 * 1024 * 1024
 """Bytes of a journal and its log that are copied to look at them; larger ones are looked at less closely."""
 _STEPS = 10_000
@@ -58,6 +59,20 @@ def look(path: Path, *, in_use: bool, seconds: float = LOOK_SECONDS) -> None:
         raise JournalDamaged("its texts are damaged") from None
     except OSError as error:
         raise JournalError(f"it cannot be read ({error.strerror})") from None
+
+
+def locked(path: Path, seconds: float = LOCK_SECONDS) -> bool:
+    """Whether somebody holds the right to write for so long; an agent's own commit takes milliseconds.
+
+    Only for a journal that an agent has open: the last who closes one moves its log into the file.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=seconds)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+    return False
 
 
 def _read(uri: str, deadline: Deadline) -> None:

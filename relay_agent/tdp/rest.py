@@ -86,6 +86,8 @@ class Rest:
         self._clock = clock
         self._count = count
         self._judged = judged
+        self.clock_off: float | None = None
+        """Seconds that this machine's clock was ahead of the platform's at the last answer, None where it had no Date."""
 
     def config(self) -> AgentConfig:
         """Read the agent's configuration.
@@ -191,6 +193,7 @@ class Rest:
 
     def _checked(self, call: str, answer: Answer) -> Answer:
         if 200 <= answer.status < 300:
+            self.clock_off = self._off(answer.header("date"))
             self._judged(None)
             return answer
         if answer.status in (401, 403) and answer.is_web_page and answer.body.strip():
@@ -210,6 +213,12 @@ class Rest:
             raise RateLimited(call, self._retry_after(answer.header("retry-after")))
         kind = NotThePlatform if 300 <= answer.status < 400 else PlatformError
         raise kind(call, f"answered {answer.status}", answer.status)
+
+    def _off(self, date: str | None) -> float | None:
+        try:
+            return None if date is None else (self._clock.now() - email.utils.parsedate_to_datetime(date)).total_seconds()
+        except (ValueError, TypeError, OverflowError):
+            return None
 
     def _token_ended(self) -> datetime | None:
         """When the token ended, None while it is good; a refusal itself does not say so."""

@@ -85,6 +85,7 @@ def _kept(directory: Path) -> Iterator[Crew]:
             disk=crew.disk,
             interrupt=lambda: None,
             summarise=lambda: None,
+            look_around=lambda: None,
             stdout=Direct(io.StringIO()),
             pulse=Pulse(Clock()),
             log=_Loud(),  # type: ignore[arg-type]

@@ -432,10 +432,11 @@ def test_a_disk_that_hangs_at_the_start_is_said_and_keeps_the_agent_from_no_sign
 
 
 def test_a_journal_that_another_program_locks_is_named_so_and_the_agent_resumes_when_it_is_let_go(
-    tmp_path: Path, target: ByteTarget
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
 ) -> None:
+    """What it had received meanwhile it still has: the queue would keep it, and all behind it, back for as long as it is invisible."""
     target.on("/", reply(body="here"))
-    with Sandbox(visibility_timeout=2) as sandbox, running(RunningAgent(sandbox, tmp_path)) as agent:
+    with running(RunningAgent(sandbox, tmp_path)) as agent:
         agent.get(target.url("/"))
         with closing(sqlite3.connect(tmp_path / "state" / "journal.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -444,9 +445,12 @@ def test_a_journal_that_another_program_locks_is_named_so_and_the_agent_resumes_
             assert "database is locked" in said["reason"]
             assert (said["cause"], said["cure"]) == (JOURNAL_LOCKED.cause, JOURNAL_LOCKED.cure)
             assert JOURNAL_LOCKED.cause in page(agent, "/readyz")[1]
+            checks = json.loads(run_once(["check", "--json"], tmp_path, agent._environment).stdout)["checks"]
+            assert [check["cause"] for check in checks if check["id"] == "state-dir"] == [JOURNAL_LOCKED.cause]
             other.execute("ROLLBACK")
         assert sandbox.wait_final(waiting.id).status == "SUCCESS"
         agent.wait_log("disk-freed")
+        assert page(agent, "/readyz") == (200, "ready\n")
         assert agent.stop() == 0
     assert seen(target)["POST /"] == 1
 

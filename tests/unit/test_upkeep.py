@@ -36,6 +36,7 @@ class World:
             disk=cast("Disk", self.disk),
             interrupt=lambda: None,
             summarise=self._summarise,
+            look_around=lambda: None,
             stdout=cast("Any", self.stdout),
             pulse=Pulse(Clock(monotonic=lambda: self.time)),
             log=cast("Logger", whatever),

@@ -1,0 +1,65 @@
+"""What changes around an agent without any call failing: the files of its secrets, this machine's clock.
+
+This room owns when that is worth a word. It must not keep a secret, nor set anything right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from relay_agent.causes import CLOCK_SECONDS, SECRET_GONE, Problem, clock_off
+from relay_agent.secrets_source import SecretSource
+from relay_agent.telemetry.logs import Logger, RepeatedFailure
+
+LOOKS = 3
+"""A file is gone when so many looks found nothing: one that is being replaced is for a moment."""
+
+
+class Surroundings:
+    """Looks on the thread `upkeep`; any thread may ask for the problems."""
+
+    def __init__(
+        self,
+        *,
+        secrets: Mapping[str, SecretSource],
+        read: Callable[[], object],
+        clock_off: Callable[[], float | None],
+        log: Logger,
+        monotonic: Callable[[], float],
+    ) -> None:
+        """`secrets` are the files' sources by variable, `read` reads them all anew, `clock_off` gives seconds (`Rest.clock_off`)."""
+        self._secrets = secrets
+        self._read = read
+        self._clock_off = clock_off
+        self._gone = dict.fromkeys(secrets, 0)
+        self._missing = {name: RepeatedFailure(log.bind(variable=name), "secret-gone", "secret-back", monotonic) for name in secrets}
+        self._clock = RepeatedFailure(log, "clock-off", "clock-right", monotonic, remind_seconds=24 * 3600.0)
+
+    def look(self) -> None:
+        """Look once, and say what begins and ends."""
+        self._read()
+        for name, source in self._secrets.items():
+            self._gone[name] = self._gone[name] + 1 if source.gone else 0
+            if source.gone and self._gone[name] >= LOOKS:
+                cause = SECRET_GONE.about(variable=name, reason=source.gone)
+                self._missing[name].failure(source.gone, cause=cause.cause, cure=cause.cure)
+            elif not source.gone:
+                self._missing[name].success()
+        off = self._clock_off()
+        if off is not None and abs(off) > CLOCK_SECONDS:
+            cause = clock_off(off)
+            self._clock.failure("off", cause=cause.cause, cure=cause.cure)
+        else:
+            self._clock.success()
+
+    def problems(self) -> list[Problem]:
+        """What is wrong now."""
+        found = [
+            Problem(f"the file of {name} gives nothing", SECRET_GONE.about(variable=name, reason=reason))
+            for name, source in self._secrets.items()
+            if (reason := source.gone) and self._gone[name] >= LOOKS
+        ]
+        off = self._clock_off()
+        if off is not None and abs(off) > CLOCK_SECONDS:
+            found.append(Problem(f"the clock is {abs(off):.0f} s off", clock_off(off)))
+        return found
