@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from relay_agent.checks.at_work import beside, word_of
 from relay_agent.checks.check import Check, Status
 from relay_agent.checks.explain import check_target, shown
 from relay_agent.checks.local import configuration, secure_key, state_dir, token, usable
@@ -18,6 +19,7 @@ from relay_agent.checks.platform import PlatformChecks
 from relay_agent.clock import Clock
 from relay_agent.config import WAY_SETTINGS, Settings, debugging
 from relay_agent.telemetry.redact import MASK, Redactor, proxy_secrets
+from relay_agent.threads import Aside
 from relay_agent.urls import BadUrl, parse_url
 
 CHECK_IDS = (
@@ -71,7 +73,10 @@ class Bounds:
 def check_all(
     env_file: Path | None, targets: Sequence[str] = (), *, named: bool = False, bounds: Bounds | None = None, clock: Clock | None = None
 ) -> list[Check]:
-    """Run every check; the settings first, all others side by side as far as they do not wait for each other."""
+    """Run every check; the settings first, all others side by side as far as they do not wait for each other.
+
+    Where an agent is at work on the state directory, what it says is wrong goes before what a check finds well.
+    """
     limits = bounds or Bounds()
     settings, first = configuration(env_file, named)
     wrong: frozenset[str] = frozenset()
@@ -80,7 +85,10 @@ def check_all(
     redactor = Redactor()
     steps = [Step("configuration", lambda: first), *_steps(settings, wrong, targets, limits, clock or Clock(), redactor)]
     steps.sort(key=lambda step: CHECK_IDS.index(step.id))
-    return [check.without(redactor.known) for check in run_steps(steps, limits.whole, debug=debugging())]
+    word = Aside(lambda: [] if settings is None or "state_dir" in wrong else word_of(settings.state_dir), "agent-at-work")
+    found = run_steps(steps, limits.whole, debug=debugging())
+    heard = word.result() if word.over.wait(limits.margin) and word.error is None else []
+    return [check.without(redactor.known) for check in beside(found, heard)]
 
 
 def secrets_of(settings: Settings) -> Redactor:

@@ -714,3 +714,36 @@ def test_no_secret_of_a_malformed_setting_is_shown(world: World) -> None:
     done = run_once(["check", "--json"], world.directory, {**world.environment, "JWT": CANARY, "https_proxy": f"ftp://u:{CANARY}@h"})
     assert done.returncode == 2
     assert CANARY.encode() not in done.stdout + done.stderr
+
+
+# --- beside an agent at work ---
+
+
+def test_a_queue_that_lets_itself_be_looked_at_and_not_be_read_is_named_with_the_words_of_the_agent_at_work(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    agent = RunningAgent(sandbox, tmp_path)
+    refused = Fault("sqs", "ReceiveMessage", contains=agent.agent_id, status=403, code="AccessDenied", count=None)
+    with sandbox.inject(refused), running(agent):
+        line = agent.wait_log("poll-failed")
+        done = run_once(["check", "--json"], tmp_path, agent._environment)
+        (sqs,) = [check for check in json.loads(done.stdout)["checks"] if check["id"] == "sqs"]
+        assert (done.returncode, sqs["status"], sqs["cause"], sqs["cure"]) == (1, "error", line["cause"], line["cure"])
+        assert "the agent at work here says" in sqs["summary"]
+
+
+def test_an_s3_that_refuses_answers_is_named_by_the_agent_at_work_and_by_nobody_once_it_takes_one(sandbox: Sandbox, tmp_path: Path) -> None:
+    with ByteTarget() as target, running(RunningAgent(sandbox, tmp_path)) as agent:
+        target.on("/", reply(body="x" * 400_000))
+
+        def platform() -> Any:
+            done = run_once(["check", "--json"], tmp_path, agent._environment)
+            (found,) = [check for check in json.loads(done.stdout)["checks"] if check["id"] == "platform"]
+            return done.returncode, found["status"], found["cause"]
+
+        with sandbox.inject(Fault("s3", "PutObject", status=403, code="AccessDenied", count=1)):
+            agent.told({"url": target.url("/")})
+            line = agent.wait_log("upload-refused")
+        assert platform() == (0, "warning", line["cause"])
+        assert agent.told({"url": target.url("/")}).status == "SUCCESS"
+        assert platform() == (0, "ok", None)
