@@ -42,13 +42,36 @@ number() { printf '%s' "$1" | sed 's/[^0-9.].*//' | awk -F. '{printf "%d%03d%03d
 # --- Settings ----------------------------------------------------------------------------------------
 [ -f "$env_file" ] || refuse "there is no file $env_file" "Copy agent.env from the delivery there, or name another: ENV_FILE=/path/to/agent.env ./run.sh"
 [ -r "$env_file" ] || refuse "$env_file cannot be read" "Run this script as its owner, or as root."
-case $(stat -c %a "$env_file") in
+case $(stat -L -c %a "$env_file") in
 *00) ;;
 *) refuse "$env_file may be read by others, and holds secrets" "chmod 0600 $env_file" ;;
 esac
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# A shell does not run that at a signal; put_back is known from here on, and does nothing before something was changed.
+changed=
+previous=
+interrupted() {
+    trap '' INT TERM HUP
+    fail "interrupted"
+    [ -z "$changed" ] || put_back
+    exit 1
+}
+trap interrupted INT TERM HUP
+there() { [ "$(docker container inspect --format '{{.Name}}' "$1" 2>/dev/null)" = "/$1" ]; }  # By its name, not by the start of an id.
+put_back() {
+    if [ -n "$previous" ] && there "$previous"; then
+        docker rm --force "$container" >/dev/null 2>&1 || :
+        docker rename "$previous" "$container"
+    elif [ "$changed" = made ]; then
+        docker rm --force "$container" >/dev/null 2>&1 || :
+    fi
+    if [ -n "$previous" ]; then
+        docker start "$container" >/dev/null && echo "run.sh: the container that was there before runs again" >&2
+    fi
+    exit 1
+}
 chmod 0700 "$work"
 # Only what is set: comments and empty variables go, and the carriage returns of a Windows editor.
 tr -d '\r' <"$env_file" | sed -n 's/^[[:space:]]*\([A-Za-z_][A-Za-z0-9_]*\)[[:space:]]*=[[:space:]]*\(.*[^[:space:]]\)[[:space:]]*$/\1=\2/p' >"$work/set"
@@ -79,7 +102,7 @@ drain=$(value RELAY_DRAIN_SECONDS)
 case ${drain:-25} in
 *[!0-9.]* | *.*.*) problem "RELAY_DRAIN_SECONDS is no number of seconds" && drain=25 ;;
 esac
-drain=${drain%%.*}
+drain=$(printf '%s' "${drain%%.*}" | sed 's/^0*\(.\)/\1/')
 stop_seconds=$((${drain:-25} + 15))
 
 # A file of this host is mounted with its directory, so that a file put in its place by a rename is seen too.
@@ -107,29 +130,21 @@ docker image inspect "$image" >/dev/null 2>&1 ||
     refuse "there is no image $image here" "Load it: docker load -i ts-agent-http-relay-v<version>.tar.gz, or name another: IMAGE_NAME=name:tag ./run.sh"
 
 # --- Replace what is there ---------------------------------------------------------------------------
-previous=
 state=$container-state
-if docker container inspect "$container" >/dev/null 2>&1; then
+if there "$container"; then
     # A container that something else started may keep its state elsewhere; what it has accepted must not be left behind there.
-    there=$(docker inspect --format \
+    kept=$(docker inspect --format \
         '{{range .Mounts}}{{if eq .Destination "/var/lib/relay-agent"}}{{if .Name}}{{.Name}}{{else}}{{.Source}}{{end}}{{end}}{{end}}' "$container")
-    state=${there:-$state}
+    state=${kept:-$state}
     [ "$state" = "$container-state" ] || echo "The state stays where $container has it: $state"
     previous=$container-previous
     docker rm --force "$previous" >/dev/null 2>&1 || :
     echo "Stopping the container $container (it may finish what runs, up to $stop_seconds s)"
-    docker stop --time "$stop_seconds" "$container" >/dev/null
+    changed=stopped
+    docker stop -t "$stop_seconds" "$container" >/dev/null
     docker rename "$container" "$previous"
 fi
-put_back() {
-    docker rm --force "$container" >/dev/null 2>&1 || :
-    if [ -n "$previous" ]; then
-        docker rename "$previous" "$container"
-        docker start "$container" >/dev/null && echo "run.sh: the container that was there before runs again" >&2
-    fi
-    exit 1
-}
-
+changed=made
 docker run --detach --name "$container" \
     --net=host --restart=always \
     --ulimit core=0 --memory 1g --pids-limit 1024 \
@@ -144,8 +159,9 @@ docker run --detach --name "$container" \
 }
 
 # --- Did it stay? ------------------------------------------------------------------------------------
+# A platform that refuses the agent is asked three times, in ten seconds.
 tries=0
-while [ $tries -lt 30 ]; do
+while [ $tries -lt 75 ]; do
     state=$(docker inspect --format '{{.RestartCount}} {{.State.Running}} {{.State.ExitCode}}' "$container")
     case $state in
     "0 true "*) ;;
@@ -161,9 +177,9 @@ while [ $tries -lt 30 ]; do
     sleep 0.2
 done
 [ -z "$previous" ] || docker rm "$previous" >/dev/null
-if [ $tries -lt 30 ]; then
+if [ $tries -lt 75 ]; then
     echo "The agent is ready: container $container, image $image"
 else
-    echo "The container $container runs with image $image; the platform has not answered yet: docker logs $container"
+    echo "The container $container runs with image $image; the platform has not answered yet, or has the agent disabled: docker logs $container"
 fi
 echo "Look whether all is well: $here/verify.sh"

@@ -39,7 +39,7 @@ wrong() {
 }
 finish() {
     if [ "$bad" = 0 ]; then
-        echo "GOOD: $container runs the agent, and it is Online."
+        echo "GOOD: $container runs the agent, it is Online and waits for commands."
         exit 0
     fi
     echo "BAD: $first$([ "$bad" = 1 ] || echo " (and $((bad - 1)) more)")"
@@ -49,6 +49,9 @@ finish() {
 # --- What was delivered ------------------------------------------------------------------------------
 delivered=
 [ ! -f "$here/IMAGE_ID" ] || delivered=$(cat "$here/IMAGE_ID")
+if [ -z "$delivered" ] && grep -q ' \*\{0,1\}IMAGE_ID$' "$here/SHA256SUMS" 2>/dev/null; then
+    wrong image "SHA256SUMS names IMAGE_ID, which is not here" "copy it from the delivery"
+fi
 tarball=$(find "$here" -maxdepth 1 -name 'ts-agent-http-relay-v*.tar.gz' | sort | tail -n 1)
 if [ -z "$tarball" ]; then
     note checksum "no tarball of the image lies beside this script"
@@ -72,7 +75,7 @@ fi
 # --- The container -----------------------------------------------------------------------------------
 command -v docker >/dev/null || { echo "verify.sh: there is no docker command here" >&2; exit 2; }
 docker version >/dev/null 2>&1 || { echo "verify.sh: Docker does not answer; run this as root or in the group docker" >&2; exit 2; }
-if ! docker container inspect "$container" >/dev/null 2>&1; then
+if [ "$(docker container inspect --format '{{.Name}}' "$container" 2>/dev/null)" != "/$container" ]; then
     wrong running "there is no container $container" "start it: ./run.sh, or name it: CONTAINER_NAME=name ./verify.sh"
     finish
 fi
@@ -100,7 +103,7 @@ else
     wrong healthy "$reason" "docker exec $container relay-agent status shows causes and cures"
 fi
 facts=$(docker exec "$container" relay-agent status --json 2>/dev/null) || :
-fact() { printf '%s' "$facts" | tr -d '\n' | sed -n "s/.*\"$1\": *\"\([^\"]*\)\".*/\1/p"; }
+fact() { printf '%s' "$facts" | grep -o "\"$1\": *\"[^\"]*\"" | head -n 1 | sed 's/^"[^"]*": *"//; s/"$//'; }
 configured=$(fact lastConfiguration)
 if [ -n "$configured" ]; then
     ok init "the platform gave configuration and credentials ($configured)"
@@ -118,6 +121,6 @@ fi
 case $(fact state) in
 ready) ok commands "$(fact sentence)" ;;
 '') ;;
-*) note commands "$(fact sentence)" ;;
+*) wrong commands "$(fact sentence)" "docker exec $container relay-agent status shows cause and cure" ;;
 esac
 finish

@@ -10,7 +10,8 @@ mkdir dist
 
 save() {
     docker image inspect "$1:v$version" >/dev/null 2>&1 || { echo "dist: there is no image $1:v$version; make image builds it" >&2; exit 1; }
-    docker save "$1:v$version" | gzip -n -6 >"dist/$1-v$version.tar.gz"
+    docker save -o "dist/$1-v$version.tar" "$1:v$version"
+    gzip -n -6 "dist/$1-v$version.tar"
 }
 save "$name"
 save "$name-sandbox"
@@ -18,7 +19,8 @@ docker image inspect --format '{{.Id}}' "$name:v$version" >dist/IMAGE_ID
 
 container=$(docker create --label org.tetrascience.build=dist "$name:v$version")
 trap 'docker rm --force --volumes "$container" >/dev/null' EXIT
-docker cp --quiet "$container:/usr/share/relay-agent/sbom.cdx.json" - 2>/dev/null | tar -xO >"dist/$name-v$version.sbom.cdx.json"
+docker cp "$container:/usr/share/relay-agent/sbom.cdx.json" "dist/$name-v$version.sbom.cdx.json" >/dev/null 2>&1
+[ -s "dist/$name-v$version.sbom.cdx.json" ] || { echo "dist: the image holds no bill of materials" >&2; exit 1; }
 
 # The scripts name the image that they came with.
 for file in run.sh verify.sh agent.env compose.yml .env ts-agent-http-relay.service; do
