@@ -48,6 +48,8 @@ class Machine:
     left_out: Counter[str] = field(default_factory=Counter)
     typed: int = 0
     fresh: bool = False
+    volumes: set[str] = field(default_factory=set)
+    """Those of its container at one time or another: one without a name is left when another container takes its place."""
 
     def here_for(self, line: str) -> str:
         """A page's line, with this machine's names in it."""
@@ -80,6 +82,9 @@ class Machine:
 
     def call(self, line: str) -> str:
         """Run one line in the directory that the lines before it have led to."""
+        self.volumes.update(
+            docker("inspect", "--format", "{{range .Mounts}}{{.Name}} {{end}}", self.container.name, check=False).stdout.split()
+        )
         done = subprocess.run(
             ["sh", "-euc", f'{line}\npwd >"$AFTERWARDS"'],
             cwd=self.here,
@@ -116,7 +121,14 @@ class Machine:
         """Remove what it made, by name: what a page's own command makes carries no label."""
         name = self.container.name
         docker("rm", "--force", "--volumes", name, f"{name}-2", f"{name}-previous", f"{name}-2-previous", check=False)
-        docker("volume", "rm", "--force", *(f"{name}{end}" for end in ("-state", "-2-state", "-state-newer", "_sandbox")), check=False)
+        docker(
+            "volume",
+            "rm",
+            "--force",
+            *(f"{name}{end}" for end in ("-state", "-2-state", "-state-newer", "_sandbox")),
+            *self.volumes,
+            check=False,
+        )
         docker("rmi", self.tag, check=False)
 
 
@@ -154,7 +166,8 @@ def machine(
         words[f"https://{service}.<region>.amazonaws.com/"] = settings["AWS_ENDPOINT_URL"]
     tag = f"relay-test-typed:{uuid.uuid4().hex[:8]}"
     docker("tag", image(), tag)
-    one = Machine(tmp_path, container, settings, words, {**labelled, "CONTAINER_NAME": container.name}, tag, tmp_path)
+    named = {"CONTAINER_NAME": container.name, "COMPOSE_PROJECT_NAME": container.name}  # The delivery's project is a real agent's.
+    one = Machine(tmp_path, container, settings, words, {**labelled, **named}, tag, tmp_path)
     yield one
     one.end()
 
