@@ -10,6 +10,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from datetime import datetime
 from functools import partial
 from typing import Any, TextIO, cast
@@ -25,7 +26,6 @@ from relay_agent.causes import (
     JOURNAL_DAMAGED,
     JOURNAL_HANGS,
     KEYS,
-    STDOUT_BLOCKED,
     TOKEN_UNUSABLE,
     UNKNOWN_VARIABLES,
     Problem,
@@ -53,8 +53,7 @@ from relay_agent.proxies import Proxies, Trust
 from relay_agent.pulse import Pulse
 from relay_agent.relay import Relay, Task
 from relay_agent.resolver import Resolver
-from relay_agent.secrets_source import SecretSource
-from relay_agent.secure import Keyring
+from relay_agent.secrets_in_force import KeysInForce, TokenInForce
 from relay_agent.sender import Sender
 from relay_agent.signals import Signals
 from relay_agent.sockets import ClockedSSLSocket
@@ -68,14 +67,13 @@ from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.http import PlatformHttp
 from relay_agent.telemetry.cloudwatch import LogShipper, stream_name
 from relay_agent.telemetry.log_buffer import LogBuffer
-from relay_agent.telemetry.logs import Logger, Logs
+from relay_agent.telemetry.logs import Logs
 from relay_agent.telemetry.metrics import Metrics, system_metrics
 from relay_agent.telemetry.recent_lines import RecentLines
 from relay_agent.telemetry.redact import Redactor, proxy_secrets
 from relay_agent.telemetry.repeated import RepeatedFailure
-from relay_agent.telemetry.stdout import BLOCKED_SECONDS
 from relay_agent.telemetry.summary import Summary, Tally
-from relay_agent.threads import Aside, Stops, Threads, once
+from relay_agent.threads import Stops, Threads, aside, once
 from relay_agent.transport import Transport
 from relay_agent.upkeep import Upkeep
 from relay_agent.uploader import Uploader, UploadTrouble
@@ -158,8 +156,8 @@ class Agent:
         self._metrics = Metrics(__version__, [*ACTIONS_PLAIN, ACTION_SECURE], self._clock.monotonic)
         self._tally = Tally()
         settings = self._settings
-        self._token = _Watched(settings.token, partial(self._redactor.rotate, "jwt"), self._log)
-        self._keys = _Keys(settings.secure_key, partial(self._redactor.rotate, "keys"), self._log)
+        self._token = TokenInForce(settings.token, partial(self._redactor.rotate, "jwt"), self._log)
+        self._keys = KeysInForce(settings.secure_key, partial(self._redactor.rotate, "keys"), self._log)
         # Now, not at the first use: a file that is gone or half written by then leaves what was read here, and no line shows either.
         self._token.get()
         self._keys.get()
@@ -256,11 +254,11 @@ class Agent:
         Raises:
             JournalError: it cannot be opened, a signal ended the wait, or the disk hung for as long as the watchdog bears.
         """
-        opening = Aside(
+        opening = aside(
             lambda: Journal(self._state.journal, self._clock, others=self._tasks.running, make_room=self._disk.make_room), "opening"
         )
         began, said = self._clock.monotonic(), False
-        while not opening.over.wait(LOOK_SECONDS):
+        while not wait([opening], LOOK_SECONDS).done:
             seconds = self._clock.monotonic() - began
             if self._signals.count:
                 raise JournalError("stopped while the disk did not let the journal be opened")
@@ -352,6 +350,7 @@ class Agent:
             secrets=secrets,
             read=lambda: (self._token.get(), self._keys.get()),
             clock_off=lambda: self._platform.rest.clock_off,
+            stdout=self._logs.output,
             log=log,
             monotonic=clock.monotonic,
         )
@@ -361,7 +360,6 @@ class Agent:
             interrupt=self._interrupt_receive,
             summarise=self._summary.turn,
             look_around=self._surroundings.look,
-            stdout=self._logs.output,
             pulse=self._pulses["upkeep"],
             log=log,
             monotonic=clock.monotonic,
@@ -460,8 +458,6 @@ class Agent:
         if self._keys.unusable:
             found.append(Problem("the new secure key cannot be used", KEYS))
         found += [trouble for trouble in (self._upload_trouble.problem, self._download_trouble.problem) if trouble is not None]
-        if self._logs.output.blocked_seconds() > BLOCKED_SECONDS:
-            found.append(Problem("nobody reads the agent's stdout", STDOUT_BLOCKED))
         found += [*self._admin.problems, *self._target_trouble.problems()]
         for name, nearest in self._unknown:
             guess = f"is it {nearest}?" if nearest else "none is like it"
@@ -631,88 +627,6 @@ class Agent:
     def _close_journal(self) -> None:
         with contextlib.suppress(JournalError):  # A disk that takes nothing: what it has is what the next start finds.
             self._journal.close()
-
-
-class _Watched:
-    """A token whose every new value is made known to the redactor before it is used; one that is none leaves the old in force."""
-
-    def __init__(self, source: SecretSource, seen: Callable[[str], None], log: Logger) -> None:
-        self._source = source
-        self._seen = seen
-        self._log = log
-        self._lock = threading.Lock()
-        self._last = self._refused = ""
-        self.unusable = False
-        """Whether what is in the file now is no token."""
-
-    def get(self) -> str:
-        with self._lock:  # Every thread that calls the platform comes here, and one of them says what changed.
-            before = self.unusable
-            changed = self._look(self._source.get())
-            healed = before and not self.unusable
-            token = self._last
-        if changed and self.unusable:
-            self._log.warning("token-unusable", cause=TOKEN_UNUSABLE.cause, cure=TOKEN_UNUSABLE.cure)
-        elif healed:
-            self._log.info("token-usable")
-        return token
-
-    def _look(self, value: str) -> bool:
-        """Take over a token, and remember what is none; whether this is the first look at it."""
-        if value == self._last:
-            self._refused, self.unusable = "", False
-            return False
-        if value == self._refused:
-            return False
-        usable = _is_token(value) or not self._last
-        self._seen(value)
-        if usable:
-            self._last, self._refused = value, ""
-        else:
-            self._refused = value
-            self._seen(self._last)  # What is none may be a token half written; the one in force stays known as the newest.
-        self.unusable = not usable
-        return True
-
-
-class _Keys:
-    """The keyring, made again when the keys' file changed; one that holds no key any more leaves the old in place, and is said once."""
-
-    def __init__(self, source: SecretSource, seen: Callable[..., None], log: Logger) -> None:
-        self._source = source
-        self._seen = seen
-        self._log = log
-        self._text: str | None = None
-        self._unusable: str | None = None
-        self.unusable = False
-        """Whether what is in the file now is no key."""
-        self._keyring = Keyring([])
-
-    def get(self) -> Keyring:
-        text = self._source.get() if self._source.given else ""
-        if text != self._text:
-            try:
-                keyring = Keyring.from_text(text)
-            except ValueError as error:
-                self.unusable = True
-                if text != self._unusable:
-                    self._unusable = text
-                    self._log.warning("secure-key-unusable", reason=str(error), cause=KEYS.cause, cure=KEYS.cure)
-                return self._keyring
-            self._seen(text, *[part.strip() for part in text.split(",") if part.strip()])
-            self._keyring, self._text = keyring, text
-        if self.unusable:
-            self.unusable, self._unusable = False, None
-            self._log.info("secure-key-usable")
-        return self._keyring
-
-
-def _is_token(text: str) -> bool:
-    try:
-        token_expiry(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _kind(error: BaseException | None) -> str:

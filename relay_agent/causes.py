@@ -314,16 +314,8 @@ SPOOL = Cause(
     "a large answer that was written to the state directory cannot be read any more",
     "check the disk of RELAY_STATE_DIR (its SMART values, the system's log) and who else deletes or changes files there",
 )
-S3_UNWELL = Cause(
-    "platform",
-    "Amazon S3 answers with an error of its own",
-    "nothing for now: the agent keeps trying; if it lasts, look at AWS's health page for the agent's region, or ask the platform's support",
-)
-NOT_S3 = Cause(
-    "platform",
-    "something answers in Amazon S3's place",
-    "check whether a proxy, a firewall's block page or a log-in page answers in its place, and that AWS_ENDPOINT_URL is not set",
-)
+S3_UNWELL = Cause("platform", "Amazon S3 answers with an error of its own", AWS_UNWELL.cure)
+NOT_S3 = replace(NOT_AWS.about(service="Amazon S3"), id="platform")
 
 # --- the agent itself ---
 

@@ -269,7 +269,7 @@ class Relay:
         report = self._report(task, result, update, begun)
         if update.spool is not None:
             self._uploading[update.command_id] = report, self._clock.monotonic()
-        self._journal.finish(update, update.code, _about(report), then=lambda: None if update.spool else self._told(report))
+        self._journal.finish(update, _about(report), then=lambda: None if update.spool else self._told(report))
         return update
 
     def settle(self, update: Update) -> None:
@@ -278,7 +278,7 @@ class Relay:
         Raises:
             JournalUnwritable: the agent stopped waiting for the disk.
         """
-        self._journal.settle(update, update.code)
+        self._journal.settle(update)
         now = self._clock.monotonic()
         known = self._uploading.pop(update.command_id, None)
         report, since = (self._left(update), now) if known is None else known
@@ -457,7 +457,7 @@ class Relay:
             host=url.host if url else None,
             port=url.port if url else None,
         )
-        self._journal.finish(update, update.code, _about(report), then=lambda: self._told(report), wait=False)
+        self._journal.finish(update, _about(report), then=lambda: self._told(report), wait=False)
         return update
 
     def _report(self, task: Task, result: _Result, update: Update, begun: float) -> Report:

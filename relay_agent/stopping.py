@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from typing import Any, TypeVar
 
 from relay_agent.causes import cause_of
@@ -23,7 +24,7 @@ from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.telemetry.cloudwatch import LogShipper
 from relay_agent.telemetry.logs import Logger
-from relay_agent.threads import Aside, Stops, Threads
+from relay_agent.threads import Stops, Threads, aside
 from relay_agent.worker import Worker
 
 T = TypeVar("T")
@@ -205,6 +206,6 @@ def within(seconds: float, act: Callable[[], T]) -> T | None:
 
     For what asks the journal at the end. A commit or a disk that hangs cannot be broken off, and must not hold up the exit.
     """
-    aside = Aside(act, "last-look")
-    aside.over.wait(seconds)
-    return aside.result() if aside.over.is_set() and aside.error is None else None
+    look = aside(act, "last-look")
+    wait([look], seconds)
+    return look.result() if look.done() and look.exception() is None else None

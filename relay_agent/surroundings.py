@@ -1,4 +1,4 @@
-"""What changes around an agent without any call failing: the files of its secrets, this machine's clock.
+"""What changes around an agent without any call failing: the files of its secrets, this machine's clock, who reads its stdout.
 
 This room owns when that is worth a word. It must not keep a secret, nor set anything right.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from relay_agent.causes import CLOCK_SECONDS, SECRET_GONE, Problem, clock_off
+from relay_agent.causes import CLOCK_SECONDS, SECRET_GONE, STDOUT_BLOCKED, Problem, clock_off
 from relay_agent.secrets_source import SecretSource
 from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.telemetry.stdout import BLOCKED_SECONDS, Output
 
 LOOKS = 3
 """A file is gone when so many looks found nothing: one that is being replaced is for a moment."""
@@ -24,6 +25,7 @@ class Surroundings:
         secrets: Mapping[str, SecretSource],
         read: Callable[[], object],
         clock_off: Callable[[], float | None],
+        stdout: Output,
         log: Logger,
         monotonic: Callable[[], float],
     ) -> None:
@@ -31,9 +33,11 @@ class Surroundings:
         self._secrets = secrets
         self._read = read
         self._clock_off = clock_off
+        self._stdout = stdout
         self._gone = dict.fromkeys(secrets, 0)
         self._missing = {name: RepeatedFailure(log.bind(variable=name), "secret-gone", "secret-back", monotonic) for name in secrets}
         self._clock = RepeatedFailure(log, "clock-off", "clock-right", monotonic, remind_seconds=24 * 3600.0)
+        self._unread = RepeatedFailure(log, "stdout-blocked", "stdout-resumed", monotonic, remind_seconds=3600.0)
 
     def look(self) -> None:
         """Look once, and say what begins and ends."""
@@ -51,6 +55,7 @@ class Surroundings:
             self._clock.failure("off", cause=cause.cause, cure=cause.cure)
         else:
             self._clock.success()
+        self._say_unread()
 
     def problems(self) -> list[Problem]:
         """What is wrong now."""
@@ -62,4 +67,14 @@ class Surroundings:
         off = self._clock_off()
         if off is not None and abs(off) > CLOCK_SECONDS:
             found.append(Problem(f"the clock is {abs(off):.0f} s off", clock_off(off)))
+        if self._stdout.blocked_seconds() > BLOCKED_SECONDS:
+            found.append(Problem("nobody reads the agent's stdout", STDOUT_BLOCKED))
         return found
+
+    def _say_unread(self) -> None:
+        """Where the lines still go: to CloudWatch, and to stdout once it is read again."""
+        blocked = self._stdout.blocked_seconds()
+        if blocked > BLOCKED_SECONDS:
+            self._unread.failure("stdout takes no lines", cause=STDOUT_BLOCKED.cause, cure=STDOUT_BLOCKED.cure)
+        elif not blocked:
+            self._unread.success(dropped=self._stdout.dropped)

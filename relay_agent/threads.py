@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from relay_agent.periodic import Loop
 
@@ -75,25 +76,15 @@ def once(name: str, run: Callable[[], None]) -> Loop:
     return Loop(name, step, done)
 
 
-class Aside(Generic[T]):
-    """Something that a disk may hold up for ever, done by a thread that ends with the process."""
+def aside(act: Callable[[], T], name: str) -> Future[T]:
+    """Do something on a thread of its own, which ends with the process: what may hang for ever, and must hold up nobody."""
+    done: Future[T] = Future()
 
-    def __init__(self, act: Callable[[], T], name: str) -> None:
-        self.over = threading.Event()
-        self._act = act
-        self._given: list[T] = []
-        self.error: BaseException | None = None
-        threading.Thread(target=self._run, name=name, daemon=True).start()
-
-    def result(self) -> T:
-        """What it gave, or raised; `over` must be set."""
-        if self.error is not None:
-            raise self.error
-        return self._given[0]
-
-    def _run(self) -> None:
+    def run() -> None:
         try:
-            self._given.append(self._act())
+            done.set_result(act())
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            self.error = error
-        self.over.set()
+            done.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return done

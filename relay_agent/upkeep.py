@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from relay_agent.causes import BACKLOG, STDOUT_BLOCKED, journal_cause
+from relay_agent.causes import BACKLOG, journal_cause
 from relay_agent.disk import Disk
 from relay_agent.errors import JournalDamaged, JournalError, JournalUnwritable
 from relay_agent.journal import Journal
 from relay_agent.pulse import Pulse
 from relay_agent.telemetry.logs import Logger, RepeatedFailure
-from relay_agent.telemetry.stdout import BLOCKED_SECONDS, Output
 
 TURN_SECONDS = 1.0
 CHECKPOINT_SECONDS = 3.0
@@ -32,7 +31,6 @@ class Upkeep:
         interrupt: Callable[[], None],
         summarise: Callable[[], None],
         look_around: Callable[[], None],
-        stdout: Output,
         pulse: Pulse,
         log: Logger,
         monotonic: Callable[[], float],
@@ -45,12 +43,10 @@ class Upkeep:
         self._interrupt = interrupt
         self._summarise = summarise
         self._look_around = look_around
-        self._stdout = stdout
         self._pulse = pulse
         self._monotonic = monotonic
         self._full = RepeatedFailure(log, "backlog-full", "backlog-drained", monotonic, remind_seconds=3600.0)
         self._lame = RepeatedFailure(log, "journal-upkeep-failed", "journal-upkeep-recovered", monotonic, remind_seconds=3600.0)
-        self._unread = RepeatedFailure(log, "stdout-blocked", "stdout-resumed", monotonic, remind_seconds=3600.0)
         now = monotonic()
         self._next_checkpoint = now + CHECKPOINT_SECONDS
         self._next_prune = now + PRUNE_SECONDS
@@ -65,7 +61,6 @@ class Upkeep:
         self._pulse.turn("keeping the journal")
         self._disk.look()
         self._say_backlog()
-        self._say_unread()
         self._look_around()
         self._summarise()
         try:
@@ -91,13 +86,6 @@ class Upkeep:
             )
         else:
             self._full.success()
-
-    def _say_unread(self) -> None:
-        """Where the lines still go: to CloudWatch, and to stdout once it is read again."""
-        if self._stdout.blocked_seconds() > BLOCKED_SECONDS:
-            self._unread.failure("stdout takes no lines", cause=STDOUT_BLOCKED.cause, cure=STDOUT_BLOCKED.cure)
-        elif self._stdout.blocked_seconds() == 0.0:
-            self._unread.success(dropped=self._stdout.dropped)
 
     def _keep_journal(self, now: float) -> None:
         if self._journal.unwritable is not None and not self._journal.probe():

@@ -273,7 +273,6 @@ class SimulatedAgent:
             interrupt=lambda: None,
             summarise=summary.turn,
             look_around=lambda: None,
-            stdout=self.logs.output,
             pulse=pulses["upkeep"],
             log=log,
             monotonic=clock.monotonic,

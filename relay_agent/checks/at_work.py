@@ -1,6 +1,6 @@
 """What an agent that is at work here says of itself: it meets what no check tries, such as receiving, uploading and telling answers.
 
-This room owns how its word is put beside what the checks found. It must not look at anything itself.
+This room owns that question, and how the word is put beside what the checks found.
 """
 
 from __future__ import annotations

@@ -9,10 +9,8 @@ Threads: each check is called by a thread of its own, after those that it waits 
 from __future__ import annotations
 
 import email.utils
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,6 +41,7 @@ from relay_agent.tdp.http import Answer, PlatformHttp
 from relay_agent.tdp.logs import LogsClient
 from relay_agent.tdp.queues import Queue
 from relay_agent.tdp.rest import AgentConfig, AgentState, Rest
+from relay_agent.threads import aside
 from relay_agent.transport import Transport
 from relay_agent.urls import parse_url
 
@@ -199,7 +198,9 @@ class PlatformChecks:
             return error(causes.QUEUE_DISABLED, "the platform names no queue", "sqs")
         if config.platform_queue is None:
             return error(causes.NO_QUEUE, "the platform names no queue for answers", "sqs")
-        answering = _beside(partial(self._look, config.platform_queue, inbound=False))  # In time also where the other one hangs.
+        answering = aside(
+            partial(self._look, config.platform_queue, inbound=False), "check-answers"
+        )  # In time also where the other one hangs.
         commands, answers = self._look(config.source_queue, inbound=True), answering.result()
         if isinstance(answers, QueueUnavailable) and "AccessDenied" in answers.reason and commands is None:
             # A role needs no more than to send there, and sending is the one thing that cannot be tried.
@@ -274,20 +275,6 @@ class PlatformChecks:
 
     def _unwell(self, problem: PlatformError) -> Check:
         return error(cause_of(problem), f"{self._where()} {problem.reason}", "platform")
-
-
-def _beside(look: Callable[[], PlatformError | None]) -> Future[PlatformError | None]:
-    """Look on a thread of its own, which keeps no process from its end."""
-    found: Future[PlatformError | None] = Future()
-
-    def run() -> None:
-        try:
-            found.set_result(look())
-        except Exception as problem:  # noqa: BLE001 - handed on whole to who waits for it
-            found.set_exception(problem)
-
-    threading.Thread(target=run, name="check-answers", daemon=True).start()
-    return found
 
 
 def _known(state: AgentState) -> AgentState:

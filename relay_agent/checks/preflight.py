@@ -6,6 +6,7 @@ This room owns the plan. It must not look at anything itself: `local`, `platform
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from relay_agent.checks.platform import PlatformChecks
 from relay_agent.clock import Clock
 from relay_agent.config import WAY_SETTINGS, Settings, debugging
 from relay_agent.telemetry.redact import MASK, Redactor, proxy_secrets
-from relay_agent.threads import Aside
+from relay_agent.threads import aside
 from relay_agent.urls import BadUrl, parse_url
 
 CHECK_IDS = (
@@ -85,9 +86,10 @@ def check_all(
     redactor = Redactor()
     steps = [Step("configuration", lambda: first), *_steps(settings, wrong, targets, limits, clock or Clock(), redactor)]
     steps.sort(key=lambda step: CHECK_IDS.index(step.id))
-    word = Aside(lambda: [] if settings is None or "state_dir" in wrong else word_of(settings.state_dir), "agent-at-work")
+    word = aside(lambda: [] if settings is None or "state_dir" in wrong else word_of(settings.state_dir), "agent-at-work")
     found = run_steps(steps, limits.whole, debug=debugging())
-    heard = word.result() if word.over.wait(limits.margin) and word.error is None else []
+    wait([word], limits.margin)
+    heard = word.result() if word.done() else []
     return [check.without(redactor.known) for check in beside(found, heard)]
 
 

@@ -179,9 +179,7 @@ class Journal:
             )
         )
 
-    def finish(
-        self, update: Update, code: str | None = None, about: About | None = None, then: Callable[[], None] = _nothing, *, wait: bool = True
-    ) -> None:
+    def finish(self, update: Update, about: About | None = None, then: Callable[[], None] = _nothing, *, wait: bool = True) -> None:
         """Record the outcome as it will be told, and wipe the request; `then` is called when it is on the disk.
 
         Under load, and where `wait` is False, this does not wait for the disk: the next commit has it with it, and whoever tells
@@ -199,7 +197,7 @@ class Journal:
             update.fallback,
             tell_by,
             update.status,
-            code,
+            update.code,
             self._clock.now().timestamp(),
             _seal(update),
             *_listed(about),
@@ -224,9 +222,9 @@ class Journal:
             self._patiently(finish)
             recorded()
 
-    def settle(self, update: Update, code: str | None = None) -> None:
-        """Record how an outcome will be told for good: after its upload, or, with a code, in place of one that cannot be made."""
-        row = (update.message, update.status, code, _seal(update), update.command_id)
+    def settle(self, update: Update) -> None:
+        """Record how an outcome will be told for good: after its upload, or in place of one that cannot be made."""
+        row = (update.message, update.status, update.code, _seal(update), update.command_id)
         self._patiently(
             lambda connection: connection.execute(
                 "UPDATE commands SET message = ?, status = ?, code = COALESCE(?, code), seal = ?,"

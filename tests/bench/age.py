@@ -5,7 +5,6 @@ Owns this measurement, with the upkeep on its own thread as in the agent. It mus
 
 from __future__ import annotations
 
-import io
 import statistics
 import tempfile
 import threading
@@ -18,7 +17,6 @@ from pathlib import Path
 from relay_agent.clock import Clock
 from relay_agent.periodic import Loop
 from relay_agent.pulse import Pulse
-from relay_agent.telemetry.stdout import Direct
 from relay_agent.upkeep import Upkeep
 from tests.bench.crew import Cost, Crew
 
@@ -86,7 +84,6 @@ def _kept(directory: Path) -> Iterator[Crew]:
             interrupt=lambda: None,
             summarise=lambda: None,
             look_around=lambda: None,
-            stdout=Direct(io.StringIO()),
             pulse=Pulse(Clock()),
             log=_Loud(),  # type: ignore[arg-type]
             monotonic=time.monotonic,

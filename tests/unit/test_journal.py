@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from relay_agent.clock import Clock
 from relay_agent.errors import JournalError
 from relay_agent.journal import KEEP_IDS_SECONDS, SCHEMA_VERSION, Admission, Journal, Open
 from relay_agent.journal.reader import Reader
-from relay_agent.models import Status, Update
+from relay_agent.models import Code, Status, Update
 
 CANARY = "canary-1f0c9a"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -434,8 +435,8 @@ def test_under_load_an_outcome_is_said_when_it_is_on_the_disk_and_not_before(pat
 
 def test_an_answer_that_could_not_be_uploaded_is_listed_with_the_code_it_was_told_with(path: Path, journal: Journal) -> None:
     admitted(journal, "a", "b")
-    for command_id, code in (("a", "ERESPONSETOOLARGE"), ("b", None)):
+    for command_id, code in (("a", Code.ERESPONSETOOLARGE), ("b", None)):
         journal.finish(outcome(command_id, "m", spool="s", upload_url="https://s3/", fallback="f"))
-        journal.settle(outcome(command_id, "f"), code)
+        journal.settle(replace(outcome(command_id, "f"), code=code))
     with Reader(path, in_use=True).rows() as rows:
         assert {row.id: row.code for row in rows} == {"a": "ERESPONSETOOLARGE", "b": None}

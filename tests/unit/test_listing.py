@@ -16,7 +16,7 @@ from relay_agent.codec import ACTION_SECURE
 from relay_agent.errors import JournalError
 from relay_agent.journal import About, Journal
 from relay_agent.journal.reader import Reader
-from relay_agent.models import Status, Update
+from relay_agent.models import Code, Status, Update
 
 ACTION = "TetraScience.Connector.gdc.HttpRequest"
 CANARY = "canary-81b2"
@@ -46,7 +46,9 @@ class World:
         self.journal.admit([(command_id, raw, "receipt")])
 
     def finish(self, command_id: str, status: Status = Status.SUCCESS, code: str | None = None, about: About | None = None) -> None:
-        self.journal.finish(Update(command_id, status, CANARY), code, about or About(ACTION, "POST", "lims.lab.example", 8443, 200))
+        self.journal.finish(
+            Update(command_id, status, CANARY, code=code and Code(code)), about or About(ACTION, "POST", "lims.lab.example", 8443, 200)
+        )
 
     def later(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)

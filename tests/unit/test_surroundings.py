@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self, cast
 
 import pytest
 
 from relay_agent.secrets_source import SecretSource
 from relay_agent.surroundings import LOOKS, Surroundings
+from relay_agent.telemetry.stdout import BLOCKED_SECONDS
 
 
 class World:
@@ -16,7 +18,9 @@ class World:
 
     def __init__(self, directory: Path) -> None:
         self.events: list[str] = []
+        self.fields: dict[str, Any] = {}
         self.off: float | None = None
+        self.blocked = 0.0
         self.file = directory / "jwt"
         self.file.write_text("a token", encoding="utf-8")
         self.source = SecretSource(path=self.file)
@@ -25,6 +29,7 @@ class World:
             secrets={"JWT_FILE": self.source},
             read=self.source.get,
             clock_off=lambda: self.off,
+            stdout=cast("Any", SimpleNamespace(blocked_seconds=lambda: self.blocked, dropped=7)),
             log=cast("Any", self),
             monotonic=lambda: 0.0,
         )
@@ -32,8 +37,9 @@ class World:
     def bind(self, **_fields: Any) -> Self:
         return self
 
-    def warning(self, event: str, **_fields: Any) -> None:
+    def warning(self, event: str, **fields: Any) -> None:
         self.events.append(event)
+        self.fields = fields
 
     info = warning
 
@@ -78,3 +84,14 @@ def test_a_clock_that_is_more_than_a_minute_off_is_said_and_so_is_its_end(world:
     assert "120 s behind" in cause
     world.off = 1.0
     assert (world.look(), world.events) == ([], ["clock-off", "clock-right"])
+
+
+def test_a_stdout_that_nobody_reads_is_said_and_so_is_its_end_with_what_was_lost(world: World) -> None:
+    world.blocked = 1.0
+    assert (world.look(5), world.events) == ([], [])
+    world.blocked = BLOCKED_SECONDS + 1
+    (cause,) = world.look(5)
+    assert "nobody reads" in cause
+    world.blocked = 0.0
+    assert (world.look(5), world.events) == ([], ["stdout-blocked", "stdout-resumed"])
+    assert world.fields["dropped"] == 7

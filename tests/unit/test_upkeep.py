@@ -13,7 +13,6 @@ from relay_agent.errors import JournalDamaged, JournalError
 from relay_agent.journal import Journal
 from relay_agent.pulse import Pulse
 from relay_agent.telemetry.logs import Logger
-from relay_agent.telemetry.stdout import BLOCKED_SECONDS
 from relay_agent.upkeep import PRUNE_SECONDS, Upkeep
 
 
@@ -26,8 +25,6 @@ class World:
         self.looks = 0
         self.summaries = 0
         self.error: JournalError | None = None
-        self.stdout = SimpleNamespace(blocked_seconds=lambda: self.blocked, dropped=7)
-        self.blocked = 0.0
         self.disk = SimpleNamespace(backlog=False, backlog_bytes=4_000_000_000, obstacle=None, look=lambda: None)
         journal = SimpleNamespace(unwritable=None, commits=0, flush=self._flush, prune=lambda: None, checkpoint=lambda: None)
         whatever = cast("Any", self)
@@ -37,7 +34,6 @@ class World:
             interrupt=lambda: None,
             summarise=self._summarise,
             look_around=lambda: None,
-            stdout=cast("Any", self.stdout),
             pulse=Pulse(Clock(monotonic=lambda: self.time)),
             log=cast("Logger", whatever),
             monotonic=lambda: self.time,
@@ -100,15 +96,3 @@ def test_the_hour_s_line_has_its_turn_even_where_the_journal_fails(world: World)
     world.error = JournalError("the journal cannot be read")
     world.run(10)
     assert world.summaries == 10
-
-
-def test_a_stdout_that_nobody_reads_is_said_and_so_is_its_end_with_what_was_lost(world: World) -> None:
-    world.blocked = 1.0
-    world.run(5)
-    assert world.events == []
-    world.blocked = BLOCKED_SECONDS + 1
-    world.run(60)
-    world.blocked = 0.0
-    world.run(60)
-    assert world.events == ["stdout-blocked", "stdout-resumed"]
-    assert world.log[1][1]["dropped"] == 7
