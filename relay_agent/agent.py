@@ -543,13 +543,11 @@ class Agent:
 
     def _recover(self) -> None:
         self._spool.remove_orphans(self._journal.spooled())
-        left = self._relay.recover()
-        for update in left.updates:
-            self._outbox.put(update)
-        for task in left.tasks:
+        tasks = self._relay.recover(self._outbox.put)
+        for task in tasks:
             self._enqueue(task)
-        if left.tasks or left.updates:
-            self._log.info("recovered", commands=len(left.tasks), answers=len(left.updates))
+        if tasks or self._outbox.pending():
+            self._log.info("recovered", commands=len(tasks), answers=self._outbox.pending())
 
     def _room(self) -> int:
         """How many commands may be taken in."""

@@ -1,31 +1,36 @@
 """Request bodies: a command's `body` turned into the bytes that go out (PROTOCOL §3, Postman's modes).
 
 This room owns the modes and their encodings. It must not know the other fields of a command.
+Everything is encoded in pieces: beside a body of 10 MB no second one has to stand in memory.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.message import Message
 from typing import Any
 from urllib.parse import urlencode
 
 from urllib3.fields import RequestField
-from urllib3.filepost import choose_boundary, encode_multipart_formdata
+from urllib3.filepost import choose_boundary
 
 from relay_agent.errors import BadRequest
 
+Pieces = Iterator[bytes]
+_PIECE = 48 * 1024
+"""Characters that are encoded at once; of base64, a whole number of its groups of four."""
 
-def encode_body(body: object, content_type: str | None) -> tuple[bytes | None, str | None]:
-    """Turn `body` into bytes and, where the mode needs one, the `Content-Type` to send.
+
+def encode_body(body: object, content_type: str | None) -> tuple[Pieces | None, str | None]:
+    """Turn `body` into its bytes, in pieces, and, where the mode needs one, the `Content-Type` to send.
 
     `content_type` is what the command gives, None where it gives none. The second part of the result
     is None where the command's own header, or its absence, stands.
 
     Raises:
-        BadRequest: names the field that is wrong.
+        BadRequest: names the field that is wrong; some faults are found only as the pieces are taken.
     """
     if body is None:
         return None, None
@@ -42,39 +47,47 @@ def encode_body(body: object, content_type: str | None) -> tuple[bytes | None, s
     return encode(body.get(mode), content_type)
 
 
-def _raw(value: object, _content_type: str | None) -> tuple[bytes, None]:
+def _raw(value: object, _content_type: str | None) -> tuple[Pieces, None]:
     if value is None:
-        return b"", None
+        return iter(()), None
     if not isinstance(value, str):
         raise BadRequest("body.raw", "must be a string")
     return _text("body.raw", value), None
 
 
-def _base64(value: object, _content_type: str | None) -> tuple[bytes, None]:
+def _base64(value: object, _content_type: str | None) -> tuple[Pieces, None]:
     return _decoded("body.base64", value), None
 
 
-def _urlencoded(value: object, content_type: str | None) -> tuple[bytes, str | None]:
-    pairs = [
-        (
-            _text(f"{name}.key", _string(f"{name}.key", entry.get("key"))),
-            _text(f"{name}.value", _string(f"{name}.value", entry.get("value", ""))),
-        )
-        for name, entry in _entries("body.urlencoded", value)
-    ]
-    return urlencode(pairs).encode("ascii"), None if content_type is not None else "application/x-www-form-urlencoded"
+def _urlencoded(value: object, content_type: str | None) -> tuple[Pieces, str | None]:
+    entries = _entries("body.urlencoded", value)
+    return _pairs(entries), None if content_type is not None else "application/x-www-form-urlencoded"
 
 
-def _formdata(value: object, content_type: str | None) -> tuple[bytes, str | None]:
+def _pairs(entries: list[tuple[str, dict[str, Any]]]) -> Pieces:
+    for place, (name, entry) in enumerate(entries):
+        key, text = _string(f"{name}.key", entry.get("key")), _string(f"{name}.value", entry.get("value", ""))
+        pair = urlencode([(b"".join(_text(f"{name}.key", key)), b"".join(_text(f"{name}.value", text)))])
+        yield (f"&{pair}" if place else pair).encode("ascii")
+
+
+def _formdata(value: object, content_type: str | None) -> tuple[Pieces, str | None]:
     boundary, given = _boundary(content_type)
-    fields = [_field(name, entry) for name, entry in _entries("body.formdata", value)]
-    encoded, _ = encode_multipart_formdata(fields, boundary)
-    if given:
-        return encoded, None
-    return encoded, f"{content_type or 'multipart/form-data'}; boundary={boundary}"
+    encoded = _multipart(_entries("body.formdata", value), boundary)
+    return encoded, None if given else f"{content_type or 'multipart/form-data'}; boundary={boundary}"
 
 
-def _field(name: str, entry: dict[str, Any]) -> RequestField:
+def _multipart(entries: list[tuple[str, dict[str, Any]]], boundary: str) -> Pieces:
+    """RFC 7578, each field's own header as urllib3 writes it; its encoder for the whole has all of it in memory twice."""
+    for name, entry in entries:
+        field, data = _field(name, entry)
+        yield f"--{boundary}\r\n{field.render_headers()}".encode()
+        yield from data
+        yield b"\r\n"
+    yield f"--{boundary}--\r\n".encode("ascii")
+
+
+def _field(name: str, entry: dict[str, Any]) -> tuple[RequestField, Pieces]:
     key = _string(f"{name}.key", entry.get("key"))
     kind = entry.get("type") or "text"
     filename: str | None = None
@@ -90,10 +103,10 @@ def _field(name: str, entry: dict[str, Any]) -> RequestField:
         content_type = _string(f"{name}.contentType", content_type)
         if not content_type.isascii() or not content_type.isprintable():
             raise BadRequest(f"{name}.contentType", "holds a character that a header cannot have")
-    _text(f"{name}.key", key + (filename or ""))
-    field = RequestField(name=key, data=data, filename=filename)
+    _check(_text(f"{name}.key", key + (filename or "")))
+    field = RequestField(name=key, data=b"", filename=filename)
     field.make_multipart(content_type=content_type)
-    return field
+    return field, data
 
 
 def _boundary(content_type: str | None) -> tuple[str, bool]:
@@ -132,21 +145,36 @@ def _string(name: str, value: object) -> str:
     return value
 
 
-def _text(name: str, value: str) -> bytes:
+def _check(pieces: Pieces) -> None:
+    for _ in pieces:
+        pass
+
+
+def _text(name: str, value: str) -> Pieces:
     try:
-        return value.encode("utf-8")
+        for start in range(0, len(value), _PIECE):
+            yield value[start : start + _PIECE].encode("utf-8")
     except UnicodeEncodeError:
         raise BadRequest(name, "holds half of a surrogate pair; send the bytes with mode base64") from None
 
 
-def _decoded(name: str, value: object) -> bytes:
-    try:
-        return base64.b64decode(_string(name, value), validate=True)
-    except (binascii.Error, ValueError):
-        raise BadRequest(name, "must be base64 (RFC 4648 §4, padded)") from None
+def _decoded(name: str, value: object) -> Pieces:
+    return _base64_decoded(name, _string(name, value))
 
 
-_MODES: dict[str, Callable[[object, str | None], tuple[bytes | None, str | None]]] = {
+def _base64_decoded(name: str, text: str) -> Pieces:
+    bad = BadRequest(name, "must be base64 (RFC 4648 §4, padded)")
+    for start in range(0, len(text), _PIECE):
+        try:
+            data = base64.b64decode(text[start : start + _PIECE], validate=True)
+        except (binascii.Error, ValueError):
+            raise bad from None
+        if start + _PIECE < len(text) and len(data) * 4 != _PIECE * 3:
+            raise bad  # It is padded, and goes on behind that.
+        yield data
+
+
+_MODES: dict[str, Callable[[object, str | None], tuple[Pieces, str | None]]] = {
     "raw": _raw,
     "urlencoded": _urlencoded,
     "formdata": _formdata,

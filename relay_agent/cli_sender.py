@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from relay_agent.codec import decode_envelope, decode_payload, decode_request
+from relay_agent.codec import decode_payload, decode_request, take_envelope
 from relay_agent.config import Settings, load_keyring_text, load_settings
 from relay_agent.errors import BadRequest, ConfigurationError, RelayError, SecureCommandError
 from relay_agent.pipelines.client import CommandClient
@@ -167,7 +167,7 @@ def decrypt() -> None:
     Takes a JWE, or the JSON object of a request or response that holds one. Needs SECURE_COMMAND_KEY.
     """
     text = sys.stdin.buffer.read().strip()
-    jwe = decode_envelope(decode_payload(text)) if text.startswith(b"{") else text.decode("ascii", "replace")
+    jwe = take_envelope(decode_payload(text)) if text.startswith(b"{") else text.decode("ascii", "replace")
     key, _ = load_keyring_text()
     _write(open_envelope(jwe, _keyring(key), agent_id=None, now=datetime.now(UTC)).plaintext)
 

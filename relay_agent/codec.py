@@ -9,13 +9,13 @@ import base64
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from relay_agent.bodies import encode_body
 from relay_agent.errors import BadRequest, MalformedMessage
-from relay_agent.models import Command, Failure, Headers, HttpRequest, HttpResponse, Status, Url
+from relay_agent.models import Body, Command, Failure, Headers, HttpRequest, HttpResponse, Status, Url
 from relay_agent.urls import BadUrl, check_host_header, parse_url
 
 ACTIONS_PLAIN = frozenset({"TetraScience.Connector.gdc.HttpRequest", "TetraScience.Connector.http.Request.V1"})
@@ -76,28 +76,48 @@ def decode_payload(text: str | bytes) -> object:
     Raises:
         BadRequest: it is no JSON.
     """
+    return load_payload(lambda: text if isinstance(text, str) else text.decode("utf-8"))
+
+
+def load_payload(read: Callable[[], str]) -> object:
+    """Read a payload as `decode_payload` does; its text is nobody else's, so that it is gone before what it says is used.
+
+    Raises:
+        BadRequest: it is no JSON.
+    """
     try:
-        return _loads(text if isinstance(text, str) else text.decode("utf-8"))
+        return _loads(read())
     except (MalformedMessage, UnicodeDecodeError):
         raise BadRequest("payload", "is no JSON in UTF-8") from None
 
 
-def decode_envelope(payload: object) -> str:
-    """The JWE of a secure command's payload (PROTOCOL §5).
+def take_envelope(payload: object) -> str:
+    """Take the JWE out of a secure command's payload (PROTOCOL §5): it may be of 10 MB, and need not stand beside its plaintext.
 
     Raises:
         BadRequest: there is none.
     """
     if not isinstance(payload, dict):
         raise BadRequest("payload", "must be an object")
-    jwe = payload.get("jwe")
+    jwe = payload.pop("jwe", None)
     if not isinstance(jwe, str):
         raise BadRequest("jwe", "must be a string: a JWE in compact serialisation")
     return jwe
 
 
-def decode_request(payload: object, *, secure: bool = False) -> HttpRequest:
-    """Read the request that a command asks for (PROTOCOL §3).
+Keep = Callable[[Iterator[bytes]], Body]
+"""What puts the pieces of a body where they are to be."""
+
+
+def forget(pieces: Iterator[bytes]) -> bytes:
+    """Look at a body's pieces, and keep none."""
+    for _ in pieces:
+        pass
+    return b""
+
+
+def decode_request(payload: object, *, secure: bool = False, keep: Keep = b"".join) -> HttpRequest:
+    """Read the request that a command asks for (PROTOCOL §3); `keep` is given its body.
 
     Raises:
         BadRequest: names the field that is wrong, never its value.
@@ -106,7 +126,7 @@ def decode_request(payload: object, *, secure: bool = False) -> HttpRequest:
         raise BadRequest("payload", "must be an object")
     url = _url(payload.get("url"))
     headers, warnings = _headers(payload.get("headers"))
-    body, content_type = encode_body(payload.get("body"), _first(headers, "content-type"))
+    pieces, content_type = encode_body(payload.get("body"), _first(headers, "content-type"))
     if content_type is not None:
         headers = _with_content_type(headers, content_type)
     warnings += _unknown(payload, secure)
@@ -114,7 +134,7 @@ def decode_request(payload: object, *, secure: bool = False) -> HttpRequest:
         url=url,
         method=_method(payload.get("method")),
         headers=tuple(headers),
-        body=body,
+        body=None if pieces is None else keep(pieces),
         ignore_tls_certificate=_flag(payload, "ignore_tls_certificate", False),
         timeout=_seconds(payload.get("timeout")),
         follow_redirects=_flag(payload, "follow_redirects", True),

@@ -26,8 +26,8 @@ from relay_agent.codings import BadCoding, decodable, decode
 from relay_agent.dialer import TunnelRefused
 from relay_agent.errors import Interrupted
 from relay_agent.faultpoints import Point, reach
-from relay_agent.faults import TransportFault
-from relay_agent.models import Code, Failure, Headers, HttpRequest, HttpResponse, Url
+from relay_agent.faults import DiskFault, TransportFault
+from relay_agent.models import Body, Code, Failure, Headers, HttpRequest, HttpResponse, Url, size_of
 from relay_agent.policy import Policy
 from relay_agent.proxies import Leg, Proxies
 from relay_agent.spool import Buffer
@@ -81,10 +81,6 @@ class Limits:
     connect_seconds: float = 30.0
 
 
-class _DiskFault(TransportFault):
-    ours = True
-
-
 def _nothing() -> None:
     return None
 
@@ -118,7 +114,7 @@ class _Hop:
     url: Url
     method: str
     headers: Headers
-    body: bytes | None
+    body: Body | None
 
 
 class Executor:
@@ -263,7 +259,7 @@ class Executor:
             text=text,
             url=str(exchange.url),
             elapsed_ms=_elapsed(exchange.deadline),
-            bytes_out=len(exchange.body or b""),
+            bytes_out=size_of(exchange.body),
         )
 
     def _read(self, response: requests.Response, buffer: Buffer, charset: str | None, codings: list[str]) -> bool:
@@ -300,7 +296,7 @@ def _keep(buffer: Buffer, data: bytes) -> None:
         buffer.write(data)
     except OSError as error:
         # Our disk's fault, not the target's: it must not read as if the connection had broken.
-        raise _DiskFault(Code.ERESPONSETOOLARGE, f"the agent's disk does not take the response: {error.strerror}") from None
+        raise DiskFault(Code.ERESPONSETOOLARGE, f"the agent's disk does not take the response: {error.strerror}") from None
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:
@@ -325,8 +321,9 @@ def _field_lines(hop: _Hop, jar: RequestsCookieJar) -> Headers:
     if hop.url.authorization is not None and "authorization" not in given:
         before.append(("Authorization", hop.url.authorization))
     after: list[tuple[str, str]] = []
-    if hop.body or (hop.body is not None and hop.method not in ("GET", "HEAD")) or hop.method in _WITH_LENGTH_ZERO:
-        after.append(("Content-Length", str(len(hop.body or b""))))
+    size = size_of(hop.body)
+    if size or (hop.body is not None and hop.method not in ("GET", "HEAD")) or hop.method in _WITH_LENGTH_ZERO:
+        after.append(("Content-Length", str(size)))
     return (*before, *_with_cookies(hop, jar), *after)
 
 

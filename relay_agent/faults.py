@@ -48,6 +48,12 @@ class TransportFault(RelayError):
         return named[1] if named else None
 
 
+class DiskFault(TransportFault):
+    """This machine's disk did not take, or give, what is exchanged."""
+
+    ours = True
+
+
 _REFUSED = "certificate refused: "
 _CERTIFICATE_CODES = frozenset(
     {Code.CERT_HAS_EXPIRED, Code.DEPTH_ZERO_SELF_SIGNED_CERT, Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, Code.ERR_TLS_CERT_ALTNAME_INVALID}

@@ -89,24 +89,8 @@ Headers = tuple[tuple[str, str], ...]
 """Header fields in order, names as given, repeats kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
-    """One HTTP request as a command asks for it (PROTOCOL §3). `timeout` is in seconds, in all."""
-
-    url: Url
-    method: str = "GET"
-    headers: Headers = field(default=(), repr=False)
-    body: bytes | None = field(default=None, repr=False)
-    ignore_tls_certificate: bool = False
-    timeout: float | None = None
-    follow_redirects: bool = True
-    encrypt_response: bool = False
-    secure: bool = False
-    warnings: tuple[str, ...] = ()
-
-
 class Content(Protocol):
-    """A response's bytes, in memory or in a file, that can be read more than once."""
+    """Bytes of a body, in memory or in a file, that can be read more than once."""
 
     @property
     def size(self) -> int:
@@ -117,6 +101,31 @@ class Content(Protocol):
 
     def close(self) -> None:
         """Free what holds the bytes."""
+
+
+Body = bytes | Content
+"""A request's body: the bytes, or where they lie."""
+
+
+def size_of(body: Body | None) -> int:
+    """The bytes that a body has; 0 where there is none."""
+    return 0 if body is None else len(body) if isinstance(body, bytes) else body.size
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One HTTP request as a command asks for it (PROTOCOL §3). `timeout` is in seconds, in all."""
+
+    url: Url
+    method: str = "GET"
+    headers: Headers = field(default=(), repr=False)
+    body: Body | None = field(default=None, repr=False)
+    ignore_tls_certificate: bool = False
+    timeout: float | None = None
+    follow_redirects: bool = True
+    encrypt_response: bool = False
+    secure: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,14 +21,16 @@ PROCESSING_AFTER_SECONDS = 0.25
 LINGER_SECONDS = 0.02
 HURRIED_SECONDS = 0.05
 BATCH = 10
+KEPT_IN_MEMORY = 16 * 1024
+"""Bytes of an answer's message that wait here; a larger one waits in the journal, however many there are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One message for the outbound queue; `final` is False for PROCESSING."""
+    """One message for the outbound queue; `final` is False for PROCESSING, `message` None where the journal has it."""
 
     command_id: str
-    message: str = field(repr=False)
+    message: str | None = field(repr=False)
     final: bool
     size: int
     since: float = 0.0
@@ -142,7 +144,8 @@ class Outbox:
     def _add(self, update: Update) -> None:
         self._no_longer_under_way(update.command_id)
         since = self._since.pop(update.command_id, 0.0)
-        self._ready.append(Entry(update.command_id, update.message, True, len(update.message.encode("utf-8")), since))
+        size = len(update.message.encode("utf-8"))
+        self._ready.append(Entry(update.command_id, update.message if size <= KEPT_IN_MEMORY else None, True, size, since))
         self._changed.notify()
 
     def _no_longer_under_way(self, command_id: str) -> None:

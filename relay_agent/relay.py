@@ -6,7 +6,6 @@ says what is safe; `executor` talks to the target.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from relay_agent.errors import BadRequest, Interrupted, JournalError, MalformedM
 from relay_agent.executor import Executor
 from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import About, Admission, Journal, Open
-from relay_agent.models import Code, Command, Failure, HttpRequest, HttpResponse, Status, Update
+from relay_agent.models import Code, Command, Failure, HttpRequest, HttpResponse, Status, Update, size_of
 from relay_agent.periodic import Backoff
 from relay_agent.secure import Keyring, open_envelope
 from relay_agent.spool import Spool, file_name
@@ -33,6 +32,7 @@ DOWNLOAD_TRY_SECONDS = 30.0
 DOWNLOAD_SECONDS = 120.0
 """How long a body is asked for while S3 cannot be reached; less where the command expires before, since others wait behind it."""
 _ANY_LANE = "?"
+_REMEMBERED = timedelta(days=1)
 _INTERRUPTED = "the agent stopped while this request was under way; its outcome is unknown, and it was not repeated"
 _SENT_BEFORE = "(when it was repeated; an earlier try, before the agent was restarted, may have reached the target)"
 _DAMAGED = "the agent's journal was damaged, and this command's record with it; its outcome is unknown, and it was not repeated"
@@ -80,14 +80,6 @@ class Task:
     def elsewhere(self) -> bool:
         """Whether the body must still be fetched."""
         return self.command.body_url is not None and self.body is None and self.request is None
-
-
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """What the last run left: tasks to run, and the answers to tell, those given in place of running among them."""
-
-    tasks: list[Task]
-    updates: list[Update]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +133,7 @@ class Relay:
         self._default_seconds = default_seconds
         self._told = told
         self._uploading: dict[str, tuple[Report, float]] = {}
+        self._reading = threading.Lock()
         self._answers = Answers(spool, keyring, clock)
 
     # --- intake: the poller's thread ---
@@ -159,7 +152,9 @@ class Relay:
         rows: list[tuple[str, str, str]] = []
         oddities: list[str] = []
         for text, receipt in messages:
-            raw = text.encode("utf-8", "replace").decode("utf-8")  # SQS takes no lone surrogates; the journal cannot.
+            raw = (
+                text if _in_utf8(text) else text.encode("utf-8", "replace").decode("utf-8")
+            )  # SQS takes no lone surrogates; the journal cannot.
             try:
                 command = self._command(raw)
                 if command.id not in tasks and command.id not in refused:
@@ -182,14 +177,21 @@ class Relay:
             oddities,
         )
 
-    def recover(self) -> Recovery:
-        """Take up what the last run left: what may run again, and the answers that were not told for sure."""
-        told = self._journal.undelivered()
-        left = [self._taken_up(one) for one in self._journal.unfinished()]
-        return Recovery(
-            [one for one in left if isinstance(one, Task)],
-            [*told, *(one for one in left if isinstance(one, Update))],
-        )
+    def recover(self, tell: Callable[[Update], None]) -> list[Task]:
+        """Take up what the last run left, and give what may run again.
+
+        `tell` is given each answer that was not told for sure, and those that are given in place of running.
+        """
+        for update in self._journal.undelivered():
+            tell(update)
+        tasks: list[Task] = []
+        for left in self._journal.unfinished():
+            taken_up = self._taken_up(left)
+            if isinstance(taken_up, Task):
+                tasks.append(taken_up)
+            else:
+                tell(taken_up)
+        return tasks
 
     def _taken_up(self, left: Open) -> Task | Update:
         """The task of what the last run left, or the answer that it is given instead."""
@@ -211,7 +213,7 @@ class Relay:
         """Whether a command that was started may run again: as noted, and its request must agree, but where it is out of reach."""
         if task.elsewhere or noted is False:
             return bool(noted)
-        request = task.request if task.request is not None else self._look(task)
+        request = task.request if task.request is not None else self._look(task, codec.forget)
         return isinstance(request, Failure) or may_repeat(request)
 
     # --- fetch: a fetcher's thread ---
@@ -223,7 +225,7 @@ class Relay:
         give_up = self._clock.monotonic() + DOWNLOAD_SECONDS
         while not self._expired(command):
             try:
-                fetched = self._fetched(task, self._payloads.download(command.body_url or "", DOWNLOAD_TRY_SECONDS))
+                fetched = self._fetched(task, command.body_url or "")
                 reach(Point.FETCHED)
                 return fetched
             except PlatformError as error:
@@ -233,22 +235,33 @@ class Relay:
                 return None
         return task
 
-    def _fetched(self, task: Task, data: bytes) -> Task:
-        request = self._decode_body(task.command, data)
-        if isinstance(request, Failure):
-            return replace(task, request=request)
-        lane = _lane(request)
-        if len(data) > KEPT_IN_MEMORY:
-            with contextlib.suppress(OSError):  # A full disk: then it waits in memory after all.
-                return replace(task, lane=lane, body=self._spool.keep(data, file_name(self._clock.new_id(), ".body")))
-        return replace(task, lane=lane, request=request)
-
-    def _decode_body(self, command: Command, data: bytes) -> HttpRequest | Failure:
+    def _fetched(self, task: Task, url: str) -> Task:
+        name = file_name(self._clock.new_id(), ".body")
         try:
-            payload = codec.decode_payload(data)
+            data = self._payloads.download(url, DOWNLOAD_TRY_SECONDS, lambda pieces: self._spool.keep(pieces, KEPT_IN_MEMORY, name))
+        except OSError:  # A full disk: then it waits in memory after all.
+            data = self._payloads.download(url, DOWNLOAD_TRY_SECONDS, b"".join)
+        if data is not None:
+            request = self._decode_body(task.command, data.decode, b"".join)
+            return replace(task, request=request, lane=_lane(request))
+        request = self._look(replace(task, body=name), codec.forget)
+        if isinstance(request, Failure):
+            self._spool.remove(name)
+            return replace(task, request=request)
+        return replace(task, body=name, lane=_lane(request))
+
+    def _kept(self, command: Command, name: str, keep: codec.Keep) -> HttpRequest | Failure:
+        try:
+            return self._decode_body(command, lambda: self._spool.text(name), keep)
+        except OSError as error:
+            raise JournalError(f"the spool cannot be read: {error.strerror}") from None
+
+    def _decode_body(self, command: Command, read: Callable[[], str], keep: codec.Keep) -> HttpRequest | Failure:
+        try:
+            payload = codec.load_payload(read)
         except BadRequest as error:
             return Failure(Code.EBADCOMMAND, str(error))
-        return self._decode(replace(command, payload=payload))
+        return self._decode(replace(command, payload=payload), keep)
 
     # --- process: a worker's thread ---
 
@@ -316,21 +329,18 @@ class Relay:
         admitted = self._clock.monotonic()
         if command.body_url is not None and command.action in codec.ACTIONS:
             return Task(command, admitted)
-        request = self._decode(command)
+        request = self._decode(command, codec.forget if size > KEPT_IN_MEMORY else b"".join)
         if isinstance(request, Failure):
             return Task(command, admitted, request=request)
-        lane = _lane(request)
-        if size > KEPT_IN_MEMORY:
-            return Task(replace(command, payload=None), admitted, lane)
-        return Task(replace(command, payload=None), admitted, lane, request)
+        return Task(replace(command, payload=None), admitted, _lane(request), request if size <= KEPT_IN_MEMORY else None)
 
-    def _decode(self, command: Command) -> HttpRequest | Failure:
-        """The request that an action asks for; a failure for one that asks for none we know."""
+    def _decode(self, command: Command, keep: codec.Keep) -> HttpRequest | Failure:
+        """The request that an action asks for; a failure for one that asks for none we know. `keep` is given its body."""
         try:
             if command.action in codec.ACTIONS_PLAIN:
-                return codec.decode_request(command.payload)
+                return codec.decode_request(command.payload, keep=keep)
             if command.action == codec.ACTION_SECURE:
-                return self._open(command)
+                return self._open(command, keep)
         except BadRequest as error:
             return Failure(Code.EBADCOMMAND, str(error))
         except SecureCommandError as error:
@@ -343,18 +353,16 @@ class Relay:
             f"this agent does not know the action; it answers {', '.join(sorted(codec.ACTIONS_PLAIN))} and {codec.ACTION_SECURE}",
         )
 
-    def _open(self, command: Command) -> HttpRequest:
+    def _open(self, command: Command, keep: codec.Keep) -> HttpRequest:
         keyring = self._keyring()
         if not keyring:
             raise SecureCommandError(Code.ENOKEY, "this agent has no SECURE_COMMAND_KEY; set the one that the sender uses")
-        jwe = codec.decode_envelope(command.payload)
-        opened = open_envelope(jwe, keyring, agent_id=self._agent_id, now=self._clock.now())
-        request = codec.decode_request(codec.decode_payload(opened.plaintext), secure=True)
+        opened = open_envelope(codec.take_envelope(command.payload), keyring, agent_id=self._agent_id, now=self._clock.now())
+        request = codec.decode_request(codec.decode_payload(opened.plaintext), secure=True, keep=keep)
         if opened.jti is not None and not opened.jti.isprintable():
             raise SecureCommandError(Code.EDECRYPT, "the jti holds characters that are no text")
         if opened.jti is not None:
-            keep = timedelta(days=1)
-            until = max(self._clock.now() + keep, _moment(opened.exp) or self._clock.now())
+            until = max(self._clock.now() + _REMEMBERED, _moment(opened.exp) or self._clock.now())
             if not self._journal.remember_token(opened.jti, command.id, until.timestamp()):
                 raise SecureCommandError(Code.EREPLAY, "the jti of this secure command was used by another command")
         return request
@@ -365,7 +373,14 @@ class Relay:
             return _Result(Status.FAILURE, Failure(Code.EINTERRUPTED, _INTERRUPTED))
         if self._expired(command) and not self._was_refused(task):
             return _Result(Status.REJECTED, Failure(Code.EEXPIRED, "the command expired before it could start"))
-        request = task.request if task.request is not None else self._look(task)
+        request = task.request if task.request is not None else self._look(task, self._spool.hold)
+        try:
+            return self._carried_out(task, request, executor)
+        finally:
+            _free(request)
+
+    def _carried_out(self, task: Task, request: HttpRequest | Failure, executor: Executor) -> _Result:
+        command = task.command
         if task.started and (isinstance(request, Failure) or (request.encrypt_response and not self._keyring())):
             # It was sent once, by the agent's last run; that it cannot be made out now denies nothing of that.
             return _Result(Status.FAILURE, Failure(Code.EINTERRUPTED, _INTERRUPTED))
@@ -412,14 +427,15 @@ class Relay:
         seconds = self._default_seconds if wanted is None else wanted
         return max(0.001, seconds if left is None else min(seconds, left))
 
-    def _look(self, task: Task) -> HttpRequest | Failure:
-        """Look at a payload that did not wait in memory: from the journal, or from the spool."""
-        if task.body is None:
-            return self._decode(codec.decode_message(self._journal.raw(task.command.id)))
-        try:
-            return self._decode_body(task.command, self._spool.path(task.body).read_bytes())
-        except OSError as error:
-            raise JournalError(f"the spool cannot be read: {error.strerror}") from None
+    def _look(self, task: Task, keep: codec.Keep) -> HttpRequest | Failure:
+        """Look at a payload that did not wait in memory: from the journal, or from the spool.
+
+        One thread at a time: beside the text stands what it says, and what is made of that.
+        """
+        with self._reading:
+            if task.body is None:
+                return self._decode(codec.decode_message(self._journal.raw(task.command.id)), keep)
+            return self._kept(task.command, task.body, keep)
 
     # --- how one is answered ---
 
@@ -474,7 +490,7 @@ class Relay:
             code=update.code,
             status_code=response.status_code if response else None,
             bytes_in=response.content.size if response else 0,
-            bytes_out=len(request.body or b"") if request else 0,
+            bytes_out=size_of(request.body) if request else 0,
             queued_ms=int((begun - task.admitted) * 1000),
             target_ms=outcome.elapsed_ms,
             total_ms=int((self._clock.monotonic() - task.admitted) * 1000),
@@ -485,6 +501,19 @@ class Relay:
 def may_repeat(request: HttpRequest) -> bool:
     """Whether sending the request twice is as sending it once: by its method, or because its sender says so."""
     return request.method in IDEMPOTENT or any(name.lower() == "idempotency-key" for name, _ in request.headers)
+
+
+def _in_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _free(request: HttpRequest | Failure) -> None:
+    if isinstance(request, HttpRequest) and request.body is not None and not isinstance(request.body, bytes):
+        request.body.close()
 
 
 def _about(report: Report) -> About:
@@ -498,5 +527,7 @@ def _moment(seconds: int | None) -> datetime | None:
         return None
 
 
-def _lane(request: HttpRequest) -> str:
+def _lane(request: HttpRequest | Failure) -> str:
+    if isinstance(request, Failure):
+        return _ANY_LANE
     return f"{request.url.host}:{request.url.port}"

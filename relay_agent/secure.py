@@ -29,6 +29,8 @@ TAG_BYTES = 16
 MAX_HEADER_CHARACTERS = 16_384  # unauthenticated JSON is parsed before the tag is checked: keep it small
 
 _NO_KEY = "no key for secure commands is set: set SECURE_COMMAND_KEY, or SECURE_COMMAND_KEY_FILE"
+_PIECE = 64 * 1024
+"""Characters of base64url that are decoded at once: beside a body of 10 MB its text need not stand a third time."""
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 _KID = re.compile(r"[0-9a-f]{8}")
 
@@ -105,9 +107,9 @@ class _Envelope:
 
     header: dict[str, Any]
     aad: bytes
-    iv: bytes
-    ciphertext: bytes
-    tag: bytes
+    iv: bytearray
+    ciphertext: bytearray
+    tag: bytearray
 
 
 def generate_key() -> str:
@@ -148,7 +150,10 @@ def open_envelope(jwe: str, keyring: Keyring, *, agent_id: str | None, now: date
     """
     if not keyring:
         raise SecureCommandError(Code.ENOKEY, _NO_KEY)
-    envelope = _parse(jwe)
+    parts = _split(jwe)
+    del jwe  # Of a body of 10 MB each form is as long, and none is needed beside the next.
+    envelope = _parse(parts)
+    del parts
     keys = keyring.named(_name(envelope.header))
     if not keys:
         raise _refused(f"no key with {_shown(envelope.header['kid'])} is set; this agent has {', '.join(keyring.kids)}")
@@ -188,7 +193,7 @@ def _stream(pieces: Iterable[bytes], cipher: Any, head: str) -> Iterator[str]:
     yield f"{_encode(rest)}.{_encode(cipher.digest())}"
 
 
-def _encode(data: bytes) -> str:
+def _encode(data: bytes | bytearray) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
@@ -196,10 +201,14 @@ def _encode(data: bytes) -> str:
 # context may hold what was being read.
 
 
-def _parse(jwe: object) -> _Envelope:
+def _split(jwe: object) -> list[str]:
     parts = jwe.split(".", 5) if isinstance(jwe, str) else []
     if len(parts) != 5:
         raise _refused("is no compact JWE: it takes five base64url parts with dots between them")
+    return parts
+
+
+def _parse(parts: list[str]) -> _Envelope:
     header = _header(parts[0])
     if parts[1]:
         raise _refused("the encrypted key must be empty with alg dir (RFC 7518 §4.5)")
@@ -229,11 +238,14 @@ def _header(part: str) -> dict[str, Any]:
     return header
 
 
-def _decoded(name: str, part: str) -> bytes:
+def _decoded(name: str, part: str) -> bytearray:
     """Strict base64url (RFC 7515 §2): no padding, no other character, no stray bits, so one text for the same bytes."""
     canonical = _BASE64URL.fullmatch(part) is not None and len(part) % 4 != 1
+    data = bytearray()
     if canonical:
-        data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+        for start in range(0, len(part), _PIECE):
+            piece = part[start : start + _PIECE]
+            data += base64.urlsafe_b64decode(piece + "=" * (-len(piece) % 4))
         tail = len(data) - len(data) % 3
         canonical = _encode(data[tail:]) == part[tail // 3 * 4 :]
     if not canonical:
@@ -241,7 +253,7 @@ def _decoded(name: str, part: str) -> bytes:
     return data
 
 
-def _json_object(data: bytes) -> dict[str, Any] | None:
+def _json_object(data: bytes | bytearray) -> dict[str, Any] | None:
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError):

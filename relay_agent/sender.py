@@ -90,11 +90,18 @@ class Sender:
         if not entries:
             self._pulse.pause("waiting for answers")
             return 0.0
+        try:
+            messages = [self._journal.message(entry.command_id) if entry.message is None else entry.message for entry in entries]
+        except JournalDamaged:
+            raise
+        except JournalError as error:  # It cannot be read now; the next try may.
+            self._outbox.put_back(entries)
+            return self._unrecorded(error)
         self._pulse.turn("sending answers")
         if any(entry.final for entry in entries):
             reach(Point.BEFORE_TELL)
         try:
-            result = self._platform.outbound().send([entry.message for entry in entries])
+            result = self._platform.outbound().send(messages)
         except PlatformError as error:
             self._outbox.put_back(entries)
             return self._failed(error)
@@ -129,7 +136,7 @@ class Sender:
         self._outbox.put_last([entry for entry in entries if entry.final and entry.command_id not in known])
         return [entry for entry in entries if not entry.final or entry.command_id in known]
 
-    def _unrecorded(self, error: JournalUnwritable) -> float:
+    def _unrecorded(self, error: JournalError) -> float:
         """Tell nothing that is not recorded; the poller says what is wrong with the disk."""
         if self._outbox.pending():
             self._pulse.failure(str(error), journal_cause(str(error)))

@@ -1,21 +1,28 @@
-"""Bytes too large for memory: responses while they are read, answers until they are uploaded.
+"""Bytes too large for memory: bodies of requests and responses under way, answers until they are uploaded.
 
 This room owns the files in `spool/`. It must not know what the bytes mean.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gzip
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
+from relay_agent.models import Body
+
 IN_MEMORY = 1024 * 1024
 """Bytes of a response that are kept in memory; what is larger goes to a file."""
+HELD_IN_MEMORY = 64 * 1024
+"""Bytes of a request's body that are kept in memory; what is larger goes to a file."""
 _CHUNK = 64 * 1024
 
 
@@ -52,6 +59,76 @@ class Buffer:
         self._file.close()
 
 
+class Held:
+    """A request's body, while its request is under way: in an unnamed file. What a full disk does not take stays in memory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file: IO[bytes] | None = None
+        with contextlib.suppress(OSError):
+            self._file = tempfile.TemporaryFile(buffering=0, dir=directory)  # noqa: SIM115 - closed by close()
+        self._stored = 0
+        self._rest: list[bytes] = []
+        self._size = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._size
+
+    def write(self, data: bytes) -> None:
+        """Add to the end."""
+        self._size += len(data)
+        stored = 0
+        with contextlib.suppress(OSError):
+            while self._file is not None and not self._rest and stored < len(data):
+                stored += self._file.write(data[stored:])
+        self._stored += stored
+        if stored < len(data):
+            self._rest.append(data[stored:])
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes from the start, in pieces of at most 64 KiB.
+
+        Raises:
+            OSError: the disk does not give what it took.
+        """
+        if self._file is not None:
+            self._file.seek(0)
+            yield from _exactly(self._file, self._stored)
+        yield from self._rest
+
+    def close(self) -> None:
+        """Free the file and the memory."""
+        if self._file is not None:
+            self._file.close()
+        self._rest.clear()
+
+
+class Filed:
+    """The content of a file that stays where it is."""
+
+    def __init__(self, path: Path) -> None:
+        """Look at the file.
+
+        Raises:
+            OSError: there is none.
+        """
+        self.size = path.stat().st_size
+        self._path = path
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes from the start, in pieces of at most 64 KiB.
+
+        Raises:
+            OSError: the disk does not give them all.
+        """
+        with self._path.open("rb") as file:
+            yield from _exactly(file, self.size)
+
+    def close(self) -> None:
+        """Do nothing: each reading closes what it opened."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spooled:
     """An answer in the form in which it is uploaded: a gzip file beside the journal."""
@@ -82,13 +159,50 @@ class Spool:
                 return self._file(gathered, rest, name)
         return "".join(gathered)
 
-    def keep(self, data: bytes, name: str) -> str:
-        """Keep a fetched body until its command runs; after a crash it is an orphan, and is fetched again."""
+    def keep(self, pieces: Iterable[bytes], limit: int, name: str) -> bytes | None:
+        """Keep what is fetched until its command runs: as bytes while they are at most `limit`, else in the file `name`; then None.
+
+        After a crash that file is an orphan, and its content is fetched again.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        whole, rest = _gathered(pieces, limit)
+        if rest is None:
+            return b"".join(whole)
         path = self.path(name)
-        with path.open("wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(data)
-        return name
+        try:
+            with path.open("wb") as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.writelines(chain(whole, rest))
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return None
+
+    def text(self, name: str) -> str:
+        """What was kept, as text.
+
+        Raises:
+            OSError: the disk does not give it.
+            UnicodeDecodeError: it is not UTF-8.
+        """
+        with self.path(name).open(encoding="utf-8", newline="") as file:
+            return file.read()
+
+    def hold(self, pieces: Iterable[bytes]) -> Body:
+        """Hold a request's body: as bytes while it is small, else where it takes no memory. Whoever asks for it closes it."""
+        whole, rest = _gathered(pieces, HELD_IN_MEMORY)
+        if rest is None:
+            return b"".join(whole)
+        held = Held(self.directory)
+        try:
+            for piece in chain(whole, rest):
+                held.write(piece)
+        except BaseException:
+            held.close()
+            raise
+        return held
 
     def path(self, name: str) -> Path:
         """Where the file of that name lies."""
@@ -136,3 +250,26 @@ class Spool:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def _exactly(file: IO[bytes], size: int) -> Iterator[bytes]:
+    left = size
+    while left:
+        data = file.read(min(_CHUNK, left))
+        if not data:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        left -= len(data)
+        yield data
+
+
+def _gathered(pieces: Iterable[bytes], limit: int) -> tuple[list[bytes], Iterator[bytes] | None]:
+    """The pieces, and None; or those until there are more than `limit` bytes, and the rest."""
+    gathered: list[bytes] = []
+    size = 0
+    rest = iter(pieces)
+    for piece in rest:
+        gathered.append(piece)
+        size += len(piece)
+        if size > limit:
+            return gathered, rest
+    return gathered, None

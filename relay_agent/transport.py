@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import mmap
 import re
 import socket
 import ssl
@@ -29,10 +28,10 @@ from urllib3.util.wait import wait_for_read
 
 from relay_agent.clock import Deadline
 from relay_agent.dialer import Dialer
-from relay_agent.faults import TransportFault, os_fault
+from relay_agent.faults import DiskFault, TransportFault, os_fault
 from relay_agent.http1 import BadFraming, BadHead, Response
 from relay_agent.idle import IdlePool
-from relay_agent.models import Code, Headers, Url
+from relay_agent.models import Body, Code, Content, Headers, Url
 from relay_agent.proxies import Proxy
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -68,7 +67,7 @@ class Exchange:
     method: str
     url: Url
     headers: Headers
-    body: bytes | mmap.mmap | None
+    body: Body | None
     deadline: Deadline
     verify: bool = True
     proxy: Proxy | None = None
@@ -393,11 +392,20 @@ def _write(sock: Any, exchange: Exchange) -> None:
         raise AssertionError("a line break reached the request's head; the codec must refuse it")
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
     body = exchange.body or b""
-    if len(body) <= _ONE_WRITE:
-        sock.sendall(head + body[:])
-    else:
-        sock.sendall(head)
-        sock.sendall(body)
+    if isinstance(body, bytes) and len(body) <= _ONE_WRITE:
+        sock.sendall(head + body)
+        return
+    sock.sendall(head)
+    for piece in [body] if isinstance(body, bytes) else _read(body):
+        sock.sendall(piece)
+
+
+def _read(body: Content) -> Iterator[bytes]:
+    try:
+        yield from body.chunks()
+    except OSError as error:
+        # Our disk's fault, not the target's: it must not read as if the connection had broken.
+        raise DiskFault(Code.EINTERRUPTED, f"the agent's disk does not give the body: {error.strerror}") from None
 
 
 def _sent(sock: Any) -> int:

@@ -136,7 +136,7 @@ class Uploader:
             )
             self._trouble.uploaded(update.command_id)
             return replace(update, spool=None, upload_url=None, fallback=None)
-        except (OSError, ValueError):  # ValueError: mmap of an empty file
+        except OSError:
             return self._without_body(update, "the spool file cannot be read", SPOOL)
         except PlatformError as error:
             if isinstance(error, PayloadRefused) or self._left(job) <= 0:

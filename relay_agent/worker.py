@@ -48,20 +48,22 @@ class Worker:
         """Work until the queue is closed; what is under way then is finished first."""
         try:
             while True:
-                lane, task = self._tasks.get()
-                reach(Point.QUEUED)
-                self._busy_since = self._monotonic()
-                try:
-                    update = self.work(task)
-                finally:
-                    # Before the answer is handed on: it waits for those that are still on their way.
-                    self._tasks.done(lane)
-                self._busy_since = None
-                self._outbox.put(update)
+                self._turn(*self._tasks.get())
         except (Closed, Interrupted):
             pass
         finally:
             self._executor.close()
+
+    def _turn(self, lane: str, task: Task) -> None:
+        reach(Point.QUEUED)
+        self._busy_since = self._monotonic()
+        try:
+            update = self.work(task)
+        finally:
+            # Before the answer is handed on: it waits for those that are still on their way.
+            self._tasks.done(lane)
+        self._busy_since = None
+        self._outbox.put(update)
 
     def work(self, task: Task) -> Update:
         """Run one task to its recorded outcome, and give the answer.

@@ -167,6 +167,12 @@ class RunningAgent(_Watched):
         return self._running().pid
 
     @property
+    def resident_bytes(self) -> int:
+        """The memory that the process has now."""
+        (line,) = [line for line in Path(f"/proc/{self.pid}/status").read_text().splitlines() if line.startswith("VmRSS:")]
+        return int(line.split()[1]) * 1024
+
+    @property
     def errors(self) -> str:
         """What it wrote to stderr."""
         return self._errors.read_text()

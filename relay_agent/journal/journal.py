@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -163,6 +163,17 @@ class Journal:
             raise JournalError("the journal holds no message for this command")
         return str(row[0][0])
 
+    def message(self, command_id: str) -> str:
+        """What is to be told of a command that is finished and on the disk.
+
+        Raises:
+            JournalError: there is nothing.
+        """
+        row = self._writer.read("SELECT message FROM commands WHERE id = ? AND state = 'finished'", command_id)
+        if not row or row[0][0] is None:
+            raise JournalError("the journal holds no answer for this command")
+        return str(row[0][0])
+
     def start(self, command_id: str, repeatable: bool) -> None:
         """Note, before the first byte goes out, that from now on the target may have acted.
 
@@ -287,20 +298,16 @@ class Journal:
             for row in self._read_all("SELECT id, receipt FROM commands WHERE acked = 0 AND receipt IS NOT NULL ORDER BY seq")
         ]
 
-    def unfinished(self) -> list[Open]:
-        """What was admitted or started, in the order in which it came."""
-        rows = self._read_all("SELECT id, raw, state, repeatable FROM commands WHERE state IN ('admitted', 'started') ORDER BY seq")
-        return [Open(str(row[0]), row[1], row[2] == State.STARTED, None if row[3] is None else bool(row[3])) for row in rows]
+    def unfinished(self) -> Iterator[Open]:
+        """What was admitted or started, in the order in which it came, read one by one."""
+        for row in self._each("id, raw, state, repeatable", "state IN ('admitted', 'started')"):
+            yield Open(str(row[0]), row[1], row[2] == State.STARTED, None if row[3] is None else bool(row[3]))
 
-    def undelivered(self) -> list[Update]:
-        """The outcomes that the platform has not been told for sure."""
-        rows = self._read_all(
-            "SELECT id, status, message, spool, upload_url, fallback, tell_by FROM commands WHERE state = 'finished' ORDER BY seq"
-        )
-        return [
-            Update(row[0], Status(row[1]), row[2], row[3], row[4], row[5], None if row[6] is None else datetime.fromtimestamp(row[6], UTC))
-            for row in rows
-        ]
+    def undelivered(self) -> Iterator[Update]:
+        """The outcomes that the platform has not been told for sure, read one by one: there may be a thousand, of 256 KiB each."""
+        for row in self._each("id, status, message, spool, upload_url, fallback, tell_by", "state = 'finished'"):
+            tell_by = None if row[6] is None else datetime.fromtimestamp(row[6], UTC)
+            yield Update(row[0], Status(row[1]), row[2], row[3], row[4], row[5], tell_by)
 
     def about(self, command_id: str) -> About | None:
         """What a finished command is listed with; None where that was not noted."""
@@ -370,6 +377,11 @@ class Journal:
             self._writer.close(RETRY_SECONDS)
 
     # --- inside ---
+
+    def _each(self, columns: str, where: str) -> Iterator[Any]:
+        """One by one, the rows of commands that are so now."""
+        for (command_id,) in self._read_all(f"SELECT id FROM commands WHERE {where} ORDER BY seq"):  # noqa: S608 - our own words
+            yield from self._writer.read(f"SELECT {columns} FROM commands WHERE id = ?", command_id)  # noqa: S608 - our own words
 
     def _read_all(self, query: str) -> list[Any]:
         """The rows of a query, with what was noted and is not on the disk yet, where the disk takes it."""

@@ -6,11 +6,12 @@ This room owns the transports of the platform leg. It must not know what the cal
 from __future__ import annotations
 
 import http.client
-import mmap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import requests
 import urllib3
 
 from relay_agent import __version__
@@ -18,7 +19,7 @@ from relay_agent.clock import Deadline
 from relay_agent.dialer import ProxyRefused
 from relay_agent.errors import PlatformUnreachable
 from relay_agent.faults import TransportFault
-from relay_agent.models import Code, Headers
+from relay_agent.models import Body, Code, Headers, size_of
 from relay_agent.proxies import Leg, Proxies
 from relay_agent.transport import Exchange, Transport, explain, fields
 from relay_agent.urls import parse_url
@@ -66,6 +67,19 @@ def unreachable(call: str, fault: TransportFault, url: str) -> PlatformUnreachab
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer whose body is still on its way: `pieces` raises TransportFault where it breaks off or is too large."""
+
+    status: int
+    headers: Headers
+    pieces: Iterator[bytes]
+
+    def whole(self) -> Answer:
+        """Read the body."""
+        return Answer(self.status, self.headers, b"".join(self.pieces))
+
+
 class PlatformHttp:
     """Sends requests to the platform. Each thread gets a transport of its own; `abort` may be called from any."""
 
@@ -76,18 +90,28 @@ class PlatformHttp:
         self._lock = threading.Lock()
         self._transports: dict[str, Transport] = {}
 
-    def send(
-        self, method: str, url: str, headers: Headers, body: bytes | mmap.mmap | None, seconds: float, max_bytes: int = MAX_ANSWER
-    ) -> Answer:
+    def send(self, method: str, url: str, headers: Headers, body: Body | None, seconds: float, max_bytes: int = MAX_ANSWER) -> Answer:
         """Send a request and read the whole answer within `seconds`.
 
         Raises:
             TransportFault: there was no answer, or one too large.
         """
+        with self.stream(method, url, headers, body, seconds, max_bytes) as answer:
+            return answer.whole()
+
+    @contextmanager
+    def stream(
+        self, method: str, url: str, headers: Headers, body: Body | None, seconds: float, max_bytes: int = MAX_ANSWER
+    ) -> Iterator[Stream]:
+        """Send a request, and yield the answer, to be read within what is left of `seconds`.
+
+        Raises:
+            TransportFault: there was no answer.
+        """
         parsed = parse_url(url)
         given = {name.lower() for name, _ in headers}
         needed = [("Host", parsed.netloc), ("User-Agent", USER_AGENT), ("Accept-Encoding", "identity")]
-        length = [("Content-Length", str(len(body or b"")))] if body is not None or method in ("POST", "PUT") else []
+        length = [("Content-Length", str(size_of(body)))] if body is not None or method in ("POST", "PUT") else []
         exchange = Exchange(
             method=method,
             url=parsed,
@@ -103,7 +127,10 @@ class PlatformHttp:
             # Every call to the platform may be made twice: an update that is sent again is the same byte for byte.
             repeatable=True,
         )
-        return self._read(exchange, max_bytes)
+        with self._transport().send(exchange) as response:
+            if response.status_code == _PROXY_LOGIN and exchange.forwarded and exchange.proxy is not None:
+                raise ProxyRefused(exchange.proxy, response.status_code, exchange.method)
+            yield Stream(response.status_code, fields(response), _pieces(response, exchange, max_bytes))
 
     def abort(self, thread: str) -> None:
         """Break off what the thread of that name waits for."""
@@ -119,22 +146,6 @@ class PlatformHttp:
         for transport in transports:
             transport.close()
 
-    def _read(self, exchange: Exchange, max_bytes: int) -> Answer:
-        with self._transport().send(exchange) as response:
-            if response.status_code == _PROXY_LOGIN and exchange.forwarded and exchange.proxy is not None:
-                raise ProxyRefused(exchange.proxy, response.status_code, exchange.method)
-            pieces: list[bytes] = []
-            size = 0
-            try:
-                while data := response.raw.read(64 * 1024, decode_content=False):
-                    pieces.append(data)
-                    size += len(data)
-                    if size > max_bytes:
-                        raise TransportFault(Code.ERESPONSETOOLARGE, f"{exchange.peer} sent more than {max_bytes} bytes")
-            except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
-                raise explain(error, exchange) from None
-            return Answer(response.status_code, fields(response), b"".join(pieces))
-
     def _transport(self) -> Transport:
         transport: Transport | None = getattr(self._local, "transport", None)
         if transport is None:
@@ -147,3 +158,19 @@ class PlatformHttp:
                 stale.close()
             self._local.transport = transport
         return transport
+
+
+def _pieces(response: requests.Response, exchange: Exchange, max_bytes: int) -> Iterator[bytes]:
+    size = 0
+    while data := _piece(response, exchange):
+        size += len(data)
+        if size > max_bytes:
+            raise TransportFault(Code.ERESPONSETOOLARGE, f"{exchange.peer} sent more than {max_bytes} bytes")
+        yield data
+
+
+def _piece(response: requests.Response, exchange: Exchange) -> bytes:
+    try:
+        return response.raw.read(64 * 1024, decode_content=False)
+    except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+        raise explain(error, exchange) from None

@@ -6,23 +6,34 @@ not know what the bodies say.
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 from relay_agent.codings import BadCoding, decode
 from relay_agent.errors import PlatformError
-from relay_agent.faults import TransportFault
+from relay_agent.faults import DiskFault, TransportFault
+from relay_agent.spool import Filed
 from relay_agent.tdp.http import Answer, PlatformHttp, unreachable
 from relay_agent.tdp.tally import Count, counted, nobody
 from relay_agent.urls import BadUrl
 
+T = TypeVar("T")
+_DOWNLOAD, _UPLOAD = "payload download", "payload upload"
+_MAX_ANSWER = 64 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 _UPLOAD_HEADERS = (("Content-Type", "application/json"), ("Content-Encoding", "gzip"))
 
 
 class PayloadRefused(PlatformError):
     """S3 answered 4xx: the presigned URL has expired or was never right; trying again does not help."""
+
+
+class _Damaged(PayloadRefused):
+    """The body is not what it seems to be: its sender's fault, not S3's."""
 
 
 class Payloads:
@@ -41,23 +52,24 @@ class Payloads:
         self._max_bytes = max_bytes
         self._count = count
 
-    def download(self, url: str, seconds: float) -> bytes:
-        """Fetch a command's body, gunzipped where it was gzip encoded, at most `max_bytes` of it.
+    def download(self, url: str, seconds: float, keep: Callable[[Iterator[bytes]], T]) -> T:
+        """Fetch a command's body and give what `keep` makes of its pieces: gunzipped where it was gzip encoded, `max_bytes` at most.
 
         Raises:
-            PayloadRefused: S3 refused, or the body is too large.
+            PayloadRefused: S3 refused, or the body is too large or damaged.
             PlatformError: it may work another time.
         """
         try:
-            answer = self._send("payload download", "GET", url, (), None, seconds, self._max_bytes)
+            with counted(self._count, _DOWNLOAD), _told_as(_DOWNLOAD, url, self._max_bytes):
+                kept = self._kept(url, seconds, keep)
+        except _Damaged:
+            self._downloaded(None)  # S3 gave what its sender had put there.
+            raise
         except PlatformError as error:
             self._downloaded(error)
             raise
         self._downloaded(None)
-        # S3 gives back the Content-Encoding that was stored with the object; where it was lost the bytes still tell.
-        if answer.body.startswith(_GZIP_MAGIC):
-            return _gunzip(answer.body, self._max_bytes)
-        return answer.body
+        return kept
 
     def upload(self, url: str, path: Path, seconds: float) -> None:
         """Put a spooled answer, a gzip file, where the presigned URL says.
@@ -65,44 +77,58 @@ class Payloads:
         Raises:
             PayloadRefused: S3 refused.
             PlatformError: it may work another time.
+            OSError: the file cannot be read.
         """
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            self._send("payload upload", "PUT", url, _UPLOAD_HEADERS, data, seconds, 64 * 1024)
+        content = Filed(path)
+        if not content.size:
+            raise OSError(errno.EIO, "an empty file is no gzip")
+        with counted(self._count, _UPLOAD), _told_as(_UPLOAD, url, _MAX_ANSWER):
+            _check(_UPLOAD, self._http.send("PUT", url, _UPLOAD_HEADERS, content, seconds, _MAX_ANSWER))
 
-    def _send(
-        self, call: str, method: str, url: str, headers: tuple[tuple[str, str], ...], body: mmap.mmap | None, seconds: float, max_bytes: int
-    ) -> Answer:
-        with counted(self._count, call):
-            return self._exchange(call, method, url, headers, body, seconds, max_bytes)
-
-    def _exchange(
-        self, call: str, method: str, url: str, headers: tuple[tuple[str, str], ...], body: mmap.mmap | None, seconds: float, max_bytes: int
-    ) -> Answer:
-        try:
-            answer = self._http.send(method, url, headers, body, seconds, max_bytes)
-        except BadUrl:
-            raise PayloadRefused(call, "the presigned URL is no URL") from None
-        except TransportFault as fault:
-            if fault.code == "ERESPONSETOOLARGE":
-                raise PayloadRefused(call, f"larger than {max_bytes} bytes") from None
-            raise unreachable(call, fault, url) from None
-        if answer.is_web_page:
-            raise PlatformError(call, f"a web page answered ({answer.status}) in Amazon S3's place", answer.status)
-        if 200 <= answer.status < 300:
-            return answer
-        refused = 400 <= answer.status < 500 and answer.status not in (407, 408, 429)
-        # S3 says so in its text: AccessDenied, "Request has expired", or ExpiredToken.
-        expired = ": the presigned URL has expired" if refused and b"expired" in answer.body.lower() else ""
-        raise (PayloadRefused if refused else PlatformError)(call, f"S3 answered {answer.status}{expired}", answer.status)
+    def _kept(self, url: str, seconds: float, keep: Callable[[Iterator[bytes]], T]) -> T:
+        with self._http.stream("GET", url, (), None, seconds, self._max_bytes) as answer:
+            if not 200 <= answer.status < 300:
+                _check(_DOWNLOAD, answer.whole())
+            head = next(answer.pieces, b"")
+            _check(_DOWNLOAD, Answer(answer.status, answer.headers, head))
+            pieces = chain([head], answer.pieces)
+            # S3 gives back the Content-Encoding that was stored with the object; where it was lost the bytes still tell.
+            return keep(_unpacked(pieces, self._max_bytes) if head.startswith(_GZIP_MAGIC) else pieces)
 
 
-def _gunzip(data: bytes, max_bytes: int) -> bytes:
-    unpacked = bytearray()
+@contextmanager
+def _told_as(call: str, url: str, max_bytes: int) -> Iterator[None]:
+    """Say what goes wrong on the way as the platform's errors."""
     try:
-        for piece in decode([data], ["gzip"]):
-            unpacked += piece
-            if len(unpacked) > max_bytes:
-                raise PayloadRefused("payload download", f"larger than {max_bytes} bytes")
+        yield
+    except BadUrl:
+        raise PayloadRefused(call, "the presigned URL is no URL") from None
+    except DiskFault as fault:
+        raise OSError(errno.EIO, fault.message) from None
+    except TransportFault as fault:
+        if fault.code == "ERESPONSETOOLARGE":
+            raise PayloadRefused(call, f"larger than {max_bytes} bytes") from None
+        raise unreachable(call, fault, url) from None
+
+
+def _check(call: str, answer: Answer) -> None:
+    if answer.is_web_page:
+        raise PlatformError(call, f"a web page answered ({answer.status}) in Amazon S3's place", answer.status)
+    if 200 <= answer.status < 300:
+        return
+    refused = 400 <= answer.status < 500 and answer.status not in (407, 408, 429)
+    # S3 says so in its text: AccessDenied, "Request has expired", or ExpiredToken.
+    expired = ": the presigned URL has expired" if refused and b"expired" in answer.body.lower() else ""
+    raise (PayloadRefused if refused else PlatformError)(call, f"S3 answered {answer.status}{expired}", answer.status)
+
+
+def _unpacked(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
+    size = 0
+    try:
+        for piece in decode(pieces, ["gzip"]):
+            size += len(piece)
+            if size > max_bytes:
+                raise PayloadRefused(_DOWNLOAD, f"larger than {max_bytes} bytes")
+            yield piece
     except BadCoding:
-        raise PayloadRefused("payload download", "the body is damaged gzip") from None
-    return bytes(unpacked)
+        raise _Damaged(_DOWNLOAD, "the body is damaged gzip") from None

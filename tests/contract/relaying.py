@@ -23,6 +23,7 @@ from relay_agent.policy import Policy
 from relay_agent.proxies import Leg, Proxies, Trust
 from relay_agent.resolver import Resolver
 from relay_agent.sockets import ClockedSSLSocket
+from relay_agent.spool import Spool
 from relay_agent.transport import Transport
 from tests.targets import ca_pem
 
@@ -54,7 +55,7 @@ class Relay:
     ) -> dict[str, Any]:
         """Execute one payload; `deadline` is what is left until expiresAt, in seconds, `trust` adds the tests' authority."""
         executor = self.executor(proxy, no_proxy, trust, max_response_bytes, connect_seconds, worker)
-        return run(executor, payload, deadline, before_send)
+        return run(executor, payload, deadline, before_send, Spool(self._directory))
 
     def executor(
         self,
@@ -86,14 +87,18 @@ class Relay:
             pool.close()
 
 
-def run(executor: Executor, payload: object, deadline: float, before_send: Callable[[], None] = _nothing) -> dict[str, Any]:
+def run(executor: Executor, payload: object, deadline: float, before_send: Callable[[], None], spool: Spool) -> dict[str, Any]:
     """Decode, execute, and encode as PROTOCOL §4 has it, with the command's `status` beside."""
     try:
-        request = decode_request(payload)
+        request = decode_request(payload, keep=spool.hold)
     except BadRequest as error:
         return {"status": "FAILURE", **json.loads(failure_body(Failure(Code.EBADCOMMAND, str(error))))}
     seconds = deadline if request.timeout is None else min(request.timeout, deadline)
-    outcome = executor.execute(request, Deadline(seconds), before_send)
+    try:
+        outcome = executor.execute(request, Deadline(seconds), before_send)
+    finally:
+        if request.body is not None and not isinstance(request.body, bytes):
+            request.body.close()
     if isinstance(outcome, Failure):
         return {"status": "FAILURE", **json.loads(failure_body(outcome))}
     try:

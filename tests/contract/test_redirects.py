@@ -424,3 +424,11 @@ def test_malformed_set_cookie_does_no_harm(relay: Relay, target: ByteTarget) -> 
     target.on("/end", reply(200, bad, "end"))
     answer = relay({"url": target.url("/start")})
     assert (answer["body"], field(answer, "Set-Cookie")) == ("end", [value for _, value in bad])
+
+
+@pytest.mark.parametrize("status", [307, 308])
+def test_a_large_body_is_sent_whole_on_each_hop(relay: Relay, target: ByteTarget, status: int) -> None:
+    body = {"mode": "raw", "raw": "0123456789" * 50_000}
+    answer, last = follow(relay, target, status, "/end", method="POST", body=body)
+    assert (answer["statusCode"], last.get_all("Content-Length")) == (200, ["500000"])
+    assert [request.body for request in target.requests] == [body["raw"].encode()] * 2

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -138,7 +139,7 @@ class Container:
         """Wait for the `count`th line of an event."""
 
         def look() -> Json | None:
-            lines = [line for line in self.logs if line["event"] == event]
+            lines = self.lines(event)
             return lines[count - 1] if len(lines) >= count else None
 
         try:
@@ -151,6 +152,15 @@ class Container:
         """Wait until the platform gave it its configuration."""
         self.wait_log("agent-ready")
         return self
+
+    def lines(self, event: str) -> list[Json]:
+        """Its log lines of an event so far."""
+        return [line for line in self.logs if line["event"] == event]
+
+    def peak_bytes(self) -> int:
+        """The most memory that any process in it had at once."""
+        peaks = self.exec("sh", "-c", "grep -h VmHWM /proc/[0-9]*/status").stdout
+        return max(int(kilobytes) for kilobytes in re.findall(r"(\d+) kB", peaks)) * 1024
 
     def state(self) -> Json:
         """The engine's word on it."""

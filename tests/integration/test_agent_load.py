@@ -11,9 +11,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from relay_agent.sandbox.faults import Fault
 from relay_agent.sandbox.server import Sandbox
-from tests.agents import RunningAgent, running, statuses, wait_until
+from tests.agents import RunningAgent, body, running, statuses, wait_until
 from tests.targets import ByteTarget, reply
+
+MEMORY: dict[str, str | None] = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072"}
+"""How the image has malloc give memory back."""
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +83,26 @@ def test_more_commands_than_places_are_all_answered(sandbox: Sandbox, tmp_path_f
             wait_until(sandbox, lambda: all(command.final for command in commands))
             assert Counter(command.status for command in commands) == {"SUCCESS": 60}
             assert small.stop() == 0
+
+
+def test_large_answers_that_cannot_be_told_wait_on_the_disk_and_are_told_after_a_kill(
+    sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    text, count = "0123456789abcdef" * 12_500, 150
+    agent = RunningAgent(sandbox, tmp_path_factory.mktemp("untold"), MEMORY)
+    with ByteTarget() as target, running(agent):
+        target.on("*", reply(body=text))
+        agent.get(target.url("/first"))
+        before = agent.resident_bytes
+        with sandbox.inject(Fault("sqs", "SendMessageBatch", contains=agent.agent_id, status=503, count=None)):
+            commands = [agent.create({"method": "POST", "url": target.url(f"/{number}")}) for number in range(count)]
+            wait_until(sandbox, lambda: len(target.requests) == count + 1)
+            wait_until(sandbox, lambda: len(agent.events("command")) == count + 1)
+            assert agent.resident_bytes - before < count * len(text) / 3
+            agent.kill()
+            agent.start()
+            agent.wait_log("recovered", commands=0, answers=count)
+            assert agent.resident_bytes - before < count * len(text) / 3
+        for command in commands:
+            assert body(sandbox.wait_final(command.id, 30))["body"] == text
+    assert (len(target.requests), Counter(len(set(command.updates)) for command in commands)) == (count + 1, {1: count})

@@ -17,17 +17,24 @@ from relay_agent.bodies import encode_body
 from relay_agent.errors import BadRequest
 
 TEXT = st.text(max_size=40)
+LONG = 200_001
+"""Characters that are encoded in several pieces."""
+
+
+def encoded(body: object, content_type: str | None) -> tuple[bytes | None, str | None]:
+    pieces, made = encode_body(body, content_type)
+    return None if pieces is None else b"".join(pieces), made
 
 
 def bad(body: object, content_type: str | None = None) -> BadRequest:
     with pytest.raises(BadRequest) as caught:
-        encode_body(body, content_type)
+        encoded(body, content_type)
     return caught.value
 
 
 def formdata(fields: list[dict[str, Any]], content_type: str | None = None) -> tuple[Any, Any]:
     """What an independent server reads: the text fields and the files of a form."""
-    data, made = encode_body({"mode": "formdata", "formdata": fields}, content_type)
+    data, made = encoded({"mode": "formdata", "formdata": fields}, content_type)
     assert data is not None
     environ = {
         "wsgi.input": io.BytesIO(data),
@@ -40,25 +47,48 @@ def formdata(fields: list[dict[str, Any]], content_type: str | None = None) -> t
 
 
 def test_a_missing_body_sends_none() -> None:
-    assert encode_body(None, None) == (None, None)
+    assert encoded(None, None) == (None, None)
 
 
 def test_a_bare_string_is_raw_and_goes_out_as_utf_8() -> None:
-    assert encode_body("caf\xe9", None) == (b"caf\xc3\xa9", None)
-    assert encode_body({"mode": "raw", "raw": "caf\xe9"}, None) == (b"caf\xc3\xa9", None)
+    assert encoded("caf\xe9", None) == (b"caf\xc3\xa9", None)
+    assert encoded({"mode": "raw", "raw": "caf\xe9"}, None) == (b"caf\xc3\xa9", None)
 
 
 def test_a_raw_body_without_text_is_empty() -> None:
-    assert encode_body({"mode": "raw"}, None) == (b"", None)
+    assert encoded({"mode": "raw"}, None) == (b"", None)
 
 
 def test_base64_gives_any_bytes() -> None:
-    assert encode_body({"mode": "base64", "base64": base64.b64encode(bytes(range(256))).decode()}, None) == (bytes(range(256)), None)
+    assert encoded({"mode": "base64", "base64": base64.b64encode(bytes(range(256))).decode()}, None) == (bytes(range(256)), None)
+
+
+@pytest.mark.parametrize("text", ["x" * LONG, "caf\xe9" * (LONG // 4), "\u20ac\U0001f600" * (LONG // 2)])
+def test_a_long_text_comes_in_small_pieces_and_whole(text: str) -> None:
+    pieces, _ = encode_body({"mode": "raw", "raw": text}, None)
+    assert pieces is not None
+    found = list(pieces)
+    assert (b"".join(found), max(map(len, found)) <= 256 * 1024) == (text.encode(), True)
+
+
+@pytest.mark.parametrize("size", [LONG, LONG + 1, LONG + 2, 36 * 1024, 72 * 1024])
+def test_a_long_base64_text_comes_in_small_pieces_and_whole(size: int) -> None:
+    data = (bytes(range(256)) * (size // 256 + 1))[:size]
+    pieces, _ = encode_body({"mode": "base64", "base64": base64.b64encode(data).decode()}, None)
+    assert pieces is not None
+    found = list(pieces)
+    assert (b"".join(found), max(map(len, found)) <= 64 * 1024) == (data, True)
+
+
+@given(st.integers(1, LONG), st.sampled_from(["=", "==", "\n", "-", "\xe9"]))
+def test_a_long_base64_text_with_something_else_in_it_is_refused(place: int, wrong: str) -> None:
+    text = "QUJD" * (LONG // 4)
+    assert bad({"mode": "base64", "base64": text[:place] + wrong + text[place:]}).field == "body.base64"
 
 
 @given(st.lists(st.tuples(TEXT, TEXT), max_size=6))
 def test_urlencoded_pairs_are_read_back_by_an_independent_parser_in_order(pairs: list[tuple[str, str]]) -> None:
-    data, content_type = encode_body({"mode": "urlencoded", "urlencoded": [{"key": key, "value": value} for key, value in pairs]}, None)
+    data, content_type = encoded({"mode": "urlencoded", "urlencoded": [{"key": key, "value": value} for key, value in pairs]}, None)
     assert data is not None
     assert content_type == "application/x-www-form-urlencoded"
     assert parse_qsl(data.decode("ascii"), keep_blank_values=True, strict_parsing=bool(pairs)) == pairs
@@ -66,7 +96,7 @@ def test_urlencoded_pairs_are_read_back_by_an_independent_parser_in_order(pairs:
 
 def test_the_commands_own_content_type_stands_for_urlencoded() -> None:
     fields = [{"key": "a", "value": "b"}, {"key": "off", "value": "x", "disabled": True}, {"key": "empty"}]
-    assert encode_body({"mode": "urlencoded", "urlencoded": fields}, "application/x-www-form-urlencoded; charset=utf-8") == (
+    assert encoded({"mode": "urlencoded", "urlencoded": fields}, "application/x-www-form-urlencoded; charset=utf-8") == (
         b"a=b&empty=",
         None,
     )
@@ -101,7 +131,7 @@ def test_multipart_files_are_read_back_byte_for_byte(data: bytes) -> None:
 
 
 def test_multipart_is_what_the_email_parser_reads_too() -> None:
-    data, content_type = encode_body(
+    data, content_type = encoded(
         {"mode": "formdata", "formdata": [{"key": "a", "value": "1"}, {"key": "f", "type": "file", "base64": "AAE="}]}, None
     )
     assert data is not None
@@ -114,9 +144,7 @@ def test_multipart_is_what_the_email_parser_reads_too() -> None:
 
 
 def test_a_boundary_that_the_command_gives_is_used_and_its_header_stands() -> None:
-    data, content_type = encode_body(
-        {"mode": "formdata", "formdata": [{"key": "a", "value": "1"}]}, 'multipart/form-data; boundary="my own"'
-    )
+    data, content_type = encoded({"mode": "formdata", "formdata": [{"key": "a", "value": "1"}]}, 'multipart/form-data; boundary="my own"')
     assert data is not None
     assert content_type is None
     assert data.startswith(b"--my own\r\n")
@@ -124,7 +152,7 @@ def test_a_boundary_that_the_command_gives_is_used_and_its_header_stands() -> No
 
 
 def test_a_content_type_without_boundary_gets_one() -> None:
-    data, content_type = encode_body({"mode": "formdata", "formdata": []}, "multipart/related; type=text/plain")
+    data, content_type = encoded({"mode": "formdata", "formdata": []}, "multipart/related; type=text/plain")
     assert data is not None
     assert content_type is not None
     assert content_type.startswith("multipart/related; type=text/plain; boundary=")
@@ -134,7 +162,7 @@ def test_a_content_type_without_boundary_gets_one() -> None:
 @pytest.mark.parametrize("name", ["a\r\nContent-Type: text/evil", 'a"; filename="x', "a\nb"])
 def test_a_fields_name_or_filename_cannot_add_a_header_to_its_part(name: str) -> None:
     for entry in ({"key": name, "value": "1"}, {"key": "k", "type": "file", "filename": name, "base64": ""}):
-        data, _ = encode_body({"mode": "formdata", "formdata": [entry]}, "multipart/form-data; boundary=B")
+        data, _ = encoded({"mode": "formdata", "formdata": [entry]}, "multipart/form-data; boundary=B")
         assert data is not None
         head = data.split(b"\r\n\r\n")[0]
         assert b"\nContent-Type: text/evil" not in head

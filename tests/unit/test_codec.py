@@ -360,10 +360,10 @@ def test_a_referenced_payload_is_any_json_in_utf_8() -> None:
 
 
 def test_the_envelope_of_a_secure_command_is_its_jwe() -> None:
-    assert codec.decode_envelope({"jwe": "a.b.c.d.e"}) == "a.b.c.d.e"
+    assert codec.take_envelope({"jwe": "a.b.c.d.e"}) == "a.b.c.d.e"
     for payload in (None, "a.b.c.d.e", {}, {"jwe": 5}):
         with pytest.raises(BadRequest):
-            codec.decode_envelope(payload)
+            codec.take_envelope(payload)
 
 
 # --- §4, the response body ---

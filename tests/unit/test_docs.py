@@ -319,7 +319,7 @@ def jose(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], Keyring]:
 
 def test_the_agent_opens_what_the_joserfc_example_seals(jose: tuple[dict[str, Any], Keyring]) -> None:
     scope, keyring = jose
-    opened = open_envelope(codec.decode_envelope(scope["payload"]), keyring, agent_id=AGENT_ID, now=datetime.now(UTC))
+    opened = open_envelope(codec.take_envelope(scope["payload"]), keyring, agent_id=AGENT_ID, now=datetime.now(UTC))
     request = codec.decode_request(codec.decode_payload(opened.plaintext), secure=True)
     assert (str(request.url), request.encrypt_response, request.warnings) == ("https://lims.lab.example/api/samples", True, ())
     assert opened.jti is not None

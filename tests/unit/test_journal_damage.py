@@ -163,8 +163,8 @@ def start(path: Path) -> Found:
             default_seconds=60.0,
             told=lambda _report: None,
         )
-        left = relay.recover()
-        tasks, updates = left.tasks, left.updates
+        updates: list[Update] = []
+        tasks = relay.recover(updates.append)
         runs = {task.command.id: journal.raw(task.command.id) for task in tasks}
         known = dict(zip(IDS, journal.admit([(command_id, raw_of(command_id), "new receipt") for command_id in IDS]), strict=True))
         return Found(journal.damage, journal.spoiled, runs, {update.command_id: update.message for update in updates}, known)

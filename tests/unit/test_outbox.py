@@ -19,7 +19,7 @@ from relay_agent.codec import MESSAGE_LIMIT
 from relay_agent.executor import Executor
 from relay_agent.fair_queue import FairQueue
 from relay_agent.models import Command, Status, Update
-from relay_agent.outbox import LINGER_SECONDS, PROCESSING_AFTER_SECONDS, Entry, Outbox
+from relay_agent.outbox import KEPT_IN_MEMORY, LINGER_SECONDS, PROCESSING_AFTER_SECONDS, Entry, Outbox
 from relay_agent.relay import Relay, Task
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logs
@@ -66,7 +66,7 @@ def test_a_command_still_under_way_after_250_ms_is_told_once(world: World) -> No
     world.time += 0.001
     (entry,) = world.take()
     assert PROCESSING_AFTER_SECONDS == 0.25
-    assert json.loads(entry.message) == {
+    assert json.loads(entry.message or "") == {
         "commandId": "a",
         "targetId": "agent",
         "status": "PROCESSING",
@@ -156,9 +156,16 @@ def test_every_batch_keeps_the_limits_and_nothing_is_lost(sizes: list[int]) -> N
     found: list[str] = []
     for batch in batches(world):
         assert len(batch) <= 10
-        assert sum(len(entry.message) for entry in batch) <= MESSAGE_LIMIT
+        assert sum(entry.size for entry in batch) <= MESSAGE_LIMIT
         found += [entry.command_id for entry in batch]
     assert found == [str(place) for place in range(len(sizes))]
+
+
+def test_a_large_message_waits_in_the_journal_and_a_small_one_here(world: World) -> None:
+    small, large = "x" * KEPT_IN_MEMORY, "\u20ac" * (KEPT_IN_MEMORY // 3 + 1)
+    world.finish("a", small)
+    world.finish("b", large)
+    assert [(entry.message, entry.size) for entry in world.take()] == [(small, KEPT_IN_MEMORY), (None, len(large.encode()))]
 
 
 def batches(world: World) -> Iterator[list[Entry]]:

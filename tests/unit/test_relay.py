@@ -22,7 +22,7 @@ from relay_agent.journal import Journal
 from relay_agent.models import Code, Failure, Headers, HttpRequest, HttpResponse, Status, Update
 from relay_agent.relay import KEPT_IN_MEMORY, Intake, Relay, Report, Task, may_repeat
 from relay_agent.secure import Keyring, open_envelope, seal
-from relay_agent.spool import Buffer, Spool
+from relay_agent.spool import HELD_IN_MEMORY, Buffer, Held, Spool
 from relay_agent.tdp.payloads import PayloadRefused, Payloads
 from relay_agent.urls import parse_url
 
@@ -43,6 +43,7 @@ class Target:
 
     answers: list[Answer] = field(default_factory=list)
     asked: list[tuple[HttpRequest, Deadline]] = field(default_factory=list)
+    sent: list[bytes] = field(default_factory=list)
     sends: bool = True
     meanwhile: Callable[[], None] = lambda: None
 
@@ -50,6 +51,7 @@ class Target:
         self.asked.append((request, deadline))
         if self.sends:
             before_send()
+            self.sent.append(request.body if isinstance(request.body, bytes) else b"".join(request.body.chunks()) if request.body else b"")
         self.meanwhile()
         answer = self.answers.pop(0) if self.answers else response(b"ok")
         if isinstance(answer, BaseException):
@@ -64,14 +66,14 @@ class Bucket:
     bodies: dict[str, bytes | list[PlatformError | bytes]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
-    def download(self, url: str, _seconds: float) -> bytes:
+    def download(self, url: str, _seconds: float, keep: Callable[[Iterator[bytes]], bytes | None]) -> bytes | None:
         self.asked.append(url)
         found = self.bodies[url]
         if isinstance(found, list):
             found = found.pop(0)
         if isinstance(found, PlatformError):
             raise found
-        return found
+        return keep(iter([found]))
 
 
 class World:
@@ -95,9 +97,10 @@ class World:
         self.journal.close()
         self.journal = Journal(self.directory / "journal.db", self.clock)
         self.relay = self._relay()
-        left = self.relay.recover()
+        updates: list[Update] = []
+        tasks = self.relay.recover(updates.append)
         self.journal.flush()
-        return left.tasks, left.updates
+        return tasks, updates
 
     def _relay(self) -> Relay:
         return Relay(
@@ -311,7 +314,7 @@ def test_started_is_in_the_journal_before_the_first_byte_and_the_outcome_before_
     update = world.run()
     assert seen == [{"started": 1}]
     assert world.states() == {"finished": 1}
-    assert world.journal.undelivered() == [update]
+    assert list(world.journal.undelivered()) == [update]
 
 
 def test_a_command_that_never_reached_the_target_was_never_started(world: World) -> None:
@@ -413,7 +416,7 @@ def test_a_command_that_our_own_error_ended_is_answered(world: World) -> None:
         world.process(task)
     update = world.relay.abandon(task)
     assert codes(update) == ("FAILURE", "EINTERRUPTED")
-    assert world.journal.undelivered() == [update]
+    assert list(world.journal.undelivered()) == [update]
 
 
 # --- secure commands ---
@@ -523,7 +526,7 @@ def test_an_answer_beyond_the_queues_limit_goes_to_the_spool_as_it_is_uploaded(w
         "responseBodyDelivery": "referenced",
         "createdAt": "",
     }
-    assert (update.upload_url, world.journal.undelivered(), world.journal.spooled()) == (UPLOAD, [update], {update.spool})
+    assert (update.upload_url, list(world.journal.undelivered()), world.journal.spooled()) == (UPLOAD, [update], {update.spool})
     assert json.loads(gzip.decompress(world.spool.path(update.spool or "").read_bytes()))["body"] == "x" * 300_000
 
 
@@ -653,6 +656,26 @@ def test_a_large_referenced_body_waits_in_the_spool_until_it_has_run(world: Worl
     assert world.process(task)[0].status is Status.SUCCESS
     assert world.target.asked[0][0].body == b"x" * KEPT_IN_MEMORY
     assert list(world.spool.directory.iterdir()) == []
+
+
+def test_a_large_body_takes_no_memory_while_its_request_is_under_way_and_nothing_afterwards(world: World) -> None:
+    text = "x" * 3 * HELD_IN_MEMORY
+    task = world.relay.fetch(referenced(world, json.dumps({"url": "http://target.example/", "body": text}).encode()), NEVER)
+    assert task is not None
+    world.process(task)
+    body = world.target.asked[0][0].body
+    assert isinstance(body, Held)
+    assert (body.size, world.target.sent, world.reports[-1].bytes_out) == (len(text), [text.encode()], len(text))
+    with pytest.raises(ValueError, match="closed file"):
+        next(body.chunks())
+
+
+def test_a_full_disk_lets_a_large_referenced_body_wait_in_memory(world: World) -> None:
+    world.spool.directory.rename(world.directory / "gone")
+    text = "x" * 3 * HELD_IN_MEMORY
+    task = world.relay.fetch(referenced(world, json.dumps({"url": "http://target.example/", "body": text}).encode()), NEVER)
+    assert task is not None
+    assert (world.process(task)[0].status, world.target.sent) == (Status.SUCCESS, [text.encode()])
 
 
 @pytest.mark.parametrize("body", [b"no json", b"[]", PayloadRefused("payload download", f"S3 answered {403}", 403)])

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import resource
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_agent.spool import IN_MEMORY, Buffer, Spool, Spooled
+from relay_agent.spool import HELD_IN_MEMORY, IN_MEMORY, Buffer, Filed, Held, Spool, Spooled
 
 
 @given(st.lists(st.text(max_size=10), max_size=10))
@@ -95,3 +97,72 @@ def test_a_large_buffer_leaves_no_name_in_the_directory(tmp_path: Path) -> None:
     buffer.write(b"x" * (IN_MEMORY + 1))
     assert list(tmp_path.iterdir()) == []
     buffer.close()
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """A disk that takes no more of a file than that many bytes: the last write is short, the next fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def pieces_of(data: bytes, size: int = 50_000) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+@pytest.mark.parametrize("room", [10**9, 3 * HELD_IN_MEMORY - 1, 70_001, 0])
+def test_a_requests_body_is_held_whole_whatever_the_disk_takes(tmp_path: Path, room: int) -> None:
+    data = bytes(range(251)) * (3 * HELD_IN_MEMORY // 251)
+    with room_for(room):
+        held = Spool(tmp_path).hold(pieces_of(data))
+    assert isinstance(held, Held)
+    assert (held.size, list(tmp_path.iterdir())) == (len(data), [])
+    for _ in range(2):
+        pieces = list(held.chunks())
+        assert (b"".join(pieces), max(map(len, pieces)) <= 65536) == (data, True)
+    held.close()
+
+
+def test_a_small_body_is_held_as_bytes(tmp_path: Path) -> None:
+    assert Spool(tmp_path).hold([b"ab", b"", b"c"]) == b"abc"
+    assert Spool(tmp_path).hold([]) == b""
+
+
+def test_a_body_that_cannot_be_encoded_leaves_no_open_file(tmp_path: Path) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"a" * (HELD_IN_MEMORY + 1)
+        raise ValueError("no base64")
+
+    with pytest.raises(ValueError, match="no base64"):
+        Spool(tmp_path).hold(pieces())
+
+
+def test_a_held_file_that_became_shorter_is_an_error_and_no_shorter_body(tmp_path: Path) -> None:
+    held = Spool(tmp_path).hold([b"a" * 60_000, b"b" * 60_000])
+    assert isinstance(held, Held)
+    assert held._file is not None
+    held._file.truncate(100_000)
+    with pytest.raises(OSError, match="Input/output"):
+        list(held.chunks())
+    held.close()
+
+
+def test_what_is_fetched_is_kept_as_bytes_or_in_a_file(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    assert spool.keep([b"ab", b"cd"], 4, "x.body") == b"abcd"
+    assert list(tmp_path.iterdir()) == []
+    assert spool.keep([b"ab", b"\xc3", b"\xa9\r\n"], 4, "x.body") is None
+    assert spool.text("x.body") == "ab\xe9\r\n"
+    assert stat.S_IMODE(spool.path("x.body").stat().st_mode) == 0o600
+    content = Filed(spool.path("x.body"))
+    assert (content.size, list(content.chunks())) == (6, [b"ab\xc3\xa9\r\n"])
+
+
+def test_what_cannot_be_kept_whole_is_not_kept(tmp_path: Path) -> None:
+    with room_for(100), pytest.raises(OSError, match="too large"):
+        Spool(tmp_path).keep([b"a" * 101], 4, "x.body")
+    assert list(tmp_path.iterdir()) == []

@@ -425,7 +425,7 @@ def payloads(http: PlatformHttp) -> Payloads:
 
 def test_a_body_is_fetched_without_any_header_of_ours_that_authorises(server: Server, payloads: Payloads) -> None:
     server.answer(b'{"url":"http://a/"}')
-    assert payloads.download(f"{server.url}/b/k?X-Amz-Signature=s%2Fs", 5) == b'{"url":"http://a/"}'
+    assert payloads.download(f"{server.url}/b/k?X-Amz-Signature=s%2Fs", 5, b"".join) == b'{"url":"http://a/"}'
     (seen,) = server.seen
     assert (seen.method, seen.path) == ("GET", "/b/k?X-Amz-Signature=s%2Fs")
     assert set(seen.headers) <= {"host", "user-agent", "accept-encoding", "connection"}
@@ -436,12 +436,12 @@ def test_a_body_that_is_gzip_encoded_is_undone_whether_or_not_it_says_so(
     server: Server, payloads: Payloads, headers: dict[str, str]
 ) -> None:
     server.answer(gzip.compress(b'{"a":1}'), **headers)
-    assert payloads.download(server.url, 5) == b'{"a":1}'
+    assert payloads.download(server.url, 5, b"".join) == b'{"a":1}'
 
 
 def test_a_gzip_body_of_several_members_is_whole(server: Server, payloads: Payloads) -> None:
     server.answer(gzip.compress(b'{"a":') + gzip.compress(b"1}"))
-    assert payloads.download(server.url, 5) == b'{"a":1}'
+    assert payloads.download(server.url, 5, b"".join) == b'{"a":1}'
 
 
 @pytest.mark.parametrize(
@@ -450,7 +450,7 @@ def test_a_gzip_body_of_several_members_is_whole(server: Server, payloads: Paylo
 def test_a_body_too_large_or_damaged_is_refused_for_good(server: Server, payloads: Payloads, body: bytes) -> None:
     server.answer(body)
     with pytest.raises(PayloadRefused):
-        payloads.download(server.url, 5)
+        payloads.download(server.url, 5, b"".join)
 
 
 def test_a_spooled_answer_is_put_as_json_in_gzip(server: Server, payloads: Payloads, tmp_path: Path) -> None:
@@ -478,7 +478,7 @@ def test_a_web_page_in_s3_s_place_is_neither_a_body_nor_an_upload_nor_s3_s_refus
     server.answer(b"\n<!DOCTYPE html><html>log in</html>", status, **headers)
     path = tmp_path / "a.json.gz"
     path.write_bytes(gzip.compress(b"{}"))
-    for call in (lambda: payloads.upload(f"{server.url}/b/k", path, 5), lambda: payloads.download(f"{server.url}/b/k", 5)):
+    for call in (lambda: payloads.upload(f"{server.url}/b/k", path, 5), lambda: payloads.download(f"{server.url}/b/k", 5, b"".join)):
         with pytest.raises(PlatformError, match="web page") as caught:
             call()
         assert not isinstance(caught.value, PayloadRefused)
@@ -493,14 +493,14 @@ def test_what_s3_refuses_for_good_is_told_from_what_may_work_another_time(
 ) -> None:
     server.answer(b"", status)
     with pytest.raises(PlatformError) as caught:
-        payloads.download(f"{server.url}/canary?canary", 5)
+        payloads.download(f"{server.url}/canary?canary", 5, b"".join)
     assert isinstance(caught.value, PayloadRefused) is for_good
     assert "canary" not in str(caught.value)
 
 
 def test_a_presigned_url_that_is_none_is_refused_without_being_repeated(payloads: Payloads) -> None:
     with pytest.raises(PayloadRefused) as caught:
-        payloads.download("canary", 5)
+        payloads.download("canary", 5, b"".join)
     assert "canary" not in str(caught.value)
 
 
