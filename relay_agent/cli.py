@@ -88,8 +88,9 @@ def run(context: click.Context, env_file: Path) -> None:
     from relay_agent import faultpoints
     from relay_agent.lean import without_extras
 
-    with without_extras():
-        import structlog  # noqa: F401  # Here, so that it is loaded without them.
+    with without_extras():  # These load what looks for them.
+        from relay_agent import transport  # noqa: F401
+        from relay_agent.telemetry import logs  # noqa: F401
     from relay_agent.config import fault_point, load_settings, unknown_variables
     from relay_agent.errors import ConfigurationError, JournalError, StateDirectoryBusy, TokenExpired
 

@@ -6,11 +6,14 @@ This room owns which packages those are. It must not decide what a command impor
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-UNWANTED = ("rich", "better_exceptions")
-"""structlog looks for both, to paint tracebacks; the agent's log paints none. rich costs 30 ms and 5 MB."""
+UNWANTED = ("rich", "better_exceptions", "charset_normalizer", "chardet")
+"""structlog looks for the first two, to paint tracebacks; the agent's log paints none. rich costs 30 ms and 5 MB.
+requests looks for the others, to guess the charset of a text; the agent never asks it for text. That costs 3 MB."""
+_MISSED = "Unable to find acceptable character detection dependency"
 
 
 @contextmanager
@@ -20,7 +23,9 @@ def without_extras() -> Iterator[None]:
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment]  # What the import system takes for "not there".
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", _MISSED)
+            yield
     finally:
         for name in hidden:
             sys.modules.pop(name, None)

@@ -358,7 +358,9 @@ class Relay:
         if not keyring:
             raise SecureCommandError(Code.ENOKEY, "this agent has no SECURE_COMMAND_KEY; set the one that the sender uses")
         opened = open_envelope(codec.take_envelope(command.payload), keyring, agent_id=self._agent_id, now=self._clock.now())
-        request = codec.decode_request(codec.decode_payload(opened.plaintext), secure=True, keep=keep)
+        text = [opened.plaintext]  # Handed over, so that it is gone before what it says is used.
+        opened = replace(opened, plaintext=b"")
+        request = codec.decode_request(codec.load_payload(lambda: text.pop().decode("utf-8")), secure=True, keep=keep)
         if opened.jti is not None and not opened.jti.isprintable():
             raise SecureCommandError(Code.EDECRYPT, "the jti holds characters that are no text")
         if opened.jti is not None:

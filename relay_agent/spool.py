@@ -19,7 +19,7 @@ from typing import IO
 
 from relay_agent.models import Body
 
-IN_MEMORY = 1024 * 1024
+IN_MEMORY = 256 * 1024
 """Bytes of a response that are kept in memory; what is larger goes to a file."""
 HELD_IN_MEMORY = 64 * 1024
 """Bytes of a request's body that are kept in memory; what is larger goes to a file."""
@@ -32,7 +32,7 @@ def file_name(unique: str, ending: str) -> str:
 
 
 class Buffer:
-    """A response's content while it is read: in memory up to 1 MiB, then in an unnamed file."""
+    """A response's content while it is read: in memory up to 256 KiB, then in an unnamed file."""
 
     def __init__(self, directory: Path | None) -> None:
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=None if directory is None else str(directory))  # noqa: SIM115 - closed by close()

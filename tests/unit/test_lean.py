@@ -8,12 +8,15 @@ import sys
 import pytest
 
 START = "import relay_agent.cli, relay_agent.signals\nfrom relay_agent.lean import without_extras\n"
-REST = "with without_extras():\n    import structlog\nimport relay_agent.config, relay_agent.agent, sys\n"
+FIRST = "with without_extras():\n    import relay_agent.transport, relay_agent.telemetry.logs\n"
+REST = FIRST + "import relay_agent.config, relay_agent.agent, sys\n"
 
 
 def loaded(script: str) -> set[str]:
     """The modules that a fresh interpreter has after a script."""
-    done = subprocess.run([sys.executable, "-c", f"{script}print(*sys.modules)"], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-Werror", "-c", f"{script}print(*sys.modules)"], capture_output=True, text=True, check=True, timeout=30
+    )
     return set(done.stdout.split())
 
 
@@ -25,11 +28,23 @@ def modules() -> set[str]:
 
 @pytest.mark.parametrize(
     "unwanted",
-    ["rich", "pygments", "markdown_it", "boto3", "s3transfer", "flask", "ministack", "relay_agent.checks", "relay_agent.sandbox"],
+    [
+        "rich",
+        "charset_normalizer",
+        "chardet",
+        "pygments",
+        "markdown_it",
+        "boto3",
+        "s3transfer",
+        "flask",
+        "ministack",
+        "relay_agent.checks",
+        "relay_agent.sandbox",
+    ],
 )
 def test_run_loads_nothing_that_it_does_not_need(modules: set[str], unwanted: str) -> None:
     assert unwanted not in modules
 
 
 def test_what_was_kept_away_can_be_loaded_afterwards() -> None:
-    assert {"rich", "structlog"} <= loaded(START + REST + "import rich\n")
+    assert {"rich", "structlog", "charset_normalizer"} <= loaded(START + REST + "import rich, charset_normalizer\n")
