@@ -6,9 +6,11 @@ Runs inside the build, with the standard library only. It must not judge: what i
 from __future__ import annotations
 
 import re
-from email.message import Message
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.metadata import PackageMetadata
 
 Json = dict[str, Any]
 
@@ -68,13 +70,13 @@ SHORT_NAMES = {
 NOT_STATED = "not stated"
 
 
-def of_distribution(metadata: Message) -> list[Json]:
+def of_distribution(metadata: PackageMetadata) -> list[Json]:
     """A Python distribution's licences: of its `License-Expression`, else `License`, else classifiers, else what words there are."""
-    given = " ".join(str(metadata.get("License-Expression") or "").split())
+    given = " ".join(first(metadata, "License-Expression").split())
     if given:
         return [by_id(given) if given in SPDX else {"expression": given}]
     # Some put the whole text there.
-    lines = str(metadata.get("License") or "").strip().splitlines()
+    lines = first(metadata, "License").strip().splitlines()
     words = lines[0].strip() if lines else ""
     if len(lines) == 1 and words.lower() in PLAIN:
         return [by_id(PLAIN[words.lower()])]
@@ -82,6 +84,11 @@ def of_distribution(metadata: Message) -> list[Json]:
         return [{"expression": words}]
     named = [str(line).rpartition(" :: ")[2] for line in metadata.get_all("Classifier") or [] if str(line).startswith("License :: ")]
     return [by_id(CLASSIFIERS[name]) if name in CLASSIFIERS else by_name(name) for name in named] or [by_name(words or NOT_STATED)]
+
+
+def first(metadata: PackageMetadata, field: str) -> str:
+    """What a field says; nothing where there is none."""
+    return str((metadata.get_all(field) or [""])[0])
 
 
 def of_debian(copyright_file: Path) -> list[Json]:

@@ -37,16 +37,27 @@ def describe(root: Root, venv: Path, interpreter: Path, epoch: int) -> None:
     # Scanners (Trivy, Grype) look here.
     root.write("/var/lib/dpkg/status", "\n".join(stanzas[name]["text"] for name in names))
     for name in names:
-        documents = Path("/usr/share/doc", name)
-        if documents.is_symlink():
-            root.take(documents)
-        if (documents / "copyright").exists():
-            root.take(documents / "copyright")
-    release = dict(re.findall(r'^(\w+)="?([^"\n]*)', RELEASE.read_text(encoding="utf-8"), flags=re.MULTILINE)) if RELEASE.exists() else {}
-    components = [*python_packages(venv), *(debian_package(stanzas[name], release) for name in names)]
+        take_copyright(root, name)
+    of = release()
+    components = [*python_packages(venv), *(debian_package(stanzas[name], of) for name in names)]
     if interpreter not in owner:
         components.append(python_itself())
     root.write(SBOM, json.dumps(bill(components, epoch), indent=1) + "\n")
+
+
+def take_copyright(root: Root, name: str) -> None:
+    """Take what Debian says of a package; its directory may be a link to another package's."""
+    documents = Path("/usr/share/doc", name)
+    if documents.is_symlink():
+        root.take(documents)
+    if (documents / "copyright").exists():
+        root.take(documents / "copyright")
+
+
+def release() -> dict[str, str]:
+    """Which system this is (os-release)."""
+    text = RELEASE.read_text(encoding="utf-8") if RELEASE.exists() else ""
+    return dict(re.findall(r'^(\w+)="?([^"\n]*)', text, flags=re.MULTILINE))
 
 
 def installed(admin: Path = DPKG) -> list[Json]:
@@ -93,14 +104,14 @@ def resolved(directory: Path) -> Path:
     return directory.resolve()
 
 
-def debian_package(fields: Json, release: dict[str, str]) -> Json:
+def debian_package(fields: Json, of: dict[str, str]) -> Json:
     """One Debian package as a component, named as scanners look it up: by its source and its release too."""
     name, version = fields["Package"], fields["Version"]
-    source, _, other = fields.get("Source", name).partition(" (")
+    source, _, other = str(fields.get("Source", name)).partition(" (")
     upstream = source + (f"@{other.rstrip(')')}" if other else "")
     qualifiers = {"arch": fields["Architecture"]}
-    if "VERSION_ID" in release:
-        qualifiers["distro"] = f"{release.get('ID', 'debian')}-{release['VERSION_ID']}"
+    if "VERSION_ID" in of:
+        qualifiers["distro"] = f"{of.get('ID', 'debian')}-{of['VERSION_ID']}"
     if upstream != name:
         qualifiers["upstream"] = upstream
     purl = f"pkg:deb/debian/{name}@{quote(version, safe='')}?" + urlencode(qualifiers)
