@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the image of a target of docker/Dockerfile, and says how large it is.
 # Usage: docker/tools/image.sh TARGET   (agent or sandbox)
-# Environment: PIP_PYTHON, a Python with pip; SOURCE, where the sources are published, for the image's label; BASE_IMAGE, or the official Python where it can be had, else one from Debian packages.
+# Environment: PIP_PYTHON, a Python with pip; SOURCE, the address where the sources are published, for the image's label (empty without); BASE_IMAGE, or the official Python where it can be had, else one from Debian packages.
 set -eu
 cd "$(dirname "$0")/../.."
 target=${1:-agent}
@@ -35,9 +35,10 @@ version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' relay_agent/__init__.py)
 # Everything in the layers has the time of the commit, so the same commit gives the same layers.
 if epoch=$(git log -1 --format=%ct 2>/dev/null); then
     revision=$(git rev-parse HEAD)
+    created=$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ)
     [ -z "$(git status --porcelain --untracked-files=no)" ] || revision=$revision-modified
 else
-    epoch=1577836800 revision=unknown
+    epoch=1577836800 revision='' created=''
 fi
 case $target in agent) name=ts-agent-http-relay ;; sandbox) name=ts-agent-http-relay-sandbox ;; *) fail "no target $target" ;; esac
 tag=$name:v$version
@@ -46,7 +47,7 @@ trap 'rm -f "$log"' EXIT
 echo "Building $tag"
 docker build --file docker/Dockerfile --target "$target" --tag "$tag" --tag "$name:latest" \
     --build-arg BASE_IMAGE="$base" --build-arg SOURCE_DATE_EPOCH="$epoch" --build-arg VERSION="$version" \
-    ${SOURCE:+--build-arg SOURCE="$SOURCE"} --build-arg REVISION="$revision" --build-arg CREATED="$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ)" . >"$log" 2>&1 || {
+    --build-arg REVISION="$revision" --build-arg CREATED="$created" --build-arg SOURCE="${SOURCE:-}" . >"$log" 2>&1 || {
     tail -n 40 "$log" >&2
     fail "the build failed; its last lines are above"
 }

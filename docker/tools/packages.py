@@ -5,69 +5,117 @@ Runs inside the build, with the standard library only. It must not decide what i
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
-import os
 import platform
 import re
 import sys
 import time
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
+
+import licences
 
 if TYPE_CHECKING:
     from rootfs import Root
 
 SBOM = "/usr/share/relay-agent/sbom.cdx.json"
+DPKG = Path("/var/lib/dpkg")
+RELEASE = Path("/etc/os-release")
 Json = dict[str, Any]
 
 
-def describe(root: Root, venv: Path, epoch: int) -> None:
+def describe(root: Root, venv: Path, interpreter: Path, epoch: int) -> None:
     """Write the list, the licences and the bill into the root."""
     stanzas = {str(fields["Package"]): fields for fields in installed()}
-    owners = owning(root.files(), stanzas)
+    owner = owners(root.taken, stanzas)
+    names = sorted(set(owner.values()))
     # Scanners (Trivy, Grype) look here.
-    root.write("/var/lib/dpkg/status", "\n".join(stanzas[name]["text"] for name in owners))
-    for name in owners:
-        licence = Path("/usr/share/doc", name, "copyright")
-        if licence.exists():
-            root.take(licence)
-    components = [*python_packages(venv), *(debian_package(stanzas[name]) for name in owners)]
-    if not any(part["name"].startswith("python3") for part in components):
-        components.append(interpreter())
+    root.write("/var/lib/dpkg/status", "\n".join(stanzas[name]["text"] for name in names))
+    for name in names:
+        take_copyright(root, name)
+    of = release()
+    components = [*python_packages(venv), *(debian_package(stanzas[name], of) for name in names)]
+    if interpreter not in owner:
+        components.append(python_itself())
     root.write(SBOM, json.dumps(bill(components, epoch), indent=1) + "\n")
 
 
-def installed() -> list[Json]:
+def take_copyright(root: Root, name: str) -> None:
+    """Take what Debian says of a package; its directory may be a link to another package's."""
+    documents = Path("/usr/share/doc", name)
+    if documents.is_symlink():
+        root.take(documents)
+    if (documents / "copyright").exists():
+        root.take(documents / "copyright")
+
+
+def release() -> dict[str, str]:
+    """Which system this is (os-release)."""
+    text = RELEASE.read_text(encoding="utf-8") if RELEASE.exists() else ""
+    return dict(re.findall(r'^(\w+)="?([^"\n]*)', text, flags=re.MULTILINE))
+
+
+def installed(admin: Path = DPKG) -> list[Json]:
     """Debian's packages on this system, each with its fields and its `text`."""
-    status = Path("/var/lib/dpkg/status")
+    status = admin / "status"
     texts = re.split(r"\n\n+", status.read_text(encoding="utf-8").strip()) if status.exists() else []
-    return [{**dict(re.findall(r"^([A-Za-z-]+): *(.*)$", text, flags=re.MULTILINE)), "text": text + "\n"} for text in texts]
+    found = [{**dict(re.findall(r"^([A-Za-z-]+): *(.*)$", text, flags=re.MULTILINE)), "text": text + "\n"} for text in texts]
+    # Of a package that was removed its configuration may be left, and then its list.
+    return [fields for fields in found if fields.get("Status", "").endswith(" installed")]
 
 
-def owning(files: list[Path], stanzas: dict[str, Json]) -> list[str]:
-    """The names of the packages that own any of these files."""
-    wanted = {str(path) for path in files}
-    # What a package's own script made is in no list.
-    owners = {"ca-certificates"} & stanzas.keys() if "/etc/ssl/certs/ca-certificates.crt" in wanted else set()
-    for listing in Path("/var/lib/dpkg/info").glob("*.list"):
+def owners(taken: Iterable[Path], stanzas: dict[str, Json], admin: Path = DPKG) -> dict[Path, str]:
+    """The package of each of these files that came with one."""
+    wanted, diverted, found = set(taken), diversions(admin), {}
+    for listing in sorted((admin / "info").glob("*.list")):
         name = listing.name.removesuffix(".list").split(":")[0]
-        for line in listing.read_text(encoding="utf-8").splitlines():
-            path = Path(line)
-            # A package may say /lib for what lies in /usr/lib.
-            if name in stanzas and os.path.join(os.path.realpath(path.parent), path.name) in wanted and not path.is_dir():
-                owners.add(name)
-                break
-    return sorted(owners)
+        for line in listing.read_text(encoding="utf-8").splitlines() if name in stanzas else []:
+            elsewhere, by = diverted.get(line, (line, name))
+            path = placed(line if by == name else elsewhere)
+            if path in wanted:
+                found[path] = name
+    # What a package's own script made is in no list.
+    bundle = Path("/etc/ssl/certs/ca-certificates.crt")
+    if bundle in wanted and "ca-certificates" in stanzas:
+        found[bundle] = "ca-certificates"
+    return found
 
 
-def debian_package(fields: Json) -> Json:
-    """One Debian package as a component."""
+def diversions(admin: Path) -> dict[str, tuple[str, str]]:
+    """Where the files of all packages but one lie instead, and which one that is (dpkg-divert)."""
+    file = admin / "diversions"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return {path: (elsewhere, by) for path, elsewhere, by in zip(lines[::3], lines[1::3], lines[2::3], strict=True)}
+
+
+def placed(path: str | Path) -> Path:
+    """Where a path really is, the links among its directories followed and itself not: what is said to be in /lib lies in /usr/lib."""
+    return resolved(Path(path).parent) / Path(path).name
+
+
+@functools.cache
+def resolved(directory: Path) -> Path:
+    """A directory, its links followed."""
+    return directory.resolve()
+
+
+def debian_package(fields: Json, of: dict[str, str]) -> Json:
+    """One Debian package as a component, named as scanners look it up: by its source and its release too."""
     name, version = fields["Package"], fields["Version"]
-    purl = f"pkg:deb/debian/{name}@{quote(version, safe='')}?arch={fields['Architecture']}"
-    return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
+    source, _, other = str(fields.get("Source", name)).partition(" (")
+    upstream = source + (f"@{other.rstrip(')')}" if other else "")
+    qualifiers = {"arch": fields["Architecture"]}
+    if "VERSION_ID" in of:
+        qualifiers["distro"] = f"{of.get('ID', 'debian')}-{of['VERSION_ID']}"
+    if upstream != name:
+        qualifiers["upstream"] = upstream
+    purl = f"pkg:deb/debian/{name}@{quote(version, safe='')}?" + urlencode(qualifiers)
+    return component(name, version, purl, licences.of_debian(Path("/usr/share/doc", name, "copyright")))
 
 
 def python_packages(venv: Path) -> list[Json]:
@@ -77,17 +125,20 @@ def python_packages(venv: Path) -> list[Json]:
         for part in importlib.metadata.distributions(path=[str(site)]):
             name, version = part.metadata["Name"], part.version
             purl = f"pkg:pypi/{re.sub(r'[-_.]+', '-', name).lower()}@{version}"
-            licence = part.metadata.get("License-Expression")
-            named: Json = {"licenses": [{"expression": licence}]} if licence else {}
-            found.append({"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl, **named})
-    return sorted(found, key=lambda component: str(component["purl"]))
+            found.append(component(name, version, purl, licences.of_distribution(part.metadata)))
+    return sorted(found, key=lambda part: str(part["purl"]))
 
 
-def interpreter() -> Json:
-    """Python itself, where it is no Debian package."""
+def python_itself() -> Json:
+    """The interpreter, where it is no Debian package."""
     version = platform.python_version()
-    purl = f"pkg:generic/python@{version}"
-    return {"type": "library", "bom-ref": purl, "name": "python", "version": version, "purl": purl}
+    own = component("python", version, f"pkg:generic/python@{version}", [licences.by_id("PSF-2.0")])
+    return {**own, "cpe": f"cpe:2.3:a:python:python:{version}:*:*:*:*:*:*:*"}
+
+
+def component(name: str, version: str, purl: str, licensed: list[Json]) -> Json:
+    """One part of the bill."""
+    return {"type": "library", "bom-ref": purl, "name": name, "version": version, "licenses": licensed, "purl": purl}
 
 
 def bill(components: list[Json], epoch: int) -> Json:

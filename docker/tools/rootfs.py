@@ -16,12 +16,13 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable
 from pathlib import Path
 
 import packages
+from packages import placed
 
 VENV = Path("/opt/relay-agent")
+EXECUTABLE = Path(sys.executable).resolve()
 USER = 10001
 EPOCH = int(os.environ["SOURCE_DATE_EPOCH"])
 
@@ -135,10 +136,11 @@ PLAIN = [
 
 
 class Root:
-    """The directory that becomes the image's root."""
+    """The directory that becomes the image's root. `taken` are the files that came from this system: they lie at the same path here."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.taken: set[Path] = set()
         path.mkdir(parents=True)
         for name in ("bin", "sbin", "lib", "lib32", "lib64"):
             if (there := Path("/", name)).is_symlink():
@@ -147,15 +149,15 @@ class Root:
 
     def at(self, path: str | Path) -> Path:
         """Where a path of the image lies now, its directories followed as the image follows them."""
-        inside = Path(path)
-        return self.path / str(inside.parent.resolve()).lstrip("/") / inside.name
+        return self.path / str(placed(path)).lstrip("/")
 
     def take(self, path: str | Path) -> None:
         """Copy a file; of a link, what it points to as well."""
-        source = Path(path)
+        source = placed(path)
         target = self.at(source)
         if target.exists() or target.is_symlink():
             return
+        self.taken.add(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_symlink():
             target.symlink_to(os.readlink(source))
@@ -173,18 +175,21 @@ class Root:
         target.write_text(text, encoding="utf-8")
         target.chmod(mode)
 
-    def files(self) -> list[Path]:
-        """Every file there, as the image's paths."""
-        return sorted(Path("/", path.relative_to(self.path)) for path in self.path.rglob("*") if path.is_file() or path.is_symlink())
+    def link(self, path: str, to: str) -> None:
+        """Make a link, where nothing is."""
+        target = self.at(path)
+        if not (target.exists() or target.is_symlink()):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(to)
 
 
 def python(root: Root) -> list[Path]:
     """Take the interpreter and its library; the places that hold modules."""
-    executable = Path(os.path.realpath(sys.executable))
-    root.take(executable)
-    for name in ("python3", executable.name):
+    root.take(EXECUTABLE)
+    for name in ("python3", EXECUTABLE.name):
         for directory in ("/usr/bin", "/usr/local/bin"):
-            if Path(directory, name).exists():
+            # A base may hold another Python besides, Debian's own.
+            if Path(directory, name).resolve() == EXECUTABLE:
                 root.take(Path(directory, name))
     places = sorted({Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib")})
     for place in places:
@@ -239,23 +244,26 @@ def left_out(site: Path, here: Path, name: str) -> bool:
 
 
 def libraries(root: Root) -> None:
-    """Take every shared library that something in the root is linked with, and the loader."""
-    seen: set[str] = set()
-    for path in root.files():
-        if ".so" in path.name or path.parent.name == "bin" or path.name == "busybox":
+    """Take every shared library that something taken is linked with, and the loader."""
+    for path in sorted(root.taken):
+        if not path.is_symlink() and is_elf(path):
             for library in linked(path):
-                if library not in seen:
-                    seen.add(library)
-                    root.take(library)
+                root.take(library)
     for extra in Path("/usr/lib").glob("*-linux-gnu/libgcc_s.so.1"):
         root.take(extra)  # glibc opens it by name when a thread ends.
 
 
-def linked(path: Path) -> Iterable[str]:
-    """The libraries of an executable or a library, as the loader finds them."""
-    if not path.is_file() or path.is_symlink():
-        return []
+def is_elf(path: Path) -> bool:
+    """Whether it is a program or a library."""
+    with path.open("rb") as file:
+        return file.read(4) == b"\x7fELF"
+
+
+def linked(path: Path) -> list[str]:
+    """The libraries of a program or a library and theirs, as the loader finds them here."""
     done = subprocess.run(["ldd", path], capture_output=True, text=True, check=False)
+    if missing := re.findall(r"(\S+) => not found", done.stdout):
+        sys.exit(f"rootfs: {path} needs {', '.join(missing)}, which the base does not have")
     return re.findall(r"(?:=> )?(/\S+) \(0x", done.stdout)
 
 
@@ -268,9 +276,8 @@ def system(root: Root, own: list[str]) -> None:
     root.take(shutil.which("ping") or sys.exit("rootfs: the base has no ping"))
     have = set(subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split())
     for applet in APPLETS:
-        link = root.at(f"/usr/bin/{applet}")
-        if applet in have and not link.exists():
-            link.symlink_to(busybox)
+        if applet in have:
+            root.link(f"/usr/bin/{applet}", busybox)
     for path in PLAIN:
         if Path(path).exists():
             root.take(path)
@@ -312,7 +319,7 @@ def main() -> None:
     root.take("/opt/relay-agent/bin/healthcheck.py")
     system(root, sys.argv[2:])
     libraries(root)
-    packages.describe(root, VENV, EPOCH)
+    packages.describe(root, VENV, EXECUTABLE, EPOCH)
     compile_all(root, places)
     settle(root)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import shutil
+import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,6 +38,16 @@ def _engine() -> Iterator[None]:
     engine.sweep_after_the_dead()
     yield
     engine.sweep()
+
+
+@pytest.fixture(scope="module")
+def files() -> Iterator[tarfile.TarFile]:
+    """The image's only layer."""
+    saved = subprocess.run([DOCKER, "save", image()], capture_output=True, check=True, timeout=60).stdout
+    with tarfile.open(fileobj=io.BytesIO(saved)) as whole:
+        (layer,) = json.load(whole.extractfile("manifest.json"))[0]["Layers"]  # type: ignore[arg-type]
+        with tarfile.open(fileobj=whole.extractfile(layer)) as inner:
+            yield inner
 
 
 @pytest.fixture
