@@ -8,6 +8,7 @@ time, and bytecode is checked by neither time nor hash.
 from __future__ import annotations
 
 import compileall
+import gzip
 import json
 import os
 import py_compile
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import packages
 from packages import placed
@@ -233,6 +235,21 @@ def fewer_endpoints(root: Root) -> None:
     path.write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")
 
 
+def plain_models(root: Root) -> None:
+    """Unpack botocore's models of services, without their documentation: unpacking costs time at every start, the documentation 1 MB."""
+    for packed in root.at(next(VENV.glob("lib/python3.*/site-packages/botocore/data"))).glob("*/*/service-2.json.gz"):
+        model = undocumented(json.loads(gzip.decompress(packed.read_bytes())))
+        packed.with_suffix("").write_text(json.dumps(model, separators=(",", ":")), encoding="utf-8")
+        packed.unlink()
+
+
+def undocumented(value: Any) -> Any:
+    """A model without the texts for people; a member that is called so stays."""
+    if isinstance(value, dict):
+        return {name: undocumented(part) for name, part in value.items() if name != "documentation" or not isinstance(part, str)}
+    return [undocumented(part) for part in value] if isinstance(value, list) else value
+
+
 def left_out(site: Path, here: Path, name: str) -> bool:
     """Whether something of the environment stays behind."""
     if here == site / "botocore" / "data":
@@ -316,6 +333,7 @@ def main() -> None:
     places = python(root)
     environment(root)
     fewer_endpoints(root)
+    plain_models(root)
     root.take("/opt/relay-agent/bin/healthcheck.py")
     system(root, sys.argv[2:])
     libraries(root)

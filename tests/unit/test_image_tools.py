@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from botocore.loaders import Loader
 
 import relay_agent
 
@@ -228,3 +230,21 @@ def test_an_image_built_by_hand_has_the_version_of_the_package() -> None:
     recipe = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
     assert re.findall(r"^ARG VERSION=(.*)$", recipe, flags=re.MULTILINE) == [relay_agent.__version__] * 2
     assert "=unknown" not in recipe
+
+
+@pytest.mark.parametrize("service", ["sqs", "logs"])
+def test_a_services_model_loses_its_texts_for_people_and_nothing_else(tools: dict[str, ModuleType], service: str) -> None:
+    model = Loader().load_service_model(service, "service-2")
+    bare = tools["rootfs"].undocumented(model)
+    assert '"documentation":' not in json.dumps(bare)
+    assert len(json.dumps(bare)) < len(json.dumps(model)) / 2
+    assert (bare["operations"].keys(), bare["shapes"].keys()) == (model["operations"].keys(), model["shapes"].keys())
+    assert {name: {**shape, "documentation": ""}.keys() for name, shape in bare["shapes"].items()} == {
+        name: {**shape, "documentation": ""}.keys() for name, shape in model["shapes"].items()
+    }
+
+
+def test_a_member_that_is_called_documentation_stays(tools: dict[str, ModuleType]) -> None:
+    assert tools["rootfs"].undocumented({"members": {"documentation": {"shape": "S", "documentation": "text"}}}) == {
+        "members": {"documentation": {"shape": "S"}}
+    }
