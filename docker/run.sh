@@ -1,6 +1,8 @@
 #!/bin/sh
 # Starts the relay agent's container, or replaces the one that is there. Safe to run again: for new settings, or a new image.
 set -eu
+LC_ALL=C  # Values are bytes, whatever they are in.
+export LC_ALL
 
 usage() {
     cat <<'HELP'
@@ -27,7 +29,7 @@ case ${1:-} in
 ?*) usage >&2; exit 2 ;;
 esac
 
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)  # Of the script itself, where a link leads to it.
 env_file=${ENV_FILE:-$here/agent.env}
 lowest=20.10.21
 
@@ -48,33 +50,47 @@ case $(stat -L -c %a "$env_file") in
 esac
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-# A shell does not run that at a signal; put_back is known from here on, and does nothing before something was changed.
-changed=
-previous=
-interrupted() {
-    trap '' INT TERM HUP
-    fail "interrupted"
-    [ -z "$changed" ] || put_back
-    exit 1
-}
-trap interrupted INT TERM HUP
-there() { [ "$(docker container inspect --format '{{.Name}}' "$1" 2>/dev/null)" = "/$1" ]; }  # By its name, not by the start of an id.
-put_back() {
-    if [ -n "$previous" ] && there "$previous"; then
-        docker rm --force "$container" >/dev/null 2>&1 || :
-        docker rename "$previous" "$container"
-    elif [ "$changed" = made ]; then
-        docker rm --force "$container" >/dev/null 2>&1 || :
-    fi
-    if [ -n "$previous" ]; then
-        docker start "$container" >/dev/null && echo "run.sh: the container that was there before runs again" >&2
-    fi
-    exit 1
-}
 chmod 0700 "$work"
-# Only what is set: comments and empty variables go, and the carriage returns of a Windows editor.
-tr -d '\r' <"$env_file" | sed -n 's/^[[:space:]]*\([A-Za-z_][A-Za-z0-9_]*\)[[:space:]]*=[[:space:]]*\(.*[^[:space:]]\)[[:space:]]*$/\1=\2/p' >"$work/set"
+# What this run has done that an end before its time must undo: nothing, stopping (the container that is there), replacing (it).
+changed=
+old=
+there() { [ "$(docker container inspect --format '{{.Name}}' "$1" 2>/dev/null)" = "/$1" ]; }  # By its name, not by the start of an id.
+runs() { [ "$(docker container inspect --format '{{.State.Running}}' "$1" 2>/dev/null)" = true ]; }
+undo() {
+    [ -n "$changed" ] || return 0
+    if [ "$changed" = stopping ]; then
+        # The engine goes on with a stop whose client was cut off, and a start in the midst of it does nothing.
+        waited=0
+        while [ $waited -lt "$stop_seconds" ] && runs "$old"; do
+            [ $waited -gt 0 ] || echo "run.sh: waiting until $container has stopped, to start it again (up to $stop_seconds s)" >&2
+            waited=$((waited + 1))
+            sleep 1
+        done
+    fi
+    made=$(cat "$work/made" 2>/dev/null)
+    holder=$(docker container inspect --format '{{.Id}}' "$container" 2>/dev/null)
+    if [ -n "$old" ] && [ "$holder" != "$old" ]; then
+        [ -z "$holder" ] || docker rm --force "$holder" >/dev/null 2>&1
+        docker rename "$old" "$container"
+    elif [ -n "$made" ]; then
+        docker rm --force "$made" >/dev/null 2>&1
+    fi
+    [ -n "$old" ] || return 0
+    if docker start "$old" >/dev/null; then
+        echo "run.sh: the container that was there before runs again" >&2
+    else
+        echo "run.sh: the container that was there before does not start; by hand: docker start $container" >&2
+    fi
+}
+trap 'trap "" INT TERM HUP PIPE; set +e; undo; rm -rf "$work"' EXIT
+# A shell does not run that by itself when a signal ends it.
+trap 'trap "" INT TERM HUP PIPE; fail interrupted; exit 1' INT TERM HUP PIPE
+
+case $(od -An -tx1 -N2 "$env_file" | tr -d ' ') in
+fffe | feff) refuse "$env_file is in UTF-16" "Save it as UTF-8." ;;
+esac
+# Only what is set: comments and empty variables go, and the byte order mark and carriage returns of a Windows editor.
+tr -d '\r' <"$env_file" | sed "1s/^$(printf '\357\273\277')//" | sed -n 's/^[[:space:]]*\([A-Za-z_][A-Za-z0-9_]*\)[[:space:]]*=[[:space:]]*\(.*[^[:space:]]\)[[:space:]]*$/\1=\2/p' >"$work/set"
 value() { sed -n "s/^$1=//p" "$work/set" | tail -n 1; }
 
 container=${CONTAINER_NAME:-$(value CONTAINER_NAME)}
@@ -85,7 +101,11 @@ image=${image:-ts-agent-http-relay:latest}
 problems=
 problem() { problems="$problems
   $1"; }
-placeholders=$(sed -n 's/^\([A-Za-z_0-9]*\)=.*<[^<>]*>.*/\1/p' "$work/set" | sort -u)
+case $container in
+[!A-Za-z0-9]* | *[!A-Za-z0-9_.-]*) problem "CONTAINER_NAME: Docker takes letters, digits and _ . - only, not $container" ;;
+esac
+# Only a whole value: < and > may stand in a password.
+placeholders=$(sed -n 's/^\([A-Za-z_0-9]*\)=<[^<>]*>$/\1/p' "$work/set" | sort -u)
 for name in $placeholders; do problem "$name is still a placeholder: fill it in"; done
 for name in API_TARGET ORG_SLUG AGENT_ID; do
     [ -n "$(value $name)" ] || problem "$name is missing"
@@ -113,7 +133,7 @@ for name in JWT_FILE SECURE_COMMAND_KEY_FILE REQUESTS_CA_BUNDLE SSL_CERT_FILE RE
     path=$(value $name)
     case $path in
     '') continue ;;
-    *'<'*) continue ;;
+    '<'*'>') continue ;;
     /*) ;;
     *) problem "$name must be a whole path, beginning with /" && continue ;;
     esac
@@ -121,31 +141,60 @@ for name in JWT_FILE SECURE_COMMAND_KEY_FILE REQUESTS_CA_BUNDLE SSL_CERT_FILE RE
         problem "$name: there is no file $path on this host"
         continue
     fi
-    set -- "$@" --volume "$(dirname "$path"):/run/host/$name:ro"
-    echo "$name=/run/host/$name/$(basename "$path")" >>"$work/env"
+    case $(dirname "$path") in
+    *[,\"]*) problem "$name: a path with a comma or a quote in it cannot be mounted: $path" && continue ;;
+    esac
+    set -- "$@" --mount "type=bind,source=$(dirname "$path"),target=/run/host/$name,readonly"
+    printf '%s\n' "$name=/run/host/$name/$(basename "$path")" >>"$work/env"
 done
 [ -z "$problems" ] || refuse "$env_file must be put right:$problems"
 
 docker image inspect "$image" >/dev/null 2>&1 ||
     refuse "there is no image $image here" "Load it: docker load -i ts-agent-http-relay-v<version>.tar.gz, or name another: IMAGE_NAME=name:tag ./run.sh"
 
+# --- One at a time -----------------------------------------------------------------------------------
+# Of two at once each would take the other's container for the one from before. Where there is no flock it goes without.
+place=${XDG_RUNTIME_DIR:-${TMPDIR:-/tmp}}
+[ "$(id -u)" != 0 ] || place=/run  # Where nobody else can hold the lock.
+lock=$place/ts-agent-http-relay-$(id -u)-$container.lock
+if command -v flock >/dev/null && (: >>"$lock") 2>/dev/null; then
+    exec 9>>"$lock"
+    waited=0
+    # Not one long wait: a shell heeds a signal only between two commands.
+    until flock -n 9; do
+        [ $waited -gt 0 ] || echo "Another run.sh is at work on $container: waiting for it"
+        if [ $waited -ge $((stop_seconds + 60)) ]; then
+            fail "another run.sh is still at work on $container" "Who holds it: fuser -v $lock"
+            exit 1
+        fi
+        waited=$((waited + 1))
+        sleep 1
+    done
+fi
+
 # --- Replace what is there ---------------------------------------------------------------------------
 state=$container-state
+previous=$container-previous
+if ! there "$container" && there "$previous"; then
+    echo "An earlier run.sh was cut off: $previous becomes $container again"
+    docker rename "$previous" "$container"
+fi
 if there "$container"; then
     # A container that something else started may keep its state elsewhere; what it has accepted must not be left behind there.
     kept=$(docker inspect --format \
         '{{range .Mounts}}{{if eq .Destination "/var/lib/relay-agent"}}{{if .Name}}{{.Name}}{{else}}{{.Source}}{{end}}{{end}}{{end}}' "$container")
     state=${kept:-$state}
     [ "$state" = "$container-state" ] || echo "The state stays where $container has it: $state"
-    previous=$container-previous
     docker rm --force "$previous" >/dev/null 2>&1 || :
+    old=$(docker inspect --format '{{.Id}}' "$container")
     echo "Stopping the container $container (it may finish what runs, up to $stop_seconds s)"
-    changed=stopped
+    changed=stopping
     docker stop -t "$stop_seconds" "$container" >/dev/null
+    changed=replacing
     docker rename "$container" "$previous"
 fi
-changed=made
-docker run --detach --name "$container" \
+changed=replacing
+docker run --detach --name "$container" --cidfile "$work/made" \
     --net=host --restart=always \
     --ulimit core=0 --memory 1g --pids-limit 1024 \
     --read-only --tmpfs /tmp:rw,noexec,nosuid,nodev,mode=1777,size=320m \
@@ -153,9 +202,9 @@ docker run --detach --name "$container" \
     --log-driver local \
     --stop-timeout "$stop_seconds" \
     --volume "$state:/var/lib/relay-agent" \
-    --env-file "$work/env" "$@" "$image" >"$work/id" 2>"$work/error" || {
+    --env-file "$work/env" "$@" "$image" >/dev/null 2>"$work/error" || {
     fail "Docker does not start it:" "$(cat "$work/error")"
-    put_back
+    exit 1
 }
 
 # --- Did it stay? ------------------------------------------------------------------------------------
@@ -169,14 +218,15 @@ while [ $tries -lt 75 ]; do
         docker update --restart=no "$container" >/dev/null 2>&1 || :
         fail "the agent ended at once; it says:"
         docker logs --tail 12 "$container" 2>&1 | sed 's/^/  /' >&2
-        put_back
+        exit 1
         ;;
     esac
     docker logs "$container" 2>&1 | grep -q '"event":"agent-ready"' && break
     tries=$((tries + 1))
     sleep 0.2
 done
-[ -z "$previous" ] || docker rm "$previous" >/dev/null
+changed=
+[ -z "$old" ] || docker rm "$previous" >/dev/null
 if [ $tries -lt 75 ]; then
     echo "The agent is ready: container $container, image $image"
 else

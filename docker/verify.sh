@@ -1,13 +1,16 @@
 #!/bin/sh
 # Says whether the relay agent runs, from which image, and whether that is the delivered one; ends with one line, good or bad.
 set -eu
+LC_ALL=C  # Names are sorted the same everywhere.
+export LC_ALL
 
 usage() {
     cat <<'HELP'
 Usage: ./verify.sh
 
 Looks at the container: is it running, from which tag and image id, is it healthy, has it got its configuration, is it Online?
-Where a delivery (SHA256SUMS, IMAGE_ID, the image's tarball) lies beside this script, it is compared with that.
+Where a delivery (SHA256SUMS, IMAGE_ID, the image's tarball) lies beside this script, it is compared with that, and
+every file of it that lies there with its checksum.
 
 Environment (CONTAINER_NAME may stand in agent.env as well):
   ENV_FILE         another file of settings
@@ -21,11 +24,11 @@ case ${1:-} in
 ?*) usage >&2; exit 2 ;;
 esac
 
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)  # Of the script itself, where a link leads to it.
 env_file=${ENV_FILE:-$here/agent.env}
 container=${CONTAINER_NAME:-}
 [ -n "$container" ] || [ ! -r "$env_file" ] ||
-    container=$(tr -d '\r' <"$env_file" | sed -n 's/^[[:space:]]*CONTAINER_NAME[[:space:]]*=[[:space:]]*\(.*[^[:space:]]\)[[:space:]]*$/\1/p' | tail -n 1)
+    container=$(tr -d '\r' <"$env_file" | sed "1s/^$(printf '\357\273\277')//" | sed -n 's/^[[:space:]]*CONTAINER_NAME[[:space:]]*=[[:space:]]*\(.*[^[:space:]]\)[[:space:]]*$/\1/p' | tail -n 1)
 container=${container:-ts-agent-http-relay}
 bad=0
 first=
@@ -52,24 +55,51 @@ delivered=
 if [ -z "$delivered" ] && grep -q ' \*\{0,1\}IMAGE_ID$' "$here/SHA256SUMS" 2>/dev/null; then
     wrong image "SHA256SUMS names IMAGE_ID, which is not here" "copy it from the delivery"
 fi
-tarball=$(find "$here" -maxdepth 1 -name 'ts-agent-http-relay-v*.tar.gz' | sort | tail -n 1)
-if [ -z "$tarball" ]; then
-    note checksum "no tarball of the image lies beside this script"
-elif [ ! -f "$here/SHA256SUMS" ]; then
-    wrong checksum "there is no SHA256SUMS beside $(basename "$tarball")" "copy it from the delivery"
+tarballs=$(find "$here" -maxdepth 1 -name 'ts-agent-http-relay-v*.tar.gz' | sed 's/.*\///' | sort -V)
+if [ ! -f "$here/SHA256SUMS" ]; then
+    for name in $tarballs; do wrong checksum "there is no SHA256SUMS beside $name" "copy it from the delivery"; done
+    [ -n "$tarballs" ] || note checksum "no SHA256SUMS lies beside this script to compare the delivery with"
 else
-    name=$(basename "$tarball")
-    wanted=$(awk -v name="$name" '$2 == name || $2 == "*" name {print $1}' "$here/SHA256SUMS")
-    found=$(sha256sum "$tarball" | cut -d' ' -f1)
-    # The image id is the digest of the image's configuration, which the tarball's manifest names.
-    inside=$(tar -xzOf "$tarball" manifest.json 2>/dev/null | sed -n 's/.*"Config":"\(blobs\/sha256\/\)\{0,1\}\([0-9a-f]\{64\}\).*/sha256:\2/p')
-    if [ "$wanted" != "$found" ]; then
-        wrong checksum "$name is not what SHA256SUMS names: $found" "do not load it; fetch the delivery again, from a source you trust"
-    elif [ -n "$delivered" ] && [ "$inside" != "$delivered" ]; then
-        wrong checksum "$name holds the image ${inside:-(none)}, not that of IMAGE_ID" "do not load it; fetch the delivery again, from a source you trust"
-    else
-        ok checksum "$name, sha256 $found"
-    fi
+    listed=
+    right=0
+    absent=
+    while read -r wanted name || [ -n "$wanted" ]; do
+        name=${name#\*}
+        [ -n "$name" ] || continue
+        listed="$listed $name"
+        if [ ! -f "$here/$name" ]; then
+            absent="$absent $name"
+            continue
+        fi
+        found=$(sha256sum "$here/$name" 2>/dev/null) || found='unreadable'
+        found=${found%% *}
+        case $name in
+        *.tar.gz) cure="do not load it; fetch the delivery again, from a source you trust" ;;
+        *) cure="if nobody of yours has changed it, do not use it; else fetch it again from the delivery, and keep yours elsewhere" ;;
+        esac
+        if [ "$wanted" = "$found" ]; then
+            right=$((right + 1))
+        else
+            wrong checksum "$name is not what SHA256SUMS names: $found" "$cure"
+            continue
+        fi
+        case $name in ts-agent-http-relay-v*.tar.gz) ;; *) continue ;; esac
+        # The image id is the digest of the image's configuration, which the tarball's manifest names.
+        inside=$(tar -xzOf "$here/$name" manifest.json 2>/dev/null | sed -n 's/.*"Config":"\(blobs\/sha256\/\)\{0,1\}\([0-9a-f]\{64\}\).*/sha256:\2/p')
+        if [ -n "$delivered" ] && [ "$inside" != "$delivered" ]; then
+            wrong checksum "$name holds the image ${inside:-(none)}, not that of IMAGE_ID" "$cure"
+        else
+            ok checksum "$name, sha256 $found"
+        fi
+    done <"$here/SHA256SUMS"
+    [ "$right" = 0 ] || ok files "$right of the delivery's files are as SHA256SUMS names them"
+    [ -z "$absent" ] || note files "not here:$absent"
+    for name in $tarballs; do
+        case " $listed " in
+        *" $name "*) ;;
+        *) note checksum "$name is not of this delivery: SHA256SUMS does not name it" ;;
+        esac
+    done
 fi
 
 # --- The container -----------------------------------------------------------------------------------
@@ -80,7 +110,11 @@ if [ "$(docker container inspect --format '{{.Name}}' "$container" 2>/dev/null)"
     finish
 fi
 look() { docker inspect --format "$1" "$container"; }
-if [ "$(look '{{.State.Running}} {{.State.Restarting}}')" = "true false" ]; then
+alive=
+if [ "$(look '{{.State.Paused}}')" = true ]; then
+    wrong running "$container is paused" "docker unpause $container"
+elif [ "$(look '{{.State.Running}} {{.State.Restarting}}')" = "true false" ]; then
+    alive=yes
     ok running "since $(look '{{.State.StartedAt}}' | cut -c1-19), restarts: $(look '{{.RestartCount}}')"
 else
     wrong running "$container is $(look '{{.State.Status}}'), last exit code $(look '{{.State.ExitCode}}')" "its log says why: docker logs --tail 20 $container"
@@ -94,7 +128,7 @@ elif [ "$id" = "$delivered" ]; then
 else
     wrong image "$id is not the delivered $delivered" "load the delivered image (docker load -i), then ./run.sh"
 fi
-[ "$bad" = 0 ] || case $first in running:*) finish ;; esac
+[ -n "$alive" ] || finish
 
 # --- The agent: asked over its own socket, inside the container ----------------------------------------
 if reason=$(docker exec "$container" python3 -ISs /opt/relay-agent/bin/healthcheck.py 2>&1); then

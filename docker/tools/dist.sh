@@ -34,7 +34,7 @@ for page in install troubleshooting logs protocol; do
     sed -E 's#\[([^]]*)\]\((\.\./|images/|monitoring/|design\.md|operations\.md|durability\.md)[^)]*\)#\1#g' "docs/$page.md" >"dist/$page.md"
 done
 touch -d "@$epoch" dist/* dist/.env
-# agent.env is to be edited, so it is not among them.
-sums=$(cd dist && find . -type f ! -name agent.env -printf '%P\n' | LC_ALL=C sort | xargs sha256sum)
+# agent.env and .env are to be edited, so they are not among them.
+sums=$(cd dist && find . -type f ! -name agent.env ! -name .env -printf '%P\n' | LC_ALL=C sort | xargs sha256sum)
 printf '%s\n' "$sums" >dist/SHA256SUMS
 ls -lA dist

@@ -15,6 +15,7 @@ import pytest
 
 from relay_agent.sandbox.server import Sandbox
 from tests.image import engine
+from tests.image.administrator import Administrator
 from tests.image.engine import CONFINED, DIST, DOCKER, MARK, Container, docker, fresh_name, image
 
 Start = Callable[..., Container]
@@ -38,6 +39,8 @@ def _engine() -> Iterator[None]:
     engine.sweep_after_the_dead()
     yield
     engine.sweep()
+    for lock in Path("/run").glob(f"ts-agent-http-relay-{os.getuid()}-relay-test-*.lock"):
+        lock.unlink()  # run.sh leaves it there, since another one may wait for it.
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,20 @@ def delivery(tmp_path: Path) -> Path:
         if not file.name.endswith(".tar.gz"):
             shutil.copy2(file, place)
     return place
+
+
+@pytest.fixture
+def administrator(
+    sandbox: Sandbox, agent_id: str, settings: dict[str, str], delivery: Path, labelled: dict[str, str]
+) -> Iterator[Administrator]:
+    """One with settings that work."""
+    container = Container(sandbox, fresh_name("script"), agent_id)
+    docker("volume", "create", "--label", MARK, f"{container.name}-state")
+    one = Administrator(delivery, labelled, container)
+    one.fill_in(settings)
+    yield one
+    for name in (container.name, f"{container.name}-previous"):
+        docker("rm", "--force", "--volumes", name, check=False)
 
 
 __all__ = ["Start", "image"]

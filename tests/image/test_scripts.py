@@ -8,68 +8,15 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
-from tests.image.engine import DIST, DOCKER, MARK, ROOT, Container, docker, fresh_name, image, inspect
+from tests.image.administrator import Administrator
+from tests.image.engine import DIST, DOCKER, MARK, ROOT, docker, image, inspect
 from tests.image.test_guide import guides_command
-
-
-class Administrator:
-    """Somebody with the delivery in a directory, and a filled-in agent.env."""
-
-    def __init__(self, delivery: Path, environment: dict[str, str], container: Container) -> None:
-        self.delivery = delivery
-        self.container = container
-        self.environment = {**environment, "CONTAINER_NAME": container.name}
-
-    def fill_in(self, settings: dict[str, str], without: tuple[str, ...] = ()) -> None:
-        """Fill in the template, as by hand; further settings go to its end."""
-        file = self.delivery / "agent.env"
-        text = (DIST / "agent.env").read_text(encoding="utf-8")
-        for name, value in settings.items():
-            line = f"{name}={value}"
-            text, count = re.subn(rf"^#?{name}=.*$", lambda _, line=line: line, text, count=1, flags=re.MULTILINE)
-            text += "" if count else f"{line}\n"
-        for name in without:
-            text = re.sub(rf"^{name}=.*$", f"{name}=", text, flags=re.MULTILINE)
-        file.write_text(text, encoding="utf-8")
-        file.chmod(0o600)
-
-    def call(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a script of the delivery."""
-        return subprocess.run(
-            [self.delivery / script, *arguments],
-            env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-
-    def run(self, **environment: str) -> None:
-        """Run run.sh, which must start the agent."""
-        done = self.call("run.sh", **environment)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.fixture
-def administrator(
-    sandbox: Sandbox, agent_id: str, settings: dict[str, str], delivery: Path, labelled: dict[str, str]
-) -> Iterator[Administrator]:
-    """One with settings that work."""
-    container = Container(sandbox, fresh_name("script"), agent_id)
-    docker("volume", "create", "--label", MARK, f"{container.name}-state")
-    one = Administrator(delivery, labelled, container)
-    one.fill_in(settings)
-    yield one
-    for name in (container.name, f"{container.name}-previous"):
-        docker("rm", "--force", "--volumes", name, check=False)
 
 
 def test_run_sh_starts_the_agent_confined_and_it_relays(administrator: Administrator, demo_target: DemoTarget) -> None:
@@ -138,7 +85,7 @@ def test_a_second_run_that_cannot_start_puts_the_old_container_back(administrato
 def test_secrets_from_files_are_not_in_docker_inspect_and_a_changed_one_is_taken(
     administrator: Administrator, settings: dict[str, str], tmp_path: Path
 ) -> None:
-    secrets = tmp_path / "secrets"
+    secrets = tmp_path / "secrets: the lab's"
     secrets.mkdir()
     key = docker("run", "--rm", "--label", MARK, image(), "keygen").stdout.strip()
     for name, text in (("jwt", settings["JWT"]), ("key", key)):
@@ -174,6 +121,15 @@ def test_run_sh_refuses_what_must_be_put_right_first_and_names_the_cure(administ
     both = administrator.call("run.sh")
     assert (both.returncode, "both set" in both.stderr, "no file /nowhere/jwt" in both.stderr) == (2, True, True)
     administrator.fill_in(settings)
+    comma = administrator.delivery / "with, comma"
+    comma.mkdir()
+    (comma / "ca.pem").touch()
+    administrator.fill_in({**settings, "RELAY_CA_FILE": f"{comma}/ca.pem"})
+    unmountable = administrator.call("run.sh")
+    assert (unmountable.returncode, "RELAY_CA_FILE: a path with a comma" in unmountable.stderr) == (2, True)
+    administrator.fill_in(settings)
+    misnamed = administrator.call("run.sh", CONTAINER_NAME="../agent")
+    assert (misnamed.returncode, "CONTAINER_NAME" in misnamed.stderr) == (2, True)
     absent = administrator.call("run.sh", IMAGE_NAME="ts-agent-http-relay:none")
     assert (absent.returncode, "docker load -i" in absent.stderr) == (2, True)
     lost = administrator.call("run.sh", ENV_FILE="/nowhere/agent.env")
@@ -194,12 +150,16 @@ def test_run_sh_refuses_a_docker_that_is_too_old(administrator: Administrator, t
 
 def test_env_file_and_names_are_honoured_in_the_file_too(administrator: Administrator, settings: dict[str, str], tmp_path: Path) -> None:
     other = tmp_path / "other.env"
-    lines = [f"{name}={value}" for name, value in settings.items()] + [
+    lines = [
         f"CONTAINER_NAME={administrator.container.name}",
+        *(f"{name}={value}" for name, value in settings.items()),
         f"IMAGE_NAME={image()}",
     ]
-    other.write_text("\r\n".join(lines) + "\r\n", encoding="utf-8")  # As Windows editors write.
+    other.write_text("\r\n".join(lines) + "\r\n", encoding="utf-16")  # As Windows editors write, if they are let.
     other.chmod(0o600)
+    refused = administrator.call("run.sh", ENV_FILE=str(other), CONTAINER_NAME="")
+    assert (refused.returncode, "Save it as UTF-8" in refused.stderr) == (2, True)
+    other.write_text("\r\n".join(lines) + "\r\n", encoding="utf-8-sig")
     done = administrator.call("run.sh", ENV_FILE=str(other), CONTAINER_NAME="")
     assert done.returncode == 0, done.stderr
     assert inspect(administrator.container.name)["State"]["Running"]
@@ -229,6 +189,74 @@ def test_verify_sh_says_when_the_platform_refuses_the_agent(
     bad = administrator.call("verify.sh")
     assert bad.returncode == 1
     assert re.search(r"BAD +init", bad.stdout) and re.search(r"BAD +online", bad.stdout)
+
+
+def test_docker_itself_reads_a_file_of_a_windows_editor(tmp_path: Path) -> None:
+    """The unit leaves that to it."""
+    file = tmp_path / "agent.env"
+    file.write_text("API_TARGET=https://api.lab.example\r\nORG_SLUG=acme\r\n", encoding="utf-8-sig")
+    told = docker("run", "--rm", "--label", MARK, "--env-file", str(file), "--entrypoint", "env", image()).stdout.splitlines()
+    assert {"API_TARGET=https://api.lab.example", "ORG_SLUG=acme"} <= set(told)
+
+
+def test_angle_brackets_within_a_value_are_part_of_it(administrator: Administrator, settings: dict[str, str]) -> None:
+    proxy = "http://relay:p<a>ss@127.0.0.1:9"
+    administrator.fill_in({**settings, "http_proxy": proxy})
+    administrator.run()
+    assert f"http_proxy={proxy}" in inspect(administrator.container.name)["Config"]["Env"]
+    administrator.container.ready()
+
+
+def test_verify_sh_does_not_ask_a_container_that_is_paused(administrator: Administrator) -> None:
+    administrator.run()
+    docker("pause", administrator.container.name)
+    (administrator.delivery / "logs.md").unlink()  # What is told before does not matter.
+    done = administrator.call("verify.sh")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == f"BAD: running: {administrator.container.name} is paused"
+    assert f"cure: docker unpause {administrator.container.name}" in done.stdout
+    docker("unpause", administrator.container.name)
+    assert administrator.call("verify.sh").returncode == 0
+
+
+def test_verify_sh_compares_every_file_of_the_delivery_that_is_there(administrator: Administrator) -> None:
+    administrator.run()
+    sums = (administrator.delivery / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    tarballs = [line for line in sums if line.endswith(".tar.gz")]
+    whole = administrator.call("verify.sh")
+    assert whole.returncode == 0
+    assert re.search(rf"^ok +files +{len(sums) - len(tarballs)} of", whole.stdout, re.MULTILINE), whole.stdout
+    assert re.search(r"^- +files +not here: ts-agent-http-relay-sandbox-v\S+ ts-agent-http-relay-v\S+$", whole.stdout, re.MULTILINE)
+    for name in ("run.sh", "compose.yml", "troubleshooting.md"):
+        file = administrator.delivery / name
+        was = file.read_bytes()
+        file.write_bytes(was + b"# changed\n")
+        changed = administrator.call("verify.sh")
+        assert (changed.returncode, f"BAD: checksum: {name} is not what SHA256SUMS names" in changed.stdout) == (1, True), changed.stdout
+        file.write_bytes(was)
+    for name in ("agent.env", ".env"):  # These are the administrator's to change.
+        with (administrator.delivery / name).open("a") as text:
+            text.write("# changed\n")
+    assert administrator.call("verify.sh").returncode == 0
+
+
+def test_verify_sh_looks_at_this_deliverys_tarball_whatever_others_lie_there(administrator: Administrator) -> None:
+    administrator.run()
+    tarball = next(DIST.glob("ts-agent-http-relay-v*.tar.gz"))
+    (administrator.delivery / tarball.name).symlink_to(tarball)
+    others = [f"ts-agent-http-relay-v{version}.tar.gz" for version in ("0.0.9", "0.9.0", "0.10.0")]
+    for name in others:
+        (administrator.delivery / name).write_bytes(b"another delivery's")
+    done = administrator.call("verify.sh")
+    assert done.returncode == 0, done.stdout
+    assert re.search(rf"^ok +checksum +{re.escape(tarball.name)}, sha256", done.stdout, re.MULTILINE)
+    assert re.findall(r"^- +checksum +(\S+) is not of this delivery", done.stdout, re.MULTILINE) == others
+    (administrator.delivery / "SHA256SUMS").unlink()
+    alone = administrator.call("verify.sh").stdout
+    assert (
+        re.findall(r"^BAD +checksum +there is no SHA256SUMS beside (\S+)$", alone, re.MULTILINE)
+        == sorted([*others[:1], tarball.name]) + others[1:]
+    )
 
 
 def test_verify_sh_compares_the_image_with_the_delivered_one(administrator: Administrator) -> None:

@@ -1,0 +1,180 @@
+"""run.sh replaces a container: what it undoes when it is cut off or the new one does not stay, and two of it at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from relay_agent.sandbox.faults import FOREVER, Fault
+from relay_agent.sandbox.server import Sandbox
+from relay_agent.sandbox.target import DemoTarget
+from tests.image.administrator import Administrator, Begun
+from tests.image.engine import Container, docker, inspect, wait_until
+from tests.image.test_guide import guides_command
+
+Begin = Callable[..., Begun]
+SIGNALS = [(signal.SIGINT, True), (signal.SIGHUP, True), (signal.SIGTERM, False)]
+"""As Ctrl-C, a terminal that closes, and `kill` send them."""
+
+
+@pytest.fixture
+def begin(administrator: Administrator) -> Iterator[Begin]:
+    """Start run.sh, and go on while it works."""
+    begun: list[Begun] = []
+
+    def start(**environment: str) -> Begun:
+        begun.append(administrator.begin("run.sh", **environment))
+        return begun[-1]
+
+    yield start
+    for script in begun:
+        script.end()
+
+
+def present(container: Container) -> list[str]:
+    """The containers of that name, and of those that run.sh derives from it."""
+    return docker("ps", "-a", "--filter", f"name={container.name}", "--format", "{{.Names}}").stdout.split()
+
+
+@pytest.mark.parametrize(("number", "group"), SIGNALS)
+def test_cut_off_while_the_old_one_stops_it_lets_that_finish_and_starts_it_again(
+    administrator: Administrator, begin: Begin, demo_target: DemoTarget, number: signal.Signals, group: bool
+) -> None:
+    administrator.run()
+    container = administrator.container
+    before = inspect(container.name)["Id"]
+    gate = demo_target.gate(container.name)
+    held = container.create(f"{demo_target.http_url}/gate/{container.name}")
+    assert gate.entered.wait(20)
+    script = begin()
+    script.wait_for(f"Stopping the container {container.name}")
+    container.wait_log("agent-stopping")
+    script.signal(number, group)
+    if group:
+        script.wait_for("waiting until")
+    gate.release()
+    assert (script.wait(), "interrupted" in script.told, "runs again" in script.told) == (1, True, True), script.told
+    assert (inspect(container.name)["Id"], present(container)) == (before, [container.name])
+    container.wait_log("agent-ready", count=2)
+    assert container.sandbox.wait_final(held.id, 20).status == "SUCCESS"
+
+
+@pytest.mark.parametrize(("number", "group"), SIGNALS)
+def test_cut_off_while_the_new_one_starts_it_puts_the_old_one_back(
+    administrator: Administrator, begin: Begin, sandbox: Sandbox, number: signal.Signals, group: bool
+) -> None:
+    administrator.run()
+    container = administrator.container
+    before = inspect(container.name)["Id"]
+    with sandbox.inject(Fault(service="rest", contains=container.agent_id, hang_seconds=FOREVER, count=None)):
+        script = begin()
+        wait_until(lambda: len(present(container)) == 2 and container.state()["Running"], "the new one is there, the old one aside")
+        script.signal(number, group)
+        assert (script.wait(), "interrupted" in script.told, "runs again" in script.told) == (1, True, True), script.told
+    assert (inspect(container.name)["Id"], present(container)) == (before, [container.name])
+    container.wait_log("agent-ready", count=2)
+
+
+def test_cut_off_at_the_first_start_it_leaves_nothing(administrator: Administrator, begin: Begin, sandbox: Sandbox) -> None:
+    container = administrator.container
+    with sandbox.inject(Fault(service="rest", contains=container.agent_id, hang_seconds=FOREVER, count=None)):
+        script = begin()
+        wait_until(lambda: present(container) == [container.name] and container.state()["Running"], "it is started")
+        script.signal(signal.SIGTERM, group=False)
+        assert (script.wait(), present(container)) == (1, []), script.told
+
+
+def test_an_agent_that_the_platform_refuses_is_undone_and_the_old_one_runs_again(
+    administrator: Administrator, settings: dict[str, str], sandbox: Sandbox
+) -> None:
+    container = administrator.container
+    foreign = sandbox.issue_jwt(org_slug="another-organisation")
+    administrator.fill_in({**settings, "JWT": foreign})
+    first = administrator.call("run.sh")
+    assert (first.returncode, "ended at once" in first.stderr, "JWT" in first.stderr) == (1, True, True), first.stderr
+    assert present(container) == []
+    administrator.fill_in(settings)
+    administrator.run()
+    before = inspect(container.name)["Id"]
+    administrator.fill_in({**settings, "JWT": foreign})
+    second = administrator.call("run.sh")
+    assert (second.returncode, "ended at once" in second.stderr, "runs again" in second.stderr) == (1, True, True), second.stderr
+    assert foreign not in first.stdout + first.stderr + second.stdout + second.stderr
+    assert (inspect(container.name)["Id"], present(container)) == (before, [container.name])
+    container.wait_log("agent-ready", count=2)
+
+
+def test_of_two_at_once_the_second_waits_and_heeds_a_signal_meanwhile(
+    administrator: Administrator, begin: Begin, demo_target: DemoTarget
+) -> None:
+    administrator.run()
+    container = administrator.container
+    before = inspect(container.name)["Id"]
+    gate = demo_target.gate(container.name)
+    held = container.create(f"{demo_target.http_url}/gate/{container.name}")
+    assert gate.entered.wait(20)
+    first = begin()
+    first.wait_for("Stopping the container")
+    container.wait_log("agent-stopping")
+    second, third = begin(), begin()
+    for script in (second, third):
+        script.wait_for("Another run.sh is at work")
+    second.signal(signal.SIGTERM, group=False)
+    assert (second.wait(), inspect(container.name)["Id"]) == (1, before), second.told
+    gate.release()
+    assert (first.wait(), third.wait()) == (0, 0), first.told + third.told
+    assert first.told.count("The agent is ready") == third.told.count("The agent is ready") == 1
+    assert present(container) == [container.name]
+    assert container.sandbox.wait_final(held.id, 20).status == "SUCCESS"
+
+
+def test_where_there_is_no_flock_it_goes_without(administrator: Administrator, tmp_path: Path) -> None:
+    """And so is told what it needs of a machine."""
+    tools = "sh awk basename cat chmod dirname grep id mktemp od readlink rm sed sleep sort stat tail tr"
+    place = tmp_path / "tools"
+    place.mkdir()
+    for tool in tools.split():
+        found = shutil.which(tool)
+        assert found, tool
+        (place / tool).symlink_to(found)
+    shim = administrator.environment["PATH"].partition(":")[0]
+    assert shutil.which("flock", path=f"{shim}:{place}") is None
+    administrator.run(PATH=f"{shim}:{place}")
+    administrator.run(PATH=f"{shim}:{place}")
+    assert present(administrator.container) == [administrator.container.name]
+
+
+def test_after_one_that_was_killed_between_two_steps_the_next_takes_the_old_container_and_its_state_over(
+    administrator: Administrator, settings: dict[str, str], demo_target: DemoTarget
+) -> None:
+    container = administrator.container
+    docker(*guides_command(container.name, settings))  # Its state has no name that could be guessed.
+    container.ready()
+    command = container.get(f"{demo_target.http_url}/json")
+    (mount,) = inspect(container.name)["Mounts"]
+    container.stop()
+    docker("rename", container.name, f"{container.name}-previous")
+    done = administrator.call("run.sh")
+    assert (done.returncode, "An earlier run.sh was cut off" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert command.id in container.exec("relay-agent", "commands", "--json").stdout
+    assert present(container) == [container.name]
+    docker("rm", "--force", container.name)
+    docker("volume", "rm", mount["Name"])
+
+
+@pytest.mark.parametrize("script", ["run.sh", "verify.sh"])
+def test_a_link_to_a_script_finds_what_lies_beside_the_script(administrator: Administrator, tmp_path: Path, script: str) -> None:
+    administrator.run()
+    links = tmp_path / "sbin"
+    links.mkdir()
+    (links / "relay-second").symlink_to(os.path.relpath(administrator.delivery / script, links))
+    (links / "relay").symlink_to("relay-second")
+    done = administrator.call(str(links / "relay"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"is ready: container|as delivered", done.stdout)
