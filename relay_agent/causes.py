@@ -48,7 +48,9 @@ class Problem:
 # --- the settings, the token, the key, this machine ---
 
 CONFIGURATION = Cause(
-    "configuration", "{problems}", "correct what is named, in the environment or in .env; .env.example shows every variable"
+    "configuration",
+    "{problems}",
+    "correct what is named where it was set: in agent.env and by ./run.sh for a container, else in the environment or .env",
 )
 UNKNOWN_VARIABLES = Cause(
     "configuration", "no variable of the agent is called {names}", "correct the name ({nearest}), or take the variable away"

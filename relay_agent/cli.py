@@ -108,7 +108,7 @@ def run(context: click.Context, env_file: Path) -> None:
     except ConfigurationError as error:
         lines = ["The configuration is invalid:", *(f"  {problem}" for problem in error.problems)]
         if not env_file.is_file():
-            lines.append(f"There is no file {env_file} here; .env.example shows what one holds.")
+            lines.append(f"Settings come from the environment (a container's from its agent.env) and from {env_file}, which is not here.")
         _complain(*lines)
         sys.exit(EXIT_CONFIGURATION)
     except StateDirectoryBusy as error:

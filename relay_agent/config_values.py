@@ -13,8 +13,8 @@ from pathlib import Path
 from relay_agent.proxy_url import parse_proxy
 from relay_agent.urls import BadUrl, normal_host, parse_url
 
-# What people leave standing in a copied example, judged on the whole value; `<...>` anywhere in it.
-_PLACEHOLDER = re.compile(r".*<[^<>]*>.*|(\w+://)?your[_-].*|change[_-]?me|x{3,}|\.{3}|…", re.IGNORECASE | re.DOTALL)
+# What people leave standing in a copied example, judged on the whole value; `<...>` at the head of it or of the host, not in a password.
+_PLACEHOLDER = re.compile(r"(\w+://)?<[^<>]*>[^@]*|(\w+://)?your[_-].*|change[_-]?me|x{3,}|\.{3}|…", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"[+-]?[0-9][0-9_]*(\.[0-9]+)?")
 _CERTIFICATE = re.compile(rb"-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----")
 _QUOTED = re.compile(r"(['\"]).*\1", re.DOTALL)

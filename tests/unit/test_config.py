@@ -207,7 +207,7 @@ def test_the_example_as_it_stands_is_one_message_of_its_four_placeholders(proble
 
 
 def test_what_only_resembles_a_placeholder_is_a_value(load: Load) -> None:
-    load(ORG_SLUG="acme-your-labs", http_proxy="http://u:changeme@p.lab.example:1")
+    load(ORG_SLUG="acme-your-labs", http_proxy="http://u:changeme@p.lab.example:1", https_proxy="http://<u>:p<a>ss@p.lab.example:1")
 
 
 @pytest.mark.parametrize(
