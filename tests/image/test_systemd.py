@@ -13,10 +13,14 @@ from pathlib import Path
 
 import pytest
 
+import relay_agent
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
-from tests.image.engine import DIST, DOCKER, MARK, ROOT, Container, docker, fresh_name, inspect, wait_until
+from tests.image.engine import DIST, DOCKER, MARK, ROOT, Container, docker, fresh_name, image, inspect, wait_until
+from tests.shell_blocks import own, shell_blocks
 
+INSTALL = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 UNIT = "ts-agent-http-relay"
 IMAGE = f"relay-test-systemd:{os.getpid()}"
 SHARED = Path("/run", UNIT)
@@ -25,7 +29,16 @@ BOOT = (
     "--entrypoint /sbin/init --security-opt seccomp=unconfined --cgroupns=host --tmpfs /run --tmpfs /run/lock --tmpfs /tmp"
     " -v /sys/fs/cgroup/systemd:/sys/fs/cgroup/systemd:rw -v /var/run/docker.sock:/var/run/docker.sock2 -e container=docker"
 )
-STUB = "[Unit]\nDescription=The engine is this machine's\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n"
+ENGINE = "unix:///var/run/docker.sock2"
+STUB = """[Unit]
+Description=The engine is this machine's
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+[Install]
+WantedBy=multi-user.target
+"""
 
 
 class Machine:
@@ -47,12 +60,15 @@ class Machine:
         wait_until(lambda: self.sh("systemctl is-system-running || :") in ("running", "degraded"), "systemd has booted")
         docker("cp", str(DIST / f"{UNIT}.service"), f"{self.name}:/etc/systemd/system/")
         self.write("/etc/systemd/system/docker.service", STUB)
-        self.drop_in("test", f"Environment=CONTAINER_NAME={self.agent} DOCKER_HOST=unix:///var/run/docker.sock2\nRestartSec=1")
+        self.sh("systemctl enable docker")
+        self.drop_in("test", f"Environment=CONTAINER_NAME={self.agent} DOCKER_HOST={ENGINE}\nRestartSec=1")
 
     def sh(self, script: str, check: bool = True, text_in: str | None = None) -> str:
         """Run a script on it."""
         flags = ("-i",) if text_in is not None else ()
-        return docker("exec", *flags, self.name, "sh", "-c", script, check=check, text_in=text_in).stdout.strip()
+        return docker(
+            "exec", *flags, "-e", f"DOCKER_HOST={ENGINE}", self.name, "sh", "-c", script, check=check, text_in=text_in
+        ).stdout.strip()
 
     def write(self, path: str, text: str, mode: str = "0644") -> None:
         """Write a file on it."""
@@ -75,7 +91,7 @@ class Machine:
 def _systemd_image() -> Iterator[None]:
     made = subprocess.run(
         [ROOT / "docker" / "tools" / "base.sh", IMAGE],
-        env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PACKAGES": "systemd,systemd-sysv"},
+        env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PACKAGES": "systemd,systemd-sysv,dbus"},
         capture_output=True,
         text=True,
         check=False,
@@ -165,6 +181,53 @@ def test_secrets_are_taken_with_loadcredential_and_handed_to_the_containers_user
     assert settings["JWT"] not in json.dumps(inspect(machine.agent)) + machine.sh(f"journalctl -u {UNIT} -o cat --no-pager")
     owners = {path.name: (path.stat().st_uid, path.stat().st_mode & 0o777) for path in (SHARED / "secrets").iterdir()}
     assert owners == {"jwt": (10001, 0o400), "secure-command-key": (10001, 0o400)}
+    check = json.loads(container.exec("relay-agent", "check", "--json").stdout)["checks"]
+    assert {one["id"]: one["status"] for one in check}["secure-key"] == "ok"
+
+
+def test_the_installation_guides_lines_for_systemd_can_be_typed_in_order(
+    machine: Machine, sandbox: Sandbox, agent_id: str, settings: dict[str, str], demo_target: DemoTarget
+) -> None:
+    """All that tests/image/test_install_doc.py leaves out, since it needs systemd."""
+    delivery = f"/opt/{UNIT}"
+    machine.sh(f"rm /etc/systemd/system/{UNIT}.service")
+    machine.write(f"{delivery}/{UNIT}.service", (DIST / f"{UNIT}.service").read_text(encoding="utf-8"))
+    machine.write(f"{delivery}/install.md", (DIST / "install.md").read_text(encoding="utf-8"))
+    machine.write(f"{delivery}/agent.env", env_file(settings), "0600")
+    machine.write("/root/token", settings["JWT"] + "\n", "0600")
+    (edited,) = re.findall(r"^```ini\n\[Service\]\n(.*?)^```$", INSTALL, re.MULTILINE | re.DOTALL)
+    container = Container(sandbox, machine.agent, agent_id)
+
+    def by_hand(line: str) -> None:
+        if line.startswith("systemctl edit"):
+            machine.drop_in("override", edited)
+        elif line.startswith("vi "):
+            machine.sh(f"sed -i 's/^JWT=.*/JWT=/' {line.split()[1]}")
+
+    told: dict[str, str] = {}
+    typed = 0
+    for block in (block for page in (INSTALL, TROUBLE) for block in shell_blocks(page) if block.of_systemd):
+        for line in block.lines:
+            if own(line):
+                by_hand(line)
+                continue
+            if line.startswith("journalctl"):  # A reader looks before going on.
+                wait_until(lambda: docker("inspect", machine.agent, check=False).returncode == 0, "the unit makes its container")
+                container.ready()
+            line = line.replace("<file-with-the-token>", "/root/token").replace(f"{UNIT}:v{relay_agent.__version__}", image())
+            told[block.section] = told.get(block.section, "") + machine.sh(f"cd {delivery} && {line}") + "\n"
+            typed += 1
+    assert told["Prepare the host"].split()[:1] == ["enabled"]
+    assert "active (running)" in told["With systemd"] and '"event":"agent-ready"' in told["With systemd"]
+    assert f"Docs: file:{delivery}/install.md" in told["With systemd"]
+    assert typed >= 13
+
+    wait_until(
+        lambda: "JWT_FILE=/run/secrets/jwt" in docker("inspect", machine.agent, check=False).stdout, "a container with the credentials"
+    )
+    container.ready()
+    assert container.get(f"{demo_target.http_url}/json").status == "SUCCESS"
+    assert settings["JWT"] not in json.dumps(inspect(machine.agent))
     check = json.loads(container.exec("relay-agent", "check", "--json").stdout)["checks"]
     assert {one["id"]: one["status"] for one in check}["secure-key"] == "ok"
 

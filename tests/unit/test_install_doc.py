@@ -109,7 +109,7 @@ def test_files_are_taken_out_of_the_container_by_cat_never_by_docker_cp() -> Non
 
 def test_the_lines_for_systemd_are_those_of_the_units_own_head() -> None:
     head = UNIT.partition("[Unit]")[0]
-    (block,) = (block for block in BLOCKS if block.section == "With systemd")
+    block = next(block for block in BLOCKS if block.section == "With systemd")
     told = [part for line in re.findall(r"^#   (.+)$", head, re.MULTILINE) for part in line.split(" && ")]
     assert set(told) <= {*block.lines, *(line.removesuffix(" agent.env /etc/ts-agent-http-relay/") for line in block.lines)}
 
