@@ -32,7 +32,7 @@ ON_A_CONTAINER = frozenset({"exec", "inspect", "logs", "rm", "start", "stop"})
 OTHERS = frozenset({"image", "info", "load", "ps", "rmi", "run", "version", "volume"})
 SHELL = {"cat", "cd", "chmod", "chown", "cp", "df", "install", "rm", "sha256sum", "test", "vi"}
 ENGINES = {"docker", "docker-compose", "podman", "./run.sh", "./verify.sh"}
-SYSTEM = {"journalctl", "restorecon", "semanage", "systemctl", "timedatectl"}
+SYSTEM = {"gunzip", "journalctl", "restorecon", "semanage", "systemctl", "timedatectl"}
 TEMPLATES = set(re.findall(r"^#?([A-Za-z_]+)=", TEMPLATE, re.MULTILINE))
 
 
