@@ -12,10 +12,10 @@ import json
 import math
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 from Crypto.Cipher import AES
 
@@ -110,6 +110,20 @@ class _Envelope:
     iv: bytearray
     ciphertext: bytearray
     tag: bytearray
+
+
+class Veil:
+    """Hides bytes that have to wait in a file: its key is in memory only, and gone with it (AES-256 in counter mode).
+
+    It keeps nobody from changing them: whoever can write another process's unnamed files needs no more.
+    """
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(KEY_BYTES)
+
+    def stream(self) -> Callable[[bytes], bytes]:
+        """What hides bytes from the start on, piece by piece, or shows them again. One that hides hides once: each Veil is for one text."""
+        return cast("Callable[[bytes], bytes]", AES.new(self._key, AES.MODE_CTR, nonce=bytes(8)).encrypt)
 
 
 def generate_key() -> str:

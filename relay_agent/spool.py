@@ -1,11 +1,10 @@
 """Bytes too large for memory: bodies of requests and responses under way, answers until they are uploaded.
 
-This room owns the files in `spool/`. It must not know what the bytes mean.
+This room owns the files in `spool/`, those without a name too. It must not know what the bytes mean.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import gzip
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from relay_agent.models import Body
+from relay_agent.secure import Veil
 
 IN_MEMORY = 256 * 1024
 """Bytes of a response that are kept in memory; what is larger goes to a file."""
@@ -32,11 +32,21 @@ def file_name(unique: str, ending: str) -> str:
 
 
 class Buffer:
-    """A response's content while it is read: in memory up to 256 KiB, then in an unnamed file."""
+    """A body under way: its beginning in memory, the rest in an unnamed file, under a key that only memory has.
 
-    def __init__(self, directory: Path | None) -> None:
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=None if directory is None else str(directory))  # noqa: SIM115 - closed by close()
+    What a secure command says is never on the disk in the clear, and of another body nothing either.
+    """
+
+    def __init__(self, directory: Path | None, in_memory: int = IN_MEMORY, *, without_disk: bool = False) -> None:
+        """Keep `in_memory` bytes in memory; `without_disk` keeps there also what the disk does not take."""
+        self._directory = directory
+        self._in_memory = in_memory
+        self._without_disk = without_disk
+        self._head: list[bytes] = []
+        self._file: _Unnamed | None = None
+        self._tail: list[bytes] = []
         self._size = 0
+        self._closed = False
 
     @property
     def size(self) -> int:
@@ -44,64 +54,76 @@ class Buffer:
         return self._size
 
     def write(self, data: bytes) -> None:
-        """Add to the end."""
-        self._file.write(data)
+        """Add to the end.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
         self._size += len(data)
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes from the start, in pieces of at most 64 KiB."""
-        self._file.seek(0)
-        while data := self._file.read(_CHUNK):
-            yield data
-
-    def close(self) -> None:
-        """Free the memory or the file."""
-        self._file.close()
-
-
-class Held:
-    """A request's body, while its request is under way: in an unnamed file. What a full disk does not take stays in memory."""
-
-    def __init__(self, directory: Path) -> None:
-        self._file: IO[bytes] | None = None
-        with contextlib.suppress(OSError):
-            self._file = tempfile.TemporaryFile(buffering=0, dir=directory)  # noqa: SIM115 - closed by close()
-        self._stored = 0
-        self._rest: list[bytes] = []
-        self._size = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes written so far."""
-        return self._size
-
-    def write(self, data: bytes) -> None:
-        """Add to the end."""
-        self._size += len(data)
-        stored = 0
-        with contextlib.suppress(OSError):
-            while self._file is not None and not self._rest and stored < len(data):
-                stored += self._file.write(data[stored:])
-        self._stored += stored
-        if stored < len(data):
-            self._rest.append(data[stored:])
+        if self._size <= self._in_memory:
+            self._head.append(data)
+        elif self._tail:
+            self._tail.append(data)
+        else:
+            self._store(data)
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the bytes from the start, in pieces of at most 64 KiB.
 
         Raises:
             OSError: the disk does not give what it took.
+            ValueError: it was closed.
         """
+        if self._closed:
+            raise ValueError("the buffer is closed")
+        yield from _bounded(self._head)
         if self._file is not None:
-            self._file.seek(0)
-            yield from _exactly(self._file, self._stored)
-        yield from self._rest
+            yield from self._file.chunks()
+        yield from _bounded(self._tail)
 
     def close(self) -> None:
-        """Free the file and the memory."""
+        """Free the memory and the file."""
+        self._closed = True
+        self._head.clear()
+        self._tail.clear()
         if self._file is not None:
             self._file.close()
-        self._rest.clear()
+
+    def _store(self, data: bytes) -> None:
+        before = 0 if self._file is None else self._file.size
+        try:
+            if self._file is None:
+                self._file = _Unnamed(self._directory)
+            self._file.write(data)
+        except OSError:
+            if not self._without_disk:
+                raise
+            taken = 0 if self._file is None else self._file.size - before
+            self._tail.append(data[taken:])
+
+
+class _Unnamed:
+    """A file without a name, whose bytes are hidden."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._file = tempfile.TemporaryFile(buffering=0, dir=directory)  # noqa: SIM115 - closed by close()
+        self._veil = Veil()
+        self._hide = self._veil.stream()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        hidden = memoryview(self._hide(data))
+        while hidden:
+            written = self._file.write(hidden)
+            self.size += written
+            hidden = hidden[written:]
+
+    def chunks(self) -> Iterator[bytes]:
+        self._file.seek(0)
+        return map(self._veil.stream(), _exactly(self._file, self.size))
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class Filed:
@@ -195,7 +217,7 @@ class Spool:
         whole, rest = _gathered(pieces, HELD_IN_MEMORY)
         if rest is None:
             return b"".join(whole)
-        held = Held(self.directory)
+        held = Buffer(self.directory, 0, without_disk=True)
         try:
             for piece in chain(whole, rest):
                 held.write(piece)
@@ -250,6 +272,12 @@ class Spool:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def _bounded(pieces: list[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        for start in range(0, len(piece), _CHUNK):
+            yield piece[start : start + _CHUNK]
 
 
 def _exactly(file: IO[bytes], size: int) -> Iterator[bytes]:

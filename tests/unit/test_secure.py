@@ -18,7 +18,7 @@ from joserfc import jwe as jose
 from joserfc.jwk import OctKey
 
 from relay_agent.errors import SecureCommandError
-from relay_agent.secure import Keyring, Opened, generate_key, open_envelope, seal, seal_stream
+from relay_agent.secure import Keyring, Opened, Veil, generate_key, open_envelope, seal, seal_stream
 
 KEY = bytes(range(32))
 OTHER = bytes(range(32, 64))
@@ -368,3 +368,20 @@ def test_reprs_show_neither_keys_nor_plaintext() -> None:
     assert Keyring.kid(KEY) in shown
     for secret in (repr(KEY)[2:-1], KEY.hex(), b64(KEY), "canary-plaintext"):
         assert secret not in shown
+
+
+# --- the veil over what waits in a file ---
+
+
+@given(st.lists(st.binary(max_size=100), max_size=10), st.integers(1, 50))
+def test_a_veil_shows_again_what_it_hid_whatever_the_pieces(pieces: list[bytes], size: int) -> None:
+    veil = Veil()
+    hide, show = veil.stream(), veil.stream()
+    hidden = b"".join(hide(piece) for piece in pieces)
+    whole = b"".join(pieces)
+    assert len(hidden) == len(whole)
+    assert b"".join(show(hidden[start : start + size]) for start in range(0, len(hidden), size)) == whole
+
+
+def test_two_veils_hide_the_same_differently() -> None:
+    assert len({Veil().stream()(b"the same bytes") for _ in range(3)} | {b"the same bytes"}) == 4

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_agent.spool import HELD_IN_MEMORY, IN_MEMORY, Buffer, Filed, Held, Spool, Spooled
+from relay_agent.spool import HELD_IN_MEMORY, IN_MEMORY, Buffer, Filed, Spool, Spooled
 
 
 @given(st.lists(st.text(max_size=10), max_size=10))
@@ -110,6 +110,13 @@ def room_for(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def unnamed_file(directory: Path) -> Path:
+    """The one file without a name that this process has open there."""
+    links = {path: path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+    (found,) = [path for path, link in links.items() if link.is_relative_to(directory)]
+    return found
+
+
 def pieces_of(data: bytes, size: int = 50_000) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
@@ -119,7 +126,7 @@ def test_a_requests_body_is_held_whole_whatever_the_disk_takes(tmp_path: Path, r
     data = bytes(range(251)) * (3 * HELD_IN_MEMORY // 251)
     with room_for(room):
         held = Spool(tmp_path).hold(pieces_of(data))
-    assert isinstance(held, Held)
+    assert isinstance(held, Buffer)
     assert (held.size, list(tmp_path.iterdir())) == (len(data), [])
     for _ in range(2):
         pieces = list(held.chunks())
@@ -143,9 +150,9 @@ def test_a_body_that_cannot_be_encoded_leaves_no_open_file(tmp_path: Path) -> No
 
 def test_a_held_file_that_became_shorter_is_an_error_and_no_shorter_body(tmp_path: Path) -> None:
     held = Spool(tmp_path).hold([b"a" * 60_000, b"b" * 60_000])
-    assert isinstance(held, Held)
-    assert held._file is not None
-    held._file.truncate(100_000)
+    assert isinstance(held, Buffer)
+    with unnamed_file(tmp_path).open("r+b") as file:
+        file.truncate(100_000)
     with pytest.raises(OSError, match="Input/output"):
         list(held.chunks())
     held.close()
@@ -166,3 +173,21 @@ def test_what_cannot_be_kept_whole_is_not_kept(tmp_path: Path) -> None:
     with room_for(100), pytest.raises(OSError, match="too large"):
         Spool(tmp_path).keep([b"a" * 101], 4, "x.body")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("of", ["a request", "a response"])
+def test_nothing_of_a_body_is_on_the_disk_in_the_clear(tmp_path: Path, of: str) -> None:
+    text = b"canary-7b1f " * 60_000
+    spool = Spool(tmp_path)
+    if of == "a request":
+        buffer = spool.hold(pieces_of(text))
+        assert isinstance(buffer, Buffer)
+    else:
+        buffer = Buffer(tmp_path)
+        for piece in pieces_of(text):
+            buffer.write(piece)
+    stored = unnamed_file(tmp_path).read_bytes()
+    assert len(stored) > len(text) / 2
+    assert b"canary" not in stored
+    assert b"".join(buffer.chunks()) == text
+    buffer.close()
