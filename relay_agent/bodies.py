@@ -164,6 +164,8 @@ def _decoded(name: str, value: object) -> Pieces:
 
 def _base64_decoded(name: str, text: str) -> Pieces:
     bad = BadRequest(name, "must be base64 (RFC 4648 §4, padded)")
+    if len(text) % 4 or text.endswith("==="):
+        raise bad  # Python takes padding behind what needs none.
     for start in range(0, len(text), _PIECE):
         try:
             data = base64.b64decode(text[start : start + _PIECE], validate=True)

@@ -80,6 +80,11 @@ def test_a_long_base64_text_comes_in_small_pieces_and_whole(size: int) -> None:
     assert (b"".join(found), max(map(len, found)) <= 64 * 1024) == (data, True)
 
 
+@pytest.mark.parametrize("text", ["QUJD=", "QUJD==", "QUJD====", "QUI", "QUJDQ===", "QQ=", "QQ==QQ==", "====", "Q"])
+def test_padding_that_is_too_much_or_too_little_is_refused(text: str) -> None:
+    assert bad({"mode": "base64", "base64": text}).field == "body.base64"
+
+
 @given(st.integers(1, LONG), st.sampled_from(["=", "==", "\n", "-", "\xe9"]))
 def test_a_long_base64_text_with_something_else_in_it_is_refused(place: int, wrong: str) -> None:
     text = "QUJD" * (LONG // 4)
