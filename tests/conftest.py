@@ -9,9 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
+
+# How long an example takes says something of the machine only.
+settings.register_profile("relay-agent", deadline=None)
+settings.load_profile("relay-agent")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.formparser import parse_form_data
 
@@ -114,14 +114,12 @@ def test_the_commands_own_content_type_stands_for_urlencoded() -> None:
         max_size=5,
     )
 )
-@settings(deadline=None)
 def test_multipart_text_fields_are_read_back_by_an_independent_parser(pairs: list[tuple[str, str]]) -> None:
     form, _ = formdata([{"key": key, "value": value} for key, value in pairs])
     assert sorted((key, value) for key in form for value in form.getlist(key)) == sorted(pairs)
 
 
 @given(st.binary(max_size=200))
-@settings(deadline=None)
 def test_multipart_files_are_read_back_byte_for_byte(data: bytes) -> None:
     entry = {
         "key": "f",

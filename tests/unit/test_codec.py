@@ -336,7 +336,7 @@ NEARLY = st.fixed_dictionaries(
 
 
 @given(ANY_JSON | NEARLY)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_arbitrary_json_is_a_request_or_a_bad_request_and_nothing_else(payload: object) -> None:
     try:
         codec.decode_request(payload)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import brotli
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_agent.codings import MAX_CODINGS, PIECE, BadCoding, decodable, decode
@@ -56,7 +56,6 @@ def test_bare_deflate_as_some_servers_send_it_is_undone(data: bytes, cuts: list[
 
 
 @given(data=BYTES, chain=st.lists(st.sampled_from(NAMES), min_size=1, max_size=MAX_CODINGS), cuts=st.lists(st.integers(0, 500), max_size=5))
-@settings(deadline=None)
 def test_a_chain_of_codings_is_undone_from_its_last(data: bytes, chain: list[str], cuts: list[int]) -> None:
     packed = data
     for coding in chain:

@@ -748,7 +748,7 @@ def spoiled(data: bytes, spots: list[tuple[int, bytes]]) -> bytes:
     return data
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(kept=st.sampled_from(["in_file", "in_log"]), which=st.sampled_from(["db", "wal"]), spots=SPOTS)
 def test_no_overwritten_bytes_make_a_request_go_out_twice_or_change_one(
     layouts: dict[str, Layout], kept: str, which: str, spots: list[tuple[int, bytes]]
@@ -766,7 +766,7 @@ def test_no_overwritten_bytes_make_a_request_go_out_twice_or_change_one(
         assert start(path).damage is None
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(kept=st.sampled_from(["in_file", "in_log"]), share=PLACES)
 def test_no_length_to_which_the_database_is_cut_makes_a_request_go_out_twice_or_changes_one(
     layouts: dict[str, Layout], kept: str, share: int

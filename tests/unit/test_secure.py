@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from Crypto.Cipher import AES
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jwe as jose
 from joserfc.jwk import OctKey
@@ -84,14 +84,12 @@ def test_an_independent_library_opens_what_we_stream() -> None:
 # Round trips
 
 
-@settings(deadline=None)
 @given(plaintext=st.binary(max_size=2000), aud=st.none() | st.just("agent-1"), jti=st.none() | st.text(min_size=1, max_size=50))
 def test_whatever_is_sealed_is_opened_unchanged(plaintext: bytes, aud: str | None, jti: str | None) -> None:
     found = opened(seal(plaintext, RING, aud=aud, exp=SECONDS + 1, jti=jti))
     assert (found.plaintext, found.jti, found.exp) == (plaintext, jti, SECONDS + 1)
 
 
-@settings(deadline=None)
 @given(pieces=st.lists(st.binary(max_size=20), max_size=20))
 def test_a_stream_is_the_same_envelope_however_it_is_cut(pieces: list[bytes]) -> None:
     assert opened("".join(seal_stream(pieces, RING))).plaintext == b"".join(pieces)
@@ -295,7 +293,6 @@ def test_what_is_no_compact_text_is_refused(value: object) -> None:
     assert refused(value).code == "EDECRYPT"
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_changing_any_character_of_any_part_is_refused(data: st.DataObject) -> None:
     sealed = seal(CANARY, RING, aud="agent-1")
@@ -304,7 +301,6 @@ def test_changing_any_character_of_any_part_is_refused(data: st.DataObject) -> N
     assert refused(sealed[:place] + character + sealed[place + 1 :]).code == "EDECRYPT"
 
 
-@settings(deadline=None)
 @given(text=st.text(max_size=200) | st.lists(st.text("AZaz09-_=", max_size=30), min_size=5, max_size=5).map(".".join))
 def test_any_text_is_refused_without_another_exception(text: str) -> None:
     assert refused(text).code == "EDECRYPT"
