@@ -11,7 +11,7 @@ import binascii
 from collections.abc import Callable, Iterator
 from email.message import Message
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote_plus
 
 from urllib3.fields import RequestField
 from urllib3.filepost import choose_boundary
@@ -67,8 +67,15 @@ def _urlencoded(value: object, content_type: str | None) -> tuple[Pieces, str | 
 def _pairs(entries: list[tuple[str, dict[str, Any]]]) -> Pieces:
     for place, (name, entry) in enumerate(entries):
         key, text = _string(f"{name}.key", entry.get("key")), _string(f"{name}.value", entry.get("value", ""))
-        pair = urlencode([(b"".join(_text(f"{name}.key", key)), b"".join(_text(f"{name}.value", text)))])
-        yield (f"&{pair}" if place else pair).encode("ascii")
+        if place:
+            yield b"&"
+        yield from _quoted(f"{name}.key", key)
+        yield b"="
+        yield from _quoted(f"{name}.value", text)
+
+
+def _quoted(name: str, value: str) -> Pieces:
+    return (quote_plus(piece).encode("ascii") for piece in _text(name, value))
 
 
 def _formdata(value: object, content_type: str | None) -> tuple[Pieces, str | None]:

@@ -126,8 +126,8 @@ class Poller:
         return 0.0
 
     def _receive(self, queue: Queue, room: int) -> list[Received]:
-        """One receive; a short one while receiving fails, so that its end is soon seen."""
-        received = queue.receive(room, TRYING_SECONDS if self._trouble.failing else WAIT_SECONDS)
+        """One receive; a short one while receiving or acknowledging fails, so that its end is soon seen."""
+        received = queue.receive(room, TRYING_SECONDS if self._trouble.failing or self._acks.failing else WAIT_SECONDS)
         self._tally.count("polls")
         if received:
             reach(Point.RECEIVED)
@@ -135,7 +135,10 @@ class Poller:
         return received
 
     def _acknowledge_left_over(self, queue: Queue) -> None:
-        """Acknowledge, once, what the last run may not have; a receipt that is no longer valid is no harm."""
+        """Acknowledge what the last run may not have, and what this one could not; a receipt that is no longer valid is no harm.
+
+        SQS gives out nothing more of a message's group until it is acknowledged, or its visibility ends: ten minutes perhaps.
+        """
         if not self._left_over:
             return
         left = self._journal.unacked()
@@ -174,7 +177,8 @@ class Poller:
             self._outbox.put(update)
         for oddity in taken.oddities:
             self._log.warning("odd-message", reason=oddity)
-        self._acknowledge(queue, [(taken.ids.get(message.receipt), message.receipt) for message in received])
+        if not self._acknowledge(queue, [(taken.ids.get(message.receipt), message.receipt) for message in received]):
+            self._left_over = True
 
     def _acknowledge(self, queue: Queue, messages: list[tuple[str | None, str]]) -> bool:
         """Delete (command id, receipt) from the queue; whether it was asked. What fails comes again and is recognised by its id."""

@@ -288,6 +288,20 @@ def test_acknowledgements_that_fail_cause_no_second_run(tmp_path: Path, target: 
     assert sum(request.target == "/acknowledge" for request in target.requests) == 1
 
 
+def test_an_acknowledgement_that_failed_is_made_again_and_holds_up_nothing(
+    sandbox: Sandbox, served: ThreadedAgent, target: ByteTarget
+) -> None:
+    """The sandbox hides what it handed out, and its whole group, for ten minutes."""
+    target.on("/held-up", reply(body="once"))
+    with sandbox.inject(Fault("sqs", "DeleteMessageBatch", contains=served.agent_id, status=503, count=2)) as handle:
+        commands = [served.create({"url": target.url("/held-up")}) for _ in range(12)]
+        assert {sandbox.wait_final(command.id, 30).status for command in commands} == {"SUCCESS"}
+        assert handle.hits == 2
+    served.wait_log("ack-recovered")
+    wait_until(sandbox, lambda: sandbox.queue_depth(served.agent_id) == (0, 0))
+    assert sum(request.target == "/held-up" for request in target.requests) == 12
+
+
 # --- refused or unwell at the start, looked at last ---
 
 

@@ -71,6 +71,15 @@ def test_a_long_text_comes_in_small_pieces_and_whole(text: str) -> None:
     assert (b"".join(found), max(map(len, found)) <= 256 * 1024) == (text.encode(), True)
 
 
+def test_a_long_value_of_a_form_comes_in_small_pieces_and_whole() -> None:
+    value = "a b&c=d\u20ac\U0001f600" * (LONG // 8)
+    pieces, _ = encode_body({"mode": "urlencoded", "urlencoded": [{"key": "k", "value": value}, {"key": "l"}]}, None)
+    assert pieces is not None
+    found = list(pieces)
+    assert max(map(len, found)) <= 600_000
+    assert parse_qsl(b"".join(found).decode("ascii"), keep_blank_values=True, strict_parsing=True) == [("k", value), ("l", "")]
+
+
 @pytest.mark.parametrize("size", [LONG, LONG + 1, LONG + 2, 36 * 1024, 72 * 1024])
 def test_a_long_base64_text_comes_in_small_pieces_and_whole(size: int) -> None:
     data = (bytes(range(256)) * (size // 256 + 1))[:size]
