@@ -55,7 +55,10 @@ chmod 0700 "$work"
 changed=
 old=
 there() { [ "$(docker container inspect --format '{{.Name}}' "$1" 2>/dev/null)" = "/$1" ]; }  # By its name, not by the start of an id.
-runs() { [ "$(docker container inspect --format '{{.State.Running}}' "$1" 2>/dev/null)" = true ]; }
+runs() { [ "$($apart docker container inspect --format '{{.State.Running}}' "$1" 2>/dev/null)" = true ]; }
+# What undoes is out of a terminal's reach: docker ends at a Ctrl-C though its shell ignores it.
+apart=
+! command -v setsid >/dev/null || apart='setsid -w'
 undo() {
     [ -n "$changed" ] || return 0
     if [ "$changed" = stopping ]; then
@@ -64,19 +67,19 @@ undo() {
         while [ $waited -lt "$stop_seconds" ] && runs "$old"; do
             [ $waited -gt 0 ] || echo "run.sh: waiting until $container has stopped, to start it again (up to $stop_seconds s)" >&2
             waited=$((waited + 1))
-            sleep 1
+            $apart sleep 1
         done
     fi
     made=$(cat "$work/made" 2>/dev/null)
-    holder=$(docker container inspect --format '{{.Id}}' "$container" 2>/dev/null)
+    holder=$($apart docker container inspect --format '{{.Id}}' "$container" 2>/dev/null)
     if [ -n "$old" ] && [ "$holder" != "$old" ]; then
-        [ -z "$holder" ] || docker rm --force "$holder" >/dev/null 2>&1
-        docker rename "$old" "$container"
+        [ -z "$holder" ] || $apart docker rm --force "$holder" >/dev/null 2>&1
+        $apart docker rename "$old" "$container"
     elif [ -n "$made" ]; then
-        docker rm --force "$made" >/dev/null 2>&1
+        $apart docker rm --force "$made" >/dev/null 2>&1
     fi
     [ -n "$old" ] || return 0
-    if docker start "$old" >/dev/null; then
+    if $apart docker start "$old" >/dev/null; then
         echo "run.sh: the container that was there before runs again" >&2
     else
         echo "run.sh: the container that was there before does not start; by hand: docker start $container" >&2
@@ -90,7 +93,8 @@ case $(od -An -tx1 -N2 "$env_file" | tr -d ' ') in
 fffe | feff) refuse "$env_file is in UTF-16" "Save it as UTF-8." ;;
 esac
 # Only what is set: comments and empty variables go, and the byte order mark and carriage returns of a Windows editor.
-tr -d '\r' <"$env_file" | sed "1s/^$(printf '\357\273\277')//" | sed -n 's/^[[:space:]]*\([A-Za-z_][A-Za-z0-9_]*\)[[:space:]]*=[[:space:]]*\(.*[^[:space:]]\)[[:space:]]*$/\1=\2/p' >"$work/set"
+tr -d '\r' <"$env_file" | sed "1s/^$(printf '\357\273\277')//" >"$work/lines"
+<"$work/lines" sed -n 's/^[[:space:]]*\([A-Za-z_][A-Za-z0-9_]*\)[[:space:]]*=[[:space:]]*\(.*[^[:space:]]\)[[:space:]]*$/\1=\2/p' >"$work/set"
 value() { sed -n "s/^$1=//p" "$work/set" | tail -n 1; }
 
 container=${CONTAINER_NAME:-$(value CONTAINER_NAME)}
@@ -106,6 +110,9 @@ case $container in
 esac
 # Only a whole value: < and > may stand in a password.
 placeholders=$(sed -n 's/^\([A-Za-z_0-9]*\)=<[^<>]*>$/\1/p' "$work/set" | sort -u)
+for line in $(grep -n -v -E '^[[:space:]]*(#|$|[A-Za-z_][A-Za-z0-9_]*[[:space:]]*=)' "$work/lines" | cut -d: -f1); do
+    problem "line $line is no setting: write NAME=value, without export"
+done
 for name in $placeholders; do problem "$name is still a placeholder: fill it in"; done
 for name in API_TARGET ORG_SLUG AGENT_ID; do
     [ -n "$(value $name)" ] || problem "$name is missing"
@@ -120,7 +127,7 @@ case $(value RELAY_STATE_DIR) in
 esac
 drain=$(value RELAY_DRAIN_SECONDS)
 case ${drain:-25} in
-*[!0-9.]* | *.*.*) problem "RELAY_DRAIN_SECONDS is no number of seconds" && drain=25 ;;
+*[!0-9.]* | *.*.* | .* | ??????????*) problem "RELAY_DRAIN_SECONDS is no number of seconds" && drain=25 ;;
 esac
 drain=$(printf '%s' "${drain%%.*}" | sed 's/^0*\(.\)/\1/')
 stop_seconds=$((${drain:-25} + 15))
@@ -141,6 +148,12 @@ for name in JWT_FILE SECURE_COMMAND_KEY_FILE REQUESTS_CA_BUNDLE SSL_CERT_FILE RE
         problem "$name: there is no file $path on this host"
         continue
     fi
+    # A link that leads out of its directory leads nowhere in the container: then what it leads to is mounted.
+    real=$(readlink -f "$path")
+    case $real in
+    "$(readlink -f "$(dirname "$path")")"/*) ;;
+    *) path=$real ;;
+    esac
     case $(dirname "$path") in
     *[,\"]*) problem "$name: a path with a comma or a quote in it cannot be mounted: $path" && continue ;;
     esac

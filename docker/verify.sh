@@ -61,12 +61,16 @@ if [ ! -f "$here/SHA256SUMS" ]; then
     [ -n "$tarballs" ] || note checksum "no SHA256SUMS lies beside this script to compare the delivery with"
 else
     listed=
+    image=
+    return=$(printf '\r')
     right=0
     absent=
     while read -r wanted name || [ -n "$wanted" ]; do
         name=${name#\*}
+        name=${name%"$return"}
         [ -n "$name" ] || continue
         listed="$listed $name"
+        case $name in ts-agent-http-relay-v*.tar.gz) image=yes ;; esac
         if [ ! -f "$here/$name" ]; then
             absent="$absent $name"
             continue
@@ -94,6 +98,7 @@ else
     done <"$here/SHA256SUMS"
     [ "$right" = 0 ] || ok files "$right of the delivery's files are as SHA256SUMS names them"
     [ -z "$absent" ] || note files "not here:$absent"
+    [ -n "$image" ] || wrong checksum "SHA256SUMS names no tarball of the image" "it is not the delivery's; fetch that again, from a source you trust"
     for name in $tarballs; do
         case " $listed " in
         *" $name "*) ;;

@@ -108,6 +108,37 @@ def test_secrets_from_files_are_not_in_docker_inspect_and_a_changed_one_is_taken
     assert administrator.container.exec("sh", "-c", "cat /run/host/JWT_FILE/jwt").stdout == "changed"
 
 
+def test_a_secret_behind_a_link_that_leads_elsewhere_is_mounted_too(
+    administrator: Administrator, settings: dict[str, str], tmp_path: Path
+) -> None:
+    real, link = tmp_path / "real" / "token", tmp_path / "links" / "jwt"
+    for path in (real, link):
+        path.parent.mkdir()
+    real.write_text(settings["JWT"], encoding="utf-8")
+    os.chown(real, 10001, 10001)
+    link.symlink_to("../real/token")
+    for directory in (real.parent, link.parent, tmp_path, *tmp_path.parents[:3]):
+        if directory != Path("/tmp"):
+            directory.chmod(directory.stat().st_mode | 0o055)
+    administrator.fill_in({**{name: value for name, value in settings.items() if name != "JWT"}, "JWT_FILE": str(link)}, without=("JWT",))
+    administrator.run()
+
+
+def test_a_line_that_is_no_setting_is_named_by_its_number(administrator: Administrator, settings: dict[str, str]) -> None:
+    administrator.fill_in(settings)
+    file = administrator.delivery / "agent.env"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(f"{text}\nexport RELAY_WORKERS=8\ncanary-secret\n", encoding="utf-8")
+    done = administrator.call("run.sh")
+    count = len(text.splitlines())
+    assert (done.returncode, f"line {count + 2} is no setting" in done.stderr, f"line {count + 3} is no setting" in done.stderr) == (
+        2,
+        True,
+        True,
+    )
+    assert "canary" not in done.stderr + done.stdout
+
+
 def test_run_sh_refuses_what_must_be_put_right_first_and_names_the_cure(administrator: Administrator, settings: dict[str, str]) -> None:
     shutil.copy2(DIST / "agent.env", administrator.delivery / "agent.env")
     untouched = administrator.call("run.sh")
@@ -227,6 +258,9 @@ def test_verify_sh_compares_every_file_of_the_delivery_that_is_there(administrat
     assert whole.returncode == 0
     assert re.search(rf"^ok +files +{len(sums) - len(tarballs)} of", whole.stdout, re.MULTILINE), whole.stdout
     assert re.search(r"^- +files +not here: ts-agent-http-relay-sandbox-v\S+ ts-agent-http-relay-v\S+$", whole.stdout, re.MULTILINE)
+    (administrator.delivery / "SHA256SUMS").write_bytes("".join(f"{line}\r\n" for line in sums).encode())
+    assert administrator.call("verify.sh").stdout.count("not here:") == whole.stdout.count("not here:") == 1
+    assert administrator.call("verify.sh").returncode == 0
     for name in ("run.sh", "compose.yml", "troubleshooting.md"):
         file = administrator.delivery / name
         was = file.read_bytes()
@@ -287,6 +321,11 @@ def test_verify_sh_refuses_a_tarball_that_was_tampered_with(administrator: Admin
     )
     other = administrator.call("verify.sh")
     assert other.returncode == 1 and "not that of IMAGE_ID" in other.stdout
+    sums.write_text(
+        "".join(line for line in sums.read_text(encoding="utf-8").splitlines(True) if tarball.name not in line), encoding="utf-8"
+    )
+    unnamed = administrator.call("verify.sh")
+    assert unnamed.returncode == 1 and "SHA256SUMS names no tarball of the image" in unnamed.stdout
 
 
 def test_the_tarball_loads_as_the_image_with_the_delivered_id() -> None:
