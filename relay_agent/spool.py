@@ -19,8 +19,8 @@ from typing import IO
 from relay_agent.models import Body
 from relay_agent.secure import Veil
 
-IN_MEMORY = 256 * 1024
-"""Bytes of a response that are kept in memory; what is larger goes to a file."""
+IN_MEMORY = 64 * 1024
+"""Bytes of a response that are kept in memory; what follows goes to a file."""
 HELD_IN_MEMORY = 64 * 1024
 """Bytes of a request's body that are kept in memory; what is larger goes to a file."""
 _CHUNK = 64 * 1024
