@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -53,7 +54,8 @@ class Administrator:
         """Run a script of the delivery, and leave it to itself, as in a terminal of its own."""
         return Begun(
             subprocess.Popen(
-                [self.delivery / script],
+                # A shell cannot heed what it was started to ignore, by nohup say.
+                [shutil.which("env") or "env", "--default-signal=HUP,INT,TERM", self.delivery / script],
                 env={**self.environment, **environment},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
