@@ -110,7 +110,7 @@ def _field(name: str, entry: dict[str, Any]) -> tuple[RequestField, Pieces]:
         content_type = _string(f"{name}.contentType", content_type)
         if not content_type.isascii() or not content_type.isprintable():
             raise BadRequest(f"{name}.contentType", "holds a character that a header cannot have")
-    _check(_text(f"{name}.key", key + (filename or "")))
+    b"".join(_text(f"{name}.key", key + (filename or "")))  # So that it is checked.
     field = RequestField(name=key, data=b"", filename=filename)
     field.make_multipart(content_type=content_type)
     return field, data
@@ -152,11 +152,6 @@ def _string(name: str, value: object) -> str:
     return value
 
 
-def _check(pieces: Pieces) -> None:
-    for _ in pieces:
-        pass
-
-
 def _text(name: str, value: str) -> Pieces:
     try:
         for start in range(0, len(value), _PIECE):
@@ -166,10 +161,7 @@ def _text(name: str, value: str) -> Pieces:
 
 
 def _decoded(name: str, value: object) -> Pieces:
-    return _base64_decoded(name, _string(name, value))
-
-
-def _base64_decoded(name: str, text: str) -> Pieces:
+    text = _string(name, value)
     bad = BadRequest(name, "must be base64 (RFC 4648 §4, padded)")
     if len(text) % 4 or text.endswith("==="):
         raise bad  # Python takes padding behind what needs none.

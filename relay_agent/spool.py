@@ -20,9 +20,7 @@ from relay_agent.models import Body
 from relay_agent.secure import Veil
 
 IN_MEMORY = 64 * 1024
-"""Bytes of a response that are kept in memory; what follows goes to a file."""
-HELD_IN_MEMORY = 64 * 1024
-"""Bytes of a request's body that are kept in memory; what is larger goes to a file."""
+"""Bytes of a body under way that are kept in memory; what follows goes to a file."""
 _CHUNK = 64 * 1024
 
 
@@ -37,10 +35,9 @@ class Buffer:
     What a secure command says is never on the disk in the clear, and of another body nothing either.
     """
 
-    def __init__(self, directory: Path | None, in_memory: int = IN_MEMORY, *, without_disk: bool = False) -> None:
-        """Keep `in_memory` bytes in memory; `without_disk` keeps there also what the disk does not take."""
+    def __init__(self, directory: Path | None, *, without_disk: bool = False) -> None:
+        """Write to a file in `directory`; `without_disk` keeps in memory what the disk does not take."""
         self._directory = directory
-        self._in_memory = in_memory
         self._without_disk = without_disk
         self._head: list[bytes] = []
         self._file: _Unnamed | None = None
@@ -60,7 +57,7 @@ class Buffer:
             OSError: the disk does not take it.
         """
         self._size += len(data)
-        if self._size <= self._in_memory:
+        if self._size <= IN_MEMORY:
             self._head.append(data)
         elif self._tail:
             self._tail.append(data)
@@ -214,10 +211,10 @@ class Spool:
 
     def hold(self, pieces: Iterable[bytes]) -> Body:
         """Hold a request's body: as bytes while it is small, else where it takes no memory. Whoever asks for it closes it."""
-        whole, rest = _gathered(pieces, HELD_IN_MEMORY)
+        whole, rest = _gathered(pieces, IN_MEMORY)
         if rest is None:
             return b"".join(whole)
-        held = Buffer(self.directory, 0, without_disk=True)
+        held = Buffer(self.directory, without_disk=True)
         try:
             for piece in chain(whole, rest):
                 held.write(piece)

@@ -158,10 +158,7 @@ class Journal:
         Raises:
             JournalError: there is none.
         """
-        row = self._writer.read("SELECT raw FROM commands WHERE id = ?", command_id)
-        if not row or row[0][0] is None:
-            raise JournalError("the journal holds no message for this command")
-        return str(row[0][0])
+        return self._text("SELECT raw FROM commands WHERE id = ?", command_id, "message")
 
     def message(self, command_id: str) -> str:
         """What is to be told of a command that is finished and on the disk.
@@ -169,10 +166,7 @@ class Journal:
         Raises:
             JournalError: there is nothing.
         """
-        row = self._writer.read("SELECT message FROM commands WHERE id = ? AND state = 'finished'", command_id)
-        if not row or row[0][0] is None:
-            raise JournalError("the journal holds no answer for this command")
-        return str(row[0][0])
+        return self._text("SELECT message FROM commands WHERE id = ? AND state = 'finished'", command_id, "answer")
 
     def start(self, command_id: str, repeatable: bool) -> None:
         """Note, before the first byte goes out, that from now on the target may have acted.
@@ -377,6 +371,12 @@ class Journal:
             self._writer.close(RETRY_SECONDS)
 
     # --- inside ---
+
+    def _text(self, query: str, command_id: str, what: str) -> str:
+        row = self._writer.read(query, command_id)
+        if not row or row[0][0] is None:
+            raise JournalError(f"the journal holds no {what} for this command")
+        return str(row[0][0])
 
     def _each(self, columns: str, where: str) -> Iterator[Any]:
         """One by one, the rows of commands that are so now."""

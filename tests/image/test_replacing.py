@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
-from relay_agent.sandbox.target import DemoTarget
+from relay_agent.sandbox.target import DemoTarget, Gate
 from tests.image.administrator import Administrator, Begun
 from tests.image.engine import Container, docker, inspect, wait_until
 from tests.image.test_guide import guides_command
@@ -42,16 +43,21 @@ def present(container: Container) -> list[str]:
     return docker("ps", "-a", "--filter", f"name={container.name}", "--format", "{{.Names}}").stdout.split()
 
 
+def at_work(administrator: Administrator, target: DemoTarget) -> tuple[Container, str, Gate, Command]:
+    """An agent in the midst of a request: its container, that one's id, and what holds the request."""
+    administrator.run()
+    container = administrator.container
+    gate = target.gate(container.name)
+    held = container.create(f"{target.http_url}/gate/{container.name}")
+    assert gate.entered.wait(20)
+    return container, inspect(container.name)["Id"], gate, held
+
+
 @pytest.mark.parametrize(("number", "group"), SIGNALS)
 def test_cut_off_while_the_old_one_stops_it_lets_that_finish_and_starts_it_again(
     administrator: Administrator, begin: Begin, demo_target: DemoTarget, number: signal.Signals, group: bool
 ) -> None:
-    administrator.run()
-    container = administrator.container
-    before = inspect(container.name)["Id"]
-    gate = demo_target.gate(container.name)
-    held = container.create(f"{demo_target.http_url}/gate/{container.name}")
-    assert gate.entered.wait(20)
+    container, before, gate, held = at_work(administrator, demo_target)
     script = begin()
     script.wait_for(f"Stopping the container {container.name}")
     container.wait_log("agent-stopping")
@@ -113,12 +119,7 @@ def test_an_agent_that_the_platform_refuses_is_undone_and_the_old_one_runs_again
 def test_of_two_at_once_the_second_waits_and_heeds_a_signal_meanwhile(
     administrator: Administrator, begin: Begin, demo_target: DemoTarget
 ) -> None:
-    administrator.run()
-    container = administrator.container
-    before = inspect(container.name)["Id"]
-    gate = demo_target.gate(container.name)
-    held = container.create(f"{demo_target.http_url}/gate/{container.name}")
-    assert gate.entered.wait(20)
+    container, before, gate, held = at_work(administrator, demo_target)
     first = begin()
     first.wait_for("Stopping the container")
     container.wait_log("agent-stopping")

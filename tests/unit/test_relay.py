@@ -22,7 +22,7 @@ from relay_agent.journal import Journal
 from relay_agent.models import Code, Failure, Headers, HttpRequest, HttpResponse, Status, Update
 from relay_agent.relay import KEPT_IN_MEMORY, Intake, Relay, Report, Task, may_repeat
 from relay_agent.secure import Keyring, open_envelope, seal
-from relay_agent.spool import HELD_IN_MEMORY, Buffer, Spool
+from relay_agent.spool import IN_MEMORY, Buffer, Spool
 from relay_agent.tdp.payloads import PayloadRefused, Payloads
 from relay_agent.urls import parse_url
 
@@ -659,7 +659,7 @@ def test_a_large_referenced_body_waits_in_the_spool_until_it_has_run(world: Worl
 
 
 def test_a_large_body_takes_no_memory_while_its_request_is_under_way_and_nothing_afterwards(world: World) -> None:
-    text = "x" * 3 * HELD_IN_MEMORY
+    text = "x" * 3 * IN_MEMORY
     task = world.relay.fetch(referenced(world, json.dumps({"url": "http://target.example/", "body": text}).encode()), NEVER)
     assert task is not None
     world.process(task)
@@ -672,7 +672,7 @@ def test_a_large_body_takes_no_memory_while_its_request_is_under_way_and_nothing
 
 def test_a_full_disk_lets_a_large_referenced_body_wait_in_memory(world: World) -> None:
     world.spool.directory.rename(world.directory / "gone")
-    text = "x" * 3 * HELD_IN_MEMORY
+    text = "x" * 3 * IN_MEMORY
     task = world.relay.fetch(referenced(world, json.dumps({"url": "http://target.example/", "body": text}).encode()), NEVER)
     assert task is not None
     assert (world.process(task)[0].status, world.target.sent) == (Status.SUCCESS, [text.encode()])
