@@ -26,6 +26,7 @@ from relay_agent.causes import (
     JOURNAL_DAMAGED,
     JOURNAL_HANGS,
     KEYS,
+    NOT_TAKEN_UP,
     TOKEN_UNUSABLE,
     UNKNOWN_VARIABLES,
     Problem,
@@ -172,7 +173,7 @@ class Agent:
         self._download_trouble = DownloadTrouble(self._log, self._clock.monotonic)
         self._dialer = Dialer(Trust.from_settings(settings, sslsocket_class=ClockedSSLSocket), Resolver())
         self._platform = PlatformClient(
-            PlatformHttp(lambda: Transport(self._dialer), self._proxies),
+            PlatformHttp(lambda: Transport(self._dialer), self._proxies, Policy(admin=settings.admin_endpoint)),
             api_target=settings.api_target,
             org_slug=settings.org_slug,
             agent_id=settings.agent_id,
@@ -220,7 +221,9 @@ class Agent:
             told=partial(tell, self._log, self._metrics, self._tally),
         )
 
-        self._fetcher = Fetcher(relay=self._relay, enqueue=lambda task: self._tasks.put((task.lane, task)), stop=self._stops.intake)
+        self._fetcher = Fetcher(
+            relay=self._relay, enqueue=lambda task: self._tasks.put((task.lane, task)), stop=self._stops.intake, log=self._log
+        )
 
     def _open_journal(self) -> Journal:
         """Open the journal, and wait for a disk that does not let it be opened: a full one is no reason to end.
@@ -543,11 +546,14 @@ class Agent:
 
     def _recover(self) -> None:
         self._spool.remove_orphans(self._journal.spooled())
-        tasks = self._relay.recover(self._outbox.put)
+        tasks = self._relay.recover(self._outbox.put, self._say_set_aside)
         for task in tasks:
             self._enqueue(task)
         if tasks or self._outbox.pending():
             self._log.info("recovered", commands=len(tasks), answers=self._outbox.pending())
+
+    def _say_set_aside(self, command_id: str, error: Exception) -> None:
+        self._log.error("command-set-aside", id=command_id, cause=NOT_TAKEN_UP.cause, cure=NOT_TAKEN_UP.cure, exc_info=error)
 
     def _room(self) -> int:
         """How many commands may be taken in."""

@@ -5,7 +5,7 @@ This room owns how an answer is put: embedded, spooled, sealed, or cut to what c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 
@@ -13,13 +13,15 @@ from relay_agent import codec
 from relay_agent.clock import Clock
 from relay_agent.faultpoints import Point, reach
 from relay_agent.models import Code, Command, Failure, HttpRequest, HttpResponse, Status, Update
-from relay_agent.secure import Keyring, seal_stream
+from relay_agent.secure import Keyring, seal_answer
 from relay_agent.spool import Spool, file_name
 
 _NOT_UPLOADED = (
     "the answer is too large for the queue, and could not be uploaded before its upload URL expired, or was refused there;"
     " the request was made, and this is its status"
 )
+
+_Seal = Callable[[Iterable[bytes]], Iterator[str]]
 
 
 class Answers:
@@ -37,7 +39,7 @@ class Answers:
         """
         pieces = codec.response_body(response)
         if request is not None and request.encrypt_response:
-            pieces = self._sealed(pieces, response.status_code)
+            pieces = self._sealed(pieces, response.status_code, self._seal(command, request.jti))
         now = self._clock.now()
         room = codec.MESSAGE_LIMIT - len(codec.update_message(command.id, command.target_id, status, now, "").encode("utf-8"))
         try:
@@ -59,25 +61,22 @@ class Answers:
     def _without_body(command: Command, message: str) -> Update:
         return Update(command.id, Status.FAILURE, message, code=Code.ERESPONSETOOLARGE)
 
-    def _failure_body(self, failure: Failure, request: HttpRequest | None) -> str:
-        """A failure's body names the URL, so it is sealed too where the sender asked for that; its code is no secret."""
-        body = codec.failure_body(failure)
-        if request is None or not request.encrypt_response:
-            return body
-        return codec.sealed_failure(failure.code, "".join(seal_stream([body.encode("utf-8")], self._keyring())))
-
-    def _sealed(self, pieces: Iterator[str], status_code: int) -> Iterator[str]:
+    def _sealed(self, pieces: Iterator[str], status_code: int, seal: _Seal) -> Iterator[str]:
         before, after = codec.sealed_body(status_code)
         yield before
-        yield from seal_stream((piece.encode("utf-8") for piece in pieces), self._keyring())
+        yield from seal(piece.encode("utf-8") for piece in pieces)
         yield after
+
+    def _seal(self, command: Command, jti: str | None) -> _Seal:
+        """What encrypts an answer to this command, and to no other."""
+        return lambda pieces: seal_answer(pieces, self._keyring(), cid=command.id, jti=jti)
 
     def _too_large(self, command: Command, response: HttpResponse, request: HttpRequest | None, now: datetime, text: str) -> str:
         """What is told where an answer too large for the queue cannot be uploaded: all but its body."""
         for kept in (response, replace(response, headers=()), replace(response, headers=(), url=response.url.partition("?")[0][:2000])):
             body = codec.undeliverable_body(kept, Code.ERESPONSETOOLARGE, text)
             if request is not None and request.encrypt_response:
-                jwe = "".join(seal_stream([body.encode("utf-8")], self._keyring()))
+                jwe = "".join(self._seal(command, request.jti)([body.encode("utf-8")]))
                 body = codec.sealed_failure(Code.ERESPONSETOOLARGE, jwe, response.status_code)
             message = codec.update_message(command.id, command.target_id, Status.FAILURE, now, body)
             if len(message.encode("utf-8")) <= codec.MESSAGE_LIMIT:
@@ -85,11 +84,15 @@ class Answers:
         return message
 
     def failure(self, command: Command, status: Status, failure: Failure, request: HttpRequest | None = None) -> Update:
-        """The answer of a command without a response; cut to what is essential where a long URL would not fit."""
-        message = self._embedded(command, status, self._failure_body(failure, request))
-        if len(message.encode("utf-8")) > codec.MESSAGE_LIMIT:
-            message = self._embedded(command, status, codec.brief_failure_body(failure))
-        return Update(command.id, status, message, code=failure.code)
+        """The answer of a command without a response; cut to what is essential where a long URL would not fit.
 
-    def _embedded(self, command: Command, status: Status, body: str) -> str:
-        return codec.update_message(command.id, command.target_id, status, self._clock.now(), body)
+        It names the URL, so it is encrypted in both forms where the sender asked for that (PROTOCOL §5); its code is no secret.
+        """
+        jti = request.jti if request is not None else failure.jti
+        seal = self._seal(command, jti) if failure.sealed or (request is not None and request.encrypt_response) else None
+        for body in (codec.failure_body(failure), codec.brief_failure_body(failure)):
+            told = body if seal is None else codec.sealed_failure(failure.code, "".join(seal([body.encode("utf-8")])))
+            message = codec.update_message(command.id, command.target_id, status, self._clock.now(), told)
+            if len(message.encode("utf-8")) <= codec.MESSAGE_LIMIT:
+                break
+        return Update(command.id, status, message, code=failure.code)

@@ -148,6 +148,11 @@ JOURNAL_DAMAGED = Cause(
     "check the disk (its SMART values, the system's log) and who else writes to RELAY_STATE_DIR; keep the file set aside for the"
     " vendor's support, then delete it; commands of which nothing could be read are answered by nobody: ask their senders",
 )
+NOT_TAKEN_UP = Cause(
+    "state-dir",
+    "what the journal holds of this command cannot be taken up again",
+    "its sender is answered EINTERRUPTED: ask at the target whether the request was made; send a support bundle to the vendor",
+)
 JOURNAL_SPOILED = Cause(
     "state-dir",
     "the journal does not hold what was written to it ({reason}); when the agent starts next, it sets it aside and saves what can be read",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import sys
 import uuid
@@ -23,10 +24,11 @@ from relay_agent.errors import BadRequest, ConfigurationError, RelayError, Secur
 from relay_agent.pipelines.client import CommandClient
 from relay_agent.pipelines.session import platform_session
 from relay_agent.pipelines.wire import Answer, request_payload
-from relay_agent.secure import Keyring, generate_key, open_envelope, seal
+from relay_agent.secure import MAX_VALID_SECONDS, Keyring, generate_key, look_inside, open_answer, seal_command
 
 EXIT_HTTP_ERROR = 22  # curl's, with --fail
 DEFAULT_TIMEOUT_SECONDS = 60.0
+DEFAULT_VALID_SECONDS = 3600.0
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -141,35 +143,56 @@ def keygen() -> None:
     epilog="""Example:
   echo '{"method": "GET", "url": "https://lims.lab.example/"}' | relay-agent encrypt --exp 300""",
 )
-@click.option("--exp", "seconds", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), help="How long the envelope is valid.")
+@click.option(
+    "--exp",
+    "seconds",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True, max=MAX_VALID_SECONDS),
+    default=DEFAULT_VALID_SECONDS,
+    show_default=True,
+    help="How long the envelope is valid, at most seven days.",
+)
 @click.option("--jti", metavar="ID", help="What makes it good for one use; random by default.")
-def encrypt(seconds: float | None, jti: str | None) -> None:
+@click.option("--agent-id", metavar="ID", help="The agent that it is for; AGENT_ID by default.")
+def encrypt(seconds: float, jti: str | None, agent_id: str | None) -> None:
     """Seal a request from stdin for a secure command.
 
-    Prints the payload {"jwe": "..."} of TetraScience.Connector.http.Request.V2. Needs SECURE_COMMAND_KEY; with
-    AGENT_ID set, only that agent will open it.
+    Prints the payload {"jwe": "..."} of TetraScience.Connector.http.Request.V2, which only the agent named will open, once.
+    Needs SECURE_COMMAND_KEY, and AGENT_ID or --agent-id.
     """
     text = sys.stdin.buffer.read().strip()
     _judge(decode_payload(text))
-    key, agent_id = load_keyring_text()
-    exp = None if seconds is None else int((datetime.now(UTC) + timedelta(seconds=seconds)).timestamp())
-    click.echo(json.dumps({"jwe": seal(text, _keyring(key), aud=agent_id, exp=exp, jti=jti or str(uuid.uuid4()))}))
+    key, configured = load_keyring_text()
+    aud = agent_id or configured
+    if not aud:
+        raise click.ClickException("the envelope must name the agent that it is for: set AGENT_ID, or use --agent-id")
+    exp = math.ceil((datetime.now(UTC) + timedelta(seconds=seconds)).timestamp())
+    click.echo(json.dumps({"jwe": seal_command(text, _keyring(key), aud=aud, exp=exp, jti=jti or str(uuid.uuid4()))}))
 
 
 @click.command(
     cls=_SenderCommand,
-    epilog="""Example:
-  relay-agent decrypt < response-body.json""",
+    epilog="""Examples:
+  relay-agent decrypt < response-body.json
+  relay-agent decrypt --command 6f0c2a4e-6f1b-4c57-9f0e-4f6f5f0b8f0a < response-body.json""",
 )
-def decrypt() -> None:
+@click.option("--command", "command_id", metavar="ID", help="Open it only if it is the answer to this command.")
+def decrypt(command_id: str | None) -> None:
     """Open an envelope from stdin, and print what it holds.
 
-    Takes a JWE, or the JSON object of a request or response that holds one. Needs SECURE_COMMAND_KEY.
+    Takes a JWE, or the JSON object of a request or response that holds one; says on stderr which of the two it is. Needs
+    SECURE_COMMAND_KEY.
     """
     text = sys.stdin.buffer.read().strip()
     jwe = take_envelope(decode_payload(text)) if text.startswith(b"{") else text.decode("ascii", "replace")
     key, _ = load_keyring_text()
-    _write(open_envelope(jwe, _keyring(key), agent_id=None, now=datetime.now(UTC)).plaintext)
+    keyring = _keyring(key)
+    if command_id is not None:
+        _write(open_answer(jwe, keyring, cid=command_id))
+        return
+    kind, plaintext = look_inside(jwe, keyring)
+    click.echo(f"typ: {kind}", err=True)
+    _write(plaintext)
 
 
 COMMANDS = (send, keygen, encrypt, decrypt)

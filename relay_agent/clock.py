@@ -5,11 +5,35 @@ This room owns the two clocks. It must not wait: waits belong to stop events and
 
 from __future__ import annotations
 
+import email.utils
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+FAR_PAST, FAR_FUTURE = datetime(1970, 1, 1, tzinfo=UTC), datetime(2999, 12, 31, tzinfo=UTC)
+"""What a moment that somebody else names is clamped to: the calendar's own ends cannot be stored, moved to UTC or read back."""
+
+
+def from_timestamp(seconds: float) -> datetime:
+    """The moment of a number of seconds since 1970, clamped to FAR_PAST and FAR_FUTURE."""
+    return datetime.fromtimestamp(min(max(seconds, FAR_PAST.timestamp()), FAR_FUTURE.timestamp()), UTC)
+
+
+MAX_DATE = 64
+"""Characters of a date that are looked at."""
+
+
+def http_date(text: str | None) -> datetime | None:
+    """The moment that a field such as `Date` names (RFC 9110 §5.6.7), clamped as above; None where it names none."""
+    if text is None or len(text) > MAX_DATE:
+        return None
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return None if moment.tzinfo is None else min(max(moment, FAR_PAST), FAR_FUTURE)
 
 
 def _utc_now() -> datetime:

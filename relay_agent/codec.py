@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from relay_agent.bodies import encode_body
+from relay_agent.clock import FAR_FUTURE, FAR_PAST
 from relay_agent.errors import BadRequest, MalformedMessage
+from relay_agent.json_bounds import check_text, check_value
 from relay_agent.models import Body, Command, Failure, Headers, HttpRequest, HttpResponse, Status, Url
 from relay_agent.urls import BadUrl, check_host_header, parse_url
 
@@ -27,13 +29,21 @@ MESSAGE_LIMIT = 262_144
 MAX_ID = 8192
 """Characters of a command's or target's id; the platform's are UUIDs."""
 
+MAX_MESSAGE = 4 * MESSAGE_LIMIT
+"""Characters of a queue message that are looked at: more than any queue takes (AWS, MaximumMessageSize)."""
+MAX_ACTION = 128
+MAX_METHOD = 32
 MAX_DIGITS = 300
+MOST_WARNINGS = 5
 _READABLE_ID = re.compile(r'"commandId"\s*:\s*"([^"\\\x00-\x1f\ud800-\udfff]{1,256})"')
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NOT_FOR_SQS = re.compile(r"[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _REQUEST_FIELDS = frozenset(
-    {"method", "url", "headers", "body", "ignore_tls_certificate", "timeout", "follow_redirects", "encrypt_response"}
+    {
+        *("method", "url", "headers", "body", "ignore_tls_certificate"),
+        *("timeout", "follow_redirects", "encrypt_response", "not_after"),
+    }
 )
 _NOT_TEXT = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined", "utf-7", "mbcs", "oem"})
 
@@ -42,11 +52,15 @@ _NOT_TEXT = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape
 
 
 def decode_message(text: str) -> Command:
-    """Read one message of the inbound queue (PROTOCOL §2).
+    """Read one message of the inbound queue (PROTOCOL §2). Its payload is read and not looked at: that is `decode_request`'s.
+
+    The work is bounded by MAX_MESSAGE, whatever the message says.
 
     Raises:
         MalformedMessage: it is no command; carries the `commandId` where that could be read.
     """
+    if len(text) > MAX_MESSAGE:
+        raise MalformedMessage("the message is larger than a queue's messages are", readable_id(text))
     message = _loads(text)
     if not isinstance(message, dict):
         raise MalformedMessage("the message is no JSON object")
@@ -59,7 +73,7 @@ def decode_message(text: str) -> Command:
         return Command(
             id=command_id,
             target_id=target_id,
-            action=_text(message, "action", required=True) or "",
+            action=_action(message),
             created_at=_moment(message, "createdAt"),
             expires_at=_moment(message, "expiresAt"),
             payload=message.get("body"),
@@ -83,10 +97,14 @@ def load_payload(read: Callable[[], str]) -> object:
     """Read a payload as `decode_payload` does; its text is nobody else's, so that it is gone before what it says is used.
 
     Raises:
-        BadRequest: it is no JSON.
+        BadRequest: it is no JSON, or holds more than PROTOCOL §3 allows.
     """
     try:
-        return _loads(read())
+        text = [read()]
+        over = check_text(text[0])
+        if over is not None:
+            raise BadRequest("payload", over)
+        return _loads(text.pop())
     except (MalformedMessage, UnicodeDecodeError):
         raise BadRequest("payload", "is no JSON in UTF-8") from None
 
@@ -124,6 +142,9 @@ def decode_request(payload: object, *, secure: bool = False, keep: Keep = b"".jo
     """
     if not isinstance(payload, dict):
         raise BadRequest("payload", "must be an object")
+    over = check_value(payload)
+    if over is not None:
+        raise BadRequest("payload", over)
     url = _url(payload.get("url"))
     headers, warnings = _headers(payload.get("headers"))
     pieces, content_type = encode_body(payload.get("body"), _first(headers, "content-type"))
@@ -139,9 +160,15 @@ def decode_request(payload: object, *, secure: bool = False, keep: Keep = b"".jo
         timeout=_seconds(payload.get("timeout")),
         follow_redirects=_flag(payload, "follow_redirects", True),
         encrypt_response=_flag(payload, "encrypt_response", False),
+        not_after=_moment(payload, "not_after"),
         secure=secure,
         warnings=tuple(warnings),
     )
+
+
+def wants_sealed_answer(payload: object) -> bool:
+    """Whether a secure command that is no request wants its failure encrypted: where it does not say no, it does."""
+    return isinstance(payload, dict) and payload.get("encrypt_response") not in (None, False)
 
 
 def _unknown(payload: dict[str, Any], secure: bool) -> list[str]:
@@ -149,7 +176,7 @@ def _unknown(payload: dict[str, Any], secure: bool) -> list[str]:
     names = [name for name in payload if name not in _REQUEST_FIELDS]
     if secure:
         return [f"{len(names)} unknown field(s) ignored"] if names else []
-    return [f"unknown field {name[:64]!r} ignored" for name in names[:5]]
+    return [f"unknown field {name[:64]!r} ignored" for name in names[:MOST_WARNINGS]]
 
 
 def _loads(text: str) -> Any:
@@ -157,8 +184,13 @@ def _loads(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_no_number, parse_int=_integer)
     except (ValueError, RecursionError):
-        found = _READABLE_ID.search(text)
-        raise MalformedMessage("the message is no JSON", found[1] if found else None) from None
+        raise MalformedMessage("the message is no JSON", readable_id(text)) from None
+
+
+def readable_id(text: str) -> str | None:
+    """The id of a message that is no JSON, so that it is answered all the same: the platform writes it first."""
+    found = _READABLE_ID.search(text, 0, MAX_MESSAGE)
+    return found[1] if found else None
 
 
 class _NoNumber:
@@ -187,15 +219,25 @@ def _text(message: dict[str, Any], name: str, *, required: bool = False) -> str 
     return value
 
 
+def _action(message: dict[str, Any]) -> str:
+    action = _text(message, "action", required=True) or ""
+    if len(action) > MAX_ACTION:
+        raise BadRequest("action", f"is longer than {MAX_ACTION} characters")
+    return action
+
+
 def _moment(message: dict[str, Any], name: str) -> datetime | None:
+    """A moment within what every clock can say: `9999-12-31T23:59:59.9999999Z`, .NET's *never*, is a far day and nothing else."""
     value = _text(message, name)
     if value is None:
         return None
     try:
         moment = datetime.fromisoformat(value)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
+    except ValueError:
         raise BadRequest(name, "must be an ISO 8601 time") from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    # Clamped before it is brought to UTC: at both ends of the calendar that fails.
+    return min(max(moment, FAR_PAST), FAR_FUTURE).astimezone(UTC)
 
 
 def _body_url(message: dict[str, Any]) -> str | None:
@@ -224,6 +266,8 @@ def _method(value: object) -> str:
         return "GET"
     if not isinstance(value, str):
         raise BadRequest("method", "must be a string")
+    if len(value) > MAX_METHOD:
+        raise BadRequest("method", f"is longer than {MAX_METHOD} characters")
     if not _TOKEN.fullmatch(value):
         raise BadRequest("method", "must be a token (RFC 9110 §5.6.2)")
     return value
@@ -236,7 +280,8 @@ def _headers(value: object) -> tuple[list[tuple[str, str]], list[str]]:
     for where, name, text in _header_pairs(value):
         _check_header(where, name, text)
         if name.lower() in ("content-length", "transfer-encoding"):
-            warnings.append(f"header {name} dropped: the agent sets it")
+            if len(warnings) < MOST_WARNINGS:
+                warnings.append(f"header {name} dropped: the agent sets it")
             continue
         kept.append((name, text))
     if sum(name.lower() == "host" for name, _ in kept) > 1:

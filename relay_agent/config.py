@@ -204,7 +204,7 @@ class Settings(BaseSettings):
         description="a whole number of bytes, at least 1024: the largest response that is relayed, after decoding",
     )
     max_request_bytes: Bytes = Field(
-        64_000_000,
+        16_000_000,
         validation_alias="RELAY_MAX_REQUEST_BYTES",
         description="a whole number of bytes, at least 1024: the largest command body that is taken",
     )

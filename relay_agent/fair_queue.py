@@ -21,8 +21,8 @@ class FairQueue(queue.Queue[tuple[str, T]], Generic[T]):
     """A `queue.Queue` of (lane, item) pairs that hands out only lanes below their share of the workers.
 
     The share is what keeps a place free for a lane that has none yet, as long as there are more workers than
-    lanes: with one busy lane half of the workers, with two a third each, and so on. The only producer asks
-    `free()` first, so a put never blocks.
+    lanes: a lone lane may have all workers but a quarter, two a third each, and so on. The only producer asks
+    `free()` first, so a put never blocks. However many lanes wait, a hand-out looks at no more of them than there are workers.
     """
 
     def __init__(self, capacity: int, workers: int) -> None:
@@ -64,11 +64,14 @@ class FairQueue(queue.Queue[tuple[str, T]], Generic[T]):
         return lane, work
 
     def _next_lane(self) -> str | None:
+        # Only lanes that run something can be at their share, and of those there are no more than workers.
         share = self._share()
         return next((lane for lane in self._lanes if self._running[lane] < share), None)
 
     def _share(self) -> int:
-        busy = len(self._running.keys() | self._lanes.keys())
+        busy = len(self._lanes) + sum(lane not in self._lanes for lane in self._running)
+        if busy <= 1:
+            return max(1, self._workers - max(1, self._workers // 4))
         return max(1, min(-(-self._workers // (busy + 1)), (self._workers - 1) // max(1, busy)))
 
     # --- called by anyone ---

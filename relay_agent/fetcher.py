@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 
 from relay_agent.causes import Problem, cause_of
-from relay_agent.errors import PlatformError
+from relay_agent.errors import JournalDamaged, PlatformError
 from relay_agent.relay import Relay, Task
 from relay_agent.telemetry.logs import Logger, RepeatedFailure
 
@@ -50,11 +50,12 @@ class DownloadTrouble:
 class Fetcher:
     """Takes tasks whose body is elsewhere, and queues them with their lane."""
 
-    def __init__(self, *, relay: Relay, enqueue: Callable[[Task], None], stop: threading.Event) -> None:
+    def __init__(self, *, relay: Relay, enqueue: Callable[[Task], None], stop: threading.Event, log: Logger) -> None:
         """`enqueue` puts a task into the workers' queue; `stop` ends a wait between two tries."""
         self._relay = relay
         self._enqueue = enqueue
         self._stop = stop
+        self._log = log
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._waiting = 0
@@ -83,9 +84,18 @@ class Fetcher:
         while (task := self._tasks.get()) is not None:
             if self._stop.is_set():
                 return
-            fetched = self._relay.fetch(task, self._stop)
+            fetched = self._fetch(task)
             if fetched is None:
                 return
             with self._lock:
                 self._waiting -= 1
             self._enqueue(fetched)
+
+    def _fetch(self, task: Task) -> Task | None:
+        try:
+            return self._relay.fetch(task, self._stop)
+        except JournalDamaged:
+            raise
+        except Exception:  # noqa: BLE001 - the top of a step: what one body trips must not end the agent, and its next start again
+            self._log.error("command-crashed", id=task.command.id, exc_info=True)
+            return self._relay.unfetched(task)

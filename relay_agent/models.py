@@ -114,7 +114,9 @@ def size_of(body: Body | None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One HTTP request as a command asks for it (PROTOCOL §3). `timeout` is in seconds, in all."""
+    """One HTTP request as a command asks for it (PROTOCOL §3). `timeout` is in seconds, in all; `jti` is a secure command's own;
+    after `not_after` it is not started any more.
+    """
 
     url: Url
     method: str = "GET"
@@ -125,6 +127,8 @@ class HttpRequest:
     follow_redirects: bool = True
     encrypt_response: bool = False
     secure: bool = False
+    jti: str | None = field(default=None, repr=False)
+    not_after: datetime | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -148,12 +152,17 @@ class HttpResponse:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is no HTTP response. `message` holds no secret; `url` is the final URL, where known."""
+    """Why there is no HTTP response. `message` holds no secret; `url` is the final URL, where known.
+
+    `sealed` says that it is to be encrypted, though the request that asks for that cannot be read; `jti` is that command's own.
+    """
 
     code: Code
     message: str
     url: str | None = field(default=None, repr=False)
     elapsed_ms: int = 0
+    sealed: bool = False
+    jti: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,32 +9,43 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 
 from relay_agent import codec
 from relay_agent.answers import Answers
 from relay_agent.clock import Clock, Deadline
-from relay_agent.errors import BadRequest, Interrupted, JournalError, MalformedMessage, PlatformError, SecureCommandError
+from relay_agent.errors import (
+    BadRequest,
+    Interrupted,
+    JournalDamaged,
+    JournalError,
+    JournalUnwritable,
+    MalformedMessage,
+    PlatformError,
+    SecureCommandError,
+)
 from relay_agent.executor import Executor
 from relay_agent.faultpoints import Point, reach
-from relay_agent.journal import About, Admission, Journal, Open
+from relay_agent.journal import About, Admission, Incoming, Journal, Open
 from relay_agent.models import Code, Command, Failure, HttpRequest, HttpResponse, Status, Update, size_of
 from relay_agent.periodic import Backoff
-from relay_agent.secure import Keyring, open_envelope
+from relay_agent.secure import Keyring, open_command
 from relay_agent.spool import Spool, file_name
-from relay_agent.tdp.payloads import PayloadRefused, Payloads
+from relay_agent.tdp.payloads import PayloadForbidden, PayloadRefused, Payloads
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110 §9.2.2: sending one twice is as sending it once."""
+MOST_SECONDS = 86_400.0
+"""The longest that one exchange may take (PROTOCOL §3)."""
 KEPT_IN_MEMORY = 16 * 1024
 """Bytes of a message whose decoded request waits in memory; a larger one is read from the journal again."""
 DOWNLOAD_TRY_SECONDS = 30.0
 DOWNLOAD_SECONDS = 120.0
 """How long a body is asked for while S3 cannot be reached; less where the command expires before, since others wait behind it."""
 _ANY_LANE = "?"
-_REMEMBERED = timedelta(days=1)
 _INTERRUPTED = "the agent stopped while this request was under way; its outcome is unknown, and it was not repeated"
 _SENT_BEFORE = "(when it was repeated; an earlier try, before the agent was restarted, may have reached the target)"
+_UNREADABLE = "the agent cannot take up again what its journal holds of this command; its outcome is unknown, and it was not repeated"
+_NOT_STARTED = "the command expired before it could start"
 _DAMAGED = "the agent's journal was damaged, and this command's record with it; its outcome is unknown, and it was not repeated"
 
 
@@ -147,9 +158,9 @@ class Relay:
         Raises:
             JournalError: nothing was taken over, so nothing may be acknowledged.
         """
-        tasks: dict[str, Task] = {}
+        commands: dict[str, tuple[Command, int]] = {}
         refused: dict[str, tuple[Command, str]] = {}
-        rows: list[tuple[str, str, str]] = []
+        rows: list[Incoming] = []
         oddities: list[str] = []
         for text, receipt in messages:
             raw = (
@@ -157,41 +168,61 @@ class Relay:
             )  # SQS takes no lone surrogates; the journal cannot.
             try:
                 command = self._command(raw)
-                if command.id not in tasks and command.id not in refused:
-                    tasks[command.id] = self._task(command, len(raw))
+                if command.id not in refused:
+                    commands.setdefault(command.id, (command, len(raw)))
             except MalformedMessage as error:
                 if error.command_id is None:
                     oddities.append(f"malformed message acknowledged: {error}")
                     continue
                 command = Command(error.command_id, error.target_id or self._agent_id, "")
-                if command.id not in tasks:
+                if command.id not in commands:
                     refused.setdefault(command.id, (command, str(error)))
-            rows.append((command.id, raw, receipt))
+            expires = None if command.expires_at is None else command.expires_at.timestamp()
+            rows.append(Incoming(command.id, raw, receipt, expires))
         reach(Point.BEFORE_COMMIT)
         new = self._new(rows, oddities)
         reach(Point.AFTER_COMMIT)
         return Intake(
-            [task for command_id, task in tasks.items() if command_id in new],
+            [self._looked_at(*entry) for command_id, entry in commands.items() if command_id in new],
             [self._refusal(command, text) for command_id, (command, text) in refused.items() if command_id in new],
-            {receipt: command_id for command_id, _, receipt in rows},
+            {row.receipt: row.id for row in rows},
             oddities,
         )
 
-    def recover(self, tell: Callable[[Update], None]) -> list[Task]:
+    def recover(self, tell: Callable[[Update], None], aside: Callable[[str, Exception], None]) -> list[Task]:
         """Take up what the last run left, and give what may run again.
 
-        `tell` is given each answer that was not told for sure, and those that are given in place of running.
+        `tell` is given each answer that was not told for sure, and those that are given in place of running. No single command may
+        keep the agent from starting: `aside` is called with the id of one that cannot be taken up, and why, and it is answered.
+
+        Raises:
+            JournalDamaged, JournalUnwritable: the journal's own trouble, not one command's.
         """
-        for update in self._journal.undelivered():
-            tell(update)
+        for command_id, update in self._journal.undelivered():
+            tell(update if isinstance(update, Update) else self._set_aside(command_id, update, aside, finished=True))
         tasks: list[Task] = []
         for left in self._journal.unfinished():
-            taken_up = self._taken_up(left)
+            try:
+                taken_up = self._taken_up(left)
+            except (JournalDamaged, JournalUnwritable):
+                raise
+            except Exception as error:  # noqa: BLE001 - the top of a step: one row must not end the start, and each start after it
+                taken_up = self._set_aside(left.id, error, aside, finished=False)
             if isinstance(taken_up, Task):
                 tasks.append(taken_up)
             else:
                 tell(taken_up)
         return tasks
+
+    def _set_aside(self, command_id: str, error: Exception, aside: Callable[[str, Exception], None], *, finished: bool) -> Update:
+        """The answer in place of what cannot be taken up."""
+        aside(command_id, error)
+        command = Command(command_id, self._agent_id, "")
+        if not finished:
+            return self._refusal(command, _UNREADABLE, Code.EINTERRUPTED)
+        update = self._answers.failure(command, Status.FAILURE, Failure(Code.EINTERRUPTED, _UNREADABLE))
+        self._journal.settle(update)
+        return update
 
     def _taken_up(self, left: Open) -> Task | Update:
         """The task of what the last run left, or the answer that it is given instead."""
@@ -229,11 +260,18 @@ class Relay:
                 reach(Point.FETCHED)
                 return fetched
             except PlatformError as error:
+                if isinstance(error, PayloadForbidden):
+                    return replace(task, request=Failure(Code.EPOLICY, f"bodyUrl: {error.reason}"))
                 if isinstance(error, PayloadRefused) or self._clock.monotonic() >= give_up:
                     return replace(task, request=Failure(Code.EBADCOMMAND, f"the command's body could not be downloaded: {error.reason}"))
             if stop.wait(waits.next_seconds()):
                 return None
         return task
+
+    @staticmethod
+    def unfetched(task: Task) -> Task:
+        """The task of a command whose body an error of ours kept from being read."""
+        return replace(task, request=Failure(Code.EBADCOMMAND, "an error inside the agent kept it from reading the body (see its log)"))
 
     def _fetched(self, task: Task, url: str) -> Task:
         name = file_name(self._clock.new_id(), ".body")
@@ -321,9 +359,25 @@ class Relay:
     # --- how one runs ---
 
     def _command(self, raw: str) -> Command:
-        """The command of a message; one that names no target is for this agent."""
-        command = codec.decode_message(raw)
+        """The command of a message; one that names no target is for this agent.
+
+        Raises:
+            MalformedMessage: it is none.
+        """
+        try:
+            command = codec.decode_message(raw)
+        except _BAD_PAYLOAD:
+            raise MalformedMessage("the message cannot be read", codec.readable_id(raw)) from None
         return command if command.target_id else replace(command, target_id=self._agent_id)
+
+    def _looked_at(self, command: Command, size: int) -> Task:
+        """The task of a command that the journal has; where that gives no answer now, a worker looks at it."""
+        try:
+            return self._task(command, size)
+        except JournalDamaged:
+            raise
+        except Exception:  # noqa: BLE001 - the journal has it: an error of ours is the worker's to answer, and stops no other command
+            return Task(replace(command, payload=None), self._clock.monotonic())
 
     def _task(self, command: Command, size: int) -> Task:
         admitted = self._clock.monotonic()
@@ -341,40 +395,36 @@ class Relay:
                 return codec.decode_request(command.payload, keep=keep)
             if command.action == codec.ACTION_SECURE:
                 return self._open(command, keep)
-        except BadRequest as error:
-            return Failure(Code.EBADCOMMAND, str(error))
         except SecureCommandError as error:
             return Failure(Code(error.code), str(error))
-        except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
-            # A payload that trips a library must not take the agent down with it.
-            return Failure(Code.EBADCOMMAND, "the payload cannot be read")
+        except _BAD_PAYLOAD as error:
+            return _bad_payload(error)
         return Failure(
             Code.UNKNOWN_COMMAND,
             f"this agent does not know the action; it answers {', '.join(sorted(codec.ACTIONS_PLAIN))} and {codec.ACTION_SECURE}",
         )
 
-    def _open(self, command: Command, keep: codec.Keep) -> HttpRequest:
+    def _open(self, command: Command, keep: codec.Keep) -> HttpRequest | Failure:
         keyring = self._keyring()
         if not keyring:
             raise SecureCommandError(Code.ENOKEY, "this agent has no SECURE_COMMAND_KEY; set the one that the sender uses")
-        opened = open_envelope(codec.take_envelope(command.payload), keyring, agent_id=self._agent_id, now=self._clock.now())
+        opened = open_command(codec.take_envelope(command.payload), keyring, agent_id=self._agent_id, now=self._clock.now())
         text = [opened.plaintext]  # Handed over, so that it is gone before what it says is used.
         opened = replace(opened, plaintext=b"")
-        request = codec.decode_request(codec.load_payload(lambda: text.pop().decode("utf-8")), secure=True, keep=keep)
-        if opened.jti is not None and not opened.jti.isprintable():
-            raise SecureCommandError(Code.EDECRYPT, "the jti holds characters that are no text")
-        if opened.jti is not None:
-            until = max(self._clock.now() + _REMEMBERED, _moment(opened.exp) or self._clock.now())
-            if not self._journal.remember_token(opened.jti, command.id, until.timestamp()):
-                raise SecureCommandError(Code.EREPLAY, "the jti of this secure command was used by another command")
-        return request
+        if not self._journal.remember_token(opened.jti, command.id, opened.exp):
+            raise SecureCommandError(Code.EREPLAY, "the jti of this secure command was used before")
+        payload = codec.load_payload(lambda: text.pop().decode("utf-8"))
+        try:
+            return replace(codec.decode_request(payload, secure=True, keep=keep), jti=opened.jti)
+        except _BAD_PAYLOAD as error:
+            return replace(_bad_payload(error), sealed=codec.wants_sealed_answer(payload), jti=opened.jti)
 
     def _run(self, task: Task, executor: Executor) -> _Result:
         command = task.command
         if self._expired(command) and task.started:
             return _Result(Status.FAILURE, Failure(Code.EINTERRUPTED, _INTERRUPTED))
         if self._expired(command) and not self._was_refused(task):
-            return _Result(Status.REJECTED, Failure(Code.EEXPIRED, "the command expired before it could start"))
+            return _Result(Status.REJECTED, Failure(Code.EEXPIRED, _NOT_STARTED))
         request = task.request if task.request is not None else self._look(task, self._spool.hold)
         try:
             return self._carried_out(task, request, executor)
@@ -391,6 +441,10 @@ class Relay:
         if request.encrypt_response and not self._keyring():
             # Found out before anything is sent: an answer that cannot be told as asked must not be had.
             return _Result(Status.FAILURE, Failure(Code.ENOKEY, "encrypt_response needs a key, and this agent has no SECURE_COMMAND_KEY"))
+        if request.not_after is not None and request.not_after <= self._clock.now():
+            if task.started:
+                return _Result(Status.FAILURE, Failure(Code.EINTERRUPTED, _INTERRUPTED), request)
+            return _Result(Status.REJECTED, Failure(Code.EEXPIRED, f"{_NOT_STARTED}: not_after has passed"), request)
         seconds = self._seconds(command, request)
         deadline = Deadline(seconds, self._clock.monotonic)
         begun = _Begun(task.started)
@@ -423,10 +477,10 @@ class Relay:
         return isinstance(task.request, Failure) and task.request.code == Code.UNKNOWN_COMMAND
 
     def _seconds(self, command: Command, request: HttpRequest) -> float:
-        """The command's own limit, bounded by what is left until it expires (PROTOCOL §3)."""
+        """The command's own limit, bounded by what is left until it expires, and by a day (PROTOCOL §3)."""
         left = (command.expires_at - self._clock.now()).total_seconds() if command.expires_at is not None else None
         wanted = request.timeout if request.timeout is not None else left
-        seconds = self._default_seconds if wanted is None else wanted
+        seconds = min(self._default_seconds if wanted is None else wanted, MOST_SECONDS)
         return max(0.001, seconds if left is None else min(seconds, left))
 
     def _look(self, task: Task, keep: codec.Keep) -> HttpRequest | Failure:
@@ -453,11 +507,11 @@ class Relay:
 
     # --- intake's and recovery's details ---
 
-    def _new(self, rows: list[tuple[str, str, str]], oddities: list[str]) -> set[str]:
+    def _new(self, rows: list[Incoming], oddities: list[str]) -> set[str]:
         new: set[str] = set()
-        for (command_id, _, _), admission in zip(rows, self._journal.admit(rows) if rows else [], strict=True):
+        for row, admission in zip(rows, self._journal.admit(rows) if rows else [], strict=True):
             if admission is Admission.NEW:
-                new.add(command_id)
+                new.add(row.id)
             elif admission is Admission.CHANGED:
                 oddities.append("a command id came a second time with another body; it is answered once, as it came first")
         return new
@@ -522,11 +576,12 @@ def _about(report: Report) -> About:
     return About(report.action, report.method, report.host, report.port, report.status_code)
 
 
-def _moment(seconds: int | None) -> datetime | None:
-    try:
-        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None
+# What a payload can trip in the libraries that read it: it must not take the agent down with it.
+_BAD_PAYLOAD = (BadRequest, ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
+
+
+def _bad_payload(error: Exception) -> Failure:
+    return Failure(Code.EBADCOMMAND, str(error) if isinstance(error, BadRequest) else "the payload cannot be read")
 
 
 def _lane(request: HttpRequest | Failure) -> str:

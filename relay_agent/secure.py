@@ -1,6 +1,7 @@
-"""Secure commands: the keyring, and the JWE envelope sealed and opened (PROTOCOL §5, RFC 7516).
+"""Secure commands: the keyring, and the JWE envelopes of commands and answers, sealed and opened (PROTOCOL §5, RFC 7516).
 
-This room owns the keys and every use of a cipher. It must not remember what it has seen: a `jti` used
+This room owns the keys and every use of a cipher. Commands and answers are sealed with the same keys, so each envelope says which
+of the two it is, and each is opened by a function that takes no other. It must not remember what it has seen: a `jti` used
 before is the journal's to know.
 """
 
@@ -27,6 +28,11 @@ KEY_BYTES = 32
 IV_BYTES = 12
 TAG_BYTES = 16
 MAX_HEADER_CHARACTERS = 16_384  # unauthenticated JSON is parsed before the tag is checked: keep it small
+MAX_VALID_SECONDS = 7 * 86_400
+"""How far ahead the `exp` of a command may lie: so long its `jti` is remembered (PROTOCOL §5)."""
+MAX_JTI_CHARACTERS = 1024
+COMMAND = "relay-command"
+ANSWER = "relay-answer"
 
 _NO_KEY = "no key for secure commands is set: set SECURE_COMMAND_KEY, or SECURE_COMMAND_KEY_FILE"
 _PIECE = 64 * 1024
@@ -94,11 +100,11 @@ class Keyring:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What an envelope held. `exp` is in seconds since 1970, rounded down."""
+    """What a command's envelope held. `exp` is in seconds since 1970, rounded up: `jti` is remembered until then."""
 
     plaintext: bytes = field(repr=False)
-    jti: str | None = None
-    exp: int | None = None
+    jti: str
+    exp: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,53 +137,78 @@ def generate_key() -> str:
     return _encode(secrets.token_bytes(KEY_BYTES))
 
 
-def seal(plaintext: bytes, keyring: Keyring, *, aud: str | None = None, exp: int | None = None, jti: str | None = None) -> str:
-    """Encrypt into a compact JWE (`alg` dir, `enc` A256GCM) with the keyring's first key. `exp` is in seconds since 1970.
+def seal_command(plaintext: bytes, keyring: Keyring, *, aud: str, exp: int, jti: str) -> str:
+    """Encrypt a command for the agent `aud` into a compact JWE (`alg` dir, `enc` A256GCM) with the keyring's first key.
+
+    `exp` is in seconds since 1970, `jti` what makes it good for one use.
 
     Raises:
         SecureCommandError: ENOKEY, the keyring is empty.
     """
-    cipher, head = _start(keyring, {"aud": aud, "exp": exp, "jti": jti})
+    cipher, head = _start(keyring, {"typ": COMMAND, "aud": aud, "exp": exp, "jti": jti})
     ciphertext, tag = cipher.encrypt_and_digest(plaintext)
     return f"{head}{_encode(ciphertext)}.{_encode(tag)}"
 
 
-def seal_stream(pieces: Iterable[bytes], keyring: Keyring) -> Iterator[str]:
-    """Yield, piece by piece, the compact JWE of what `pieces` give together: for bodies too large for memory.
+def seal_answer(pieces: Iterable[bytes], keyring: Keyring, *, cid: str, jti: str | None = None) -> Iterator[str]:
+    """Yield, piece by piece, the compact JWE of what `pieces` give together: answers may be too large for memory.
+
+    `cid` is the id of the command that is answered. `jti` is that command's own, where it was secure: the platform gives out the
+    ids, and could give one out twice; a sender that looks at both takes no older answer for its own.
 
     Raises:
         SecureCommandError: ENOKEY, the keyring is empty; at once, before the first piece is taken.
     """
-    cipher, head = _start(keyring, {})
+    cipher, head = _start(keyring, {"typ": ANSWER, "cid": cid, "cjti": jti})
     return _stream(pieces, cipher, head)
 
 
-def open_envelope(jwe: str, keyring: Keyring, *, agent_id: str | None, now: datetime) -> Opened:
-    """Decrypt a compact JWE, and check `aud` and `exp` where it has them.
+def open_command(jwe: str, keyring: Keyring, *, agent_id: str, now: datetime) -> Opened:
+    """Decrypt a command that was sealed for this agent, and is still valid at `now` (an aware datetime).
 
-    `agent_id` is None only at the sender's side, where `aud` does not matter; `now` is an aware datetime.
     Whether the `jti` was used before is for the caller to check.
 
     Raises:
         SecureCommandError: ENOKEY where the keyring is empty, EDECRYPT for everything else; the text
             says what is wrong and repeats neither keys nor content.
     """
-    if not keyring:
-        raise SecureCommandError(Code.ENOKEY, _NO_KEY)
-    parts = _split(jwe)
+    parts = _split(jwe, keyring)
     del jwe  # Of a body of 10 MB each form is as long, and none is needed beside the next.
-    envelope = _parse(parts)
-    del parts
-    keys = keyring.named(_name(envelope.header))
-    if not keys:
-        raise _refused(f"no key with {_shown(envelope.header['kid'])} is set; this agent has {', '.join(keyring.kids)}")
-    opened = _decrypt(envelope, keys)
-    if opened is None:
-        raise _refused(f"wrong key, or the message was altered; this agent tried {', '.join(keys.kids)}")
+    header, plaintext = _opened(parts, keyring)
     # Only now: before the tag is verified anybody could have written the header.
-    _check_audience(envelope.header, agent_id)
-    _check_expiry(envelope.header, now)
-    return opened
+    if header.get("typ", COMMAND) != COMMAND:
+        raise _refused(f"typ is not {COMMAND}: this is no command")
+    _check_audience(header, agent_id)
+    return Opened(plaintext, _jti(header), _expiry(header, now))
+
+
+def open_answer(jwe: str, keyring: Keyring, *, cid: str, jti: str | None = None) -> bytes:
+    """Decrypt the answer to the command `cid`, whose own `jti` it was, at the sender's side.
+
+    Raises:
+        SecureCommandError: ENOKEY where the keyring is empty, EDECRYPT for everything else: another command's answer, too.
+    """
+    parts = _split(jwe, keyring)
+    del jwe
+    header, plaintext = _opened(parts, keyring)
+    if header.get("typ") != ANSWER:
+        raise _refused(f"typ is not {ANSWER}: this is no answer")
+    if not isinstance(header.get("cid"), str):
+        raise _refused("cid is required, a string: the id of the command that is answered")
+    if header["cid"] != cid or (jti is not None and header.get("cjti", jti) != jti):
+        raise _refused("cid is not this command's id: it is another command's answer")
+    return plaintext
+
+
+def look_inside(jwe: str, keyring: Keyring) -> tuple[str, bytes]:
+    """What sort of envelope it is, and what it holds, for a person who has the key: it proves neither for whom it is nor until when.
+
+    Raises:
+        SecureCommandError: ENOKEY where the keyring is empty, EDECRYPT where it does not open.
+    """
+    header, plaintext = _opened(_split(jwe, keyring), keyring)
+    kind = header.get("typ", COMMAND)
+    return (kind if kind in (COMMAND, ANSWER) else "an unknown typ"), plaintext
 
 
 # Sealing
@@ -215,7 +246,22 @@ def _encode(data: bytes | bytearray) -> str:
 # context may hold what was being read.
 
 
-def _split(jwe: object) -> list[str]:
+def _opened(parts: list[str], keyring: Keyring) -> tuple[dict[str, Any], bytes]:
+    """The protected header and the plaintext of an envelope whose tag is right; its parts are taken out of the list."""
+    envelope = _parse(parts)
+    parts.clear()
+    keys = keyring.named(_name(envelope.header))
+    if not keys:
+        raise _refused(f"no key with {_shown(envelope.header['kid'])} is set; this agent has {', '.join(keyring.kids)}")
+    plaintext = _decrypt(envelope, keys)
+    if plaintext is None:
+        raise _refused(f"wrong key, or the message was altered; this agent tried {', '.join(keys.kids)}")
+    return envelope.header, plaintext
+
+
+def _split(jwe: object, keyring: Keyring) -> list[str]:
+    if not keyring:
+        raise SecureCommandError(Code.ENOKEY, _NO_KEY)
     parts = jwe.split(".", 5) if isinstance(jwe, str) else []
     if len(parts) != 5:
         raise _refused("is no compact JWE: it takes five base64url parts with dots between them")
@@ -247,8 +293,6 @@ def _header(part: str) -> dict[str, Any]:
     for name in ("crit", "zip"):  # no extension is understood; compression would let a small message grow without bound
         if name in header:
             raise _refused(f"the header parameter {name} is not supported")
-    if not isinstance(header.get("jti", "-"), str) or not header.get("jti", "-"):
-        raise _refused("jti must be a string that is not empty")
     return header
 
 
@@ -298,36 +342,43 @@ def _shown(kid: str) -> str:
     return f"kid {kid}" if _KID.fullmatch(kid) else "the kid that it names (8 hex digits are expected)"
 
 
-def _decrypt(envelope: _Envelope, keys: Keyring) -> Opened | None:
+def _decrypt(envelope: _Envelope, keys: Keyring) -> bytes | None:
     for key in keys:
         cipher = AES.new(key, AES.MODE_GCM, nonce=envelope.iv, mac_len=TAG_BYTES)
         cipher.update(envelope.aad)
         try:
-            plaintext = cipher.decrypt_and_verify(envelope.ciphertext, envelope.tag)
+            return cipher.decrypt_and_verify(envelope.ciphertext, envelope.tag)
         except ValueError:
             continue
-        exp = envelope.header.get("exp")
-        return Opened(plaintext, envelope.header.get("jti"), math.floor(exp) if _is_seconds(exp) else None)
     return None
 
 
-def _check_audience(header: dict[str, Any], agent_id: str | None) -> None:
-    if "aud" not in header or agent_id is None:
-        return
-    audience = header["aud"] if isinstance(header["aud"], list) else [header["aud"]]
-    if not all(isinstance(name, str) for name in audience):
-        raise _refused("aud must be a string, or a list of strings")
-    if agent_id not in audience:
+def _check_audience(header: dict[str, Any], agent_id: str) -> None:
+    """One agent, not several: each knows of its own replays only."""
+    if not isinstance(header.get("aud"), str):
+        raise _refused("aud is required, a string: the id of the agent that the command is for")
+    if header["aud"] != agent_id:
         raise _refused("aud is not this agent's id: the message is meant for another agent")
 
 
-def _check_expiry(header: dict[str, Any], now: datetime) -> None:
-    if "exp" not in header:
-        return
-    if not _is_seconds(header["exp"]):
-        raise _refused("exp must be a number of seconds since 1970")
-    if header["exp"] <= now.timestamp():
+def _jti(header: dict[str, Any]) -> str:
+    jti = header.get("jti")
+    if not isinstance(jti, str) or not jti:
+        raise _refused("jti is required, a string that is not empty: it makes the message good for one use")
+    if len(jti) > MAX_JTI_CHARACTERS or not jti.isprintable():
+        raise _refused(f"jti must be printable, and at most {MAX_JTI_CHARACTERS} characters")
+    return jti
+
+
+def _expiry(header: dict[str, Any], now: datetime) -> int:
+    exp = header.get("exp")
+    if not _is_seconds(exp):
+        raise _refused("exp is required, a number: seconds since 1970")
+    if exp <= now.timestamp():
         raise _refused("exp has passed: the message is no longer valid")
+    if exp > now.timestamp() + MAX_VALID_SECONDS:
+        raise _refused(f"exp is more than {MAX_VALID_SECONDS // 86_400} days ahead; it is in seconds since 1970, not in milliseconds")
+    return math.ceil(exp)
 
 
 def _is_seconds(value: object) -> TypeGuard[int | float]:

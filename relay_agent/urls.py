@@ -20,6 +20,10 @@ from relay_agent.models import Url
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+MAX_URL = 64 * 1024
+MAX_HOST = 253
+MAX_LABEL = 63
+"""Characters (PROTOCOL §3; RFC 1035 §2.3.4)."""
 
 _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^#]*)", re.DOTALL)
 # RFC 3986, appendix B, without the fragment: scheme, authority, path, query with its question mark.
@@ -41,8 +45,10 @@ def parse_url(url: str) -> Url:
     percent-encoded as UTF-8 (RFC 3987 §3.1), since a request line has no place for them.
 
     Raises:
-        BadUrl: not absolute, another scheme, no host, a bad port, a control character or a space.
+        BadUrl: not absolute, another scheme, no host, a bad port, a control character or a space, or longer than PROTOCOL §3 allows.
     """
+    if len(url) > MAX_URL:
+        raise BadUrl(f"is longer than {MAX_URL:,} characters")
     if _FORBIDDEN.search(url):
         raise BadUrl("holds a space or a control character; percent-encode it")
     match = _ABSOLUTE.fullmatch(url.partition("#")[0])
@@ -74,8 +80,10 @@ def join(base: Url, location: str) -> Url:
     A reference without an authority keeps the base's user info, as it is part of the authority.
 
     Raises:
-        BadUrl: the result is not an absolute http or https URL.
+        BadUrl: the result is not an absolute http or https URL, or either is longer than PROTOCOL §3 allows.
     """
+    if len(location) > MAX_URL:
+        raise BadUrl(f"is longer than {MAX_URL:,} characters")
     cleaned = _FORBIDDEN.sub(lambda match: quote(match[0]), location.strip(" \t\r\n")).partition("#")[0]
     match = _REFERENCE.fullmatch(cleaned)
     assert match is not None  # the pattern takes any text without a fragment
@@ -147,19 +155,28 @@ def normal_host(host: str) -> str:
         BadUrl: it is empty, no domain name, or no IPv6 address between brackets.
     """
     if host.startswith("["):
-        if not host.endswith("]"):
+        if not host.endswith("]") or len(host) > MAX_HOST:
             raise BadUrl("has a malformed IPv6 address")
         return _ipv6(host[1:-1])
     if not host:
         raise BadUrl("has no host")
+    _check_length(host)
     if not host.isascii():
         try:
             host = _idna(host)
         except (idna.IDNAError, UnicodeError):
             raise BadUrl("has a host that is no valid international domain name") from None
+        _check_length(host)
     if not _REG_NAME.fullmatch(host):
         raise BadUrl("has a host with a character no host name can have")
     return host.lower()
+
+
+def _check_length(host: str) -> None:
+    if len(host.removesuffix(".")) > MAX_HOST:
+        raise BadUrl(f"has a host of more than {MAX_HOST} characters")
+    if max(map(len, host.split("."))) > MAX_LABEL:
+        raise BadUrl(f"has a host with a part of more than {MAX_LABEL} characters between its dots")
 
 
 def basic_authorization(userinfo: str) -> str:
@@ -199,14 +216,18 @@ def _ipv6(text: str) -> str:
 def _idna(host: str) -> str:
     """Encode label by label, so that a neighbour such as `my_host`, which IDNA forbids and DNS does not, stays."""
     mapped = idna.uts46_remap(host, std3_rules=False, transitional=False)
+    _check_length(mapped)  # One character may have become eighteen, and punycode's cost is the square of a label.
     return ".".join(label if label.isascii() else idna.alabel(label).decode("ascii") for label in mapped.split("."))
 
 
 def _ascii(target: str) -> str:
     try:
-        return _NON_ASCII.sub(lambda match: quote(match[0].encode("utf-8")), target)
+        encoded = _NON_ASCII.sub(lambda match: quote(match[0].encode("utf-8")), target)
     except UnicodeEncodeError:
         raise BadUrl("holds half of a surrogate pair") from None
+    if len(encoded) > MAX_URL:
+        raise BadUrl(f"is longer than {MAX_URL:,} characters")
+    return encoded
 
 
 def _merged(base: str, path: str, query: str) -> str:

@@ -14,12 +14,11 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from relay_agent.clock import Clock
+from relay_agent.clock import Clock, from_timestamp
 from relay_agent.errors import JournalError, JournalUnwritable
 from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import damage
@@ -28,7 +27,7 @@ from relay_agent.journal.writer import Change, Writer, unwritable
 from relay_agent.models import Status, Update
 
 KEEP_IDS_SECONDS = 24 * 3600.0
-"""How long a delivered command's id is remembered, to know a message that comes twice."""
+"""How long a delivered command's id is remembered at least, to know a message that comes twice; else until it expires."""
 KEEP_UNACKED_SECONDS = 14 * 24 * 3600.0
 """How long one is whose message SQS may still hold: its longest retention (AWS, MessageRetentionPeriod)."""
 KEEP_IDS = 50_000
@@ -38,6 +37,9 @@ AT_ONCE = 500
 RETRY_SECONDS = 1.0
 CHECKPOINT_MS = 50
 """How long a checkpoint waits for readers, and commits for it."""
+
+_FORGOTTEN = ""
+"""The row of `seen_tokens` that holds the latest `exp` of those that were forgotten; no token is an empty text."""
 
 T = TypeVar("T")
 
@@ -70,6 +72,15 @@ class Admission(StrEnum):
     KNOWN = "known"
     CHANGED = "changed"
     """The same command id with another body: answered once only, as it came first."""
+
+
+class Incoming(NamedTuple):
+    """A message that comes in: `raw` as received, `expires` in seconds since 1970, None where it names no end."""
+
+    id: str
+    raw: str
+    receipt: str
+    expires: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +149,8 @@ class Journal:
 
     # --- the life of a command ---
 
-    def admit(self, messages: Iterable[tuple[str, str, str]]) -> list[Admission]:
-        """Take messages over: (command id, message text, SQS receipt). Afterwards they may be acknowledged.
+    def admit(self, messages: Iterable[Incoming | tuple[str, str, str]]) -> list[Admission]:
+        """Take messages over. Afterwards they may be acknowledged.
 
         Raises:
             JournalError: none was taken over. The disk's fault is `JournalUnwritable`.
@@ -270,17 +281,22 @@ class Journal:
             for row in self._writer.read("SELECT id FROM commands WHERE id = ? AND state = 'finished'", command_id)
         }
 
-    def remember_token(self, jti: str, command_id: str, forget_at: float) -> bool:
-        """Whether a secure command's `jti` was not yet used by another command (PROTOCOL §5).
+    def remember_token(self, jti: str, command_id: str, exp: float) -> bool:
+        """Whether a secure command's `jti` was not yet used, but by this same command since it was taken over (PROTOCOL §5).
 
-        It is on the disk with the next commit, and so before the command is taken over or its first byte goes out.
+        It is remembered until `exp` (seconds since 1970), with the command's id as long. What was forgotten once is never taken again,
+        wherever the clock stands: an `exp` that has passed has passed. It is on the disk with the next commit, and so before the
+        command's first byte goes out.
         """
         with self._tokens_lock:
             known = self._writer.read("SELECT command_id FROM seen_tokens WHERE jti = ?", jti)
+            forgotten = self._writer.read("SELECT forget_at FROM seen_tokens WHERE jti = ?", _FORGOTTEN)
+            if not known and forgotten and exp <= forgotten[0][0]:
+                return False
             user = str(known[0][0]) if known else self._tokens.setdefault(jti, command_id)
             if not known and user == command_id:
-                row = (jti, command_id, forget_at)
-                self._writer.later(lambda connection: connection.execute("INSERT OR IGNORE INTO seen_tokens VALUES (?, ?, ?)", row))
+                row = (jti, command_id, exp)
+                self._writer.later(lambda connection: _remember(connection, *row))
             return user == command_id
 
     # --- after a restart ---
@@ -297,11 +313,13 @@ class Journal:
         for row in self._each("id, raw, state, repeatable", "state IN ('admitted', 'started')"):
             yield Open(str(row[0]), row[1], row[2] == State.STARTED, None if row[3] is None else bool(row[3]))
 
-    def undelivered(self) -> Iterator[Update]:
-        """The outcomes that the platform has not been told for sure, read one by one: there may be a thousand, of 256 KiB each."""
+    def undelivered(self) -> Iterator[tuple[str, Update | Exception]]:
+        """The outcomes that the platform has not been told for sure, with their commands' ids, or why one cannot be read.
+
+        One by one: there may be a thousand, of 256 KiB each.
+        """
         for row in self._each("id, status, message, spool, upload_url, fallback, tell_by", "state = 'finished'"):
-            tell_by = None if row[6] is None else datetime.fromtimestamp(row[6], UTC)
-            yield Update(row[0], Status(row[1]), row[2], row[3], row[4], row[5], tell_by)
+            yield str(row[0]), _update(row)
 
     def about(self, command_id: str) -> About | None:
         """What a finished command is listed with; None where that was not noted."""
@@ -329,12 +347,13 @@ class Journal:
         """
         now = self._clock.now().timestamp()
         with self._tokens_lock:
-            self._writer.commit(lambda connection: connection.execute("DELETE FROM seen_tokens WHERE forget_at < ?", (now,)))
+            self._writer.commit(lambda connection: _forget_tokens(connection, now))
             self._tokens.clear()  # They are in the table now.
         known = self._writer.read("SELECT COUNT(*) FROM commands WHERE state = 'delivered'")[0][0]
         for surplus in range(known - KEEP_IDS, 0, -AT_ONCE):
             self._forget("acked = 1", (), min(surplus, AT_ONCE))
-        while self._forget("acked = 1 AND delivered_at < ?", (now - KEEP_IDS_SECONDS,), AT_ONCE):
+        old = "acked = 1 AND delivered_at < ? AND (keep_until IS NULL OR keep_until < ?)"
+        while self._forget(old, (now - KEEP_IDS_SECONDS, now), AT_ONCE):
             pass
         while self._forget("delivered_at < ?", (now - KEEP_UNACKED_SECONDS,), AT_ONCE):
             pass
@@ -399,14 +418,23 @@ class Journal:
                     raise
 
     def _forget(self, which: str, values: tuple[float, ...], limit: int) -> int:
-        """Remove the oldest delivered commands that fit, at most `limit`; how many."""
+        """Remove the oldest delivered commands that fit, at most `limit`; how many.
+
+        A `jti` that one of them used has no owner from then on: should the same message be given out again, it is not run again.
+        """
         query = (
             "DELETE FROM commands WHERE id IN (SELECT id FROM commands INDEXED BY commands_old"  # noqa: S608 - our own words
-            f" WHERE state = 'delivered' AND {which} ORDER BY delivered_at LIMIT {limit})"
+            f" WHERE state = 'delivered' AND {which} ORDER BY delivered_at LIMIT {limit}) RETURNING id"
         )
-        return int(self._writer.commit(lambda connection: connection.execute(query, values).rowcount))
 
-    def _admit(self, connection: sqlite3.Connection, command_id: str, raw: str, receipt: str) -> Admission:
+        def forget(connection: sqlite3.Connection) -> int:
+            ids = connection.execute(query, values).fetchall()
+            connection.executemany("UPDATE seen_tokens SET command_id = '' WHERE command_id = ?", ids)
+            return len(ids)
+
+        return self._writer.commit(forget)
+
+    def _admit(self, connection: sqlite3.Connection, command_id: str, raw: str, receipt: str, expires: float | None = None) -> Admission:
         digest = damage.digest(raw)
         row = connection.execute("SELECT digest, acked FROM commands WHERE id = ?", (command_id,)).fetchone()
         if row is not None:
@@ -414,9 +442,11 @@ class Journal:
             connection.execute("UPDATE commands SET acked = 0, receipt = ? WHERE id = ?", (receipt, command_id))
             return Admission.KNOWN if row[0] in (digest, b"") else Admission.CHANGED
         self._seq += 1
+        now = self._clock.now().timestamp()
+        keep_until = None if expires is None else min(expires, now + KEEP_UNACKED_SECONDS)
         connection.execute(
-            "INSERT INTO commands (id, seq, state, digest, receipt, raw, admitted_at) VALUES (?, ?, 'admitted', ?, ?, ?, ?)",
-            (command_id, self._seq, digest, receipt, raw, self._clock.now().timestamp()),
+            "INSERT INTO commands (id, seq, state, digest, receipt, raw, admitted_at, keep_until) VALUES (?, ?, 'admitted', ?, ?, ?, ?, ?)",
+            (command_id, self._seq, digest, receipt, raw, now, keep_until),
         )
         return Admission.NEW
 
@@ -429,6 +459,32 @@ def _open(path: Path, clock: Clock, make_room: Callable[[], bool]) -> damage.Ope
         if not make_room():
             raise
         return damage.open_sound(path, clock.now)
+
+
+def _update(row: Any) -> Update | Exception:
+    try:
+        tell_by = None if row[6] is None else from_timestamp(row[6])
+        return Update(row[0], Status(row[1]), row[2], row[3], row[4], row[5], tell_by)
+    except (ValueError, TypeError, ArithmeticError, OSError) as error:
+        return error
+
+
+def _remember(connection: sqlite3.Connection, jti: str, command_id: str, exp: float) -> None:
+    connection.execute("INSERT OR IGNORE INTO seen_tokens VALUES (?, ?, ?)", (jti, command_id, exp))
+    connection.execute("UPDATE commands SET keep_until = MAX(COALESCE(keep_until, 0), ?) WHERE id = ?", (exp, command_id))
+
+
+def _forget_tokens(connection: sqlite3.Connection, now: float) -> None:
+    """Forget the tokens whose `exp` has passed, and remember the latest of them: the clock may be set back."""
+    which = "forget_at < ? AND jti <> ?"
+    (latest,) = connection.execute(f"SELECT MAX(forget_at) FROM seen_tokens WHERE {which}", (now, _FORGOTTEN)).fetchone()  # noqa: S608 - our own
+    if latest is None:
+        return
+    connection.execute(f"DELETE FROM seen_tokens WHERE {which}", (now, _FORGOTTEN))  # noqa: S608 - our own words
+    connection.execute(
+        "INSERT INTO seen_tokens VALUES (?, '', ?) ON CONFLICT (jti) DO UPDATE SET forget_at = MAX(forget_at, excluded.forget_at)",
+        (_FORGOTTEN, latest),
+    )
 
 
 def _seal(update: Update) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from relay_agent.errors import JournalDamaged, JournalError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 APPLICATION_ID = 0x52454C59
 """`RELY`, in SQLite's header: a database that says so is ours."""
 
@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS commands (
     id TEXT PRIMARY KEY, seq INTEGER NOT NULL, state TEXT NOT NULL, digest BLOB NOT NULL, acked INTEGER NOT NULL DEFAULT 0,
     receipt TEXT, raw TEXT, message TEXT, spool TEXT, upload_url TEXT, fallback TEXT, tell_by REAL, status TEXT, code TEXT,
     admitted_at REAL NOT NULL, started_at REAL, repeatable INTEGER, finished_at REAL, delivered_at REAL, seal BLOB,
-    action TEXT, method TEXT, host TEXT, port INTEGER, status_code INTEGER
+    action TEXT, method TEXT, host TEXT, port INTEGER, status_code INTEGER, keep_until REAL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS commands_open ON commands (state, seq) WHERE state <> 'delivered';
 CREATE INDEX IF NOT EXISTS commands_old ON commands (delivered_at) WHERE state = 'delivered';
@@ -33,10 +33,11 @@ CREATE TABLE IF NOT EXISTS seen_tokens (jti TEXT PRIMARY KEY, command_id TEXT NO
 COLUMNS = (
     "id, seq, state, digest, acked, receipt, raw, message, spool, upload_url, fallback, tell_by, status, code,"
     " admitted_at, started_at, repeatable, finished_at, delivered_at, seal,"
-    " action, method, host, port, status_code"
+    " action, method, host, port, status_code, keep_until"
 )
-_ADDED = {"seal": "BLOB", "action": "TEXT", "method": "TEXT", "host": "TEXT", "port": "INTEGER", "status_code": "INTEGER"}
-"""What version 1 did not have: `seal` came with 2, what a command is listed with came with 3."""
+_LISTED = {"action": "TEXT", "method": "TEXT", "host": "TEXT", "port": "INTEGER", "status_code": "INTEGER"}
+_ADDED = {"seal": "BLOB", **_LISTED, "keep_until": "REAL"}
+"""What version 1 did not have: `seal` came with 2, what a command is listed with came with 3, `keep_until` with 4."""
 _COLUMNS_OF_1 = {name.strip() for name in COLUMNS.split(",")} - _ADDED.keys()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import ssl
 import threading
+import uuid
 from collections.abc import Generator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,7 +21,7 @@ import requests
 from relay_agent.clock import Deadline
 from relay_agent.codec import ACTION_SECURE, iso
 from relay_agent.errors import PlatformError, PlatformRefused, RateLimited, RelayError, UnknownAgent
-from relay_agent.pipelines.wire import Answer, read_answer, sealed_payload
+from relay_agent.pipelines.wire import Answer, read_answer, read_sealed_answer, sealed_payload
 from relay_agent.secure import Keyring
 
 ACTION_HTTP = "TetraScience.Connector.gdc.HttpRequest"
@@ -100,17 +101,21 @@ class CommandClient:
 
         Raises:
             NoAnswer, PlatformError: as `create` and `wait` say.
-            BadAnswer, SecureCommandError: the answer cannot be read.
+            BadAnswer, SecureCommandError: the answer cannot be read; or it is not sealed, or not this command's, where it must be.
         """
         ttl_seconds = max(timeout_seconds, MINIMUM_TTL_SECONDS)
         expires_at = datetime.now(UTC) + timedelta(seconds=ttl_seconds)
         if keyring is None:
             command_id = self._create(ACTION_HTTP, payload, expires_at, None)
-        else:
-            sealed = sealed_payload({**payload, "encrypt_response": True}, keyring, agent_id=self.agent_id, expires_at=expires_at)
-            command_id = self._create(ACTION_SECURE, sealed, expires_at, None)
-        command = self.wait(command_id, ttl_seconds + ANSWER_GRACE_SECONDS)
-        return read_answer({**command, "id": command_id}, keyring, datetime.now(UTC))
+            return read_answer(self._finished(command_id, ttl_seconds))
+        jti = str(uuid.uuid4())
+        asked = {**payload, "encrypt_response": True}
+        sealed = sealed_payload(asked, keyring, agent_id=self.agent_id, expires_at=expires_at, jti=jti)
+        command_id = self._create(ACTION_SECURE, sealed, expires_at, None)
+        return read_sealed_answer(self._finished(command_id, ttl_seconds), keyring, jti)
+
+    def _finished(self, command_id: str, ttl_seconds: float) -> dict[str, Any]:
+        return {**self.wait(command_id, ttl_seconds + ANSWER_GRACE_SECONDS), "id": command_id}
 
     def _create(self, action: str, payload: Mapping[str, Any], expires_at: datetime, metadata: Mapping[str, str] | None) -> str:
         body: dict[str, Any] = {"targetId": self.agent_id, "action": action, "expiresAt": iso(expires_at), "payload": payload}

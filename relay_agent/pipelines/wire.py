@@ -8,16 +8,16 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import uuid
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.message import Message
 from typing import Any
 
 from relay_agent.codec import text_decoder
 from relay_agent.errors import RelayError
-from relay_agent.secure import Keyring, open_envelope, seal
+from relay_agent.secure import Keyring, open_answer, seal_command
 
 _WITHOUT_ANSWER = {
     "EXPIRED": "the agent did not answer before the command expired: is it running, and is its queue enabled?",
@@ -123,36 +123,61 @@ def request_payload(
     return payload
 
 
-def sealed_payload(payload: Mapping[str, Any], keyring: Keyring, *, agent_id: str, expires_at: datetime) -> dict[str, str]:
-    """Encrypt a payload for one agent, once, until `expires_at` (PROTOCOL §5).
+def sealed_payload(payload: Mapping[str, Any], keyring: Keyring, *, agent_id: str, expires_at: datetime, jti: str) -> dict[str, str]:
+    """Encrypt a payload for one agent, once, until `expires_at`, at most seven days ahead (PROTOCOL §5).
 
     Raises:
         SecureCommandError: ENOKEY, the keyring is empty.
     """
     plaintext = json.dumps(payload, separators=(",", ":")).encode("utf-8")
-    return {"jwe": seal(plaintext, keyring, aud=agent_id, exp=int(expires_at.timestamp()), jti=str(uuid.uuid4()))}
+    return {"jwe": seal_command(plaintext, keyring, aud=agent_id, exp=math.ceil(expires_at.timestamp()), jti=jti)}
 
 
-def read_answer(command: Mapping[str, Any], keyring: Keyring | None, now: datetime) -> Answer:
-    """Read a finished command, opening an encrypted response (PROTOCOL §4, §5).
+def read_answer(command: Mapping[str, Any]) -> Answer:
+    """Read a finished plain command (PROTOCOL §4).
 
     Raises:
-        BadAnswer: the response body is no object, or encrypted and there is no keyring.
-        SecureCommandError: it cannot be decrypted.
+        BadAnswer: the response body is no object, or encrypted.
     """
+    body = _body_of(command)
+    if "jwe" in body:
+        raise BadAnswer("the response is encrypted, and no key is given")
+    return Answer(_id_of(command), str(command.get("status", "")), body)
+
+
+def read_sealed_answer(command: Mapping[str, Any], keyring: Keyring, jti: str) -> Answer:
+    """Read a finished secure command that had `jti`, and asked for an encrypted answer (PROTOCOL §5).
+
+    The platform may say anything: what comes from the target is taken only where it is sealed, and for this command. What is not
+    sealed can only say that no answer came, and is taken at most for that.
+
+    Raises:
+        BadAnswer: the answer is not sealed, or is none.
+        SecureCommandError: it cannot be decrypted, or is not this command's.
+    """
+    command_id, outside = _id_of(command), _body_of(command)
+    if "jwe" not in outside:
+        if "statusCode" in outside or command.get("status") == "SUCCESS":
+            raise BadAnswer("the answer to a secure command is not encrypted: it is not taken, as anybody could have written it")
+        return Answer(command_id, str(command.get("status", "")), outside)
+    body = _object(open_answer(outside["jwe"], keyring, cid=command_id, jti=jti))
+    if body is None:
+        raise BadAnswer("the decrypted response is no JSON object")
+    answer = Answer(command_id, "FAILURE", body)
+    return replace(answer, status="SUCCESS") if answer.http and (answer.status_code or 0) < 400 else answer
+
+
+def _id_of(command: Mapping[str, Any]) -> str:
+    return str(command.get("id", ""))
+
+
+def _body_of(command: Mapping[str, Any]) -> dict[str, Any]:
     body = command.get("responseBody")
     if isinstance(body, str):
         body = _object(body)
     if body is not None and not isinstance(body, dict):
         raise BadAnswer("the response body is no JSON object")
-    body = body or {}
-    if "jwe" in body:
-        if keyring is None:
-            raise BadAnswer("the response is encrypted, and no key is given")
-        body = _object(open_envelope(body["jwe"], keyring, agent_id=None, now=now).plaintext)
-        if body is None:
-            raise BadAnswer("the decrypted response is no JSON object")
-    return Answer(str(command.get("id", "")), str(command.get("status", "")), body)
+    return body or {}
 
 
 def _object(text: str | bytes) -> dict[str, Any] | None:

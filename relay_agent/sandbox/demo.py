@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -26,7 +27,7 @@ from relay_agent.config import Settings
 from relay_agent.errors import RelayError
 from relay_agent.pipelines.client import ACTION_HTTP, CommandClient
 from relay_agent.pipelines.session import platform_session
-from relay_agent.pipelines.wire import read_answer, sealed_payload
+from relay_agent.pipelines.wire import read_answer, read_sealed_answer, sealed_payload
 from relay_agent.sandbox.demo_rows import ROWS, Came, Row, Unexpected
 from relay_agent.sandbox.demo_stage import AGENT, Stage, StageError
 from relay_agent.sandbox.demo_table import FAILED, NOT_SENT, OK, UNDER_WAY, Board, Line
@@ -93,6 +94,7 @@ class _Sender:
         self._keyring = Keyring.from_text(stage.key)
         self._deadline = Deadline(COMMANDS_SECONDS)
         self._sent: dict[str, str] = {}
+        self._jtis: dict[str, str] = {}
 
     def send_all(self) -> None:
         """Send every command; the ones that others go beside are waited for last."""
@@ -124,8 +126,9 @@ class _Sender:
         if line.row.secure:
             expires_at = datetime.now(UTC) + timedelta(seconds=_TTL_SECONDS)
             action = ACTION_SECURE
+            jti = self._jtis[line.row.name] = str(uuid.uuid4())
             payload = sealed_payload(
-                {**payload, "encrypt_response": True}, self._keyring, agent_id=self._client.agent_id, expires_at=expires_at
+                {**payload, "encrypt_response": True}, self._keyring, agent_id=self._client.agent_id, expires_at=expires_at, jti=jti
             )
         self._sent[line.row.name] = self._client.create(action, payload, ttl_seconds=_TTL_SECONDS, metadata={"demo": line.row.name})
 
@@ -134,7 +137,8 @@ class _Sender:
         command = self._client.wait(command_id, min(_COMMAND_SECONDS, self._deadline.remaining()))
         under_way = frozenset(name for name, sent in self._sent.items() if not self._stage.sandbox.command(sent).final)
         seconds = (datetime.fromisoformat(command["updatedAt"]) - datetime.fromisoformat(command["createdAt"])).total_seconds()
-        answer = read_answer(command, self._keyring, datetime.now(UTC))
+        jti = self._jtis.get(line.row.name)
+        answer = read_answer(command) if jti is None else read_sealed_answer(command, self._keyring, jti)
         came = Came(answer, command, seconds, self._referenced(command_id), under_way)
         line.came, line.seconds = came.summary, seconds
         self._board.done(line, OK, line.row.judge(came, self._stage.places))

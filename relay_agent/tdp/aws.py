@@ -6,7 +6,6 @@ limits are the same as everywhere on the platform leg. This room must not know q
 
 from __future__ import annotations
 
-import email.utils
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
@@ -17,8 +16,10 @@ from botocore.config import Config
 from botocore.credentials import CredentialProvider, CredentialResolver
 from botocore.exceptions import BotoCoreError, ClientError
 
+from relay_agent.clock import http_date
 from relay_agent.errors import CredentialsExpired, NotThePlatform, PlatformError, PlatformRefused, QueueUnavailable, RateLimited
 from relay_agent.faults import TransportFault
+from relay_agent.json_bounds import check_text
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.http import PlatformHttp, unreachable
 
@@ -39,12 +40,8 @@ _CLOCK = frozenset({"RequestTimeTooSkewed", "SignatureDoesNotMatch", "InvalidSig
 
 def _clock_off(error: ClientError) -> float | None:
     """Seconds by which this machine's clock, which signed, is ahead of the answer's `Date`; None where it had none."""
-    told = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    try:
-        there = email.utils.parsedate_to_datetime(told) if told else None
-        return None if there is None else (datetime.now(UTC) - there).total_seconds()
-    except (ValueError, TypeError, OverflowError):  # no date, or one without a zone
-        return None
+    there = http_date(error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"))
+    return None if there is None else (datetime.now(UTC) - there).total_seconds()
 
 
 class _Provider(CredentialProvider):
@@ -80,6 +77,7 @@ class Aws:
 
     def client(self, service: str, region: str) -> Any:
         """A client for `sqs` or `logs` in the region."""
+        # Its errors are botocore's own: `said` makes them ours.
         config = Config(retries={"total_max_attempts": 1, "mode": "standard"}, user_agent_extra="relay-agent", parameter_validation=False)
         client = self._session.create_client(service, region_name=region, endpoint_url=self._endpoint_url, config=config)
         client.meta.events.register(f"before-send.{service}", cast("Any", self._send))
@@ -102,6 +100,9 @@ class Aws:
             raise NotThePlatform(
                 event_name.removeprefix("before-send.").replace(".", " ").lower(), f"the answer ({answer.status}) is no JSON object"
             )
+        over = check_text(answer.body)
+        if over is not None:
+            raise NotThePlatform(event_name.removeprefix("before-send.").replace(".", " ").lower(), f"the answer ({answer.status}) {over}")
         return AWSResponse(request.url, answer.status, cast("Any", HeadersDict(answer.headers)), _Raw(answer.body))
 
 
@@ -135,7 +136,8 @@ def _translated(call: str, url: str, error: Exception) -> PlatformError | None:
         return NotThePlatform(call, error.reason)
     if isinstance(error, TransportFault):
         return unreachable(call, error, error.called or url)
-    if isinstance(error, BotoCoreError):
+    if isinstance(error, BotoCoreError | AttributeError | TypeError | ValueError | LookupError | ArithmeticError | RecursionError):
+        # An answer of another form than AWS's trips botocore, or whoever takes it apart: it must not end a thread of the agent.
         return PlatformError(call, f"the answer cannot be read ({type(error).__name__})")
     return None
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from relay_agent.clock import Clock
 from relay_agent.errors import PlatformError, PlatformRefused, QueueUnavailable, UnknownAgent
-from relay_agent.tdp.aws import Aws, as_platform_error
+from relay_agent.tdp.aws import Aws, as_platform_error, said
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.http import PlatformHttp
 from relay_agent.tdp.logs import LogsClient
@@ -161,10 +161,8 @@ class PlatformClient:
         if config == before:
             return False
         new_region = before is None or before.region != config.region
-        sqs = self._aws.client("sqs", config.region) if new_region else None
-        logs = (
-            LogsClient(self._aws.client("logs", config.region), self.credentials, self._count, self._endpoint) if new_region else self._logs
-        )
+        sqs = self._client("sqs", config.region) if new_region else None
+        logs = LogsClient(self._client("logs", config.region), self.credentials, self._count, self._endpoint) if new_region else self._logs
         with self._swap:
             if sqs is not None:
                 self._sqs = sqs
@@ -173,6 +171,9 @@ class PlatformClient:
             self._outbound = self._queue(config.platform_queue, None if new_region else self._outbound)
             self._config = config
         return True
+
+    def _client(self, service: str, region: str) -> Any:
+        return said("agent/config", f"https://{service}.{region}.amazonaws.com", lambda: self._aws.client(service, region), self._endpoint)
 
     def _queue(self, url: str | None, before: Queue | None) -> Queue | None:
         if before is not None and before.url == url:

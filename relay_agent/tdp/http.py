@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import requests
 import urllib3
@@ -19,7 +20,7 @@ from relay_agent.clock import Deadline
 from relay_agent.dialer import ProxyRefused
 from relay_agent.errors import PlatformUnreachable
 from relay_agent.faults import TransportFault
-from relay_agent.models import Body, Code, Headers, size_of
+from relay_agent.models import Body, Code, Headers, Url, size_of
 from relay_agent.proxies import Leg, Proxies
 from relay_agent.transport import Exchange, Transport, explain, fields
 from relay_agent.urls import parse_url
@@ -80,12 +81,35 @@ class Stream:
         return Answer(self.status, self.headers, b"".join(self.pieces))
 
 
+class Verdict(Protocol):
+    """Whether a call may be made (`policy.Verdict`)."""
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it may."""
+
+    @property
+    def message(self) -> str:
+        """What is said where it may not."""
+
+
+class Judge(Protocol):
+    """Who says where calls may go (`policy.Policy`): the platform names hosts, and would have the agent call what only it can reach."""
+
+    def check_url(self, request_method: str, url: Url) -> Verdict:
+        """Judge a URL before anything leaves."""
+
+    def check_address(self, url: Url, address: str, port: int, request_method: str | None = None) -> Verdict:
+        """Judge an address that the URL's host resolves to."""
+
+
 class PlatformHttp:
     """Sends requests to the platform. Each thread gets a transport of its own; `abort` may be called from any."""
 
-    def __init__(self, make_transport: Callable[[], Transport], proxies: Proxies) -> None:
+    def __init__(self, make_transport: Callable[[], Transport], proxies: Proxies, judge: Judge | None = None) -> None:
         self._make_transport = make_transport
         self._proxies = proxies
+        self._judge = judge
         self._local = threading.local()
         self._lock = threading.Lock()
         self._transports: dict[str, Transport] = {}
@@ -106,9 +130,11 @@ class PlatformHttp:
         """Send a request, and yield the answer, to be read within what is left of `seconds`.
 
         Raises:
-            TransportFault: there was no answer.
+            TransportFault: there was no answer. EPOLICY: it must not be asked.
         """
         parsed = parse_url(url)
+        if self._judge is not None:
+            _permit(self._judge.check_url(method, parsed))
         given = {name.lower() for name, _ in headers}
         needed = [("Host", parsed.netloc), ("User-Agent", USER_AGENT), ("Accept-Encoding", "identity")]
         length = [("Content-Length", str(size_of(body)))] if body is not None or method in ("POST", "PUT") else []
@@ -124,6 +150,7 @@ class PlatformHttp:
             deadline=Deadline(seconds),
             proxy=self._proxies.route(Leg.PLATFORM, parsed).proxy,
             connect_seconds=min(10.0, seconds),
+            check_address=lambda address: self._permit_address(method, parsed, address),
             # Every call to the platform may be made twice: an update that is sent again is the same byte for byte.
             repeatable=True,
         )
@@ -131,6 +158,10 @@ class PlatformHttp:
             if response.status_code == _PROXY_LOGIN and exchange.forwarded and exchange.proxy is not None:
                 raise ProxyRefused(exchange.proxy, response.status_code, exchange.method)
             yield Stream(response.status_code, fields(response), _pieces(response, exchange, max_bytes))
+
+    def _permit_address(self, method: str, url: Url, address: str) -> None:
+        if self._judge is not None:
+            _permit(self._judge.check_address(url, address, url.port, method))
 
     def abort(self, thread: str) -> None:
         """Break off what the thread of that name waits for."""
@@ -158,6 +189,11 @@ class PlatformHttp:
                 stale.close()
             self._local.transport = transport
         return transport
+
+
+def _permit(verdict: Verdict) -> None:
+    if not verdict.allowed:
+        raise TransportFault(Code.EPOLICY, verdict.message)
 
 
 def _pieces(response: requests.Response, exchange: Exchange, max_bytes: int) -> Iterator[bytes]:

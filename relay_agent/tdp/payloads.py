@@ -32,6 +32,10 @@ class PayloadRefused(PlatformError):
     """S3 answered 4xx: the presigned URL has expired or was never right; trying again does not help."""
 
 
+class PayloadForbidden(PayloadRefused):
+    """The presigned URL leads where the agent calls nobody (SECURITY §2)."""
+
+
 class _Damaged(PayloadRefused):
     """The body is not what it seems to be: its sender's fault, not S3's."""
 
@@ -62,8 +66,8 @@ class Payloads:
         try:
             with counted(self._count, _DOWNLOAD), _told_as(_DOWNLOAD, url, self._max_bytes):
                 kept = self._kept(url, seconds, keep)
-        except _Damaged:
-            self._downloaded(None)  # S3 gave what its sender had put there.
+        except (_Damaged, PayloadForbidden):
+            self._downloaded(None)  # S3 gave what its sender had put there, or was not asked.
             raise
         except PlatformError as error:
             self._downloaded(error)
@@ -106,6 +110,8 @@ def _told_as(call: str, url: str, max_bytes: int) -> Iterator[None]:
     except DiskFault as fault:
         raise OSError(errno.EIO, fault.message) from None
     except TransportFault as fault:
+        if fault.code == "EPOLICY":
+            raise PayloadForbidden(call, fault.message) from None
         if fault.code == "ERESPONSETOOLARGE":
             raise PayloadRefused(call, f"larger than {max_bytes} bytes") from None
         raise unreachable(call, fault, url) from None

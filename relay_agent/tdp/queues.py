@@ -58,11 +58,12 @@ class Queue:
         Raises:
             PlatformError: one of its kinds, see errors.
         """
-        answer = self._call(
-            "sqs receive",
-            lambda: self._client.receive_message(QueueUrl=self.url, MaxNumberOfMessages=min(count, BATCH), WaitTimeSeconds=wait_seconds),
-        )
-        return [Received(item["MessageId"], item["Body"], item["ReceiptHandle"]) for item in answer.get("Messages", [])]
+
+        def receive() -> list[Received]:
+            answer = self._client.receive_message(QueueUrl=self.url, MaxNumberOfMessages=min(count, BATCH), WaitTimeSeconds=wait_seconds)
+            return [_received(item) for item in answer.get("Messages", [])[:BATCH]]
+
+        return self._call("sqs receive", receive)
 
     def delete(self, receipts: Sequence[str]) -> list[int]:
         """Acknowledge messages; the places whose receipt SQS no longer takes come back.
@@ -71,8 +72,12 @@ class Queue:
             PlatformError: one of its kinds, see errors.
         """
         entries = [{"Id": str(place), "ReceiptHandle": receipt} for place, receipt in enumerate(receipts)]
-        answer = self._call("sqs delete", lambda: self._client.delete_message_batch(QueueUrl=self.url, Entries=entries))
-        deleted = {int(item["Id"]) for item in answer.get("Successful", [])}
+
+        def delete() -> set[int]:
+            answer = self._client.delete_message_batch(QueueUrl=self.url, Entries=entries)
+            return {int(item["Id"]) for item in answer.get("Successful", [])}
+
+        deleted = self._call("sqs delete", delete)
         return [place for place in range(len(entries)) if place not in deleted]
 
     def send(self, messages: Sequence[str]) -> SendResult:
@@ -82,12 +87,18 @@ class Queue:
             PlatformError: one of its kinds, see errors.
         """
         entries = [{"Id": str(place), "MessageBody": message} for place, message in enumerate(messages)]
-        answer = self._call("sqs send", lambda: self._client.send_message_batch(QueueUrl=self.url, Entries=entries))
-        sent = {int(item["Id"]) for item in answer.get("Successful", [])}
-        refused = {int(item["Id"]): (str(item.get("Code")), bool(item.get("SenderFault"))) for item in answer.get("Failed", [])}
+
+        def send() -> tuple[set[int], dict[int, tuple[str, bool]]]:
+            answer = self._client.send_message_batch(QueueUrl=self.url, Entries=entries)
+            sent = {int(item["Id"]) for item in answer.get("Successful", [])}
+            return sent, {
+                int(item["Id"]): (str(item.get("Code"))[:100], bool(item.get("SenderFault"))) for item in answer.get("Failed", [])
+            }
+
+        sent, refused = self._call("sqs send", send)
         # What stands in neither list was not confirmed, and so is sent again.
         failed = [(place, *refused.get(place, ("Unconfirmed", False))) for place in range(len(entries)) if place not in sent]
-        return SendResult(tuple(sorted(sent)), tuple(failed))
+        return SendResult(tuple(place for place in range(len(entries)) if place in sent), tuple(failed))
 
     def look(self, *, inbound: bool = True) -> None:
         """See that the queue is there and lets us in, without taking a message from it or putting one in.
@@ -120,3 +131,10 @@ class Queue:
 
     def _once(self, name: str, call: Callable[[], T]) -> T:
         return said(name, self.url, call, self._endpoint)
+
+
+def _received(item: Any) -> Received:
+    message = Received(item["MessageId"], item["Body"], item["ReceiptHandle"])
+    if not all(isinstance(part, str) for part in (message.message_id, message.body, message.receipt)):
+        raise TypeError("SQS's texts are strings")
+    return message

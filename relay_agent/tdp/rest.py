@@ -6,8 +6,8 @@ holds no state.
 
 from __future__ import annotations
 
-import email.utils
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,18 +16,22 @@ from typing import Any
 from urllib3.filepost import encode_multipart_formdata
 
 from relay_agent import AGENT_VERSION
-from relay_agent.clock import Clock
+from relay_agent.clock import FAR_FUTURE, FAR_PAST, MAX_DATE, Clock, http_date
 from relay_agent.errors import NotThePlatform, PlatformError, PlatformRefused, RateLimited, UnknownAgent
 from relay_agent.faults import TransportFault
+from relay_agent.json_bounds import check_text
 from relay_agent.secrets_source import token_expiry
 from relay_agent.tdp.http import Answer, PlatformHttp, unreachable
 from relay_agent.tdp.tally import Count, counted, nobody
 
 AGENT_KIND = "TetraScience.Agent.user-defined"
 CALL_SECONDS = 15.0
+"""Wall-clock limit of one call."""
 MOST_RETRY_SECONDS = 60.0
 """As long as any wait: after an outage the agent is back within a minute."""
-"""Wall-clock limit of one call."""
+MOST_OF_A_NAME = 200
+"""Characters of the agent's name that are kept, for page and log."""
+_REGION = re.compile(r"[a-z0-9-]{1,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +100,12 @@ class Rest:
             PlatformError: one of its kinds, see errors.
         """
         found = self._json("agent/config", "POST", "/v1/data-acquisition/agent/config", self._who())
+        region = _required(found, "region", "agent/config")
+        if not _REGION.fullmatch(region):
+            raise NotThePlatform("agent/config", "the answer's region is none of AWS's")
         return AgentConfig(
-            agent_name=_optional(found, "agentName") or self._agent_id,
-            region=_required(found, "region", "agent/config"),
+            agent_name=(_optional(found, "agentName") or self._agent_id)[:MOST_OF_A_NAME],
+            region=region,
             log_group=_optional(found, "logGroupName"),
             source_queue=_optional(found, "rpcSourceQueueUrl"),
             platform_queue=_optional(found, "rpcPlatformQueueUrl"),
@@ -120,7 +127,7 @@ class Rest:
             access_key=_required(found, "AccessKeyId", call),
             secret_key=_required(found, "SecretAccessKey", call),
             token=_required(found, "SessionToken", call),
-            expiration=expiration if expiration.tzinfo else expiration.replace(tzinfo=UTC),
+            expiration=min(max(expiration if expiration.tzinfo else expiration.replace(tzinfo=UTC), FAR_PAST), FAR_FUTURE),
         )
 
     def agent(self) -> AgentState:
@@ -175,7 +182,7 @@ class Rest:
         if not answer.body.strip():
             return {}
         try:
-            found = json.loads(answer.body)
+            found = None if check_text(answer.body) else json.loads(answer.body)
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
@@ -215,10 +222,8 @@ class Rest:
         raise kind(call, f"answered {answer.status}", answer.status)
 
     def _off(self, date: str | None) -> float | None:
-        try:
-            return None if date is None else (self._clock.now() - email.utils.parsedate_to_datetime(date)).total_seconds()
-        except (ValueError, TypeError, OverflowError):
-            return None
+        there = http_date(date)
+        return None if there is None else (self._clock.now() - there).total_seconds()
 
     def _token_ended(self) -> datetime | None:
         """When the token ended, None while it is good; a refusal itself does not say so."""
@@ -230,15 +235,12 @@ class Rest:
 
     def _retry_after(self, value: str | None) -> float:
         """Seconds, from either form of the field (RFC 9110 §10.2.3), at most a minute: then it is asked again, and may say so again."""
-        if value is None:
+        if value is None or len(value) > MAX_DATE:
             return 0.0
-        try:
-            seconds = (
-                float(value) if value.strip().isdigit() else (email.utils.parsedate_to_datetime(value) - self._clock.now()).total_seconds()
-            )
-        except (ValueError, TypeError, OverflowError):
-            return 0.0
-        return min(max(0.0, seconds), MOST_RETRY_SECONDS)
+        if value.isascii() and value.strip().isdigit():
+            return min(float(value), MOST_RETRY_SECONDS)
+        there = http_date(value)
+        return 0.0 if there is None else min(max(0.0, (there - self._clock.now()).total_seconds()), MOST_RETRY_SECONDS)
 
 
 def _required(found: dict[str, Any], name: str, call: str) -> str:
