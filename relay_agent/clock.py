@@ -18,7 +18,8 @@ FAR_PAST, FAR_FUTURE = datetime(1970, 1, 1, tzinfo=UTC), datetime(2999, 12, 31, 
 
 def from_timestamp(seconds: float) -> datetime:
     """The moment of a number of seconds since 1970, clamped to FAR_PAST and FAR_FUTURE."""
-    return datetime.fromtimestamp(min(max(seconds, FAR_PAST.timestamp()), FAR_FUTURE.timestamp()), UTC)
+    least, most = FAR_PAST.timestamp(), FAR_FUTURE.timestamp()
+    return datetime.fromtimestamp(min(seconds, most) if seconds > least else least, UTC)  # What is no number is not more than any.
 
 
 MAX_DATE = 64

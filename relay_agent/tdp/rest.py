@@ -235,10 +235,11 @@ class Rest:
 
     def _retry_after(self, value: str | None) -> float:
         """Seconds, from either form of the field (RFC 9110 §10.2.3), at most a minute: then it is asked again, and may say so again."""
-        if value is None or len(value) > MAX_DATE:
+        if value is None:
             return 0.0
-        if value.isascii() and value.strip().isdigit():
-            return min(float(value), MOST_RETRY_SECONDS)
+        if value.isascii() and value.isdigit():
+            # A number too long for a date is long enough for a minute; where it begins with noughts, the next answer says so again.
+            return min(float(value[:MAX_DATE]), MOST_RETRY_SECONDS)
         there = http_date(value)
         return 0.0 if there is None else min(max(0.0, (there - self._clock.now()).total_seconds()), MOST_RETRY_SECONDS)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay_agent import codec
+from relay_agent.clock import FAR_FUTURE, FAR_PAST, from_timestamp
 from relay_agent.errors import BadRequest, MalformedMessage
 from relay_agent.models import Code, Failure, Headers, HttpRequest, HttpResponse, Status
 
@@ -143,7 +145,8 @@ def test_what_names_no_command_is_malformed_without_an_id(text: str) -> None:
         ({"action": 1}, "action"),
         ({"expiresAt": "tomorrow"}, "expiresAt"),
         ({"expiresAt": 5}, "expiresAt"),
-        ({"createdAt": "0001-01-01T00:00:00+14:00"}, "createdAt"),
+        ({"createdAt": "10000-01-01T00:00:00Z"}, "createdAt"),
+        ({"action": "x" * 129}, "action"),
         ({"bodyDelivery": "by post"}, "bodyDelivery"),
         ({"bodyDelivery": "referenced"}, "bodyUrl"),
         ({"responseBodyUploadUrl": []}, "responseBodyUploadUrl"),
@@ -193,6 +196,38 @@ def test_arbitrary_values_in_known_fields_are_a_command_or_malformed(fields: dic
         assert command.id == fields["commandId"]
 
 
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("9999-12-31T23:59:59.9999999Z", FAR_FUTURE),
+        ("9999-12-31T23:59:59-14:00", FAR_FUTURE),
+        ("2400-01-01T00:00:00Z", datetime(2400, 1, 1, tzinfo=UTC)),
+        ("0001-01-01T00:00:00", FAR_PAST),
+        ("0001-01-01T00:00:00+14:00", FAR_PAST),
+    ],
+)
+def test_a_moment_at_either_end_of_the_calendar_is_one_that_can_be_stored_and_read_back(text: str, moment: datetime) -> None:
+    found = codec.decode_message(message(expiresAt=text)).expires_at
+    assert found == moment
+    assert from_timestamp(moment.timestamp()) == moment
+
+
+@given(seconds=st.floats() | st.integers() | st.just(253402300800.0))
+def test_any_number_of_seconds_is_some_moment(seconds: float) -> None:
+    assert FAR_PAST <= from_timestamp(seconds) <= FAR_FUTURE
+
+
+def test_a_message_beyond_any_queues_limit_is_answered_and_not_read() -> None:
+    error = malformed(message(body={"url": "http://h/", "x": "y" * codec.MAX_MESSAGE}))
+    assert (error.command_id, "larger" in str(error)) == ("c-1", True)
+
+
+def test_a_message_holds_any_payload_which_is_judged_only_when_it_is_read() -> None:
+    found = codec.decode_message(message(body=[[]] * 100_001))
+    with pytest.raises(BadRequest, match="payload: must be an object"):
+        codec.decode_request(found.payload)
+
+
 # --- §3, the request ---
 
 
@@ -213,8 +248,10 @@ def test_the_protocols_own_example_is_read() -> None:
             "timeout": 30,
             "follow_redirects": True,
             "encrypt_response": False,
+            "not_after": "2026-03-01T13:00:00+01:00",
         }
     )
+    assert found.not_after == datetime(2026, 3, 1, 12, tzinfo=UTC)
     assert str(found.url) == "https://lims.lab.example:9005/path?x=1"
     assert found.headers == (("Content-Type", "application/json"), ("X-Two", "a"), ("X-Two", "b"))
     assert (found.method, found.body, found.timeout, found.warnings) == ("POST", b'{"id":1}', 30.0, ())
@@ -257,6 +294,18 @@ def test_user_info_becomes_basic_authorization_and_stands_in_no_url_or_repr() ->
     assert CANARY not in str(found.url) + repr(found)
 
 
+def test_warnings_are_few_however_much_is_dropped_or_unknown() -> None:
+    found = request(headers=[{"Content-Length": "1"}] * 1000, **{f"unknown-{place}": 1 for place in range(1000)})
+    assert len(found.warnings) == 10
+
+
+@pytest.mark.parametrize(
+    "url", [f"http://{'a' * 63}.{'b' * 63}.{'c' * 63}.{'d' * 61}/", "http://h./" + "x" * 65_526, f"http://{'m' * 63}/"]
+)
+def test_a_url_may_be_as_long_as_the_protocol_says(url: str) -> None:
+    assert str(request(url=url, method="M" * 32).url) == url
+
+
 def test_a_host_header_is_sent_in_place_of_the_urls_when_it_is_a_host() -> None:
     assert request(headers={"Host": "virtual.example:81"}).headers == (("Host", "virtual.example:81"),)
     assert refused({"url": "http://a/", "headers": {"Host": "virtual.example/path"}}).field == "headers.Host"
@@ -295,6 +344,16 @@ def test_a_host_header_is_sent_in_place_of_the_urls_when_it_is_a_host() -> None:
         ({"timeout": -1}, "timeout"),
         ({"timeout": True}, "timeout"),
         ({"timeout": float("nan")}, "timeout"),
+        ({"not_after": 5}, "not_after"),
+        ({"not_after": CANARY}, "not_after"),
+        ({"method": "M" * 33}, "method"),
+        ({"url": f"http://{CANARY}/" + "x" * 65_536}, "url"),
+        ({"url": "http://" + "a." * 127 + "example/"}, "url"),
+        ({"url": f"http://{'a' * 64}.example/"}, "url"),
+        ({"url": "http://h/" + "\u00e9" * 30_000}, "url"),
+        ({"headers": {"Host": "a" * 64}}, "headers.Host"),
+        ({"x": [0] * 100_001}, "payload"),
+        ({"x": functools.reduce(lambda inner, _: [inner], range(64), 0)}, "payload"),
     ],
 )
 def test_a_field_of_the_wrong_kind_is_named_and_its_value_is_not(fields: dict[str, Any], named: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
+import functools
 import gzip
 import json
 import re
@@ -17,6 +19,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from relay_agent import AGENT_VERSION, causes
 from relay_agent.causes import cause_of
@@ -32,13 +36,14 @@ from relay_agent.errors import (
     RateLimited,
     UnknownAgent,
 )
+from relay_agent.policy import Policy
 from relay_agent.proxies import Proxies, Trust
 from relay_agent.resolver import Resolver
 from relay_agent.sockets import ClockedSSLSocket
 from relay_agent.tdp.aws import Aws, platform_error
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.http import PlatformHttp
-from relay_agent.tdp.payloads import PayloadRefused, Payloads
+from relay_agent.tdp.payloads import PayloadForbidden, PayloadRefused, Payloads
 from relay_agent.tdp.queues import Queue, Received, SendResult
 from relay_agent.tdp.rest import AgentConfig, AgentState, Rest, TemporaryCredentials
 from relay_agent.transport import Transport
@@ -170,6 +175,27 @@ def test_the_configuration_is_read(server: Server, rest: Rest) -> None:
         rest.config()
 
 
+@pytest.mark.parametrize("region", ["x.evil.example/", "us east", "R", "a" * 64, "us-east-1\n"])
+def test_a_region_that_is_none_of_awss_is_not_taken_over(server: Server, rest: Rest, region: str) -> None:
+    server.answer({"agentName": "A", "region": region})
+    with pytest.raises(NotThePlatform):
+        rest.config()
+
+
+@pytest.mark.parametrize("end", ["9999-12-31T23:59:59.9999999Z", "0001-01-01T00:00:00+14:00"])
+def test_credentials_that_end_at_an_end_of_the_calendar_can_be_reckoned_with(server: Server, rest: Rest, end: str) -> None:
+    server.answer({"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": end})
+    credentials = PlatformCredentials(rest.credentials, Clock(now=lambda: NOW), lambda *_: None)
+    credentials.renew(None)
+    assert credentials.due_seconds() > 0
+
+
+@pytest.mark.parametrize("date", ["x" * 100_000, "Sun, 31 Dec 9999 23:59:59 -2300", "Mon, 01 Jan 0001 00:00:00 +2300", "1", ",,,,", "\xb2"])
+def test_a_date_that_is_none_leaves_the_clock_unjudged_and_the_call_good(server: Server, rest: Rest, date: str) -> None:
+    server.answer({}, Date=date)
+    rest.heartbeat()
+
+
 def test_whether_agent_and_queue_are_enabled_is_read_or_unknown(server: Server, rest: Rest) -> None:
     server.answer({"isEnabled": False, "queue": {"enabled": True}})
     assert rest.agent() == AgentState(False, True)
@@ -271,7 +297,9 @@ def test_a_block_page_is_not_the_platform_s_refusal_which_is_json_or_nothing(ser
             rest.heartbeat()
 
 
-@pytest.mark.parametrize("body", [b"<html>proxy login</html>", b"[]", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"<html>proxy login</html>", b"[]", b"\xff", b"[" * 100_000, b'{"region":[' + b"[]," * 1_000_000 + b"0]}"]
+)
 def test_an_answer_that_is_no_json_object_says_that_something_else_may_have_answered(server: Server, rest: Rest, body: bytes) -> None:
     server.answer(body)
     with pytest.raises(PlatformError, match="no JSON object"):
@@ -504,6 +532,23 @@ def test_a_presigned_url_that_is_none_is_refused_without_being_repeated(payloads
     assert "canary" not in str(caught.value)
 
 
+def test_a_presigned_url_to_where_nobody_is_called_is_refused_by_name_or_address_and_nothing_is_asked(server: Server) -> None:
+    port = int(server.url.rpartition(":")[2])
+    dialer = Dialer(Trust(sslsocket_class=ClockedSSLSocket), Resolver())
+    http = PlatformHttp(lambda: Transport(dialer), Proxies({}), Policy(admin=("127.0.0.1", port)))
+    payloads = Payloads(http, 1000)
+    spooled = Path(__file__)
+    for url in (f"http://127.0.0.1:{port}/", f"http://2130706433:{port}/", "http://169.254.169.254/latest", "http://[::ffff:a9fe:a9fe]/"):
+        for call in (lambda url=url: payloads.download(url, 5, b"".join), lambda url=url: payloads.upload(url, spooled, 5)):
+            with pytest.raises(PayloadForbidden, match="refused by the agent's policy"):
+                call()
+    resolved = f"http://localhost.:{port}/"
+    with pytest.raises(PayloadForbidden):
+        payloads.download(resolved, 5, b"".join)
+    assert server.seen == []
+    http.close()
+
+
 # --- queues ---
 
 
@@ -574,6 +619,48 @@ def test_what_stands_in_the_way_of_the_queue_is_told_of_the_host_that_was_called
     assert told.cause.startswith(f"port {endpoint.rpartition(':')[2]} refused: the host 127.0.0.1 answers")
     assert f"AWS_ENDPOINT_URL is set: calls for AWS go to {endpoint}" in told.cause
     assert "take AWS_ENDPOINT_URL away" in told.cure
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("1"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["MessageId", "Body", "ReceiptHandle", "Id", "Code", "SenderFault", "x"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    named=st.dictionaries(st.sampled_from(["Messages", "Successful", "Failed", "__type", "message"]), ANY_JSON),
+    status=st.sampled_from([200, 400]),
+)
+def test_whatever_answers_in_sqs_place_gives_what_sqs_gives_or_a_platform_error(
+    server: Server, http: PlatformHttp, named: dict[str, Any], status: int
+) -> None:
+    credentials = Source().credentials
+    queue = Queue(_client(http, server.url), "https://sqs.eu-west-1.amazonaws.com/1/q", credentials, endpoint=server.url)
+    server.answer(named, status)
+    with contextlib.suppress(PlatformError):
+        assert all(isinstance(one.body, str) and isinstance(one.receipt, str) for one in queue.receive(10))
+    with contextlib.suppress(PlatformError):
+        assert set(queue.delete(["r0", "r1"])) <= {0, 1}
+    with contextlib.suppress(PlatformError):
+        result = queue.send(["a", "b"])
+        assert sorted([*result.sent, *(place for place, _, _ in result.failed)]) == [0, 1]
+
+
+def test_an_answer_of_millions_of_values_in_sqs_place_is_not_read(server: Server, http: PlatformHttp) -> None:
+    queue = Queue(_client(http, server.url), "https://sqs.eu-west-1.amazonaws.com/1/q", Source().credentials, endpoint=server.url)
+    server.answer(b'{"Messages":[' + b"[]," * 3_000_000 + b"0]}")
+    with pytest.raises(PlatformError, match="more than 100,000"):
+        queue.receive(10)
+
+
+@functools.cache
+def _client(http: PlatformHttp, url: str) -> Any:
+    return Aws(http, Source().credentials, url).client("sqs", "eu-west-1")
 
 
 def test_messages_are_received_ten_at_most(server: Server) -> None:
