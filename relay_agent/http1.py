@@ -16,7 +16,8 @@ MAX_HEAD_BYTES = 256 * 1024
 MAX_FIELDS = 1000
 """SECURITY §3: header block 256 KB and 1,000 fields."""
 
-_STATUS_LINE = re.compile(rb"HTTP/(1)\.(\d) ([1-9]\d\d)(?: ([^\r\n]*))?\r?\n?")
+# Several blanks for one: servers send them, and every client reads them.
+_STATUS_LINE = re.compile(rb"HTTP/(1)\.(\d) ++([1-9]\d\d)(?: ([^\r\n]*))?\r?\n?")
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 
 
@@ -104,7 +105,7 @@ class Response(http.client.HTTPResponse):
         return int(match[3])
 
     def _fields(self) -> list[tuple[str, str]]:
-        fields: list[tuple[str, str]] = []
+        fields: list[tuple[str, list[str]]] = []
         while True:
             line = self._line()
             if not line:
@@ -112,14 +113,14 @@ class Response(http.client.HTTPResponse):
             # RFC 9112 §2.2, RFC 9110 §5.5: a bare CR and a NUL within a field are as a space.
             text = line.decode("latin-1").rstrip("\r\n").replace("\r", " ").replace("\0", " ")
             if not text:
-                return fields
+                return [(name, " ".join(lines).strip(" ")) for name, lines in fields]
             if text[0] in " \t" and fields:  # obs-fold, RFC 9112 §5.2
-                name, value = fields[-1]
-                fields[-1] = (name, (value + " " + text.strip(" \t")).strip(" "))
+                folded = text.strip(" \t")
+                fields[-1][1].extend([folded] if folded else [])
                 continue
             name, colon, value = text.partition(":")
             if colon and name.strip(" \t"):
-                fields.append((name.strip(" \t"), value.strip(" \t")))
+                fields.append((name.strip(" \t"), [value.strip(" \t")]))
             if len(fields) > MAX_FIELDS:
                 raise BadHead(f"the response has more than {MAX_FIELDS} header fields")
 
@@ -136,10 +137,11 @@ class Response(http.client.HTTPResponse):
         self.chunked, self.chunk_left, self.length = False, None, None
         codings = [part.strip().lower() for value in self._all("transfer-encoding") for part in value.split(",") if part.strip()]
         codings = [coding for coding in codings if coding != "identity"]
-        if codings and codings != ["chunked"]:
+        if any(coding != "chunked" for coding in codings):
             raise BadHead("the response has a transfer-coding other than chunked")
         self.chunked = bool(codings)
-        self.will_close = self._check_close()  # type: ignore[attr-defined]
+        # Named twice it was applied once, by a server and a proxy before it that each say so; where it was not, the connection is lost.
+        self.will_close = self._check_close() or len(codings) > 1  # type: ignore[attr-defined]
         lengths = {part.strip() for value in self._all("content-length") for part in value.split(",")}
         if self.chunked and lengths:
             self.will_close = True  # RFC 9112 §6.1: such a response may be an attack; do not go on with the connection.
