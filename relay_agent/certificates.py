@@ -19,6 +19,11 @@ _UTC_TIME = 0x17
 _BMP_STRING, _UTF8_STRING = 0x1E, 0x0C
 _DNS_NAME, _IP_ADDRESS = 0x82, 0x87
 _MOST_NAMES = 100
+_MOST_PARTS = 10
+MAX_CERTIFICATE = 64 * 1024
+"""Bytes of a certificate that is looked at: real ones have a few thousand."""
+_MAX_OBJECT_ID = 64
+"""Bytes of an object identifier: those that are looked for have ten, and to read one takes the square of its length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class Certificate:
 
 def read_certificate(der: bytes) -> Certificate | None:
     """Read an X.509 certificate (RFC 5280 §4.1); None where it cannot be read: it may come from anybody."""
+    if len(der) > MAX_CERTIFICATE:
+        return None
     try:
         return _read(der)
     except (ValueError, IndexError, TypeError, EOFError, OverflowError):
@@ -72,14 +79,18 @@ def _object(der: bytes) -> DerObject:
     return found
 
 
+def _object_id(der: bytes) -> str:
+    return str(DerObjectId().decode(der).value) if len(der) <= _MAX_OBJECT_ID else ""
+
+
 def _name(der: bytes) -> str:
     """A distinguished name, the most particular part first, as people read it."""
     parts = []
     for relative in _sequence(der):
         for pair in DerSetOf().decode(relative):
             kind, value = _sequence(pair if isinstance(pair, bytes) else b"")
-            label = _LABELS.get(DerObjectId().decode(kind).value)
-            if label:
+            label = _LABELS.get(_object_id(kind))
+            if label and len(parts) < _MOST_PARTS:
                 parts.append(f"{label}={_text(value)}")
     return ", ".join(reversed(parts)) or "nobody"
 
@@ -104,9 +115,9 @@ def _moment(der: bytes) -> datetime:
 def _alt_names(extensions: bytes) -> tuple[str, ...]:
     for extension in _sequence(_object(extensions).payload):
         parts = _sequence(extension)
-        if DerObjectId().decode(parts[0]).value == _ALT_NAMES:
-            found = [_alt_name(part) for part in _sequence(_object(parts[-1]).payload)]
-            return tuple(name for name in found[:_MOST_NAMES] if name)
+        if _object_id(parts[0]) == _ALT_NAMES:
+            found = [_alt_name(part) for part in _sequence(_object(parts[-1]).payload)[:_MOST_NAMES]]
+            return tuple(name for name in found if name)
     return ()
 
 
