@@ -85,7 +85,7 @@ def _object_id(der: bytes) -> str:
 
 def _name(der: bytes) -> str:
     """A distinguished name, the most particular part first, as people read it."""
-    parts = []
+    parts: list[str] = []
     for relative in _sequence(der):
         for pair in DerSetOf().decode(relative):
             kind, value = _sequence(pair if isinstance(pair, bytes) else b"")
