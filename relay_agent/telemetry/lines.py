@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import json
 import traceback
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping
+from itertools import islice
 from typing import Any
 
 import structlog
 
 from relay_agent.telemetry.redact import describe, redact_text
+from relay_agent.telemetry.shapes import CUT
 
 COMMAND_LINE_BYTES = 500
 LINE_BYTES = 8192
 
 _SENDERS_FIELDS = ("id", "action", "method", "host")
 _OURS = ("event", "timestamp", "level")
-_CUT = "..."
+_MOST_FRAMES = 20
+_MOST_CAUSES = 10
 
 Event = MutableMapping[str, Any]
 
@@ -31,6 +36,7 @@ def render(event: Event) -> str:
 
     A `command` line is at most 499 long, whatever a sender put into it (OPERATIONS §4); any other at most 8192.
     """
+    event = {key: _fitting(value) for key, value in event.items()}
     line = _encode(event)
     if event["event"] == "command" and len(line) >= COMMAND_LINE_BYTES:
         return _encode(_fitted(event, COMMAND_LINE_BYTES - 1, [key for key in _SENDERS_FIELDS if isinstance(event.get(key), str)]))
@@ -38,6 +44,11 @@ def render(event: Event) -> str:
         flat = {key: value if isinstance(value, (str, int, float)) else _encode(value) for key, value in event.items()}
         return _encode(_fitted(flat, LINE_BYTES, [key for key, value in flat.items() if isinstance(value, str) and key not in _OURS]))
     return line
+
+
+def _fitting(value: object) -> object:
+    """The value; of a text that no line has room for, only what one could have: a character takes at least one."""
+    return value[:LINE_BYTES] + CUT if isinstance(value, str) and len(value) > LINE_BYTES else value
 
 
 def _fitted(event: Event, limit: int, keys: list[str]) -> Event:
@@ -55,19 +66,18 @@ def _cut(text: str, budget: int) -> str:
     """As much of the text as takes `budget` characters in JSON."""
     if len(text) <= budget and len(_encode(text)) - 2 <= budget:
         return text
-    mark = _CUT[:budget]
-    text = text[: budget - len(mark)]
-    while len(_encode(text)) - 2 > budget - len(mark):
-        excess = len(_encode(text)) - 2 - (budget - len(mark))
-        text = text[: -max(1, excess // 12)]  # one character takes up to twelve
-    return text + mark
+    mark = CUT[:budget]
+    room = budget - len(mark)
+    fitting = bisect_right(range(min(len(text), room) + 1), room, key=lambda length: len(_encode(text[:length])) - 2)
+    return text[: fitting - 1] + mark
 
 
 def frames(error: BaseException, redact: Callable[[str], str]) -> list[str]:
     """Where the exception and its causes came from: no local variables, and their texts redacted."""
     lines: list[str] = []
-    for item in _causes(error):
-        lines += [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(item.__traceback__)[-20:]]
+    for item in islice(_causes(error), _MOST_CAUSES):
+        innermost = deque(traceback.walk_tb(item.__traceback__), maxlen=_MOST_FRAMES)
+        lines += [f"{frame.f_code.co_filename}:{number} {frame.f_code.co_name}" for frame, number in innermost]
         lines.append(describe(item, redact))
     return lines
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from relay_agent.clock import Clock
+from relay_agent.telemetry.lines import frames, render
 from relay_agent.telemetry.logs import LibraryHandler, Logs, RepeatedFailure, command_line
 from relay_agent.telemetry.redact import MASK, Redactor
 
@@ -201,6 +202,38 @@ def test_the_console_shows_control_characters_escaped_and_still_ships_json() -> 
     assert "\x1b" not in shown and "\x9b" not in shown and "\u202e" not in shown
     assert r"\x1b[31m" in shown
     assert json.loads(written.sink.lines[0][1])["host"] == "a\x1b[31m\x9bb\u202e"
+
+
+@given(st.text(alphabet='\x00\x1b"\\é\U0001f600\ud800x ', max_size=60), st.integers(100, 300))
+def test_a_text_is_cut_where_its_line_is_full(text: str, copies: int) -> None:
+    """Not a character earlier: a line that was cut has room for less than one more, which takes twelve at most."""
+    line = render({"event": "x", "text": text * copies, "list": [text * copies]})
+    json.loads(line)
+    assert len(line) <= 8192
+    if '..."' in line:
+        assert len(line) > 8192 - 2 * 12
+
+
+def test_of_a_deep_stack_and_a_long_chain_of_causes_the_nearest_are_told() -> None:
+    def sink(depth: int) -> None:
+        if depth:
+            sink(depth - 1)
+        raise KeyError("deep")
+
+    error: BaseException | None = None
+    for number in range(100):
+        try:
+            sink(50) if not number else fail(str(number))
+        except (KeyError, ConnectionError) as caught:
+            caught.__cause__ = error
+            error = caught
+    assert error is not None
+    told = frames(error, str)
+    assert len(told) <= 10 * 3
+    assert told[0].endswith("_chain_of_causes_the_nearest_are_told")
+    with pytest.raises(KeyError) as deep:
+        sink(50)
+    assert len(frames(deep.value, str)) == 21
 
 
 # The canonical line of a command
