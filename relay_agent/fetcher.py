@@ -11,9 +11,10 @@ import threading
 from collections.abc import Callable
 
 from relay_agent.causes import Problem, cause_of
+from relay_agent.codec import ACTION_SECURE
 from relay_agent.errors import JournalDamaged, PlatformError
 from relay_agent.relay import Relay, Task
-from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.telemetry.logs import WITHHELD, Logger, RepeatedFailure
 
 SHOWN_SECONDS = 3600.0
 """How long the page tells of a body that could not be had, while no other was asked for."""
@@ -97,5 +98,6 @@ class Fetcher:
         except JournalDamaged:
             raise
         except Exception:  # noqa: BLE001 - the top of a step: what one body trips must not end the agent, and its next start again
-            self._log.error("command-crashed", id=task.command.id, exc_info=True)
+            withheld = {WITHHELD: "exception.traceback"} if task.command.action == ACTION_SECURE else {}
+            self._log.error("command-crashed", id=task.command.id, exc_info=True, **withheld)
             return self._relay.unfetched(task)

@@ -70,6 +70,11 @@ class Report:
     """Whether bytes and times are known."""
     warnings: tuple[str, ...] = ()
 
+    @property
+    def secure(self) -> bool:
+        """Whether what it says of the request was sealed."""
+        return self.action == codec.ACTION_SECURE
+
 
 @dataclass(frozen=True, slots=True)
 class Task:

@@ -17,7 +17,7 @@ from relay_agent.clock import Clock
 from relay_agent.dialer import ProxyRefused
 from relay_agent.faults import TransportFault
 from relay_agent.models import Code, Url
-from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.telemetry.logs import WITHHELD, Logger, RepeatedFailure
 from relay_agent.transport import Exchange
 
 MOST_HOSTS = 64
@@ -64,6 +64,12 @@ class _Host:
     fault: TransportFault
     at: float
     when: datetime
+    secure: bool = False
+    """Whether it was a secure command that failed last: then the platform's log must not name the host."""
+
+    @property
+    def withheld(self) -> dict[str, str]:
+        return {WITHHELD: "host.port.error.cause.cure"} if self.secure else {}
 
     def cause(self) -> Cause:
         return on_the_way(way_of_fault(self.url.host, self.url.port, self.fault), TO_TARGET)
@@ -84,28 +90,29 @@ class TargetTrouble:
         self._hosts: OrderedDict[tuple[str, int], _Host] = OrderedDict()
         self._lines = _Allowance(LINES_AN_HOUR, clock.monotonic)
 
-    def answered(self, exchange: Exchange, status: int) -> None:
+    def answered(self, exchange: Exchange, status: int, *, secure: bool = False) -> None:
         """A whole answer came: the way to its host is good, where not a proxy gave it."""
         if status in _BY_PROXY and exchange.forwarded and exchange.proxy is not None:
-            self.failed(exchange.url, ProxyRefused(exchange.proxy, status, exchange.method))
+            self.failed(exchange.url, ProxyRefused(exchange.proxy, status, exchange.method), secure=secure)
             return
         host = self._hosts.get((exchange.url.host, exchange.url.port)) if self._hosts else None
         if host is not None and host.trouble.failing:
             with self._lock:
-                host.trouble.success()
+                host.trouble.success(**host.withheld)
 
-    def failed(self, url: Url, fault: TransportFault) -> None:
+    def failed(self, url: Url, fault: TransportFault, *, secure: bool = False) -> None:
         """No answer came, or one in the target's place."""
         if fault.code is Code.EBADCOMMAND or fault.ours:
             return
         with self._lock:
             host = self._host(url, fault)
+            host.secure = secure
             reason = f"{fault.code}{f' {fault.status}' if fault.status else ''}{' at the proxy' if fault.at_proxy else ''}"
             if host.trouble.wants(reason) and host.lines.left() and self._lines.left():
                 host.lines.take()
                 self._lines.take()
                 cause = host.cause()
-                host.trouble.failure(reason, error=fault.message, cause=cause.cause, cure=cause.cure)
+                host.trouble.failure(reason, error=fault.message, cause=cause.cause, cure=cause.cure, **host.withheld)
             else:
                 host.trouble.again()
 

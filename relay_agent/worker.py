@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from relay_agent.codec import ACTION_SECURE
 from relay_agent.errors import Interrupted, JournalError
 from relay_agent.executor import Executor
 from relay_agent.fair_queue import Closed, FairQueue
@@ -14,7 +15,7 @@ from relay_agent.faultpoints import Point, reach
 from relay_agent.models import Update
 from relay_agent.outbox import Outbox
 from relay_agent.relay import Relay, Report, Task
-from relay_agent.telemetry.logs import Logger, command_line
+from relay_agent.telemetry.logs import WITHHELD, Logger, command_line
 from relay_agent.telemetry.metrics import Metrics
 from relay_agent.telemetry.summary import Tally
 
@@ -78,7 +79,8 @@ class Worker:
         except (JournalError, Interrupted):
             raise
         except Exception:  # noqa: BLE001 - the top of a step: a fault of ours must not leave a sender without an answer
-            self._log.error("command-crashed", id=task.command.id, exc_info=True)
+            withheld = {WITHHELD: "exception.traceback"} if task.command.action == ACTION_SECURE else {}
+            self._log.error("command-crashed", id=task.command.id, exc_info=True, **withheld)
             return self._relay.abandon(task)
 
     # --- any thread ---
@@ -121,6 +123,7 @@ def tell(log: Logger, metrics: Metrics, tally: Tally, report: Report) -> None:
         target_seconds=report.target_ms / 1000,
         total_seconds=report.total_ms / 1000,
         measured=report.measured,
+        secure=report.secure,
     )
     code = report.code or (str(report.status_code) if report.status_code else None)
     queued_seconds = report.queued_ms / 1000 if report.measured else None

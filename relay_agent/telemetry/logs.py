@@ -26,6 +26,9 @@ __all__ = ["LEVELS", "LibraryHandler", "LineSink", "Logger", "Logs", "RepeatedFa
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
+WITHHELD = "withheld"
+"""The field that names, with dots between, those that only this machine's own log may show."""
+
 _Processor = Callable[[object, str, Event], Any]
 
 
@@ -153,7 +156,10 @@ class _Chain:
 
 
 class _Renderer:
-    """The last processor: render the line once, write it, hand it to the sink."""
+    """The last processor: render the line, write it, hand it to the sink.
+
+    What must not leave the site is named in the field WITHHELD: it stands in the stream's line, and not in the sink's.
+    """
 
     def __init__(self, now: Callable[[], datetime], output: Output, console: Callable[[Event], str] | None, sink: LineSink | None) -> None:
         self._now = now
@@ -164,10 +170,13 @@ class _Renderer:
     def __call__(self, logger: object, method: str, event: Event) -> Event:
         now = self._now()
         stamp = f"{now.isoformat(timespec='milliseconds')[:-6]}Z"
+        withheld = str(event.pop(WITHHELD, "")).split(".")
         event = {"event": event.pop("event", ""), "timestamp": stamp, "level": method, **event}
         line = render(event)
         self._output.write(line if self._console is None else self._console(event))
         if self._sink is not None:
+            if withheld != [""]:
+                line = render({name: value for name, value in event.items() if name not in withheld})
             self._sink.accept(int(now.timestamp() * 1000), line)
         return event
 
@@ -234,8 +243,11 @@ def command_line(
     target_seconds: float = 0.0,
     total_seconds: float = 0.0,
     measured: bool = True,
+    secure: bool = False,
 ) -> None:
     """Log the one canonical line of a command, at most 500 bytes with its newline (OPERATIONS §4).
+
+    Of a `secure` command only this machine's log says what was sealed: the platform gets these lines too (PROTOCOL §5).
 
     `bytes_in` came from the target, `bytes_out` went to it. What is not known (a command refused before
     it was read has no host) is left out, and bytes and times where they are not `measured`. Id, action, method and host are cut to fit.
@@ -248,6 +260,8 @@ def command_line(
         fields["queuedMs"] = round(queued_seconds * 1000)
         fields["targetMs"] = round(target_seconds * 1000)
         fields["totalMs"] = round(total_seconds * 1000)
+    if secure:
+        fields[WITHHELD] = "method.host.port"
     log.info("command", **fields)
 
 

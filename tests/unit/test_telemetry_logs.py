@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from relay_agent.clock import Clock
 from relay_agent.telemetry.lines import frames, render
-from relay_agent.telemetry.logs import LibraryHandler, Logs, RepeatedFailure, command_line
+from relay_agent.telemetry.logs import WITHHELD, LibraryHandler, Logs, RepeatedFailure, command_line
 from relay_agent.telemetry.redact import MASK, Redactor
 
 NOW = datetime(2026, 11, 23, 3, 13, 0, 123_456, tzinfo=UTC)
@@ -310,6 +310,18 @@ def test_a_command_line_costs_under_a_tenth_of_a_command(written: Written) -> No
     for _ in range(200):
         command_line(written.log, id="9b9f275c-a60d-454f-8c6c-1ea094e3fd38", action="a.b", method="GET", host="h.example", status="SUCCESS")
     assert (time.perf_counter() - started) / 200 < 160e-6
+
+
+def test_what_is_withheld_stands_on_stdout_and_not_in_what_is_shipped(written: Written) -> None:
+    command_line(written.log, id="7", action="V2", method="PUT", host="lims.example", port=443, status="SUCCESS", secure=True)
+    written.log.warning("x", a=1, b=2, **{WITHHELD: "b.c"})
+    here, there = written.lines, [json.loads(line) for _, line in written.sink.lines]
+    assert (here[0]["method"], here[0]["host"], here[0]["port"], here[1]["b"]) == ("PUT", "lims.example", 443, 2)
+    assert there == [
+        {name: value for name, value in here[0].items() if name not in ("method", "host", "port")},
+        {name: value for name, value in here[1].items() if name != "b"},
+    ]
+    assert WITHHELD not in written.stream.getvalue()
 
 
 # What libraries log
