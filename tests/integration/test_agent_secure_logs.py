@@ -23,16 +23,16 @@ def test_host_and_method_of_a_secure_command_stand_on_stdout_only(sandbox: Sandb
     with ByteTarget() as target, running(RunningAgent(sandbox, tmp_path, {"SECURE_COMMAND_KEY": KEY.hex()})) as agent:
         target.on("/", reply(200))
         port = target.port if answers else closed_port()
-        request = {"url": f"http://localhost.:{port}/", "method": "PROPFIND", "encrypt_response": True, "headers": {"Content-Length": "1"}}
+        request = {"url": f"http://2130706433:{port}/", "method": "PROPFIND", "encrypt_response": True, "headers": {"Content-Length": "1"}}
         sealed = seal_command(
             json.dumps(request).encode(), Keyring([KEY]), aud=agent.agent_id, exp=int(time.time()) + 60, jti=str(uuid.uuid4())
         )
         command = agent.told({"jwe": sealed}, SECURE_REQUEST)
         (line,) = [line for line in agent.events("command") if line["id"] == command.id]
-        assert (line["method"], line["host"], line["port"]) == ("PROPFIND", "localhost.", port)
+        assert (line["method"], line["host"], line["port"]) == ("PROPFIND", "2130706433", port)
         assert bool(agent.events("target-failed")) is not answers
         _, bundled = page(agent, "/log")
         wait_until(sandbox, lambda: any(command.id in event["message"] for event in sandbox.log_events(agent.agent_id)))
         assert agent.stop() == 0
     shipped = [event["message"] for event in sandbox.log_events(agent.agent_id)]
-    assert [text for text in [*shipped, bundled, *command.updates] if "PROPFIND" in text or "localhost." in text or f":{port}" in text] == []
+    assert [text for text in [*shipped, bundled, *command.updates] if "PROPFIND" in text or "2130706433" in text or f":{port}" in text] == []
