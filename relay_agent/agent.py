@@ -170,9 +170,12 @@ class Agent:
         self._proxies = Proxies.from_settings(settings)
         self._idle = IdlePool()
         self._download_trouble = DownloadTrouble(self._log, self._clock.monotonic)
-        self._dialer = Dialer(Trust.from_settings(settings, sslsocket_class=ClockedSSLSocket), Resolver())
+        trust = Trust.from_settings(settings, sslsocket_class=ClockedSSLSocket)
+        to_platform = Dialer(trust, Resolver())
+        # A resolver of its own: names of targets that nobody answers for must not take the places of the platform's.
+        self._to_targets = Dialer(trust, Resolver())
         self._platform = PlatformClient(
-            PlatformHttp(lambda: Transport(self._dialer), self._proxies),
+            PlatformHttp(lambda: Transport(to_platform), self._proxies),
             api_target=settings.api_target,
             org_slug=settings.org_slug,
             agent_id=settings.agent_id,
@@ -472,7 +475,7 @@ class Agent:
     def _worker(self, name: str) -> Worker:
         settings = self._settings
         executor = Executor(
-            Transport(self._dialer, self._idle),
+            Transport(self._to_targets, self._idle),
             Policy(admin=settings.admin_endpoint),
             self._proxies,
             Limits(settings.max_response_bytes, settings.connect_timeout_seconds),
