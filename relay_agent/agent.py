@@ -56,7 +56,6 @@ from relay_agent.resolver import Resolver
 from relay_agent.secrets_in_force import KeysInForce, TokenInForce
 from relay_agent.sender import Sender
 from relay_agent.signals import Signals
-from relay_agent.sockets import ClockedSSLSocket
 from relay_agent.spool import Spool
 from relay_agent.standing import Standing
 from relay_agent.statedir import StateDirectory
@@ -170,7 +169,7 @@ class Agent:
         self._proxies = Proxies.from_settings(settings)
         self._idle = IdlePool()
         self._download_trouble = DownloadTrouble(self._log, self._clock.monotonic)
-        trust = Trust.from_settings(settings, sslsocket_class=ClockedSSLSocket)
+        trust = Trust.from_settings(settings)
         to_platform = Dialer(trust, Resolver())
         # A resolver of its own: names of targets that nobody answers for must not take the places of the platform's.
         self._to_targets = Dialer(trust, Resolver())
