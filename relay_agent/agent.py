@@ -57,7 +57,6 @@ from relay_agent.resolver import Resolver
 from relay_agent.secrets_in_force import KeysInForce, TokenInForce
 from relay_agent.sender import Sender
 from relay_agent.signals import Signals
-from relay_agent.sockets import ClockedSSLSocket
 from relay_agent.spool import Spool
 from relay_agent.standing import Standing
 from relay_agent.statedir import StateDirectory
@@ -171,9 +170,12 @@ class Agent:
         self._proxies = Proxies.from_settings(settings)
         self._idle = IdlePool()
         self._download_trouble = DownloadTrouble(self._log, self._clock.monotonic)
-        self._dialer = Dialer(Trust.from_settings(settings, sslsocket_class=ClockedSSLSocket), Resolver())
+        trust = Trust.from_settings(settings)
+        to_platform = Dialer(trust, Resolver())
+        # A resolver of its own: names of targets that nobody answers for must not take the places of the platform's.
+        self._to_targets = Dialer(trust, Resolver())
         self._platform = PlatformClient(
-            PlatformHttp(lambda: Transport(self._dialer), self._proxies, Policy(admin=settings.admin_endpoint)),
+            PlatformHttp(lambda: Transport(to_platform), self._proxies, Policy(admin=settings.admin_endpoint)),
             api_target=settings.api_target,
             org_slug=settings.org_slug,
             agent_id=settings.agent_id,
@@ -475,7 +477,7 @@ class Agent:
     def _worker(self, name: str) -> Worker:
         settings = self._settings
         executor = Executor(
-            Transport(self._dialer, self._idle),
+            Transport(self._to_targets, self._idle),
             Policy(admin=settings.admin_endpoint),
             self._proxies,
             Limits(settings.max_response_bytes, settings.connect_timeout_seconds),

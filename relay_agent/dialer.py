@@ -6,29 +6,26 @@ This room owns the way from a URL to a socket that may carry a request. It must 
 from __future__ import annotations
 
 import contextlib
-import errno
 import http.client
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol, cast
-
-import socks
-from urllib3.util.ssltransport import SSLTransport
+from typing import Any, Protocol
 
 from relay_agent.certificates import Certificate, read_certificate
 from relay_agent.clock import Deadline
-from relay_agent.errors import Interrupted, Shown
-from relay_agent.faults import TransportFault, os_fault
+from relay_agent.errors import Shown
+from relay_agent.faults import DiskFault, TransportFault, os_fault
 from relay_agent.http1 import Response
 from relay_agent.models import Code, Headers, Url
 from relay_agent.proxies import Proxy, Trust
 from relay_agent.resolver import Address, Resolver
-from relay_agent.sockets import ClockedSocket, ClockedSSLSocket
-from relay_agent.urls import literal_address
+from relay_agent.sockets import LONGEST_WAIT_SECONDS, ClockedSocket
+from relay_agent.socks5 import ask_for_connection
+from relay_agent.tls import TlsSocket
 
 MAX_PROXY_ANSWER = 256 * 1024
 """Bytes kept of what a proxy says when it refuses a tunnel."""
@@ -211,8 +208,7 @@ class Dialer:
             if exchange.proxy is not None and exchange.phase in _AT_PROXY:
                 raise TransportFault(Code.ETIMEDOUT, f"proxy {exchange.proxy.masked}: {exchange.phase} {late}") from None
             raise TransportFault(Code.ETIMEDOUT, f"{exchange.phase} to {exchange.peer} {late}") from None
-        inner: Any = sock.socket if isinstance(sock, SSLTransport) else sock
-        inner.deadline = exchange.deadline
+        sock.deadline = exchange.deadline
         return sock
 
     def _direct(self, exchange: Exchange, limit: Deadline) -> Any:
@@ -235,13 +231,13 @@ class Dialer:
         except TransportFault as fault:
             raise TransportFault(fault.code, f"proxy {proxy.masked}: {fault.message}") from None
         exchange.enter(Phase.PROXY_CONNECT)
-        if proxy.scheme == "socks5h":
-            sock: Any = _socks(proxy, addresses, exchange, limit)
-        else:
-            sock = _connect(addresses, exchange, limit, f"proxy {proxy.masked}: ")
-            if proxy.scheme == "https":
-                exchange.enter(Phase.PROXY_TLS)
-                sock = self._tls_with_proxy(sock, proxy, exchange)
+        sock: Any = _connect(addresses, exchange, limit, f"proxy {proxy.masked}: ")
+        with _closed_on_failure(sock):
+            if proxy.scheme == "socks5h":
+                ask_for_connection(sock, proxy, exchange.url.host, exchange.url.port)
+        if proxy.scheme == "https":
+            exchange.enter(Phase.PROXY_TLS)
+            sock = self._tls_with_proxy(sock, proxy, exchange)
         if exchange.url.scheme == "http":
             return sock
         if proxy.scheme != "socks5h":
@@ -253,31 +249,43 @@ class Dialer:
     def _tls_with_proxy(self, sock: Any, proxy: Proxy, exchange: Exchange) -> Any:
         try:
             return self._tls(sock, exchange, proxy.host, True, f"TLS {proxy.host}:{proxy.port}")
+        except DiskFault:
+            raise
         except TransportFault as fault:
             raise TransportFault(fault.code, f"proxy {proxy.masked}: {fault.message}") from None
 
-    def _tls(self, sock: Any, exchange: Exchange, host: str, verify: bool, doing: str) -> Any:
-        context = self._trust.context(verify)
-        name = host.partition("%")[0].rstrip(".")
-        try:
-            if isinstance(sock, ssl.SSLSocket):
-                return SSLTransport(sock, context, server_hostname=name)
-            deadline = sock.deadline
-            sock.arm()
-            sock = context.wrap_socket(sock, server_hostname=name, suppress_ragged_eofs=not verify, do_handshake_on_connect=False)
-            wrapped = cast("ClockedSSLSocket", sock)
-            wrapped.deadline = deadline
+    def _tls(self, sock: Any, exchange: Exchange, host: str, verify: bool, doing: str) -> TlsSocket:
+        """Shake hands over a connected socket, which is closed where that fails."""
+        with _closed_on_failure(sock):
+            context = self._context(verify, doing)
+            try:
+                wrapped = TlsSocket(sock, context, host.partition("%")[0].rstrip("."), ragged_ends=not verify)
+            except ValueError:
+                raise TransportFault(Code.EPROTO, f"{doing}: the name cannot be checked") from None
             exchange.opened(wrapped)
-            wrapped.do_handshake()
-            return wrapped
-        except (TimeoutError, Interrupted):
-            sock.close()
-            raise
-        except (OSError, ValueError) as error:
-            sock.close()
-            if isinstance(error, OSError):
+            try:
+                wrapped.do_handshake()
+            except TimeoutError:
+                raise
+            except OSError as error:
                 raise os_fault(error, doing) from None
-            raise TransportFault(Code.EPROTO, f"{doing}: the name cannot be checked") from None
+            return wrapped
+
+    def _context(self, verify: bool, doing: str) -> ssl.SSLContext:
+        try:
+            return self._trust.context(verify)
+        except OSError as error:
+            raise DiskFault(Code.EPROTO, f"{doing}: the trusted roots cannot be read: {type(error).__name__}") from None
+
+
+@contextlib.contextmanager
+def _closed_on_failure(sock: Any) -> Iterator[None]:
+    """Close the socket where the block fails, whatever the failure is."""
+    try:
+        yield
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _place(url: Url, proxy: Proxy | None) -> tuple[str, int, str]:
@@ -298,117 +306,50 @@ def _connect(addresses: list[Address], exchange: Exchange, limit: Deadline, pref
     """Connect to the first address that answers, each given its share of the time."""
     faults: list[TransportFault] = []
     for place, address in enumerate(addresses):
-        sock = ClockedSocket(address.family, socket.SOCK_STREAM)
         where = f"[{address.text}]" if address.family == socket.AF_INET6 else address.text
         try:
-            exchange.opened(sock)
-            left = limit.remaining()
-            if left <= 0:
-                raise TimeoutError
-            sock.settimeout(left / (len(addresses) - place))
-            sock.connect(address.sockaddr)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.deadline = limit
-            return sock
+            return _connected(address, exchange, limit, shares=len(addresses) - place)
         except OSError as error:
-            sock.close()
             fault = os_fault(error, f"connect {where}:{address.sockaddr[1]}")
             faults.append(TransportFault(fault.code, prefix + fault.message))
-        except Interrupted:
-            sock.close()
-            raise
     # What a host answered says more than that one of its address families has no route.
     told = [fault for fault in faults if fault.code not in (Code.ENETUNREACH, Code.EHOSTUNREACH)]
     raise (told or faults)[-1]
 
 
+def _connected(address: Address, exchange: Exchange, limit: Deadline, shares: int) -> ClockedSocket:
+    sock = ClockedSocket(address.family, socket.SOCK_STREAM)
+    with _closed_on_failure(sock):
+        exchange.opened(sock)
+        left = min(limit.remaining(), LONGEST_WAIT_SECONDS)
+        if left <= 0:
+            raise TimeoutError
+        sock.settimeout(left / shares)
+        sock.connect(address.sockaddr)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.deadline = limit
+    return sock
+
+
 def _tunnel(sock: Any, proxy: Proxy, exchange: Exchange) -> None:
-    """Ask an HTTP proxy for a tunnel (RFC 9110 §9.3.6)."""
+    """Ask an HTTP proxy for a tunnel (RFC 9110 §9.3.6); the socket is closed where it gives none."""
     host = exchange.url.host if ":" not in exchange.url.host else f"[{exchange.url.host}]"
     where = f"{host}:{exchange.url.port}"
     lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}"]
     if proxy.authorization:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
-    response: Response | None = None
-    try:
-        sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
-        response = Response(sock, method="CONNECT")
-        response.begin()
-        if 200 <= response.status < 300:
-            return
-        body = response.read(MAX_PROXY_ANSWER)
-        raise TunnelRefused(proxy, response.status, tuple(response.fields), body)
-    except TunnelRefused:
-        sock.close()
-        raise
-    except TimeoutError:
-        sock.close()
-        raise
-    except OSError as error:
-        sock.close()
-        fault = os_fault(error, "tunnel")
-        raise TransportFault(fault.code, f"proxy {proxy.masked}: {fault.message}") from None
-    except http.client.HTTPException as error:
-        sock.close()
-        raise TransportFault(Code.EBADRESPONSE, f"proxy {proxy.masked}: {error}") from None
-    finally:
-        if response is not None:
-            response.close()
-
-
-# RFC 1928 §6: the server's reply field.
-_SOCKS_REPLIES = {
-    "0x02": Code.EHOSTUNREACH,
-    "0x03": Code.ENETUNREACH,
-    "0x04": Code.EHOSTUNREACH,
-    "0x05": Code.ECONNREFUSED,
-    "0x06": Code.ETIMEDOUT,
-}
-
-
-class _ClockedSocks(socks.socksocket):  # type: ignore[misc]
-    """PySocks' socket within a deadline: its own time-out is per read."""
-
-    limit: Deadline
-
-    def recv_into(self, *args: Any) -> int:
-        left = self.limit.remaining()
-        if left <= 0:
-            raise TimeoutError("deadline passed")
-        socket.socket.settimeout(self, left)
-        return int(super().recv_into(*args))
-
-
-def _socks(proxy: Proxy, addresses: list[Address], exchange: Exchange, limit: Deadline) -> ClockedSocket:
-    """Ask a SOCKS5 proxy for a connection, the name resolved there (RFC 1928)."""
-    sock = _ClockedSocks(addresses[0].family, socket.SOCK_STREAM)
-    sock.limit = limit
-    literal = literal_address(exchange.url.host)
-    try:
-        exchange.opened(sock)
-        sock.set_proxy(socks.SOCKS5, addresses[0].text, proxy.port, True, proxy.username, proxy.password)
-        sock.settimeout(limit.remaining())
-        sock.connect((str(literal) if literal else exchange.url.host, exchange.url.port))
-        clocked = ClockedSocket(sock.family, socket.SOCK_STREAM, fileno=sock.detach())
-    except Interrupted:
-        sock.close()
-        raise
-    except (OSError, socks.ProxyError) as error:
-        sock.close()
-        raise _socks_fault(error, proxy) from None
-    clocked.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    clocked.deadline = limit
-    return clocked
-
-
-def _socks_fault(error: Exception, proxy: Proxy) -> Exception:
-    cause = getattr(error, "socket_err", None) or error
-    if isinstance(cause, TimeoutError):
-        return TimeoutError()
-    for reply, code in _SOCKS_REPLIES.items():
-        if reply in str(cause):
-            return TransportFault(code, f"the proxy {proxy.masked} answered {code}")
-    if isinstance(cause, OSError) and cause.errno in errno.errorcode:
-        fault = os_fault(cause, "connect")
-        return TransportFault(fault.code, f"proxy {proxy.masked}: {fault.message}")
-    return TransportFault(Code.ECONNREFUSED, f"the proxy {proxy.masked} refused: {type(cause).__name__}")
+    with _closed_on_failure(sock), contextlib.ExitStack() as after:
+        try:
+            sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+            response = Response(sock, method="CONNECT")
+            after.callback(response.close)
+            response.begin()
+            if not 200 <= response.status < 300:
+                raise TunnelRefused(proxy, response.status, tuple(response.fields), response.read(MAX_PROXY_ANSWER))
+        except TimeoutError:
+            raise
+        except OSError as error:
+            fault = os_fault(error, "tunnel")
+            raise TransportFault(fault.code, f"proxy {proxy.masked}: {fault.message}") from None
+        except http.client.HTTPException as error:
+            raise TransportFault(Code.EBADRESPONSE, f"proxy {proxy.masked}: {error}") from None

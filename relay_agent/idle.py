@@ -7,6 +7,7 @@ read or write on one.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -75,4 +76,5 @@ class IdlePool:
 
 def _close(sockets: list[Any]) -> None:
     for sock in sockets:
-        sock.close()
+        with contextlib.suppress(OSError):  # One that the system does not close in order must not keep the others open.
+            sock.close()

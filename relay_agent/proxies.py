@@ -83,28 +83,25 @@ class Proxies:
 class Trust:
     """The TLS contexts of both legs: each made once, when first asked for, and safe to share between threads.
 
-    `ca_bundle` stands in place of certifi's roots, `ca_file` is added to either; `sslsocket_class` is
-    the class of the sockets that a context wraps.
+    `ca_bundle` stands in place of certifi's roots, `ca_file` is added to either.
     """
 
     def __init__(
         self,
         ca_bundle: Path | None = None,
         ca_file: Path | None = None,
-        sslsocket_class: type[ssl.SSLSocket] | None = None,
         said: str = "certifi's roots, or those of REQUESTS_CA_BUNDLE, and RELAY_CA_FILE",
     ) -> None:
         self.said = said
         """Which roots are trusted, in words."""
         self._roots = (ca_bundle or Path(certifi.where()), *((ca_file,) if ca_file else ()))
-        self._sslsocket_class = sslsocket_class
         self._contexts: dict[bool, ssl.SSLContext] = {}
         self._lock = threading.Lock()
 
     @classmethod
-    def from_settings(cls, settings: Settings, sslsocket_class: type[ssl.SSLSocket] | None = None) -> Trust:
+    def from_settings(cls, settings: Settings) -> Trust:
         """Take the files of trusted roots out of the settings."""
-        return cls(settings.ca_bundle, settings.ca_file, sslsocket_class, roots(settings))
+        return cls(settings.ca_bundle, settings.ca_file, roots(settings))
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -129,8 +126,6 @@ class Trust:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         context.set_alpn_protocols(["http/1.1"])
-        if self._sslsocket_class is not None:
-            context.sslsocket_class = self._sslsocket_class
         return context
 
     def _verifying(self) -> ssl.SSLContext:

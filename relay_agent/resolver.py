@@ -1,17 +1,18 @@
 """Names to addresses, within a deadline.
 
-This room owns the one thing Python cannot interrupt, `getaddrinfo`. It must not judge addresses: that
-is the policy's.
+This room owns the one thing Python cannot interrupt, `getaddrinfo`, and who may wait for it at the same time. It must
+not judge addresses: that is the policy's. Each leg has a Resolver of its own, so that no look-up of a target takes
+the platform's place.
 """
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import socket
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from relay_agent.clock import Deadline
 from relay_agent.faults import TransportFault
@@ -19,9 +20,14 @@ from relay_agent.models import Code
 from relay_agent.urls import literal_address
 
 MAX_LOOKUPS = 128
-"""Look-ups that may hang at the same time; a resolver that answers none of them is not asked more."""
-
-
+"""Look-ups of one Resolver that may hang at the same time."""
+ZONE_LOOKUPS = 16
+"""Those of them for names directly below one domain. Each domain further up has room for twice as many as the one
+below it, up to half of all, so that a zone whose servers are silent leaves places to its neighbours."""
+SHARED_SECONDS = 30.0
+"""How long a look-up is joined by others that want the same name; after that its question may have been lost."""
+MAX_ADDRESSES = 64
+"""Addresses that are kept of an answer."""
 LOOK_SECONDS = 0.1
 
 
@@ -38,11 +44,26 @@ class Address:
     sockaddr: tuple[object, ...]
 
 
-class Resolver:
-    """Looks names up on threads of their own, since a look-up that hangs cannot be stopped."""
+@dataclass(eq=False, slots=True)
+class _LookUp:
+    """One question to the system, and its answer once `done` is set."""
 
-    def __init__(self) -> None:
-        self._free = threading.BoundedSemaphore(MAX_LOOKUPS)
+    name: str
+    began: float
+    done: threading.Event = field(default_factory=threading.Event)
+    found: list[Address] | TransportFault | None = None
+
+
+class Resolver:
+    """Looks names up on threads of their own, since a look-up that hangs cannot be stopped. Any thread may call."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._changed = threading.Condition()
+        self._running = 0
+        self._by_name: dict[str, _LookUp] = {}
+        self._directly_below: Counter[str] = Counter()
+        self._anywhere_below: Counter[str] = Counter()
 
     def resolve(self, host: str, port: int, deadline: Deadline, check: Callable[[], None] = _nothing) -> list[Address]:
         """Every stream address of `host`, in the system's order (RFC 6724); `check` raises what ends the wait before its time.
@@ -51,51 +72,129 @@ class Resolver:
             TransportFault: ENOTFOUND, EAI_AGAIN, or ETIMEDOUT when the deadline passes first.
         """
         if literal_address(host) is not None:
-            return _addresses(host, port)
+            # The dot that ends a name makes an address one, which the system would ask its servers for.
+            return _to_port(_ask(host.rstrip("."), socket.AI_NUMERICHOST), port)
         name = host.rstrip(".").lower()
         if name == "invalid" or name.endswith(".invalid"):
             # RFC 6761 §6.4: this name never exists, and asking a resolver only leaks it.
             raise TransportFault(Code.ENOTFOUND, f"getaddrinfo ENOTFOUND {host}")
-        return self._look_up(host, port, deadline, check)
-
-    def _look_up(self, host: str, port: int, deadline: Deadline, check: Callable[[], None]) -> list[Address]:
-        if not self._free.acquire(blocking=False):
-            raise TransportFault(Code.EAI_AGAIN, f"getaddrinfo EAI_AGAIN {host}: {MAX_LOOKUPS} look-ups are still waiting for the resolver")
-        answer: queue.SimpleQueue[list[Address] | TransportFault] = queue.SimpleQueue()
-        threading.Thread(target=self._run, args=(host, port, answer), name="lookup", daemon=True).start()
-        found = self._wait(answer, deadline, check)
-        if found is None:
-            raise TransportFault(Code.ETIMEDOUT, f"name resolution of {host} took longer than {deadline.seconds:g} s")
+        found = self._answer(self._joined(host, deadline, check), deadline, check)
         if isinstance(found, TransportFault):
-            raise found
-        return found
+            raise TransportFault(found.code, found.message)  # It is shared: each asker has one of its own.
+        return _to_port(found, port)
+
+    def _joined(self, host: str, deadline: Deadline, check: Callable[[], None]) -> _LookUp:
+        """The look-up of that name that is under way, or a new one as soon as there is a place for it."""
+        while True:
+            check()
+            with self._changed:
+                known = self._by_name.get(host)
+                if known is not None and self._monotonic() - known.began < SHARED_SECONDS:
+                    return known
+                obstacle = self._obstacle(host)
+                if obstacle is None:
+                    return self._start(host)
+                if deadline.passed:
+                    late = f"name resolution of {host} did not begin within {deadline.seconds:g} s"
+                    raise TransportFault(Code.ETIMEDOUT, f"{late}: {obstacle} are still waiting for the resolver")
+                self._changed.wait(min(LOOK_SECONDS, deadline.remaining()))
 
     @staticmethod
-    def _wait(
-        answer: queue.SimpleQueue[list[Address] | TransportFault], deadline: Deadline, check: Callable[[], None]
-    ) -> list[Address] | TransportFault | None:
-        """What was found, None where the time is over. No socket is waited for that could be shut, so it looks up now and then."""
+    def _answer(look_up: _LookUp, deadline: Deadline, check: Callable[[], None]) -> list[Address] | TransportFault:
+        """What was found. No socket is waited for that could be shut, so it looks up now and then."""
         while not deadline.passed:
             check()
-            with contextlib.suppress(queue.Empty):
-                return answer.get(timeout=min(LOOK_SECONDS, deadline.remaining()))
+            if look_up.done.wait(min(LOOK_SECONDS, deadline.remaining())):
+                assert look_up.found is not None
+                return look_up.found
+        raise TransportFault(Code.ETIMEDOUT, f"name resolution of {look_up.name} took longer than {deadline.seconds:g} s")
+
+    # --- places; the lock is held ---
+
+    def _obstacle(self, host: str) -> str | None:
+        """Which look-ups stand in the way of one more, None where there is a place."""
+        if self._running >= MAX_LOOKUPS:
+            return f"{self._running} look-ups"
+        (parent, *further) = _zones(host)
+        if self._directly_below[parent] >= ZONE_LOOKUPS:
+            return f"{self._directly_below[parent]} look-ups of names in {parent}"
+        room = ZONE_LOOKUPS
+        for zone in further:
+            room = min(2 * room, MAX_LOOKUPS // 2)
+            if self._anywhere_below[zone] >= room:
+                return f"{self._anywhere_below[zone]} look-ups of names below {zone}"
         return None
 
-    def _run(self, host: str, port: int, answer: queue.SimpleQueue[list[Address] | TransportFault]) -> None:
+    def _start(self, host: str) -> _LookUp:
+        look_up = _LookUp(host, self._monotonic())
+        self._take(look_up)
         try:
-            answer.put(_addresses(host, port))
+            threading.Thread(target=self._run, args=(look_up,), name="lookup", daemon=True).start()
+        except (RuntimeError, MemoryError):
+            self._give_back(look_up)
+            raise TransportFault(Code.EAI_AGAIN, f"getaddrinfo EAI_AGAIN {host}: the system gives no thread for it") from None
+        return look_up
+
+    def _take(self, look_up: _LookUp) -> None:
+        zones = list(_zones(look_up.name))
+        self._running += 1
+        self._by_name[look_up.name] = look_up
+        self._directly_below[zones[0]] += 1
+        self._anywhere_below.update(zones)
+
+    def _give_back(self, look_up: _LookUp) -> None:
+        zones = list(_zones(look_up.name))
+        self._running -= 1
+        if self._by_name.get(look_up.name) is look_up:
+            del self._by_name[look_up.name]
+        _subtract(self._directly_below, zones[:1])
+        _subtract(self._anywhere_below, zones)
+        self._changed.notify_all()
+
+    # --- on the look-up's own thread ---
+
+    def _run(self, look_up: _LookUp) -> None:
+        found: list[Address] | TransportFault = TransportFault(Code.EAI_AGAIN, f"getaddrinfo EAI_AGAIN {look_up.name}")
+        try:
+            found = _ask(look_up.name)
         except TransportFault as fault:
-            answer.put(fault)
+            found = fault
         finally:
-            self._free.release()
+            with self._changed:
+                self._give_back(look_up)
+            look_up.found = found
+            look_up.done.set()
 
 
-def _addresses(host: str, port: int) -> list[Address]:
+def _zones(host: str) -> Iterator[str]:
+    """The domain that a name stands directly in, then those above it with two labels or more. A name of one label is its own."""
+    labels = [label for label in host.lower().split(".") if label]
+    yield ".".join(labels[1:] or labels)
+    for place in range(2, len(labels) - 1):
+        yield ".".join(labels[place:])
+
+
+def _subtract(counts: Counter[str], zones: list[str]) -> None:
+    for zone in zones:
+        counts[zone] -= 1
+        if not counts[zone]:
+            del counts[zone]
+
+
+def _ask(host: str, flags: int = 0) -> list[Address]:
     try:
-        found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, 0, 0, socket.SOCK_STREAM, 0, flags)[:MAX_ADDRESSES]
     except socket.gaierror as error:
         code = Code.ENOTFOUND if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA) else Code.EAI_AGAIN
         raise TransportFault(code, f"getaddrinfo {code} {host}") from None
-    except (UnicodeError, OSError):
+    except MemoryError:
+        raise TransportFault(Code.EAI_AGAIN, f"getaddrinfo {Code.EAI_AGAIN} {host}") from None
+    except (ValueError, OverflowError, OSError):
         raise TransportFault(Code.ENOTFOUND, f"getaddrinfo ENOTFOUND {host}") from None
+    if not found:
+        raise TransportFault(Code.ENOTFOUND, f"getaddrinfo ENOTFOUND {host}: no address")
     return [Address(family, str(sockaddr[0]), sockaddr) for family, _, _, _, sockaddr in found]
+
+
+def _to_port(addresses: list[Address], port: int) -> list[Address]:
+    return [Address(address.family, address.text, (address.sockaddr[0], port, *address.sockaddr[2:])) for address in addresses]

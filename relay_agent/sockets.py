@@ -7,10 +7,12 @@ what is left of the deadline before each call. This room must not know HTTP.
 from __future__ import annotations
 
 import socket
-import ssl
 from typing import Any
 
 from relay_agent.clock import Deadline
+
+LONGEST_WAIT_SECONDS = 1_000_000.0
+"""The limit of a single call. Python refuses time-outs that poll(2) cannot take, which are those beyond 24 days."""
 
 
 class Clocked:
@@ -29,7 +31,11 @@ class Clocked:
             left = self.deadline.remaining()
             if left <= 0:
                 raise TimeoutError("deadline passed")
-            self.settimeout(left)
+            self.settimeout(min(left, LONGEST_WAIT_SECONDS))
+
+    def pending(self) -> int:
+        """Bytes that have left the system's buffer and that nobody has read; a plain socket has none."""
+        return 0
 
     def settimeout(self, value: float | None, /) -> None:
         """The socket's own; named here for the type checker."""
@@ -62,24 +68,3 @@ class ClockedSocket(socket.socket, Clocked):
             done = 0
             while done < len(rest):
                 done += self.send(rest[done:], flags)
-
-
-class ClockedSSLSocket(ssl.SSLSocket, Clocked):
-    """A TLS socket with a deadline; OpenSSL's own calls each take the socket's time-out as their total."""
-
-    def recv(self, *args: Any) -> bytes:
-        """As SSLSocket.recv, within the deadline."""
-        self.arm()
-        return super().recv(*args)
-
-    def recv_into(self, *args: Any) -> int:
-        """As SSLSocket.recv_into, within the deadline."""
-        self.arm()
-        return super().recv_into(*args)
-
-    def send(self, *args: Any) -> int:
-        """As SSLSocket.send, within the deadline, counted; SSLSocket.sendall is made of it."""
-        self.arm()
-        sent = super().send(*args)
-        self.bytes_sent += sent
-        return sent

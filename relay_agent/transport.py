@@ -13,6 +13,7 @@ import http.client
 import re
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,6 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
-from urllib3.util.ssltransport import SSLTransport
 from urllib3.util.wait import wait_for_read
 
 from relay_agent.clock import Deadline
@@ -185,6 +185,8 @@ class _Adapter(HTTPAdapter):
         self._key: _Key | None = None
         self._current: Any = None
         self._aborted = False
+        self._handing_over = threading.Lock()
+        """Held while a socket is shut or leaves this adapter's hands: one that is kept may be another worker's at once."""
 
     def send(self, request: requests.PreparedRequest, *_args: Any, **_kwargs: Any) -> requests.Response:
         """Send over a kept connection or a new one (requests' adapter interface)."""
@@ -211,8 +213,8 @@ class _Adapter(HTTPAdapter):
 
         def opened(sock: Any) -> None:
             permit(sock)
+            self._current = sock  # First, since an abort between the two would else find neither the socket nor be seen.
             self._go_on(exchange)
-            self._current = sock
 
         exchange.opened, exchange.waiting = opened, lambda: self._go_on(exchange)
         try:
@@ -228,12 +230,12 @@ class _Adapter(HTTPAdapter):
     def finish(self, response: requests.Response) -> None:
         """Keep the response's connection where it is whole and clean, else close it."""
         original = cast("Response", response.raw._original_response)
-        sock, self._current = self._current, None
+        with self._handing_over:
+            sock, self._current = self._current, None
         original.close()
-        clean = not (original.broken or original.will_close or original.tainted)
         if sock is None or self._key is None:
             return
-        if clean:
+        if not (original.broken or original.will_close or original.tainted or self._aborted):
             self._idle.keep(self._key, sock)
         else:
             sock.close()
@@ -241,21 +243,21 @@ class _Adapter(HTTPAdapter):
     def hurry(self, seconds: float) -> None:
         """Give the exchange under way this much time and no more."""
         if self._current is not None:
-            _clock(self._current, Deadline(seconds))
+            self._current.deadline = Deadline(seconds)
 
     def abort(self) -> None:
         """Shut the socket that is in use; the thread that waits on it, or for its name, wakes with an error."""
-        self._aborted = True
-        sock = self._current
-        if sock is not None:
-            with contextlib.suppress(OSError):  # It was closed meanwhile, which is what was wanted.
-                sock.shutdown(socket.SHUT_RDWR)
+        with self._handing_over:
+            self._aborted = True
+            if self._current is not None:
+                with contextlib.suppress(OSError):  # It was closed meanwhile, which is what was wanted.
+                    self._current.shutdown(socket.SHUT_RDWR)
 
     def _take(self, key: _Key, exchange: Exchange) -> Any:
         while (found := self._idle.take(key)) is not None:
             sock, idle_seconds = found
             if self._usable(sock, idle_seconds, exchange):
-                _clock(sock, exchange.deadline)
+                sock.deadline = exchange.deadline
                 return sock
             sock.close()
         return None
@@ -277,6 +279,7 @@ class _Adapter(HTTPAdapter):
     def _converse(self, sock: Any, exchange: Exchange, *, reused: bool) -> Response:
         self._current = sock
         try:
+            self._go_on(exchange)
             exchange.before_send()
             if reused and _closed_or_noisy(sock):
                 raise _Stale
@@ -311,7 +314,7 @@ def _framed(original: Response) -> list[tuple[str, str]]:
 
 
 def _send_and_read_head(sock: Any, exchange: Exchange, *, reused: bool) -> Response:
-    before = _sent(sock)
+    before = sock.bytes_sent
     broken: Exception | None = None
     exchange.enter("sending the request")
     try:
@@ -329,7 +332,7 @@ def _send_and_read_head(sock: Any, exchange: Exchange, *, reused: bool) -> Respo
         if response.head_started:
             exchange.enter("the header of the response")
         response.close()
-        if reused and _is_stale(broken or error, response, exchange, nothing_sent=_sent(sock) == before):
+        if reused and _is_stale(broken or error, response, exchange, nothing_sent=sock.bytes_sent == before):
             raise _Stale from None
         raise explain(broken or error, exchange) from None
     return response
@@ -408,26 +411,12 @@ def _read(body: Content) -> Iterator[bytes]:
         raise DiskFault(Code.EINTERRUPTED, f"the agent's disk does not give the body: {error.strerror}") from None
 
 
-def _sent(sock: Any) -> int:
-    return int(getattr(_inner(sock), "bytes_sent", 0))
-
-
-def _clock(sock: Any, deadline: Deadline) -> None:
-    _inner(sock).deadline = deadline
-
-
-def _inner(sock: Any) -> Any:
-    """The socket that keeps the time: the outer one, but for TLS inside TLS."""
-    return sock.socket if isinstance(sock, SSLTransport) else sock
-
-
 def _closed_or_noisy(sock: Any, patience: float = 0.0) -> bool:
     """Whether an idle connection was closed by the peer, or holds bytes that nobody asked for, within `patience` seconds."""
     if sock is None:
         return True
     try:
-        pending = sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
-        return bool(pending) or wait_for_read(sock, timeout=patience)
+        return bool(sock.pending()) or wait_for_read(sock, timeout=patience)
     except (OSError, ValueError):
         return True
 

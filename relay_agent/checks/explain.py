@@ -24,7 +24,6 @@ from relay_agent.models import Code, HttpRequest, Url
 from relay_agent.policy import Policy
 from relay_agent.proxies import Proxies, Trust, roots
 from relay_agent.resolver import Resolver
-from relay_agent.sockets import ClockedSSLSocket
 from relay_agent.telemetry.redact import MASK, shown_target
 from relay_agent.transport import Transport
 
@@ -99,7 +98,7 @@ class Ways:
     def __init__(self, settings: Settings, connect_seconds: float | None = None) -> None:
         self._settings = settings
         self._connect_seconds = min(settings.connect_timeout_seconds, connect_seconds or settings.connect_timeout_seconds)
-        self._dialer = Dialer(Trust.from_settings(settings, sslsocket_class=ClockedSSLSocket), Resolver())
+        self._dialer = Dialer(Trust.from_settings(settings), Resolver())
         self._proxies = Proxies.from_settings(settings)
         self._policy = Policy(admin=settings.admin_endpoint)
 

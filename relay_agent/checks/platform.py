@@ -34,7 +34,6 @@ from relay_agent.errors import (
 from relay_agent.models import Code, Headers
 from relay_agent.proxies import Leg, Proxies, Trust
 from relay_agent.resolver import Resolver
-from relay_agent.sockets import ClockedSSLSocket
 from relay_agent.tdp.aws import Aws
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.http import Answer, PlatformHttp
@@ -112,7 +111,7 @@ class PlatformChecks:
         self._seconds = seconds
         self._seen_secrets = seen_secrets
         self._proxies = Proxies.from_settings(settings)
-        self._dialer = Dialer(Trust.from_settings(settings, sslsocket_class=ClockedSSLSocket), Resolver())
+        self._dialer = Dialer(Trust.from_settings(settings), Resolver())
         self._facts = Facts()
 
     def platform(self) -> Check:

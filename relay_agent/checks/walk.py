@@ -280,11 +280,10 @@ class _Peer:
     """What an open socket tells of its other end."""
 
     def __init__(self, sock: Any) -> None:
-        inner = getattr(sock, "socket", sock)  # TLS within TLS wraps another
         self.version = sock.version() if hasattr(sock, "version") else ""
         self.der: bytes = (sock.getpeercert(True) if hasattr(sock, "getpeercert") else None) or b""
         try:
-            host, port = inner.getpeername()[:2]
+            host, port = sock.getpeername()[:2]
         except OSError:
             host, port = "an address that is gone", 0
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -22,7 +22,6 @@ from relay_agent.models import Code, Failure
 from relay_agent.policy import Policy
 from relay_agent.proxies import Leg, Proxies, Trust
 from relay_agent.resolver import Resolver
-from relay_agent.sockets import ClockedSSLSocket
 from relay_agent.spool import Spool
 from relay_agent.transport import Transport
 from tests.targets import ca_pem
@@ -71,7 +70,7 @@ class Relay:
         if key not in self._executors:
             ca_file = self._directory / "ca.pem"
             ca_file.write_bytes(ca_pem())
-            dialer = Dialer(Trust(ca_file=ca_file if trust else None, sslsocket_class=ClockedSSLSocket), Resolver())
+            dialer = Dialer(Trust(ca_file=ca_file if trust else None), Resolver())
             pool = self._pools.setdefault(key[:-1], IdlePool())  # workers share theirs, as in the agent
             transport = Transport(dialer, pool)
             limits = Limits(max_response_bytes=max_response_bytes, connect_seconds=connect_seconds)

@@ -11,8 +11,9 @@ from typing import get_args
 
 import pytest
 
+from relay_agent.clock import Deadline
 from tests.contract.relaying import Relay, code
-from tests.targets import ByteTarget, Connection, Fault, ca_pem, in_turn, raw, redirect, reply, server_context
+from tests.targets import ByteTarget, Connection, Fault, ca_pem, closed_port, in_turn, raw, redirect, reply, server_context
 
 CODES = {
     "expired": "CERT_HAS_EXPIRED",
@@ -138,6 +139,28 @@ def test_garbage_in_place_of_tls_is_a_fault(relay: Relay, garbage: bytes) -> Non
     with ByteTarget() as target:
         target.on_accept = answer
         assert code(relay({"url": target.url(scheme="https")})) in {"EPROTO", "ECONNRESET"}
+
+
+@pytest.mark.parametrize("through", ["none", "http", "https"])
+def test_records_without_content_do_not_outlive_the_deadline(relay: Relay, through: str) -> None:
+    """HelloRequest, which a client that is shaking hands passes over, as fast as the network carries it."""
+    enough = Deadline(10)
+
+    def flood(conn: Connection) -> bool:
+        records = b"\x16\x03\x03\x00\x04\x00\x00\x00\x00" * 100_000
+        if through == "http":
+            conn.read_head()
+            conn.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        conn.sock.recv(65536)
+        while not enough.passed:
+            conn.send(records)
+        return False
+
+    with ByteTarget() as flooding:
+        flooding.on_accept = flood
+        here, elsewhere = f"127.0.0.1:{flooding.port}", f"127.0.0.1:{closed_port()}"
+        url, proxy = (f"https://{here}/", "none") if through == "none" else (f"https://{elsewhere}/", f"{through}://{here}")
+        assert code(relay({"url": url, "timeout": 1}, proxy=proxy)) == "ETIMEDOUT"
 
 
 def test_alert_in_the_handshake_is_a_fault(relay: Relay) -> None:

@@ -309,14 +309,6 @@ def test_each_context_is_made_once_for_all_threads() -> None:
     assert trust.context(verify=False) is trust.context(verify=False) is not found[0]
 
 
-def test_a_context_makes_sockets_of_the_given_class() -> None:
-    class Socket(ssl.SSLSocket):
-        pass
-
-    trust = Trust(sslsocket_class=Socket)
-    assert trust.context(verify=True).sslsocket_class is trust.context(verify=False).sslsocket_class is Socket
-
-
 def _handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> ssl.SSLObject:
     """Shake hands in memory: no socket, no thread."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -39,7 +39,6 @@ from relay_agent.errors import (
 from relay_agent.policy import Policy
 from relay_agent.proxies import Proxies, Trust
 from relay_agent.resolver import Resolver
-from relay_agent.sockets import ClockedSSLSocket
 from relay_agent.tdp.aws import Aws, platform_error
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.http import PlatformHttp
@@ -120,7 +119,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def http() -> Iterator[PlatformHttp]:
-    dialer = Dialer(Trust(sslsocket_class=ClockedSSLSocket), Resolver())
+    dialer = Dialer(Trust(), Resolver())
     made = PlatformHttp(lambda: Transport(dialer), Proxies({}))
     yield made
     made.close()
@@ -241,7 +240,7 @@ def test_each_status_is_its_own_error_which_repeats_nothing_that_is_secret(
 
 
 def test_a_proxy_that_wants_a_password_is_named_masked_for_plain_http_too() -> None:
-    dialer = Dialer(Trust(sslsocket_class=ClockedSSLSocket), Resolver())
+    dialer = Dialer(Trust(), Resolver())
     with HttpProxy(auth=("lab", "right")) as proxy:
         http = PlatformHttp(lambda: Transport(dialer), Proxies({"http_proxy": proxy.url(("lab", "canary-wrong"))}))
         rest = Rest(http, "http://api.lab.example", "org", "agent-1", lambda: TOKEN, Clock(now=lambda: NOW))
@@ -268,7 +267,7 @@ def test_a_certificate_that_is_refused_is_named_in_the_error_itself_and_looked_a
 ) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_bytes(ca_pem())
-    dialer = Dialer(Trust(None if fault == "unknown_authority" else bundle, sslsocket_class=ClockedSSLSocket, said="these"), Resolver())
+    dialer = Dialer(Trust(None if fault == "unknown_authority" else bundle, said="these"), Resolver())
     with ByteTarget(server_context(fault)) as target:
         http = PlatformHttp(lambda: Transport(dialer), Proxies({}))
         rest = Rest(http, target.url(""), "org", "agent-1", lambda: TOKEN, Clock(now=lambda: NOW))

@@ -1,0 +1,206 @@
+"""TLS over a socket that keeps a deadline, which may itself be a TLS session with a proxy.
+
+This room owns the session's records, and passes every wait to the socket below. It must not open connections, nor
+decide whom to trust.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, cast, overload
+
+from relay_agent.clock import Deadline
+from relay_agent.sockets import ClockedSocket
+
+_PIECE = 16 * 1024
+"""The plain text of one TLS record at most: what is encrypted, or decrypted, before the deadline is looked at again."""
+_FETCH = 64 * 1024
+"""Bytes that are taken from the socket below at a time."""
+
+_T = TypeVar("_T")
+
+
+class TlsSocket:
+    """A TLS session. With `ragged_ends` a connection that ends without a goodbye (close_notify) ends properly.
+
+    Not ssl.SSLSocket: OpenSSL reads from its socket for as long as records without content come, whatever the time;
+    it cannot stand on another session; and its `shutdown` lets other threads go on in plain. Not urllib3's SSLTransport:
+    it cannot be shut down, takes any end for a proper one, and does not say what it holds undecrypted.
+    Only `shutdown` may be called from another thread.
+    """
+
+    def __init__(self, below: ClockedSocket | TlsSocket, context: ssl.SSLContext, server_hostname: str, *, ragged_ends: bool) -> None:
+        """Stand on a connected socket; nothing is sent before `do_handshake`.
+
+        Raises:
+            ValueError: the name cannot be one of a certificate.
+        """
+        self._below = below
+        self._ragged_ends = ragged_ends
+        self._received = ssl.MemoryBIO()
+        self._to_send = ssl.MemoryBIO()
+        self._session = context.wrap_bio(self._received, self._to_send, server_hostname=server_hostname)
+
+    # --- the exchange ---
+
+    def do_handshake(self) -> None:
+        """Shake hands, within the deadline; the other side is told why its certificate is refused."""
+        try:
+            self._until_done(self._session.do_handshake)
+        except ssl.SSLError:
+            with contextlib.suppress(OSError):
+                self._flush()
+            raise
+        self._flush()
+
+    def recv(self, size: int = _PIECE, flags: int = 0) -> bytes:
+        """As SSLSocket.recv, within the deadline."""
+        buffer = bytearray(min(size, _PIECE))
+        return bytes(buffer[: self.recv_into(buffer, flags=flags)])
+
+    def recv_into(self, buffer: Any, size: int | None = None, flags: int = 0) -> int:
+        """As SSLSocket.recv_into, within the deadline: 0 at a proper end.
+
+        Raises:
+            ssl.SSLEOFError: the connection ended without a goodbye.
+        """
+        _refuse(flags)
+        with memoryview(buffer) as view, view.cast("B") as plain:
+            wanted = min(size or len(plain), _PIECE)
+            read = cast("Callable[[int, memoryview], int]", self._session.read)
+            if not wanted:
+                return 0
+            try:
+                return self._until_done(lambda: read(wanted, plain))
+            except ssl.SSLZeroReturnError:
+                return 0
+            except ssl.SSLEOFError:
+                if self._ragged_ends:
+                    return 0
+                raise
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """As SSLSocket.send, within the deadline: one record at most."""
+        _refuse(flags)
+        with memoryview(data) as view, view.cast("B") as plain:
+            taken = self._until_done(lambda: self._session.write(plain[:_PIECE])) if len(plain) else 0
+        self._flush()
+        return taken
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """As SSLSocket.sendall, within the deadline."""
+        with memoryview(data) as view, view.cast("B") as rest:
+            done = 0
+            while done < len(rest):
+                done += self.send(rest[done : done + _PIECE], flags)
+
+    def pending(self) -> int:
+        """Bytes that the system has handed over and nobody has read, decrypted or not, in any session."""
+        return self._session.pending() + self._received.pending + self._below.pending()
+
+    def makefile(self, mode: str = "rb", buffering: int | None = None) -> io.BufferedReader:
+        """The stream that http.client reads from. Closing it leaves the socket open; closing the socket ends it."""
+        if mode != "rb":
+            raise ValueError("the stream is for reading bytes")
+        return io.BufferedReader(socket.SocketIO(self, "r"), buffering or io.DEFAULT_BUFFER_SIZE)  # type: ignore[arg-type]
+
+    def _decref_socketios(self) -> None:
+        """Take note, as socket.SocketIO demands, that a stream was closed: nothing waits for it."""
+
+    # --- the connection under it ---
+
+    @property
+    def deadline(self) -> Deadline | None:
+        """The limit of every wait."""
+        return self._below.deadline
+
+    @deadline.setter
+    def deadline(self, deadline: Deadline | None) -> None:
+        self._below.deadline = deadline
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that the system took: of records, here and below."""
+        return self._below.bytes_sent
+
+    def arm(self) -> None:
+        """As Clocked.arm."""
+        self._below.arm()
+
+    def settimeout(self, value: float | None, /) -> None:
+        """As socket.settimeout."""
+        self._below.settimeout(value)
+
+    def gettimeout(self) -> float | None:
+        """As socket.gettimeout."""
+        return self._below.gettimeout()
+
+    def fileno(self) -> int:
+        """As socket.fileno."""
+        return self._below.fileno()
+
+    def getpeername(self) -> Any:
+        """As socket.getpeername."""
+        return self._below.getpeername()
+
+    def shutdown(self, how: int, /) -> None:
+        """Break the connection off, without a goodbye. Any thread."""
+        self._below.shutdown(how)
+
+    def close(self) -> None:
+        """Close the connection, without a goodbye."""
+        self._below.close()
+
+    # --- the other side ---
+
+    @overload
+    def getpeercert(self, binary_form: Literal[False] = False) -> dict[str, Any] | None: ...
+    @overload
+    def getpeercert(self, binary_form: Literal[True]) -> bytes | None: ...
+    def getpeercert(self, binary_form: bool = False) -> Any:
+        """The other side's certificate, as SSLSocket.getpeercert."""
+        return self._session.getpeercert(binary_form)
+
+    def version(self) -> str | None:
+        """The version of TLS that is spoken."""
+        return self._session.version()
+
+    def cipher(self) -> tuple[str, str, int] | None:
+        """The cipher in use."""
+        return self._session.cipher()
+
+    # --- both ---
+
+    def _until_done(self, step: Callable[[], _T]) -> _T:
+        """Repeat a step of the session until it needs nothing more from the other side; each repetition looks at the deadline."""
+        while True:
+            self._below.arm()
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                self._flush()
+                self._fetch()
+
+    def _fetch(self) -> None:
+        """Hand the session what comes next; how a connection ends is for the session to judge, since its records cannot be cut unseen."""
+        try:
+            data = self._below.recv(_FETCH)
+        except ssl.SSLEOFError:
+            data = b""
+        if data:
+            self._received.write(data)
+        else:
+            self._received.write_eof()
+
+    def _flush(self) -> None:
+        if self._to_send.pending:
+            self._below.sendall(self._to_send.read())
+
+
+def _refuse(flags: int) -> None:
+    if flags:
+        raise ValueError("TLS knows no flags")
