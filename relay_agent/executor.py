@@ -6,12 +6,10 @@ one Executor belongs to one worker.
 
 from __future__ import annotations
 
-import codecs
 import http.client
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from email.message import Message
 from pathlib import Path
 from typing import Protocol
 
@@ -20,13 +18,14 @@ import urllib3
 from requests.cookies import RequestsCookieJar, get_cookie_header
 
 from relay_agent import __version__
+from relay_agent.charsets import TextCheck
 from relay_agent.clock import Deadline
-from relay_agent.codec import text_decoder
-from relay_agent.codings import BadCoding, decodable, decode
+from relay_agent.codings import BadCoding, TooLarge, decodable, decode
 from relay_agent.dialer import TunnelRefused
 from relay_agent.errors import Interrupted
 from relay_agent.faultpoints import Point, reach
 from relay_agent.faults import DiskFault, TransportFault
+from relay_agent.media_types import parameter
 from relay_agent.models import Body, Code, Failure, Headers, HttpRequest, HttpResponse, Url, size_of
 from relay_agent.policy import Policy
 from relay_agent.proxies import Leg, Proxies
@@ -243,7 +242,7 @@ class Executor:
         charset = _charset(received)
         buffer = Buffer(self._buffer_dir)
         try:
-            text = self._read(response, buffer, charset, codings)
+            text = self._read(response, buffer, TextCheck(charset), codings, exchange.deadline)
         except BaseException as error:
             buffer.close()
             if isinstance(error, urllib3.exceptions.HTTPError | http.client.HTTPException | OSError):
@@ -262,22 +261,30 @@ class Executor:
             bytes_out=size_of(exchange.body),
         )
 
-    def _read(self, response: requests.Response, buffer: Buffer, charset: str | None, codings: list[str]) -> bool:
+    def _read(self, response: requests.Response, buffer: Buffer, check: TextCheck, codings: list[str], deadline: Deadline) -> bool:
         """Read the body into the buffer, counted after decoding; whether it is text in its charset."""
         limit = self._limits.max_response_bytes
         too_large = TransportFault(Code.ERESPONSETOOLARGE, f"the response is larger than {limit} bytes")
         if not codings and announced_length(response) > limit:
             raise too_large
-        decoder = text_decoder(charset)
+
+        def in_time() -> None:
+            # The socket keeps the time while it is read; a decoder works for long on what came at once.
+            if deadline.passed:
+                raise TimeoutError("deadline passed")
+
         try:
-            for data in decode(_pieces(response), codings):
+            for data in decode(_pieces(response), codings, limit, in_time):
                 if buffer.size + len(data) > limit:
                     raise too_large
                 _keep(buffer, data)
-                decoder = _still_text(decoder, data)
+                check.take(data)
+                in_time()
+        except TooLarge:
+            raise too_large from None
         except BadCoding as error:
             raise TransportFault(Code.EBADRESPONSE, str(error)) from None
-        return _still_text(decoder, b"", final=True) is not None
+        return check.is_text()
 
     def _refused(self, refused: TunnelRefused, exchange: Exchange) -> HttpResponse:
         """A proxy's refusal is an answer (PROTOCOL §4); one that is no error status cannot be told as the target's."""
@@ -287,8 +294,10 @@ class Executor:
         buffer = Buffer(self._buffer_dir)
         buffer.write(refused.body)
         charset = _charset(refused.headers)
-        text = _still_text(_still_text(text_decoder(charset), refused.body), b"", final=True) is not None
-        return HttpResponse(refused.status, refused.headers, buffer, charset, text, str(exchange.url), _elapsed(exchange.deadline))
+        check = TextCheck(charset)
+        check.take(refused.body)
+        elapsed = _elapsed(exchange.deadline)
+        return HttpResponse(refused.status, refused.headers, buffer, charset, check.is_text(), str(exchange.url), elapsed)
 
 
 def _keep(buffer: Buffer, data: bytes) -> None:
@@ -381,24 +390,5 @@ def _codings(received: Headers) -> list[str]:
 
 def _charset(received: Headers) -> str | None:
     """The charset that the first Content-Type names."""
-    content_type = next((value for name, value in received if name.lower() == "content-type"), None)
-    if content_type is None:
-        return None
-    message = Message()
-    message["Content-Type"] = content_type
-    try:
-        charset = message.get_param("charset")
-    except (TypeError, ValueError):  # The standard library's parser trips over RFC 2231 forms that make no sense.
-        return None
-    return charset.strip() or None if isinstance(charset, str) else None
-
-
-def _still_text(decoder: codecs.IncrementalDecoder | None, data: bytes, *, final: bool = False) -> codecs.IncrementalDecoder | None:
-    """The decoder, while everything it was given is text; None from the first byte that is not."""
-    if decoder is None:
-        return None
-    try:
-        decoder.decode(data, final)
-    except (UnicodeError, ValueError):
-        return None
-    return decoder
+    content_type = next((value for name, value in received if name.lower() == "content-type"), "")
+    return parameter(content_type, "charset") or None
