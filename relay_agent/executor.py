@@ -15,12 +15,12 @@ from typing import Protocol
 
 import requests
 import urllib3
-from requests.cookies import RequestsCookieJar, get_cookie_header
 
 from relay_agent import __version__
 from relay_agent.charsets import TextCheck
 from relay_agent.clock import Deadline
 from relay_agent.codings import BadCoding, TooLarge, decodable, decode
+from relay_agent.cookies import Cookies
 from relay_agent.dialer import TunnelRefused
 from relay_agent.errors import Interrupted
 from relay_agent.faultpoints import Point, reach
@@ -31,7 +31,7 @@ from relay_agent.policy import Policy
 from relay_agent.proxies import Leg, Proxies
 from relay_agent.spool import Buffer
 from relay_agent.transport import Exchange, Transport, announced_length, explain, fields
-from relay_agent.urls import BadUrl, join
+from relay_agent.urls import BadUrl, join, normal_host, split_host_port
 
 MAX_REDIRECTS = 10
 USER_AGENT = f"relay-agent/{__version__}"
@@ -177,7 +177,7 @@ class Executor:
         before_send()
 
     def _chain(self, request: HttpRequest, deadline: Deadline, before_send: Callable[[], None]) -> HttpResponse | Failure:
-        jar = RequestsCookieJar()
+        jar = Cookies()
         hop = _Hop(request.url, request.method, request.headers, request.body)
         for _ in range(MAX_REDIRECTS + 1):
             try:
@@ -192,7 +192,7 @@ class Executor:
         return Failure(Code.ETOOMANYREDIRECTS, f"more than {MAX_REDIRECTS} redirects", str(hop.url), _elapsed(deadline))
 
     def _exchange(
-        self, hop: _Hop, request: HttpRequest, deadline: Deadline, jar: RequestsCookieJar, before_send: Callable[[], None]
+        self, hop: _Hop, request: HttpRequest, deadline: Deadline, jar: Cookies, before_send: Callable[[], None]
     ) -> HttpResponse | _Hop:
         self._permit(hop)
         exchange = Exchange(
@@ -208,7 +208,6 @@ class Executor:
             after_send=_sent,
             opened=self._permit_more,
             check_address=lambda address: self._permit_address(hop, address),
-            cookies=jar,
         )
         try:
             with self._transport.send(exchange) as response:
@@ -218,6 +217,7 @@ class Executor:
                     self._watcher.answered(exchange, response.status_code)
                     return answer
                 following = _next_hop(hop, response.status_code, location)
+                jar.store(_values(fields(response), "set-cookie"), _cookie_host(hop), hop.url.target)
                 self._transport.drain(response)
                 self._watcher.answered(exchange, response.status_code)
                 return following
@@ -317,7 +317,7 @@ def _elapsed(deadline: Deadline) -> int:
     return int(deadline.elapsed() * 1000)
 
 
-def _field_lines(hop: _Hop, jar: RequestsCookieJar) -> Headers:
+def _field_lines(hop: _Hop, jar: Cookies) -> Headers:
     """The header fields to send: the command's, and only what the protocol needs besides."""
     given = {name.lower() for name, _ in hop.headers}
     before: list[tuple[str, str]] = []
@@ -336,20 +336,28 @@ def _field_lines(hop: _Hop, jar: RequestsCookieJar) -> Headers:
     return (*before, *_with_cookies(hop, jar), *after)
 
 
-def _with_cookies(hop: _Hop, jar: RequestsCookieJar) -> Headers:
+def _with_cookies(hop: _Hop, jar: Cookies) -> Headers:
     """The command's own Cookie field, what this command's redirects were given added to it."""
-    if not len(jar):
-        return hop.headers
-    probe = requests.PreparedRequest()
-    probe.url = str(hop.url)
-    probe.headers = requests.structures.CaseInsensitiveDict()
-    found = get_cookie_header(jar, probe)  # type: ignore[no-untyped-call]
+    found = jar.for_request(_cookie_host(hop), hop.url.target, secure=hop.url.scheme == "https")
     if not found:
         return hop.headers
-    fresh = {pair.partition("=")[0].strip() for pair in found.split(";")}
-    own = [pair.strip() for name, value in hop.headers if name.lower() == "cookie" for pair in value.split(";") if pair.strip()]
+    fresh = {name for name, _ in found}
+    own = [pair.strip() for value in _values(hop.headers, "cookie") for pair in value.split(";") if pair.strip()]
     kept = [pair for pair in own if pair.partition("=")[0].strip() not in fresh]
-    return (*(pair for pair in hop.headers if pair[0].lower() != "cookie"), ("Cookie", "; ".join([*kept, found])))
+    line = "; ".join([*kept, *(f"{name}={value}" for name, value in found)])
+    return (*(pair for pair in hop.headers if pair[0].lower() != "cookie"), ("Cookie", line))
+
+
+def _cookie_host(hop: _Hop) -> str:
+    """Whose the cookies are: the host that the request names, which may be a virtual one behind the URL's (PROTOCOL §3)."""
+    try:
+        return next((normal_host(split_host_port(value)[0]) for value in _values(hop.headers, "host")), hop.url.host)
+    except BadUrl:
+        return hop.url.host
+
+
+def _values(headers: Headers, name: str) -> list[str]:
+    return [value for key, value in headers if key.lower() == name]
 
 
 def _location(response: requests.Response) -> str | None:
@@ -384,11 +392,11 @@ def _bound_to_origin(name: str) -> bool:
 
 
 def _codings(received: Headers) -> list[str]:
-    parts = [part.strip().lower() for name, value in received if name.lower() == "content-encoding" for part in value.split(",")]
+    parts = [part.strip().lower() for value in _values(received, "content-encoding") for part in value.split(",")]
     return [part for part in parts if part and part != "identity"]
 
 
 def _charset(received: Headers) -> str | None:
     """The charset that the first Content-Type names."""
-    content_type = next((value for name, value in received if name.lower() == "content-type"), "")
+    content_type = next(iter(_values(received, "content-type")), "")
     return parameter(content_type, "charset") or None
