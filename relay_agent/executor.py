@@ -53,22 +53,11 @@ _BODY_HEADERS = frozenset(
 )
 """RFC 9110 §15.4: what describes a body that is no longer sent."""
 _WITH_LENGTH_ZERO = frozenset({"POST", "PUT", "PATCH"})
-_SECRET_PARTS = (
-    "authenti",
-    "authoriz",
-    "oauth",
-    "cookie",
-    "token",
-    "secret",
-    "password",
-    "api-key",
-    "apikey",
-    "api_key",
-    "access-key",
-    "session",
-    "credential",
-    "signature",
-)
+_ACROSS_ORIGINS = frozenset({"accept", "accept-language", "accept-encoding", "user-agent", "range"})
+_ACROSS_WITH_BODY = frozenset({"content-type", "content-encoding", "content-language"})
+"""PROTOCOL §3: what goes along to another origin. A field of any other name may be a secret, since senders put keys into any."""
+_MAX_LOCATION = 64 * 1024
+_NO_UTF_8 = re.compile(r"[\udc80-\udcff]")
 _READ = 64 * 1024
 
 
@@ -364,31 +353,48 @@ def _location(response: requests.Response) -> str | None:
     """Where a redirect leads; a redirect without a Location is an answer."""
     if response.status_code not in _REDIRECTS:
         return None
-    values = [value for name, value in fields(response) if name.lower() == "location"]
-    # Header bytes beyond ASCII are UTF-8 in practice, and came as ISO-8859-1.
-    return values[0].encode("latin-1").decode("utf-8", "replace") if values and values[0] else None
+    values = _values(fields(response), "location")
+    return values[0] or None if values else None
+
+
+def _percent_encoded(location: str) -> str:
+    """A Location that came as ISO-8859-1, as text: its bytes beyond ASCII are UTF-8 in practice, and what is not is no character."""
+    text = location.encode("latin-1").decode("utf-8", "surrogateescape")
+    return _NO_UTF_8.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", text)
 
 
 def _next_hop(hop: _Hop, status: int, location: str) -> _Hop:
     """The request a redirect asks for (RFC 9110 §15.4; SECURITY §2: no secret crosses to another origin)."""
-    try:
-        url = join(hop.url, location)
-    except BadUrl as error:
-        raise TransportFault(Code.EBADRESPONSE, f"the target redirects to something that {error}") from None
+    url = _followed(hop.url, location)
     headers, method, body = hop.headers, hop.method, hop.body
     if (status in (301, 302) and method == "POST") or (status == 303 and method not in ("GET", "HEAD")):
         method, body = "GET", None
         headers = tuple(pair for pair in headers if pair[0].lower() not in _BODY_HEADERS)
-    if url.origin != hop.url.origin:
-        headers = tuple(pair for pair in headers if not _bound_to_origin(pair[0]))
+    if not _same_origin(hop.url, url):
+        along = _ACROSS_ORIGINS if body is None else _ACROSS_ORIGINS | _ACROSS_WITH_BODY
+        headers = tuple(pair for pair in headers if pair[0].lower() in along)
     elif url.authorization is None:
         url = replace(url, authorization=hop.url.authorization)
     return _Hop(url, method, headers, body)
 
 
-def _bound_to_origin(name: str) -> bool:
-    lower = name.lower()
-    return lower == "host" or "auth" in re.split(r"[^a-z0-9]", lower) or any(part in lower for part in _SECRET_PARTS)
+def _followed(base: Url, location: str) -> Url:
+    too_long = TransportFault(Code.EBADRESPONSE, f"the target redirects to something longer than {_MAX_LOCATION:,} bytes")
+    if len(location) > _MAX_LOCATION:
+        raise too_long
+    try:
+        url = join(base, _percent_encoded(location))
+    except BadUrl as error:
+        raise TransportFault(Code.EBADRESPONSE, f"the target redirects to something that {error}") from None
+    if len(url.target) > _MAX_LOCATION:
+        raise too_long  # Relative and encoded byte by byte it may grow from hop to hop.
+    return url
+
+
+def _same_origin(before: Url, after: Url) -> bool:
+    """Whether secrets may go along: the origin is the same, or the same on its way from plain HTTP to TLS on the default ports."""
+    upgraded = (before.scheme, before.port, after.scheme, after.port) == ("http", 80, "https", 443)
+    return before.origin == after.origin or (upgraded and before.host == after.host)
 
 
 def _codings(received: Headers) -> list[str]:
