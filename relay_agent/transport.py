@@ -389,9 +389,11 @@ def _write(sock: Any, exchange: Exchange) -> None:
     """Write the request exactly as the exchange has it; nothing is added but the proxy's own credentials."""
     absolute = exchange.forwarded  # Then the request names the whole URL.
     lines = [f"{exchange.method} {exchange.url if absolute else exchange.url.target} HTTP/1.1"]
-    lines += [f"{name}: {value}" for name, value in exchange.headers]
-    if absolute and exchange.proxy is not None and exchange.proxy.authorization:
-        lines.append(f"Proxy-Authorization: {exchange.proxy.authorization}")
+    own = exchange.proxy.authorization if absolute and exchange.proxy is not None else None
+    # Of two such fields a proxy may take either: the command's does not go beside the agent's own.
+    lines += [f"{name}: {value}" for name, value in exchange.headers if own is None or name.lower() != "proxy-authorization"]
+    if own is not None:
+        lines.append(f"Proxy-Authorization: {own}")
     if any(_LINE_BREAK.search(line) for line in lines):
         raise AssertionError("a line break reached the request's head; the codec must refuse it")
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
