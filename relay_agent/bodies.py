@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Iterator
-from email.message import Message
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -17,10 +17,12 @@ from urllib3.fields import RequestField
 from urllib3.filepost import choose_boundary
 
 from relay_agent.errors import BadRequest
+from relay_agent.media_types import MAX_CHARACTERS, parameter
 
 Pieces = Iterator[bytes]
 _PIECE = 48 * 1024
 """Characters that are encoded at once; of base64, a whole number of its groups of four."""
+_BOUNDARY = re.compile(r"[\x20-\x7e]{1,70}")
 
 
 def encode_body(body: object, content_type: str | None) -> tuple[Pieces | None, str | None]:
@@ -117,17 +119,20 @@ def _field(name: str, entry: dict[str, Any]) -> tuple[RequestField, Pieces]:
 
 
 def _boundary(content_type: str | None) -> tuple[str, bool]:
-    """The boundary that the command's own Content-Type names, or a new one."""
-    if content_type is not None:
-        parsed = Message()
-        parsed["Content-Type"] = content_type
-        try:
-            named = parsed.get_boundary()
-        except (TypeError, ValueError):  # The standard library's parser trips over RFC 2231 forms that make no sense.
-            named = None
-        if named and named.isascii():
-            return named, True
-    return choose_boundary(), False
+    """The boundary that the command's own Content-Type names, or a new one.
+
+    One that RFC 2046 §5.1.1 does not allow is refused: beside it no other can be named, and before each part it would stand in full.
+    """
+    if content_type is None:
+        return choose_boundary(), False
+    if len(content_type) > MAX_CHARACTERS:
+        raise BadRequest("headers", f"has a Content-Type of more than {MAX_CHARACTERS:,} characters")
+    named = parameter(content_type, "boundary")
+    if named is None:
+        return choose_boundary(), False
+    if not _BOUNDARY.fullmatch(named):
+        raise BadRequest("headers", "names a boundary that is not 1 to 70 printable ASCII characters")
+    return named, True
 
 
 def _entries(name: str, value: object) -> list[tuple[str, dict[str, Any]]]:

@@ -6,7 +6,6 @@ It must not decide anything about a command, and it never puts a value that it r
 from __future__ import annotations
 
 import base64
-import codecs
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from relay_agent.bodies import encode_body
+from relay_agent.charsets import text_decoder
 from relay_agent.clock import FAR_FUTURE, FAR_PAST
 from relay_agent.errors import BadRequest, MalformedMessage
 from relay_agent.json_bounds import check_text, check_value
@@ -45,7 +45,6 @@ _REQUEST_FIELDS = frozenset(
         *("timeout", "follow_redirects", "encrypt_response", "not_after"),
     }
 )
-_NOT_TEXT = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined", "utf-7", "mbcs", "oem"})
 
 
 # --- in ---
@@ -370,17 +369,6 @@ def dumps(value: object) -> str:
 def sqs_safe(text: str) -> str:
     """Escape what SQS does not take; inside JSON strings the escape means the same character."""
     return _NOT_FOR_SQS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
-def text_decoder(charset: str | None) -> codecs.IncrementalDecoder | None:
-    """A strict decoder for a response's charset, UTF-8 where it names none, None for a name that is no charset."""
-    try:
-        info = codecs.lookup(charset or "utf-8")
-    except (LookupError, ValueError):
-        return None
-    if not info._is_text_encoding or info.name in _NOT_TEXT or info.incrementaldecoder is None:
-        return None
-    return info.incrementaldecoder("strict")
 
 
 def response_body(response: HttpResponse) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Content codings undone, piece by piece (RFC 9110 §8.4).
 
-Every piece that comes out is bounded, however much the coding expands, and a body that ends before its coding
-does is an error: half an answer is no answer. This room must not know limits or headers beyond the coding's name.
+Every piece that comes out is bounded, however much a coding expands, so is what each layer gives in all, and a body that ends before
+its coding does is an error: half an answer is no answer. This room must not know headers beyond the coding's name, or whose the
+bytes are.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ else:
 
 PIECE = 64 * 1024
 """Bytes of the largest piece that comes out."""
-MAX_CODINGS = 5
+SLICE = 4 * 1024
+"""Bytes that a decoder is given at once. What it leaves of them is copied for each member or frame that ends within, empty ones too."""
+MAX_CODINGS = 3
+MAX_WINDOWED = 1
+"""How many of them may remember megabytes of what they gave: br up to 26 MB while it grows and 17 MB then, zstd 9 MB; the others 50 KB."""
+_WINDOWED = frozenset({"br", "zstd"})
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_WINDOW_LOG = 23
 """8 MiB: what RFC 9659 §3 lets a response ask a receiver to hold."""
@@ -29,20 +35,46 @@ class BadCoding(Exception):
     """The bytes are not what the coding's name says, or end too early."""
 
 
+class TooLarge(Exception):
+    """One of the layers gives, or the first takes, more bytes than are wanted in all."""
+
+
 def decodable(codings: list[str]) -> bool:
-    """Whether all of them are codings that can be undone here."""
-    return 0 < len(codings) <= MAX_CODINGS and all(coding in _DECODERS for coding in codings)
+    """Whether all of them are codings that can be undone here, and together take little memory."""
+    known = 0 < len(codings) <= MAX_CODINGS and all(coding in _DECODERS for coding in codings)
+    return known and sum(coding in _WINDOWED for coding in codings) <= MAX_WINDOWED
 
 
-def decode(pieces: Iterable[bytes], codings: list[str]) -> Iterator[bytes]:
-    """Undo the codings, the last one first, and yield what comes out in bounded pieces.
+def decode(pieces: Iterable[bytes], codings: list[str], max_bytes: int, check: Callable[[], None]) -> Iterator[bytes]:
+    """Undo the codings, the last one first, and yield what comes out in bounded pieces, `max_bytes` at most from each layer.
+
+    `check` is called at short intervals, also where nothing comes out for long; whatever it raises comes through.
 
     Raises:
         BadCoding: while yielding, when the bytes do not decode.
+        TooLarge: while yielding, when a layer gives more than `max_bytes`, or more than that and what codings add comes in.
     """
+    pieces = _counted(pieces, max_bytes + max_bytes // 32 + PIECE, check)
     for coding in reversed(codings):
-        pieces = _DECODERS[coding](pieces)
+        pieces = _counted(_DECODERS[coding](_sliced(pieces, check)), max_bytes, check)
     return iter(pieces)
+
+
+def _sliced(pieces: Iterable[bytes], check: Callable[[], None]) -> Iterator[bytes]:
+    for data in pieces:
+        for start in range(0, len(data), SLICE):
+            check()
+            yield data[start : start + SLICE]
+
+
+def _counted(pieces: Iterable[bytes], max_bytes: int, check: Callable[[], None]) -> Iterator[bytes]:
+    size = 0
+    for data in pieces:
+        check()
+        size += len(data)
+        if size > max_bytes:
+            raise TooLarge
+        yield data
 
 
 def _gzip(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -6,33 +6,32 @@ one Executor belongs to one worker.
 
 from __future__ import annotations
 
-import codecs
 import http.client
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from email.message import Message
 from pathlib import Path
 from typing import Protocol
 
 import requests
 import urllib3
-from requests.cookies import RequestsCookieJar, get_cookie_header
 
 from relay_agent import __version__
+from relay_agent.charsets import TextCheck
 from relay_agent.clock import Deadline
-from relay_agent.codec import text_decoder
-from relay_agent.codings import BadCoding, decodable, decode
+from relay_agent.codings import BadCoding, TooLarge, decodable, decode
+from relay_agent.cookies import Cookies
 from relay_agent.dialer import TunnelRefused
 from relay_agent.errors import Interrupted
 from relay_agent.faultpoints import Point, reach
 from relay_agent.faults import DiskFault, TransportFault
+from relay_agent.media_types import parameter
 from relay_agent.models import Body, Code, Failure, Headers, HttpRequest, HttpResponse, Url, size_of
 from relay_agent.policy import Policy
 from relay_agent.proxies import Leg, Proxies
 from relay_agent.spool import Buffer
 from relay_agent.transport import Exchange, Transport, announced_length, explain, fields
-from relay_agent.urls import BadUrl, join
+from relay_agent.urls import BadUrl, join, normal_host, split_host_port
 
 MAX_REDIRECTS = 10
 USER_AGENT = f"relay-agent/{__version__}"
@@ -54,22 +53,11 @@ _BODY_HEADERS = frozenset(
 )
 """RFC 9110 §15.4: what describes a body that is no longer sent."""
 _WITH_LENGTH_ZERO = frozenset({"POST", "PUT", "PATCH"})
-_SECRET_PARTS = (
-    "authenti",
-    "authoriz",
-    "oauth",
-    "cookie",
-    "token",
-    "secret",
-    "password",
-    "api-key",
-    "apikey",
-    "api_key",
-    "access-key",
-    "session",
-    "credential",
-    "signature",
-)
+_ACROSS_ORIGINS = frozenset({"accept", "accept-language", "accept-encoding", "user-agent", "range"})
+_ACROSS_WITH_BODY = frozenset({"content-type", "content-encoding", "content-language"})
+"""PROTOCOL §3: what goes along to another origin. A field of any other name may be a secret, since senders put keys into any."""
+_MAX_LOCATION = 64 * 1024
+_NO_UTF_8 = re.compile(r"[\udc80-\udcff]")
 _READ = 64 * 1024
 
 
@@ -178,7 +166,7 @@ class Executor:
         before_send()
 
     def _chain(self, request: HttpRequest, deadline: Deadline, before_send: Callable[[], None]) -> HttpResponse | Failure:
-        jar = RequestsCookieJar()
+        jar = Cookies()
         hop = _Hop(request.url, request.method, request.headers, request.body)
         for _ in range(MAX_REDIRECTS + 1):
             try:
@@ -193,7 +181,7 @@ class Executor:
         return Failure(Code.ETOOMANYREDIRECTS, f"more than {MAX_REDIRECTS} redirects", str(hop.url), _elapsed(deadline))
 
     def _exchange(
-        self, hop: _Hop, request: HttpRequest, deadline: Deadline, jar: RequestsCookieJar, before_send: Callable[[], None]
+        self, hop: _Hop, request: HttpRequest, deadline: Deadline, jar: Cookies, before_send: Callable[[], None]
     ) -> HttpResponse | _Hop:
         self._permit(hop)
         exchange = Exchange(
@@ -209,7 +197,6 @@ class Executor:
             after_send=_sent,
             opened=self._permit_more,
             check_address=lambda address: self._permit_address(hop, address),
-            cookies=jar,
         )
         try:
             with self._transport.send(exchange) as response:
@@ -219,6 +206,7 @@ class Executor:
                     self._watcher.answered(exchange, response.status_code)
                     return answer
                 following = _next_hop(hop, response.status_code, location)
+                jar.store(_values(fields(response), "set-cookie"), _cookie_host(hop), hop.url.target)
                 self._transport.drain(response)
                 self._watcher.answered(exchange, response.status_code)
                 return following
@@ -243,7 +231,7 @@ class Executor:
         charset = _charset(received)
         buffer = Buffer(self._buffer_dir)
         try:
-            text = self._read(response, buffer, charset, codings)
+            text = self._read(response, buffer, TextCheck(charset), codings, exchange.deadline)
         except BaseException as error:
             buffer.close()
             if isinstance(error, urllib3.exceptions.HTTPError | http.client.HTTPException | OSError):
@@ -262,22 +250,30 @@ class Executor:
             bytes_out=size_of(exchange.body),
         )
 
-    def _read(self, response: requests.Response, buffer: Buffer, charset: str | None, codings: list[str]) -> bool:
+    def _read(self, response: requests.Response, buffer: Buffer, check: TextCheck, codings: list[str], deadline: Deadline) -> bool:
         """Read the body into the buffer, counted after decoding; whether it is text in its charset."""
         limit = self._limits.max_response_bytes
         too_large = TransportFault(Code.ERESPONSETOOLARGE, f"the response is larger than {limit} bytes")
         if not codings and announced_length(response) > limit:
             raise too_large
-        decoder = text_decoder(charset)
+
+        def in_time() -> None:
+            # The socket keeps the time while it is read; a decoder works for long on what came at once.
+            if deadline.passed:
+                raise TimeoutError("deadline passed")
+
         try:
-            for data in decode(_pieces(response), codings):
+            for data in decode(_pieces(response), codings, limit, in_time):
                 if buffer.size + len(data) > limit:
                     raise too_large
                 _keep(buffer, data)
-                decoder = _still_text(decoder, data)
+                check.take(data)
+                in_time()
+        except TooLarge:
+            raise too_large from None
         except BadCoding as error:
             raise TransportFault(Code.EBADRESPONSE, str(error)) from None
-        return _still_text(decoder, b"", final=True) is not None
+        return check.is_text()
 
     def _refused(self, refused: TunnelRefused, exchange: Exchange) -> HttpResponse:
         """A proxy's refusal is an answer (PROTOCOL §4); one that is no error status cannot be told as the target's."""
@@ -287,8 +283,10 @@ class Executor:
         buffer = Buffer(self._buffer_dir)
         buffer.write(refused.body)
         charset = _charset(refused.headers)
-        text = _still_text(_still_text(text_decoder(charset), refused.body), b"", final=True) is not None
-        return HttpResponse(refused.status, refused.headers, buffer, charset, text, str(exchange.url), _elapsed(exchange.deadline))
+        check = TextCheck(charset)
+        check.take(refused.body)
+        elapsed = _elapsed(exchange.deadline)
+        return HttpResponse(refused.status, refused.headers, buffer, charset, check.is_text(), str(exchange.url), elapsed)
 
 
 def _keep(buffer: Buffer, data: bytes) -> None:
@@ -308,7 +306,7 @@ def _elapsed(deadline: Deadline) -> int:
     return int(deadline.elapsed() * 1000)
 
 
-def _field_lines(hop: _Hop, jar: RequestsCookieJar) -> Headers:
+def _field_lines(hop: _Hop, jar: Cookies) -> Headers:
     """The header fields to send: the command's, and only what the protocol needs besides."""
     given = {name.lower() for name, _ in hop.headers}
     before: list[tuple[str, str]] = []
@@ -327,78 +325,84 @@ def _field_lines(hop: _Hop, jar: RequestsCookieJar) -> Headers:
     return (*before, *_with_cookies(hop, jar), *after)
 
 
-def _with_cookies(hop: _Hop, jar: RequestsCookieJar) -> Headers:
+def _with_cookies(hop: _Hop, jar: Cookies) -> Headers:
     """The command's own Cookie field, what this command's redirects were given added to it."""
-    if not len(jar):
-        return hop.headers
-    probe = requests.PreparedRequest()
-    probe.url = str(hop.url)
-    probe.headers = requests.structures.CaseInsensitiveDict()
-    found = get_cookie_header(jar, probe)  # type: ignore[no-untyped-call]
+    found = jar.for_request(_cookie_host(hop), hop.url.target, secure=hop.url.scheme == "https")
     if not found:
         return hop.headers
-    fresh = {pair.partition("=")[0].strip() for pair in found.split(";")}
-    own = [pair.strip() for name, value in hop.headers if name.lower() == "cookie" for pair in value.split(";") if pair.strip()]
+    fresh = {name for name, _ in found}
+    own = [pair.strip() for value in _values(hop.headers, "cookie") for pair in value.split(";") if pair.strip()]
     kept = [pair for pair in own if pair.partition("=")[0].strip() not in fresh]
-    return (*(pair for pair in hop.headers if pair[0].lower() != "cookie"), ("Cookie", "; ".join([*kept, found])))
+    line = "; ".join([*kept, *(f"{name}={value}" for name, value in found)])
+    return (*(pair for pair in hop.headers if pair[0].lower() != "cookie"), ("Cookie", line))
+
+
+def _cookie_host(hop: _Hop) -> str:
+    """Whose the cookies are: the host that the request names, which may be a virtual one behind the URL's (PROTOCOL §3)."""
+    try:
+        return next((normal_host(split_host_port(value)[0]) for value in _values(hop.headers, "host")), hop.url.host)
+    except BadUrl:
+        return hop.url.host
+
+
+def _values(headers: Headers, name: str) -> list[str]:
+    return [value for key, value in headers if key.lower() == name]
 
 
 def _location(response: requests.Response) -> str | None:
     """Where a redirect leads; a redirect without a Location is an answer."""
     if response.status_code not in _REDIRECTS:
         return None
-    values = [value for name, value in fields(response) if name.lower() == "location"]
-    # Header bytes beyond ASCII are UTF-8 in practice, and came as ISO-8859-1.
-    return values[0].encode("latin-1").decode("utf-8", "replace") if values and values[0] else None
+    values = _values(fields(response), "location")
+    return values[0] or None if values else None
+
+
+def _percent_encoded(location: str) -> str:
+    """A Location that came as ISO-8859-1, as text: its bytes beyond ASCII are UTF-8 in practice, and what is not is no character."""
+    text = location.encode("latin-1").decode("utf-8", "surrogateescape")
+    return _NO_UTF_8.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", text)
 
 
 def _next_hop(hop: _Hop, status: int, location: str) -> _Hop:
     """The request a redirect asks for (RFC 9110 §15.4; SECURITY §2: no secret crosses to another origin)."""
-    try:
-        url = join(hop.url, location)
-    except BadUrl as error:
-        raise TransportFault(Code.EBADRESPONSE, f"the target redirects to something that {error}") from None
+    url = _followed(hop.url, location)
     headers, method, body = hop.headers, hop.method, hop.body
     if (status in (301, 302) and method == "POST") or (status == 303 and method not in ("GET", "HEAD")):
         method, body = "GET", None
         headers = tuple(pair for pair in headers if pair[0].lower() not in _BODY_HEADERS)
-    if url.origin != hop.url.origin:
-        headers = tuple(pair for pair in headers if not _bound_to_origin(pair[0]))
+    if not _same_origin(hop.url, url):
+        along = _ACROSS_ORIGINS if body is None else _ACROSS_ORIGINS | _ACROSS_WITH_BODY
+        headers = tuple(pair for pair in headers if pair[0].lower() in along)
     elif url.authorization is None:
         url = replace(url, authorization=hop.url.authorization)
     return _Hop(url, method, headers, body)
 
 
-def _bound_to_origin(name: str) -> bool:
-    lower = name.lower()
-    return lower == "host" or "auth" in re.split(r"[^a-z0-9]", lower) or any(part in lower for part in _SECRET_PARTS)
+def _followed(base: Url, location: str) -> Url:
+    too_long = TransportFault(Code.EBADRESPONSE, f"the target redirects to something longer than {_MAX_LOCATION:,} bytes")
+    if len(location) > _MAX_LOCATION:
+        raise too_long
+    try:
+        url = join(base, _percent_encoded(location))
+    except BadUrl as error:
+        raise TransportFault(Code.EBADRESPONSE, f"the target redirects to something that {error}") from None
+    if len(url.target) > _MAX_LOCATION:
+        raise too_long  # Relative and encoded byte by byte it may grow from hop to hop.
+    return url
+
+
+def _same_origin(before: Url, after: Url) -> bool:
+    """Whether secrets may go along: the origin is the same, or the same on its way from plain HTTP to TLS on the default ports."""
+    upgraded = (before.scheme, before.port, after.scheme, after.port) == ("http", 80, "https", 443)
+    return before.origin == after.origin or (upgraded and before.host == after.host)
 
 
 def _codings(received: Headers) -> list[str]:
-    parts = [part.strip().lower() for name, value in received if name.lower() == "content-encoding" for part in value.split(",")]
+    parts = [part.strip().lower() for value in _values(received, "content-encoding") for part in value.split(",")]
     return [part for part in parts if part and part != "identity"]
 
 
 def _charset(received: Headers) -> str | None:
     """The charset that the first Content-Type names."""
-    content_type = next((value for name, value in received if name.lower() == "content-type"), None)
-    if content_type is None:
-        return None
-    message = Message()
-    message["Content-Type"] = content_type
-    try:
-        charset = message.get_param("charset")
-    except (TypeError, ValueError):  # The standard library's parser trips over RFC 2231 forms that make no sense.
-        return None
-    return charset.strip() or None if isinstance(charset, str) else None
-
-
-def _still_text(decoder: codecs.IncrementalDecoder | None, data: bytes, *, final: bool = False) -> codecs.IncrementalDecoder | None:
-    """The decoder, while everything it was given is text; None from the first byte that is not."""
-    if decoder is None:
-        return None
-    try:
-        decoder.decode(data, final)
-    except (UnicodeError, ValueError):
-        return None
-    return decoder
+    content_type = next(iter(_values(received, "content-type")), "")
+    return parameter(content_type, "charset") or None

@@ -16,13 +16,12 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 from urllib3.util.wait import wait_for_read
 
@@ -79,7 +78,6 @@ class Exchange:
     opened: Callable[[Any], None] = _any_socket
     waiting: Callable[[], None] = _nothing
     check_address: Callable[[str], None] = _any_address
-    cookies: RequestsCookieJar = field(default_factory=RequestsCookieJar)
     phase: str = "connect"
     """What is being waited for, for the text of ETIMEDOUT."""
 
@@ -140,7 +138,6 @@ class Transport:
         Raises:
             TransportFault: there is no response.
         """
-        self._session.cookies = exchange.cookies
         response = self._session.send(_Prepared(exchange), stream=True, allow_redirects=False, proxies=cast("Any", _NO_PROXIES))
         try:
             yield response
@@ -229,7 +226,7 @@ class _Adapter(HTTPAdapter):
 
     def finish(self, response: requests.Response) -> None:
         """Keep the response's connection where it is whole and clean, else close it."""
-        original = cast("Response", response.raw._original_response)
+        original = _original(response)
         with self._handing_over:
             sock, self._current = self._current, None
         original.close()
@@ -291,26 +288,33 @@ class _Adapter(HTTPAdapter):
 
     def _build(self, request: requests.PreparedRequest, exchange: Exchange, original: Response) -> requests.Response:
         exchange.enter("the whole response")
-        raw = urllib3.HTTPResponse(
+        return self.build_response(request, cast("Any", _Raw(original, exchange.method)))
+
+
+class _Raw(urllib3.HTTPResponse):
+    """The body for requests to read. Of the fields it is told the length alone, as it was understood.
+
+    It has no `original_response`, out of which requests would take cookies, twice, into jars that nobody here reads: a field of 250 KB
+    costs it seconds. Nor has requests a use for the other fields but to read a charset from them.
+    """
+
+    def __init__(self, original: Response, method: str) -> None:
+        known = original.length is not None and not original.chunked
+        super().__init__(
             body=cast("Any", original),
-            headers=urllib3.HTTPHeaderDict(_framed(original)),
+            headers={"Content-Length": str(original.length)} if known else None,
             status=original.status,
             version=original.version,
             reason=original.reason,
             preload_content=False,
             decode_content=False,
-            original_response=original,
-            request_method=exchange.method,
+            request_method=method,
         )
-        return self.build_response(request, cast("Any", raw))
+        self.original = original
 
 
-def _framed(original: Response) -> list[tuple[str, str]]:
-    """The fields for urllib3, which reads Content-Length once more: as it was understood, or none."""
-    found = [pair for pair in original.fields if pair[0].lower() != "content-length"]
-    if original.length is not None and not original.chunked:
-        found.append(("Content-Length", str(original.length)))
-    return found
+def _original(response: requests.Response) -> Response:
+    return cast("_Raw", response.raw).original
 
 
 def _send_and_read_head(sock: Any, exchange: Exchange, *, reused: bool) -> Response:
@@ -348,12 +352,12 @@ def _is_stale(error: Exception, response: Response, exchange: Exchange, *, nothi
 
 def fields(response: requests.Response) -> Headers:
     """The response's header fields in order, names and repeats as received."""
-    return tuple(cast("Response", response.raw._original_response).fields)
+    return tuple(_original(response).fields)
 
 
 def announced_length(response: requests.Response) -> int:
     """The bytes of body that the response says it has, 0 where it does not say."""
-    return cast("Response", response.raw._original_response).length or 0
+    return _original(response).length or 0
 
 
 def explain(error: Exception, exchange: Exchange) -> TransportFault:
@@ -388,9 +392,11 @@ def _write(sock: Any, exchange: Exchange) -> None:
     """Write the request exactly as the exchange has it; nothing is added but the proxy's own credentials."""
     absolute = exchange.forwarded  # Then the request names the whole URL.
     lines = [f"{exchange.method} {exchange.url if absolute else exchange.url.target} HTTP/1.1"]
-    lines += [f"{name}: {value}" for name, value in exchange.headers]
-    if absolute and exchange.proxy is not None and exchange.proxy.authorization:
-        lines.append(f"Proxy-Authorization: {exchange.proxy.authorization}")
+    own = exchange.proxy.authorization if absolute and exchange.proxy is not None else None
+    # Of two such fields a proxy may take either: the command's does not go beside the agent's own.
+    lines += [f"{name}: {value}" for name, value in exchange.headers if own is None or name.lower() != "proxy-authorization"]
+    if own is not None:
+        lines.append(f"Proxy-Authorization: {own}")
     if any(_LINE_BREAK.search(line) for line in lines):
         raise AssertionError("a line break reached the request's head; the codec must refuse it")
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

@@ -12,11 +12,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from email.message import Message
 from typing import Any
 
-from relay_agent.codec import text_decoder
+from relay_agent.charsets import encode
 from relay_agent.errors import RelayError
+from relay_agent.media_types import parameter
 from relay_agent.secure import Keyring, open_answer, seal_command
 
 _WITHOUT_ANSWER = {
@@ -102,12 +102,9 @@ class Answer:
 
     def _encoded(self, text: str) -> bytes:
         """The agent decoded the text from the charset that the response names: the way back is the same charset."""
-        if not text:
-            return b""  # Some charsets would put a byte order mark before nothing.
         content_type = next((value for name, value in self.headers() if name.lower() == "content-type"), "")
-        charset = _charset(content_type)
         try:
-            return text.encode(charset if charset and text_decoder(charset) else "utf-8")
+            return encode(text, parameter(content_type, "charset") or None)
         except UnicodeEncodeError:
             return text.encode("utf-8", "surrogatepass")
 
@@ -193,10 +190,3 @@ def _body(body: bytes) -> dict[str, str]:
         return {"mode": "raw", "raw": body.decode("utf-8")}
     except UnicodeDecodeError:
         return {"mode": "base64", "base64": base64.b64encode(body).decode("ascii")}
-
-
-def _charset(content_type: str) -> str | None:
-    parsed = Message()
-    parsed["Content-Type"] = content_type.replace("\r", "").replace("\n", "")
-    charset = parsed.get_param("charset")
-    return charset.strip() if isinstance(charset, str) else None

@@ -13,9 +13,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from relay_agent.codings import BadCoding, decode
+from relay_agent.clock import Deadline
+from relay_agent.codings import BadCoding, TooLarge, decode
 from relay_agent.errors import PlatformError
 from relay_agent.faults import DiskFault, TransportFault
+from relay_agent.models import Code
 from relay_agent.spool import Filed
 from relay_agent.tdp.http import Answer, PlatformHttp, unreachable
 from relay_agent.tdp.tally import Count, counted, nobody
@@ -90,6 +92,7 @@ class Payloads:
             _check(_UPLOAD, self._http.send("PUT", url, _UPLOAD_HEADERS, content, seconds, _MAX_ANSWER))
 
     def _kept(self, url: str, seconds: float, keep: Callable[[Iterator[bytes]], T]) -> T:
+        deadline = Deadline(seconds)
         with self._http.stream("GET", url, (), None, seconds, self._max_bytes) as answer:
             if not 200 <= answer.status < 300:
                 _check(_DOWNLOAD, answer.whole())
@@ -97,7 +100,7 @@ class Payloads:
             _check(_DOWNLOAD, Answer(answer.status, answer.headers, head))
             pieces = chain([head], answer.pieces)
             # S3 gives back the Content-Encoding that was stored with the object; where it was lost the bytes still tell.
-            return keep(_unpacked(pieces, self._max_bytes) if head.startswith(_GZIP_MAGIC) else pieces)
+            return keep(_unpacked(pieces, self._max_bytes, deadline) if head.startswith(_GZIP_MAGIC) else pieces)
 
 
 @contextmanager
@@ -128,13 +131,14 @@ def _check(call: str, answer: Answer) -> None:
     raise (PayloadRefused if refused else PlatformError)(call, f"S3 answered {answer.status}{expired}", answer.status)
 
 
-def _unpacked(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
-    size = 0
+def _unpacked(pieces: Iterable[bytes], max_bytes: int, deadline: Deadline) -> Iterator[bytes]:
+    def check() -> None:
+        if deadline.passed:
+            raise TransportFault(Code.ETIMEDOUT, f"the whole body took longer than {deadline.seconds:g} s")
+
     try:
-        for piece in decode(pieces, ["gzip"]):
-            size += len(piece)
-            if size > max_bytes:
-                raise PayloadRefused(_DOWNLOAD, f"larger than {max_bytes} bytes")
-            yield piece
+        yield from decode(pieces, ["gzip"], max_bytes, check)
+    except TooLarge:
+        raise PayloadRefused(_DOWNLOAD, f"larger than {max_bytes} bytes") from None
     except BadCoding:
         raise _Damaged(_DOWNLOAD, "the body is damaged gzip") from None

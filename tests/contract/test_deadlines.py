@@ -5,6 +5,7 @@ Owns what happens when a target, a proxy or a resolver is slow, stage by stage. 
 
 from __future__ import annotations
 
+import gzip
 import socket
 import threading
 import time
@@ -171,6 +172,28 @@ def test_compressed_body_that_drips(relay: Relay, target: ByteTarget) -> None:
     )
     answer = relay({"url": target.url(), "timeout": LIMIT})
     assert code(answer) in {"ETIMEDOUT", "EBADRESPONSE"}
+
+
+def _empty_members(layers: int) -> bytes:
+    """Less than 100 MB of gzip members with nothing in them, packed until they are a few bytes."""
+    packed = gzip.compress(b"", mtime=0) * 4_900_000
+    for _ in range(layers - 1):
+        packed = gzip.compress(packed, compresslevel=1, mtime=0)
+    return packed
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+def test_decoder_that_works_and_gives_nothing(relay: Relay, target: ByteTarget, layers: int) -> None:
+    """What came at once and is unpacked for long is within the limit, though nothing comes out of it."""
+    target.on("/", reply(200, [("Content-Encoding", ", ".join(["gzip"] * layers))], _empty_members(layers)))
+    assert "the whole response from" in timed(relay, {"url": target.url()}, max_response_bytes=1_000_000_000)["message"]
+
+
+def test_decoder_that_gives_much(relay: Relay, target: ByteTarget) -> None:
+    """What unpacks to gigabytes is within the limit, where their number is allowed."""
+    packed = gzip.compress(gzip.compress(b"\0" * 4_000_000, mtime=0) * 500, mtime=0)
+    target.on("/", reply(200, [("Content-Encoding", "gzip, gzip"), ("Content-Type", "text/plain; charset=gb18030")], packed))
+    timed(relay, {"url": target.url()}, max_response_bytes=10_000_000_000)
 
 
 def test_request_that_is_not_read(relay: Relay, target: ByteTarget) -> None:

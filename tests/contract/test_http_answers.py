@@ -200,6 +200,13 @@ def test_any_text_survives(relay: Relay, target: ByteTarget, text: str) -> None:
         ('text/plain; charset="windows-1252"', "windows-1252"),
         ("text/plain ; charset=GB18030", "gb18030"),
         ("text/csv; charset=utf-8", "utf-8"),
+        ("text/csv; charset=Windows-31J", "cp932"),
+        ("text/csv; charset=x-sjis", "cp932"),
+        ("text/csv; charset=ms932", "cp932"),
+        (r'text/csv; x="a;charset=no\""; charset="utf\-8"', "utf-8"),
+        ("text/csv; charset=utf-8; charset=utf-16", "utf-8"),
+        ("text/csv; charset*=us-ascii''x", "utf-8"),
+        ("text/csv; charset=", "utf-8"),
         ("application/json", "utf-8"),
         ("text/html", "utf-8"),
         ("", "utf-8"),
@@ -207,7 +214,7 @@ def test_any_text_survives(relay: Relay, target: ByteTarget, text: str) -> None:
 )
 def test_text_is_decoded_in_its_charset(relay: Relay, target: ByteTarget, content_type: str, charset: str) -> None:
     """The response's charset decides, UTF-8 where it names none; headers and bytes are otherwise as they came."""
-    text = "日本 テスト" if charset in ("shift_jis", "gb18030") else "naïve ©"
+    text = "日本 テスト" if charset in ("shift_jis", "gb18030", "cp932") else "naïve ©"
     target.on("/", reply(200, [("Content-Type", content_type)], text.encode(charset)))
     answer = relay({"url": target.url()})
     assert (answer["body"], answer["bodyEncoding"], field(answer, "Content-Type")) == (text, "utf-8", content_type)
@@ -252,10 +259,15 @@ def test_charset_that_is_none_gives_base64(relay: Relay, target: ByteTarget, cha
         ("shift_jis", b"\x81"),
         ("utf-8", b"\xed\xa0\x80"),
         (None, b"caf\xe9"),
+        ("utf-16", "\ufeffa mark of the other kind".encode("utf-16-be")),
+        ("utf-16", "no mark".encode("utf-16-le")),
+        ("cp932", "\u2252".encode("cp932") + b"\x87\x90"),
+        ("iso-2022-jp", b"\x1b(B\x1b(Bplain"),
+        ("utf-8-sig", b"\xef\xbb\xbfmark"),
     ],
 )
 def test_wrong_charset_gives_base64(relay: Relay, target: ByteTarget, charset: str | None, body: bytes) -> None:
-    """Bytes that do not decode in the charset are relayed as bytes."""
+    """Bytes that do not decode in the charset, or cannot be had again from the text, are relayed as bytes."""
     target.on("/", reply(200, [("Content-Type", f"text/plain; charset={charset}" if charset else "text/plain")], body))
     answer = relay({"url": target.url()})
     assert (answer["bodyEncoding"], content(answer)) == ("base64", body)
@@ -391,9 +403,15 @@ def test_content_coding_is_undone(relay: Relay, target: ByteTarget, coding: str,
     assert "content-length" not in names
 
 
-@pytest.mark.parametrize("coding", ["x-unknown", "aws-chunked", "identity", "compress", "none", ""])
+@pytest.mark.parametrize(
+    "coding",
+    [
+        *("x-unknown", "aws-chunked", "identity", "compress", "none", "", "gzip, compress"),
+        *("gzip, gzip, gzip, gzip", "br, br", "zstd, gzip, br"),
+    ],
+)
 def test_coding_that_is_not_known_is_kept(relay: Relay, target: ByteTarget, coding: str) -> None:
-    """Bytes in a coding that the agent does not undo come as they are, with their fields."""
+    """Bytes in a coding that the agent does not undo, or in more than it undoes, come as they are, with their fields."""
     target.on("/", reply(200, [("Content-Encoding", coding)], b"as it is"))
     answer = relay({"url": target.url()})
     assert (answer["body"], field(answer, "Content-Encoding"), field(answer, "Content-Length")) == ("as it is", coding, "8")

@@ -6,13 +6,15 @@ Owns what happens from one hop to the next. It must not look at how the agent fo
 from __future__ import annotations
 
 import base64
+import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.contract.relaying import Relay, code, field
-from tests.targets import ByteTarget, HttpProxy, RawRequest, closed_port, in_turn, raw, redirect, reply, server_context
+from tests.targets import PATIENCE_SECONDS, ByteTarget, HttpProxy, RawRequest, closed_port, in_turn, raw, redirect, reply, server_context
 
 
 @pytest.fixture
@@ -156,7 +158,12 @@ def test_redirects_can_be_left_alone(relay: Relay, target: ByteTarget) -> None:
         ("/x?u=http://y//z", "/x?u=http://y//z"),
         ("/a//b", "/a//b"),
         ("/x?", "/x?"),
+        ("/ger\xe4t?q=\xe9", "/ger%E4t?q=%E9"),
+        ("/\xc3\xa9\xe9\xff", "/%C3%A9%E9%FF"),
+        ("/\xed\xa0\x80", "/%ED%A0%80"),
+        ("/" + "x" * 60_000, "/" + "x" * 60_000),
     ],
+    ids=lambda value: value[:30],
 )
 def test_location_is_resolved(relay: Relay, target: ByteTarget, location: str, wire: str) -> None:
     """Relative, scheme-less and absolute references are followed as RFC 3986 §5 has it, their bytes kept."""
@@ -181,7 +188,10 @@ def test_location_is_resolved(relay: Relay, target: ByteTarget, location: str, w
         "http://",
         "http:///x",
         "ws://127.0.0.1/",
+        "/" + "x" * 65_536,
+        "http://127.0.0.1\xe4/",
     ],
+    ids=lambda value: value[:30],
 )
 def test_location_that_cannot_be_followed(relay: Relay, target: ByteTarget, location: str) -> None:
     """Another scheme, or what is no URL, is EBADRESPONSE."""
@@ -283,12 +293,69 @@ def test_secrets_stay_on_one_origin(relay: Relay, target: ByteTarget) -> None:
 
 
 @pytest.mark.parametrize("status", [302, 307])
-@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("name", [*SECRETS, "X-Tenant", "Referer", "Origin", "If-Match", "Accept-Charset", "Expect", "Via", "Content-Md5"])
 def test_secrets_do_not_cross_to_another_port(relay: Relay, target: ByteTarget, other: ByteTarget, status: int, name: str) -> None:
-    """What looks like a credential is dropped when the origin changes, whatever its name's case."""
+    """A field of any name may be a credential: it is dropped when the origin changes, unless its name is known to be none."""
     _, _ = follow(relay, target, status, other.url("/end"), headers=[{name.upper(): "s3cret"}, {"Accept": "x/y"}, {"User-Agent": "me"}])
     assert "s3cret" not in other.last.head.decode("latin-1")
     assert (other.last.get("Accept"), other.last.get("User-Agent")) == ("x/y", "me")
+
+
+NO_SECRETS = ["Accept", "Accept-Language", "Accept-Encoding", "User-Agent", "Range"]
+ABOUT_BODY = ["Content-Type", "Content-Encoding", "Content-Language"]
+
+
+@pytest.mark.parametrize(("status", "about_body"), [(307, ["mine"] * 3), (303, [None] * 3)])
+def test_only_what_is_no_secret_crosses(
+    relay: Relay, target: ByteTarget, other: ByteTarget, status: int, about_body: list[str | None]
+) -> None:
+    """What the client can read goes along in any case of its name; what describes the body, where that is sent again."""
+    headers = [{name.swapcase(): "mine"} for name in [*NO_SECRETS, *ABOUT_BODY]]
+    _, last = follow(relay, target, status, other.url("/end"), method="POST", body=BODY, headers=headers)
+    assert last.method == "POST"
+    assert [other.last.get(name) for name in NO_SECRETS] == ["mine"] * len(NO_SECRETS)
+    assert [other.last.get(name) for name in ABOUT_BODY] == about_body
+    assert other.last.body == (b"payload" if status == 307 else b"")
+
+
+def test_what_describes_a_body_that_was_never_there_does_not_cross(relay: Relay, target: ByteTarget, other: ByteTarget) -> None:
+    """A Content-Type beside no body goes no further than its origin."""
+    follow(relay, target, 307, other.url("/end"), headers=[{"Content-Type": "s3cret"}])
+    assert other.last.get("Content-Type") is None
+
+
+class _OneHost(HttpProxy):
+    """A proxy behind which every host is this target, by TLS on port 443 and without on 80."""
+
+    def __init__(self, plain: ByteTarget, secure: ByteTarget) -> None:
+        self.ports = {80: plain.port, 443: secure.port}
+        super().__init__()
+
+    def upstream(self, address: tuple[str, int]) -> socket.socket:
+        self.asked.append(address)
+        return socket.create_connection(("127.0.0.1", self.ports[address[1]]), PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("start", "location", "crosses"),
+    [
+        ("http://u:p@one.lab.example/start", "https://one.lab.example/end", False),
+        ("http://u:p@one.lab.example:80/start", "https://ONE.lab.example:443/end", False),
+        ("http://u:p@one.lab.example/start", "https://two.lab.example/end", True),
+        ("https://u:p@one.lab.example/start", "http://one.lab.example/end", True),
+    ],
+)
+def test_an_upgrade_to_tls_is_the_same_origin(relay: Relay, target: ByteTarget, start: str, location: str, crosses: bool) -> None:
+    """From http to https of one host on the default ports fields and user info go along; never back, and to no other host."""
+    with ByteTarget(server_context()) as secure, _OneHost(target, secure) as proxy:
+        for server in (target, secure):
+            server.on("/start", redirect(302, location))
+            server.on("/end", reply(200, body="end"))
+        answer = relay({"url": start, "headers": [{"X-Key": "s3cret"}]}, proxy=proxy.url())
+        last = (target if start.startswith("https") else secure).last
+        assert (answer["body"], last.target) == ("end", "/end")
+        carried = (last.get("X-Key"), last.get("Authorization"))
+        assert carried == ((None, None) if crosses else ("s3cret", "Basic " + base64.b64encode(b"u:p").decode()))
 
 
 def test_host_given_does_not_cross(relay: Relay, target: ByteTarget, other: ByteTarget) -> None:
@@ -403,6 +470,70 @@ def test_cookie_does_not_cross_to_another_host(relay: Relay, target: ByteTarget)
     target.on("/start", redirect(302, target.url("/end", host="localhost"), [("Set-Cookie", "a=1; Path=/")]))
     relay({"url": target.url("/start")})
     assert target.last.target == "/end"
+    assert target.last.get("Cookie") is None
+
+
+def test_cookies_are_sent_in_the_order_of_their_arrival(relay: Relay, target: ByteTarget) -> None:
+    """The last of several of one name counts, in the place of the first."""
+    fields = [("Set-Cookie", f"{pair}; Path=/") for pair in ("z=1", "a=2", "m=3", "z=4")]
+    target.on("/start", redirect(302, "/end", fields))
+    relay({"url": target.url("/start")})
+    assert target.last.get_all("Cookie") == ["z=4; a=2; m=3"]
+
+
+@pytest.mark.parametrize("attributes", ["", "; Domain=localhost", "; Domain=.localhost", "; Path=nowhere", "; Max-Age=5; Max-Age=x"])
+def test_cookies_of_a_name_without_dots_work(relay: Relay, target: ByteTarget, attributes: str) -> None:
+    """A host of one label is a host like any other."""
+    target.on("/start", redirect(302, "/end", [("Set-Cookie", f"a=1{attributes}")]))
+    relay({"url": target.url("/start", host="localhost")})
+    assert target.last.get("Cookie") == "a=1"
+
+
+def test_cookie_set_and_ended_in_one_answer_is_gone(relay: Relay, target: ByteTarget) -> None:
+    """A log-out that clears what it set a line before."""
+    target.on("/start", redirect(302, "/end", [("Set-Cookie", "a=1; Path=/"), ("Set-Cookie", "a=; Path=/; Max-Age=0")]))
+    relay({"url": target.url("/start")})
+    assert (target.last.target, target.last.get("Cookie")) == ("/end", None)
+
+
+def test_cookies_are_those_of_the_host_that_the_command_names(relay: Relay, target: ByteTarget) -> None:
+    """Behind an address the command's Host says who it is: its domain counts, not the address."""
+    cookies_set = [("Set-Cookie", "a=1; Domain=lab.example; Path=/"), ("Set-Cookie", "b=2; Domain=127.0.0.1; Path=/")]
+    target.on("/start", redirect(302, "/end", cookies_set))
+    relay({"url": target.url("/start"), "headers": [{"Host": f"V.lab.example:{target.port}"}]})
+    assert target.last.get("Cookie") == "a=1"
+
+
+def test_cookies_go_to_other_hosts_of_their_domain(relay: Relay, target: ByteTarget) -> None:
+    """Domain and Secure are looked at on each hop."""
+    fields = [
+        ("Set-Cookie", "all=1; Domain=lab.example; Path=/"),
+        ("Set-Cookie", "own=1; Path=/"),
+        ("Set-Cookie", "tls=1; Domain=lab.example; Path=/; Secure"),
+    ]
+    with ByteTarget(server_context()) as secure, _OneHost(target, secure) as proxy:
+        target.on("/start", redirect(302, "http://b.lab.example/second", fields))
+        target.on("/second", redirect(302, "https://c.lab.example/third"))
+        secure.on("/third", redirect(302, "http://a.lab.example/end"))
+        relay({"url": "http://a.lab.example/start"}, proxy=proxy.url())
+        assert [request.get("Cookie") for request in target.requests] == [None, "all=1", "all=1; own=1"]
+        assert secure.last.get("Cookie") == "all=1; tls=1"
+
+
+def test_a_header_block_full_of_cookies_is_read_in_proportion_to_its_length(relay: Relay, target: ByteTarget) -> None:
+    """Twice the cookies take about twice the time, and at most the bound of them is sent."""
+
+    def seconds(count: int, pad: int) -> float:
+        fields = [("Set-Cookie", f"c{number}=1; Path=/;" + ";" * pad) for number in range(count)]
+        target.on("/start", redirect(302, "/end", fields))
+        before = time.process_time()
+        assert relay({"url": target.url("/start")})["body"] == "end"
+        return time.process_time() - before
+
+    small = max(seconds(100, 240), 0.005)
+    assert seconds(900, 240) < 9 * 5 * small
+    assert len(str(target.last.get("Cookie")).split(";")) <= 300
+    seconds(1, 240_000)
     assert target.last.get("Cookie") is None
 
 

@@ -372,3 +372,16 @@ def test_connection_through_a_proxy_is_not_used_without(relay: Relay, target: By
         assert relay({"url": target.url("/1")}).get("body") == "plain"
         assert relay({"url": target.url("/2")}, proxy=proxy.url()).get("body") == "plain"
         assert len(proxy.seen) == 1
+
+
+@pytest.mark.parametrize("name", ["Proxy-Authorization", "proxy-authorization"])
+def test_the_commands_own_proxy_authorization_never_stands_beside_the_agents(relay: Relay, target: ByteTarget, name: str) -> None:
+    """An http proxy with credentials gets these alone; one without gets what the command gives."""
+    with HttpProxy(auth=AUTH) as proxy:
+        assert relay({"url": target.url(), "headers": [{name: "Basic other"}]}, proxy=proxy.url(AUTH)).get("body") == "plain"
+        (seen,) = proxy.seen
+        assert [value.split(" ")[0] for value in seen.get_all("Proxy-Authorization")] == ["Basic"]
+        assert seen.get("Proxy-Authorization") != "Basic other"
+    with HttpProxy() as proxy:
+        relay({"url": target.url(), "headers": [{name: "Basic other"}]}, proxy=proxy.url())
+        assert proxy.seen[0].get_all("Proxy-Authorization") == ["Basic other"]

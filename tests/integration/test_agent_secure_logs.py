@@ -35,4 +35,6 @@ def test_host_and_method_of_a_secure_command_stand_on_stdout_only(sandbox: Sandb
         wait_until(sandbox, lambda: any(command.id in event["message"] for event in sandbox.log_events(agent.agent_id)))
         assert agent.stop() == 0
     shipped = [event["message"] for event in sandbox.log_events(agent.agent_id)]
-    assert [text for text in [*shipped, bundled, *command.updates] if "PROPFIND" in text or "2130706433" in text or f":{port}" in text] == []
+    assert [
+        text for text in [*shipped, bundled, *command.updates] if "PROPFIND" in text or "2130706433" in text or f":{port}" in text
+    ] == []

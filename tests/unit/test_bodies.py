@@ -171,6 +171,28 @@ def test_a_content_type_without_boundary_gets_one() -> None:
     assert data == f"--{content_type.rpartition('=')[2]}--\r\n".encode()
 
 
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        f"multipart/form-data; boundary={'b' * 71}",
+        'multipart/form-data; boundary=""',
+        "multipart/form-data; boundary=caf\xe9",
+        'multipart/form-data; boundary="a\tb"',
+        'a;"' + ";" * 250_000,
+        f"multipart/form-data; x={'y' * 9000}; boundary=b",
+    ],
+)
+def test_a_content_type_in_which_no_boundary_can_be_named_is_refused(content_type: str) -> None:
+    assert bad({"mode": "formdata", "formdata": []}, content_type).field == "headers"
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data; boundary", "multipart/form-data; boundary=", "multipart/form-data;"])
+def test_a_boundary_without_a_value_is_none(content_type: str) -> None:
+    _, told = encoded({"mode": "formdata", "formdata": []}, content_type)
+    assert told is not None
+    assert told.startswith(f"{content_type}; boundary=")
+
+
 @pytest.mark.parametrize("name", ["a\r\nContent-Type: text/evil", 'a"; filename="x', "a\nb"])
 def test_a_fields_name_or_filename_cannot_add_a_header_to_its_part(name: str) -> None:
     for entry in ({"key": name, "value": "1"}, {"key": "k", "type": "file", "filename": name, "base64": ""}):

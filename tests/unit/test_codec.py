@@ -491,25 +491,6 @@ def test_every_header_value_comes_back_in_order_under_its_name(pairs: list[tuple
     assert list(found.items()) == list(wanted.items())
 
 
-def test_a_name_that_is_no_charset_or_no_text_has_no_decoder() -> None:
-    odd = [
-        "nonsense",
-        "rot13",
-        "base64",
-        "hex",
-        "idna",
-        "punycode",
-        "unicode_escape",
-        "raw_unicode_escape",
-        "undefined",
-        "utf-7",
-        "mbcs",
-        "a\x00b",
-        "\ud800",
-    ]
-    assert [name for name in odd if codec.text_decoder(name) is not None] == []
-
-
 def test_a_failure_has_a_code_and_a_message_and_no_status_code() -> None:
     body = json.loads(codec.failure_body(Failure(Code.ECONNREFUSED, "connect ECONNREFUSED 10.1.2.3:443", "https://h/", 3)))
     assert body == {"code": "ECONNREFUSED", "message": "connect ECONNREFUSED 10.1.2.3:443", "url": "https://h/", "elapsedMs": 3}

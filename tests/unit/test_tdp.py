@@ -41,7 +41,7 @@ from relay_agent.proxies import Proxies, Trust
 from relay_agent.resolver import Resolver
 from relay_agent.tdp.aws import Aws, platform_error
 from relay_agent.tdp.credentials import PlatformCredentials
-from relay_agent.tdp.http import PlatformHttp
+from relay_agent.tdp.http import PlatformHttp, Stream
 from relay_agent.tdp.payloads import PayloadForbidden, PayloadRefused, Payloads
 from relay_agent.tdp.queues import Queue, Received, SendResult
 from relay_agent.tdp.rest import AgentConfig, AgentState, Rest, TemporaryCredentials
@@ -478,6 +478,22 @@ def test_a_body_too_large_or_damaged_is_refused_for_good(server: Server, payload
     server.answer(body)
     with pytest.raises(PayloadRefused):
         payloads.download(server.url, 5, b"".join)
+
+
+def test_a_body_that_is_unpacked_for_long_is_given_up_at_the_limit_of_its_fetching(
+    monkeypatch: pytest.MonkeyPatch, http: PlatformHttp
+) -> None:
+    """Empty members, of which nothing comes out: the pieces are here at once, so no socket keeps the time."""
+    members = [gzip.compress(b"", mtime=0) * 1000] * 800
+
+    @contextlib.contextmanager
+    def stream(*_args: object) -> Iterator[Stream]:
+        yield Stream(200, (), iter(members))
+
+    monkeypatch.setattr(http, "stream", stream)
+    with pytest.raises(PlatformError, match="ETIMEDOUT") as caught:
+        Payloads(http, 16_000_000).download("http://s3.example/b", 0.01, b"".join)
+    assert not isinstance(caught.value, PayloadRefused)
 
 
 def test_a_spooled_answer_is_put_as_json_in_gzip(server: Server, payloads: Payloads, tmp_path: Path) -> None:
