@@ -74,6 +74,10 @@ class Deadline:
         """The moment itself, on the monotonic clock."""
         return self._at
 
+    def now(self) -> float:
+        """The moment it is, on the same clock."""
+        return self._monotonic()
+
     @property
     def passed(self) -> bool:
         """Whether no time is left."""

@@ -78,20 +78,23 @@ def _sent() -> None:
 
 
 class Watcher(Protocol):
-    """Who wants to know how the ways to targets are. Called by each worker's thread; must not wait."""
+    """Who wants to know how the ways to targets are. Called by each worker's thread; must not wait.
 
-    def answered(self, exchange: Exchange, status: int) -> None:
+    `secure` says that a secure command asked: the host is known to its sender and this agent only.
+    """
+
+    def answered(self, exchange: Exchange, status: int, *, secure: bool) -> None:
         """A whole answer came."""
 
-    def failed(self, url: Url, fault: TransportFault) -> None:
+    def failed(self, url: Url, fault: TransportFault, *, secure: bool) -> None:
         """None came, or a proxy's in its place."""
 
 
 class _Nobody:
-    def answered(self, exchange: Exchange, status: int) -> None:
+    def answered(self, exchange: Exchange, status: int, *, secure: bool) -> None:
         pass
 
-    def failed(self, url: Url, fault: TransportFault) -> None:
+    def failed(self, url: Url, fault: TransportFault, *, secure: bool) -> None:
         pass
 
 
@@ -125,7 +128,7 @@ class Executor:
         self._buffer_dir = buffer_dir
         self._interrupted = False
         self.ends_at: float | None = None
-        """When the exchange under way must be over, on the monotonic clock; None where there is none."""
+        """When the exchange under way must be over, or the last one was, on the monotonic clock; None before the first."""
 
     def execute(self, request: HttpRequest, deadline: Deadline, before_send: Callable[[], None] = _nothing) -> HttpResponse | Failure:
         """Send the request, follow its redirects, and give the response or why there is none.
@@ -140,7 +143,8 @@ class Executor:
         try:
             outcome = self._chain(request, deadline, lambda: self._permit_start(before_send))
         finally:
-            self.ends_at = None
+            # From here on the worker has its own time, counted anew: the exchange may have had a day.
+            self.ends_at = min(deadline.ends_at, deadline.now())
         if self._interrupted:
             # What was read may look whole and be cut: a body that ends with its connection ends with a broken one too.
             if isinstance(outcome, HttpResponse):
@@ -173,7 +177,7 @@ class Executor:
                 answer = self._exchange(hop, request, deadline, jar, before_send)
             except TransportFault as fault:
                 if not self._interrupted:
-                    self._watcher.failed(hop.url, fault)
+                    self._watcher.failed(hop.url, fault, secure=request.secure)
                 return Failure(fault.code, fault.message, str(hop.url), _elapsed(deadline))
             if isinstance(answer, HttpResponse):
                 return answer
@@ -203,15 +207,15 @@ class Executor:
                 location = _location(response) if request.follow_redirects else None
                 if location is None:
                     answer = self._answer(response, exchange)
-                    self._watcher.answered(exchange, response.status_code)
+                    self._watcher.answered(exchange, response.status_code, secure=request.secure)
                     return answer
                 following = _next_hop(hop, response.status_code, location)
                 jar.store(_values(fields(response), "set-cookie"), _cookie_host(hop), hop.url.target)
                 self._transport.drain(response)
-                self._watcher.answered(exchange, response.status_code)
+                self._watcher.answered(exchange, response.status_code, secure=request.secure)
                 return following
         except TunnelRefused as refused:
-            return self._refused(refused, exchange)
+            return self._refused(refused, exchange, request)
 
     def _permit(self, hop: _Hop) -> None:
         verdict = self._policy.check_url(hop.method, hop.url)
@@ -275,11 +279,11 @@ class Executor:
             raise TransportFault(Code.EBADRESPONSE, str(error)) from None
         return check.is_text()
 
-    def _refused(self, refused: TunnelRefused, exchange: Exchange) -> HttpResponse:
+    def _refused(self, refused: TunnelRefused, exchange: Exchange, request: HttpRequest) -> HttpResponse:
         """A proxy's refusal is an answer (PROTOCOL §4); one that is no error status cannot be told as the target's."""
         if refused.status < 400:
             raise refused
-        self._watcher.failed(exchange.url, refused)
+        self._watcher.failed(exchange.url, refused, secure=request.secure)
         buffer = Buffer(self._buffer_dir)
         buffer.write(refused.body)
         charset = _charset(refused.headers)

@@ -63,7 +63,7 @@ COMMANDS: dict[str, tuple[Json, str, str]] = {
             "body": {"mode": "formdata", "formdata": [{"key": "a", "value": "b"}]},
         },
         HTTP_REQUEST,
-        "ECONNREFUSED",
+        "EBADCOMMAND",
     ),
 }
 inner: Any = COMMANDS["a deep value"][0]["x"]

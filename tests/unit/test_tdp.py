@@ -549,7 +549,7 @@ def test_a_presigned_url_that_is_none_is_refused_without_being_repeated(payloads
 
 def test_a_presigned_url_to_where_nobody_is_called_is_refused_by_name_or_address_and_nothing_is_asked(server: Server) -> None:
     port = int(server.url.rpartition(":")[2])
-    dialer = Dialer(Trust(sslsocket_class=ClockedSSLSocket), Resolver())
+    dialer = Dialer(Trust(), Resolver())
     http = PlatformHttp(lambda: Transport(dialer), Proxies({}), Policy(admin=("127.0.0.1", port)))
     payloads = Payloads(http, 1000)
     spooled = Path(__file__)
