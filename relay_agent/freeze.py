@@ -5,6 +5,7 @@ This room owns that one timer. It must not judge what stands still: `watchdog` d
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import functools
 import os
@@ -39,7 +40,8 @@ class Freeze:
         """Say so, and that it may not be heard of again for so many seconds beside the limit."""
         if threading.current_thread() is not threading.main_thread():
             return
-        faulthandler.dump_traceback_later(self._seconds + seconds, exit=True, file=_stderr())
+        with contextlib.suppress(RuntimeError):  # The system gives no thread: the agent works on without the timer until it does.
+            faulthandler.dump_traceback_later(self._seconds + seconds, exit=True, file=_stderr())
         self._next = self._monotonic() + min(REARM_SECONDS, self._seconds / 4)
         self._armed = True
 

@@ -83,6 +83,16 @@ def test_the_timer_is_set_again_now_and_then_only(monkeypatch: pytest.MonkeyPatc
     assert limits == [300.0, 300.0, 300.0, 325.0, None]
 
 
+def test_a_system_that_gives_no_thread_for_the_timer_does_not_end_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("unable to start watchdog thread")
+
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", refuse)
+    freeze = Freeze(300.0)
+    freeze.keep_alive()
+    freeze.disarm()
+
+
 def test_an_agent_that_is_not_the_process_sets_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[float] = []
     monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda seconds, **_: limits.append(seconds))
