@@ -42,10 +42,12 @@ from relay_agent.errors import JournalError, JournalUnwritable
 from relay_agent.executor import Executor, Limits
 from relay_agent.fair_queue import FairQueue
 from relay_agent.fetcher import DownloadTrouble, Fetcher
+from relay_agent.freeze import Freeze
 from relay_agent.heartbeat import Heartbeat
 from relay_agent.idle import IdlePool
 from relay_agent.journal import Journal
 from relay_agent.journal.reader import Reader
+from relay_agent.models import Update
 from relay_agent.outbox import Outbox
 from relay_agent.periodic import Loop
 from relay_agent.policy import Policy
@@ -134,6 +136,7 @@ class Agent:
         self._ending = Ending()
         self._stops = Stops()
         self._look_again = threading.Event()
+        self._freeze = Freeze(STUCK_SECONDS)
         self._build_telemetry(stream)
         self._build_platform()
         self._build_pages()
@@ -510,6 +513,7 @@ class Agent:
     def run(self) -> int:
         """Run until a signal or a reason to end; the exit code of OPERATIONS §1."""
         restore = self._logs.capture_libraries()
+        self._freeze.keep_alive()
         settings = self._settings
         self._log.info(
             "agent-starting", version=AGENT_VERSION, agent=settings.agent_id, organisation=settings.org_slug, workers=settings.workers
@@ -523,6 +527,7 @@ class Agent:
             return self._stop()
         finally:
             restore()
+            self._freeze.disarm()
 
     def _say_what_was_found(self) -> None:
         """What an administrator must know of the settings and the state directory, before anything else is said."""
@@ -548,7 +553,12 @@ class Agent:
 
     def _recover(self) -> None:
         self._spool.remove_orphans(self._journal.spooled())
-        tasks = self._relay.recover(self._outbox.put, self._say_set_aside)
+
+        def tell(update: Update) -> None:
+            self._freeze.keep_alive()
+            self._outbox.put(update)
+
+        tasks = self._relay.recover(tell, self._say_set_aside)
         for task in tasks:
             self._enqueue(task)
         if tasks or self._outbox.pending():
@@ -570,6 +580,7 @@ class Agent:
 
     def _supervise(self) -> None:
         while not self._ending.given.wait(LOOK_SECONDS) and self._signals.count == 0:
+            self._freeze.keep_alive()
             for loop in self._threads.core:
                 if not loop.is_alive():
                     self._ending.give(1, f"the thread {loop.name} ended: {_kind(loop.error)}")
@@ -605,6 +616,7 @@ class Agent:
             log=self._log,
             clock=self._clock,
         )
+        self._freeze.allow(seconds)
         stopping.run(min(REFUSED_SECONDS, seconds) if refused else seconds, code, report=not refused)
         self._close()
         return code

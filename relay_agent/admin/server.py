@@ -1,6 +1,7 @@
 """Serving the pages, on TCP and on a Unix socket in the state directory: the thread `admin`.
 
-This room owns the two sockets. waitress reads requests and writes answers. It must not know what the pages show.
+This room owns the two sockets. waitress reads requests and writes answers, within the limits of `clients`. It must not know what the
+pages show.
 """
 
 from __future__ import annotations
@@ -10,30 +11,24 @@ import errno
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from waitress import wasyncore
-from waitress.server import create_server
 
 from relay_agent.admin.app import Known, Pages
+from relay_agent.admin.clients import Server, serve
 from relay_agent.causes import ADMIN_CLOSED, ADMIN_SOCKET, ADMIN_TAKEN, Problem
 from relay_agent.telemetry.logs import Logger
 
 LOOP_SECONDS = 1.0
+CROWD = 10
+"""More connections than that are served in turns, so that many that send byte by byte do not cost a turn for each byte."""
+TURN_SECONDS = 0.02
 BACKLOG = 64
 _SOCKET = "admin.sock"
-_LIMITS: dict[str, Any] = {
-    "threads": 2,
-    "connection_limit": 100,
-    "channel_timeout": 30,
-    "max_request_header_size": 16 * 1024,
-    "max_request_body_size": 16 * 1024,
-    "ident": None,
-    "expose_tracebacks": False,
-    "clear_untrusted_proxy_headers": True,
-}
 
 
 class Admin:
@@ -47,6 +42,7 @@ class Admin:
         path: Path,
         log: Logger,
         lines: Callable[[], str],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Listen. A TCP port that is taken is a warning: the socket at `path` answers all the same. It alone shows the last log lines.
 
@@ -54,8 +50,9 @@ class Admin:
         """
         self._path = path
         self._log = log
+        self._monotonic = monotonic
         self._map: dict[int, Any] = {}
-        self._servers: list[Any] = []
+        self._servers: list[Server] = []
         self._problems: dict[str, Problem] = {}
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # It warns of each request that waits a moment.
         self._local = Pages(facts, render_metrics, None, lines)
@@ -73,15 +70,17 @@ class Admin:
             pages.show(facts)
 
     def step(self) -> float:
-        """Serve for a second, or until there is nothing to serve."""
+        """Serve what there is to serve, and wait for it a second at most."""
         if self._missing:
             self._missing = self._serve(self._local, lambda: _unix(self._path)) is None
             if not self._missing:
                 self._problems.pop(_SOCKET, None)
         if not self._map:
             return LOOP_SECONDS
+        for server in self._servers:
+            server.close_late()
         wasyncore.loop(timeout=LOOP_SECONDS, use_poll=True, map=self._map, count=1)
-        return 0.0
+        return TURN_SECONDS if sum(server.connections for server in self._servers) > CROWD else 0.0
 
     def wake(self) -> None:
         """Let the loop come round at once; from another thread."""
@@ -104,11 +103,16 @@ class Admin:
         """Listen, and serve; what keeps it from that is told where there is a `name` to tell it by."""
         try:
             sock = listen()
+            try:
+                server = serve(pages, sock, self._map, address=name or _SOCKET, log=self._log, monotonic=self._monotonic)
+            except OSError:
+                sock.close()
+                raise
         except OSError as error:
             if name is not None:
                 self._say(name, error)
             return None
-        self._servers.append(create_server(pages, map=self._map, sockets=[sock], **_LIMITS))
+        self._servers.append(server)
         return sock
 
     def _say(self, name: str, error: OSError) -> None:

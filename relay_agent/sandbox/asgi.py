@@ -36,6 +36,11 @@ class Disconnected(Exception):
     """The client went away before its request was complete."""
 
 
+def header_fields(scope: Scope) -> dict[str, str]:
+    """A request's header fields, their names in lower case."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
 async def read_request(scope: Scope, receive: Receive) -> Request:
     """Read a request to its end.
 
@@ -57,7 +62,7 @@ async def read_request(scope: Scope, receive: Receive) -> Request:
         path=scope["path"],
         target=f"{target}?{query}" if query else target,
         query=dict(parse_qsl(query, keep_blank_values=True)),
-        headers={name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]},
+        headers=header_fields(scope),
         body=b"".join(parts),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Sequence
@@ -19,12 +20,15 @@ from typing import Any, TypeVar
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
-from relay_agent.sandbox.asgi import App, Disconnected, Message, Receive, Scope, Send, drop
+from relay_agent.sandbox.asgi import App, Disconnected, Message, Receive, Scope, Send, drop, header_fields, respond
+from relay_agent.sandbox.origin import refusal
+from relay_agent.sandbox.wire import ApiError
 
 HOST = "127.0.0.1"
 _HANDLER_THREADS = 16
 _START_SECONDS = 10.0
 _CALL_SECONDS = 30.0
+_REFUSED = [("content-type", "application/json"), ("x-content-type-options", "nosniff"), ("cache-control", "no-store")]
 
 T = TypeVar("T")
 Task = Callable[[], Coroutine[Any, Any, None]]
@@ -48,7 +52,7 @@ def listen(port: int) -> socket.socket:
 
 
 class Front:
-    """What stands before every app: the `Date` header, and a list of what is under way, so that a stop can end it."""
+    """What stands before every app: who may ask, the `Date` header, and a list of what is under way, so that a stop can end it."""
 
     def __init__(self, app: App, now: Callable[[], datetime]) -> None:
         self._app = app
@@ -70,6 +74,10 @@ class Front:
             await send(message)
 
         dated.__self__ = getattr(send, "__self__", None)  # type: ignore[attr-defined]  # `drop` looks for the stream here
+        refused = refusal(scope["method"], header_fields(scope))
+        if refused is not None:
+            await respond(dated, 403, json.dumps(ApiError(403, refused).to_json()).encode(), _REFUSED)
+            return
         task = asyncio.current_task()
         assert task is not None
         self._under_way[task] = send

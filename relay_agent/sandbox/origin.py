@@ -1,16 +1,17 @@
-"""Who may use the page and the control: this machine only, and no other site's pages.
+"""Who may use the sandbox: programs on this machine, and its own page; no other site's page, by whatever name it reached us.
 
-This room owns that check, and the headers that keep a page to itself. It must not know what is asked.
+This room owns that check, which stands before every server's routes, and the headers that keep a page to itself. It must not know
+what is asked.
 """
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from collections.abc import Mapping
 
 from flask import Response, request
 from werkzeug.exceptions import Forbidden
 
-_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -20,18 +21,25 @@ _HEADERS = {
 }
 
 
+def refusal(method: str, headers: Mapping[str, str]) -> str | None:
+    """Why a request is refused, and what to do; None if it is let in. `headers` have lower-case names.
+
+    A program sends no `Origin`; a browser's page cannot hide its own, and cannot choose the `Host`.
+    """
+    host = headers.get("host")
+    if host is not None and not _is_own(host):
+        return "The sandbox serves this machine only, under 127.0.0.1 and localhost: ask for it by one of these (DNS rebinding)."
+    if headers.get("origin", f"http://{host}") != f"http://{host}":
+        return "Another site's page may not use the sandbox: use its own page, or a program."
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not _follows_a_link(method, headers):
+        return "Another site's page may not use the sandbox: use its own page, or a program."
+    return None
+
+
 def check_form() -> None:
-    """Let in a browser on this machine, and only forms of this page: no other site's, by whatever name it reached us."""
-    _check_host()
-    if request.method == "POST" and request.headers.get("origin") != _own():
+    """Let in only forms that say that they are this page's own."""
+    if request.method == "POST" and request.headers.get("origin") is None:
         raise Forbidden("The form must be sent from this page itself.")
-
-
-def check_program() -> None:
-    """Let in programs on this machine (curl sends no `Origin`), and no other site's page, which cannot hide its own."""
-    _check_host()
-    if request.headers.get("origin", _own()) != _own() or request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        raise Forbidden("Another site's page may not do this.")
 
 
 def secure(response: Response) -> Response:
@@ -40,11 +48,14 @@ def secure(response: Response) -> Response:
     return response
 
 
-def _check_host() -> None:
-    # A name that somebody else bound to 127.0.0.1 would make their page one of this origin.
-    if urlsplit(f"//{request.host}").hostname not in _HOSTS:
-        raise Forbidden("This page is served to this machine only.")
+def _is_own(host: str) -> bool:
+    """Whether a Host field has a name of this machine, which nobody else can bind (RFC 6761 §6.3), with any port."""
+    name, colon, port = host.lower().rpartition(":")
+    if not colon or not port.isdecimal():
+        name = host.lower()
+    return name in _NAMES or name.endswith(".localhost")
 
 
-def _own() -> str:
-    return f"http://{request.host}"
+def _follows_a_link(method: str, headers: Mapping[str, str]) -> bool:
+    """Whether a person comes from another site's page: the answer is shown, and that page cannot read it."""
+    return method == "GET" and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
