@@ -138,7 +138,11 @@ class Transport:
         Raises:
             TransportFault: there is no response.
         """
-        response = self._session.send(_Prepared(exchange), stream=True, allow_redirects=False, proxies=cast("Any", _NO_PROXIES))
+        try:
+            response = self._session.send(_Prepared(exchange), stream=True, allow_redirects=False, proxies=cast("Any", _NO_PROXIES))
+        except BaseException:
+            self._adapter.drop()  # requests looks at the response before it gives it to us.
+            raise
         try:
             yield response
         finally:
@@ -227,15 +231,26 @@ class _Adapter(HTTPAdapter):
     def finish(self, response: requests.Response) -> None:
         """Keep the response's connection where it is whole and clean, else close it."""
         original = _original(response)
+        try:
+            original.close()
+        except BaseException:
+            self.drop()
+            raise
+        if original.broken or original.will_close or original.tainted or self._aborted:
+            self.drop()
+        elif (sock := self._let_go()) is not None and self._key is not None:
+            self._idle.keep(self._key, sock)
+
+    def drop(self) -> None:
+        """Close the connection in use, where there is one."""
+        sock = self._let_go()
+        if sock is not None:
+            sock.close()
+
+    def _let_go(self) -> Any:
         with self._handing_over:
             sock, self._current = self._current, None
-        original.close()
-        if sock is None or self._key is None:
-            return
-        if not (original.broken or original.will_close or original.tainted or self._aborted):
-            self._idle.keep(self._key, sock)
-        else:
-            sock.close()
+        return sock
 
     def hurry(self, seconds: float) -> None:
         """Give the exchange under way this much time and no more."""
@@ -282,8 +297,7 @@ class _Adapter(HTTPAdapter):
                 raise _Stale
             return _send_and_read_head(sock, exchange, reused=reused)
         except BaseException:
-            self._current = None
-            sock.close()
+            self.drop()
             raise
 
     def _build(self, request: requests.PreparedRequest, exchange: Exchange, original: Response) -> requests.Response:

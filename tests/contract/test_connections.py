@@ -11,13 +11,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from relay_agent.clock import Deadline
+from relay_agent.dialer import Dialer
 from relay_agent.errors import Interrupted
+from relay_agent.faults import TransportFault
+from relay_agent.proxies import Trust
+from relay_agent.resolver import Resolver
+from relay_agent.transport import Exchange, Transport
+from relay_agent.urls import parse_url
 from tests.contract.relaying import Relay, code
-from tests.targets import ByteTarget, Connection, RawRequest, in_turn, play, raw, reply, server_context
+from tests.targets import ByteTarget, Connection, RawRequest, ca_pem, in_turn, play, raw, reply, server_context
 
 
 @pytest.fixture(params=[False, True], ids=["http", "https"])
@@ -256,6 +264,75 @@ def test_what_is_interrupted_on_a_kept_connection_is_not_sent_again_on_a_new_one
         with pytest.raises(Interrupted):
             running.result(2)
     assert (target.connections, len(target.requests)) == (1, 2)
+
+
+@pytest.fixture
+def transport(tmp_path: Path) -> Iterator[Transport]:
+    (tmp_path / "ca.pem").write_bytes(ca_pem())
+    found = Transport(Dialer(Trust(ca_file=tmp_path / "ca.pem"), Resolver()))
+    yield found
+    found.close()
+
+
+def _exchange(target: ByteTarget, path: str, **options: Any) -> Exchange:
+    url = parse_url(target.url(path))
+    return Exchange("GET", url, (("Host", url.netloc),), None, Deadline(8.0), **options)
+
+
+def _ask(transport: Transport, exchange: Exchange) -> bytes:
+    with transport.send(exchange) as response:
+        body: bytes = response.raw.read()
+        return body
+
+
+def test_an_abort_is_not_lost_while_a_kept_connection_is_looked_at(transport: Transport, target: ByteTarget) -> None:
+    """It came before there was a socket to shut."""
+    assert _ask(transport, _exchange(target, "/next")) == b"next"
+    with pytest.raises(TransportFault, match="broken off"):
+        _ask(transport, _exchange(target, "/next", check_address=lambda _address: transport.abort()))
+    assert len(target.requests) == 1
+
+
+def test_an_abort_is_not_lost_while_a_new_connection_is_opened(
+    transport: Transport, target: ByteTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes right after the look whether one came: the socket is in reach by then."""
+    adapter, aborted = transport._adapter, False
+    look = adapter._go_on
+
+    def look_and_abort(exchange: Exchange) -> None:
+        nonlocal aborted
+        look(exchange)
+        if not aborted:
+            aborted = True
+            transport.abort()
+
+    monkeypatch.setattr(adapter, "_go_on", look_and_abort)
+    with pytest.raises(TransportFault):
+        _ask(transport, _exchange(target, "/next", connect_seconds=5.0, waiting=lambda: None))
+    assert target.requests == []
+
+
+def test_an_abort_does_not_reach_a_connection_that_was_handed_back(transport: Transport, target: ByteTarget) -> None:
+    """It may be another worker's already."""
+    assert _ask(transport, _exchange(target, "/next")) == b"next"
+    transport.abort()
+    assert _ask(transport, _exchange(target, "/next")) == b"next"
+    assert target.connections == 1
+
+
+def test_a_response_that_is_not_handed_over_leaves_no_connection(
+    transport: Transport, target: ByteTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong with it between its head and whoever asked."""
+
+    def fail(*_: object) -> None:
+        raise ValueError("what the target sent cannot be kept")
+
+    monkeypatch.setattr(transport._adapter, "build_response", fail)
+    with pytest.raises(ValueError, match="cannot be kept"):
+        _ask(transport, _exchange(target, "/next"))
+    target.wait_idle()
 
 
 # --- names and their addresses ---

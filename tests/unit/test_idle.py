@@ -68,6 +68,19 @@ def test_none_is_kept_while_a_new_one_waits_to_be_served(world: World) -> None:
     assert world.pool.take("a") == (kept, 0.0)
 
 
+def test_one_that_cannot_be_closed_does_not_keep_the_others_open(world: World) -> None:
+    class Broken(Sock):
+        def close(self) -> None:
+            raise OSError("the system says no")
+
+    socks = [Broken(), Sock(), Broken(), Sock()]
+    pool = IdlePool(4)
+    for sock in socks:
+        pool.keep("a", sock)
+    pool.close()
+    assert [sock.closed for sock in socks] == [False, True, False, True]
+
+
 def test_closing_closes_all(world: World) -> None:
     socks = [Sock(), Sock()]
     for sock in socks:
