@@ -163,11 +163,12 @@ def encrypt(seconds: float, jti: str | None, agent_id: str | None) -> None:
     text = sys.stdin.buffer.read().strip()
     _judge(decode_payload(text))
     key, configured = load_keyring_text()
+    keyring = _keyring(key)
     aud = agent_id or configured
     if not aud:
         raise click.ClickException("the envelope must name the agent that it is for: set AGENT_ID, or use --agent-id")
     exp = math.ceil((datetime.now(UTC) + timedelta(seconds=seconds)).timestamp())
-    click.echo(json.dumps({"jwe": seal_command(text, _keyring(key), aud=aud, exp=exp, jti=jti or str(uuid.uuid4()))}))
+    click.echo(json.dumps({"jwe": seal_command(text, keyring, aud=aud, exp=exp, jti=jti or str(uuid.uuid4()))}))
 
 
 @click.command(
