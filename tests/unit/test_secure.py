@@ -11,11 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from Crypto.Cipher import AES
 from hypothesis import given
 from hypothesis import strategies as st
-from joserfc import jwe as jose
-from joserfc.jwk import OctKey
 
 from relay_agent.errors import SecureCommandError
 from relay_agent.secure import (
@@ -30,23 +27,14 @@ from relay_agent.secure import (
     seal_answer,
     seal_command,
 )
+from tests.envelopes import b64, by_hand, by_joserfc, joserfc_opens, unb64
 
 KEY = bytes(range(32))
 OTHER = bytes(range(32, 64))
 RING = Keyring([KEY])
-# joserfc's own registry knows aud, exp and jti only inside a JWT's claims; replicating them in the header is RFC 7519 §5.3.
-JOSE: dict[str, Any] = {"registry": jose.JWERegistry(strict_check_header=False, algorithms=["dir", "A256GCM"])}
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 SECONDS = int(NOW.timestamp())
 CANARY = b'{"url":"https://canary-plaintext.example/"}'
-
-
-def b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
-def unb64(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def opened(jwe: str, keyring: Keyring = RING, agent_id: str = "agent-1", now: datetime = NOW) -> Opened:
@@ -59,13 +47,9 @@ def refused(jwe: Any, keyring: Keyring = RING, agent_id: str = "agent-1", now: d
     return caught.value
 
 
-def envelope(header: str | dict[str, Any], plaintext: bytes = CANARY, key: bytes = KEY, iv: bytes = b"i" * 12, tag_bytes: int = 16) -> str:
+def envelope(header: str | dict[str, Any], plaintext: bytes = CANARY, key: bytes = KEY, tag_bytes: int = 16) -> str:
     """An envelope with any header, correctly encrypted: so that only the header can be why it is refused."""
-    protected = b64((header if isinstance(header, str) else json.dumps(header)).encode("utf-8", "surrogatepass"))
-    cipher = AES.new(key, AES.MODE_GCM, nonce=iv, mac_len=tag_bytes)
-    cipher.update(protected.encode("ascii"))
-    ciphertext, tag = cipher.encrypt_and_digest(plaintext)
-    return ".".join([protected, "", b64(iv), b64(ciphertext), b64(tag)])
+    return by_hand(header, plaintext, key, tag_bytes=tag_bytes)
 
 
 def header(**more: Any) -> dict[str, Any]:
@@ -87,22 +71,20 @@ def answered(*pieces: bytes, keyring: Keyring = RING, cid: str = "c-1", jti: str
 
 def test_an_independent_library_opens_what_we_seal() -> None:
     sealed = seal(CANARY, RING, aud="agent-1", exp=SECONDS + 60, jti="one")
-    found = jose.decrypt_compact(sealed, OctKey.import_key(KEY), **JOSE)
-    assert found.plaintext == CANARY
-    assert found.protected == header(kid=Keyring.kid(KEY), typ="relay-command")
+    assert joserfc_opens(sealed, KEY) == (header(kid=Keyring.kid(KEY), typ="relay-command"), CANARY)
 
 
 def test_we_open_what_an_independent_library_seals() -> None:
-    sealed = jose.encrypt_compact(header(kid=Keyring.kid(KEY), jti="j", exp=SECONDS + 1), CANARY, OctKey.import_key(KEY), **JOSE)
+    sealed = by_joserfc(header(kid=Keyring.kid(KEY), jti="j", exp=SECONDS + 1), CANARY, KEY)
     assert opened(sealed) == Opened(CANARY, "j", SECONDS + 1)
 
 
 @pytest.mark.parametrize("jti", ["one", None])
 def test_an_independent_library_opens_what_we_stream(jti: str | None) -> None:
-    found = jose.decrypt_compact(answered(b"a", b"bcdef", b"", b"gh", jti=jti), OctKey.import_key(KEY), **JOSE)
-    assert found.plaintext == b"abcdefgh"
+    protected, plaintext = joserfc_opens(answered(b"a", b"bcdef", b"", b"gh", jti=jti), KEY)
+    assert plaintext == b"abcdefgh"
     named = {"alg": "dir", "enc": "A256GCM", "kid": Keyring.kid(KEY), "typ": "relay-answer", "cid": "c-1"}
-    assert found.protected == (named if jti is None else named | {"cjti": jti})
+    assert protected == (named if jti is None else named | {"cjti": jti})
 
 
 # Round trips
