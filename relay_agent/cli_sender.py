@@ -163,32 +163,36 @@ def encrypt(seconds: float, jti: str | None, agent_id: str | None) -> None:
     text = sys.stdin.buffer.read().strip()
     _judge(decode_payload(text))
     key, configured = load_keyring_text()
+    keyring = _keyring(key)
     aud = agent_id or configured
     if not aud:
         raise click.ClickException("the envelope must name the agent that it is for: set AGENT_ID, or use --agent-id")
     exp = math.ceil((datetime.now(UTC) + timedelta(seconds=seconds)).timestamp())
-    click.echo(json.dumps({"jwe": seal_command(text, _keyring(key), aud=aud, exp=exp, jti=jti or str(uuid.uuid4()))}))
+    click.echo(json.dumps({"jwe": seal_command(text, keyring, aud=aud, exp=exp, jti=jti or str(uuid.uuid4()))}))
 
 
 @click.command(
     cls=_SenderCommand,
     epilog="""Examples:
   relay-agent decrypt < response-body.json
-  relay-agent decrypt --command 6f0c2a4e-6f1b-4c57-9f0e-4f6f5f0b8f0a < response-body.json""",
+  relay-agent decrypt --command 6f0c2a4e-6f1b-4c57-9f0e-4f6f5f0b8f0a --jti run-7 < response-body.json""",
 )
 @click.option("--command", "command_id", metavar="ID", help="Open it only if it is the answer to this command.")
-def decrypt(command_id: str | None) -> None:
+@click.option("--jti", metavar="ID", help="With --command: the jti that the command was sealed with, where it was secure.")
+def decrypt(command_id: str | None, jti: str | None) -> None:
     """Open an envelope from stdin, and print what it holds.
 
-    Takes a JWE, or the JSON object of a request or response that holds one; says on stderr which of the two it is. Needs
-    SECURE_COMMAND_KEY.
+    Takes a JWE, or the JSON object of a request or response that holds one; says on stderr which of the two it is. Whose answer it
+    is, only --command with --jti proves. Needs SECURE_COMMAND_KEY.
     """
+    if jti is not None and command_id is None:
+        raise _WrongUsage("--jti needs --command")
     text = sys.stdin.buffer.read().strip()
     jwe = take_envelope(decode_payload(text)) if text.startswith(b"{") else text.decode("ascii", "replace")
     key, _ = load_keyring_text()
     keyring = _keyring(key)
     if command_id is not None:
-        _write(open_answer(jwe, keyring, cid=command_id))
+        _write(open_answer(jwe, keyring, cid=command_id, jti=jti))
         return
     kind, plaintext = look_inside(jwe, keyring)
     click.echo(f"typ: {kind}", err=True)

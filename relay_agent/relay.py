@@ -9,10 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from relay_agent import codec
 from relay_agent.answers import Answers
-from relay_agent.clock import Clock, Deadline
+from relay_agent.clock import Clock, Deadline, from_timestamp
 from relay_agent.errors import (
     BadRequest,
     Interrupted,
@@ -46,6 +47,7 @@ _INTERRUPTED = "the agent stopped while this request was under way; its outcome 
 _SENT_BEFORE = "(when it was repeated; an earlier try, before the agent was restarted, may have reached the target)"
 _UNREADABLE = "the agent cannot take up again what its journal holds of this command; its outcome is unknown, and it was not repeated"
 _NOT_STARTED = "the command expired before it could start"
+_TOO_LATE = f"{_NOT_STARTED}: its own not_after, or a secure command's exp, has passed"
 _DAMAGED = "the agent's journal was damaged, and this command's record with it; its outcome is unknown, and it was not repeated"
 
 
@@ -420,7 +422,8 @@ class Relay:
             raise SecureCommandError(Code.EREPLAY, "the jti of this secure command was used before")
         payload = codec.load_payload(lambda: text.pop().decode("utf-8"))
         try:
-            return replace(codec.decode_request(payload, secure=True, keep=keep), jti=opened.jti)
+            request = codec.decode_request(payload, secure=True, keep=keep)
+            return replace(request, jti=opened.jti, not_after=_earlier(request.not_after, from_timestamp(opened.exp)))
         except _BAD_PAYLOAD as error:
             return replace(_bad_payload(error), sealed=codec.wants_sealed_answer(payload), jti=opened.jti)
 
@@ -449,7 +452,7 @@ class Relay:
         if request.not_after is not None and request.not_after <= self._clock.now():
             if task.started:
                 return _Result(Status.FAILURE, Failure(Code.EINTERRUPTED, _INTERRUPTED), request)
-            return _Result(Status.REJECTED, Failure(Code.EEXPIRED, f"{_NOT_STARTED}: not_after has passed"), request)
+            return _Result(Status.REJECTED, Failure(Code.EEXPIRED, _TOO_LATE), request)
         seconds = self._seconds(command, request)
         deadline = Deadline(seconds, self._clock.monotonic)
         begun = _Begun(task.started)
@@ -562,6 +565,10 @@ class Relay:
 def may_repeat(request: HttpRequest) -> bool:
     """Whether sending the request twice is as sending it once: by its method, or because its sender says so."""
     return request.method in IDEMPOTENT or any(name.lower() == "idempotency-key" for name, _ in request.headers)
+
+
+def _earlier(first: datetime | None, second: datetime) -> datetime:
+    return second if first is None else min(first, second)
 
 
 def _in_utf8(text: str) -> bool:

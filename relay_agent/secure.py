@@ -118,6 +118,14 @@ class _Envelope:
     tag: bytearray
 
 
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """What an envelope says, its tag verified. A value of its own, so that no traceback that shows a frame's names shows the text."""
+
+    header: dict[str, Any]
+    plaintext: bytes = field(repr=False)
+
+
 class Veil:
     """Hides bytes that have to wait in a file: its key is in memory only, and gone with it (AES-256 in counter mode).
 
@@ -153,8 +161,8 @@ def seal_command(plaintext: bytes, keyring: Keyring, *, aud: str, exp: int, jti:
 def seal_answer(pieces: Iterable[bytes], keyring: Keyring, *, cid: str, jti: str | None = None) -> Iterator[str]:
     """Yield, piece by piece, the compact JWE of what `pieces` give together: answers may be too large for memory.
 
-    `cid` is the id of the command that is answered. `jti` is that command's own, where it was secure: the platform gives out the
-    ids, and could give one out twice; a sender that looks at both takes no older answer for its own.
+    `cid` is the id of the command that is answered. `jti` is that command's own, where it was secure, and says so as `cjti`: the
+    platform gives out the ids, and could give one out twice (`open_answer`).
 
     Raises:
         SecureCommandError: ENOKEY, the keyring is empty; at once, before the first piece is taken.
@@ -174,30 +182,37 @@ def open_command(jwe: str, keyring: Keyring, *, agent_id: str, now: datetime) ->
     """
     parts = _split(jwe, keyring)
     del jwe  # Of a body of 10 MB each form is as long, and none is needed beside the next.
-    header, plaintext = _opened(parts, keyring)
+    found = _opened(parts, keyring)
     # Only now: before the tag is verified anybody could have written the header.
-    if header.get("typ", COMMAND) != COMMAND:
+    if found.header.get("typ", COMMAND) != COMMAND:
         raise _refused(f"typ is not {COMMAND}: this is no command")
-    _check_audience(header, agent_id)
-    return Opened(plaintext, _jti(header), _expiry(header, now))
+    _check_audience(found.header, agent_id)
+    return Opened(found.plaintext, _jti(found.header), _expiry(found.header, now))
 
 
-def open_answer(jwe: str, keyring: Keyring, *, cid: str, jti: str | None = None) -> bytes:
-    """Decrypt the answer to the command `cid`, whose own `jti` it was, at the sender's side.
+def open_answer(jwe: str, keyring: Keyring, *, cid: str, jti: str | None) -> bytes:
+    """Decrypt the answer to the command `cid`, at the sender's side; `jti` is that command's own, None where it was not secure.
+
+    The id alone proves nothing: the platform gives out the ids, and may have the agent answer a plain command of its own under one,
+    encrypted (`encrypt_response`), before it gives the same id to a secure command.
 
     Raises:
         SecureCommandError: ENOKEY where the keyring is empty, EDECRYPT for everything else: another command's answer, too.
     """
     parts = _split(jwe, keyring)
     del jwe
-    header, plaintext = _opened(parts, keyring)
+    found = _opened(parts, keyring)
+    header = found.header
     if header.get("typ") != ANSWER:
         raise _refused(f"typ is not {ANSWER}: this is no answer")
     if not isinstance(header.get("cid"), str):
         raise _refused("cid is required, a string: the id of the command that is answered")
-    if header["cid"] != cid or (jti is not None and header.get("cjti", jti) != jti):
+    if header["cid"] != cid:
         raise _refused("cid is not this command's id: it is another command's answer")
-    return plaintext
+    if header.get("cjti") != jti:
+        asked = "a command that was not secure" if jti is None else "the command with this jti"
+        raise _refused(f"cjti does not agree: it is not the answer to {asked}")
+    return found.plaintext
 
 
 def look_inside(jwe: str, keyring: Keyring) -> tuple[str, bytes]:
@@ -206,9 +221,9 @@ def look_inside(jwe: str, keyring: Keyring) -> tuple[str, bytes]:
     Raises:
         SecureCommandError: ENOKEY where the keyring is empty, EDECRYPT where it does not open.
     """
-    header, plaintext = _opened(_split(jwe, keyring), keyring)
-    kind = header.get("typ", COMMAND)
-    return (kind if kind in (COMMAND, ANSWER) else "an unknown typ"), plaintext
+    found = _opened(_split(jwe, keyring), keyring)
+    kind = found.header.get("typ", COMMAND)
+    return (kind if kind in (COMMAND, ANSWER) else "an unknown typ"), found.plaintext
 
 
 # Sealing
@@ -246,8 +261,8 @@ def _encode(data: bytes | bytearray) -> str:
 # context may hold what was being read.
 
 
-def _opened(parts: list[str], keyring: Keyring) -> tuple[dict[str, Any], bytes]:
-    """The protected header and the plaintext of an envelope whose tag is right; its parts are taken out of the list."""
+def _opened(parts: list[str], keyring: Keyring) -> _Verified:
+    """What an envelope holds whose tag is right; its parts are taken out of the list."""
     envelope = _parse(parts)
     parts.clear()
     keys = keyring.named(_name(envelope.header))
@@ -256,7 +271,7 @@ def _opened(parts: list[str], keyring: Keyring) -> tuple[dict[str, Any], bytes]:
     plaintext = _decrypt(envelope, keys)
     if plaintext is None:
         raise _refused(f"wrong key, or the message was altered; this agent tried {', '.join(keys.kids)}")
-    return envelope.header, plaintext
+    return _Verified(envelope.header, plaintext)
 
 
 def _split(jwe: object, keyring: Keyring) -> list[str]:

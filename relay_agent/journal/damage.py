@@ -365,7 +365,7 @@ def _salvage(aside: Path, fresh: sqlite3.Connection, found: Aside) -> Damage:
     """Copy every row that SQLite can read."""
     rows: dict[str, Row] = {}
     known: set[str] = set()
-    tokens: list[Row] = []
+    tokens: dict[str, Row] = {}
     complete = False
     with suppress(*_UNREADABLE), _looking(aside) as old:
         if not aside.stat().st_size:
@@ -378,14 +378,15 @@ def _salvage(aside: Path, fresh: sqlite3.Connection, found: Aside) -> Damage:
             for command_id in known - rows.keys():
                 with suppress(*_UNREADABLE):
                     _gather(old, columns, rows, "SELECT {} FROM commands WHERE id = ?", command_id)
-        with suppress(*_UNREADABLE):
-            tokens = old.execute("SELECT jti, command_id, forget_at FROM seen_tokens").fetchall()
+        if not _gather_tokens(old, tokens, "ASC"):
+            _gather_tokens(old, tokens, "DESC")
+            complete = False
     unreadable = tuple(sorted(known - rows.keys()))
     kept = [_doubtful(row, stale=found.stale) for row in rows.values()] + [_lost(command_id) for command_id in unreadable]
     with fresh:
         fresh.execute("BEGIN")
         fresh.executemany(f"INSERT OR IGNORE INTO commands ({schema.COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))})", kept)  # noqa: S608 - constants
-        fresh.executemany("INSERT OR IGNORE INTO seen_tokens VALUES (?, ?, ?)", tokens)
+        fresh.executemany("INSERT OR IGNORE INTO seen_tokens VALUES (?, ?, ?)", tokens.values())
     counts: dict[str, int] = {}
     for row in rows.values():
         state = str(row[_PLACES["state"]])
@@ -405,6 +406,17 @@ def _gather(old: sqlite3.Connection, columns: str, rows: dict[str, Row], query: 
         for row in old.execute(query.format(columns), values):
             if _plausible(row):
                 rows.setdefault(str(row[0]), tuple(row))
+    except _UNREADABLE:
+        return False
+    return True
+
+
+def _gather_tokens(old: sqlite3.Connection, tokens: dict[str, Row], order: str) -> bool:
+    """The same of the tokens that secure commands have used: one that is lost may be used again until its `exp`."""
+    try:
+        for row in old.execute(f"SELECT jti, command_id, forget_at FROM seen_tokens ORDER BY jti {order}"):  # noqa: S608 - our own words
+            if isinstance(row[0], str) and isinstance(row[1], str) and isinstance(row[2], float):
+                tokens.setdefault(row[0], row)
     except _UNREADABLE:
         return False
     return True

@@ -418,21 +418,12 @@ class Journal:
                     raise
 
     def _forget(self, which: str, values: tuple[float, ...], limit: int) -> int:
-        """Remove the oldest delivered commands that fit, at most `limit`; how many.
-
-        A `jti` that one of them used has no owner from then on: should the same message be given out again, it is not run again.
-        """
+        """Remove the oldest delivered commands that fit, at most `limit`; how many."""
         query = (
             "DELETE FROM commands WHERE id IN (SELECT id FROM commands INDEXED BY commands_old"  # noqa: S608 - our own words
-            f" WHERE state = 'delivered' AND {which} ORDER BY delivered_at LIMIT {limit}) RETURNING id"
+            f" WHERE state = 'delivered' AND {which} ORDER BY delivered_at LIMIT {limit})"
         )
-
-        def forget(connection: sqlite3.Connection) -> int:
-            ids = connection.execute(query, values).fetchall()
-            connection.executemany("UPDATE seen_tokens SET command_id = '' WHERE command_id = ?", ids)
-            return len(ids)
-
-        return self._writer.commit(forget)
+        return int(self._writer.commit(lambda connection: connection.execute(query, values).rowcount))
 
     def _admit(self, connection: sqlite3.Connection, command_id: str, raw: str, receipt: str, expires: float | None = None) -> Admission:
         digest = damage.digest(raw)
@@ -448,6 +439,8 @@ class Journal:
             "INSERT INTO commands (id, seq, state, digest, receipt, raw, admitted_at, keep_until) VALUES (?, ?, 'admitted', ?, ?, ?, ?, ?)",
             (command_id, self._seq, digest, receipt, raw, now, keep_until),
         )
+        # A `jti` that was used under this id was a forgotten command's, or a lost one's: its message must not run again.
+        connection.execute("UPDATE seen_tokens SET command_id = '' WHERE command_id = ?", (command_id,))
         return Admission.NEW
 
 

@@ -29,6 +29,7 @@ CREATE INDEX IF NOT EXISTS commands_unacked ON commands (seq) WHERE acked = 0;
 CREATE TABLE IF NOT EXISTS progress (commits INTEGER NOT NULL);
 INSERT INTO progress SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM progress);
 CREATE TABLE IF NOT EXISTS seen_tokens (jti TEXT PRIMARY KEY, command_id TEXT NOT NULL, forget_at REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS tokens_owner ON seen_tokens (command_id);
 """
 COLUMNS = (
     "id, seq, state, digest, acked, receipt, raw, message, spool, upload_url, fallback, tell_by, status, code,"

@@ -114,7 +114,7 @@ def test_keygen_encrypt_and_decrypt_work_together(agent: RunningAgent, target: B
     bare = {"PATH": agent_environment(agent.sandbox, "", tmp_path)["PATH"]}
     key = run_once(["keygen"], tmp_path, bare)
     assert key.returncode == 0
-    environment = {**bare, "SECURE_COMMAND_KEY": key.stdout.decode().strip()}
+    environment = {**bare, "SECURE_COMMAND_KEY": key.stdout.decode().strip(), "AGENT_ID": agent.agent_id}
     sealed = run_once(["encrypt"], tmp_path, environment, b'{"url": "http://lims.lab.example/"}')
     assert sealed.returncode == 0
     opened = run_once(["decrypt"], tmp_path, environment, sealed.stdout)

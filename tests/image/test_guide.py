@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from relay_agent.sandbox.faults import Fault
 from relay_agent.sandbox.server import HTTP_REQUEST, Sandbox
 from relay_agent.sandbox.target import DemoTarget
-from relay_agent.secure import Keyring, generate_key, seal
+from relay_agent.secure import Keyring, generate_key, seal_command
 from tests.agents import SECURE_REQUEST, body
 from tests.image.conftest import Start
 from tests.image.engine import MARK, STATE, Container, Json, docker, fresh_name, image, inspect, volume, wait_until
@@ -132,7 +133,9 @@ def test_it_needs_at_most_90_mb_under_load(started: Start, sandbox: Sandbox, dem
         return {"method": "POST", "url": f"{demo_target.http_url}{path}", "body": {"mode": "raw", "raw": "0123456789" * (size // 10)}}
 
     def secure(size: int) -> Json:
-        return {"jwe": seal(json.dumps(post(size)).encode(), Keyring.from_text(key))}
+        plaintext = json.dumps(post(size)).encode()
+        exp = int(time.time()) + 300
+        return {"jwe": seal_command(plaintext, Keyring.from_text(key), aud=container.agent_id, exp=exp, jti=str(uuid.uuid4()))}
 
     def load(what: str, count: int, payload: Json, action: str = HTTP_REQUEST) -> None:
         commands = [sandbox.create_command(container.agent_id, payload, action) for _ in range(count)]

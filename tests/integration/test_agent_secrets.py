@@ -9,6 +9,7 @@ import base64
 import json
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,10 @@ def test_a_token_that_ends_in_service_is_named_in_every_line_and_on_the_page_wit
 def ask_sealed(agent: ThreadedAgent, url: str, key: bytes) -> Any:
     """What a secure command, sealed with that key, is answered: the target's body, or the failure's code."""
     text = json.dumps({"method": "GET", "url": url}).encode()
-    command = agent.ask({"jwe": jwe.encrypt_compact({"alg": "dir", "enc": "A256GCM"}, text, OctKey.import_key(key))}, SECURE_REQUEST)
+    header = {"alg": "dir", "enc": "A256GCM", "aud": agent.agent_id, "exp": int(time.time()) + 60, "jti": secrets.token_hex(8)}
+    registry = jwe.JWERegistry(strict_check_header=False)
+    sealed = jwe.encrypt_compact(header, text, OctKey.import_key(key), registry=registry)
+    command = agent.ask({"jwe": sealed}, SECURE_REQUEST)
     answer = body(command)
     return answer["body"] if command.status == "SUCCESS" else answer["code"]
 

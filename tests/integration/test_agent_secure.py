@@ -49,19 +49,22 @@ def target() -> Iterator[ByteTarget]:
         yield running_target
 
 
-def sealed(request: object, key: bytes = KEY, **header: Any) -> str:
-    """A JWE as another library makes it."""
-    protected = {"alg": "dir", "enc": "A256GCM", "kid": Keyring.kid(key), **header}
+def sealed(agent: RunningAgent, request: object, key: bytes = KEY, **header: Any) -> str:
+    """A command's JWE as another library makes it; a member that is None is left out."""
+    needed = {"aud": agent.agent_id, "exp": int(time.time()) + 60, "jti": str(uuid.uuid4())}
+    protected = {"alg": "dir", "enc": "A256GCM", "kid": Keyring.kid(key), "typ": "relay-command", **needed, **header}
     text = request if isinstance(request, bytes) else json.dumps(request).encode()
     return jwe.encrypt_compact(
         {name: value for name, value in protected.items() if value is not None}, text, OctKey.import_key(key), registry=REGISTRY
     )
 
 
-def opened(text: str, key: bytes = KEY) -> dict[str, Any]:
-    plaintext = jwe.decrypt_compact(text, OctKey.import_key(key), registry=REGISTRY).plaintext
-    assert plaintext is not None
-    value: dict[str, Any] = json.loads(plaintext)
+def opened(command: Command, key: bytes = KEY) -> dict[str, Any]:
+    """What a command's sealed answer says; it names the command."""
+    found = jwe.decrypt_compact(body(command)["jwe"], OctKey.import_key(key), registry=REGISTRY)
+    assert found.plaintext is not None
+    assert (found.protected["typ"], found.protected["cid"]) == ("relay-answer", command.id)
+    value: dict[str, Any] = json.loads(found.plaintext)
     return value
 
 
@@ -71,7 +74,7 @@ def ask(agent: RunningAgent, envelope: object) -> Command:
 
 def test_a_secure_command_is_opened_and_run(agent: RunningAgent, target: ByteTarget) -> None:
     request = {"method": "POST", "url": target.url("/"), "headers": [{"X-Secret": MARK}], "body": {"mode": "raw", "raw": MARK}}
-    command = ask(agent, sealed(request, aud=agent.agent_id, exp=int(time.time()) + 60, jti=str(uuid.uuid4())))
+    command = ask(agent, sealed(agent, request))
     assert command.status == "SUCCESS"
     assert body(command)["body"] == f"answer {MARK}"
     assert (target.last.get("X-Secret"), target.last.body) == (MARK, MARK.encode())
@@ -79,38 +82,38 @@ def test_a_secure_command_is_opened_and_run(agent: RunningAgent, target: ByteTar
 
 @pytest.mark.parametrize("kid", [Keyring.kid(OLD_KEY), None])
 def test_every_key_of_the_ring_opens(agent: RunningAgent, target: ByteTarget, kid: str | None) -> None:
-    assert ask(agent, sealed({"url": target.url("/")}, OLD_KEY, kid=kid)).status == "SUCCESS"
+    assert ask(agent, sealed(agent, {"url": target.url("/")}, OLD_KEY, kid=kid)).status == "SUCCESS"
 
 
 @pytest.mark.parametrize("path, status, outcome", [("/", 200, "SUCCESS"), ("/missing", 404, "FAILURE")])
 def test_an_encrypted_response_holds_the_body_sealed_with_the_first_key(
     agent: RunningAgent, target: ByteTarget, path: str, status: int, outcome: str
 ) -> None:
-    command = ask(agent, sealed({"url": target.url(path), "encrypt_response": True}, OLD_KEY))
+    command = ask(agent, sealed(agent, {"url": target.url(path), "encrypt_response": True}, OLD_KEY))
     answer = body(command)
     assert (command.status, set(answer), answer["statusCode"]) == (outcome, {"statusCode", "jwe"}, status)
     assert not any(MARK in text for text in command.updates)
-    inner = opened(answer["jwe"])
+    inner = opened(command)
     assert MARK in inner["body"]
     assert list(inner) == ["statusCode", "headers", "body", "bodyEncoding", "url", "elapsedMs"]
 
 
 def test_an_encrypted_response_over_the_limit_is_uploaded_sealed(agent: RunningAgent, target: ByteTarget) -> None:
     target.on("/large", reply(200, [("Content-Type", "text/plain")], "a" * 400_000))
-    command = ask(agent, sealed({"url": target.url("/large"), "encrypt_response": True}))
+    command = ask(agent, sealed(agent, {"url": target.url("/large"), "encrypt_response": True}))
     assert json.loads(command.updates[-1])["responseBodyDelivery"] == "referenced"
-    assert opened(body(command)["jwe"])["body"] == "a" * 400_000
+    assert opened(command)["body"] == "a" * 400_000
 
 
 def test_a_plain_command_may_have_its_response_encrypted(agent: RunningAgent, target: ByteTarget) -> None:
     command = agent.get(target.url("/"), encrypt_response=True)
-    assert opened(body(command)["jwe"])["statusCode"] == 200
+    assert opened(command)["statusCode"] == 200
 
 
 def test_a_referenced_secure_command_is_run(agent: RunningAgent, target: ByteTarget) -> None:
     target.on("/referenced", reply())
     request = {"method": "POST", "url": target.url("/referenced"), "body": "x" * 400_000}
-    command = agent.ask({"jwe": sealed(request)}, SECURE_REQUEST)
+    command = agent.ask({"jwe": sealed(agent, request)}, SECURE_REQUEST)
     assert command.delivery == "referenced"
     assert (command.status, len(target.last.body)) == ("SUCCESS", 400_000)
 
@@ -120,29 +123,56 @@ def altered(text: str) -> str:
     return f"{head}.{'B' if tail[0] == 'A' else 'A'}{tail[1:]}"
 
 
-def broken(agent_id: str) -> dict[str, object]:
+def broken(agent: RunningAgent) -> dict[str, object]:
     """Envelopes that must not open."""
     request = {"url": "http://127.0.0.1:9/", "headers": [{"X-Secret": MARK}]}
     return {
-        "an unknown key": sealed(request, FOREIGN_KEY),
-        "a wrong key": sealed(request, FOREIGN_KEY, kid=None),
-        "altered": altered(sealed(request)),
-        "for another agent": sealed(request, aud=str(uuid.uuid4())),
-        "over": sealed(request, exp=int(time.time()) - 1),
-        "exp is text": sealed(request, exp="tomorrow"),
+        "an unknown key": sealed(agent, request, FOREIGN_KEY),
+        "a wrong key": sealed(agent, request, FOREIGN_KEY, kid=None),
+        "altered": altered(sealed(agent, request)),
+        "an answer": sealed(agent, request, typ="relay-answer"),
+        "for another agent": sealed(agent, request, aud=str(uuid.uuid4())),
+        "for nobody": sealed(agent, request, aud=None),
+        "over": sealed(agent, request, exp=int(time.time()) - 1),
+        "exp is text": sealed(agent, request, exp="tomorrow"),
+        "exp in milliseconds": sealed(agent, request, exp=int(time.time() + 60) * 1000),
+        "without exp": sealed(agent, request, exp=None),
+        "without jti": sealed(agent, request, jti=None),
         "no jwe": "not.a.jwe",
         "empty": "",
     }
 
 
-BROKEN = tuple(broken(""))
+BROKEN = (
+    "an unknown key",
+    "a wrong key",
+    "altered",
+    "an answer",
+    "for another agent",
+    "for nobody",
+    "over",
+    "exp is text",
+    "exp in milliseconds",
+    "without exp",
+    "without jti",
+    "no jwe",
+    "empty",
+)
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_cannot_be_opened_is_edecrypt(agent: RunningAgent, name: str) -> None:
-    command = ask(agent, broken(agent.agent_id)[name])
+    command = ask(agent, broken(agent)[name])
     assert (command.status, body(command)["code"]) == ("FAILURE", "EDECRYPT")
     assert "statusCode" not in body(command)
+
+
+def test_the_sealed_answer_of_a_command_is_no_command(agent: RunningAgent, target: ByteTarget) -> None:
+    target.on("/oracle", reply(200, [("Content-Type", "text/plain")], f"answer {MARK}"))
+    answer = ask(agent, sealed(agent, {"url": target.url("/oracle"), "encrypt_response": True}))
+    posted_back = ask(agent, body(answer)["jwe"])
+    assert (posted_back.status, body(posted_back)["code"]) == ("FAILURE", "EDECRYPT")
+    assert sum(request.target == "/oracle" for request in target.requests) == 1
 
 
 @pytest.mark.parametrize("payload", [{}, {"jwe": 7}, {"jwe": None}, {"url": "http://127.0.0.1:9/"}])
@@ -153,14 +183,14 @@ def test_a_payload_without_an_envelope_is_ebadcommand(agent: RunningAgent, paylo
 
 @pytest.mark.parametrize("plaintext", [b"no json " + MARK.encode(), b"[]", b"\xff", b'{"url": 7}', b'{"url": NaN}'])
 def test_an_envelope_that_holds_no_request_is_ebadcommand(agent: RunningAgent, plaintext: bytes) -> None:
-    command = ask(agent, sealed(plaintext))
+    command = ask(agent, sealed(agent, plaintext))
     assert (command.status, body(command)["code"]) == ("FAILURE", "EBADCOMMAND")
     assert MARK not in command.updates[-1]
 
 
 def test_a_jti_is_refused_under_another_command_id(agent: RunningAgent, target: ByteTarget) -> None:
     target.on("/once", reply())
-    envelope = sealed({"method": "POST", "url": target.url("/once")}, jti=str(uuid.uuid4()))
+    envelope = sealed(agent, {"method": "POST", "url": target.url("/once")})
     assert ask(agent, envelope).status == "SUCCESS"
     again = ask(agent, envelope)
     assert (again.status, body(again)["code"]) == ("FAILURE", "EREPLAY")

@@ -23,7 +23,7 @@ from relay_agent.cli_sender import decrypt, encrypt, keygen, send
 from relay_agent.config import variables
 from relay_agent.errors import PlatformError, PlatformRefused, RateLimited, UnknownAgent
 from relay_agent.pipelines import CommandClient, NoAnswer, RelayAdapter
-from relay_agent.secure import Keyring, generate_key, open_envelope, seal
+from relay_agent.secure import MAX_VALID_SECONDS, Keyring, Opened, generate_key, open_command, seal_answer, seal_command
 from tests.target_certificates import authority
 from tests.targets import HttpProxy, Socks5Proxy, ca_pem, server_context
 
@@ -38,6 +38,17 @@ Agent = Callable[[dict[str, Any]], tuple[str, Any]]
 def answer(status: int = 200, headers: Any = (), body: Any = "", encoding: str = "utf-8") -> tuple[str, dict[str, Any]]:
     response = {"statusCode": status, "headers": list(headers), "body": body, "bodyEncoding": encoding, "url": URL, "elapsedMs": 12}
     return "SUCCESS" if status < 400 else "FAILURE", response
+
+
+def opened(payload: dict[str, Any], agent_id: str = AGENT) -> Opened:
+    """A secure command, as its agent opens it."""
+    assert set(payload) == {"jwe"}
+    return open_command(payload["jwe"], RING, agent_id=agent_id, now=datetime.now(UTC))
+
+
+def sealed(body: dict[str, Any], jti: str | None, cid: str = "command-1", ring: Keyring = RING) -> dict[str, Any]:
+    """An encrypted answer, as the agent gives one."""
+    return {"statusCode": body["statusCode"], "jwe": "".join(seal_answer([json.dumps(body).encode()], ring, cid=cid, jti=jti))}
 
 
 def failure(code: str, message: str = "words", status: str = "FAILURE") -> tuple[str, dict[str, Any]]:
@@ -432,21 +443,19 @@ def test_a_platform_that_refuses_is_a_connection_error(relayed: requests.Session
 
 
 def test_a_keyring_makes_every_request_a_secure_command(client: CommandClient, platform: Platform) -> None:
-    opened: list[dict[str, Any]] = []
+    asked: list[dict[str, Any]] = []
 
     def agent(payload: dict[str, Any]) -> tuple[str, Any]:
-        assert set(payload) == {"jwe"}
-        found = open_envelope(payload["jwe"], RING, agent_id=AGENT, now=datetime.now(UTC))
-        assert found.jti and found.exp
-        opened.append(json.loads(found.plaintext))
-        return "SUCCESS", {"statusCode": 200, "jwe": seal(json.dumps(answer(body="secret answer")[1]).encode(), RING)}
+        found = opened(payload)
+        asked.append(json.loads(found.plaintext))
+        return "SUCCESS", sealed(answer(body="secret answer")[1], found.jti)
 
     platform.agent = agent
     with requests.Session() as session:
         session.mount("http://", RelayAdapter(client, keyring=RING))
         assert session.post(URL, data="secret question").text == "secret answer"
     assert platform.created[0]["action"] == "TetraScience.Connector.http.Request.V2"
-    assert opened[0]["body"]["raw"] == "secret question" and opened[0]["encrypt_response"] is True
+    assert asked[0]["body"]["raw"] == "secret question" and asked[0]["encrypt_response"] is True
     assert "secret" not in json.dumps(platform.created)
 
 
@@ -584,9 +593,9 @@ def test_send_says_what_is_wrong_with_the_platform(configured: dict[str, str], p
 
 def test_send_secure_encrypts_both_ways(configured: dict[str, str], platform: Platform) -> None:
     def agent(payload: dict[str, Any]) -> tuple[str, Any]:
-        question = json.loads(open_envelope(payload["jwe"], RING, agent_id=AGENT, now=datetime.now(UTC)).plaintext)
-        found = answer(418, body=question["body"]["raw"])
-        return found[0], {"statusCode": 418, "jwe": seal(json.dumps(found[1]).encode(), RING)}
+        question = opened(payload)
+        status, found = answer(418, body=json.loads(question.plaintext)["body"]["raw"])
+        return status, sealed(found, question.jti)
 
     platform.agent = agent
     result = run(send, "--secure", "-d", "hush", URL, env=configured | {"SECURE_COMMAND_KEY": KEY})
@@ -665,26 +674,62 @@ def test_encrypt_makes_the_payload_of_a_secure_command(environment: dict[str, st
     result = run(encrypt, "--exp", "60", env={"SECURE_COMMAND_KEY": KEY, "AGENT_ID": AGENT}, stdin=request)
     assert result.exit_code == 0, result.output
     jwe = json.loads(result.stdout)["jwe"]
-    opened = open_envelope(jwe, RING, agent_id=AGENT, now=datetime.now(UTC))
-    assert opened.plaintext == request.strip() and opened.jti and opened.exp
-    assert 50 < opened.exp - datetime.now(UTC).timestamp() <= 60
+    found = opened({"jwe": jwe})
+    assert found.plaintext == request.strip()
+    assert 50 < found.exp - datetime.now(UTC).timestamp() <= 61
     header = json.loads(base64.urlsafe_b64decode(jwe.split(".")[0] + "=="))
-    assert header["aud"] == AGENT
+    assert (header["typ"], header["aud"]) == ("relay-command", AGENT)
 
 
-def test_encrypt_needs_nothing_but_the_key(environment: dict[str, str]) -> None:
+def test_encrypt_needs_nothing_but_the_key_and_for_whom_it_is(environment: dict[str, str]) -> None:
     Path("key").write_text(KEY, encoding="ascii")
-    result = run(encrypt, "--jti", "once", env={"SECURE_COMMAND_KEY_FILE": "key"}, stdin=b'{"url": "http://x/"}')
-    assert open_envelope(json.loads(result.stdout)["jwe"], RING, agent_id="any", now=datetime.now(UTC)).jti == "once"
+    request, given = b'{"url": "http://x/"}', {"SECURE_COMMAND_KEY_FILE": "key"}
+    result = run(encrypt, "--jti", "once", "--agent-id", "any", env=given | {"AGENT_ID": AGENT}, stdin=request)
+    found = opened(json.loads(result.stdout), "any")
+    assert (found.jti, found.exp > datetime.now(UTC).timestamp() + 3000) == ("once", True)
+    result = run(encrypt, env=given, stdin=request)
+    assert (result.exit_code, result.stdout, "AGENT_ID" in result.stderr) == (1, "", True)
+
+
+def test_encrypt_makes_two_envelopes_of_one_request_good_for_one_use_each(environment: dict[str, str]) -> None:
+    given = {"SECURE_COMMAND_KEY": KEY, "AGENT_ID": AGENT}
+    made = [run(encrypt, env=given, stdin=b'{"url": "http://x/"}').stdout for _ in range(2)]
+    assert len({opened(json.loads(text)).jti for text in made}) == 2
+
+
+def test_encrypt_makes_nothing_that_the_agent_would_find_too_long_valid(environment: dict[str, str]) -> None:
+    given = {"SECURE_COMMAND_KEY": KEY, "AGENT_ID": AGENT}
+    result = run(encrypt, "--exp", str(MAX_VALID_SECONDS + 1), env=given, stdin=b'{"url": "http://x/"}')
+    assert (result.exit_code, result.stdout) == (1, "")
 
 
 @pytest.mark.parametrize(
     "wrap", [lambda jwe: jwe, lambda jwe: json.dumps({"jwe": jwe}), lambda jwe: json.dumps({"statusCode": 200, "jwe": jwe})]
 )
 def test_decrypt_prints_what_an_envelope_holds(environment: dict[str, str], wrap: Callable[[str], str]) -> None:
-    jwe = seal(b'{"a": "\xc3\xa9"}', RING, aud="another agent")
-    result = run(decrypt, env={"SECURE_COMMAND_KEY": KEY}, stdin=f" {wrap(jwe)}\n".encode())
-    assert (result.exit_code, result.stdout_bytes) == (0, b'{"a": "\xc3\xa9"}')
+    for kind, jwe in (
+        ("relay-command", seal_command(b'{"a": "\xc3\xa9"}', RING, aud="another agent", exp=1, jti="one")),
+        ("relay-answer", "".join(seal_answer([b'{"a": "\xc3\xa9"}'], RING, cid="any"))),
+    ):
+        result = run(decrypt, env={"SECURE_COMMAND_KEY": KEY}, stdin=f" {wrap(jwe)}\n".encode())
+        assert (result.exit_code, result.stdout_bytes, result.stderr) == (0, b'{"a": "\xc3\xa9"}', f"typ: {kind}\n")
+
+
+def test_decrypt_with_a_command_s_id_and_jti_opens_its_answer_and_no_other(environment: dict[str, str]) -> None:
+    def opens(*options: str, cid: str = "mine", jti: str | None = "once") -> bool:
+        text = json.dumps(sealed(answer(body="canary")[1], jti, cid)).encode()
+        result = run(decrypt, *options, env={"SECURE_COMMAND_KEY": KEY}, stdin=text)
+        assert (result.exit_code == 0) == ("canary" in result.output)
+        return result.exit_code == 0
+
+    secure, plain = ("--command", "mine", "--jti", "once"), ("--command", "mine")
+    assert opens(*secure)
+    assert opens(*plain, jti=None)
+    assert not opens(*secure, cid="another's")
+    assert not opens(*secure, jti="another's")
+    assert not opens(*secure, jti=None)
+    assert not opens(*plain)
+    assert not opens("--jti", "once")
 
 
 @pytest.mark.parametrize(
@@ -700,8 +745,7 @@ def test_decrypt_prints_what_an_envelope_holds(environment: dict[str, str], wrap
         (decrypt, b"", KEY, "EDECRYPT"),
         (decrypt, b"\xff.a.b.c.d", KEY, "EDECRYPT"),
         (decrypt, b'{"jwe": 1}', KEY, "jwe"),
-        (decrypt, seal(b"canary-plaintext", Keyring.from_text(generate_key())).encode(), KEY, "EDECRYPT: no key with kid"),
-        (decrypt, seal(b"canary-plaintext", RING, exp=1).encode(), KEY, "EDECRYPT: exp has passed"),
+        (decrypt, sealed(answer(body="canary")[1], None, ring=Keyring.from_text(generate_key()))["jwe"].encode(), KEY, "EDECRYPT: no key"),
     ],
 )
 def test_a_refused_envelope_ends_with_1_and_nothing_secret(

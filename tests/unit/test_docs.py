@@ -24,7 +24,7 @@ from relay_agent.models import Code, Command, Failure, HttpResponse, Status
 from relay_agent.outbox import PROCESSING_AFTER_SECONDS
 from relay_agent.relay import IDEMPOTENT
 from relay_agent.sandbox.demo_rows import ROWS
-from relay_agent.secure import Keyring, open_envelope, seal, seal_stream
+from relay_agent.secure import Keyring, open_command, seal_answer
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "relay_agent"
@@ -320,20 +320,24 @@ def jose(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], Keyring]:
 
 def test_the_agent_opens_what_the_joserfc_example_seals(jose: tuple[dict[str, Any], Keyring]) -> None:
     scope, keyring = jose
-    opened = open_envelope(codec.take_envelope(scope["payload"]), keyring, agent_id=AGENT_ID, now=datetime.now(UTC))
+    opened = open_command(codec.take_envelope(scope["payload"]), keyring, agent_id=AGENT_ID, now=datetime.now(UTC))
     request = codec.decode_request(codec.decode_payload(opened.plaintext), secure=True)
     assert (str(request.url), request.encrypt_response, request.warnings) == ("https://lims.lab.example/api/samples", True, ())
-    assert opened.jti is not None
-    assert opened.exp is not None
+    assert opened.jti == scope["jti"]
 
 
 def test_the_joserfc_example_opens_what_the_agent_seals_however_large(jose: tuple[dict[str, Any], Keyring]) -> None:
+    """What it must not take for an answer is in the matrix of secure commands."""
     scope, keyring = jose
+
+    def opened(outside: dict[str, Any], inside: dict[str, Any]) -> Any:
+        jwe = "".join(seal_answer([json.dumps(inside).encode()], keyring, cid="c-1", jti=scope["jti"]))
+        return scope["open_answer"]("c-1", scope["jti"], {**outside, "jwe": jwe})
+
     body = {"statusCode": 200, "body": "x" * 3_000_000}
-    sealed = "".join(seal_stream([json.dumps(body).encode()], keyring))
-    assert scope["open_answer"]({"statusCode": 200, "jwe": sealed}) == body
-    assert scope["open_answer"]({"code": "ECONNREFUSED", "jwe": seal(b'{"code": "ECONNREFUSED"}', keyring)}) == {"code": "ECONNREFUSED"}
-    assert scope["open_answer"]({"code": "ENOKEY"}) == {"code": "ENOKEY"}
+    assert opened({"statusCode": 200}, body) == body
+    assert opened({"code": "ECONNREFUSED"}, {"code": "ECONNREFUSED", "url": "http://h/"}) == {"code": "ECONNREFUSED", "url": "http://h/"}
+    assert scope["open_answer"]("c-1", scope["jti"], {"code": "ENOKEY"}) == {"code": "ENOKEY"}
 
 
 # --- the operations manual ---

@@ -14,7 +14,8 @@ import pytest
 
 from relay_agent.clock import Clock
 from relay_agent.errors import JournalError
-from relay_agent.journal import KEEP_IDS_SECONDS, SCHEMA_VERSION, Admission, Journal, Open
+from relay_agent.journal import KEEP_IDS_SECONDS, SCHEMA_VERSION, Admission, Incoming, Journal, Open
+from relay_agent.journal import journal as bounds
 from relay_agent.journal.reader import Reader
 from relay_agent.models import Code, Status, Update
 
@@ -69,6 +70,10 @@ def outcome(command_id: str, text: str = "told", **more: str) -> Update:
     return Update(command_id, Status.SUCCESS, text, **more)
 
 
+def undelivered(journal: Journal) -> list[Update]:
+    return [update for _, update in journal.undelivered() if isinstance(update, Update)]
+
+
 def states(journal: Journal) -> dict[str, int]:
     return {state: count for state, count in journal.counts().items() if count}
 
@@ -109,26 +114,26 @@ def test_no_command_goes_back(journal: Journal) -> None:
     journal.finish(outcome("a", "first"))
     journal.start("a", repeatable=True)
     journal.finish(outcome("a", "second"))
-    assert [update.message for update in journal.undelivered()] == ["first"]
+    assert [update.message for update in undelivered(journal)] == ["first"]
     journal.deliver(["a"])
     journal.finish(outcome("a", "third"))
     journal.settle(outcome("a", "fourth"))
-    assert (states(journal), list(journal.undelivered())) == ({"delivered": 1}, [])
+    assert (states(journal), undelivered(journal)) == ({"delivered": 1}, [])
 
 
 def test_a_command_may_finish_without_having_started(journal: Journal) -> None:
     admitted(journal, "a")
     journal.finish(outcome("a"))
-    assert (list(journal.unfinished()), len(list(journal.undelivered()))) == ([], 1)
+    assert (list(journal.unfinished()), len(undelivered(journal))) == ([], 1)
 
 
 def test_settling_replaces_what_will_be_told_and_forgets_the_upload(journal: Journal) -> None:
     admitted(journal, "a")
     journal.finish(outcome("a", "referenced", spool="a.gz", upload_url="https://s3/", fallback="too large"))
-    assert list(journal.undelivered()) == [Update("a", Status.SUCCESS, "referenced", "a.gz", "https://s3/", "too large")]
+    assert undelivered(journal) == [Update("a", Status.SUCCESS, "referenced", "a.gz", "https://s3/", "too large")]
     assert journal.spooled() == {"a.gz"}
     journal.settle(Update("a", Status.FAILURE, "too large"))
-    assert list(journal.undelivered()) == [Update("a", Status.FAILURE, "too large")]
+    assert undelivered(journal) == [Update("a", Status.FAILURE, "too large")]
     assert journal.spooled() == set()
 
 
@@ -213,7 +218,7 @@ def test_a_restart_finds_what_was_left_in_the_order_it_came(opened: Callable[[],
         Open("m", "raw of m", started=True, repeatable=False),
         Open("a", "raw of a", started=True, repeatable=True),
     ]
-    assert list(journal.undelivered()) == [outcome("k", "k told")]
+    assert undelivered(journal) == [outcome("k", "k told")]
     admitted(journal, "b")
     assert [left.id for left in journal.unfinished()] == ["z", "m", "a", "b"]
 
@@ -249,13 +254,104 @@ def test_a_token_belongs_to_the_first_command_that_used_it(opened: Callable[[], 
     assert not opened().remember_token("jti", "b", until)
 
 
-def test_a_token_is_forgotten_when_its_time_is_over(journal: Journal, time: Time) -> None:
-    journal.remember_token("jti", "a", (NOW + timedelta(hours=1)).timestamp())
+def test_a_token_whose_exp_has_passed_is_forgotten_and_never_taken_again(path: Path, journal: Journal, time: Time) -> None:
+    exp = (NOW + timedelta(hours=1)).timestamp()
+    journal.remember_token("jti", "a", exp)
     journal.prune()
-    assert not journal.remember_token("jti", "b", 0.0)
+    assert not journal.remember_token("jti", "b", exp)
     time.now += timedelta(hours=2)
     journal.prune()
-    assert journal.remember_token("jti", "b", 0.0)
+    assert journal._writer.read("SELECT jti FROM seen_tokens WHERE jti <> ''") == []
+    time.now = NOW  # The clock is set back: by it, the message is still good.
+    for command_id in ("a", "b"):
+        assert not journal.remember_token("jti", command_id, exp)
+        assert not journal.remember_token("never seen", command_id, exp)
+    assert journal.remember_token("later", "c", exp + 1)
+
+
+def test_what_is_forgotten_with_the_clock_set_back_is_refused_after_a_restart_too(opened: Callable[[], Journal], time: Time) -> None:
+    journal = opened()
+    exp = (NOW + timedelta(hours=1)).timestamp()
+    journal.remember_token("jti", "a", exp)
+    time.now += timedelta(hours=2)
+    journal.prune()
+    time.now = NOW
+    assert not opened().remember_token("jti", "a", exp)
+
+
+def forget(journal: Journal, time: Time, command_id: str = "a", **passes: float) -> None:
+    """Answer a command, and let so much time pass."""
+    journal.acked([command_id])
+    journal.finish(outcome(command_id))
+    journal.deliver([command_id])
+    time.now += timedelta(**passes)
+    journal.prune()
+
+
+def test_a_token_whose_command_was_forgotten_is_refused_under_the_same_id_too(
+    opened: Callable[[], Journal], time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "KEEP_IDS", 0)
+    journal = opened()
+    exp = (NOW + timedelta(days=6)).timestamp()
+    admitted(journal, "a")
+    assert journal.remember_token("jti", "a", exp)
+    forget(journal, time, hours=1)
+    assert states(journal) == {}
+    admitted(journal, "a")
+    assert not journal.remember_token("jti", "a", exp)
+    assert not opened().remember_token("jti", "a", exp)
+
+
+def test_a_token_whose_command_is_not_in_the_journal_is_refused_when_that_comes_again(journal: Journal) -> None:
+    """As after a damage, or in a journal of an older agent, which forgot ids after a day."""
+    exp = (NOW + timedelta(days=6)).timestamp()
+    assert journal.remember_token("jti", "a", exp)
+    journal.flush()
+    admitted(journal, "a", "b")
+    assert not journal.remember_token("jti", "a", exp)
+    assert journal.remember_token("another", "b", exp)
+
+
+def test_an_id_that_comes_again_while_it_is_known_keeps_its_token(journal: Journal) -> None:
+    admitted(journal, "a")
+    assert journal.remember_token("jti", "a", (NOW + timedelta(days=1)).timestamp())
+    admitted(journal, "a")
+    assert journal.remember_token("jti", "a", (NOW + timedelta(days=1)).timestamp())
+
+
+def test_taking_a_command_over_looks_a_token_s_owner_up_by_an_index(journal: Journal) -> None:
+    """There may be half a million tokens in a week; a scan of them would be paid by each command."""
+    plan = journal._writer.read("EXPLAIN QUERY PLAN UPDATE seen_tokens SET command_id = '' WHERE command_id = ?", "a")
+    assert ["SEARCH" in row[3] and "tokens_owner" in row[3] for row in plan] == [True]
+
+
+# --- how long an id is kept ---
+
+
+@pytest.mark.parametrize(("expires_days", "kept_days"), [(0, 1), (0.5, 1), (3, 3), (14, 14), (400, 14)])
+def test_an_id_is_kept_until_its_command_expires_a_day_at_least_and_fourteen_at_most(
+    journal: Journal, time: Time, expires_days: float, kept_days: float
+) -> None:
+    expires = (NOW + timedelta(days=expires_days)).timestamp()
+    journal.admit([Incoming("a", "raw of a", "r", expires)])
+    forget(journal, time, days=kept_days, seconds=-1)
+    assert states(journal) == {"delivered": 1}
+    time.now += timedelta(seconds=2)
+    journal.prune()
+    assert states(journal) == {}
+
+
+def test_a_secure_command_s_id_is_kept_until_its_exp(journal: Journal, time: Time) -> None:
+    journal.admit([Incoming("a", "raw of a", "r", (NOW + timedelta(hours=1)).timestamp())])
+    journal.remember_token("jti", "a", (NOW + timedelta(days=7)).timestamp())
+    forget(journal, time, days=7, seconds=-1)
+    assert states(journal) == {"delivered": 1}
+    assert journal.admit([Incoming("a", "raw of a", "r")]) == [Admission.KNOWN]
+    journal.acked(["a"])
+    time.now += timedelta(seconds=2)
+    journal.prune()
+    assert states(journal) == {}
 
 
 # --- commits ---

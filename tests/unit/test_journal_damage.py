@@ -164,7 +164,7 @@ def start(path: Path) -> Found:
             told=lambda _report: None,
         )
         updates: list[Update] = []
-        tasks = relay.recover(updates.append)
+        tasks = relay.recover(updates.append, lambda command_id, error: pytest.fail(f"{command_id}: {error}"))
         runs = {task.command.id: journal.raw(task.command.id) for task in tasks}
         known = dict(zip(IDS, journal.admit([(command_id, raw_of(command_id), "new receipt") for command_id in IDS]), strict=True))
         return Found(journal.damage, journal.spoiled, runs, {update.command_id: update.message for update in updates}, known)
@@ -654,7 +654,7 @@ def test_a_journal_of_version_1_is_opened_with_every_row(tmp_path: Path) -> None
     check_all_there(found)
     assert set(found.known.values()) == {Admission.KNOWN}
     with closing(Journal(path, clock())) as journal:
-        assert not journal.remember_token("jti", "another", 0.0)
+        assert not journal.remember_token("jti", "another", NOW.timestamp() + 1)
     with closing(sqlite3.connect(path)) as brought:
         assert brought.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         assert brought.execute("PRAGMA auto_vacuum").fetchone() == (2,)
@@ -679,6 +679,44 @@ def test_a_journal_of_version_2_is_opened_with_every_row(tmp_path: Path) -> None
     with closing(sqlite3.connect(path)) as brought:
         assert brought.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         assert {"action", "method", "host"} <= {row[1] for row in brought.execute("PRAGMA table_info(commands)")}
+
+
+def test_a_journal_of_version_3_is_opened_with_every_row_and_its_used_tokens_stay_used(tmp_path: Path) -> None:
+    """It had what a command is listed with, not until when an id is kept; it forgot ids after a day, but not their tokens."""
+    path = tmp_path / "journal.db"
+    Journal(path, clock()).close()
+    week = NOW.timestamp() + 6 * 86_400
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        old.executescript("ALTER TABLE commands DROP COLUMN keep_until; DROP INDEX tokens_owner; PRAGMA user_version = 3;")
+        old.execute("INSERT INTO seen_tokens VALUES ('used', 'forgotten', ?), ('waits', 'open', ?)", (week, week))
+        old.execute(
+            "INSERT INTO commands (id, seq, state, digest, raw, admitted_at) VALUES ('open', 1, 'admitted', ?, 'raw', ?)",
+            (hashlib.sha256(b"raw").digest(), NOW.timestamp()),
+        )
+    with closing(Journal(path, clock())) as journal:
+        assert (journal.damage, [left.id for left in journal.unfinished()]) == (None, ["open"])
+        assert journal.admit([("forgotten", "raw", "r"), ("open", "raw", "r")]) == [Admission.NEW, Admission.KNOWN]
+        assert not journal.remember_token("used", "forgotten", week)
+        assert journal.remember_token("waits", "open", week)
+        assert journal._writer.read("PRAGMA user_version") == [(SCHEMA_VERSION,)]
+
+
+@pytest.mark.parametrize("which", [0, 1, -1])
+def test_a_damaged_page_of_tokens_loses_no_other_page_of_them_and_is_said(tmp_path: Path, which: int) -> None:
+    path = tmp_path / "journal.db"
+    jtis = [f"jti-{number:04}-{'x' * 200}" for number in range(100)]
+    with closing(Journal(path, clock())) as journal:
+        for jti in jtis:
+            journal.remember_token(jti, "a", NOW.timestamp() + 60)
+    db = path.read_bytes()
+    pages = leaves(db, "seen_tokens")
+    page = pages[which]
+    path.write_bytes(db[: (page - 1) * PAGE] + bytes(PAGE) + db[page * PAGE :])
+    with closing(Journal(path, clock())) as journal:
+        assert journal.damage is not None
+        assert not journal.damage.complete
+        lost = [jti for jti in jtis if journal.remember_token(jti, "another", NOW.timestamp() + 60)]
+    assert 0 < len(lost) <= 2 * len(jtis) / len(pages)
 
 
 def test_a_damaged_journal_of_version_1_is_salvaged_too(tmp_path: Path) -> None:

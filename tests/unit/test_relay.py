@@ -5,134 +5,41 @@ from __future__ import annotations
 import gzip
 import json
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from unittest.mock import ANY
 
 import pytest
 
 from relay_agent import codec
-from relay_agent.clock import Clock, Deadline
 from relay_agent.errors import JournalError, PlatformError
-from relay_agent.executor import Executor
 from relay_agent.journal import Journal
-from relay_agent.models import Code, Failure, Headers, HttpRequest, HttpResponse, Status, Update
-from relay_agent.relay import KEPT_IN_MEMORY, Intake, Relay, Report, Task, may_repeat
-from relay_agent.secure import Keyring, open_envelope, seal
-from relay_agent.spool import IN_MEMORY, Buffer, Spool
-from relay_agent.tdp.payloads import PayloadRefused, Payloads
+from relay_agent.models import Code, Failure, HttpRequest, HttpResponse, Status, Update
+from relay_agent.relay import KEPT_IN_MEMORY, Intake, Report, Task, may_repeat
+from relay_agent.secure import Keyring, open_answer
+from relay_agent.spool import IN_MEMORY, Buffer
+from relay_agent.tdp.payloads import PayloadRefused
 from relay_agent.urls import parse_url
-
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-AGENT = "agent-1"
-GDC = "TetraScience.Connector.gdc.HttpRequest"
-V2 = "TetraScience.Connector.http.Request.V2"
-UPLOAD = "https://s3.example/put?signature=x"
-RING = Keyring([bytes(range(32))])
-OTHER = Keyring([bytes(range(32, 64))])
-CANARY = "canary-4d2a"
-Answer = HttpResponse | Failure | BaseException
-
-
-@dataclass
-class Target:
-    """In an executor's place: answers in turn, and keeps what it was asked. Sends only where `sends` says so."""
-
-    answers: list[Answer] = field(default_factory=list)
-    asked: list[tuple[HttpRequest, Deadline]] = field(default_factory=list)
-    sent: list[bytes] = field(default_factory=list)
-    sends: bool = True
-    meanwhile: Callable[[], None] = lambda: None
-
-    def execute(self, request: HttpRequest, deadline: Deadline, before_send: Callable[[], None]) -> HttpResponse | Failure:
-        self.asked.append((request, deadline))
-        if self.sends:
-            before_send()
-            self.sent.append(request.body if isinstance(request.body, bytes) else b"".join(request.body.chunks()) if request.body else b"")
-        self.meanwhile()
-        answer = self.answers.pop(0) if self.answers else response(b"ok")
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-
-@dataclass
-class Bucket:
-    """In the payloads' place: the bodies that lie behind presigned URLs, or why they cannot be had."""
-
-    bodies: dict[str, bytes | list[PlatformError | bytes]] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
-
-    def download(self, url: str, _seconds: float, keep: Callable[[Iterator[bytes]], bytes | None]) -> bytes | None:
-        self.asked.append(url)
-        found = self.bodies[url]
-        if isinstance(found, list):
-            found = found.pop(0)
-        if isinstance(found, PlatformError):
-            raise found
-        return keep(iter([found]))
-
-
-class World:
-    """A relay on real files; `again` is the agent after a restart."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.now = NOW
-        self.time = 1000.0
-        self.keys = RING
-        self.target = Target()
-        self.bucket = Bucket()
-        self.names = (f"name-{place}" for place in range(1000))
-        self.clock = Clock(now=lambda: self.now, monotonic=lambda: self.time, new_id=lambda: next(self.names))
-        self.journal = Journal(directory / "journal.db", self.clock)
-        self.spool = Spool(directory / "spool")
-        self.reports: list[Report] = []
-        self.relay = self._relay()
-
-    def again(self) -> tuple[list[Task], list[Update]]:
-        self.journal.close()
-        self.journal = Journal(self.directory / "journal.db", self.clock)
-        self.relay = self._relay()
-        updates: list[Update] = []
-        tasks = self.relay.recover(updates.append)
-        self.journal.flush()
-        return tasks, updates
-
-    def _relay(self) -> Relay:
-        return Relay(
-            agent_id=AGENT,
-            journal=self.journal,
-            spool=self.spool,
-            payloads=cast("Payloads", self.bucket),
-            keyring=lambda: self.keys,
-            clock=self.clock,
-            default_seconds=120.0,
-            told=self.reports.append,
-        )
-
-    def take(self, *messages: str) -> Intake:
-        taken = self.relay.intake([(text, f"receipt-{place}") for place, text in enumerate(messages)])
-        self.journal.flush()
-        return taken
-
-    def task(self, **fields: Any) -> Task:
-        (task,) = self.take(message(**fields)).tasks
-        return task
-
-    def process(self, task: Task) -> tuple[Update, Report]:
-        """A spooled answer's report comes only when it is settled; then this gives one that says nothing."""
-        update = self.relay.process(task, cast("Executor", self.target))
-        return update, self.reports[-1] if update.spool is None else Report(update.command_id, "", update.status)
-
-    def run(self, **fields: Any) -> Update:
-        return self.process(self.task(**fields))[0]
-
-    def states(self) -> dict[str, int]:
-        return {state: count for state, count in self.journal.counts().items() if count}
+from tests.worlds import (
+    AGENT,
+    CANARY,
+    GDC,
+    NOW,
+    OTHER,
+    RING,
+    SECONDS,
+    UPLOAD,
+    V2,
+    World,
+    codes,
+    message,
+    response,
+    sealed,
+    told,
+)
 
 
 @pytest.fixture
@@ -140,43 +47,6 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     yield made
     made.journal.close()
-
-
-def message(payload: object = None, **fields: Any) -> str:
-    whole = {
-        "commandId": "c-1",
-        "targetId": AGENT,
-        "action": GDC,
-        "createdAt": codec.iso(NOW),
-        "expiresAt": codec.iso(NOW + timedelta(minutes=5)),
-        "body": {"url": "http://target.example/"} if payload is None else payload,
-        "responseBodyUploadUrl": UPLOAD,
-    } | fields
-    return json.dumps({name: value for name, value in whole.items() if value is not ...})
-
-
-def sealed(request: dict[str, Any], ring: Keyring = RING, **claims: Any) -> dict[str, str]:
-    return {"jwe": seal(json.dumps(request).encode(), ring, **claims)}
-
-
-def response(data: bytes, status: int = 200, headers: Headers = (), *, text: bool = True) -> HttpResponse:
-    content = Buffer(None)
-    content.write(data)
-    return HttpResponse(status, headers, content, None, text, "http://target.example/", 12)
-
-
-def told(update: Update) -> tuple[str, Any]:
-    """Status and body of an embedded update, whose envelope is checked."""
-    found = json.loads(update.message)
-    assert (found["commandId"], found["targetId"], found["responseBodyDelivery"]) == (update.command_id, AGENT, "embedded")
-    assert found["status"] == update.status
-    return found["status"], found["body"]
-
-
-def codes(update: Update) -> tuple[str, str]:
-    status, body = told(update)
-    assert "statusCode" not in body
-    return status, body["code"]
 
 
 # --- intake ---
@@ -314,7 +184,7 @@ def test_started_is_in_the_journal_before_the_first_byte_and_the_outcome_before_
     update = world.run()
     assert seen == [{"started": 1}]
     assert world.states() == {"finished": 1}
-    assert list(world.journal.undelivered()) == [update]
+    assert world.undelivered() == [update]
 
 
 def test_a_command_that_never_reached_the_target_was_never_started(world: World) -> None:
@@ -416,7 +286,7 @@ def test_a_command_that_our_own_error_ended_is_answered(world: World) -> None:
         world.process(task)
     update = world.relay.abandon(task)
     assert codes(update) == ("FAILURE", "EINTERRUPTED")
-    assert list(world.journal.undelivered()) == [update]
+    assert world.undelivered() == [update]
 
 
 # --- secure commands ---
@@ -426,7 +296,7 @@ SECURE = {"url": "http://target.example/", "method": "POST"}
 
 
 def test_a_secure_command_is_opened_and_run(world: World) -> None:
-    assert world.run(action=V2, payload=sealed(SECURE, aud=AGENT)).status is Status.SUCCESS
+    assert world.run(action=V2, payload=sealed(SECURE)).status is Status.SUCCESS
     assert (world.target.asked[0][0].secure, world.target.asked[0][0].method) == (True, "POST")
 
 
@@ -436,12 +306,13 @@ def test_a_secure_command_is_opened_and_run(world: World) -> None:
         (sealed(SECURE), Keyring([]), "ENOKEY"),
         (sealed(SECURE), OTHER, "EDECRYPT"),
         (sealed(SECURE, aud="another agent"), RING, "EDECRYPT"),
-        (sealed(SECURE, exp=int(NOW.timestamp())), RING, "EDECRYPT"),
+        (sealed(SECURE, exp=SECONDS), RING, "EDECRYPT"),
+        (sealed(SECURE, jti="\ud800"), RING, "EDECRYPT"),
         ({"jwe": "a.b.c"}, RING, "EDECRYPT"),
         ({"jwe": 5}, RING, "EBADCOMMAND"),
         ({}, RING, "EBADCOMMAND"),
         (SECURE, RING, "EBADCOMMAND"),
-        ({"jwe": seal(b"no json", RING)}, RING, "EBADCOMMAND"),
+        (sealed(b"no json"), RING, "EBADCOMMAND"),
         (sealed({"method": "GET"}), RING, "EBADCOMMAND"),
     ],
 )
@@ -459,10 +330,33 @@ def test_a_token_used_by_another_command_is_a_replay_and_the_same_command_again_
     assert len(world.target.asked) == 1
 
 
+def test_a_token_is_used_by_a_command_whose_plaintext_is_no_request_too(world: World) -> None:
+    payload = sealed({"method": "GET"}, jti="once")
+    assert codes(world.run(action=V2, payload=payload)) == ("FAILURE", "EBADCOMMAND")
+    assert codes(world.run(commandId="c-2", action=V2, payload=payload)) == ("FAILURE", "EREPLAY")
+
+
 def test_a_secure_command_that_waited_for_a_restart_is_no_replay_of_itself(world: World) -> None:
     world.take(message(action=V2, payload=sealed(SECURE, jti="once")))
     (task,), _ = world.again()
     assert world.process(task)[0].status is Status.SUCCESS
+
+
+@pytest.mark.parametrize("body", ["", "x" * KEPT_IN_MEMORY], ids=["kept in memory", "read again"])
+def test_a_secure_command_whose_exp_passes_while_it_waits_is_not_run(world: World, body: str) -> None:
+    task = world.task(action=V2, payload=sealed(SECURE | {"body": body}, exp=SECONDS + 60))
+    world.now += timedelta(seconds=60)
+    status, code = codes(world.process(task)[0])
+    assert (status, code) == (("FAILURE", "EDECRYPT") if body else ("REJECTED", "EEXPIRED"))
+    assert world.target.asked == []
+
+
+def test_a_secure_command_keeps_the_earlier_of_not_after_and_exp(world: World) -> None:
+    for late, moment in ((60, NOW + timedelta(seconds=60)), (300, NOW + timedelta(seconds=120))):
+        not_after = codec.iso(NOW + timedelta(seconds=late))
+        task = world.task(commandId=f"c-{late}", action=V2, payload=sealed(SECURE | {"not_after": not_after}, exp=SECONDS + 120))
+        assert isinstance(task.request, HttpRequest)
+        assert task.request.not_after == moment
 
 
 def test_the_journal_holds_a_secure_command_still_encrypted(world: World) -> None:
@@ -470,12 +364,13 @@ def test_the_journal_holds_a_secure_command_still_encrypted(world: World) -> Non
     assert CANARY.encode() not in b"".join(path.read_bytes() for path in world.directory.iterdir() if path.is_file())
 
 
-def test_a_token_with_half_a_surrogate_pair_is_answered_like_any_other(world: World) -> None:
-    try:
-        assert world.run(action=V2, payload=sealed(SECURE, jti="\ud800"))
-    finally:
-        if world.journal._writer._connection.in_transaction:
-            world.journal._writer._connection.execute("ROLLBACK")
+HIDDEN = SECURE | {"encrypt_response": True}
+
+
+def inside(body: dict[str, Any], jti: str = "once") -> dict[str, Any]:
+    """What a sealed answer to `c-1` says."""
+    found: dict[str, Any] = json.loads(open_answer(body["jwe"], RING, cid="c-1", jti=jti))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -483,33 +378,75 @@ def test_a_token_with_half_a_surrogate_pair_is_answered_like_any_other(world: Wo
 )
 def test_an_encrypted_answer_shows_status_or_code_and_nothing_else(world: World, answer: HttpResponse | Failure) -> None:
     world.target.answers = [answer]
-    update = world.run(action=V2, payload=sealed(SECURE | {"encrypt_response": True}))
+    update = world.run(action=V2, payload=sealed(HIDDEN, jti="once"))
     _, body = told(update)
     assert set(body) == ({"statusCode", "jwe"} if isinstance(answer, HttpResponse) else {"code", "jwe"})
     assert CANARY not in update.message
-    inside = json.loads(open_envelope(body["jwe"], RING, agent_id=None, now=NOW).plaintext)
-    assert CANARY in json.dumps(inside)
+    assert CANARY in json.dumps(inside(body))
+
+
+@pytest.mark.parametrize("size", [100, 250_000], ids=["in full", "in its brief form"])
+def test_a_failure_is_encrypted_in_every_form_in_which_it_is_told(world: World, size: int) -> None:
+    world.target.answers = [Failure(Code.ECONNREFUSED, f"connect {CANARY}", f"http://h/{CANARY}{'x' * size}")]
+    update = world.run(action=V2, payload=sealed(HIDDEN, jti="once"))
+    assert set(told(update)[1]) == {"code", "jwe"}
+    assert CANARY not in update.message
+    found = inside(told(update)[1])
+    assert (found["message"], "url" in found) == (f"connect {CANARY}", size == 100)
+    assert len(update.message.encode()) <= codec.MESSAGE_LIMIT
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"url": f"{CANARY} x"},
+        {"headers": {CANARY: 5}},
+        {"headers": {f"X-{CANARY}": "a\r\nb"}},
+        {"method": f" {CANARY}"},
+        {"encrypt_response": CANARY},
+    ],
+)
+def test_a_request_that_is_none_is_told_encrypted_where_it_does_not_say_otherwise(world: World, wrong: dict[str, Any]) -> None:
+    update = world.run(action=V2, payload=sealed(HIDDEN | wrong, jti="once"))
+    _, body = told(update)
+    assert (set(body), body["code"]) == ({"code", "jwe"}, "EBADCOMMAND")
+    assert CANARY not in update.message
+    assert inside(body)["code"] == "EBADCOMMAND"
+    assert world.target.asked == []
+
+
+def test_what_expired_by_its_own_word_is_told_encrypted(world: World) -> None:
+    task = world.task(action=V2, payload=sealed(HIDDEN | {"not_after": codec.iso(NOW + timedelta(seconds=1))}, jti="once"))
+    world.now += timedelta(seconds=1)
+    _, body = told(world.process(task)[0])
+    assert (set(body), inside(body)["code"]) == ({"code", "jwe"}, "EEXPIRED")
 
 
 def test_a_large_encrypted_answer_is_one_jwe_in_the_spool(world: World) -> None:
     data = b"x" * 1_000_000
     world.target.answers = [response(data)]
-    update = world.run(action=V2, payload=sealed(SECURE | {"encrypt_response": True}))
+    update = world.run(action=V2, payload=sealed(HIDDEN, jti="once"))
     body = json.loads(gzip.decompress(world.spool.path(update.spool or "").read_bytes()))
     assert set(body) == {"statusCode", "jwe"}
-    assert json.loads(open_envelope(body["jwe"], RING, agent_id=None, now=NOW).plaintext)["body"] == data.decode()
+    assert inside(body)["body"] == data.decode()
+
+
+def test_an_encrypted_answer_to_a_plain_command_names_the_command_and_no_jti(world: World) -> None:
+    _, body = told(world.run(payload=HIDDEN))
+    assert json.loads(open_answer(body["jwe"], RING, cid="c-1", jti=None))["body"] == "ok"
 
 
 def test_an_encrypted_answer_without_a_key_is_refused_before_anything_is_sent(world: World) -> None:
     world.keys = Keyring([])
-    assert codes(world.run(payload=SECURE | {"encrypt_response": True})) == ("FAILURE", "ENOKEY")
+    assert codes(world.run(payload=HIDDEN)) == ("FAILURE", "ENOKEY")
     assert world.target.asked == []
 
 
 def test_what_stands_for_an_encrypted_answer_that_cannot_be_uploaded_is_encrypted_too(world: World) -> None:
     world.target.answers = [response(b"x" * 400_000, headers=(("Set-Cookie", CANARY),))]
-    update = world.run(action=V2, payload=sealed(SECURE | {"encrypt_response": True}))
+    update = world.run(action=V2, payload=sealed(HIDDEN, jti="once"))
     assert CANARY not in (update.fallback or "") + update.message
+    assert CANARY in json.dumps(inside(json.loads(update.fallback or "")["body"]))
 
 
 # --- large answers ---
@@ -526,7 +463,7 @@ def test_an_answer_beyond_the_queues_limit_goes_to_the_spool_as_it_is_uploaded(w
         "responseBodyDelivery": "referenced",
         "createdAt": "",
     }
-    assert (update.upload_url, list(world.journal.undelivered()), world.journal.spooled()) == (UPLOAD, [update], {update.spool})
+    assert (update.upload_url, world.undelivered(), world.journal.spooled()) == (UPLOAD, [update], {update.spool})
     assert json.loads(gzip.decompress(world.spool.path(update.spool or "").read_bytes()))["body"] == "x" * 300_000
 
 

@@ -11,35 +11,34 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from Crypto.Cipher import AES
 from hypothesis import given
 from hypothesis import strategies as st
-from joserfc import jwe as jose
-from joserfc.jwk import OctKey
 
 from relay_agent.errors import SecureCommandError
-from relay_agent.secure import Keyring, Opened, Veil, generate_key, open_envelope, seal, seal_stream
+from relay_agent.secure import (
+    MAX_VALID_SECONDS,
+    Keyring,
+    Opened,
+    Veil,
+    generate_key,
+    look_inside,
+    open_answer,
+    open_command,
+    seal_answer,
+    seal_command,
+)
+from tests.envelopes import b64, by_hand, by_joserfc, joserfc_opens, unb64
 
 KEY = bytes(range(32))
 OTHER = bytes(range(32, 64))
 RING = Keyring([KEY])
-# joserfc's own registry knows aud, exp and jti only inside a JWT's claims; replicating them in the header is RFC 7519 §5.3.
-JOSE: dict[str, Any] = {"registry": jose.JWERegistry(strict_check_header=False, algorithms=["dir", "A256GCM"])}
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 SECONDS = int(NOW.timestamp())
 CANARY = b'{"url":"https://canary-plaintext.example/"}'
 
 
-def b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
-def unb64(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
 def opened(jwe: str, keyring: Keyring = RING, agent_id: str = "agent-1", now: datetime = NOW) -> Opened:
-    return open_envelope(jwe, keyring, agent_id=agent_id, now=now)
+    return open_command(jwe, keyring, agent_id=agent_id, now=now)
 
 
 def refused(jwe: Any, keyring: Keyring = RING, agent_id: str = "agent-1", now: datetime = NOW) -> SecureCommandError:
@@ -48,17 +47,23 @@ def refused(jwe: Any, keyring: Keyring = RING, agent_id: str = "agent-1", now: d
     return caught.value
 
 
-def envelope(header: str | dict[str, Any], plaintext: bytes = CANARY, key: bytes = KEY, iv: bytes = b"i" * 12, tag_bytes: int = 16) -> str:
+def envelope(header: str | dict[str, Any], plaintext: bytes = CANARY, key: bytes = KEY, tag_bytes: int = 16) -> str:
     """An envelope with any header, correctly encrypted: so that only the header can be why it is refused."""
-    protected = b64((header if isinstance(header, str) else json.dumps(header)).encode("utf-8", "surrogatepass"))
-    cipher = AES.new(key, AES.MODE_GCM, nonce=iv, mac_len=tag_bytes)
-    cipher.update(protected.encode("ascii"))
-    ciphertext, tag = cipher.encrypt_and_digest(plaintext)
-    return ".".join([protected, "", b64(iv), b64(ciphertext), b64(tag)])
+    return by_hand(header, plaintext, key, tag_bytes=tag_bytes)
 
 
 def header(**more: Any) -> dict[str, Any]:
-    return {"alg": "dir", "enc": "A256GCM"} | more
+    """What a command's header needs; a value of `...` takes a member away."""
+    whole = {"alg": "dir", "enc": "A256GCM", "aud": "agent-1", "exp": SECONDS + 60, "jti": "one"} | more
+    return {name: value for name, value in whole.items() if value is not ...}
+
+
+def seal(plaintext: bytes, keyring: Keyring, *, aud: str = "agent-1", exp: int = SECONDS + 60, jti: str = "one") -> str:
+    return seal_command(plaintext, keyring, aud=aud, exp=exp, jti=jti)
+
+
+def answered(*pieces: bytes, keyring: Keyring = RING, cid: str = "c-1", jti: str | None = "one") -> str:
+    return "".join(seal_answer(pieces, keyring, cid=cid, jti=jti))
 
 
 # Both directions against an independent JOSE library
@@ -66,33 +71,34 @@ def header(**more: Any) -> dict[str, Any]:
 
 def test_an_independent_library_opens_what_we_seal() -> None:
     sealed = seal(CANARY, RING, aud="agent-1", exp=SECONDS + 60, jti="one")
-    found = jose.decrypt_compact(sealed, OctKey.import_key(KEY), **JOSE)
-    assert found.plaintext == CANARY
-    assert found.protected == header(kid=Keyring.kid(KEY), aud="agent-1", exp=SECONDS + 60, jti="one")
+    assert joserfc_opens(sealed, KEY) == (header(kid=Keyring.kid(KEY), typ="relay-command"), CANARY)
 
 
 def test_we_open_what_an_independent_library_seals() -> None:
-    sealed = jose.encrypt_compact(header(kid=Keyring.kid(KEY), jti="j", exp=SECONDS + 1), CANARY, OctKey.import_key(KEY), **JOSE)
+    sealed = by_joserfc(header(kid=Keyring.kid(KEY), jti="j", exp=SECONDS + 1), CANARY, KEY)
     assert opened(sealed) == Opened(CANARY, "j", SECONDS + 1)
 
 
-def test_an_independent_library_opens_what_we_stream() -> None:
-    sealed = "".join(seal_stream([b"a", b"bcdef", b"", b"gh"], RING))
-    assert jose.decrypt_compact(sealed, OctKey.import_key(KEY), **JOSE).plaintext == b"abcdefgh"
+@pytest.mark.parametrize("jti", ["one", None])
+def test_an_independent_library_opens_what_we_stream(jti: str | None) -> None:
+    protected, plaintext = joserfc_opens(answered(b"a", b"bcdef", b"", b"gh", jti=jti), KEY)
+    assert plaintext == b"abcdefgh"
+    named = {"alg": "dir", "enc": "A256GCM", "kid": Keyring.kid(KEY), "typ": "relay-answer", "cid": "c-1"}
+    assert protected == (named if jti is None else named | {"cjti": jti})
 
 
 # Round trips
 
 
-@given(plaintext=st.binary(max_size=2000), aud=st.none() | st.just("agent-1"), jti=st.none() | st.text(min_size=1, max_size=50))
-def test_whatever_is_sealed_is_opened_unchanged(plaintext: bytes, aud: str | None, jti: str | None) -> None:
-    found = opened(seal(plaintext, RING, aud=aud, exp=SECONDS + 1, jti=jti))
+@given(plaintext=st.binary(max_size=2000), jti=st.text(min_size=1, max_size=50).filter(str.isprintable))
+def test_whatever_is_sealed_is_opened_unchanged(plaintext: bytes, jti: str) -> None:
+    found = opened(seal(plaintext, RING, exp=SECONDS + 1, jti=jti))
     assert (found.plaintext, found.jti, found.exp) == (plaintext, jti, SECONDS + 1)
 
 
-@given(pieces=st.lists(st.binary(max_size=20), max_size=20))
-def test_a_stream_is_the_same_envelope_however_it_is_cut(pieces: list[bytes]) -> None:
-    assert opened("".join(seal_stream(pieces, RING))).plaintext == b"".join(pieces)
+@given(pieces=st.lists(st.binary(max_size=20), max_size=20), cid=st.text(max_size=50), jti=st.none() | st.text(max_size=50))
+def test_an_answer_is_the_same_envelope_however_it_is_cut(pieces: list[bytes], cid: str, jti: str | None) -> None:
+    assert open_answer(answered(*pieces, cid=cid, jti=jti), RING, cid=cid, jti=jti) == b"".join(pieces)
 
 
 def test_a_stream_takes_one_piece_at_a_time() -> None:
@@ -104,7 +110,7 @@ def test_a_stream_takes_one_piece_at_a_time() -> None:
             taken += 1
             yield b"x" * 3000
 
-    stream = seal_stream(pieces(), RING)
+    stream = seal_answer(pieces(), RING, cid="c-1")
     assert taken == 0
     assert [next(stream).count("."), taken] == [3, 0]
     assert [len(next(stream)), taken] == [4000, 1]
@@ -115,12 +121,12 @@ def test_two_envelopes_of_the_same_text_share_neither_iv_nor_ciphertext() -> Non
     assert first[2] != second[2] and first[3] != second[3]
 
 
-def test_missing_kid_aud_exp_and_jti_are_fine() -> None:
-    assert opened(envelope(header())) == Opened(CANARY)
+def test_a_missing_kid_and_a_missing_typ_are_fine() -> None:
+    assert opened(envelope(header())) == Opened(CANARY, "one", SECONDS + 60)
 
 
 def test_parameters_that_mean_nothing_here_are_ignored() -> None:
-    assert opened(envelope(header(typ="JWE", cty="json", iat=1))).plaintext == CANARY
+    assert opened(envelope(header(cty="json", iat=1, cid="c-1", nbf=SECONDS + 9))).plaintext == CANARY
 
 
 # Keys
@@ -169,7 +175,7 @@ def test_a_key_of_another_length_is_refused_without_being_shown() -> None:
 def test_no_key_is_enokey_in_both_directions() -> None:
     empty = Keyring([])
     assert refused(seal(b"", RING), empty).code == "ENOKEY"
-    for attempt in (lambda: seal(b"", empty), lambda: seal_stream([b""], empty), lambda: empty.current):
+    for attempt in (lambda: seal(b"", empty), lambda: seal_answer([b""], empty, cid="c-1"), lambda: empty.current):
         with pytest.raises(SecureCommandError) as caught:
             attempt()
         assert caught.value.code == "ENOKEY" and "SECURE_COMMAND_KEY" in str(caught.value)
@@ -208,9 +214,19 @@ HEADERS: list[tuple[Any, str]] = [
     (header(zip=None), "zip is not supported"),
     (header(kid=7), "kid must be a string"),
     (header(kid=None), "kid must be a string"),
-    (header(jti=7), "jti must be a string"),
-    (header(jti=None), "jti must be a string"),
-    (header(jti=""), "jti must be a string"),
+    (header(jti=...), "jti is required"),
+    (header(jti=7), "jti is required"),
+    (header(jti=None), "jti is required"),
+    (header(jti=""), "jti is required"),
+    (header(jti=["one"]), "jti is required"),
+    (header(jti="\x00"), "jti must be printable"),
+    (header(jti="\ud800"), "jti must be printable"),
+    (header(jti="x" * 1025), "at most 1024 characters"),
+    (header(typ="relay-answer"), "typ is not relay-command"),
+    (header(typ="Relay-Command"), "typ is not relay-command"),
+    (header(typ="JWE"), "typ is not relay-command"),
+    (header(typ=None), "typ is not relay-command"),
+    (header(typ=["relay-command"]), "typ is not relay-command"),
     ("[]", "one JSON object"),
     ('"dir"', "one JSON object"),
     ("", "one JSON object"),
@@ -226,18 +242,27 @@ HEADERS: list[tuple[Any, str]] = [
     (header(x="y" * 20_000), "longer than"),
     (header(aud="agent-2"), "another agent"),
     (header(aud="AGENT-1"), "another agent"),
-    (header(aud=["agent-2", "agent-3"]), "another agent"),
-    (header(aud=[]), "another agent"),
-    (header(aud=None), "aud must be"),
-    (header(aud=["agent-1", 1]), "aud must be"),
-    (header(aud={"agent-1": 1}), "aud must be"),
+    (header(aud=""), "another agent"),
+    (header(aud=...), "aud is required"),
+    (header(aud=None), "aud is required"),
+    (header(aud=[]), "aud is required"),
+    (header(aud=["agent-1"]), "aud is required"),
+    (header(aud=["agent-1", "agent-2"]), "aud is required"),
+    (header(aud={"agent-1": 1}), "aud is required"),
     (header(exp=SECONDS), "exp has passed"),
     (header(exp=SECONDS - 0.5), "exp has passed"),
     (header(exp=0), "exp has passed"),
-    (header(exp=str(SECONDS + 60)), "exp must be a number"),
-    (header(exp=True), "exp must be a number"),
-    (header(exp=None), "exp must be a number"),
-    ('{"alg":"dir","enc":"A256GCM","exp":1e999}', "exp must be a number"),
+    (header(exp=-1), "exp has passed"),
+    (header(exp=...), "exp is required"),
+    (header(exp=str(SECONDS + 60)), "exp is required"),
+    (header(exp=True), "exp is required"),
+    (header(exp=None), "exp is required"),
+    (header(exp=[SECONDS + 60]), "exp is required"),
+    (header(exp=(SECONDS + 60) * 1000), "not in milliseconds"),
+    (header(exp=SECONDS + MAX_VALID_SECONDS + 1), "more than 7 days ahead"),
+    (header(exp=10**300), "more than 7 days ahead"),
+    (header(exp=1.7e308), "more than 7 days ahead"),
+    ('{"alg":"dir","enc":"A256GCM","aud":"agent-1","jti":"one","exp":1e999}', "exp is required"),
 ]
 
 
@@ -248,14 +273,65 @@ def test_a_header_that_breaks_a_rule_is_refused_and_the_rule_named(given: Any, w
 
 
 @pytest.mark.parametrize(
-    "given", [{"aud": "agent-1"}, {"aud": ["x", "agent-1"]}, {"exp": SECONDS + 1}, {"exp": SECONDS + 0.5}, {"exp": 10**30}]
+    "given",
+    [
+        {"exp": SECONDS + 1},
+        {"exp": SECONDS + 0.5},
+        {"exp": SECONDS + MAX_VALID_SECONDS},
+        {"typ": "relay-command"},
+        {"jti": "\u00fc " * 500},
+    ],
 )
 def test_a_header_that_keeps_the_rules_is_accepted(given: dict[str, Any]) -> None:
     assert opened(envelope(header(**given))).plaintext == CANARY
 
 
-def test_a_fractional_exp_is_rounded_down() -> None:
-    assert opened(envelope(header(exp=SECONDS + 1.9))).exp == SECONDS + 1
+def test_a_fractional_exp_is_remembered_to_its_end() -> None:
+    assert opened(envelope(header(exp=SECONDS + 1.1))).exp == SECONDS + 2
+
+
+# Answers
+
+
+def refused_answer(jwe: Any, cid: str = "c-1", jti: str | None = "one") -> str:
+    with pytest.raises(SecureCommandError) as caught:
+        open_answer(jwe, RING, cid=cid, jti=jti)
+    assert caught.value.code == "EDECRYPT"
+    return str(caught.value)
+
+
+ANSWERS: list[tuple[str, str]] = [
+    (seal(CANARY, RING), "typ is not relay-answer"),
+    (envelope(header()), "typ is not relay-answer"),
+    (envelope(header(typ="relay-command", cid="c-1", cjti="one")), "typ is not relay-answer"),
+    (envelope(header(typ=None, cid="c-1", cjti="one")), "typ is not relay-answer"),
+    (envelope(header(typ="relay-answer", cjti="one")), "cid is required"),
+    (envelope(header(typ="relay-answer", cid=None, cjti="one")), "cid is required"),
+    (envelope(header(typ="relay-answer", cid=["c-1"], cjti="one")), "cid is required"),
+    (answered(CANARY, cid="c-2"), "another command's answer"),
+    (answered(CANARY, cid="C-1"), "another command's answer"),
+    (answered(CANARY, jti="two"), "cjti does not agree"),
+    (answered(CANARY, jti=None), "cjti does not agree"),
+    (envelope(header(typ="relay-answer", cid="c-1", cjti=["one"])), "cjti does not agree"),
+    (answered(CANARY, keyring=Keyring([OTHER])), "no key with kid"),
+    (answered(CANARY)[:-1], "base64url"),
+]
+
+
+@pytest.mark.parametrize(("jwe", "words"), ANSWERS)
+def test_what_is_not_this_command_s_answer_is_refused_and_the_reason_named(jwe: str, words: str) -> None:
+    assert words in refused_answer(jwe)
+
+
+def test_the_answer_to_a_secure_command_is_none_to_a_plain_one() -> None:
+    """The platform gives out the ids: an id alone does not say which of two commands was answered."""
+    assert "cjti does not agree" in refused_answer(answered(CANARY), jti=None)
+
+
+def test_a_person_with_the_key_may_look_into_either() -> None:
+    assert look_inside(seal(CANARY, RING, aud="agent-2", exp=1), RING) == ("relay-command", CANARY)
+    assert look_inside(answered(CANARY, cid="any"), RING) == ("relay-answer", CANARY)
+    assert look_inside(envelope(header(typ="JWE")), RING) == ("an unknown typ", CANARY)
 
 
 PARTS: list[tuple[Callable[[list[str]], list[str]], str]] = [
@@ -295,7 +371,7 @@ def test_what_is_no_compact_text_is_refused(value: object) -> None:
 
 @given(data=st.data())
 def test_changing_any_character_of_any_part_is_refused(data: st.DataObject) -> None:
-    sealed = seal(CANARY, RING, aud="agent-1")
+    sealed = seal(CANARY, RING)
     place = data.draw(st.integers(0, len(sealed) - 1))
     character = data.draw(st.characters(codec="ascii").filter(lambda c: c != sealed[place]))
     assert refused(sealed[:place] + character + sealed[place + 1 :]).code == "EDECRYPT"
@@ -331,12 +407,17 @@ def everything_shown(error: BaseException) -> str:
     return "".join(texts)
 
 
+@pytest.mark.parametrize("side", ["command", "answer"])
 @pytest.mark.parametrize(
     "sealed",
     [
         envelope(header(aud="agent-2")),
         envelope(header(exp=1)),
         envelope(header(exp="soon")),
+        envelope(header(typ="relay-answer")),
+        envelope(header(jti=...)),
+        answered(CANARY, cid="c-2"),
+        answered(CANARY, jti="two"),
         envelope(header(zip="DEF")),
         envelope(header(), key=OTHER),
         envelope(header(kid=Keyring.kid(OTHER)), key=OTHER),
@@ -345,10 +426,13 @@ def everything_shown(error: BaseException) -> str:
         "x",
     ],
 )
-def test_no_error_shows_a_key_or_the_plaintext_anywhere(sealed: str) -> None:
+def test_no_error_shows_a_key_or_the_plaintext_anywhere(sealed: str, side: str) -> None:
     keyring = Keyring([KEY])
     try:
-        open_envelope(sealed, keyring, agent_id="agent-1", now=NOW)
+        if side == "command":
+            open_command(sealed, keyring, agent_id="agent-1", now=NOW)
+        else:
+            open_answer(sealed, keyring, cid="c-1", jti="one")
     except SecureCommandError as error:
         assert error.__cause__ is None and error.__context__ is None
         frames = error.__traceback__
