@@ -21,6 +21,11 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
+MAX_URL = 64 * 1024
+MAX_HOST = 253
+MAX_LABEL = 63
+"""Characters, as bounded in PROTOCOL §3; of a host and its labels no name server knows longer ones (RFC 1035 §2.3.4)."""
+
 _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^#]*)", re.DOTALL)
 # RFC 3986, appendix B, without the fragment: scheme, authority, path, query with its question mark.
 _REFERENCE = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(\?[^#]*)?", re.DOTALL)
@@ -41,8 +46,9 @@ def parse_url(url: str) -> Url:
     percent-encoded as UTF-8 (RFC 3987 §3.1), since a request line has no place for them.
 
     Raises:
-        BadUrl: not absolute, another scheme, no host, a bad port, a control character or a space.
+        BadUrl: not absolute, another scheme, no host, a bad port, a control character or a space, or too long.
     """
+    _check_length(url)
     if _FORBIDDEN.search(url):
         raise BadUrl("holds a space or a control character; percent-encode it")
     match = _ABSOLUTE.fullmatch(url.partition("#")[0])
@@ -55,7 +61,7 @@ def parse_url(url: str) -> Url:
         raise BadUrl("has a backslash before the path")
     userinfo, _, hostport = match[2].rpartition("@")
     host, port = split_host_port(hostport)
-    target = _ascii(match[3])
+    target = _check_length(_ascii(match[3]))
     return Url(
         scheme=scheme,
         host=normal_host(host),
@@ -74,8 +80,9 @@ def join(base: Url, location: str) -> Url:
     A reference without an authority keeps the base's user info, as it is part of the authority.
 
     Raises:
-        BadUrl: the result is not an absolute http or https URL.
+        BadUrl: the result is not an absolute http or https URL, or too long.
     """
+    _check_length(location)
     cleaned = _FORBIDDEN.sub(lambda match: quote(match[0]), location.strip(" \t\r\n")).partition("#")[0]
     match = _REFERENCE.fullmatch(cleaned)
     assert match is not None  # the pattern takes any text without a fragment
@@ -84,7 +91,7 @@ def join(base: Url, location: str) -> Url:
         return parse_url(f"{scheme or base.scheme}://{authority}{_without_dots(path)}{query}")
     if scheme and scheme.lower() != base.scheme:
         raise BadUrl("must be an absolute http or https URL")
-    return replace(base, target=_ascii(_merged(base.target, path, query)))
+    return replace(base, target=_check_length(_ascii(_merged(base.target, path, query))))
 
 
 def literal_address(host: str) -> IpAddress | None:
@@ -146,6 +153,9 @@ def normal_host(host: str) -> str:
     Raises:
         BadUrl: it is empty, no domain name, or no IPv6 address between brackets.
     """
+    # Before anything looks at it: IDNA takes time in the square of a label's length, and DNS has no longer ones.
+    if len(host.rstrip(".")) > MAX_HOST or len(host) > MAX_HOST + len("[]."):
+        raise BadUrl(f"has a host of more than {MAX_HOST} characters")
     if host.startswith("["):
         if not host.endswith("]"):
             raise BadUrl("has a malformed IPv6 address")
@@ -159,6 +169,10 @@ def normal_host(host: str) -> str:
             raise BadUrl("has a host that is no valid international domain name") from None
     if not _REG_NAME.fullmatch(host):
         raise BadUrl("has a host with a character no host name can have")
+    if len(host.rstrip(".")) > MAX_HOST:
+        raise BadUrl(f"has a host of more than {MAX_HOST} characters")
+    if any(len(label) > MAX_LABEL for label in host.split(".")):
+        raise BadUrl(f"has a host with a label of more than {MAX_LABEL} characters")
     return host.lower()
 
 
@@ -174,6 +188,12 @@ def basic_authorization(userinfo: str) -> str:
     except UnicodeEncodeError:
         raise BadUrl("holds half of a surrogate pair") from None
     return "Basic " + base64.b64encode(token).decode("ascii")
+
+
+def _check_length(text: str) -> str:
+    if len(text) > MAX_URL:
+        raise BadUrl(f"is longer than {MAX_URL} characters")
+    return text
 
 
 def _port(text: str) -> int:
