@@ -19,6 +19,8 @@ _UTC_TIME = 0x17
 _BMP_STRING, _UTF8_STRING = 0x1E, 0x0C
 _DNS_NAME, _IP_ADDRESS = 0x82, 0x87
 _MOST_NAMES = 100
+_LONGEST_TEXT = 100
+_LONGEST_IDENTIFIER = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +74,18 @@ def _object(der: bytes) -> DerObject:
     return found
 
 
+def _identifier(der: bytes) -> str:
+    """An object identifier, as numbers with dots; of a long one, which is none that is asked for, nothing: numbers have no bound."""
+    return str(DerObjectId().decode(der).value) if len(der) <= _LONGEST_IDENTIFIER else ""
+
+
 def _name(der: bytes) -> str:
     """A distinguished name, the most particular part first, as people read it."""
     parts = []
     for relative in _sequence(der):
         for pair in DerSetOf().decode(relative):
             kind, value = _sequence(pair if isinstance(pair, bytes) else b"")
-            label = _LABELS.get(DerObjectId().decode(kind).value)
+            label = _LABELS.get(_identifier(kind))
             if label:
                 parts.append(f"{label}={_text(value)}")
     return ", ".join(reversed(parts)) or "nobody"
@@ -91,7 +98,7 @@ def _text(der: bytes) -> str:
 
 def printable(text: str) -> str:
     """The text without what a terminal would obey; at most 100 characters."""
-    return "".join(character if character.isprintable() else "?" for character in text)[:100]
+    return "".join(character if character.isprintable() else "?" for character in text[:_LONGEST_TEXT])
 
 
 def _moment(der: bytes) -> datetime:
@@ -104,9 +111,9 @@ def _moment(der: bytes) -> datetime:
 def _alt_names(extensions: bytes) -> tuple[str, ...]:
     for extension in _sequence(_object(extensions).payload):
         parts = _sequence(extension)
-        if DerObjectId().decode(parts[0]).value == _ALT_NAMES:
-            found = [_alt_name(part) for part in _sequence(_object(parts[-1]).payload)]
-            return tuple(name for name in found[:_MOST_NAMES] if name)
+        if _identifier(parts[0]) == _ALT_NAMES:
+            found = [_alt_name(part) for part in _sequence(_object(parts[-1]).payload)[:_MOST_NAMES]]
+            return tuple(name for name in found if name)
     return ()
 
 

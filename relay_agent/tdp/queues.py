@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from relay_agent.errors import CredentialsExpired, NotThePlatform, QueueUnavailable
-from relay_agent.tdp.aws import said
+from relay_agent.tdp.aws import said, shown_code
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.tally import Count, counted, nobody
 
@@ -84,7 +84,7 @@ class Queue:
         entries = [{"Id": str(place), "MessageBody": message} for place, message in enumerate(messages)]
         answer = self._call("sqs send", lambda: self._client.send_message_batch(QueueUrl=self.url, Entries=entries))
         sent = {int(item["Id"]) for item in answer.get("Successful", [])}
-        refused = {int(item["Id"]): (str(item.get("Code")), bool(item.get("SenderFault"))) for item in answer.get("Failed", [])}
+        refused = {int(item["Id"]): (shown_code(item.get("Code")), bool(item.get("SenderFault"))) for item in answer.get("Failed", [])}
         # What stands in neither list was not confirmed, and so is sent again.
         failed = [(place, *refused.get(place, ("Unconfirmed", False))) for place in range(len(entries)) if place not in sent]
         return SendResult(tuple(sorted(sent)), tuple(failed))
