@@ -20,8 +20,8 @@ _BMP_STRING, _UTF8_STRING = 0x1E, 0x0C
 _DNS_NAME, _IP_ADDRESS = 0x82, 0x87
 _MOST_NAMES = 100
 _MOST_PARTS = 10
-MAX_CERTIFICATE = 64 * 1024
-"""Bytes of a certificate that is looked at: real ones have a few thousand."""
+MAX_CERTIFICATE = 256 * 1024
+"""Bytes of a certificate that is looked at: real ones have a few thousand, and OpenSSL takes no longer ones by default."""
 _MAX_OBJECT_ID = 64
 """Bytes of an object identifier: those that are looked for have ten, and to read one takes the square of its length."""
 
@@ -102,7 +102,7 @@ def _text(der: bytes) -> str:
 
 def printable(text: str) -> str:
     """The text without what a terminal would obey; at most 100 characters."""
-    return "".join(character if character.isprintable() else "?" for character in text)[:100]
+    return "".join(character if character.isprintable() else "?" for character in text[:100])
 
 
 def _moment(der: bytes) -> datetime:

@@ -113,7 +113,7 @@ def _of_message(raw: str) -> tuple[str | None, str | None, str | None, int | Non
         request = codec.decode_request(command.payload, keep=lambda _pieces: b"")  # Its body is not shown, so it is not made.
     except (BadRequest, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
         return command.action[:100], None, None, None
-    return command.action[:100], request.method, request.url.host, request.url.port
+    return command.action[:100], request.method[:20], request.url.host, request.url.port
 
 
 def _plain(text: str | None) -> str | None:

@@ -176,7 +176,7 @@ def _check_length(host: str) -> None:
     if len(host.removesuffix(".")) > MAX_HOST:
         raise BadUrl(f"has a host of more than {MAX_HOST} characters")
     if max(map(len, host.split("."))) > MAX_LABEL:
-        raise BadUrl(f"has a host with a part of more than {MAX_LABEL} characters between its dots")
+        raise BadUrl(f"has a host with a label of more than {MAX_LABEL} characters")
 
 
 def basic_authorization(userinfo: str) -> str:

@@ -29,6 +29,9 @@ RECEIVE_SECONDS = 30.0
 """Wall-clock limit of a receive: a long poll of 20 s, and time for the way."""
 CALL_SECONDS = 15.0
 
+_LONGEST_CODE = 100
+"""Characters of an AWS error code that are repeated: a proxy in AWS's place may send any."""
+
 _EXPIRED = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "RequestExpired"}
 )
@@ -142,10 +145,15 @@ def _translated(call: str, url: str, error: Exception) -> PlatformError | None:
     return None
 
 
+def shown_code(code: object) -> str:
+    """An AWS error code without the name space that some services put before it."""
+    return str(code).rpartition("#")[2][:_LONGEST_CODE]
+
+
 def platform_error(call: str, error: ClientError) -> PlatformError:
     """Say an AWS error in our own exceptions, without its text: AWS may repeat what was sent."""
     found = error.response.get("Error", {})
-    code = str(found.get("Code", "unknown")).rpartition("#")[2]
+    code = shown_code(found.get("Code", "unknown"))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if code in _EXPIRED:
         return CredentialsExpired(call, f"AWS says {code}", status)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from relay_agent.errors import CredentialsExpired, NotThePlatform, QueueUnavailable
-from relay_agent.tdp.aws import said
+from relay_agent.tdp.aws import said, shown_code
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.tally import Count, counted, nobody
 
@@ -92,7 +92,7 @@ class Queue:
             answer = self._client.send_message_batch(QueueUrl=self.url, Entries=entries)
             sent = {int(item["Id"]) for item in answer.get("Successful", [])}
             return sent, {
-                int(item["Id"]): (str(item.get("Code"))[:100], bool(item.get("SenderFault"))) for item in answer.get("Failed", [])
+                int(item["Id"]): (shown_code(item.get("Code")), bool(item.get("SenderFault"))) for item in answer.get("Failed", [])
             }
 
         sent, refused = self._call("sqs send", send)

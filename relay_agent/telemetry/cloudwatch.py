@@ -238,7 +238,7 @@ def _ms(moment: datetime) -> int:
 
 
 def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", "unknown"))
+    return str(error.response.get("Error", {}).get("Code", "unknown"))[:100]  # whoever answered chose it
 
 
 def _rejected(info: RejectedLogEventsInfoTypeDef, total: int) -> int:

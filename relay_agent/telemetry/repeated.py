@@ -20,6 +20,7 @@ class RepeatedFailure:
     """
 
     _most_reasons = 32
+    _longest_reason = 200
 
     def __init__(
         self,
@@ -48,14 +49,14 @@ class RepeatedFailure:
         wanted = self.wants(reason)
         self.again()
         if wanted:
-            self._reasons.add(reason)  # all of this spell's: reasons that take turns are not a change each time
+            self._reasons.add(reason[: self._longest_reason])  # all of this spell's: reasons that take turns are not a change each time
             self._logged = self._monotonic()
             self._log.warning(self._names[0], reason=reason, tries=self.count, **fields)
 
     def wants(self, reason: str) -> bool:
         """Whether a try that fails for this reason is worth a line, for whom the line's fields cost something."""
         due = self._remind_seconds is not None and self._monotonic() - self._logged >= self._remind_seconds
-        changed = reason not in self._reasons and len(self._reasons) < self._most_reasons
+        changed = reason[: self._longest_reason] not in self._reasons and len(self._reasons) < self._most_reasons
         return changed or self.count < self._first or due
 
     def again(self) -> None:

@@ -9,7 +9,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from tests.bench import age, commits, telemetry, whole_agent
+from tests.bench import age, commits, doubling, telemetry, whole_agent
 
 COMMIT_COMMANDS = 500
 TARGETS_SECONDS = (0.002, 0.05)
@@ -21,10 +21,12 @@ def main() -> None:
     parser.add_argument("--commands", type=int, default=100_000, help="how old the journal gets (1000000 takes a quarter of an hour)")
     parser.add_argument("--agent-commands", type=int, default=500, help="how many commands the whole agent is given")
     parser.add_argument("--directory", type=Path, default=Path("build/bench"), help="where the journals lie: on the disk that counts")
-    parser.add_argument("--only", choices=["commits", "telemetry", "agent", "age"], help="one measurement alone")
+    parser.add_argument("--only", choices=["doubling", "commits", "telemetry", "agent", "age"], help="one measurement alone")
     options = parser.parse_args()
     options.directory = options.directory.resolve()
     options.directory.mkdir(parents=True, exist_ok=True)
+    if options.only in (None, "doubling"):
+        _say_doubling()
     if options.only in (None, "commits"):
         _say_commits(options.directory)
     if options.only in (None, "telemetry"):
@@ -33,6 +35,17 @@ def main() -> None:
         _say_agent(options.directory, options.agent_commands)
     if options.only in (None, "age"):
         _say_age(options.directory, options.commands)
+
+
+def _say_doubling() -> None:
+    print(f"Foreign text, twice and four times as long: CPU time, and its ratio for each doubling (over {doubling.OVER}: not linear)")
+    over = []
+    for found in doubling.measure(doubling.TABLE):
+        costs = ", ".join(f"{length:,}: {seconds * 1000:.3f} ms" for length, seconds in zip(found.lengths, found.seconds, strict=True))
+        ratios = " and ".join(f"{ratio:.2f}" for ratio in found.ratios)
+        print(f"  {found.name}: {ratios}{'  <- over' if found.over else ''} ({costs})", flush=True)
+        over += [found.name] if found.over else []
+    print(f"  over {doubling.OVER}: {', '.join(over) or 'none'}")
 
 
 def _say_commits(place: Path) -> None:

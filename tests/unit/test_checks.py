@@ -9,6 +9,7 @@ import sqlite3
 import ssl
 import string
 import threading
+import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +34,7 @@ from relay_agent.journal.look import look
 from relay_agent.models import Code
 from relay_agent.secrets_source import check_token
 from relay_agent.statedir import StateDirectory, held
+from tests.bench.foreign import certificate
 from tests.target_certificates import ca_pem
 from tests.unit.test_docs import ROOT, names, rows, section
 
@@ -498,3 +500,16 @@ def test_what_is_no_certificate_is_none(cut: int) -> None:
     der = ssl.PEM_cert_to_DER_cert(ca_pem().decode())
     assert read_certificate(der[:cut]) is None
     assert read_certificate(b"\x30\x82\xff\xff" + der[:cut]) is None
+
+
+def test_of_a_certificate_whoever_made_it_names_and_numbers_are_read_as_far_as_they_are_shown() -> None:
+    """An object identifier's numbers have no bound, and to decode one takes time in the square of its length."""
+
+    def cpu_seconds(identifier: bytes) -> float:
+        started = time.thread_time()
+        found = read_certificate(certificate(b"a" * 60_000, identifier))
+        assert found is not None and len(found.subject) <= 103
+        return time.thread_time() - started
+
+    ours = min(cpu_seconds(b"\x55\x04\x03") for _ in range(3))
+    assert min(cpu_seconds(b"\xff" * 60_000 + b"\x01") for _ in range(3)) < 10 * ours

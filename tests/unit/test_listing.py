@@ -168,6 +168,13 @@ def test_what_a_terminal_would_act_on_is_not_listed(world: World) -> None:
     assert "x07" not in text
 
 
+def test_of_what_a_command_that_is_not_finished_names_at_length_the_beginning_is_listed(world: World) -> None:
+    message = {"commandId": "a", "action": ACTION, "body": {"method": "M" * 30, "url": "http://h/"}}
+    world.journal.admit([("a", json.dumps(message), "r")])
+    (one,) = listing.recent(world.reader, 1)
+    assert one.method == "M" * 20
+
+
 def test_a_reader_at_work_holds_up_neither_commits_nor_for_ever_the_checkpoint(world: World) -> None:
     for number in range(5):
         world.admit(f"before-{number}")

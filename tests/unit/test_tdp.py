@@ -592,6 +592,10 @@ def test_an_aws_error_is_one_of_ours_and_repeats_no_text(code: str, kind: type[P
     assert "canary" not in str(error)
 
 
+def test_what_an_answer_calls_its_error_is_repeated_as_far_as_codes_go() -> None:
+    assert len(str(platform_error("sqs receive", aws_error("A" * 1_000_000)))) < 200
+
+
 @pytest.mark.parametrize(
     ("off", "told"),
     [(600, "(599|600) s behind"), (-600, "(600|601) s ahead of"), (5, "refuses the signature"), (None, "refuses the signature")],

@@ -433,6 +433,15 @@ def test_a_lasting_failure_is_told_three_times_and_then_once_a_minute(written: W
     assert len(written.lines) == 3 + 8
 
 
+def test_of_a_reason_no_more_is_kept_than_tells_it_from_others(written: Written) -> None:
+    failure = repeated(written)
+    for number in range(100):
+        failure.failure("the answer was " + "a" * 10_000 + str(number))
+    assert [line["tries"] for line in written.lines] == [1]
+    failure.failure("timeout")
+    assert len(written.lines) == 2
+
+
 def test_ever_new_reasons_do_not_flood_the_log(written: Written) -> None:
     failure = repeated(written)
     for number in range(1000):

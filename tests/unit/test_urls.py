@@ -313,3 +313,54 @@ def test_a_host_has_one_form_to_compare() -> None:
 def test_an_origin_is_scheme_host_and_port() -> None:
     assert parse_url("http://H/").origin == parse_url("http://h:80/x").origin
     assert Url("http", "h", 80, "/").origin != Url("https", "h", 443, "/").origin
+
+
+LABEL = "a" * 63
+LONGEST_HOST = f"{LABEL}.{LABEL}.{LABEL}.{'a' * 61}"
+
+
+def test_a_host_is_as_long_as_dns_has_them() -> None:
+    assert normal_host(LONGEST_HOST) == LONGEST_HOST
+    assert normal_host(f"{LONGEST_HOST}.") == f"{LONGEST_HOST}."
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "a" * 64,
+        f"{LONGEST_HOST}a",
+        f"{LONGEST_HOST}a.",
+        "a." * 130,
+        "." * 1000,
+        "é" * 64,
+        "é." * 200,
+        "\u00ad" * 100_000 + "a",
+        f"[{'1:' * 200}]",
+        f"[fe80::1%25{'e' * 300}]",
+        "a" * 60_000,
+    ],
+    ids=lambda host: f"{host[:8]!a}-{len(host)}",
+)
+def test_a_longer_host_is_refused_before_it_is_looked_at(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    monkeypatch.setattr("relay_agent.urls._idna", lambda text: looked_at.append(len(text)) or text)
+    with pytest.raises(BadUrl) as refused:
+        parse_url(f"http://user:password@{host}/")
+    assert max(looked_at, default=0) <= 253
+    assert len(str(refused.value)) < 100
+
+
+def test_a_url_is_at_most_64_kib_long_as_given_and_as_it_is_sent() -> None:
+    longest = "http://h/".ljust(64 * 1024, "a")
+    assert str(parse_url(longest)) == longest
+    for url in (longest + "a", "http://h/" + "é" * 20_000, "http://h/?" + "a" * 100_000):
+        with pytest.raises(BadUrl, match="longer than 65,536"):
+            parse_url(url)
+
+
+def test_a_location_does_not_make_a_url_longer_than_that() -> None:
+    base = parse_url("http://h/".ljust(60_000, "a") + "/")
+    assert join(base, "b" * 1000).target.endswith("b" * 1000)
+    for location in ("b" * 10_000, "/" + "é" * 20_000, "//h/" + "a" * 100_000, "?" + " " * 30_000 + "a"):
+        with pytest.raises(BadUrl, match="longer than 65,536"):
+            join(base, location)
