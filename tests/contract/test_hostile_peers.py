@@ -196,7 +196,7 @@ def test_any_name_is_a_value(relay: Relay, proxy: str, scheme: str) -> None:
     check()
 
 
-NO_NAMES = ["a..b", "a" * 64 + ".example", ".".join(["a" * 60] * 5), ".example", "a.."]
+NO_NAMES = ["a..b", ".example", "a..", "a." * 100 + ".b"]
 
 
 @pytest.mark.usefixtures("no_names")
