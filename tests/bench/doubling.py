@@ -16,27 +16,25 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.message import Message
-from email.utils import parsedate_to_datetime
 from typing import Any
-
-import requests
-from requests.cookies import RequestsCookieJar, extract_cookies_to_jar, get_cookie_header
-from urllib3 import HTTPResponse
 
 from relay_agent import codec
 from relay_agent.bodies import encode_body
 from relay_agent.certificates import read_certificate
+from relay_agent.charsets import TextCheck, text_decoder
+from relay_agent.clock import http_date
 from relay_agent.codings import BadCoding, decode
+from relay_agent.cookies import Cookies
 from relay_agent.errors import MalformedMessage, RelayError
 from relay_agent.fair_queue import FairQueue
 from relay_agent.http1 import BadHead, Response
-from relay_agent.secure import Keyring, open_envelope
+from relay_agent.media_types import parameter
+from relay_agent.secure import Keyring, open_command
 from relay_agent.telemetry.lines import render
 from relay_agent.telemetry.redact import Redactor, redact_text
 from relay_agent.telemetry.shapes import mask_shapes
 from relay_agent.urls import BadUrl, join, normal_host, parse_url
-from tests.bench.foreign import SECRETS, certificate, filled, received
+from tests.bench.foreign import SECRETS, certificate, filled
 
 OVER = 2.6
 DOUBLINGS = 2
@@ -129,23 +127,26 @@ def _written(sock: socket.socket, data: bytes) -> None:
 
 
 def _content_type(value: str) -> object:
-    message = Message()
-    message["Content-Type"] = value
-    return message.get_param("charset"), message.get_boundary()
+    return parameter(value, "charset"), parameter(value, "boundary")
 
 
 def _cookies(values: list[str]) -> object:
-    jar = RequestsCookieJar()
-    request = requests.Request("GET", "http://lims.lab.example/").prepare()
-    raw = HTTPResponse(original_response=received([("Set-Cookie", value) for value in values]))  # type: ignore[arg-type]
-    extract_cookies_to_jar(jar, request, raw)  # type: ignore[no-untyped-call]
-    return get_cookie_header(jar, request)  # type: ignore[no-untyped-call]
+    jar = Cookies()
+    jar.store(values, "lims.lab.example", "/a/b")
+    return jar.for_request("lims.lab.example", "/a/b", secure=False)
+
+
+def _text(value: tuple[str, bytes]) -> bool:
+    check = TextCheck(value[0])
+    for start in range(0, len(value[1]), 64 * 1024):
+        check.take(value[1][start : start + 64 * 1024])
+    return check.is_text()
 
 
 def _decoded(coding: str) -> Callable[[bytes], object]:
     def run(data: bytes) -> int:
         pieces = (data[start : start + 64 * 1024] for start in range(0, len(data), 64 * 1024))
-        return sum(map(len, decode(pieces, [coding])))
+        return sum(map(len, decode(pieces, [coding], 2**40, lambda: None)))
 
     return _quiet(run, BadCoding)
 
@@ -161,7 +162,7 @@ def _lanes(count: int) -> object:
 
 
 def _envelope(jwe: str) -> object:
-    return open_envelope(jwe, Keyring([bytes(32)]), agent_id="agent", now=datetime.now(UTC))
+    return open_command(jwe, Keyring([bytes(32)]), agent_id="agent", now=datetime.now(UTC))
 
 
 def _base64url(data: bytes) -> str:
@@ -220,13 +221,15 @@ HEADS = [
     Row("head: lengths", lambda n: b"HTTP/1.1 200 OK\r\nContent-Length: " + b"1," * (n // 2) + b"1\r\n\r\n", _head),
 ]
 MEDIA_TYPES = [
-    *_rows("media type", _content_type, ["a", ";", ";a=b", ';a="', '";', "\\", '"', ";a*0=b", " "], 16 * 1024, "text/plain; a="),
-    *_rows("media type, quoted", _content_type, [";", "a;", '\\";'], 16 * 1024, 'text/plain; a="'),
-    *_rows("charset", codec.text_decoder, ["a", "-", "_.", "\N{LATIN SMALL LETTER E WITH ACUTE}"], 64 * 1024),
+    *_rows("media type", _content_type, ["a", ";", ";a=b", ';a="', '";', "\\", '"', ";a*0=b", " "], 8 * 1024 - 64, "text/plain; a="),
+    *_rows("media type, quoted", _content_type, [";", "a;", '\\";'], 8 * 1024 - 64, 'text/plain; a="'),
+    *_rows("charset", text_decoder, ["a", "-", "_.", "\N{LATIN SMALL LETTER E WITH ACUTE}"], 64 * 1024),
+    *(
+        Row(f"text in {charset}", lambda n, charset=charset: (charset, filled("\u3042a", n).encode(charset, "replace")), _text, 1024 * 1024)  # type: ignore[misc]
+        for charset in ("utf-8", "utf-16", "cp932", "iso-2022-jp")
+    ),
 ]
-DATES = _rows(
-    "date", _quiet(parsedate_to_datetime, ValueError, TypeError, OverflowError), ["9", " ", ":", "a ", ",", "+1", "1-"], 128 * 1024
-)
+DATES = _rows("date", http_date, ["9", " ", ":", "a ", ",", "+1", "1-"], 128 * 1024)
 COOKIES = [
     *(
         Row(f"cookie: {unit!r}", lambda n, unit=unit: [filled(unit, n)], _cookies, 32 * 1024)  # type: ignore[misc]
@@ -247,6 +250,7 @@ COMMANDS = [
     Row("body: a boundary", lambda n: ({"mode": "formdata", "formdata": []}, 'multipart/form-data; a="' + ";" * n), _body, 16 * 1024),
     Row("body: pairs", lambda n: ({"mode": "urlencoded", "urlencoded": [{"key": "a", "value": "b"}] * (n // 8)}, None), _body),
     Row("body: base64", lambda n: ({"mode": "base64", "base64": "QUFB" * (n // 4)}, None), _body, 1024 * 1024),
+    *_rows("payload of values", _payload, ["[],", "{},", '"a",', "1,", '"",'], 1024 * 1024, "[", "0]"),
     *_rows("envelope", _quiet(_envelope, RelayError), ["a", ".", "a.", "="], 1024 * 1024),
     Row(
         "envelope: its header",

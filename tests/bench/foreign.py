@@ -5,8 +5,6 @@ Owns how it is made. It must not run anything.
 
 from __future__ import annotations
 
-import http.client
-
 from Crypto.Util.asn1 import DerInteger, DerObject, DerOctetString, DerSequence, DerSetOf
 
 SECRETS = ("correct horse battery staple", "A" * 40 + "=", "eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl", bytes(range(32)))
@@ -15,27 +13,6 @@ SECRETS = ("correct horse battery staple", "A" * 40 + "=", "eyJhbGciOiJIUzI1NiJ9
 def filled(unit: str, length: int) -> str:
     """The unit again and again, so many characters long."""
     return (unit * (length // len(unit) + 1))[:length]
-
-
-class Received:
-    """What http.cookiejar reads cookies from."""
-
-    def __init__(self, headers: list[tuple[str, str]]) -> None:
-        self.msg = http.client.HTTPMessage()
-        for name, value in headers:
-            self.msg[name] = value
-
-    def isclosed(self) -> bool:
-        """There is no connection behind it."""
-        return True
-
-    def close(self) -> None:
-        """There is nothing to close."""
-
-
-def received(headers: list[tuple[str, str]]) -> Received:
-    """A response that has only these header fields."""
-    return Received(headers)
 
 
 def certificate(name: bytes, kind: bytes = b"\x55\x04\x03") -> bytes:
