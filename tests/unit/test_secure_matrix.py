@@ -559,7 +559,8 @@ CASES = st.sampled_from([name.upper() for name in MEMBERS] + [name.title() for n
 @st.composite
 def headers(draw: st.DrawFn) -> dict[str, Any]:
     """A good header of either kind; some members are missing, of another type or value, or written otherwise, and some are more."""
-    header: dict[str, Any] = dict(draw(st.sampled_from([GOOD_COMMAND, GOOD_ANSWER])))
+    bases = [GOOD_COMMAND, GOOD_ANSWER, GOOD_COMMAND | GOOD_ANSWER, GOOD_ANSWER | GOOD_COMMAND]
+    header: dict[str, Any] = dict(draw(st.sampled_from(bases)))
     for name in draw(st.lists(st.sampled_from(sorted(MEMBERS)), max_size=3, unique=True)):
         change = draw(st.sampled_from(["missing", "value", "type", "case"]))
         value = header.pop(name, None)
