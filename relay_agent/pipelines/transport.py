@@ -75,7 +75,10 @@ class RelayAdapter(BaseAdapter):
             raise failures.ConnectionError(str(error), request=request) from error
         except RelayError as error:
             raise failures.RequestException(str(error), request=request) from error
-        raise _failure(answer)(f"{answer.code}: {answer.message}", request=request)
+        kind = _failure(answer)
+        if kind is failures.ConnectTimeout and self._keyring is not None and not answer.sealed:
+            kind = failures.ReadTimeout  # Anybody may have written it: it must not say that a repeat is safe.
+        raise kind(f"{answer.code}: {answer.message}", request=request)
 
     def close(self) -> None:
         """Do nothing: the client's session belongs to whoever made it."""

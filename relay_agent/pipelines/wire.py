@@ -33,11 +33,12 @@ class BadAnswer(RelayError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back for a command. `body` is the response body, already decrypted."""
+    """What came back for a command. `body` is the response body, already decrypted where it was `sealed`, and so the agent's own."""
 
     command_id: str
     status: str
     body: Mapping[str, Any] = field(repr=False)
+    sealed: bool = False
 
     @property
     def http(self) -> bool:
@@ -160,7 +161,7 @@ def read_sealed_answer(command: Mapping[str, Any], keyring: Keyring, jti: str) -
     body = _object(open_answer(outside["jwe"], keyring, cid=command_id, jti=jti))
     if body is None:
         raise BadAnswer("the decrypted response is no JSON object")
-    answer = Answer(command_id, "FAILURE", body)
+    answer = Answer(command_id, "FAILURE", body, sealed=True)
     return replace(answer, status="SUCCESS") if answer.http and (answer.status_code or 0) < 400 else answer
 
 

@@ -18,7 +18,7 @@ from relay_agent import codec
 from relay_agent.errors import JournalError, PlatformError
 from relay_agent.journal import Journal
 from relay_agent.models import Code, Failure, HttpRequest, HttpResponse, Status, Update
-from relay_agent.relay import KEPT_IN_MEMORY, Intake, Report, Task, may_repeat
+from relay_agent.relay import KEPT_IN_MEMORY, Intake, Relay, Report, Task, may_repeat
 from relay_agent.secure import Keyring, open_answer
 from relay_agent.spool import IN_MEMORY, Buffer
 from relay_agent.tdp.payloads import PayloadRefused
@@ -743,6 +743,34 @@ def test_what_was_under_way_and_expires_while_it_waits_again_is_not_called_never
     (task,), _ = world.again()
     world.now += timedelta(hours=1)
     assert codes(world.process(task)[0]) == ("FAILURE", "EINTERRUPTED")
+
+
+def test_a_command_that_cannot_be_taken_up_again_is_answered_and_keeps_no_other_from_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.take(*[message(commandId=command_id) for command_id in ("first", "bad", "last")])
+    right = Relay._taken_up
+    monkeypatch.setattr(Relay, "_taken_up", lambda relay, left: right(relay, left) if left.id != "bad" else 1 // 0)
+    tasks, (update,) = world.again()
+    assert ([task.command.id for task in tasks], update.command_id, codes(update)) == (
+        ["first", "last"],
+        "bad",
+        ("FAILURE", "EINTERRUPTED"),
+    )
+    assert [(command_id, type(error)) for command_id, error in world.set_aside] == [("bad", ZeroDivisionError)]
+    assert world.states() == {"admitted": 2, "finished": 1}
+
+
+def test_an_answer_that_cannot_be_read_back_is_told_as_interrupted_for_good_and_keeps_no_other_from_it(world: World) -> None:
+    world.run(commandId="bad")
+    good = world.run(commandId="good")
+    world.journal.flush()
+    world.journal._writer._connection.execute("UPDATE commands SET tell_by = 'soon' WHERE id = 'bad'")
+    _, updates = world.again()
+    assert [update.command_id for update in updates] == ["bad", "good"]
+    assert (codes(updates[0]), updates[1]) == (("FAILURE", "EINTERRUPTED"), good)
+    assert [command_id for command_id, _ in world.set_aside] == ["bad"]
+    assert world.journal.message("bad") == updates[0].message
 
 
 def test_many_commands_come_back_in_the_order_they_came(world: World) -> None:

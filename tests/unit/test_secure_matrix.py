@@ -299,6 +299,8 @@ class Platform(requests.Session):
         super().__init__()
         self.agent, self._forge = agent, forge
         self.posted: list[Any] = []
+        self.stand_in: dict[str, Any] | None = None
+        """What a forger is given in place of what the sender posted."""
 
     def request(self, method: str | bytes, url: Any, *args: Any, **options: Any) -> requests.Response:
         if method == "POST":
@@ -308,7 +310,7 @@ class Platform(requests.Session):
 
     def tell(self, payload: dict[str, Any]) -> dict[str, Any]:
         """The finished command."""
-        status, body = self._forge(self, payload)
+        status, body = self._forge(self, payload if self.stand_in is None else self.stand_in)
         return {"id": MINE, "status": status, "responseBody": body}
 
     def run(self, payload: object, answer: HttpResponse | Failure | None = None, *, action: str = V2, **fields: Any) -> Any:
@@ -454,8 +456,8 @@ class Sender:
         return self._exchanged(Keyring([KEY]))
 
     def plain_exchange(self) -> str:
-        """A plain command is no secret: what the platform makes of the other sender's secure one stands in for its payload."""
-        self.platform.tell, tell = lambda _payload: tell(another(self.platform.agent)), self.platform.tell  # type: ignore[method-assign]
+        """A plain command is no secret: what the platform makes of another sender's secure one is given for its answer."""
+        self.platform.stand_in = another(self.platform.agent)
         return self._exchanged(None)
 
     def _exchanged(self, keyring: Keyring | None) -> str:
@@ -534,6 +536,28 @@ def test_at_the_sender_only_the_own_answer_is_taken_for_it(place: str, tmp_path:
     assert found == {name: row.split()[column] for name, row in AT_THE_SENDER.items()}
 
 
+@pytest.mark.parametrize("words", [{"code": "EEXPIRED", "message": "forged"}, {"code": "ETIMEDOUT", "message": "connect forged"}])
+def test_a_failure_that_anybody_can_have_written_is_no_reason_to_send_again(words: dict[str, str], tmp_path: Path) -> None:
+    """Requests' ConnectTimeout says that the request was never sent: senders repeat it without a second thought."""
+
+    def raised(forge: Forge, keyring: Keyring | None) -> type[BaseException]:
+        agent = Agent(tmp_path / str(uuid.uuid4()))
+        agent.now = datetime.now(UTC)
+        client = CommandClient("https://api.example", "acme", TOKEN, AGENT, Platform(agent, forge))
+        with requests.Session() as session, pytest.raises(failures.Timeout) as caught:
+            session.mount("http://", RelayAdapter(client, keyring=keyring))
+            session.post(URL, data=CANARY)
+        agent.journal.close()
+        return caught.type
+
+    def genuine(platform: Platform, payload: dict[str, Any]) -> Told:
+        return "FAILURE", platform.run(payload, Failure(Code.ETIMEDOUT, "connect ETIMEDOUT", URL))
+
+    assert raised(lambda _platform, _payload: ("FAILURE", words), Keyring([KEY])) is failures.ReadTimeout
+    assert raised(lambda _platform, _payload: ("FAILURE", words), None) is failures.ConnectTimeout
+    assert raised(genuine, Keyring([KEY])) is failures.ConnectTimeout
+
+
 # --- any header at all ---
 
 JSON = st.recursive(
@@ -559,7 +583,8 @@ CASES = st.sampled_from([name.upper() for name in MEMBERS] + [name.title() for n
 @st.composite
 def headers(draw: st.DrawFn) -> dict[str, Any]:
     """A good header of either kind; some members are missing, of another type or value, or written otherwise, and some are more."""
-    header: dict[str, Any] = dict(draw(st.sampled_from([GOOD_COMMAND, GOOD_ANSWER])))
+    bases = [GOOD_COMMAND, GOOD_ANSWER, GOOD_COMMAND | GOOD_ANSWER, GOOD_ANSWER | GOOD_COMMAND]
+    header: dict[str, Any] = dict(draw(st.sampled_from(bases)))
     for name in draw(st.lists(st.sampled_from(sorted(MEMBERS)), max_size=3, unique=True)):
         change = draw(st.sampled_from(["missing", "value", "type", "case"]))
         value = header.pop(name, None)
