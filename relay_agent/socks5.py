@@ -12,7 +12,7 @@ from relay_agent.faults import TransportFault, os_fault
 from relay_agent.models import Code
 from relay_agent.proxy_url import Proxy
 from relay_agent.sockets import ClockedSocket
-from relay_agent.urls import literal_address
+from relay_agent.urls import MAX_HOST, MAX_LABEL, literal_address
 
 _VERSION, _LOGIN_VERSION = 5, 1
 _NO_LOGIN, _LOGIN = 0, 2
@@ -20,8 +20,6 @@ _CONNECT = 1
 _IPV4, _NAME, _IPV6 = 1, 3, 4
 _GRANTED = 0
 _MOST_BYTES = 255
-_LONGEST_NAME = 253
-_LONGEST_LABEL = 63
 _REFUSALS = {
     2: Code.EHOSTUNREACH,
     3: Code.ENETUNREACH,
@@ -57,7 +55,7 @@ def _address(host: str) -> bytes:
         return bytes([_IPV4 if isinstance(literal, ipaddress.IPv4Address) else _IPV6]) + literal.packed
     name = host.removesuffix(".")
     labels = name.split(".")
-    if not host.isascii() or len(name) > _LONGEST_NAME or not all(0 < len(label) <= _LONGEST_LABEL for label in labels):
+    if not host.isascii() or len(name) > MAX_HOST or not all(0 < len(label) <= MAX_LABEL for label in labels):
         raise TransportFault(Code.ENOTFOUND, f"{host} cannot be looked up: it is no domain name (RFC 1035 §2.3.4)")
     return bytes([_NAME, len(host)]) + host.encode("ascii")
 

@@ -9,15 +9,13 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from relay_agent import resolver
-from relay_agent.clock import Deadline
-from relay_agent.resolver import Address
 from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
@@ -307,12 +305,9 @@ def test_a_journal_that_hangs_holds_up_no_exit(sandbox: Sandbox, tmp_path: Path,
 def test_a_name_that_is_not_resolved_holds_up_no_exit(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "4"})) as agent:
         release = threading.Event()
-
-        def hang(host: str, port: int, deadline: Deadline, check: Callable[[], None]) -> list[Address]:
-            return agent.agent._dialer._resolver._look_up(host, port, deadline, check)
-
-        monkeypatch.setattr(agent.agent._dialer._resolver, "resolve", hang)
-        monkeypatch.setattr(resolver, "_addresses", lambda *_: [] * release.wait(30))
+        # The sandbox is called by its address: here it is a name, which nobody answers for.
+        monkeypatch.setattr(resolver, "literal_address", lambda _host: None)
+        monkeypatch.setattr(resolver, "_ask", lambda *_: [] * release.wait(30))
         agent.agent._idle.close()
         try:
             began = time.monotonic()
