@@ -161,13 +161,13 @@ def seal_command(plaintext: bytes, keyring: Keyring, *, aud: str, exp: int, jti:
 def seal_answer(pieces: Iterable[bytes], keyring: Keyring, *, cid: str, jti: str | None = None) -> Iterator[str]:
     """Yield, piece by piece, the compact JWE of what `pieces` give together: answers may be too large for memory.
 
-    `cid` is the id of the command that is answered. `jti` is that command's own, where it was secure, and says so as `cjti`: the
-    platform gives out the ids, and could give one out twice (`open_answer`).
+    `cid` is the id of the command that is answered. `jti` is that command's own, None where it was plain; the envelope says it as
+    `cjti`, for a plain one as an empty text: the platform gives out the ids, and could give one out twice (`open_answer`).
 
     Raises:
         SecureCommandError: ENOKEY, the keyring is empty; at once, before the first piece is taken.
     """
-    cipher, head = _start(keyring, {"typ": ANSWER, "cid": cid, "cjti": jti})
+    cipher, head = _start(keyring, {"typ": ANSWER, "cid": cid, "cjti": jti or ""})
     return _stream(pieces, cipher, head)
 
 
@@ -194,7 +194,8 @@ def open_answer(jwe: str, keyring: Keyring, *, cid: str, jti: str | None) -> byt
     """Decrypt the answer to the command `cid`, at the sender's side; `jti` is that command's own, None where it was not secure.
 
     The id alone proves nothing: the platform gives out the ids, and may have the agent answer a plain command of its own under one,
-    encrypted (`encrypt_response`), before it gives the same id to a secure command.
+    encrypted (`encrypt_response`), before it gives the same id to a secure command. So the agent always says `cjti`; an envelope
+    without it is none of this agent's, but another key holder's, and is taken by its `cid`.
 
     Raises:
         SecureCommandError: ENOKEY where the keyring is empty, EDECRYPT for everything else: another command's answer, too.
@@ -209,7 +210,7 @@ def open_answer(jwe: str, keyring: Keyring, *, cid: str, jti: str | None) -> byt
         raise _refused("cid is required, a string: the id of the command that is answered")
     if header["cid"] != cid:
         raise _refused("cid is not this command's id: it is another command's answer")
-    if header.get("cjti") != jti:
+    if header.get("cjti", jti or "") != (jti or ""):
         asked = "a command that was not secure" if jti is None else "the command with this jti"
         raise _refused(f"cjti does not agree: it is not the answer to {asked}")
     return found.plaintext

@@ -177,7 +177,7 @@ def test_the_request_that_the_protocol_shows_is_one() -> None:
         f"{PROCESSING_AFTER_SECONDS * 1000:.0f} ms after",
         f"Followed up to {executor.MAX_REDIRECTS} times",
         f"{http1.MAX_HEAD_BYTES // 1024} KiB, {http1.MAX_FIELDS:,} fields",
-        f"| content codings on one response | {codings.MAX_CODINGS} |",
+        f"| content codings that are undone | {codings.MAX_CODINGS}, of them one `br` or `zstd` |",
         f"at most {secure.MAX_HEADER_CHARACTERS:,} characters",
         f"`Accept-Encoding: {executor.ACCEPT_ENCODING}`",
     ],
@@ -343,12 +343,12 @@ def test_the_joserfc_example_opens_what_the_agent_seals_however_large(jose: tupl
 
     def opened(outside: dict[str, Any], inside: dict[str, Any]) -> Any:
         jwe = "".join(seal_answer([json.dumps(inside).encode()], keyring, cid="c-1", jti=scope["jti"]))
-        return scope["open_answer"]("c-1", scope["jti"], {**outside, "jwe": jwe})
+        return scope["open_answer"]({**outside, "jwe": jwe}, "c-1", scope["jti"])
 
     body = {"statusCode": 200, "body": "x" * 3_000_000}
     assert opened({"statusCode": 200}, body) == body
     assert opened({"code": "ECONNREFUSED"}, {"code": "ECONNREFUSED", "url": "http://h/"}) == {"code": "ECONNREFUSED", "url": "http://h/"}
-    assert scope["open_answer"]("c-1", scope["jti"], {"code": "ENOKEY"}) == {"code": "ENOKEY"}
+    assert scope["open_answer"]({"code": "ENOKEY"}, "c-1", scope["jti"]) == {"code": "ENOKEY"}
 
 
 # --- the operations manual ---
