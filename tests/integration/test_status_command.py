@@ -166,9 +166,9 @@ def test_commands_fit_a_terminal_of_80_columns_with_all_that_is_needed_at_night(
 
 
 def test_where_nobody_looks_at_a_terminal_no_line_of_commands_is_cut(sandbox: Sandbox, tmp_path: Path) -> None:
-    host = ".".join(["long" * 15] * 4)
+    host = ".".join(["long" * 15] * 3)
     with running(ThreadedAgent(sandbox, tmp_path)) as agent:
-        failed = agent.ask({"method": "M" * 100, "url": f"http://{host}.invalid:8443/", "headers": {}})
+        failed = agent.ask({"method": "M" * 32, "url": f"http://{host}.invalid:8443/", "headers": {}})
         (line,) = [line for line in ask(tmp_path, "commands").stdout.splitlines() if failed.id in line]
         method = json.loads(ask(tmp_path, "commands", "show", failed.id, "--json").stdout)["method"]
     for word in (f"{host}.invalid:8443", method, "FAILURE"):
