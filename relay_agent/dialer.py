@@ -441,7 +441,7 @@ def _connect(addresses: list[Address], exchange: Exchange, limit: Deadline, pref
                     sock.deadline = limit
                     exchange.opened(sock)  # Several were in reach of an abort: from here on it is this one.
                 return sock
-    attempts.late()
+        attempts.late()
     # What a host answered says more than that one of its address families has no route.
     told = [fault for fault in attempts.faults if fault.code not in (Code.ENETUNREACH, Code.EHOSTUNREACH)]
     if not attempts.faults:
