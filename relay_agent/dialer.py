@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
+import select
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import zip_longest
 from typing import Any, Protocol
 
 from relay_agent.certificates import Certificate, read_certificate
@@ -23,10 +27,17 @@ from relay_agent.http1 import Response
 from relay_agent.models import Code, Headers, Url
 from relay_agent.proxies import Proxy, Trust
 from relay_agent.resolver import Address, Resolver
-from relay_agent.sockets import LONGEST_WAIT_SECONDS, ClockedSocket
+from relay_agent.sockets import ClockedSocket
 from relay_agent.socks5 import ask_for_connection
 from relay_agent.tls import TlsSocket
 
+NEXT_ADDRESS_SECONDS = 0.25
+"""How long one address has to answer before the next is tried beside it (RFC 8305 §8)."""
+WINNER_SECONDS = 600.0
+"""How long the address that answered first is asked first again (RFC 8305 §4)."""
+WAKE_SECONDS = 0.1
+KEEP_ALIVE_SECONDS = 60
+KEEP_ALIVE_AGAIN_SECONDS = 30
 MAX_PROXY_ANSWER = 256 * 1024
 """Bytes kept of what a proxy says when it refuses a tunnel."""
 
@@ -138,12 +149,16 @@ class _Look:
 
 
 class Dialer:
-    """Makes connected sockets. Shared by all threads; remembers only the certificates that were refused of late."""
+    """Makes connected sockets. Shared by all threads.
+
+    Remembers only the certificates that were refused of late, and the addresses that answered first.
+    """
 
     def __init__(self, trust: Trust, resolver: Resolver) -> None:
         self._trust = trust
         self._resolver = resolver
         self._shown: dict[tuple[str, int, str], tuple[float, Shown | None]] = {}
+        self._winners: dict[frozenset[tuple[object, ...]], tuple[float, tuple[object, ...]]] = {}
 
     def dial(self, exchange: Exchange) -> Any:
         """Give a socket to the exchange's target, or to the proxy that forwards to it.
@@ -218,7 +233,7 @@ class Dialer:
         for address in addresses:
             exchange.check_address(address.text)
         exchange.enter(Phase.CONNECT)
-        sock = _connect(addresses, exchange, limit, "")
+        sock = self._connect(addresses, exchange, limit, "")
         if url.scheme == "http":
             return sock
         exchange.enter(Phase.TLS)
@@ -231,7 +246,7 @@ class Dialer:
         except TransportFault as fault:
             raise TransportFault(fault.code, f"proxy {proxy.masked}: {fault.message}") from None
         exchange.enter(Phase.PROXY_CONNECT)
-        sock: Any = _connect(addresses, exchange, limit, f"proxy {proxy.masked}: ")
+        sock: Any = self._connect(addresses, exchange, limit, f"proxy {proxy.masked}: ")
         with _closed_on_failure(sock):
             if proxy.scheme == "socks5h":
                 ask_for_connection(sock, proxy, exchange.url.host, exchange.url.port)
@@ -245,6 +260,22 @@ class Dialer:
             _tunnel(sock, proxy, exchange)
         exchange.enter(Phase.TLS)
         return self._tls(sock, exchange, exchange.url.host, exchange.verify, f"TLS {exchange.peer}")
+
+    def _connect(self, addresses: list[Address], exchange: Exchange, limit: Deadline, prefix: str) -> ClockedSocket:
+        """Connect to one of a name's addresses, the one first that was the quickest of late."""
+        if len(addresses) < 2:
+            return _connect(addresses, exchange, limit, prefix)
+        name, now = frozenset(address.sockaddr for address in addresses), time.monotonic()
+        until, winner = self._winners.get(name, (0.0, ()))
+        ordered = _by_turns(addresses)
+        if now < until:
+            ordered.sort(key=lambda address: address.sockaddr != winner)
+        sock = _connect(ordered, exchange, limit, prefix)
+        if len(self._winners) >= _MOST_SHOWN:
+            self._winners.clear()
+        peer = sock.getpeername()
+        self._winners[name] = now + WINNER_SECONDS, next((one.sockaddr for one in ordered if one.sockaddr[:2] == peer[:2]), ())
+        return sock
 
     def _tls_with_proxy(self, sock: Any, proxy: Proxy, exchange: Exchange) -> Any:
         try:
@@ -302,33 +333,120 @@ def _told(certificate: Certificate, roots: str) -> Shown:
     )
 
 
-def _connect(addresses: list[Address], exchange: Exchange, limit: Deadline, prefix: str) -> ClockedSocket:
-    """Connect to the first address that answers, each given its share of the time."""
-    faults: list[TransportFault] = []
-    for place, address in enumerate(addresses):
-        where = f"[{address.text}]" if address.family == socket.AF_INET6 else address.text
+class _Attempts:
+    """Connections that are being opened to the addresses of one name, side by side (RFC 8305 §5)."""
+
+    def __init__(self, exchange: Exchange, limit: Deadline, prefix: str) -> None:
+        self._exchange = exchange
+        self._limit = limit
+        self._prefix = prefix
+        self._poller = select.poll()
+        self._open: dict[int, tuple[ClockedSocket, Address]] = {}
+        self.faults: list[TransportFault] = []
+
+    def begin(self, address: Address) -> ClockedSocket | None:
+        """Begin to connect; the socket where that is done at once."""
         try:
-            return _connected(address, exchange, limit, shares=len(addresses) - place)
-        except OSError as error:
-            fault = os_fault(error, f"connect {where}:{address.sockaddr[1]}")
-            faults.append(TransportFault(fault.code, prefix + fault.message))
+            sock = ClockedSocket(address.family, socket.SOCK_STREAM)
+        except OSError as error:  # No descriptor is left, or the family is switched off.
+            self._failed(address, error)
+            return None
+        with _closed_on_failure(sock):
+            self._exchange.opened(sock)
+            _keep_alive(sock)
+            sock.settimeout(0.0)
+            try:
+                sock.connect(address.sockaddr)
+            except BlockingIOError:
+                self._open[sock.fileno()] = sock, address
+                self._poller.register(sock, select.POLLOUT)
+                return None
+            except OSError as error:
+                sock.close()
+                self._failed(address, error)
+                return None
+        return sock
+
+    def wait(self, seconds: float) -> ClockedSocket | None:
+        """Wait for the first that is connected; None where there is none yet. One that fails ends the wait."""
+        for descriptor, _ in self._poller.poll(max(1, int(seconds * 1000))):
+            sock, address = self._open.pop(descriptor)
+            self._poller.unregister(descriptor)
+            number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if not number:
+                return sock
+            sock.close()
+            self._failed(address, OSError(number, os.strerror(number)))
+        return None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether any is still being opened."""
+        return bool(self._open)
+
+    def close(self) -> None:
+        """Close those that were not first."""
+        for sock, _ in self._open.values():
+            sock.close()
+        self._open.clear()
+
+    def late(self) -> None:
+        """Note for each that is still being opened that there is no more time."""
+        for _, address in self._open.values():
+            self._failed(address, TimeoutError())
+        self.close()
+
+    def _failed(self, address: Address, error: OSError) -> None:
+        where = f"[{address.text}]" if address.family == socket.AF_INET6 else address.text
+        fault = os_fault(error, f"connect {where}:{address.sockaddr[1]}")
+        self.faults.append(TransportFault(fault.code, self._prefix + fault.message))
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Have the system ask whether the other side is there, after a minute of silence.
+
+    A call may compute for an hour before its answer begins, and a firewall forgets connections that are silent for long.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", KEEP_ALIVE_SECONDS), ("TCP_KEEPINTVL", KEEP_ALIVE_AGAIN_SECONDS), ("TCP_KEEPCNT", 8)):
+        if hasattr(socket, option):  # macOS calls the first by another name.
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _by_turns(addresses: list[Address]) -> list[Address]:
+    """The addresses with their families taking turns, the first family first (RFC 8305 §4)."""
+    first = [address for address in addresses if address.family == addresses[0].family]
+    others = [address for address in addresses if address.family != addresses[0].family]
+    pairs = zip_longest(first, others)
+    return [address for pair in pairs for address in pair if address is not None]
+
+
+def _connect(addresses: list[Address], exchange: Exchange, limit: Deadline, prefix: str) -> ClockedSocket:
+    """Connect to the address that answers first; the next is tried after NEXT_ADDRESS_SECONDS, or as soon as one fails (RFC 8305)."""
+    attempts = _Attempts(exchange, limit, prefix)
+    left = deque(addresses)
+    with contextlib.ExitStack() as after:
+        after.callback(attempts.close)
+        while not limit.passed and (left or attempts.under_way):
+            sock = attempts.begin(left.popleft()) if left else None
+            next_at, failed = Deadline(NEXT_ADDRESS_SECONDS), len(attempts.faults)
+            while sock is None and attempts.under_way and not limit.passed:
+                if len(attempts.faults) > failed or (left and next_at.passed):
+                    break
+                exchange.waiting()
+                sock = attempts.wait(min(WAKE_SECONDS, limit.remaining(), next_at.remaining() if left else WAKE_SECONDS))
+            if sock is not None:
+                with _closed_on_failure(sock):
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    sock.deadline = limit
+                    exchange.opened(sock)  # Several were in reach of an abort: from here on it is this one.
+                return sock
+        attempts.late()
     # What a host answered says more than that one of its address families has no route.
-    told = [fault for fault in faults if fault.code not in (Code.ENETUNREACH, Code.EHOSTUNREACH)]
-    raise (told or faults)[-1]
-
-
-def _connected(address: Address, exchange: Exchange, limit: Deadline, shares: int) -> ClockedSocket:
-    sock = ClockedSocket(address.family, socket.SOCK_STREAM)
-    with _closed_on_failure(sock):
-        exchange.opened(sock)
-        left = min(limit.remaining(), LONGEST_WAIT_SECONDS)
-        if left <= 0:
-            raise TimeoutError
-        sock.settimeout(left / shares)
-        sock.connect(address.sockaddr)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.deadline = limit
-    return sock
+    told = [fault for fault in attempts.faults if fault.code not in (Code.ENETUNREACH, Code.EHOSTUNREACH)]
+    if not attempts.faults:
+        raise TimeoutError
+    raise (told or attempts.faults)[-1]
 
 
 def _tunnel(sock: Any, proxy: Proxy, exchange: Exchange) -> None:

@@ -26,7 +26,7 @@ from relay_agent.errors import Interrupted
 from relay_agent.faultpoints import Point, reach
 from relay_agent.faults import DiskFault, TransportFault
 from relay_agent.media_types import parameter
-from relay_agent.models import Body, Code, Failure, Headers, HttpRequest, HttpResponse, Url, size_of
+from relay_agent.models import Body, Code, Failure, Headers, HttpRequest, HttpResponse, Url, may_repeat, size_of
 from relay_agent.policy import Policy
 from relay_agent.proxies import Leg, Proxies
 from relay_agent.spool import Buffer
@@ -34,6 +34,8 @@ from relay_agent.transport import Exchange, Transport, announced_length, explain
 from relay_agent.urls import BadUrl, join, normal_host, split_host_port
 
 MAX_REDIRECTS = 10
+MAX_REFUSAL_BYTES = 4 * 1024 * 1024
+"""Bytes of a proxy's refusal, its codings undone, that are relayed."""
 USER_AGENT = f"relay-agent/{__version__}"
 ACCEPT_ENCODING = "gzip, deflate, br, zstd"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -195,6 +197,7 @@ class Executor:
             body=hop.body,
             deadline=deadline,
             verify=not request.ignore_tls_certificate,
+            repeatable=may_repeat(hop.method, hop.headers),
             proxy=self._proxies.route(Leg.TARGET, hop.url).proxy,
             connect_seconds=self._limits.connect_seconds,
             before_send=before_send,
@@ -242,7 +245,7 @@ class Executor:
                 raise explain(error, exchange) from None
             raise
         if codings and response.raw.tell():
-            received = tuple(pair for pair in received if pair[0].lower() not in ("content-encoding", "content-length"))
+            received = _without_coding(received)
         return HttpResponse(
             status_code=response.status_code,
             headers=received,
@@ -284,13 +287,35 @@ class Executor:
         if refused.status < 400:
             raise refused
         self._watcher.failed(exchange.url, refused, secure=request.secure)
+        headers, body = _uncoded(refused, exchange.deadline)
         buffer = Buffer(self._buffer_dir)
-        buffer.write(refused.body)
-        charset = _charset(refused.headers)
+        buffer.write(body)
+        charset = _charset(headers)
         check = TextCheck(charset)
-        check.take(refused.body)
+        check.take(body)
         elapsed = _elapsed(exchange.deadline)
-        return HttpResponse(refused.status, refused.headers, buffer, charset, check.is_text(), str(exchange.url), elapsed)
+        return HttpResponse(refused.status, headers, buffer, charset, check.is_text(), str(exchange.url), elapsed)
+
+
+def _uncoded(refused: TunnelRefused, deadline: Deadline) -> tuple[Headers, bytes]:
+    """What a proxy said, its codings undone as any response's are; as it came where that cannot be: only its beginning may be here."""
+
+    def in_time() -> None:
+        if deadline.passed:
+            raise BadCoding
+
+    codings = _codings(refused.headers)
+    if not decodable(codings) or not refused.body:
+        return refused.headers, refused.body
+    try:
+        body = b"".join(decode([refused.body], codings, MAX_REFUSAL_BYTES, in_time))
+    except (BadCoding, TooLarge):
+        return refused.headers, refused.body
+    return _without_coding(refused.headers), body
+
+
+def _without_coding(headers: Headers) -> Headers:
+    return tuple(pair for pair in headers if pair[0].lower() not in ("content-encoding", "content-length"))
 
 
 def _keep(buffer: Buffer, data: bytes) -> None:

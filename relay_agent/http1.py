@@ -21,6 +21,11 @@ _STATUS_LINE = re.compile(rb"HTTP/(1)\.(\d) ++([1-9]\d\d)(?: ([^\r\n]*))?\r?\n?"
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 
 
+_FINAL_STATUS = re.compile(rb"HTTP/1\.\d ++([1-9]\d\d)")
+_BLANK_LINE = re.compile(rb"\n\r?\n")
+_LONGEST_STATUS_LINE = 16 * 1024
+
+
 class BadHead(http.client.HTTPException):
     """The response's head cannot be relayed; the text says why."""
 
@@ -50,6 +55,24 @@ class _Wire(io.RawIOBase):
         if not self.closed:
             self._raw.close()
         super().close()
+
+
+def final_status(data: bytes | bytearray) -> int | None:
+    """The status that an answer begins with, past any 1xx; None while there is none yet, 0 where it is no HTTP."""
+    place = 0
+    while True:
+        if data.find(b"\n", place) < 0:
+            return None if len(data) - place <= _LONGEST_STATUS_LINE else 0
+        found = _FINAL_STATUS.match(data, place)
+        if found is None:
+            return 0
+        status = int(found[1])
+        if status >= 200 or status == 101:
+            return status
+        end = _BLANK_LINE.search(data, place)
+        if end is None:
+            return None
+        place = end.end()
 
 
 class Response(http.client.HTTPResponse):

@@ -27,18 +27,19 @@ class IdlePool:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._idle: OrderedDict[int, tuple[Hashable, Any, float]] = OrderedDict()
+        """Key, socket and the moment until which it may be used."""
         self._unproven: Counter[Hashable] = Counter()
         self._next = 0
 
-    def take(self, key: Hashable) -> tuple[Any, float] | None:
-        """The freshest idle socket and the seconds it was idle; None where there is none."""
+    def take(self, key: Hashable) -> Any:
+        """The freshest idle socket; None where there is none."""
         now = self._monotonic()
         with self._lock:
-            aged = self._remove(lambda _key, since: now - since > MAX_AGE_SECONDS)
+            aged = self._remove(lambda _key, until: now > until)
             place = next((place for place, (its, _, _) in reversed(self._idle.items()) if its == key), None)
             found = None if place is None else self._idle.pop(place)
         _close(aged)
-        return None if found is None else (found[1], now - found[2])
+        return None if found is None else found[1]
 
     def opening(self, key: Hashable) -> None:
         """Note that a new connection is being opened, of which nobody knows yet whether the target serves it."""
@@ -52,13 +53,13 @@ class IdlePool:
             if self._unproven[key] <= 0:
                 del self._unproven[key]
 
-    def keep(self, key: Hashable, sock: Any) -> None:
-        """Keep a socket for the next exchange; close it where another waits for the target to turn to it."""
+    def keep(self, key: Hashable, sock: Any, seconds: float = MAX_AGE_SECONDS) -> None:
+        """Keep a socket for the next exchange, so long; close it where another waits for the target to turn to it."""
         with self._lock:
             if self._unproven[key] > 0:
                 surplus = [sock]
             else:
-                self._idle[self._next] = (key, sock, self._monotonic())
+                self._idle[self._next] = (key, sock, self._monotonic() + seconds)
                 self._next += 1
                 surplus = [self._idle.popitem(last=False)[1][1]] if len(self._idle) > self._max_idle else []
         _close(surplus)
@@ -66,11 +67,11 @@ class IdlePool:
     def close(self) -> None:
         """Close every idle socket."""
         with self._lock:
-            sockets = self._remove(lambda _key, _since: True)
+            sockets = self._remove(lambda _key, _until: True)
         _close(sockets)
 
     def _remove(self, which: Callable[[Hashable, float], bool]) -> list[Any]:
-        places = [place for place, (key, _, since) in self._idle.items() if which(key, since)]
+        places = [place for place, (key, _, until) in self._idle.items() if which(key, until)]
         return [self._idle.pop(place)[1] for place in places]
 
 

@@ -112,6 +112,15 @@ def size_of(body: Body | None) -> int:
     return 0 if body is None else len(body) if isinstance(body, bytes) else body.size
 
 
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""RFC 9110 §9.2.2: sending one twice is as sending it once."""
+
+
+def may_repeat(method: str, headers: Headers) -> bool:
+    """Whether sending a request twice is as sending it once: by its method, or because its sender says so."""
+    return method in IDEMPOTENT or any(name.lower() == "idempotency-key" for name, _ in headers)
+
+
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
     """One HTTP request as a command asks for it (PROTOCOL §3). `timeout` is in seconds, in all; `jti` is a secure command's own;

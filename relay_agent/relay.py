@@ -27,14 +27,12 @@ from relay_agent.errors import (
 from relay_agent.executor import Executor
 from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import About, Admission, Incoming, Journal, Open
-from relay_agent.models import Code, Command, Failure, HttpRequest, HttpResponse, Status, Update, size_of
+from relay_agent.models import Code, Command, Failure, HttpRequest, HttpResponse, Status, Update, may_repeat, size_of
 from relay_agent.periodic import Backoff
 from relay_agent.secure import Keyring, open_command
 from relay_agent.spool import Spool, file_name
 from relay_agent.tdp.payloads import PayloadForbidden, PayloadRefused, Payloads
 
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-"""RFC 9110 §9.2.2: sending one twice is as sending it once."""
 MOST_SECONDS = 86_400.0
 """The longest that one exchange may take (PROTOCOL §3)."""
 KEPT_IN_MEMORY = 16 * 1024
@@ -252,7 +250,7 @@ class Relay:
         if task.elsewhere or noted is False:
             return bool(noted)
         request = task.request if task.request is not None else self._look(task, codec.forget)
-        return isinstance(request, Failure) or may_repeat(request)
+        return isinstance(request, Failure) or may_repeat(request.method, request.headers)
 
     # --- fetch: a fetcher's thread ---
 
@@ -458,14 +456,14 @@ class Relay:
         begun = _Begun(task.started)
 
         def start() -> None:
-            self._journal.start(command.id, may_repeat(request))
+            self._journal.start(command.id, may_repeat(request.method, request.headers))
             begun.noted = True
             reach(Point.STARTED)
 
         try:
             outcome = executor.execute(request, deadline, start)
         except Interrupted:
-            if not begun.noted or may_repeat(request):
+            if not begun.noted or may_repeat(request.method, request.headers):
                 raise
             # It cannot run again, so its sender need not wait for the next start to be told.
             return _Result(
@@ -560,11 +558,6 @@ class Relay:
             total_ms=int((self._clock.monotonic() - task.admitted) * 1000),
             warnings=request.warnings if request else (),
         )
-
-
-def may_repeat(request: HttpRequest) -> bool:
-    """Whether sending the request twice is as sending it once: by its method, or because its sender says so."""
-    return request.method in IDEMPOTENT or any(name.lower() == "idempotency-key" for name, _ in request.headers)
 
 
 def _earlier(first: datetime | None, second: datetime) -> datetime:

@@ -6,13 +6,37 @@ what is left of the deadline before each call. This room must not know HTTP.
 
 from __future__ import annotations
 
+import select
 import socket
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from relay_agent.clock import Deadline
 
 LONGEST_WAIT_SECONDS = 1_000_000.0
 """The limit of a single call. Python refuses time-outs that poll(2) cannot take, which are those beyond 24 days."""
+
+
+STALL_SECONDS = 2.0
+"""How long a peer that has answered may take nothing more of what is sent, before that is no longer waited for."""
+_LOOK_MS = 1000
+_FETCH = 64 * 1024
+
+
+class Watch(Protocol):
+    """Who looks at what a peer says while it is still being sent to."""
+
+    def arrived(self, data: bytes) -> bool:
+        """Take bytes that came, none at the end of the connection; whether sending must stop."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether enough came for an answer, though sending may go on."""
+
+    @property
+    def full(self) -> bool:
+        """Whether no more bytes are to be taken now."""
 
 
 class Clocked:
@@ -59,6 +83,51 @@ class ClockedSocket(socket.socket, Clocked):
         """As socket.send, within the deadline, counted."""
         self.arm()
         sent = super().send(*args)
+        self.bytes_sent += sent
+        return sent
+
+    def send_watching(self, data: Any, watch: Watch) -> bool:
+        """Send all of it within the deadline, and hand over what comes meanwhile; whether all was sent.
+
+        It was not where the watch says stop, and where a peer that has answered takes nothing more for STALL_SECONDS.
+
+        Raises:
+            TimeoutError: the deadline passed.
+            OSError: as the system says.
+        """
+        poller = select.poll()
+        moved = time.monotonic()
+        done = 0
+        with memoryview(data) as view, view.cast("B") as rest:
+            while done < len(rest):
+                self.arm()
+                if watch.answered and time.monotonic() - moved > STALL_SECONDS:
+                    return False
+                poller.register(self, select.POLLOUT if watch.full else select.POLLOUT | select.POLLIN)
+                limit = min(_LOOK_MS, max(1, int((self.gettimeout() or 1.0) * 1000)))
+                ready = dict(poller.poll(limit)).get(self.fileno(), 0)
+                if ready & select.POLLIN and self._heard(watch.arrived):
+                    return False
+                if ready & (select.POLLOUT | select.POLLERR | select.POLLHUP):
+                    sent = self._send_now(rest[done:])
+                    moved = time.monotonic() if sent else moved
+                    done += sent
+        return True
+
+    def _heard(self, arrived: Callable[[bytes], bool]) -> bool:
+        self.settimeout(0.0)
+        try:
+            data = super().recv(_FETCH)
+        except BlockingIOError:
+            return False
+        return arrived(data)
+
+    def _send_now(self, data: memoryview) -> int:
+        self.settimeout(0.0)
+        try:
+            sent = super().send(data)
+        except BlockingIOError:
+            return 0
         self.bytes_sent += sent
         return sent
 

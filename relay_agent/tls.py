@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar, cast, overload
 
 from relay_agent.clock import Deadline
-from relay_agent.sockets import ClockedSocket
+from relay_agent.sockets import ClockedSocket, Watch
 
 _PIECE = 16 * 1024
 """The plain text of one TLS record at most: what is encrypted, or decrypted, before the deadline is looked at again."""
@@ -97,6 +97,34 @@ class TlsSocket:
             done = 0
             while done < len(rest):
                 done += self.send(rest[done : done + _PIECE], flags)
+
+    def send_watching(self, data: Any, watch: Watch) -> bool:
+        """As ClockedSocket.send_watching."""
+        inside = _Inside(self, watch)
+        with memoryview(data) as view, view.cast("B") as rest:
+            done = 0
+            while done < len(rest):
+                piece = rest[done : done + _PIECE]
+                done += self._until_done(lambda piece=piece: self._session.write(piece))  # type: ignore[misc]
+                if self._to_send.pending and not self._below.send_watching(self._to_send.read(), inside):
+                    return False
+        return True
+
+    def heard(self, records: bytes) -> bytes | None:
+        """Give the session what came, and what that says in plain; None where it says nothing yet, nothing at the end."""
+        if records:
+            self._received.write(records)
+        else:
+            self._received.write_eof()
+        plain: list[bytes] = []
+        try:
+            while data := self._session.read(_PIECE):
+                plain.append(data)
+        except ssl.SSLWantReadError:
+            return b"".join(plain) or None
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            pass
+        return b"".join(plain)
 
     def pending(self) -> int:
         """Bytes that the system has handed over and nobody has read, decrypted or not, in any session."""
@@ -199,6 +227,29 @@ class TlsSocket:
     def _flush(self) -> None:
         if self._to_send.pending:
             self._below.sendall(self._to_send.read())
+
+
+class _Inside:
+    """A watch over what a session's records say."""
+
+    def __init__(self, session: TlsSocket, watch: Watch) -> None:
+        self._session = session
+        self._watch = watch
+
+    def arrived(self, data: bytes) -> bool:
+        """Take records that came."""
+        plain = self._session.heard(data)
+        return False if plain is None else self._watch.arrived(plain)
+
+    @property
+    def answered(self) -> bool:
+        """As the watch over it says."""
+        return self._watch.answered
+
+    @property
+    def full(self) -> bool:
+        """As the watch over it says."""
+        return self._watch.full
 
 
 def _refuse(flags: int) -> None:

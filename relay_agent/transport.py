@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import re
 import socket
 import ssl
@@ -28,18 +29,16 @@ from urllib3.util.wait import wait_for_read
 from relay_agent.clock import Deadline
 from relay_agent.dialer import Dialer
 from relay_agent.faults import DiskFault, TransportFault, os_fault
-from relay_agent.http1 import BadFraming, BadHead, Response
-from relay_agent.idle import IdlePool
+from relay_agent.http1 import BadFraming, BadHead, Response, final_status
+from relay_agent.idle import MAX_AGE_SECONDS, IdlePool
 from relay_agent.models import Body, Code, Content, Headers, Url
 from relay_agent.proxies import Proxy
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 DRAIN_BYTES = 64 * 1024
 DRAIN_SECONDS = 0.1
-OLD_SECONDS = 5.0
-FRESH_SECONDS = 0.005
-"""A request that must not go out twice uses a kept connection only between these ages: neither so old that the
-other side may be about to close it, nor so fresh that its closing may not have arrived."""
+MARGIN_SECONDS = 1.0
+"""How long before a target closes an idle connection, by its own words (`Keep-Alive: timeout=`), it is no longer used."""
 
 
 def _nothing() -> None:
@@ -92,7 +91,7 @@ class Exchange:
 
     @property
     def safe(self) -> bool:
-        """Whether it may be sent again where a kept connection turned out to be closed."""
+        """Whether it may be sent again, and so over a kept connection, which may turn out to be closed."""
         return self.method in SAFE_METHODS if self.repeatable is None else self.repeatable
 
     @property
@@ -167,6 +166,8 @@ class Transport:
 
 
 _ONE_WRITE = 64 * 1024
+MAX_EARLY_BYTES = 256 * 1024
+"""Bytes of an early answer that are kept while the request is still being sent."""
 _LINE_BREAK = re.compile(r"[\r\n\x00]")
 _NO_PROXIES: dict[str, str] = {}
 _Key = tuple[tuple[str, str, int], bool, Proxy | None]
@@ -186,6 +187,7 @@ class _Adapter(HTTPAdapter):
         self._key: _Key | None = None
         self._current: Any = None
         self._aborted = False
+        self._closing = False
         self._handing_over = threading.Lock()
         """Held while a socket is shut or leaves this adapter's hands: one that is kept may be another worker's at once."""
 
@@ -194,6 +196,7 @@ class _Adapter(HTTPAdapter):
         exchange = cast("_Prepared", request).exchange
         self._aborted = False
         self._key = (exchange.url.origin, exchange.verify, exchange.proxy)
+        self._closing = "close" in _listed(exchange.headers, "connection")  # RFC 9112 §9.6: the command says that it is the last.
         kept = self._take(self._key, exchange)
         if kept is not None:
             try:
@@ -236,10 +239,11 @@ class _Adapter(HTTPAdapter):
         except BaseException:
             self.drop()
             raise
-        if original.broken or original.will_close or original.tainted or self._aborted:
+        seconds = _keep_seconds(original)
+        if original.broken or original.will_close or original.tainted or self._aborted or self._closing or seconds <= 0:
             self.drop()
         elif (sock := self._let_go()) is not None and self._key is not None:
-            self._idle.keep(self._key, sock)
+            self._idle.keep(self._key, sock, seconds)
 
     def drop(self) -> None:
         """Close the connection in use, where there is one."""
@@ -266,25 +270,28 @@ class _Adapter(HTTPAdapter):
                     self._current.shutdown(socket.SHUT_RDWR)
 
     def _take(self, key: _Key, exchange: Exchange) -> Any:
-        while (found := self._idle.take(key)) is not None:
-            sock, idle_seconds = found
-            if self._usable(sock, idle_seconds, exchange):
+        """A kept connection, where the request may go out twice: a target may give one up without a word, and nobody can know.
+
+        What must not go out twice gets a new one. The kept one is closed for it, since many an instrument serves one at a time.
+        """
+        if not exchange.safe:
+            sock = self._idle.take(key)
+            if sock is not None:
+                sock.close()
+            return None
+        while (sock := self._idle.take(key)) is not None:
+            if self._usable(sock, exchange):
                 sock.deadline = exchange.deadline
                 return sock
             sock.close()
         return None
 
     @staticmethod
-    def _usable(sock: Any, idle_seconds: float, exchange: Exchange) -> bool:
-        safe = exchange.safe
-        if not safe and idle_seconds > OLD_SECONDS:
-            return False
-        # Some firmware closes after each answer without saying so: its FIN may be on the way.
-        patience = 0.0 if safe else max(0.0, FRESH_SECONDS - idle_seconds)
+    def _usable(sock: Any, exchange: Exchange) -> bool:
         try:
             if exchange.proxy is None:
                 exchange.check_address(sock.getpeername()[0])
-            return not _closed_or_noisy(sock, patience)
+            return not _closed_or_noisy(sock)
         except (OSError, TransportFault):
             return False  # A new connection finds out, and says, what is wrong.
 
@@ -334,18 +341,21 @@ def _original(response: requests.Response) -> Response:
 def _send_and_read_head(sock: Any, exchange: Exchange, *, reused: bool) -> Response:
     before = sock.bytes_sent
     broken: Exception | None = None
+    early = _Early(sock)
+    whole = False
     exchange.enter("sending the request")
     try:
-        _write(sock, exchange)
+        whole = _write(sock, exchange, early)
     except OSError as error:
         if not _hung_up(error):
             raise explain(error, exchange) from None
         broken = error  # The peer may have answered before it closed: 413 and the like.
     exchange.after_send()
     exchange.enter("the first byte of the response")
-    response = Response(sock, method=exchange.method)
+    response = Response(early, method=exchange.method)
     try:
         response.begin()
+        response.tainted = response.tainted or early.came or not whole
     except (OSError, http.client.HTTPException) as error:
         if response.head_started:
             exchange.enter("the header of the response")
@@ -402,8 +412,92 @@ def _body_fault(error: Exception, exchange: Exchange) -> TransportFault:
     return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the body is not framed as HTTP says")
 
 
-def _write(sock: Any, exchange: Exchange) -> None:
-    """Write the request exactly as the exchange has it; nothing is added but the proxy's own credentials."""
+class _Early:
+    """What a target says while the request is still being sent to it, and what it says then: the whole as one stream.
+
+    A final answer of 300 and above ends the sending, as with curl: a target that refuses or redirects has no use for the rest. One
+    of 2xx may be the beginning of an answer to what was sent so far, so that only a target that takes nothing more ends it.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._data = bytearray()
+        self._status: int | None = None
+        self.came = False
+        """Whether anything came."""
+
+    def arrived(self, data: bytes) -> bool:
+        """Take bytes that came (sockets.Watch)."""
+        self.came = True
+        self._data += data
+        if self._status is None:
+            self._status = final_status(self._data)
+        return not data or (self._status is not None and not 200 <= self._status < 300)
+
+    @property
+    def answered(self) -> bool:
+        """Whether a final answer has begun."""
+        return self._status is not None
+
+    @property
+    def full(self) -> bool:
+        """Whether no more is kept: it waits in the system's buffers then."""
+        return len(self._data) >= MAX_EARLY_BYTES
+
+    def makefile(self, mode: str = "rb") -> io.BufferedReader:
+        """The stream that http.client reads from."""
+        stream: io.BufferedReader = self._sock.makefile(mode)
+        return io.BufferedReader(_Ahead(self._data, stream.detach())) if self._data else stream
+
+
+class _Ahead(io.RawIOBase):
+    """Bytes that came before, and then the stream that they came from."""
+
+    def __init__(self, data: bytearray, raw: Any) -> None:
+        super().__init__()
+        self._data: memoryview | None = memoryview(bytes(data))
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if not self._data:
+            count: int | None = self._raw.readinto(buffer)
+            return count
+        count = min(len(self._data), len(buffer))
+        buffer[:count], self._data = self._data[:count], self._data[count:]
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+def _listed(headers: Headers, name: str) -> set[str]:
+    """The members of a field that is a list, in lower case."""
+    return {part.strip().lower() for key, value in headers if key.lower() == name for part in value.split(",")}
+
+
+def _keep_seconds(response: Response) -> float:
+    """How long the connection of a response may wait for the next request: as the target says, and MAX_AGE_SECONDS at most."""
+    seconds = MAX_AGE_SECONDS
+    for parameter in _listed(tuple(response.fields), "keep-alive"):
+        name, _, value = (part.strip() for part in parameter.partition("="))
+        number = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
+        if name == "timeout" and number is not None:
+            seconds = min(seconds, number - MARGIN_SECONDS)
+        elif name == "max" and number is not None and number <= 1:
+            return 0.0
+    return seconds
+
+
+def _write(sock: Any, exchange: Exchange, early: _Early) -> bool:
+    """Write the request exactly as the exchange has it; nothing is added but the proxy's own credentials.
+
+    Whether all of it was written: not where an early answer made an end of it.
+    """
     absolute = exchange.forwarded  # Then the request names the whole URL.
     lines = [f"{exchange.method} {exchange.url if absolute else exchange.url.target} HTTP/1.1"]
     own = exchange.proxy.authorization if absolute and exchange.proxy is not None else None
@@ -415,12 +509,13 @@ def _write(sock: Any, exchange: Exchange) -> None:
         raise AssertionError("a line break reached the request's head; the codec must refuse it")
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
     body = exchange.body or b""
+    if not body:
+        sock.sendall(head)
+        return True
     if isinstance(body, bytes) and len(body) <= _ONE_WRITE:
-        sock.sendall(head + body)
-        return
+        return bool(sock.send_watching(head + body, early))
     sock.sendall(head)
-    for piece in [body] if isinstance(body, bytes) else _read(body):
-        sock.sendall(piece)
+    return all(sock.send_watching(piece, early) for piece in ([body] if isinstance(body, bytes) else _read(body)))
 
 
 def _read(body: Content) -> Iterator[bytes]:
@@ -431,12 +526,12 @@ def _read(body: Content) -> Iterator[bytes]:
         raise DiskFault(Code.EINTERRUPTED, f"the agent's disk does not give the body: {error.strerror}") from None
 
 
-def _closed_or_noisy(sock: Any, patience: float = 0.0) -> bool:
-    """Whether an idle connection was closed by the peer, or holds bytes that nobody asked for, within `patience` seconds."""
+def _closed_or_noisy(sock: Any) -> bool:
+    """Whether an idle connection was closed by the peer, or holds bytes that nobody asked for."""
     if sock is None:
         return True
     try:
-        return bool(sock.pending()) or wait_for_read(sock, timeout=patience)
+        return bool(sock.pending()) or wait_for_read(sock, timeout=0.0)
     except (OSError, ValueError):
         return True
 

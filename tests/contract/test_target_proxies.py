@@ -276,7 +276,7 @@ def test_large_bodies_pass_a_tunnel_both_ways(relay: Relay, secure: ByteTarget, 
     secure.on("/echo", lambda conn, request: conn.respond(200, body=request.body))
     with HttpProxy(tls=server_context() if over_tls else None) as proxy:
         for _ in range(2):
-            answer = relay({"url": secure.url("/echo"), "method": "POST", "body": text}, proxy=proxy.url())
+            answer = relay({"url": secure.url("/echo"), "method": "PUT", "body": text}, proxy=proxy.url())
             assert answer.get("body") == text
         assert proxy.tunnels == 1
 

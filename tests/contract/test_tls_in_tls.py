@@ -80,7 +80,7 @@ def test_an_answer_that_nobody_asked_for_is_given_to_nobody(relay: Relay, target
 
 def test_a_clean_tunnel_serves_many_commands(relay: Relay, target: ByteTarget, proxy: HttpProxy) -> None:
     for number in range(20):
-        method = ("GET", "POST")[number % 2]
+        method = ("GET", "PUT")[number % 2]
         assert relay({"url": target.url(f"/{number}"), "method": method}, proxy=proxy.url()).get("body") == "its own"
     assert (proxy.tunnels, target.connections) == (1, 1)
 
@@ -99,7 +99,7 @@ def test_large_bodies_pass_both_ways(relay: Relay, target: ByteTarget, proxy: Ht
     target.on("/echo", lambda conn, request: conn.respond(200, body=request.body))
     target.on("/chunks", in_chunks)
     for path in ("/echo", "/chunks"):
-        assert relay({"url": target.url(path), "method": "POST", "body": text}, proxy=proxy.url()).get("body") == text
+        assert relay({"url": target.url(path), "method": "PUT", "body": text}, proxy=proxy.url()).get("body") == text
     assert proxy.tunnels == 1
 
 

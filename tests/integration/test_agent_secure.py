@@ -80,7 +80,7 @@ def test_a_secure_command_is_opened_and_run(agent: RunningAgent, target: ByteTar
     assert (target.last.get("X-Secret"), target.last.body) == (MARK, MARK.encode())
 
 
-@pytest.mark.parametrize("kid", [Keyring.kid(OLD_KEY), None])
+@pytest.mark.parametrize("kid", [Keyring.kid(OLD_KEY), None], ids=["its kid", "no kid"])
 def test_every_key_of_the_ring_opens(agent: RunningAgent, target: ByteTarget, kid: str | None) -> None:
     assert ask(agent, sealed(agent, {"url": target.url("/")}, OLD_KEY, kid=kid)).status == "SUCCESS"
 
@@ -181,7 +181,7 @@ def test_a_payload_without_an_envelope_is_ebadcommand(agent: RunningAgent, paylo
     assert (command.status, body(command)["code"]) == ("FAILURE", "EBADCOMMAND")
 
 
-@pytest.mark.parametrize("plaintext", [b"no json " + MARK.encode(), b"[]", b"\xff", b'{"url": 7}', b'{"url": NaN}'])
+@pytest.mark.parametrize("plaintext", [b"no json " + MARK.encode(), b"[]", b"\xff", b'{"url": 7}', b'{"url": NaN}'], ids=range(5))
 def test_an_envelope_that_holds_no_request_is_ebadcommand(agent: RunningAgent, plaintext: bytes) -> None:
     command = ask(agent, sealed(agent, plaintext))
     assert (command.status, body(command)["code"]) == ("FAILURE", "EBADCOMMAND")

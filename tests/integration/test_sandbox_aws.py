@@ -138,7 +138,9 @@ def test_an_uploaded_response_becomes_the_commands_response(sandbox: Sandbox, ag
 
 
 @pytest.mark.parametrize(
-    "upload", [b"no gzip", gzip.compress(b"no json"), gzip.compress(b"{}")[:-4], gzip.compress(b"{}")[:10] + b"\xff" * 20]
+    "upload",
+    [b"no gzip", gzip.compress(b"no json"), gzip.compress(b"{}")[:-4], gzip.compress(b"{}")[:10] + b"\xff" * 20],
+    ids=range(4),
 )
 def test_an_upload_that_cannot_be_read_is_told(sandbox: Sandbox, agent_id: str, upload: bytes) -> None:
     command_id = sandbox.create_command(agent_id, REQUEST)

@@ -747,6 +747,7 @@ def test_decrypt_with_a_command_s_id_and_jti_opens_its_answer_and_no_other(envir
         (decrypt, b'{"jwe": 1}', KEY, "jwe"),
         (decrypt, sealed(answer(body="canary")[1], None, ring=Keyring.from_text(generate_key()))["jwe"].encode(), KEY, "EDECRYPT: no key"),
     ],
+    ids=range(11),
 )
 def test_a_refused_envelope_ends_with_1_and_nothing_secret(
     environment: dict[str, str], command: Any, stdin: bytes, key: str, words: str

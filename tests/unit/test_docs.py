@@ -20,9 +20,8 @@ from relay_agent.cli import main
 from relay_agent.cli_sender import send
 from relay_agent.cli_status import COMMANDS as WATCHERS
 from relay_agent.config import variables
-from relay_agent.models import Code, Command, Failure, HttpResponse, Status
+from relay_agent.models import IDEMPOTENT, Code, Command, Failure, HttpResponse, Status
 from relay_agent.outbox import PROCESSING_AFTER_SECONDS
-from relay_agent.relay import IDEMPOTENT
 from relay_agent.sandbox.demo_rows import ROWS
 from relay_agent.secure import Keyring, open_command, seal_answer
 

@@ -29,15 +29,15 @@ def world() -> World:
     return World()
 
 
-def test_the_freshest_of_a_key_comes_first_with_its_age(world: World) -> None:
+def test_the_freshest_of_a_key_comes_first(world: World) -> None:
     first, second = Sock(), Sock()
     world.pool.keep("a", first)
     world.now = 1.0
     world.pool.keep("a", second)
     world.now = 1.5
     assert world.pool.take("b") is None
-    assert world.pool.take("a") == (second, 0.5)
-    assert world.pool.take("a") == (first, 1.5)
+    assert world.pool.take("a") is second
+    assert world.pool.take("a") is first
     assert world.pool.take("a") is None
 
 
@@ -56,6 +56,16 @@ def test_one_that_is_too_old_is_closed_and_not_given(world: World) -> None:
     assert sock.closed
 
 
+def test_one_is_used_only_as_long_as_it_was_kept_for(world: World) -> None:
+    """A target says how long it keeps an idle connection (Keep-Alive: timeout=)."""
+    long, short = Sock(), Sock()
+    world.pool.keep("a", long, 20.0)
+    world.pool.keep("a", short, 4.0)
+    world.now = 4.5
+    assert world.pool.take("a") is long
+    assert short.closed and not long.closed
+
+
 def test_none_is_kept_while_a_new_one_waits_to_be_served(world: World) -> None:
     """An instrument that serves one connection at a time turns to the second when the first is closed."""
     sock = Sock()
@@ -65,7 +75,7 @@ def test_none_is_kept_while_a_new_one_waits_to_be_served(world: World) -> None:
     world.pool.opened("a")
     kept = Sock()
     world.pool.keep("a", kept)
-    assert world.pool.take("a") == (kept, 0.0)
+    assert world.pool.take("a") is kept
 
 
 def test_one_that_cannot_be_closed_does_not_keep_the_others_open(world: World) -> None:

@@ -18,11 +18,10 @@ from relay_agent import codec
 from relay_agent.errors import JournalError, PlatformError
 from relay_agent.journal import Journal
 from relay_agent.models import Code, Failure, HttpRequest, HttpResponse, Status, Update
-from relay_agent.relay import KEPT_IN_MEMORY, Intake, Relay, Report, Task, may_repeat
+from relay_agent.relay import KEPT_IN_MEMORY, Intake, Relay, Report, Task
 from relay_agent.secure import Keyring, open_answer
 from relay_agent.spool import IN_MEMORY, Buffer
 from relay_agent.tdp.payloads import PayloadRefused
-from relay_agent.urls import parse_url
 from tests.worlds import (
     AGENT,
     CANARY,
@@ -777,13 +776,6 @@ def test_many_commands_come_back_in_the_order_they_came(world: World) -> None:
     world.take(*[message(commandId=command_id) for command_id in "zmaq"])
     tasks, _ = world.again()
     assert [task.command.id for task in tasks] == list("zmaq")
-
-
-def test_a_request_may_be_repeated_by_its_method_or_where_its_sender_says_so() -> None:
-    url = parse_url("http://target.example/")
-    assert may_repeat(HttpRequest(url))
-    assert not may_repeat(HttpRequest(url, "POST"))
-    assert may_repeat(HttpRequest(url, "POST", (("Idempotency-Key", "k"),)))
 
 
 def test_an_unknown_action_is_rejected_without_its_body(world: World) -> None:

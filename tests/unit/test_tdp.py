@@ -472,7 +472,9 @@ def test_a_gzip_body_of_several_members_is_whole(server: Server, payloads: Paylo
 
 
 @pytest.mark.parametrize(
-    "body", [b"x" * 1001, gzip.compress(b"x" * 1001), gzip.compress(b"x" * 30_000_000)[:900], gzip.compress(b"abc")[:-4], b"\x1f\x8bxxxx"]
+    "body",
+    [b"x" * 1001, gzip.compress(b"x" * 1001), gzip.compress(b"x" * 30_000_000)[:900], gzip.compress(b"abc")[:-4], b"\x1f\x8bxxxx"],
+    ids=range(5),
 )
 def test_a_body_too_large_or_damaged_is_refused_for_good(server: Server, payloads: Payloads, body: bytes) -> None:
     server.answer(body)

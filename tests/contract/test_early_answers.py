@@ -1,0 +1,275 @@
+"""An answer that comes while the body is still being sent ends the sending and is the answer (PROTOCOL §3)."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from relay_agent.http1 import final_status
+from tests.contract.relaying import Relay, code, field
+from tests.targets import ByteTarget, Connection, HttpProxy, RawRequest, Refusal, reply, server_context
+
+LARGE = 5_000_000
+SOON_SECONDS = 5.0
+
+
+class EarlyTarget(ByteTarget):
+    """Reads the head of a request and no more, and says what the test says; `/next` answers as others do."""
+
+    def __init__(self, tls: bool) -> None:
+        super().__init__(server_context() if tls else None)
+        self.heads: list[bytes] = []
+        self.say: Callable[[Connection], object] = lambda conn: None
+        self.on("/next", reply(200, body="next"))
+        self.end = self.gate()
+
+    def stay(self, conn: Connection) -> None:
+        """Read nothing more, and keep the connection."""
+        conn.wait(self.end, 20)
+
+    def serve(self, conn: Connection) -> None:
+        head = conn.read_head()
+        if head is None:
+            return
+        self.heads.append(head)
+        self.say(conn)
+
+
+@pytest.fixture(params=[False, True], ids=["http", "https"])
+def target(request: pytest.FixtureRequest) -> Iterator[EarlyTarget]:
+    with EarlyTarget(request.param) as server:
+        yield server
+
+
+def post(relay: Relay, target: ByteTarget, size: int = LARGE, **more: Any) -> dict[str, Any]:
+    begun = time.monotonic()
+    answer = relay({"url": target.url(), "method": "POST", "body": "x" * size, "timeout": 20, **more})
+    assert time.monotonic() - begun < SOON_SECONDS
+    return answer
+
+
+@pytest.mark.parametrize("status", [400, 401, 413, 503, 507])
+@pytest.mark.parametrize("then", ["stay", "close", "hang"])
+def test_a_refusal_before_the_body_is_the_answer_at_once(relay: Relay, target: EarlyTarget, status: int, then: str) -> None:
+    """With its body and its fields, whether the target keeps the connection or closes it."""
+
+    def say(conn: Connection) -> None:
+        conn.respond(status, [("Retry-After", "7")], b"too much")
+        target.stay(conn) if then == "stay" else getattr(conn, then)()
+
+    target.say = say
+    answer = post(relay, target)
+    assert (answer["statusCode"], answer["body"], field(answer, "Retry-After")) == (status, "too much", "7")
+
+
+def test_an_answer_that_comes_later_ends_the_sending_then(relay: Relay, target: EarlyTarget) -> None:
+    gate = target.gate()
+
+    def say(conn: Connection) -> None:
+        conn.wait(gate, 0.5)
+        conn.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        conn.wait(gate, 0.3)
+        conn.send(b"HTTP/1.1 5")
+        conn.wait(gate, 0.3)
+        conn.send(b"03 Busy\r\nContent-Length: 4\r\n")
+        conn.wait(gate, 0.3)
+        conn.send(b"\r\nbu")
+        conn.wait(gate, 0.3)
+        conn.send(b"sy")
+        target.stay(conn)
+
+    target.say = say
+    assert (answer := post(relay, target))["statusCode"] == 503
+    assert answer["body"] == "busy"
+
+
+def test_an_interim_answer_does_not_end_the_sending(relay: Relay, target: EarlyTarget) -> None:
+    def say(conn: Connection) -> None:
+        conn.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+        conn.respond(200, body=str(len(conn.read_exactly(LARGE))).encode())
+
+    target.say = say
+    assert post(relay, target)["body"] == str(LARGE)
+
+
+def test_a_success_that_begins_early_does_not_end_the_sending(relay: Relay, target: EarlyTarget) -> None:
+    """A target may answer to what it has read so far, as a converter does."""
+
+    def say(conn: Connection) -> None:
+        conn.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        total = 0
+        while total < LARGE:
+            total += len(conn.read_exactly(min(500_000, LARGE - total)))
+            conn.send(b"4\r\nread\r\n")
+        conn.send(b"0\r\n\r\n")
+
+    target.say = say
+    assert post(relay, target)["body"] == "read" * 10
+
+
+def test_a_success_of_a_target_that_takes_no_more_is_the_answer(relay: Relay, target: EarlyTarget) -> None:
+    def say(conn: Connection) -> None:
+        conn.respond(200, body=b"enough")
+        target.stay(conn)
+
+    target.say = say
+    assert post(relay, target)["body"] == "enough"
+
+
+def test_a_redirect_before_the_body_is_followed(relay: Relay, target: EarlyTarget) -> None:
+    with ByteTarget() as other:
+        other.on("/", lambda conn, request: conn.respond(200, body=str(len(request.body)).encode()))
+
+        def say(conn: Connection) -> None:
+            conn.respond(307, [("Location", other.url())])
+            target.stay(conn)
+
+        target.say = say
+        assert post(relay, target)["body"] == str(LARGE)
+
+
+def test_the_connection_of_an_early_answer_is_not_used_again(relay: Relay, target: EarlyTarget) -> None:
+    """What is left of the request belongs to it."""
+    target.say = lambda conn: (conn.respond(413, body=b"no"), target.stay(conn))
+    assert post(relay, target)["statusCode"] == 413
+    target.say = lambda conn: conn.respond(200, body=b"new")
+    assert relay({"url": target.url("/other")})["body"] == "new"
+    assert len(target.heads) == 2
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 4"])
+def test_a_target_that_gives_up_without_an_answer_is_a_reset(relay: Relay, target: EarlyTarget, said: bytes) -> None:
+    target.say = lambda conn: (conn.send(said), conn.close())
+    assert code(post(relay, target)) in {"ECONNRESET", "EPIPE", "EBADRESPONSE"}
+
+
+def test_a_target_that_neither_reads_nor_answers_is_late(relay: Relay, target: EarlyTarget) -> None:
+    target.say = target.stay
+    answer = post(relay, target, timeout=1)
+    assert (code(answer), "sending the request" in answer["message"]) == ("ETIMEDOUT", True)
+
+
+def test_what_is_no_answer_ends_the_sending_and_is_none(relay: Relay, target: EarlyTarget) -> None:
+    target.say = lambda conn: (conn.send(b"SSH-2.0-OpenSSH\r\n"), target.stay(conn))
+    assert code(post(relay, target)) == "EBADRESPONSE"
+
+
+def test_a_flood_while_the_body_is_sent_is_not_gathered(relay: Relay, target: EarlyTarget) -> None:
+    """It waits in the system's buffers until the body is sent."""
+    sent = threading.Event()
+
+    def say(conn: Connection) -> None:
+        conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n", b"y" * 200_000)
+        conn.read_exactly(LARGE)
+        conn.send(b"y" * 2_800_000)
+        sent.set()
+
+    target.say = say
+    assert len(post(relay, target)["body"]) == 3_000_000
+    assert sent.wait(5)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"", None),
+        (b"HTTP/1.1 413", None),
+        (b"HTTP/1.1 413 Too\r\n", 413),
+        (b"HTTP/1.1  200\n", 200),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", None),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 401 No\r\n", 401),
+        (b"HTTP/1.1 103 Hints\r\nLink: a\r\n\r\nHTTP/1.1 102 P\n\nHTTP/1.1 204 No\r\n", 204),
+        (b"HTTP/1.1 103 Hints\r\nLink: a\r\n", None),
+        (b"HTTP/1.1 101 Switching\r\n", 101),
+        (b"SSH-2.0\r\n", 0),
+        (b"x" * 20_000, 0),
+    ],
+)
+def test_the_status_of_what_came_so_far(data: bytes, status: int | None) -> None:
+    assert final_status(data) == status
+
+
+def test_a_refused_tunnel_in_gzip_is_text_like_any_response(relay: Relay) -> None:
+    page = gzip.compress(b"<p>not allowed")
+    refusal = Refusal(403, page, (("Content-Type", "text/html"), ("Content-Encoding", "gzip")))
+    with HttpProxy(refuse=refusal) as proxy:
+        answer = relay({"url": "https://target.example/"}, proxy=proxy.url())
+    assert (answer["statusCode"], answer["body"], answer["bodyEncoding"]) == (403, "<p>not allowed", "utf-8")
+    assert (field(answer, "Content-Encoding"), field(answer, "Content-Type")) == (None, "text/html")
+
+
+def test_a_refused_tunnel_in_broken_gzip_is_told_as_it_came(relay: Relay) -> None:
+    refusal = Refusal(403, b"\x1f\x8bbroken!", (("Content-Encoding", "gzip"),))
+    with HttpProxy(refuse=refusal) as proxy:
+        answer = relay({"url": "https://target.example/"}, proxy=proxy.url())
+    assert (answer["statusCode"], answer["bodyEncoding"], field(answer, "Content-Encoding")) == (403, "base64", "gzip")
+
+
+# --- connections that are kept, by the target's own words ---
+
+
+def kept(relay: Relay, target: ByteTarget, *fields: tuple[str, str], **payload: Any) -> int:
+    """How many connections a GET of `/kept`, whose answer has these fields, and then another request take."""
+    target.on("/kept", reply(200, fields, b"first"))
+    assert relay({"url": target.url("/kept"), "headers": payload.pop("first", None)})["body"] == "first"
+    assert relay({"url": target.url("/kept"), **payload})["statusCode"] == 200
+    return target.connections
+
+
+@pytest.fixture
+def plain() -> Iterator[ByteTarget]:
+    with ByteTarget() as server:
+        yield server
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_a_kept_connection_is_used_by_what_may_go_out_twice(relay: Relay, plain: ByteTarget, method: str) -> None:
+    assert kept(relay, plain, method=method) == 1
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "BREW"])
+def test_what_must_not_go_out_twice_gets_a_new_connection(relay: Relay, plain: ByteTarget, method: str) -> None:
+    assert kept(relay, plain, method=method) == 2
+
+
+def test_an_idempotency_key_makes_a_kept_connection_good_enough(relay: Relay, plain: ByteTarget) -> None:
+    assert kept(relay, plain, method="POST", headers={"Idempotency-Key": "k"}) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "connections"),
+    [("timeout=5, max=100", 1), ("timeout=1", 2), ("timeout=0", 2), ("max=0", 2), ("max=1", 2), ("timeout=x, max=", 1), ("Timeout=60", 1)],
+)
+def test_a_connection_is_kept_as_the_target_says(relay: Relay, plain: ByteTarget, value: str, connections: int) -> None:
+    assert kept(relay, plain, ("Keep-Alive", value)) == connections
+
+
+def test_a_command_that_says_close_ends_its_connection(relay: Relay, plain: ByteTarget) -> None:
+    """RFC 9112 §9.6: nothing follows on it."""
+    assert kept(relay, plain, first={"Connection": "close"}) == 2
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_a_target_that_gives_a_kept_connection_up_when_the_next_request_comes_is_asked_anew(
+    relay: Relay, plain: ByteTarget, method: str, how: str
+) -> None:
+    seen: list[RawRequest] = []
+
+    def handle(conn: Connection, request: RawRequest) -> None:
+        seen.append(request)
+        if len(seen) == 2:
+            getattr(conn, how)()
+        else:
+            conn.respond(200, body=request.method.encode())
+
+    plain.on("/", handle)
+    assert relay({"url": plain.url()})["body"] == "GET"
+    assert relay({"url": plain.url(), "method": method, "body": "x" * 300_000})["body"] == method
+    assert [request.method for request in seen] == ["GET", method, method]
+    assert len(seen[2].body) == 300_000
