@@ -21,7 +21,7 @@ from relay_agent.errors import (
     UnknownAgent,
 )
 from relay_agent.faults import TransportFault
-from relay_agent.models import Code
+from relay_agent.models import Code, TlsTrouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,7 +384,7 @@ class Way:
 
     `proxy` is the masked URL of the proxy that is at fault, `status` what it answered; of a certificate `issuer`, `names`,
     `begins` and `ends`, and the settings that give the trusted `roots`. `late` says that the connection stood when the time was over,
-    `behind` that a proxy answered that it cannot get there itself, `early` that the certificate is not valid yet,
+    `behind` that a proxy answered that it cannot get there itself, `trouble` what TLS failed for where the code does not say it,
     `forwarded` that the proxy was to pass the request itself on, and may have passed on an answer.
     """
 
@@ -402,7 +402,7 @@ class Way:
     rule: str | None = None
     late: bool = False
     behind: bool = False
-    early: bool = False
+    trouble: TlsTrouble | None = None
     forwarded: bool = False
 
 
@@ -518,8 +518,8 @@ _ON_THE_WAY = {
         "use a name of the certificate in {setting}, or have a certificate issued for {host}",
     ),
     Code.EPROTO: (
-        "{host}:{port} does not speak TLS with the agent: it speaks plain HTTP, or nothing as new as TLS 1.2, or its certificate is bad",
-        "check whether {setting} should say http, and the port; what stands there must speak TLS 1.2 or later",
+        "{host}:{port} does not speak TLS with the agent, or breaks it off",
+        "check whether {setting} should say http, and the port; look at the log of {what}, which must speak TLS 1.2 or later",
     ),
     Code.EBADRESPONSE: (
         "what answers at {host}:{port} does not speak HTTP that can be relayed",
@@ -548,6 +548,54 @@ _EARLY = (
     "the certificate of {host} is not valid yet{begun}, by this machine's clock",
     f"{_SET_CLOCK}; if it is right, have {{what}} show a certificate that is valid by now; check the address in {{setting}}",
 )
+# What a TLS session failed for: of a target, or of the proxy with which TLS is spoken.
+_TLS_ALONE = {
+    TlsTrouble.NOT_TLS: (
+        "{peer} does not speak TLS: something else answers there",
+        "check whether {address} should say http, and the port",
+    ),
+    TlsTrouble.OLD_VERSION: (
+        "{peer} speaks nothing as new as TLS 1.2",
+        "have its TLS updated, or set in front of it something that speaks TLS 1.2 or later; check the address in {address}",
+    ),
+    TlsTrouble.NO_COMMON_CIPHER: (
+        "{peer} and the agent have no cipher in common, or none for its kind of certificate",
+        "have a cipher of today allowed there (ECDHE with AES-GCM, say), with a certificate that fits it; check the address in {address}",
+    ),
+    TlsTrouble.WEAK_EXCHANGE: (
+        "{peer} uses keys or signatures in the handshake that are too weak, such as Diffie-Hellman below 2048 bits or SHA-1",
+        "have ECDHE, or Diffie-Hellman with 2048 bits, and signatures with SHA-256 set there; check the address in {address}",
+    ),
+    TlsTrouble.OLD_RENEGOTIATION: (
+        "{peer} does not know secure renegotiation (RFC 5746), without which a session can be tampered with",
+        "have its TLS updated; check the address in {address}",
+    ),
+    TlsTrouble.UNKNOWN_NAME: (
+        "{peer} serves nothing under the name by which it was called",
+        "write a name that it serves in {address}",
+    ),
+    TlsTrouble.CLIENT_CERTIFICATE: (
+        "{peer} wants a client certificate, and the agent has none",
+        "ask whoever runs it to let the agent in without one; check the address in {address}",
+    ),
+    TlsTrouble.LONG_CHAIN: (
+        "{peer} sends more certificates than a handshake may hold (100 KB)",
+        "have a certificate with fewer names, and a shorter chain, set there; check the address in {address}",
+    ),
+}
+_TLS_CERTIFICATE = {
+    TlsTrouble.NOT_YET_VALID: _EARLY,
+    TlsTrouble.WEAK_CERTIFICATE: (
+        "the certificate of {host}, or one above it, has a key that is too short or a signature of old (RSA below 2048 bits, SHA-1)",
+        "have the certificate of {what} issued anew: RSA with 2048 bits or an elliptic curve, signed with SHA-256; check the address in"
+        " {setting}",
+    ),
+    TlsTrouble.BAD_CERTIFICATE: (
+        "the certificate of {host}, or one above it, is none that a server may show",
+        "look at the certificate of {what} (openssl s_client -connect {host}:{port} -showcerts) and have it issued anew; check the address"
+        " in {setting}",
+    ),
+}
 _LATE = (
     "{host}:{port} takes the connection and does not answer in time",
     "look at {what}: it is busy or hangs; or a firewall or proxy between holds the connection ({proxies}); {setting} may be right",
@@ -616,6 +664,8 @@ def on_the_way(way: Way, leg: Leg) -> Cause:
         "roots": way.roots or "certifi's roots, or those of REQUESTS_CA_BUNDLE, and RELAY_CA_FILE",
         "begun": f" (it begins on {way.begins})" if way.begins else "",
         "ended": f" since {way.ends}" if way.ends else "",
+        "peer": f"the proxy {way.proxy or 'on the way'}, not {leg.what}," if way.at_proxy else f"{way.host}:{way.port}",
+        "address": leg.proxies if way.at_proxy else leg.setting,
     }
     return Cause(leg.id, *_row(way)).about(**names)
 
@@ -627,11 +677,13 @@ def _row(way: Way) -> tuple[str, str]:
         if way.status or way.behind:
             refused = _PROXY_ANSWERED if way.forwarded else _PROXY_REFUSED
             return refused if way.status else _PROXY_BEHIND
+        if way.trouble in _TLS_ALONE:
+            return _TLS_ALONE[way.trouble]
         return _PROXY_TLS if way.code in _TLS_CODES else _PROXY_AWAY
     if way.late and way.code == Code.ETIMEDOUT:
         return _LATE
-    if way.early:
-        return _EARLY
+    if way.trouble is not None:
+        return {**_TLS_ALONE, **_TLS_CERTIFICATE}[way.trouble]
     return _ON_THE_WAY[way.code or Code.ETIMEDOUT]
 
 
@@ -648,7 +700,6 @@ _FOR_NOW = frozenset({408, 429})
 CLOCK_SECONDS = 60.0
 """A clock that is less off than this is not the reason for anything."""
 _CONNECTED = re.compile(r"(response|request) from |the TLS handshake to ")
-_NOT_YET = "certificate is not yet valid"
 _BEHIND = re.compile(r"the proxy \S+ answered E[A-Z]+$")
 
 
@@ -724,7 +775,8 @@ def way_of(error: PlatformUnreachable) -> Way | None:
     """What an error knows of the way, None where it does not say."""
     if error.code is None or error.host is None or error.code not in _ON_THE_WAY:
         return None
-    way = Way(Code(error.code), error.host, error.port, error.proxy, error.at_proxy, error.status)
+    trouble = None if error.trouble is None else TlsTrouble(error.trouble)
+    way = Way(Code(error.code), error.host, error.port, error.proxy, error.at_proxy, error.status, trouble=trouble)
     return told(shown(way, error.shown), error.reason)
 
 
@@ -732,14 +784,13 @@ def way_of_fault(host: str, port: int, fault: TransportFault) -> Way:
     """What a fault on the way to a target knows of it."""
     rule = fault.message.partition("policy: ")[2] or None
     forwarded = fault.status is not None and " to CONNECT" not in fault.message
-    way = Way(fault.code, host, port, fault.proxy, fault.at_proxy, fault.status, rule=rule, forwarded=forwarded)
+    way = Way(fault.code, host, port, fault.proxy, fault.at_proxy, fault.status, rule=rule, forwarded=forwarded, trouble=fault.trouble)
     return told(shown(way, fault.shown), fault.message)
 
 
 def told(way: Way, text: str) -> Way:
     """Add what only the text of a fault tells (`dialer`, `faults`, `transport`)."""
-    early = _NOT_YET in text
-    return replace(way, late=_CONNECTED.search(text) is not None, behind=_BEHIND.search(text) is not None, early=early)
+    return replace(way, late=_CONNECTED.search(text) is not None, behind=_BEHIND.search(text) is not None)
 
 
 def shown(way: Way, certificate: Shown | None) -> Way:

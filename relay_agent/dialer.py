@@ -171,7 +171,7 @@ class Dialer:
             return self._dial(exchange)
         except TransportFault as fault:
             if exchange.verify and exchange.phase == Phase.TLS and fault.at_certificate:
-                fault.shown = self._looked(exchange)
+                fault.show(self._looked(exchange))
             raise
 
     def shown(self, url: Url, proxy: Proxy | None) -> Shown | None:
@@ -244,7 +244,7 @@ class Dialer:
         try:
             addresses = self._resolver.resolve(proxy.host, proxy.port, limit, exchange.waiting)
         except TransportFault as fault:
-            raise TransportFault(fault.code, f"proxy {proxy.masked}: {fault.message}") from None
+            raise fault.behind(f"proxy {proxy.masked}: ") from None
         exchange.enter(Phase.PROXY_CONNECT)
         sock: Any = self._connect(addresses, exchange, limit, f"proxy {proxy.masked}: ")
         with _closed_on_failure(sock):
@@ -279,18 +279,19 @@ class Dialer:
 
     def _tls_with_proxy(self, sock: Any, proxy: Proxy, exchange: Exchange) -> Any:
         try:
-            return self._tls(sock, exchange, proxy.host, True, f"TLS {proxy.host}:{proxy.port}")
+            return self._tls(sock, exchange, proxy.host, True, f"TLS {proxy.host}:{proxy.port}", "the proxy")
         except DiskFault:
             raise
         except TransportFault as fault:
-            raise TransportFault(fault.code, f"proxy {proxy.masked}: {fault.message}") from None
+            raise fault.behind(f"proxy {proxy.masked}: ") from None
 
-    def _tls(self, sock: Any, exchange: Exchange, host: str, verify: bool, doing: str) -> TlsSocket:
+    def _tls(self, sock: Any, exchange: Exchange, host: str, verify: bool, doing: str, who: str = "the target") -> TlsSocket:
         """Shake hands over a connected socket, which is closed where that fails."""
+        name = host.partition("%")[0].rstrip(".")
         with _closed_on_failure(sock):
             context = self._context(verify, doing)
             try:
-                wrapped = TlsSocket(sock, context, host.partition("%")[0].rstrip("."), ragged_ends=not verify)
+                wrapped = TlsSocket(sock, context, name, ragged_ends=not verify)
             except ValueError:
                 raise TransportFault(Code.EPROTO, f"{doing}: the name cannot be checked") from None
             exchange.opened(wrapped)
@@ -299,7 +300,7 @@ class Dialer:
             except TimeoutError:
                 raise
             except OSError as error:
-                raise os_fault(error, doing) from None
+                raise os_fault(error, doing, who, wrapped.first_heard) from None
             return wrapped
 
     def _context(self, verify: bool, doing: str) -> ssl.SSLContext:
@@ -456,9 +457,13 @@ def _tunnel(sock: Any, proxy: Proxy, exchange: Exchange) -> None:
     lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}"]
     if proxy.authorization:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
+    broken: OSError | None = None
     with _closed_on_failure(sock), contextlib.ExitStack() as after:
         try:
             sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+        except ConnectionError as error:
+            broken = error  # It may have answered before it closed, or said in TLS why it does.
+        try:
             response = Response(sock, method="CONNECT")
             after.callback(response.close)
             response.begin()
@@ -467,7 +472,7 @@ def _tunnel(sock: Any, proxy: Proxy, exchange: Exchange) -> None:
         except TimeoutError:
             raise
         except OSError as error:
-            fault = os_fault(error, "tunnel")
-            raise TransportFault(fault.code, f"proxy {proxy.masked}: {fault.message}") from None
+            why = error if broken is None or isinstance(error, ssl.SSLError) else broken
+            raise os_fault(why, "tunnel", "the proxy").behind(f"proxy {proxy.masked}: ") from None
         except http.client.HTTPException as error:
             raise TransportFault(Code.EBADRESPONSE, f"proxy {proxy.masked}: {error}") from None

@@ -157,7 +157,8 @@ class PlatformUnreachable(PlatformError):
     """No HTTP answer came. `at_proxy` says that it was the proxy that stood in the way.
 
     `code` is what a command would be told (PROTOCOL §4), `host` and `port` what was called, `proxy` the masked URL of the
-    proxy at fault; `status` is what that proxy answered, `shown` the certificate that was refused. Each is None where it is not known.
+    proxy at fault; `status` is what that proxy answered, `shown` the certificate that was refused, `trouble` what TLS failed for
+    (`models.TlsTrouble`). Each is None where it is not known.
     """
 
     def __init__(
@@ -172,6 +173,7 @@ class PlatformUnreachable(PlatformError):
         proxy: str | None = None,
         status: int | None = None,
         shown: Shown | None = None,
+        trouble: str | None = None,
     ) -> None:
         super().__init__(call, reason, status)
         self.at_proxy = at_proxy
@@ -180,6 +182,7 @@ class PlatformUnreachable(PlatformError):
         self.port = port
         self.proxy = proxy
         self.shown = shown
+        self.trouble = trouble
 
 
 class NotThePlatform(PlatformError):

@@ -180,7 +180,7 @@ class Executor:
             except TransportFault as fault:
                 if not self._interrupted:
                     self._watcher.failed(hop.url, fault, secure=request.secure)
-                return Failure(fault.code, fault.message, str(hop.url), _elapsed(deadline))
+                return Failure(fault.code, fault.message, str(hop.url), _elapsed(deadline), trouble=fault.trouble)
             if isinstance(answer, HttpResponse):
                 return answer
             hop, before_send = answer, self._permit_more

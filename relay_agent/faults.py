@@ -1,7 +1,7 @@
 """What can go wrong between us and another host, said in the codes of PROTOCOL §4.
 
 This room owns the translation from the system's and TLS's errors. It must not know whether the other
-host is a target or the platform.
+host is a target or the platform: whatever is called is "the target", unless it is a proxy.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import re
 import ssl
+from collections.abc import Callable
 
 from relay_agent.errors import RelayError, Shown
-from relay_agent.models import Code
+from relay_agent.handshake import Heard, alert
+from relay_agent.models import Code, TlsTrouble
 
 
 class TransportFault(RelayError):
@@ -26,15 +28,29 @@ class TransportFault(RelayError):
     shown: Shown | None = None
     """The certificate that was refused, where it was one and could be had."""
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str, trouble: TlsTrouble | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.trouble = trouble
+        """What TLS failed for, where the code does not say it."""
+
+    def behind(self, prefix: str) -> TransportFault:
+        """The same, with the proxy that is at fault before its text."""
+        return TransportFault(self.code, prefix + self.message, self.trouble)
+
+    def show(self, certificate: Shown | None) -> None:
+        """Add the certificate that was refused, and to the text what a person looks at first."""
+        self.shown = certificate
+        said = _OF_CERTIFICATE.get(self.trouble or self.code)
+        if certificate is not None and said is not None:
+            self.message = f"{self.message}{said(certificate)[:_MOST_SAID]}"
+            self.args = (self.message,)
 
     @property
     def at_certificate(self) -> bool:
         """Whether TLS was spoken, and the certificate was not to be trusted."""
-        return self.code in _CERTIFICATE_CODES or (self.code == Code.EPROTO and _REFUSED in self.message)
+        return self.code in _CERTIFICATE_CODES or self.trouble in _CERTIFICATE_TROUBLES
 
     @property
     def at_proxy(self) -> bool:
@@ -54,7 +70,20 @@ class DiskFault(TransportFault):
     ours = True
 
 
-_REFUSED = "certificate refused: "
+class ClientCertificateWanted(ssl.SSLError):
+    """The other side asked for a client certificate, was shown none, and ended the session before it said anything."""
+
+
+_CERTIFICATE_TROUBLES = frozenset({TlsTrouble.NOT_YET_VALID, TlsTrouble.WEAK_CERTIFICATE, TlsTrouble.BAD_CERTIFICATE})
+_MOST_SAID = 300
+"""Characters of a refused certificate that a text repeats."""
+_OF_CERTIFICATE: dict[str, Callable[[Shown], str]] = {
+    Code.CERT_HAS_EXPIRED: lambda it: f" (on {it.ends})",
+    Code.DEPTH_ZERO_SELF_SIGNED_CERT: lambda it: f" ({it.issuer})",
+    Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE: lambda it: f" ({it.issuer})",
+    Code.ERR_TLS_CERT_ALTNAME_INVALID: lambda it: f", which is for {it.names}",
+    TlsTrouble.NOT_YET_VALID: lambda it: f" (it begins on {it.begins})",
+}
 _CERTIFICATE_CODES = frozenset(
     {Code.CERT_HAS_EXPIRED, Code.DEPTH_ZERO_SELF_SIGNED_CERT, Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, Code.ERR_TLS_CERT_ALTNAME_INVALID}
 )
@@ -90,17 +119,62 @@ _BY_VERIFY_CODE = {
     18: (Code.DEPTH_ZERO_SELF_SIGNED_CERT, "self-signed certificate"),
     2: (Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, "unable to get issuer certificate"),
     19: (Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, "self-signed certificate in certificate chain"),
-    20: (Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, "unable to get local issuer certificate"),
+    20: (
+        Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE,
+        "unable to get local issuer certificate: the agent does not know the authority, or an intermediate certificate is not sent",
+    ),
     21: (Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, "unable to verify the first certificate"),
     62: (Code.ERR_TLS_CERT_ALTNAME_INVALID, "hostname does not match the certificate"),
     64: (Code.ERR_TLS_CERT_ALTNAME_INVALID, "IP address does not match the certificate"),
 }
+# Those of them that have no code in PROTOCOL §4; what is in neither table is a bad certificate.
+_TROUBLE_BY_VERIFY_CODE = {
+    9: (TlsTrouble.NOT_YET_VALID, "certificate is not yet valid"),
+    66: (TlsTrouble.WEAK_CERTIFICATE, "its key is too short (RSA needs 2048 bits)"),
+    67: (TlsTrouble.WEAK_CERTIFICATE, "the key of an authority in its chain is too short (RSA needs 2048 bits)"),
+    68: (TlsTrouble.WEAK_CERTIFICATE, "a certificate of its chain is signed with SHA-1 or MD5"),
+}
+_OURS = "the agent speaks TLS 1.2 and 1.3"
+_NONE_IN_COMMON = (
+    TlsTrouble.NO_COMMON_CIPHER,
+    "{who} and the agent have no cipher, key exchange or kind of certificate in common; the agent offers OpenSSL's default list",
+)
+_TOO_OLD = (TlsTrouble.OLD_VERSION, f"{{who}} speaks only {{version}}; {_OURS}")
+_OTHER_CIPHER = (TlsTrouble.NO_COMMON_CIPHER, "{who} picks the cipher {cipher}, which the agent does not speak")
+_SHORT_DH = (TlsTrouble.WEAK_EXCHANGE, "the Diffie-Hellman key of {who} is too short: 2048 bits are needed")
+_OLD_SIGNATURE = (TlsTrouble.WEAK_EXCHANGE, "{who} signs the handshake with SHA-1, or in another way that the agent does not take")
+# By the names of OpenSSL's reasons (sslerr.h), and of alerts (RFC 8446 §6) that come from the other side.
+_BY_REASON: dict[str, tuple[TlsTrouble | None, str]] = {
+    "UNSUPPORTED_PROTOCOL": _TOO_OLD,
+    "WRONG_SSL_VERSION": _TOO_OLD,
+    "UNKNOWN_CIPHER_RETURNED": _OTHER_CIPHER,
+    "WRONG_CIPHER_RETURNED": _OTHER_CIPHER,
+    "DH_KEY_TOO_SMALL": _SHORT_DH,
+    "BAD_DH_VALUE": _SHORT_DH,
+    "MODULUS_TOO_SMALL": _SHORT_DH,
+    "WRONG_SIGNATURE_TYPE": _OLD_SIGNATURE,
+    "UNKNOWN_DIGEST": _OLD_SIGNATURE,
+    "NO_SUITABLE_SIGNATURE_ALGORITHM": _OLD_SIGNATURE,
+    "WRONG_CURVE": (TlsTrouble.WEAK_EXCHANGE, "{who} picks an elliptic curve that the agent does not take"),
+    "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": (TlsTrouble.OLD_RENEGOTIATION, "{who} does not know secure renegotiation (RFC 5746)"),
+    "EXCESSIVE_MESSAGE_SIZE": (TlsTrouble.LONG_CHAIN, "the certificates of {who} are longer than a handshake may be (100 KB)"),
+    "EE_KEY_TOO_SMALL": (TlsTrouble.WEAK_CERTIFICATE, "the key of the certificate is too short (RSA needs 2048 bits)"),
+    "CA_MD_TOO_WEAK": (TlsTrouble.WEAK_CERTIFICATE, "a certificate of the chain is signed with SHA-1 or MD5"),
+}
+_BY_ALERT: dict[str, tuple[TlsTrouble | None, str]] = {
+    "handshake_failure": _NONE_IN_COMMON,
+    "insufficient_security": _NONE_IN_COMMON,
+    "protocol_version": _TOO_OLD,
+    "unrecognized_name": (TlsTrouble.UNKNOWN_NAME, "{who} serves nothing under this name"),
+    "no_application_protocol": (None, "{who} does not speak HTTP/1.1 over TLS"),
+    "internal_error": (None, "{who} has an error of its own"),
+}
 
 
-def os_fault(error: OSError, doing: str) -> TransportFault:
-    """Say an OSError of `doing` ("connect 10.1.2.3:443") in PROTOCOL's codes."""
+def os_fault(error: OSError, doing: str, who: str = "the target", heard: Heard | None = None) -> TransportFault:
+    """Say an OSError of `doing` ("connect 10.1.2.3:443") in PROTOCOL's codes; `heard` is what a failed handshake heard first."""
     if isinstance(error, ssl.SSLError):
-        return tls_fault(error, doing)
+        return tls_fault(error, doing, who, heard)
     if isinstance(error, TimeoutError) and error.errno is None:
         return TransportFault(Code.ETIMEDOUT, f"{doing} timed out")
     # Some of Python's own carry a class but no number, such as http.client.RemoteDisconnected.
@@ -112,14 +186,37 @@ def os_fault(error: OSError, doing: str) -> TransportFault:
     return TransportFault(code, f"{verb} {code}{' ' if rest else ''}{rest}")
 
 
-def tls_fault(error: ssl.SSLError, doing: str) -> TransportFault:
+def tls_fault(error: ssl.SSLError, doing: str, who: str = "the target", heard: Heard | None = None) -> TransportFault:
     """Tell each certificate fault apart; what is no certificate fault is EPROTO (PROTOCOL §4)."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        known = _BY_VERIFY_CODE.get(error.verify_code)
-        if known is not None:
-            return TransportFault(known[0], f"{doing}: {known[1]}")
-        return TransportFault(Code.EPROTO, f"{doing}: {_REFUSED}{error.verify_message}")
+        return _certificate_fault(error, doing)
+    if isinstance(error, ClientCertificateWanted):
+        text = f"{doing}: {who} wants a client certificate, and the agent has none"
+        return TransportFault(Code.EPROTO, text, TlsTrouble.CLIENT_CERTIFICATE)
+    if heard is not None and heard.protocol is not None:
+        return TransportFault(Code.EPROTO, f"{doing}: {who} does not speak TLS there, but {heard.protocol}", TlsTrouble.NOT_TLS)
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return TransportFault(Code.ECONNRESET, f"{doing}: connection closed by the other side")
-    reason = str(error.reason or "protocol error").replace("_", " ").lower()
-    return TransportFault(Code.EPROTO, f"{doing}: {reason}")
+    trouble, text = _tls_words(error, who, heard or Heard())
+    return TransportFault(Code.EPROTO, f"{doing}: {text}", trouble)
+
+
+def _certificate_fault(error: ssl.SSLCertVerificationError, doing: str) -> TransportFault:
+    known = _BY_VERIFY_CODE.get(error.verify_code)
+    if known is not None:
+        return TransportFault(known[0], f"{doing}: {known[1]}")
+    trouble, text = _TROUBLE_BY_VERIFY_CODE.get(error.verify_code, (TlsTrouble.BAD_CERTIFICATE, error.verify_message))
+    return TransportFault(Code.EPROTO, f"{doing}: certificate refused: {text}", trouble)
+
+
+def _tls_words(error: ssl.SSLError, who: str, heard: Heard) -> tuple[TlsTrouble | None, str]:
+    words = {"who": who, "version": heard.version or "TLS 1.1 or older", "cipher": heard.cipher or "another"}
+    said = alert(error) or (None if error.reason else heard.alert)  # Python has no name for every alert.
+    if said is not None:
+        trouble, text = _BY_ALERT.get(said, (None, "{who} broke TLS off"))
+        return trouble, f"{text.format(**words)} (alert {said})"
+    reason = error.reason or "protocol error"
+    if reason not in _BY_REASON:
+        return None, reason.replace("_", " ").lower()
+    trouble, text = _BY_REASON[reason]
+    return trouble, text.format(**words)

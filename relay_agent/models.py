@@ -52,6 +52,22 @@ class Code(StrEnum):
     UNKNOWN_COMMAND = "UNKNOWN_COMMAND"
 
 
+class TlsTrouble(StrEnum):
+    """What a TLS session failed for, where a code of PROTOCOL §4 does not say it."""
+
+    NOT_TLS = "not-tls"
+    OLD_VERSION = "old-version"
+    NO_COMMON_CIPHER = "no-common-cipher"
+    WEAK_EXCHANGE = "weak-exchange"
+    OLD_RENEGOTIATION = "old-renegotiation"
+    UNKNOWN_NAME = "unknown-name"
+    CLIENT_CERTIFICATE = "client-certificate"
+    NOT_YET_VALID = "not-yet-valid"
+    WEAK_CERTIFICATE = "weak-certificate"
+    BAD_CERTIFICATE = "bad-certificate"
+    LONG_CHAIN = "long-chain"
+
+
 @dataclass(frozen=True, slots=True)
 class Url:
     """An absolute http or https URL, taken apart without changing a byte of its path and query.
@@ -172,6 +188,8 @@ class Failure:
     elapsed_ms: int = 0
     sealed: bool = False
     jti: str | None = field(default=None, repr=False)
+    trouble: TlsTrouble | None = None
+    """For whoever explains it; no answer carries it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,30 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar, cast, overload
 
 from relay_agent.clock import Deadline
+from relay_agent.faults import ClientCertificateWanted
+from relay_agent.handshake import MAX_FIRST, Heard, OwnRecords, alert, heard
 from relay_agent.sockets import ClockedSocket, Watch
 
 _PIECE = 16 * 1024
 """The plain text of one TLS record at most: what is encrypted, or decrypted, before the deadline is looked at again."""
 _FETCH = 64 * 1024
 """Bytes that are taken from the socket below at a time."""
+
+_OF_OUR_CERTIFICATE = frozenset(
+    {
+        "handshake_failure",
+        "no_certificate",
+        "bad_certificate",
+        "unsupported_certificate",
+        "certificate_revoked",
+        "certificate_expired",
+        "certificate_unknown",
+        "unknown_ca",
+        "access_denied",
+    }
+)
+"""Alerts by which a peer that asked for a client certificate, and got none, may say so; TLS 1.3 has one of its own."""
+_REQUIRED = "certificate_required"
 
 _T = TypeVar("_T")
 
@@ -44,18 +62,27 @@ class TlsSocket:
         self._received = ssl.MemoryBIO()
         self._to_send = ssl.MemoryBIO()
         self._session = context.wrap_bio(self._received, self._to_send, server_hostname=server_hostname)
+        self._own = OwnRecords()
+        self._first = b""
 
     # --- the exchange ---
 
     def do_handshake(self) -> None:
-        """Shake hands, within the deadline; the other side is told why its certificate is refused."""
+        """Shake hands, within the deadline; the other side is told why its certificate is refused.
+
+        Raises:
+            ClientCertificateWanted: the other side ended it for want of one. In TLS 1.3 the first read may raise it in place of this.
+        """
         try:
             self._until_done(self._session.do_handshake)
-        except ssl.SSLError:
-            with contextlib.suppress(OSError):
-                self._flush()
+        except OSError as error:
+            if isinstance(error, ssl.SSLError):
+                with contextlib.suppress(OSError):
+                    self._flush()
+            self._judge(error)
             raise
         self._flush()
+        self._own.stands(self.version(), self.cipher())
 
     def recv(self, size: int = _PIECE, flags: int = 0) -> bytes:
         """As SSLSocket.recv, within the deadline."""
@@ -67,21 +94,34 @@ class TlsSocket:
 
         Raises:
             ssl.SSLEOFError: the connection ended without a goodbye.
+            ClientCertificateWanted: it ended, however, before a byte came, after a client certificate was asked for.
         """
         _refuse(flags)
         with memoryview(buffer) as view, view.cast("B") as plain:
             wanted = min(size or len(plain), _PIECE)
-            read = cast("Callable[[int, memoryview], int]", self._session.read)
             if not wanted:
                 return 0
             try:
-                return self._until_done(lambda: read(wanted, plain))
-            except ssl.SSLZeroReturnError:
-                return 0
-            except ssl.SSLEOFError:
-                if self._ragged_ends:
-                    return 0
+                count = self._read(wanted, plain)
+            except OSError as error:
+                self._judge(error)
                 raise
+            if count:
+                self._own.asked = False
+            elif self._own.asked:
+                raise ClientCertificateWanted
+            return count
+
+    def _read(self, wanted: int, plain: memoryview) -> int:
+        read = cast("Callable[[int, memoryview], int]", self._session.read)
+        try:
+            return self._until_done(lambda: read(wanted, plain))
+        except ssl.SSLZeroReturnError:
+            return 0
+        except ssl.SSLEOFError:
+            if self._ragged_ends:
+                return 0
+            raise
 
     def send(self, data: Any, flags: int = 0) -> int:
         """As SSLSocket.send, within the deadline: one record at most."""
@@ -106,7 +146,7 @@ class TlsSocket:
             while done < len(rest):
                 piece = rest[done : done + _PIECE]
                 done += self._until_done(lambda piece=piece: self._session.write(piece))  # type: ignore[misc]
-                if self._to_send.pending and not self._below.send_watching(self._to_send.read(), inside):
+                if self._to_send.pending and not self._below.send_watching(self._records(), inside):
                     return False
         return True
 
@@ -124,6 +164,11 @@ class TlsSocket:
             return b"".join(plain) or None
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             pass
+        except ssl.SSLError as error:
+            self._judge(error)
+            raise
+        finally:
+            self._own.asked &= not plain
         return b"".join(plain)
 
     def pending(self) -> int:
@@ -201,6 +246,18 @@ class TlsSocket:
         """The cipher in use."""
         return self._session.cipher()
 
+    @property
+    def first_heard(self) -> Heard:
+        """What the other side said first."""
+        return heard(self._first)
+
+    def _judge(self, error: OSError) -> None:
+        """Raise ClientCertificateWanted where that is what an end, by alert or without a word, is about."""
+        said = alert(error) if isinstance(error, ssl.SSLError) else None
+        ended = isinstance(error, ConnectionError | ssl.SSLEOFError | ssl.SSLZeroReturnError) or said in _OF_OUR_CERTIFICATE
+        if said == _REQUIRED or (ended and self._own.asked):
+            raise ClientCertificateWanted from None
+
     # --- both ---
 
     def _until_done(self, step: Callable[[], _T]) -> _T:
@@ -220,13 +277,19 @@ class TlsSocket:
         except ssl.SSLEOFError:
             data = b""
         if data:
+            self._first += data[: MAX_FIRST - len(self._first)]
             self._received.write(data)
         else:
             self._received.write_eof()
 
     def _flush(self) -> None:
         if self._to_send.pending:
-            self._below.sendall(self._to_send.read())
+            self._below.sendall(self._records())
+
+    def _records(self) -> bytes:
+        records = self._to_send.read()
+        self._own.note(records)
+        return records
 
 
 class _Inside:

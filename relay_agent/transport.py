@@ -28,7 +28,7 @@ from urllib3.util.wait import wait_for_read
 
 from relay_agent.clock import Deadline
 from relay_agent.dialer import Dialer
-from relay_agent.faults import DiskFault, TransportFault, os_fault
+from relay_agent.faults import ClientCertificateWanted, DiskFault, TransportFault, os_fault
 from relay_agent.http1 import BadFraming, BadHead, Response, final_status
 from relay_agent.idle import MAX_AGE_SECONDS, IdlePool
 from relay_agent.models import Body, Code, Content, Headers, Url
@@ -362,7 +362,7 @@ def _send_and_read_head(sock: Any, exchange: Exchange, *, reused: bool) -> Respo
         response.close()
         if reused and _is_stale(broken or error, response, exchange, nothing_sent=sock.bytes_sent == before):
             raise _Stale from None
-        raise explain(broken or error, exchange) from None
+        raise explain(error if broken is None or _says_why(error) else broken, exchange) from None
     return response
 
 
@@ -392,6 +392,8 @@ def explain(error: Exception, exchange: Exchange) -> TransportFault:
         return TransportFault(Code.ETIMEDOUT, f"{exchange.phase} from {exchange.peer} took longer than {exchange.deadline.seconds:g} s")
     if isinstance(error, BadHead):
         return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: {error}")
+    if isinstance(error, ClientCertificateWanted) and exchange.forwarded and exchange.proxy is not None:
+        return os_fault(error, "read", "the proxy").behind(f"proxy {exchange.proxy.masked}: ")
     if isinstance(error, OSError):
         if isinstance(error, http.client.RemoteDisconnected):
             return TransportFault(Code.ECONNRESET, f"read ECONNRESET {exchange.peer}: closed without an answer")
@@ -534,6 +536,11 @@ def _closed_or_noisy(sock: Any) -> bool:
         return bool(sock.pending()) or wait_for_read(sock, timeout=0.0)
     except (OSError, ValueError):
         return True
+
+
+def _says_why(error: Exception) -> bool:
+    """Whether TLS tells more than that the connection broke: an alert, or what it was asked for before."""
+    return isinstance(error, ssl.SSLError) and not _hung_up(error)
 
 
 def _hung_up(error: Exception) -> bool:

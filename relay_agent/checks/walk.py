@@ -20,7 +20,6 @@ from relay_agent.certificates import Certificate, read_certificate
 from relay_agent.checks.check import Status
 from relay_agent.clock import Deadline
 from relay_agent.dialer import Dialer, Phase, TunnelRefused
-from relay_agent.errors import Shown
 from relay_agent.executor import Executor
 from relay_agent.faults import TransportFault
 from relay_agent.models import Code, Failure, HttpRequest, HttpResponse, Url
@@ -114,7 +113,7 @@ class Walker:
         verdict = self._policy.check_url(request.method, request.url) if self._policy else allowed
         found = Walk(request.url, request.method, self._proxies.route(self._leg, request.url), verdict)
         if not verdict.allowed:
-            self._fail(found, "policy", Code.EPOLICY, verdict.message, 0.0)
+            self._fail(found, "policy", Way(Code.EPOLICY, found.url.host, found.url.port), verdict.message, 0.0)
             return found
         found.stages.append(Stage("policy", Status.OK, verdict.rule))
         found.stages.append(Stage("proxy", Status.OK, _route(found.route)))
@@ -209,7 +208,8 @@ class Walker:
         status = fault.status if isinstance(fault, TunnelRefused) else None
         if status is not None and status >= 400:
             found.status_code = status  # A refused tunnel is an answer (PROTOCOL §4): a command would be given it.
-        self._fail(found, STAGES[phase], fault.code, text, seconds, proxy=fault.proxy, status=status, certificate=fault.shown)
+        way = Way(fault.code, found.url.host, found.url.port, fault.proxy, fault.at_proxy, status, trouble=fault.trouble)
+        self._fail(found, STAGES[phase], shown(way, fault.shown), text, seconds)
 
     def _before(self, phase: Phase, found: Walk, exchange: _Traced) -> str:
         proxy = found.route.proxy
@@ -223,21 +223,10 @@ class Walker:
         }
         return said.get(phase, "")
 
-    def _fail(
-        self,
-        found: Walk,
-        stage: str,
-        code: Code,
-        text: str,
-        seconds: float,
-        *,
-        proxy: str | None = None,
-        status: int | None = None,
-        certificate: Shown | None = None,
-    ) -> None:
-        way = Way(code, found.url.host, found.url.port, proxy, proxy is not None, status, rule=found.verdict.rule)
-        found.code = None if status is not None and status >= 400 else code
-        found.stages.append(Stage(stage, Status.ERROR, text, seconds, self.cause(told(shown(way, certificate), text))))
+    def _fail(self, found: Walk, stage: str, way: Way, text: str, seconds: float) -> None:
+        way = replace(way, rule=found.verdict.rule)
+        found.code = None if way.status is not None and way.status >= 400 else way.code
+        found.stages.append(Stage(stage, Status.ERROR, text, seconds, self.cause(told(way, text))))
 
     # --- the answer ---
 
@@ -248,7 +237,7 @@ class Walker:
         if outcome.code is Code.EPOLICY:
             found.verdict = Verdict(False, outcome.message.partition("policy: ")[2])
         proxy = TransportFault(outcome.code, outcome.message).proxy
-        way = Way(outcome.code, url.host, url.port, proxy, proxy is not None, rule=found.verdict.rule)
+        way = Way(outcome.code, url.host, url.port, proxy, proxy is not None, rule=found.verdict.rule, trouble=outcome.trouble)
         way = shown(way, self._dialer.shown(url, self._proxies.route(self._leg, url).proxy))
         found.code = outcome.code
         found.stages.append(Stage("http", Status.ERROR, text, seconds, self.cause(told(way, outcome.message))))

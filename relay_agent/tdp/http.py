@@ -65,6 +65,7 @@ def unreachable(call: str, fault: TransportFault, url: str) -> PlatformUnreachab
         proxy=fault.proxy,
         status=status,
         shown=fault.shown,
+        trouble=fault.trouble,
     )
 
 

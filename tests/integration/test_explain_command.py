@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from relay_agent.sandbox.server import Sandbox
+from tests import tls_peers
 from tests.agents import ThreadedAgent, agent_environment, body, run_once, running
 from tests.targets import (
     ByteTarget,
@@ -195,6 +197,39 @@ def test_each_fault_of_a_certificate_names_it_and_the_cure(
     assert (found["code"], failed(found)["stage"]) == (code, "tls")
     for text in says:
         assert text in failed(found)["summary"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "stage", "says"),
+    [
+        (tls_peers.sends(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "tls", "does not speak TLS: something else answers there"),
+        (tls_peers.sends(tls_peers.alert(70)), "tls", "speaks nothing as new as TLS 1.2"),
+        (tls_peers.sends(tls_peers.alert(40)), "tls", "have no cipher in common"),
+        (tls_peers.diffie_hellman(1024), "tls", "keys or signatures in the handshake that are too weak"),
+        (tls_peers.sends(tls_peers.server_hello(0xC02F, renegotiation_info=False)), "tls", "secure renegotiation (RFC 5746)"),
+        (tls_peers.refuses_the_name, "tls", "serves nothing under the name"),
+        (tls_peers.shows(key=tls_peers.rsa_key(1024)), "tls", "has a key that is too short"),
+        (tls_peers.for_clients_only, "tls", "is none that a server may show"),
+        (tls_peers.asks(ssl.TLSVersion.TLSv1_2), "tls", "wants a client certificate"),
+        (tls_peers.asks(ssl.TLSVersion.TLSv1_3), "http", "wants a client certificate"),
+    ],
+)
+def test_each_fault_of_tls_itself_has_its_cause_and_cure(
+    explain: Explainer, trusted: dict[str, str], peer: tls_peers.Peer, stage: str, says: str
+) -> None:
+    """A target that speaks TLS 1.3 wants its client certificate only once the handshake is done."""
+    with peer() as tls:
+        found = explain("--send", tls.url("/", host="localhost", scheme="https"), **trusted)
+        assert tls.requests == []
+    assert (found["code"], failed(found)["stage"]) == ("EPROTO", stage)
+    assert says in failed(found)["summary"]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_proxy_that_wants_a_client_certificate_is_at_fault(explain: Explainer, trusted: dict[str, str], version: ssl.TLSVersion) -> None:
+    with HttpProxy(tls=server_context(oldest=version, newest=version, client_authority=ca_pem())) as proxy:
+        found = explain("https://lims.lab.example/", https_proxy=proxy.url(), **trusted)
+    assert f"the proxy {proxy.url()}, not the target, wants a client certificate" in failed(found)["summary"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,7 @@ from relay_agent.errors import (
     RateLimited,
     UnknownAgent,
 )
-from relay_agent.models import Code
+from relay_agent.models import Code, TlsTrouble
 from relay_agent.telemetry.redact import MASK, redact_text
 
 TRUST = (Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, Code.DEPTH_ZERO_SELF_SIGNED_CERT)
@@ -125,9 +126,11 @@ def rows() -> Iterator[causes.Cause]:
     for leg in (leg for leg in vars(causes).values() if isinstance(leg, causes.Leg)):
         for code in causes._ON_THE_WAY:
             for proxy, status in ((None, None), ("http://lab:***@proxy.lab.example:3128", None), ("http://p.lab.example:8080", 407)):
-                for text in ("", "the first byte of the response from it took", "certificate is not yet valid"):
-                    way = causes.Way(code, "api.lab.example", 443, proxy, proxy is not None, status, rule="default: allow")
+                way = causes.Way(code, "api.lab.example", 443, proxy, proxy is not None, status, rule="default: allow")
+                for text in ("", "the first byte of the response from it took"):
                     yield causes.on_the_way(causes.told(way, text), leg)
+                for trouble in TlsTrouble if code is Code.EPROTO else ():
+                    yield causes.on_the_way(replace(way, trouble=trouble), leg)
 
 
 def test_no_row_of_the_table_looks_like_a_secret_to_the_redactor() -> None:
