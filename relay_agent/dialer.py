@@ -22,7 +22,8 @@ from typing import Any, Protocol
 from relay_agent.certificates import Certificate, read_certificate
 from relay_agent.clock import Deadline
 from relay_agent.errors import Shown
-from relay_agent.faults import DiskFault, TransportFault, os_fault
+from relay_agent.faults import DiskFault, TransportFault, name_fault, os_fault
+from relay_agent.hostnames import is_for, openssl_cannot_judge
 from relay_agent.http1 import Response
 from relay_agent.models import Code, Headers, Url
 from relay_agent.proxies import Proxy, Trust
@@ -288,8 +289,9 @@ class Dialer:
     def _tls(self, sock: Any, exchange: Exchange, host: str, verify: bool, doing: str, who: str = "the target") -> TlsSocket:
         """Shake hands over a connected socket, which is closed where that fails."""
         name = host.partition("%")[0].rstrip(".")
+        ours = verify and openssl_cannot_judge(name)
         with _closed_on_failure(sock):
-            context = self._context(verify, doing)
+            context = self._context(verify, doing, names=not ours)
             try:
                 wrapped = TlsSocket(sock, context, name, ragged_ends=not verify)
             except ValueError:
@@ -301,11 +303,13 @@ class Dialer:
                 raise
             except OSError as error:
                 raise os_fault(error, doing, who, wrapped.first_heard) from None
+            if ours and not _is_for(wrapped, name):
+                raise name_fault(doing)
             return wrapped
 
-    def _context(self, verify: bool, doing: str) -> ssl.SSLContext:
+    def _context(self, verify: bool, doing: str, *, names: bool) -> ssl.SSLContext:
         try:
-            return self._trust.context(verify)
+            return self._trust.context(verify, names=names)
         except OSError as error:
             raise DiskFault(Code.EPROTO, f"{doing}: the trusted roots cannot be read: {type(error).__name__}") from None
 
@@ -318,6 +322,13 @@ def _closed_on_failure(sock: Any) -> Iterator[None]:
     except BaseException:
         sock.close()
         raise
+
+
+def _is_for(session: TlsSocket, host: str) -> bool:
+    try:
+        return is_for(session.getpeercert(), host)
+    except (ValueError, ssl.SSLError):
+        return False  # It has a name that Python cannot read.
 
 
 def _place(url: Url, proxy: Proxy | None) -> tuple[str, int, str]:

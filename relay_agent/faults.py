@@ -127,6 +127,7 @@ _BY_VERIFY_CODE = {
     62: (Code.ERR_TLS_CERT_ALTNAME_INVALID, "hostname does not match the certificate"),
     64: (Code.ERR_TLS_CERT_ALTNAME_INVALID, "IP address does not match the certificate"),
 }
+_NAME_MISMATCH = 62
 # Those of them that have no code in PROTOCOL §4; what is in neither table is a bad certificate.
 _TROUBLE_BY_VERIFY_CODE = {
     9: (TlsTrouble.NOT_YET_VALID, "certificate is not yet valid"),
@@ -169,6 +170,12 @@ _BY_ALERT: dict[str, tuple[TlsTrouble | None, str]] = {
     "no_application_protocol": (None, "{who} does not speak HTTP/1.1 over TLS"),
     "internal_error": (None, "{who} has an error of its own"),
 }
+
+
+def name_fault(doing: str) -> TransportFault:
+    """Say that a certificate is for other names."""
+    code, text = _BY_VERIFY_CODE[_NAME_MISMATCH]
+    return TransportFault(code, f"{doing}: {text}")
 
 
 def os_fault(error: OSError, doing: str, who: str = "the target", heard: Heard | None = None) -> TransportFault:

@@ -95,7 +95,7 @@ class Trust:
         self.said = said
         """Which roots are trusted, in words."""
         self._roots = (ca_bundle or Path(certifi.where()), *((ca_file,) if ca_file else ()))
-        self._contexts: dict[bool, ssl.SSLContext] = {}
+        self._contexts: dict[tuple[bool, bool], ssl.SSLContext] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -108,16 +108,19 @@ class Trust:
         """The PEM files whose certificates are trusted, for clients that take files only, and for `explain`."""
         return self._roots
 
-    def context(self, verify: bool) -> ssl.SSLContext:
+    def context(self, verify: bool, *, names: bool = True) -> ssl.SSLContext:
         """Give the client context that verifies certificates and names, or the one that does neither.
+
+        Without `names` it verifies certificates, and the caller must see that they are for the host (`hostnames`).
 
         Raises:
             OSError: a file of roots cannot be read (it could when the settings were checked).
         """
+        kind = verify, names or not verify
         with self._lock:
-            if verify not in self._contexts:
-                self._contexts[verify] = self._verifying() if verify else self._lenient()
-            return self._contexts[verify]
+            if kind not in self._contexts:
+                self._contexts[kind] = self._verifying(names) if verify else self._lenient()
+            return self._contexts[kind]
 
     def _base(self) -> ssl.SSLContext:
         # Not create_default_context(): from Python 3.13 on it refuses (VERIFY_X509_STRICT) what the private
@@ -128,8 +131,9 @@ class Trust:
         context.set_alpn_protocols(["http/1.1"])
         return context
 
-    def _verifying(self) -> ssl.SSLContext:
+    def _verifying(self, names: bool) -> ssl.SSLContext:
         context = self._base()
+        context.check_hostname = names
         # Python's own list leaves out RSA key exchange and CBC, which instruments speak and curl takes.
         context.set_ciphers("DEFAULT")
         # An issuing CA given without its root is enough, as it is for curl.
