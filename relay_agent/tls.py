@@ -165,7 +165,8 @@ class TlsSocket:
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             pass
         except ssl.SSLError as error:
-            self._judge(error)
+            if not plain:
+                self._judge(error)
             raise
         finally:
             self._own.asked &= not plain

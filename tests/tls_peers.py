@@ -235,6 +235,20 @@ def asks_and_ends(version: ssl.TLSVersion, how: str) -> Peer:
 
 
 @contextlib.contextmanager
+def asks_and_then(version: ssl.TLSVersion, step: Callable[[Connection], object]) -> Iterator[ByteTarget]:
+    """A peer that asks for a client certificate, goes on without one, and takes this step before it reads a request."""
+
+    class Ending(ByteTarget):
+        def serve(self, conn: Connection) -> None:
+            step(conn)
+
+    context = server_context(oldest=version, newest=version, client_authority=ca_pem())
+    context.verify_mode = ssl.CERT_OPTIONAL
+    with Ending(context) as target:
+        yield target
+
+
+@contextlib.contextmanager
 def asks_in_a_second_handshake(*, certificate: bool) -> Iterator[str]:
     """The URL of a peer that renegotiates once it knows what is wanted, as IIS and Apache do in TLS 1.2, and then ends.
 

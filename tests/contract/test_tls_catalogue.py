@@ -15,7 +15,7 @@ import pytest
 
 from tests import tls_peers as peers
 from tests.contract.relaying import Relay, code
-from tests.targets import ByteTarget, Fault, HttpProxy, reply, server_context
+from tests.targets import ByteTarget, Connection, Fault, HttpProxy, reply, server_context
 from tests.tls_peers import HOST, Peer
 from tests.unit.test_docs import ROOT, rows, section
 
@@ -174,6 +174,38 @@ def test_what_may_not_go_out_twice_is_not_sent_to_find_out(relay: Relay, version
     with peers.asks_and_ends(version, how)() as target:
         assert WANTED in relay({"url": target.url(host=HOST), "method": method, "body": "x" * 200_000})["message"]
         assert target.connections == 1
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("size", [0, 100_000, 5_000_000])
+def test_a_certificate_that_is_wanted_is_named_whatever_of_the_request_went_out(
+    relay: Relay, version: TLSVersion, how: str, size: int
+) -> None:
+    """A body meets the end of the session while it is sent."""
+    with peers.asks_and_then(version, lambda conn: getattr(conn, how)()) as target:
+        answer = relay({"url": target.url(host=HOST), "method": "POST", "body": "x" * size})
+        assert (code(answer), WANTED in answer["message"], target.connections) == ("EPROTO", True, 1)
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+def test_a_refusal_that_meets_the_body_on_its_way_is_named(relay: Relay, version: TLSVersion) -> None:
+    """TLS 1.3 says it once the request may be under way."""
+    with peers.asks(version)() as target:
+        answer = relay({"url": target.url(host=HOST), "method": "POST", "body": "x" * 5_000_000})
+        assert (code(answer), WANTED in answer["message"]) == ("EPROTO", True)
+
+
+def test_an_early_answer_of_a_target_that_asked_for_a_certificate_is_the_answer(relay: Relay) -> None:
+    """It says more than that the connection ended."""
+
+    def refuse(conn: Connection) -> None:
+        conn.read_head()
+        conn.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        conn.hang(1.0)
+
+    with peers.asks_and_then(V13, refuse) as target:
+        assert relay({"url": target.url(host=HOST), "method": "POST", "body": "x" * 5_000_000})["statusCode"] == 403
 
 
 @pytest.mark.parametrize("version", [V12, V13])
