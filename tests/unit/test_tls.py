@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from relay_agent.clock import Deadline
+from relay_agent.faults import ClientCertificateWanted
 from relay_agent.proxies import Trust
 from relay_agent.sockets import Clocked, ClockedSocket
 from relay_agent.tls import TlsSocket
@@ -207,4 +208,57 @@ def test_what_is_no_tls_is_an_ssl_error(trust: Trust) -> None:
     tunnel._from_target.read()
     tunnel._from_target.write(b"HTTP/1.1 200 OK\r\n\r\n" * 10)
     with pytest.raises(ssl.SSLError):
+        tls.recv(100)
+
+
+# --- a client certificate that is wanted ---
+
+
+def asked(trust: Trust, version: ssl.TLSVersion, verify: ssl.VerifyMode) -> tuple[TlsSocket, Tunnel]:
+    """A session in which the target asked for a client certificate, and was shown none."""
+    context = server_context(oldest=version, newest=version, client_authority=ca_pem())
+    context.verify_mode = verify
+    tunnel = Tunnel(context)
+    tls = TlsSocket(cast("ClockedSocket", tunnel), trust.context(True), "localhost", ragged_ends=False)
+    tls.do_handshake()
+    return tls, tunnel
+
+
+def test_a_refusal_that_comes_while_a_request_is_sent_is_for_want_of_a_client_certificate(trust: Trust) -> None:
+    """In TLS 1.3 the handshake is done by then."""
+    tls, tunnel = asked(trust, ssl.TLSVersion.TLSv1_3, ssl.CERT_REQUIRED)
+    with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN"):
+        tunnel.target.do_handshake()
+    with pytest.raises(ClientCertificateWanted):
+        tls.heard(tunnel._from_target.read())
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("watching", [False, True])
+def test_an_end_is_for_want_of_one_only_as_long_as_nothing_came(trust: Trust, version: ssl.TLSVersion, watching: bool) -> None:
+    for answer, kind in ((b"", ClientCertificateWanted), (b"an answer", ssl.SSLEOFError)):
+        tls, tunnel = asked(trust, version, ssl.CERT_OPTIONAL)
+        tunnel._shake()
+        if answer:
+            tunnel.target.write(answer)
+            assert (tls.heard(tunnel._from_target.read()) if watching else tls.recv(100)) == answer
+        tunnel.ended = True
+        with pytest.raises(kind):
+            tls.recv(100)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), BrokenPipeError(32, "pipe")])
+def test_a_reset_is_for_want_of_one_too(trust: Trust, error: OSError) -> None:
+    tls, tunnel = asked(trust, ssl.TLSVersion.TLSv1_3, ssl.CERT_OPTIONAL)
+    tunnel.error = error
+    tunnel._shake()
+    tunnel._from_target.read()
+    with pytest.raises(ClientCertificateWanted):
+        tls.recv(100)
+
+
+def test_a_deadline_that_passes_is_for_want_of_time(trust: Trust) -> None:
+    tls, _ = asked(trust, ssl.TLSVersion.TLSv1_3, ssl.CERT_OPTIONAL)
+    tls.deadline = Deadline(0)
+    with pytest.raises(TimeoutError):
         tls.recv(100)
