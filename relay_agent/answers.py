@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from relay_agent import codec
-from relay_agent.clock import Clock
+from relay_agent.clock import Clock, Deadline
 from relay_agent.faultpoints import Point, reach
 from relay_agent.models import Code, Command, Failure, HttpRequest, HttpResponse, Status, Update
 from relay_agent.secure import Keyring, seal_answer
@@ -20,6 +20,11 @@ _NOT_UPLOADED = (
     "the answer is too large for the queue, and could not be uploaded before its upload URL expired, or was refused there;"
     " the request was made, and this is its status"
 )
+
+
+class Late(Exception):
+    """An answer could not be put in its form in time: it is large, and made of what takes long to encode."""
+
 
 _Seal = Callable[[Iterable[bytes]], Iterator[str]]
 
@@ -32,12 +37,17 @@ class Answers:
         self._keyring = keyring
         self._clock = clock
 
-    def response(self, command: Command, status: Status, response: HttpResponse, request: HttpRequest | None) -> Update:
+    def response(
+        self, command: Command, status: Status, response: HttpResponse, request: HttpRequest | None, deadline: Deadline | None = None
+    ) -> Update:
         """What is told of an answer: in the message where it fits, else by way of a spool file and its upload URL.
 
         Spooled, it is complete on the disk when this returns. Where there is no room for it, or no URL, all but its body is told.
+
+        Raises:
+            Late: the deadline passed before.
         """
-        pieces = codec.response_body(response)
+        pieces = _in_time(codec.response_body(response), deadline)
         if request is not None and request.encrypt_response:
             pieces = self._sealed(pieces, response.status_code, self._seal(command, request.jti))
         now = self._clock.now()
@@ -96,3 +106,10 @@ class Answers:
             if len(message.encode("utf-8")) <= codec.MESSAGE_LIMIT:
                 break
         return Update(command.id, status, message, code=failure.code)
+
+
+def _in_time(pieces: Iterator[str], deadline: Deadline | None) -> Iterator[str]:
+    for piece in pieces:
+        if deadline is not None and deadline.passed:
+            raise Late
+        yield piece

@@ -9,7 +9,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from relay_agent.bodies import encode_body
@@ -37,6 +37,9 @@ MAX_DIGITS = 300
 MOST_WARNINGS = 5
 _READABLE_ID = re.compile(r'"commandId"\s*:\s*"([^"\\\x00-\x1f\ud800-\udfff]{1,256})"')
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FAR_YEAR = re.compile(r"\+?\d{5,9}-\d\d-\d\dT")
+"""A year beyond what Python counts (ISO 8601 §4.3.2)."""
+_END_OF_DAY = re.compile(r"(\d{4}-\d\d-\d\dT)24(:00(?::00(?:[.,]0{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?)\Z")
 _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NOT_FOR_SQS = re.compile(r"[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _REQUEST_FIELDS = frozenset(
@@ -230,8 +233,14 @@ def _moment(message: dict[str, Any], name: str) -> datetime | None:
     value = _text(message, name)
     if value is None:
         return None
+    if _FAR_YEAR.match(value):
+        return FAR_FUTURE
+    midnight = _END_OF_DAY.match(value)
     try:
-        moment = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value if midnight is None else f"{midnight[1]}00{midnight[2]}")
+        moment += timedelta(days=1 if midnight else 0)
+    except OverflowError:
+        return FAR_FUTURE
     except ValueError:
         raise BadRequest(name, "must be an ISO 8601 time") from None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -24,7 +24,7 @@ from relay_agent.clock import Deadline
 from relay_agent.errors import Shown
 from relay_agent.faults import DiskFault, TransportFault, name_fault, os_fault
 from relay_agent.hostnames import is_for, openssl_cannot_judge
-from relay_agent.http1 import Response
+from relay_agent.http1 import BadHead, Response
 from relay_agent.models import Code, Headers, Url
 from relay_agent.proxies import Proxy, Trust
 from relay_agent.resolver import Address, Resolver
@@ -250,6 +250,7 @@ class Dialer:
         sock: Any = self._connect(addresses, exchange, limit, f"proxy {proxy.masked}: ")
         with _closed_on_failure(sock):
             if proxy.scheme == "socks5h":
+                exchange.enter(Phase.TUNNEL)
                 ask_for_connection(sock, proxy, exchange.url.host, exchange.url.port)
         if proxy.scheme == "https":
             exchange.enter(Phase.PROXY_TLS)
@@ -479,7 +480,10 @@ def _tunnel(sock: Any, proxy: Proxy, exchange: Exchange) -> None:
             after.callback(response.close)
             response.begin()
             if not 200 <= response.status < 300:
-                raise TunnelRefused(proxy, response.status, tuple(response.fields), response.read(MAX_PROXY_ANSWER))
+                said = response.read(MAX_PROXY_ANSWER)
+                if response.length and len(said) < MAX_PROXY_ANSWER:
+                    raise BadHead("the connection was closed before the end of the proxy's answer")
+                raise TunnelRefused(proxy, response.status, tuple(response.fields), said)
         except TimeoutError:
             raise
         except OSError as error:

@@ -73,6 +73,8 @@ class Enrolment:
         asked = self._look_again.is_set() and now - self._last_refresh >= LOOK_AGAIN_SECONDS and not self._trouble.failing
         if now >= self._next_refresh or asked:
             self._refresh()
+            if asked and self._standing.enrolled:
+                self._renew_credentials()  # AWS refuses us: the credentials may be what is wrong.
         elif self._standing.enrolled and now >= self._next_renewal:
             self._keep_credentials()
         if self._standing.enrolled and now >= self._next_metrics:
@@ -156,9 +158,11 @@ class Enrolment:
         return REFUSED_WAITS[self._refusals - 1]
 
     def _keep_credentials(self) -> None:
+        if self._platform.credentials.due_seconds() <= 0:
+            self._renew_credentials()
+
+    def _renew_credentials(self) -> None:
         credentials = self._platform.credentials
-        if credentials.due_seconds() > 0:
-            return
         try:
             credentials.renew(credentials.access_key_in_use)
         except PlatformError as error:

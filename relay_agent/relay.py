@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from relay_agent import codec
-from relay_agent.answers import Answers
+from relay_agent.answers import Answers, Late
 from relay_agent.clock import Clock, Deadline, from_timestamp
 from relay_agent.errors import (
     BadRequest,
@@ -33,6 +33,8 @@ from relay_agent.secure import Keyring, open_command
 from relay_agent.spool import Spool, file_name
 from relay_agent.tdp.payloads import PayloadForbidden, PayloadRefused, Payloads
 
+RECORD_SECONDS = 2.0
+"""How long an answer whose last byte came in time may take at least until it is in the form in which it is told."""
 MOST_SECONDS = 86_400.0
 """The longest that one exchange may take (PROTOCOL §3)."""
 KEPT_IN_MEMORY = 16 * 1024
@@ -122,6 +124,8 @@ class _Result:
     status: Status
     outcome: HttpResponse | Failure
     request: HttpRequest | None = None
+    deadline: Deadline | None = None
+    """Until when an answer must be in the form in which it is told."""
 
 
 class Relay:
@@ -321,7 +325,7 @@ class Relay:
         finally:
             if task.body is not None:
                 self._spool.remove(task.body)
-        update = self._answer(task.command, result)
+        result, update = self._answer(task.command, result)
         report = self._report(task, result, update, begun)
         if update.spool is not None:
             self._uploading[update.command_id] = report, self._clock.monotonic()
@@ -473,7 +477,9 @@ class Relay:
         if task.started and isinstance(outcome, Failure):
             outcome = replace(outcome, message=f"{outcome.message} {_SENT_BEFORE}")
         succeeded = isinstance(outcome, HttpResponse) and outcome.status_code < 400
-        return _Result(Status.SUCCESS if succeeded else Status.FAILURE, outcome, request)
+        # What came in time has a moment more to be put in its form; what takes long there is the target's doing too.
+        grace = Deadline(max(deadline.remaining(), RECORD_SECONDS), self._clock.monotonic)
+        return _Result(Status.SUCCESS if succeeded else Status.FAILURE, outcome, request, grace)
 
     def _expired(self, command: Command) -> bool:
         return command.expires_at is not None and command.expires_at <= self._clock.now()
@@ -501,15 +507,22 @@ class Relay:
 
     # --- how one is answered ---
 
-    def _answer(self, command: Command, result: _Result) -> Update:
-        """Put the outcome in the form in which it will be told."""
-        outcome = result.outcome
-        if isinstance(outcome, Failure):
-            return self._answers.failure(command, result.status, outcome, result.request)
+    def _answer(self, command: Command, result: _Result) -> tuple[_Result, Update]:
+        """Put the outcome in the form in which it will be told; where that takes too long, that is the outcome."""
+        response = result.outcome
+        if isinstance(response, Failure):
+            return result, self._answers.failure(command, result.status, response, result.request)
         try:
-            return self._answers.response(command, result.status, outcome, result.request)
+            return result, self._answers.response(command, result.status, response, result.request, result.deadline)
+        except Late:
+            text = (
+                f"the whole answer came (status {response.status_code}), but there was no time to encode its {response.content.size} bytes"
+            )
+            late = Failure(Code.ETIMEDOUT, text, response.url, response.elapsed_ms)
+            told = self._answers.failure(command, Status.FAILURE, late, result.request)
+            return replace(result, status=Status.FAILURE, outcome=late), told
         finally:
-            outcome.content.close()
+            response.content.close()
 
     # --- intake's and recovery's details ---
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -24,6 +24,11 @@ MAX_LOOKUPS = 128
 ZONE_LOOKUPS = 16
 """Those of them for names directly below one domain. Each domain further up has room for twice as many as the one
 below it, up to half of all, so that a zone whose servers are silent leaves places to its neighbours."""
+STRANGERS_LOOKUPS = 96
+"""How many may be under way when one begins for a domain whose servers have not answered of late: the rest is kept for those
+that have, whatever names senders think of."""
+KNOWN_SECONDS = 3600.0
+_MOST_KNOWN = 1024
 SHARED_SECONDS = 30.0
 """How long a look-up is joined by others that want the same name; after that its question may have been lost."""
 MAX_ADDRESSES = 64
@@ -62,6 +67,8 @@ class Resolver:
         self._changed = threading.Condition()
         self._running = 0
         self._by_name: dict[str, _LookUp] = {}
+        self._known: OrderedDict[str, float] = OrderedDict()
+        """Domains whose servers answered, and when."""
         self._directly_below: Counter[str] = Counter()
         self._anywhere_below: Counter[str] = Counter()
 
@@ -117,7 +124,9 @@ class Resolver:
             return f"{self._running} look-ups"
         (parent, *further) = _zones(host)
         if self._directly_below[parent] >= ZONE_LOOKUPS:
-            return f"{self._directly_below[parent]} look-ups of names in {parent}"
+            return f"{self._directly_below[parent]} look-ups of names in {parent or 'the search domains'}"
+        if self._running >= STRANGERS_LOOKUPS and self._monotonic() - self._known.get(parent, -KNOWN_SECONDS) >= KNOWN_SECONDS:
+            return f"{self._running} look-ups"
         room = ZONE_LOOKUPS
         for zone in further:
             room = min(2 * room, MAX_LOOKUPS // 2)
@@ -151,6 +160,12 @@ class Resolver:
         _subtract(self._anywhere_below, zones)
         self._changed.notify_all()
 
+    def _note(self, zone: str) -> None:
+        self._known[zone] = self._monotonic()
+        self._known.move_to_end(zone)
+        if len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
+
     # --- on the look-up's own thread ---
 
     def _run(self, look_up: _LookUp) -> None:
@@ -162,14 +177,19 @@ class Resolver:
         finally:
             with self._changed:
                 self._give_back(look_up)
+                if not isinstance(found, TransportFault) or found.code == Code.ENOTFOUND:
+                    self._note(next(_zones(look_up.name)))
             look_up.found = found
             look_up.done.set()
 
 
 def _zones(host: str) -> Iterator[str]:
-    """The domain that a name stands directly in, then those above it with two labels or more. A name of one label is its own."""
+    """The domain that a name stands directly in, then those above it with two labels or more.
+
+    Names of one label stand in one domain together, without a name: they are asked for in the machine's search domains.
+    """
     labels = [label for label in host.lower().split(".") if label]
-    yield ".".join(labels[1:] or labels)
+    yield ".".join(labels[1:])
     for place in range(2, len(labels) - 1):
         yield ".".join(labels[place:])
 

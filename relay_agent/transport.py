@@ -507,9 +507,13 @@ def _write(sock: Any, exchange: Exchange, early: _Early) -> bool:
     lines += [f"{name}: {value}" for name, value in exchange.headers if own is None or name.lower() != "proxy-authorization"]
     if own is not None:
         lines.append(f"Proxy-Authorization: {own}")
-    if any(_LINE_BREAK.search(line) for line in lines):
-        raise AssertionError("a line break reached the request's head; the codec must refuse it")
-    head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    try:
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    except UnicodeEncodeError:
+        head = b""
+    if not head or any(_LINE_BREAK.search(line) for line in lines):
+        # Whoever names a field refuses such a text; this is the last door, and nothing has left.
+        raise TransportFault(Code.EBADCOMMAND, "the request's head holds a line break, or a character beyond ISO-8859-1")
     body = exchange.body or b""
     if not body:
         sock.sendall(head)

@@ -20,6 +20,8 @@ MARGIN = timedelta(minutes=10)
 """How long before their end credentials are renewed; a fifth of their life where that is shorter."""
 
 
+MOST = timedelta(hours=1)
+"""How long credentials live (PROTOCOL §1), whatever the platform says: wrong ones must not stay for ever."""
 AGAIN = timedelta(minutes=1)
 LOOK_SECONDS = 0.1
 
@@ -72,9 +74,10 @@ class PlatformCredentials(Credentials):
                 return self._current
             fetched = self._fetch()
             self._seen(fetched.secret_key, fetched.token)
-            life = fetched.expiration - self._clock.now()
+            now = self._clock.now()
+            ends = min(fetched.expiration, now + MOST)
             # Where this machine's clock is far ahead they look ended when they come: not again and again.
-            self._due = fetched.expiration - min(MARGIN, life / 5) if life > timedelta() else self._clock.now() + AGAIN
+            self._due = ends - min(MARGIN, (ends - now) / 5) if ends > now else now + AGAIN
             self._current = fetched
             return fetched
 

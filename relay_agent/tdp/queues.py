@@ -61,7 +61,8 @@ class Queue:
 
         def receive() -> list[Received]:
             answer = self._client.receive_message(QueueUrl=self.url, MaxNumberOfMessages=min(count, BATCH), WaitTimeSeconds=wait_seconds)
-            return [_received(item) for item in answer.get("Messages", [])[:BATCH]]
+            found = [_received(item) for item in answer.get("Messages", [])[:BATCH]]
+            return [message for message in found if message is not None]
 
         return self._call("sqs receive", receive)
 
@@ -133,8 +134,9 @@ class Queue:
         return said(name, self.url, call, self._endpoint)
 
 
-def _received(item: Any) -> Received:
-    message = Received(item["MessageId"], item["Body"], item["ReceiptHandle"])
-    if not all(isinstance(part, str) for part in (message.message_id, message.body, message.receipt)):
-        raise TypeError("SQS's texts are strings")
-    return message
+def _received(item: Any) -> Received | None:
+    """One message; what is none stands in no other's way. One without a text is taken, and acknowledged, as a malformed one."""
+    receipt, body = (item.get(name) if isinstance(item, dict) else None for name in ("ReceiptHandle", "Body"))
+    if not isinstance(receipt, str):
+        return None  # It cannot be acknowledged either: SQS hands it out again.
+    return Received(str(item.get("MessageId", "")), body if isinstance(body, str) else "", receipt)

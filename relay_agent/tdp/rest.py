@@ -32,6 +32,8 @@ MOST_RETRY_SECONDS = 60.0
 MOST_OF_A_NAME = 200
 """Characters of the agent's name that are kept, for page and log."""
 _REGION = re.compile(r"[a-z0-9-]{1,63}")
+_CREDENTIAL = re.compile(r"[\x21-\x7e]{1,8192}")
+"""What may be signed with, and stand in a header field: AWS's are a few hundred characters, a session token about a thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +125,15 @@ class Rest:
             expiration = datetime.fromisoformat(_required(found, "Expiration", call))
         except ValueError:
             raise NotThePlatform(call, "the answer's Expiration is no ISO 8601 time") from None
+        names = ("AccessKeyId", "SecretAccessKey", "SessionToken")
+        access_key, secret_key, token = (_required(found, name, call) for name in names)
+        for name, value in zip(names, (access_key, secret_key, token), strict=True):
+            if not _CREDENTIAL.fullmatch(value):
+                raise NotThePlatform(call, f"the answer's {name} is none: it must be visible ASCII, at most 8,192 characters")
         return TemporaryCredentials(
-            access_key=_required(found, "AccessKeyId", call),
-            secret_key=_required(found, "SecretAccessKey", call),
-            token=_required(found, "SessionToken", call),
+            access_key=access_key,
+            secret_key=secret_key,
+            token=token,
             expiration=min(max(expiration if expiration.tzinfo else expiration.replace(tzinfo=UTC), FAR_PAST), FAR_FUTURE),
         )
 

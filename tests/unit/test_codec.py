@@ -145,7 +145,8 @@ def test_what_names_no_command_is_malformed_without_an_id(text: str) -> None:
         ({"action": 1}, "action"),
         ({"expiresAt": "tomorrow"}, "expiresAt"),
         ({"expiresAt": 5}, "expiresAt"),
-        ({"createdAt": "10000-01-01T00:00:00Z"}, "createdAt"),
+        ({"createdAt": "2026-13-01T00:00:00Z"}, "createdAt"),
+        ({"createdAt": "2026-01-01T24:00:01Z"}, "createdAt"),
         ({"action": "x" * 129}, "action"),
         ({"bodyDelivery": "by post"}, "bodyDelivery"),
         ({"bodyDelivery": "referenced"}, "bodyUrl"),
@@ -204,6 +205,11 @@ def test_arbitrary_values_in_known_fields_are_a_command_or_malformed(fields: dic
         ("2400-01-01T00:00:00Z", datetime(2400, 1, 1, tzinfo=UTC)),
         ("0001-01-01T00:00:00", FAR_PAST),
         ("0001-01-01T00:00:00+14:00", FAR_PAST),
+        ("+10000-01-01T00:00:00Z", FAR_FUTURE),
+        ("12000-01-01T00:00:00Z", FAR_FUTURE),
+        ("2027-01-01T24:00:00Z", datetime(2027, 1, 2, tzinfo=UTC)),
+        ("2027-12-31T24:00Z", datetime(2028, 1, 1, tzinfo=UTC)),
+        ("9999-12-31T24:00:00.000Z", FAR_FUTURE),
     ],
 )
 def test_a_moment_at_either_end_of_the_calendar_is_one_that_can_be_stored_and_read_back(text: str, moment: datetime) -> None:

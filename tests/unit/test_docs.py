@@ -347,7 +347,9 @@ def test_the_joserfc_example_opens_what_the_agent_seals_however_large(jose: tupl
     body = {"statusCode": 200, "body": "x" * 3_000_000}
     assert opened({"statusCode": 200}, body) == body
     assert opened({"code": "ECONNREFUSED"}, {"code": "ECONNREFUSED", "url": "http://h/"}) == {"code": "ECONNREFUSED", "url": "http://h/"}
-    assert scope["open_answer"]({"code": "ENOKEY"}, "c-1", scope["jti"]) == {"code": "ENOKEY"}
+    for nothing in ({"code": "ENOKEY"}, {"body": "forged"}, {}, None, "jwe", ["jwe"]):
+        with pytest.raises(RuntimeError, match="no sealed answer"):
+            scope["open_answer"](nothing, "c-1", scope["jti"])
 
 
 # --- the operations manual ---

@@ -288,6 +288,46 @@ def test_a_command_that_our_own_error_ended_is_answered(world: World) -> None:
     assert world.undelivered() == [update]
 
 
+def test_an_answer_that_takes_long_to_be_encoded_is_a_failure_that_says_so_and_leaves_nothing(world: World) -> None:
+    class Slow(Buffer):
+        """Content whose every piece takes a second of the clock."""
+
+        def chunks(self) -> Iterator[bytes]:
+            for piece in super().chunks():
+                world.time += 1.0
+                yield piece
+
+    content = Slow(None)
+    for _ in range(20):
+        content.write(b"x" * 64 * 1024)
+    world.target.answers = [HttpResponse(200, (), content, None, True, "http://target.example/", 12)]
+    status, code = codes(world.run(payload={"url": "http://target.example/", "timeout": 1}))
+    assert (status, code) == ("FAILURE", "ETIMEDOUT")
+    assert world.reports[-1].code == "ETIMEDOUT"
+    assert list(world.spool.directory.iterdir()) == []
+    with pytest.raises(ValueError, match="closed"):
+        next(content.chunks())
+
+
+def test_an_answer_that_came_in_the_last_moment_has_a_moment_to_be_encoded(world: World) -> None:
+    world.target.meanwhile = lambda: setattr(world, "time", world.time + 0.999)
+    assert world.run(payload={"url": "http://target.example/", "timeout": 1}).status is Status.SUCCESS
+
+
+@pytest.mark.parametrize(("not_after", "started", "expected"), [(-1, False, ("REJECTED", "EEXPIRED")), (60, False, None)])
+def test_a_command_is_not_started_after_its_own_moment(world: World, not_after: int, started: bool, expected: object) -> None:
+    payload = {"url": "http://target.example/", "not_after": codec.iso(NOW + timedelta(seconds=not_after))}
+    update = world.run(payload=payload)
+    assert (codes(update) if update.status is not Status.SUCCESS else None) == expected
+    assert len(world.target.asked) == (expected is None)
+
+
+@pytest.mark.parametrize("payload", [{"timeout": 1e8}, {}])
+def test_no_exchange_takes_longer_than_a_day(world: World, payload: dict[str, Any]) -> None:
+    world.run(payload={"url": "http://target.example/", **payload}, expiresAt="9999-12-31T23:59:59.9999999Z")
+    assert world.target.asked[0][1].seconds == 86_400.0
+
+
 # --- secure commands ---
 
 

@@ -13,7 +13,7 @@ import pytest
 from relay_agent.clock import Deadline
 from relay_agent.faults import TransportFault
 from relay_agent.models import Code
-from relay_agent.resolver import MAX_ADDRESSES, MAX_LOOKUPS, SHARED_SECONDS, ZONE_LOOKUPS, Address, Resolver
+from relay_agent.resolver import MAX_ADDRESSES, MAX_LOOKUPS, SHARED_SECONDS, STRANGERS_LOOKUPS, ZONE_LOOKUPS, Address, Resolver
 
 
 @pytest.mark.parametrize(
@@ -141,11 +141,37 @@ def test_zones_below_one_domain_leave_half_of_the_places_to_others(names: Names)
 
 def test_all_look_ups_are_bounded_whatever_their_zones(names: Names) -> None:
     ours = Resolver()
+    names.silent = ()
+    for number in range(MAX_LOOKUPS + 20):
+        ours.resolve(f"h.z{number}.silent", 80, Deadline(10))
+    names.silent = ("silent",)
+    names.asked.clear()
     for number in range(MAX_LOOKUPS + 20):
         _late(ours, f"h.z{number}.silent")
     assert names.asked.total() == MAX_LOOKUPS
     assert f"{MAX_LOOKUPS} look-ups are still waiting" in _late(ours, "good.lab.example").message
     assert Resolver().resolve("good.lab.example", 80, Deadline(10)), "another leg's places are its own"
+
+
+@pytest.mark.parametrize("name", ["h.z{}.silent", "x{0}.zone{0}silent", "x{}.silent"])
+def test_names_that_nobody_answered_for_leave_places_to_domains_that_have_answered(names: Names, name: str) -> None:
+    """Whoever thinks of domains without end does not starve the hosts that others call."""
+    ours = Resolver()
+    assert ours.resolve("good.lab.example", 80, Deadline(10))
+    for number in range(MAX_LOOKUPS + 20):
+        _late(ours, name.format(number))
+    assert names.asked.total() - 1 in (ZONE_LOOKUPS, STRANGERS_LOOKUPS)
+    assert ours.resolve("another.lab.example", 80, Deadline(10))
+
+
+def test_names_of_one_label_are_one_zone(names: Names) -> None:
+    """They are asked for in the same search domains."""
+    ours = Resolver()
+    for number in range(MAX_LOOKUPS):
+        _late(ours, f"n{number}silent")
+    assert names.asked.total() == ZONE_LOOKUPS
+    assert "look-ups of names in the search domains" in _late(ours, "localname").message
+    assert ours.resolve("good.example", 80, Deadline(10))
 
 
 def test_one_look_up_serves_all_that_ask_for_the_name(names: Names, pool: ThreadPoolExecutor) -> None:

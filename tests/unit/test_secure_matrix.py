@@ -428,8 +428,8 @@ AT_THE_SENDER = {
     "a plain answer": "                    refused       refused       refused       refused       refused       TAKEN",
     "a plain answer of 404": "             refused       refused       refused       refused       refused       TAKEN",
     "a plain answer that has no status": " refused       refused       refused       refused       refused       FAILURE",
-    "a plain failure": "                   ECONNREFUSED  ECONNREFUSED  ECONNREFUSED  refused       ECONNREFUSED  ECONNREFUSED",
-    "a plain failure, told as a success": "refused       refused       refused       refused       ECONNREFUSED  ECONNREFUSED",
+    "a plain failure": "                   ECONNREFUSED  ECONNREFUSED  ECONNREFUSED  refused       refused       ECONNREFUSED",
+    "a plain failure, told as a success": "refused       refused       refused       refused       refused       ECONNREFUSED",
     "nothing, expired": "                  EXPIRED       EXPIRED       EXPIRED       refused       refused       EXPIRED",
     "nothing, told as a success": "        refused       refused       refused       refused       refused       SUCCESS",
     "a jwe that is none": REFUSED,
@@ -511,7 +511,7 @@ class Sender:
         body = self.platform.tell(payload)["responseBody"]
         try:
             return self._opened(scope["open_answer"](body, MINE, scope["jti"]))
-        except (JoseError, ValueError, TypeError):
+        except (JoseError, RuntimeError):
             return "refused"
 
     @staticmethod

@@ -209,7 +209,9 @@ def test_credentials_are_read_and_shown_nowhere(server: Server, rest: Rest) -> N
     assert (found.access_key, found.secret_key, found.token) == ("AKIA-canary", "canary", "canary")
     assert found.expiration == NOW + timedelta(hours=1)
     assert "canary" not in repr(found)
-    for broken in ({"Expiration": "soon"}, {"Expiration": None}, {"SecretAccessKey": None}):
+    texts = ["a\nb", "a\r\nX-Evil: 1", "\ud800", "\u00e9", "a b", "x" * 10_000, 5]
+    wrong = [{name: text} for name in ("AccessKeyId", "SecretAccessKey", "SessionToken") for text in texts]
+    for broken in ({"Expiration": "soon"}, {"Expiration": None}, {"SecretAccessKey": None}, *wrong):
         server.answer(given | broken)
         with pytest.raises(PlatformError) as caught:
             rest.credentials()
@@ -682,6 +684,20 @@ def test_an_answer_of_millions_of_values_in_sqs_place_is_not_read(server: Server
 @functools.cache
 def _client(http: PlatformHttp, url: str) -> Any:
     return Aws(http, Source().credentials, url).client("sqs", "eu-west-1")
+
+
+def test_a_message_that_is_none_stands_in_no_others_way() -> None:
+    good = {"MessageId": "m", "Body": "b", "ReceiptHandle": "r"}
+    sqs = Sqs({"Messages": [{}, None, {"ReceiptHandle": "no body"}, good | {"Body": 5}, {"Body": "no receipt"}, good]})
+    received = Queue(sqs, "https://in", Source().credentials).receive(10)
+    assert [(message.receipt, message.body) for message in received] == [("no body", ""), ("r", ""), ("r", "b")]
+
+
+def test_credentials_are_renewed_within_an_hour_whatever_end_they_name() -> None:
+    source = Source()
+    source.life = timedelta(days=3000)
+    source.credentials.renew(None)
+    assert source.credentials.due_seconds() == 50 * 60
 
 
 def test_messages_are_received_ten_at_most(server: Server) -> None:
