@@ -29,7 +29,7 @@ CHROMIUM := chromium chromium-browser
 HAS_CHROMIUM = for c in $(CHROMIUM); do command -v $$c >/dev/null && exit 0; done; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test soak bench lint format lowest clean browser promtool remake
+.PHONY: help setup run demo test soak peers bench lint format lowest clean browser promtool curl remake
 .PHONY: image sandbox-image base-image dist-image test-image lock
 
 help: ## list what can be made
@@ -48,6 +48,9 @@ test: $(STAMP)-test browser promtool ## run the tests; make test ARGS='-k codec 
 
 soak: $(STAMP)-test ## let everything around the agent fail for a minute, and count; make soak MINUTES=30 SEED=7
 	@exec $(PY) -m tests.soak $(if $(SECONDS),--seconds $(SECONDS)) $(if $(MINUTES),--minutes $(MINUTES)) --seed $(SEED)
+
+peers: $(STAMP)-test curl ## play odd peers to the agent, curl and requests; make peers COUNT=300 SEED=7 ARGS='--only redirect'
+	@exec $(PY) -m tests.peers $(if $(COUNT),--count $(COUNT)) --seed $(SEED) $(ARGS)
 
 lint: $(STAMP)-lint ## ruff, mypy strict, import-linter
 	$(PY) -m ruff check --output-format concise
@@ -152,3 +155,14 @@ promtool:
 	    tail -n 5 "$$log" >&2; \
 	  fi; \
 	  echo "No promtool here: the tests of the alert rules will be skipped (Debian: apt-get install prometheus)" >&2'
+
+# The differential test compares with Debian's curl. Skipped, not failed, where there is none.
+curl:
+	@command -v curl >/dev/null || sh -c ' \
+	  log=$$(mktemp); trap "rm -f $$log" EXIT; export DEBIAN_FRONTEND=noninteractive; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing curl for the differential test"; \
+	    { apt-get update && apt-get install -y --no-install-recommends curl; } >"$$log" 2>&1 </dev/null && exit 0; \
+	    tail -n 5 "$$log" >&2; \
+	  fi; \
+	  echo "No curl here: the differential test will be skipped (Debian: apt-get install curl)" >&2'

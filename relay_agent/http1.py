@@ -10,14 +10,15 @@ from __future__ import annotations
 import http.client
 import io
 import re
+from collections.abc import Iterator
 from typing import Any
 
 MAX_HEAD_BYTES = 256 * 1024
 MAX_FIELDS = 1000
 """SECURITY §3: header block 256 KB and 1,000 fields."""
 
-# Several blanks for one: servers send them, and every client reads them.
-_STATUS_LINE = re.compile(rb"HTTP/(1)\.(\d) ++([1-9]\d\d)(?: ([^\r\n]*))?\r?\n?")
+# Several blanks for one, and white space of other kinds before or within the reason: servers send them, and every client reads them.
+_STATUS_LINE = re.compile(rb"HTTP/(1)\.(\d) ++([1-9]\d\d)(?:[ \t\r]([^\n]*))?")
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 
 
@@ -120,11 +121,11 @@ class Response(http.client.HTTPResponse):
             raise BadHead("the connection was closed after an interim response")
         if not line:
             raise http.client.RemoteDisconnected("the connection was closed without an answer")
-        match = _STATUS_LINE.fullmatch(line)
+        match = _STATUS_LINE.fullmatch(line.rstrip(b"\r\n"))
         if match is None:
             raise BadHead("what came is no HTTP/1.x response")
         self.version = 10 if match[2] == b"0" else 11
-        self.reason = (match[4] or b"").decode("latin-1").strip()
+        self.reason = (match[4] or b"").decode("latin-1").replace("\r", " ").strip()
         return int(match[3])
 
     def _fields(self) -> list[tuple[str, str]]:
@@ -165,7 +166,7 @@ class Response(http.client.HTTPResponse):
         self.chunked = bool(codings)
         # Named twice it was applied once, by a server and a proxy before it that each say so; where it was not, the connection is lost.
         self.will_close = self._check_close() or len(codings) > 1  # type: ignore[attr-defined]
-        lengths = {part.strip() for value in self._all("content-length") for part in value.split(",")}
+        lengths = set(self._lengths())
         if self.chunked and lengths:
             self.will_close = True  # RFC 9112 §6.1: such a response may be an attack; do not go on with the connection.
         if self._has_no_body():
@@ -179,13 +180,20 @@ class Response(http.client.HTTPResponse):
         bodiless = self.status in (204, 304) or 100 <= self.status < 200 or self._method == "HEAD"  # type: ignore[attr-defined]
         return bodiless or (self._is_connect and 200 <= self.status < 300)
 
+    def _lengths(self) -> Iterator[str]:
+        for value in self._all("content-length"):
+            # Empty elements of a list are nothing (RFC 9110 §5.6.1.2); a field of nothing else is no length.
+            yield from [part.strip() for part in value.split(",") if part.strip()] or [""]
+
     def _length(self, lengths: set[str]) -> int:
         if len(lengths) > 1:
             raise BadHead("the response has conflicting Content-Length fields")
         (text,) = lengths
-        if not (text.isascii() and text.isdigit() and len(text) < 16):
+        digits = text.lstrip("0") or text[:1]
+        # The length first: int() of a long run of digits is refused with another error, or slow.
+        if len(digits) > 15 or not (digits.isascii() and digits.isdigit()):
             raise BadHead("the response has a Content-Length that is no number")
-        return int(text)
+        return int(digits)
 
     def _all(self, name: str) -> list[str]:
         return [value for key, value in self.fields if key.lower() == name]
@@ -210,9 +218,10 @@ class Response(http.client.HTTPResponse):
         size = line.split(b";", 1)[0].strip(b" \t\r\n")
         if not line:
             raise self._bad_framing(closed=True)
-        if not line.endswith(b"\n") or not _CHUNK_SIZE.fullmatch(size):
+        digits = size.lstrip(b"0") or size[:1]  # RFC 9112 §7.1: any number of zeros may come first.
+        if not line.endswith(b"\n") or not _CHUNK_SIZE.fullmatch(digits):
             raise self._bad_framing()
-        return int(size, 16)
+        return int(digits, 16)
 
     def _read_trailer(self) -> None:
         """Read past the trailer section; a connection that ends within it has not delivered the whole."""

@@ -22,6 +22,43 @@ def test_several_blanks_in_the_status_line_are_as_one(relay: Relay, target: Byte
     assert (relay({"url": target.url()})["statusCode"], relay({"url": target.url()})["body"]) == (200, "ok")
 
 
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200\tOK", b"HTTP/1.1 200 a\rb", b"HTTP/1.1 200 OK\r", b"HTTP/1.1 200\r"])
+def test_white_space_of_any_kind_may_stand_before_and_in_the_reason(relay: Relay, target: ByteTarget, head: bytes) -> None:
+    target.on("/", raw(head + b"\r\nContent-Length: 2\r\n\r\nok", then="keep"))
+    assert relay({"url": target.url()})["body"] == "ok"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Content-Length: 2,",
+        b"Content-Length: , 2,,",
+        b"Content-Length: " + b"0" * 30 + b"2",
+        b"Content-Length: " + b"0" * 90_000 + b"2",
+    ],
+    ids=["behind", "before and behind", "30 zeros", "90,000 zeros"],
+)
+def test_empty_elements_and_zeros_before_a_length_mean_nothing(relay: Relay, target: ByteTarget, lines: bytes) -> None:
+    target.on("/", raw(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n\r\nok", then="keep"))
+    assert relay({"url": target.url()})["body"] == "ok"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [b"Content-Length:", b"Content-Length: ,", b"Content-Length: 2\r\nContent-Length:", b"Content-Length: 02, 2", b"Content-Length: 2, 3,"],
+)
+def test_no_length_and_two_spellings_of_one_are_none(relay: Relay, target: ByteTarget, lines: bytes) -> None:
+    target.on("/", raw(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n\r\nok"))
+    assert code(relay({"url": target.url()})) == "EBADRESPONSE"
+
+
+@pytest.mark.parametrize("zeros", [1, 20, 60_000])
+def test_zeros_before_the_size_of_a_chunk_mean_nothing(relay: Relay, target: ByteTarget, zeros: int) -> None:
+    body = b"0" * zeros + b"5\r\nhello\r\n" + b"0" * zeros + b"\r\n\r\n"
+    target.on("/", raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body, then="keep"))
+    assert relay({"url": target.url()})["body"] == "hello"
+
+
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1\t200 OK", b" HTTP/1.1 200 OK", b"HTTP/1.1 20 OK", b"HTTP/1.1 2000 OK", b"HTTP/1.1 099 OK", b"HTTP /1.1 200"]
 )

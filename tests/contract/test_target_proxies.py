@@ -6,10 +6,13 @@ Owns proxies as a sender meets them. It must not test which proxy serves which U
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import threading
+import zlib
 from collections.abc import Iterator
 
+import brotli  # type: ignore[import-untyped]
 import pytest
 
 from tests.contract.relaying import Relay, code, field
@@ -130,6 +133,46 @@ def test_refusal_in_bytes_is_base64(relay: Relay) -> None:
     with HttpProxy(refuse=Refusal(503, b"\xff\xfe\x00")) as proxy:
         answer = relay({"url": "https://dev.lab.example/"}, proxy=proxy.url())
         assert (answer["bodyEncoding"], base64.b64decode(answer["body"])) == ("base64", b"\xff\xfe\x00")
+
+
+TEXT = "zur\u00fcckgewiesen " * 9
+
+
+@pytest.mark.parametrize(
+    ("coding", "packed"),
+    [
+        ("gzip", gzip.compress(TEXT.encode(), mtime=0)),
+        ("gzip", gzip.compress(TEXT[:50].encode(), mtime=0) + gzip.compress(TEXT[50:].encode(), mtime=0) + b"\0\0"),
+        ("deflate", zlib.compress(TEXT.encode())),
+        ("deflate", zlib.compress(TEXT.encode(), wbits=-15)),
+        ("br", brotli.compress(TEXT.encode())),
+        ("deflate, gzip", gzip.compress(zlib.compress(TEXT.encode()), mtime=0)),
+    ],
+    ids=["gzip", "members and padding", "zlib", "bare deflate", "br", "two"],
+)
+def test_refusal_in_a_coding_is_text(relay: Relay, coding: str, packed: bytes) -> None:
+    """What a proxy says of a tunnel is decoded as any response is, and the fields of its coding go."""
+    refusal = Refusal(403, packed, (("Content-Type", "text/html; charset=utf-8"), ("Content-Encoding", coding), ("X-Proxy", "yes")))
+    with HttpProxy(refuse=refusal) as proxy:
+        answer = relay({"url": "https://dev.lab.example/"}, proxy=proxy.url())
+    assert (answer["statusCode"], answer["bodyEncoding"], answer["body"]) == (403, "utf-8", TEXT)
+    assert (field(answer, "Content-Encoding"), field(answer, "Content-Length"), field(answer, "X-Proxy")) == (None, None, "yes")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "foo", "gzip, gzip, gzip, gzip"])
+def test_refusal_whose_coding_lies_is_told_as_it_came(relay: Relay, coding: str) -> None:
+    """The refusal is the answer, whatever its text is worth."""
+    with HttpProxy(refuse=Refusal(407, b"who are you?", (("Content-Encoding", coding),))) as proxy:
+        answer = relay({"url": "https://dev.lab.example/"}, proxy=proxy.url())
+    assert (answer["statusCode"], answer["body"], field(answer, "Content-Encoding")) == (407, "who are you?", coding)
+
+
+def test_refusal_that_expands_is_told_as_it_came(relay: Relay) -> None:
+    """A proxy's text is worth a bounded amount of work and of memory."""
+    packed = gzip.compress(b"x" * 50_000_000, mtime=0)
+    with HttpProxy(refuse=Refusal(403, packed, (("Content-Encoding", "gzip"),))) as proxy:
+        answer = relay({"url": "https://dev.lab.example/"}, proxy=proxy.url())
+    assert (answer["statusCode"], base64.b64decode(answer["body"])) == (403, packed)
 
 
 def test_refused_tunnel_does_not_mark_the_command_started(relay: Relay) -> None:

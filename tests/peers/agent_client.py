@@ -1,0 +1,82 @@
+"""The agent as a client: its own decoding, Executor and Transport, and the sender's reading of what they give.
+
+Owns that way of calling it. It must not judge.
+"""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from relay_agent.dialer import Dialer
+from relay_agent.executor import Executor, Limits
+from relay_agent.idle import IdlePool
+from relay_agent.pipelines.wire import Answer
+from relay_agent.policy import Policy
+from relay_agent.proxies import Leg, Proxies, Trust
+from relay_agent.resolver import Resolver
+from relay_agent.spool import Spool
+from relay_agent.transport import Transport
+from tests.contract.relaying import run
+from tests.peers.outcome import Kind, Result, grouped
+from tests.peers.script import Ask, Script
+
+_KINDS: dict[str, Kind] = {
+    "EBADRESPONSE": "bad",
+    "ERESPONSETOOLARGE": "bad",
+    "ECONNRESET": "reset",
+    "EPIPE": "reset",
+    "ETIMEDOUT": "timeout",
+    "ETOOMANYREDIRECTS": "redirects",
+    "ECONNREFUSED": "refused",
+    "EPROTO": "tls",
+    "CERT_HAS_EXPIRED": "tls",
+    "DEPTH_ZERO_SELF_SIGNED_CERT": "tls",
+    "UNABLE_TO_VERIFY_LEAF_SIGNATURE": "tls",
+    "ERR_TLS_CERT_ALTNAME_INVALID": "tls",
+}
+
+
+def _nothing() -> None:
+    return None
+
+
+class Agent:
+    """Ours."""
+
+    name = "agent"
+
+    def __init__(self, authority: Path, limit_seconds: float) -> None:
+        self._dialer = Dialer(Trust(ca_file=authority), Resolver())
+        self._limit = limit_seconds
+
+    def run(self, script: Script, port: int) -> list[Result]:
+        """Run each request as a command, on one worker."""
+        proxy = f"http://127.0.0.1:{port}" if script.tunnel else "none"
+        pool = IdlePool()
+        with tempfile.TemporaryDirectory() as name:
+            directory = Path(name)
+            proxies = Proxies({}, "", {Leg.TARGET: proxy})
+            executor = Executor(Transport(self._dialer, pool), Policy(), proxies, Limits(), directory)
+            try:
+                return [self._one(executor, Spool(directory), script, ask, port) for ask in script.asks]
+            finally:
+                executor.close()
+                pool.close()
+
+    def _one(self, executor: Executor, spool: Spool, script: Script, ask: Ask, port: int) -> Result:
+        scheme = "http" if script.tls is None else "https"
+        payload: dict[str, Any] = {"method": ask.method, "url": f"{scheme}://{ask.at}:{port}{ask.path}"}
+        if script.tunnel:
+            payload["url"] = f"https://target.example{ask.path}"
+        if ask.body:
+            payload["body"] = {"mode": "base64", "base64": base64.b64encode(ask.body).decode()}
+        if ask.host is not None:
+            payload["headers"] = [{"Host": ask.host}]
+        told = run(executor, payload, self._limit, _nothing, spool)
+        if "statusCode" not in told:
+            return Result(_KINDS.get(told["code"], "other"), detail=f"{told['code']}: {told['message']}")
+        answer = Answer("", told["status"], told)
+        return Result("answer", told["statusCode"], grouped(answer.headers(), port), answer.content())
