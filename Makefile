@@ -8,6 +8,8 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 LOWEST := build/lowest
 ARGS ?=
+# Processes that share all the tests; what is chosen by ARGS is run by one.
+JOBS ?= $(if $(ARGS),0,3)
 SEED ?= 1
 
 # The first that is 3.11 or later and can make a virtual environment; `make PYTHON=/path/to/python …` picks another.
@@ -44,7 +46,7 @@ demo: $(STAMP)-sandbox ## show the whole way of a command, on a platform started
 	@exec $(PY) -m relay_agent.sandbox.demo
 
 test: $(STAMP)-test browser promtool ## run the tests; make test ARGS='-k codec -x' chooses
-	@exec $(PY) -m pytest $(ARGS)
+	@exec $(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 soak: $(STAMP)-test ## let everything around the agent fail for a minute, and count; make soak MINUTES=30 SEED=7
 	@exec $(PY) -m tests.soak $(if $(SECONDS),--seconds $(SECONDS)) $(if $(MINUTES),--minutes $(MINUTES)) --seed $(SEED)

@@ -585,7 +585,7 @@ def test_a_damaged_journal_is_set_aside_and_what_it_says_is_answered(
 ) -> None:
     gates = [hold(target, "/get"), hold(target, "/post")]
     target.on("/waiting", reply(body="waited"))
-    agent = RunningAgent(sandbox, tmp_path, {"RELAY_WORKERS": "4"})
+    agent = RunningAgent(sandbox, tmp_path, {"RELAY_WORKERS": "3"})
     with running(agent):
         get, post = agent.create({"url": target.url("/get")}), agent.create({"method": "POST", "url": target.url("/post")})
         for gate in gates:
