@@ -39,6 +39,8 @@ WINNER_SECONDS = 600.0
 WAKE_SECONDS = 0.1
 KEEP_ALIVE_SECONDS = 60
 KEEP_ALIVE_AGAIN_SECONDS = 30
+REFUSAL_SECONDS = 2.0
+"""How long a proxy that refuses a tunnel has to say why."""
 MAX_PROXY_ANSWER = 256 * 1024
 """Bytes kept of what a proxy says when it refuses a tunnel."""
 
@@ -266,17 +268,16 @@ class Dialer:
     def _connect(self, addresses: list[Address], exchange: Exchange, limit: Deadline, prefix: str) -> ClockedSocket:
         """Connect to one of a name's addresses, the one first that was the quickest of late."""
         if len(addresses) < 2:
-            return _connect(addresses, exchange, limit, prefix)
+            return _connect(addresses, exchange, limit, prefix)[0]
         name, now = frozenset(address.sockaddr for address in addresses), time.monotonic()
         until, winner = self._winners.get(name, (0.0, ()))
         ordered = _by_turns(addresses)
         if now < until:
             ordered.sort(key=lambda address: address.sockaddr != winner)
-        sock = _connect(ordered, exchange, limit, prefix)
+        sock, answered = _connect(ordered, exchange, limit, prefix)
         if len(self._winners) >= _MOST_SHOWN:
             self._winners.clear()
-        peer = sock.getpeername()
-        self._winners[name] = now + WINNER_SECONDS, next((one.sockaddr for one in ordered if one.sockaddr[:2] == peer[:2]), ())
+        self._winners[name] = now + WINNER_SECONDS, answered.sockaddr
         return sock
 
     def _tls_with_proxy(self, sock: Any, proxy: Proxy, exchange: Exchange) -> Any:
@@ -346,6 +347,9 @@ def _told(certificate: Certificate, roots: str) -> Shown:
     )
 
 
+_Connected = tuple[ClockedSocket, Address]
+
+
 class _Attempts:
     """Connections that are being opened to the addresses of one name, side by side (RFC 8305 §5)."""
 
@@ -357,7 +361,7 @@ class _Attempts:
         self._open: dict[int, tuple[ClockedSocket, Address]] = {}
         self.faults: list[TransportFault] = []
 
-    def begin(self, address: Address) -> ClockedSocket | None:
+    def begin(self, address: Address) -> _Connected | None:
         """Begin to connect; the socket where that is done at once."""
         try:
             sock = ClockedSocket(address.family, socket.SOCK_STREAM)
@@ -378,16 +382,16 @@ class _Attempts:
                 sock.close()
                 self._failed(address, error)
                 return None
-        return sock
+        return sock, address
 
-    def wait(self, seconds: float) -> ClockedSocket | None:
+    def wait(self, seconds: float) -> _Connected | None:
         """Wait for the first that is connected; None where there is none yet. One that fails ends the wait."""
         for descriptor, _ in self._poller.poll(max(1, int(seconds * 1000))):
             sock, address = self._open.pop(descriptor)
             self._poller.unregister(descriptor)
             number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if not number:
-                return sock
+                return sock, address
             sock.close()
             self._failed(address, OSError(number, os.strerror(number)))
         return None
@@ -408,6 +412,15 @@ class _Attempts:
         for _, address in self._open.values():
             self._failed(address, TimeoutError())
         self.close()
+
+    @contextlib.contextmanager
+    def noted(self, connected: _Connected) -> Iterator[None]:
+        """Say as a fault what the system refuses of a connection that was reset as soon as it stood."""
+        try:
+            yield
+        except OSError as error:
+            self._failed(connected[1], error)
+            raise self.faults[-1] from None
 
     def _failed(self, address: Address, error: OSError) -> None:
         where = f"[{address.text}]" if address.family == socket.AF_INET6 else address.text
@@ -434,32 +447,60 @@ def _by_turns(addresses: list[Address]) -> list[Address]:
     return [address for pair in pairs for address in pair if address is not None]
 
 
-def _connect(addresses: list[Address], exchange: Exchange, limit: Deadline, prefix: str) -> ClockedSocket:
+def _connect(addresses: list[Address], exchange: Exchange, limit: Deadline, prefix: str) -> _Connected:
     """Connect to the address that answers first; the next is tried after NEXT_ADDRESS_SECONDS, or as soon as one fails (RFC 8305)."""
     attempts = _Attempts(exchange, limit, prefix)
     left = deque(addresses)
     with contextlib.ExitStack() as after:
         after.callback(attempts.close)
         while not limit.passed and (left or attempts.under_way):
-            sock = attempts.begin(left.popleft()) if left else None
+            connected = attempts.begin(left.popleft()) if left else None
             next_at, failed = Deadline(NEXT_ADDRESS_SECONDS), len(attempts.faults)
-            while sock is None and attempts.under_way and not limit.passed:
+            while connected is None and attempts.under_way and not limit.passed:
                 if len(attempts.faults) > failed or (left and next_at.passed):
                     break
                 exchange.waiting()
-                sock = attempts.wait(min(WAKE_SECONDS, limit.remaining(), next_at.remaining() if left else WAKE_SECONDS))
-            if sock is not None:
-                with _closed_on_failure(sock):
+                connected = attempts.wait(min(WAKE_SECONDS, limit.remaining(), next_at.remaining() if left else WAKE_SECONDS))
+            if connected is not None:
+                sock, _ = connected
+                with _closed_on_failure(sock), attempts.noted(connected):
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     sock.deadline = limit
                     exchange.opened(sock)  # Several were in reach of an abort: from here on it is this one.
-                return sock
+                return connected
         attempts.late()
-    # What a host answered says more than that one of its address families has no route.
-    told = [fault for fault in attempts.faults if fault.code not in (Code.ENETUNREACH, Code.EHOSTUNREACH)]
     if not attempts.faults:
         raise TimeoutError
-    raise (told or attempts.faults)[-1]
+    raise _most_telling(attempts.faults)
+
+
+def _most_telling(faults: list[TransportFault]) -> TransportFault:
+    """What a host answered says more than silence, and that more than that one of its address families has no route."""
+    silent = (Code.ETIMEDOUT,)
+    nowhere = (Code.ENETUNREACH, Code.EHOSTUNREACH)
+    answered = [fault for fault in faults if fault.code not in silent + nowhere]
+    found = (answered or [fault for fault in faults if fault.code in silent] or faults)[-1]
+    return found if len(faults) == 1 else TransportFault(found.code, f"{found.message} ({len(faults)} addresses were tried)")
+
+
+def _refusal(sock: Any, response: Response) -> bytes:
+    """What a proxy says when it refuses. One that neither says how much nor closes has said it when it is silent.
+
+    Raises:
+        BadHead: it closed before the end.
+    """
+    sock.deadline = Deadline(min(REFUSAL_SECONDS, sock.deadline.remaining()))
+    said = bytearray()
+    try:
+        while len(said) < MAX_PROXY_ANSWER and (piece := response.read1(MAX_PROXY_ANSWER - len(said))):
+            said += piece
+    except TimeoutError:
+        return bytes(said)
+    except http.client.HTTPException:
+        raise BadHead(f"it answered {response.status} to CONNECT, and closed before the end of what it said") from None
+    if response.length and len(said) < MAX_PROXY_ANSWER:
+        raise BadHead(f"it answered {response.status} to CONNECT, and closed before the end of what it said")
+    return bytes(said)
 
 
 def _tunnel(sock: Any, proxy: Proxy, exchange: Exchange) -> None:
@@ -480,10 +521,7 @@ def _tunnel(sock: Any, proxy: Proxy, exchange: Exchange) -> None:
             after.callback(response.close)
             response.begin()
             if not 200 <= response.status < 300:
-                said = response.read(MAX_PROXY_ANSWER)
-                if response.length and len(said) < MAX_PROXY_ANSWER:
-                    raise BadHead("the connection was closed before the end of the proxy's answer")
-                raise TunnelRefused(proxy, response.status, tuple(response.fields), said)
+                raise TunnelRefused(proxy, response.status, tuple(response.fields), _refusal(sock, response))
         except TimeoutError:
             raise
         except OSError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import io
 import re
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +43,8 @@ class _Wire(io.RawIOBase):
         super().__init__()
         self._raw = raw
         self.probing = False
+        self.reset_ends = False
+        """Whether a connection that is reset is taken for one that is closed."""
 
     def readable(self) -> bool:
         return True
@@ -49,7 +52,12 @@ class _Wire(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         if self.probing:
             return None
-        count: int | None = self._raw.readinto(buffer)
+        try:
+            count: int | None = self._raw.readinto(buffer)
+        except (ConnectionResetError, ssl.SSLEOFError):
+            if not self.reset_ends:
+                raise
+            return 0
         return count
 
     def close(self) -> None:
@@ -165,7 +173,7 @@ class Response(http.client.HTTPResponse):
             raise BadHead("the response has a transfer-coding other than chunked")
         self.chunked = bool(codings)
         # Named twice it was applied once, by a server and a proxy before it that each say so; where it was not, the connection is lost.
-        self.will_close = self._check_close() or len(codings) > 1  # type: ignore[attr-defined]
+        self.will_close = self._says_close() or len(codings) > 1
         lengths = set(self._lengths())
         if self.chunked and lengths:
             self.will_close = True  # RFC 9112 §6.1: such a response may be an attack; do not go on with the connection.
@@ -175,6 +183,15 @@ class Response(http.client.HTTPResponse):
             self.length = self._length(lengths)
         if (not self.chunked and self.length is None) or self.status == 101 or self._is_connect:
             self.will_close = True  # What follows on the connection is no HTTP, or nothing.
+
+    def end_at_reset(self) -> None:
+        """Let a connection that is reset end the body, where nothing else says where it ends."""
+        self._wire.reset_ends = not self.chunked and self.length is None
+
+    def _says_close(self) -> bool:
+        """Whether the peer will close, by all its `Connection` fields; in HTTP/1.0 it does unless it says otherwise (RFC 9112 §9.3)."""
+        options = {part.strip().lower() for value in self._all("connection") for part in value.split(",")}
+        return "close" in options or (self.version == 10 and "keep-alive" not in options)
 
     def _has_no_body(self) -> bool:
         bodiless = self.status in (204, 304) or 100 <= self.status < 200 or self._method == "HEAD"  # type: ignore[attr-defined]
@@ -186,14 +203,16 @@ class Response(http.client.HTTPResponse):
             yield from [part.strip() for part in value.split(",") if part.strip()] or [""]
 
     def _length(self, lengths: set[str]) -> int:
-        if len(lengths) > 1:
+        found: set[str] = set()
+        for text in lengths:
+            digits = text.lstrip("0") or text[:1]
+            # The length first: int() of a long run of digits is refused with another error, or slow.
+            if len(digits) > 15 or not (digits.isascii() and digits.isdigit()):
+                raise BadHead("the response has a Content-Length that is no number")
+            found.add(digits)
+        if len(found) > 1:
             raise BadHead("the response has conflicting Content-Length fields")
-        (text,) = lengths
-        digits = text.lstrip("0") or text[:1]
-        # The length first: int() of a long run of digits is refused with another error, or slow.
-        if len(digits) > 15 or not (digits.isascii() and digits.isdigit()):
-            raise BadHead("the response has a Content-Length that is no number")
-        return int(digits)
+        return int(found.pop())
 
     def _all(self, name: str) -> list[str]:
         return [value for key, value in self.fields if key.lower() == name]

@@ -68,7 +68,7 @@ class Resolver:
         self._running = 0
         self._by_name: dict[str, _LookUp] = {}
         self._known: OrderedDict[str, float] = OrderedDict()
-        """Domains whose servers answered, and when."""
+        """Domains whose servers answered, and hosts that have an address, and when."""
         self._directly_below: Counter[str] = Counter()
         self._anywhere_below: Counter[str] = Counter()
 
@@ -123,9 +123,10 @@ class Resolver:
         if self._running >= MAX_LOOKUPS:
             return f"{self._running} look-ups"
         (parent, *further) = _zones(host)
-        if self._directly_below[parent] >= ZONE_LOOKUPS:
+        room = MAX_LOOKUPS // 2 if self._has_answered(host) else ZONE_LOOKUPS
+        if self._directly_below[parent] >= room:
             return f"{self._directly_below[parent]} look-ups of names in {parent or 'the search domains'}"
-        if self._running >= STRANGERS_LOOKUPS and self._monotonic() - self._known.get(parent, -KNOWN_SECONDS) >= KNOWN_SECONDS:
+        if self._running >= STRANGERS_LOOKUPS and not self._has_answered(parent):
             return f"{self._running} look-ups"
         room = ZONE_LOOKUPS
         for zone in further:
@@ -160,11 +161,16 @@ class Resolver:
         _subtract(self._anywhere_below, zones)
         self._changed.notify_all()
 
-    def _note(self, zone: str) -> None:
-        self._known[zone] = self._monotonic()
-        self._known.move_to_end(zone)
-        if len(self._known) > _MOST_KNOWN:
+    def _note(self, *names: str) -> None:
+        """Note that there was an answer for a host, and so from its domain."""
+        for name in names:
+            self._known[name] = self._monotonic()
+            self._known.move_to_end(name)
+        while len(self._known) > _MOST_KNOWN:
             self._known.popitem(last=False)
+
+    def _has_answered(self, name: str) -> bool:
+        return self._monotonic() - self._known.get(name, -KNOWN_SECONDS) < KNOWN_SECONDS
 
     # --- on the look-up's own thread ---
 
@@ -179,6 +185,8 @@ class Resolver:
                 self._give_back(look_up)
                 if not isinstance(found, TransportFault) or found.code == Code.ENOTFOUND:
                     self._note(next(_zones(look_up.name)))
+                if not isinstance(found, TransportFault):
+                    self._note(look_up.name)
             look_up.found = found
             look_up.done.set()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import select
 import socket
-import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -18,8 +17,6 @@ LONGEST_WAIT_SECONDS = 1_000_000.0
 """The limit of a single call. Python refuses time-outs that poll(2) cannot take, which are those beyond 24 days."""
 
 
-STALL_SECONDS = 2.0
-"""How long a peer that has answered may take nothing more of what is sent, before that is no longer waited for."""
 _LOOK_MS = 1000
 _FETCH = 64 * 1024
 
@@ -29,10 +26,6 @@ class Watch(Protocol):
 
     def arrived(self, data: bytes) -> bool:
         """Take bytes that came, none at the end of the connection; whether sending must stop."""
-
-    @property
-    def answered(self) -> bool:
-        """Whether enough came for an answer, though sending may go on."""
 
     @property
     def full(self) -> bool:
@@ -87,31 +80,24 @@ class ClockedSocket(socket.socket, Clocked):
         return sent
 
     def send_watching(self, data: Any, watch: Watch) -> bool:
-        """Send all of it within the deadline, and hand over what comes meanwhile; whether all was sent.
-
-        It was not where the watch says stop, and where a peer that has answered takes nothing more for STALL_SECONDS.
+        """Send all of it within the deadline, and hand over what comes meanwhile; whether all was sent, which the watch may stop.
 
         Raises:
             TimeoutError: the deadline passed.
             OSError: as the system says.
         """
         poller = select.poll()
-        moved = time.monotonic()
         done = 0
         with memoryview(data) as view, view.cast("B") as rest:
             while done < len(rest):
                 self.arm()
-                if watch.answered and time.monotonic() - moved > STALL_SECONDS:
-                    return False
                 poller.register(self, select.POLLOUT if watch.full else select.POLLOUT | select.POLLIN)
                 limit = min(_LOOK_MS, max(1, int((self.gettimeout() or 1.0) * 1000)))
                 ready = dict(poller.poll(limit)).get(self.fileno(), 0)
                 if ready & select.POLLIN and self._heard(watch.arrived):
                     return False
                 if ready & (select.POLLOUT | select.POLLERR | select.POLLHUP):
-                    sent = self._send_now(rest[done:])
-                    moved = time.monotonic() if sent else moved
-                    done += sent
+                    done += self._send_now(rest[done:])
         return True
 
     def _heard(self, arrived: Callable[[bytes], bool]) -> bool:

@@ -21,7 +21,7 @@ from relay_agent.secure import Veil
 
 IN_MEMORY = 64 * 1024
 """Bytes of a body under way that are kept in memory; what follows goes to a file."""
-_CHUNK = 64 * 1024
+_CHUNK = 16 * 1024
 
 
 def file_name(unique: str, ending: str) -> str:

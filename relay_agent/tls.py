@@ -306,11 +306,6 @@ class _Inside:
         return False if plain is None else self._watch.arrived(plain)
 
     @property
-    def answered(self) -> bool:
-        """As the watch over it says."""
-        return self._watch.answered
-
-    @property
     def full(self) -> bool:
         """As the watch over it says."""
         return self._watch.full

@@ -166,6 +166,8 @@ class Transport:
 
 
 _ONE_WRITE = 64 * 1024
+MAX_INTERIM_BYTES = 16 * 1024
+"""Bytes of 1xx answers that are looked through for a final one while the request is being sent; then that is read on instead."""
 MAX_EARLY_BYTES = 256 * 1024
 """Bytes of an early answer that are kept while the request is still being sent."""
 _LINE_BREAK = re.compile(r"[\r\n\x00]")
@@ -356,6 +358,9 @@ def _send_and_read_head(sock: Any, exchange: Exchange, *, reused: bool) -> Respo
     try:
         response.begin()
         response.tainted = response.tainted or early.came or not whole
+        if response.status >= 400 and exchange.body is not None:
+            # Who refuses a body and closes with some of it unread resets the connection (RFC 9112 §9.6): so ends what it said.
+            response.end_at_reset()
     except (OSError, http.client.HTTPException) as error:
         if response.head_started:
             exchange.enter("the header of the response")
@@ -417,8 +422,8 @@ def _body_fault(error: Exception, exchange: Exchange) -> TransportFault:
 class _Early:
     """What a target says while the request is still being sent to it, and what it says then: the whole as one stream.
 
-    A final answer of 300 and above ends the sending, as with curl: a target that refuses or redirects has no use for the rest. One
-    of 2xx may be the beginning of an answer to what was sent so far, so that only a target that takes nothing more ends it.
+    A final answer of 300 and above ends the sending: a target that refuses or redirects has no use for the rest. One of 2xx does
+    not, as it may answer what was sent so far: the rest of a body must not be lost and the command be a success.
     """
 
     def __init__(self, sock: Any) -> None:
@@ -434,12 +439,9 @@ class _Early:
         self._data += data
         if self._status is None:
             self._status = final_status(self._data)
-        return not data or (self._status is not None and not 200 <= self._status < 300)
-
-    @property
-    def answered(self) -> bool:
-        """Whether a final answer has begun."""
-        return self._status is not None
+        if self._status is None:
+            return not data or len(self._data) > MAX_INTERIM_BYTES
+        return not data or not 200 <= self._status < 300
 
     @property
     def full(self) -> bool:
@@ -486,12 +488,12 @@ def _keep_seconds(response: Response) -> float:
     """How long the connection of a response may wait for the next request: as the target says, and MAX_AGE_SECONDS at most."""
     seconds = MAX_AGE_SECONDS
     for parameter in _listed(tuple(response.fields), "keep-alive"):
-        name, _, value = (part.strip() for part in parameter.partition("="))
-        number = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
-        if name == "timeout" and number is not None:
-            seconds = min(seconds, number - MARGIN_SECONDS)
-        elif name == "max" and number is not None and number <= 1:
-            return 0.0
+        for part in parameter.split(";"):
+            name, _, value = (text.strip(' \t"') for text in part.partition("="))
+            if name in ("timeout", "max"):
+                # What cannot be read is taken for the least that it can mean.
+                number = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
+                seconds = min(seconds, number - MARGIN_SECONDS if name == "timeout" else (number - 1) * MAX_AGE_SECONDS)
     return seconds
 
 

@@ -113,7 +113,7 @@ def test_addresses_that_are_all_dead_are_late_and_named(relay: Relay, target: By
     with dead(target.port, "127.0.0.4"):
         Names(monkeypatch, dev=[DEAD, "127.0.0.4"])
         answer = relay({"url": target.url(host="dev.lab.example"), "timeout": 1})
-    assert (code(answer), answer["message"]) == ("ETIMEDOUT", f"connect 127.0.0.4:{target.port} timed out")
+    assert (code(answer), answer["message"]) == ("ETIMEDOUT", f"connect 127.0.0.4:{target.port} timed out (2 addresses were tried)")
 
 
 def test_what_a_host_answers_says_more_than_a_dead_address_of_it(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:

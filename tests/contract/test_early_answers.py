@@ -112,13 +112,42 @@ def test_a_success_that_begins_early_does_not_end_the_sending(relay: Relay, targ
     assert post(relay, target)["body"] == "read" * 10
 
 
-def test_a_success_of_a_target_that_takes_no_more_is_the_answer(relay: Relay, target: EarlyTarget) -> None:
+def test_a_success_of_a_target_that_takes_no_more_is_none(relay: Relay, target: EarlyTarget) -> None:
+    """It never had the whole of the request."""
+
     def say(conn: Connection) -> None:
         conn.respond(200, body=b"enough")
         target.stay(conn)
 
     target.say = say
-    assert post(relay, target)["body"] == "enough"
+    answer = post(relay, target, timeout=1)
+    assert (code(answer), answer["message"].startswith("sending the request")) == ("ETIMEDOUT", True)
+
+
+def test_interim_answers_without_end_do_not_hide_a_refusal(relay: Relay, target: EarlyTarget) -> None:
+    def say(conn: Connection) -> None:
+        conn.send(b"HTTP/1.1 102 Processing\r\nX-Filler: " + b"x" * 1_000 + b"\r\n\r\n", *[b"HTTP/1.1 102 Processing\r\n\r\n"] * 1_000)
+        conn.respond(413, body=b"too much")
+        target.stay(conn)
+
+    target.say = say
+    assert (answer := post(relay, target))["statusCode"] == 413
+    assert answer["body"] == "too much"
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_a_reset_ends_what_a_refusal_without_a_length_says(relay: Relay, target: EarlyTarget, status: int) -> None:
+    """Who closes with a part of the request unread resets the connection (RFC 9112 §9.6); half a success is none."""
+
+    def say(conn: Connection) -> None:
+        conn.read_exactly(LARGE if status == 200 else 1_000)
+        conn.send(b"HTTP/1.1 %d X\r\n\r\nsaid" % status)
+        conn.wait(target.gate(), 0.3)
+        conn.reset()
+
+    target.say = say
+    answer = post(relay, target)
+    assert answer.get("body") == "said" if status == 503 else code(answer) == "ECONNRESET"
 
 
 def test_a_redirect_before_the_body_is_followed(relay: Relay, target: EarlyTarget) -> None:
@@ -243,10 +272,18 @@ def test_an_idempotency_key_makes_a_kept_connection_good_enough(relay: Relay, pl
 
 @pytest.mark.parametrize(
     ("value", "connections"),
-    [("timeout=5, max=100", 1), ("timeout=1", 2), ("timeout=0", 2), ("max=0", 2), ("max=1", 2), ("timeout=x, max=", 1), ("Timeout=60", 1)],
+    [
+        *[("timeout=5, max=100", 1), ("timeout=1", 2), ("timeout=0", 2), ("max=0", 2), ("max=1", 2), ("Timeout=60", 1), ("seconds=1", 1)],
+        *[('timeout="1"', 2), ('timeout="60"', 1), ("timeout=60; max=1", 2), ("timeout=x", 2), ("max=", 2), ("timeout", 2)],
+    ],
 )
 def test_a_connection_is_kept_as_the_target_says(relay: Relay, plain: ByteTarget, value: str, connections: int) -> None:
     assert kept(relay, plain, ("Keep-Alive", value)) == connections
+
+
+@pytest.mark.parametrize("lines", [["close", "Keep-Alive"], ["keep-alive", "X-Other, Close"], ["keep-alive, close"]])
+def test_a_target_that_says_close_in_any_of_its_fields_closes(relay: Relay, plain: ByteTarget, lines: list[str]) -> None:
+    assert kept(relay, plain, *(("Connection", line) for line in lines)) == 2
 
 
 def test_a_command_that_says_close_ends_its_connection(relay: Relay, plain: ByteTarget) -> None:

@@ -312,6 +312,35 @@ def test_refusal_in_chunks_is_whole(relay: Relay) -> None:
         assert (said.get("statusCode"), said.get("body")) == (503, "no, no!")
 
 
+@pytest.mark.parametrize(
+    ("framing", "said", "then", "expected"),
+    [
+        (b"", b"no entry", "hang", (503, "no entry")),
+        (b"Content-Length: 80\r\n", b"no entry", "hang", (503, "no entry")),
+        (b"Transfer-Encoding: chunked\r\n", b"2\r\nno\r\n", "hang", (503, "no")),
+        (b"", b"no entry", "close", (503, "no entry")),
+        (b"Content-Length: 80\r\n", b"no entry", "close", ("EBADRESPONSE", None)),
+        (b"Transfer-Encoding: chunked\r\n", b"8\r\nno", "close", ("EBADRESPONSE", None)),
+    ],
+)
+def test_a_refusal_whose_end_does_not_come_is_told_with_its_status(
+    relay: Relay, framing: bytes, said: bytes, then: str, expected: tuple[object, object]
+) -> None:
+    """A proxy that neither says how much nor closes does not take the command's time with it."""
+
+    def answer(conn: Connection) -> bool:
+        conn.read_head()
+        conn.send(b"HTTP/1.1 503 No\r\n" + framing + b"\r\n" + said)
+        getattr(conn, then)()
+        return False
+
+    with ByteTarget() as proxy:
+        proxy.on_accept = answer
+        told = relay({"url": "https://dev.lab.example/"}, proxy=f"http://127.0.0.1:{proxy.port}", deadline=20.0)
+    assert (told.get("statusCode") or code(told), told.get("body")) == expected
+    assert told.get("statusCode") or "503" in told["message"]
+
+
 @pytest.mark.parametrize("over_tls", [False, True], ids=["proxy in plain", "proxy over TLS"])
 def test_large_bodies_pass_a_tunnel_both_ways(relay: Relay, secure: ByteTarget, over_tls: bool) -> None:
     """Megabytes out and in arrive whole, TLS in TLS included, and the tunnel goes on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -137,17 +138,17 @@ def test_it_needs_at_most_90_mb_under_load(started: Start, sandbox: Sandbox, dem
         exp = int(time.time()) + 300
         return {"jwe": seal_command(plaintext, Keyring.from_text(key), aud=container.agent_id, exp=exp, jti=str(uuid.uuid4()))}
 
-    def load(what: str, count: int, payload: Json, action: str = HTTP_REQUEST) -> None:
-        commands = [sandbox.create_command(container.agent_id, payload, action) for _ in range(count)]
+    def load(what: str, count: int, payload: Callable[[], Json], action: str = HTTP_REQUEST) -> None:
+        commands = [sandbox.create_command(container.agent_id, payload(), action) for _ in range(count)]
         assert {sandbox.wait_final(command, 60).status for command in commands} == {"SUCCESS"}
         print(f"{what}: a peak of {container.peak_bytes() / 1e6:.1f} MB until now")
 
-    load("300 GETs", 300, {"url": f"{demo_target.http_url}/json"})
-    load("24 answers of 5 MB", 24, {"url": f"{demo_target.http_url}/big"})
-    load("100 POSTs of 180 KB, echoed", 100, post(180_000, "/echo"))
-    load("48 POSTs of 1 MB", 48, post(1_000_000))
-    load("20 POSTs of 9 MB", 20, post(9_000_000))
-    load("4 secure POSTs of 7 MB", 4, secure(7_000_000), SECURE_REQUEST)
+    load("300 GETs", 300, lambda: {"url": f"{demo_target.http_url}/json"})
+    load("24 answers of 5 MB", 24, lambda: {"url": f"{demo_target.http_url}/big"})
+    load("100 POSTs of 180 KB, echoed", 100, lambda: post(180_000, "/echo"))
+    load("48 POSTs of 1 MB", 48, lambda: post(1_000_000))
+    load("20 POSTs of 9 MB", 20, lambda: post(9_000_000))
+    load("4 secure POSTs of 7 MB", 4, lambda: secure(7_000_000), SECURE_REQUEST)
     done = len(container.lines("command"))
     with sandbox.inject(Fault("sqs", "SendMessageBatch", contains=container.agent_id, status=503, count=None)):
         waiting = [sandbox.create_command(container.agent_id, post(180_000, "/echo")) for _ in range(100)]

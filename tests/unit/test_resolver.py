@@ -164,6 +164,19 @@ def test_names_that_nobody_answered_for_leave_places_to_domains_that_have_answer
     assert ours.resolve("another.lab.example", 80, Deadline(10))
 
 
+def test_a_host_that_has_answered_is_looked_up_beside_a_zone_of_strangers(names: Names) -> None:
+    """Names of one label are all of one zone: those that others call must not starve with those that nobody has."""
+    ours = Resolver()
+    assert ours.resolve("lims", 80, Deadline(10))
+    for number in range(MAX_LOOKUPS):
+        _late(ours, f"n{number}silent")
+    assert ours.resolve("lims", 80, Deadline(10))
+    names.silent = ("lims", "silent")
+    assert "look-ups of names in the search domains" in _late(ours, "another").message
+    _late(ours, "lims")
+    assert names.asked["lims"] == 3
+
+
 def test_names_of_one_label_are_one_zone(names: Names) -> None:
     """They are asked for in the same search domains."""
     ours = Resolver()

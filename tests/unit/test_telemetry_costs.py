@@ -18,7 +18,7 @@ from relay_agent.telemetry.redact import Redactor, describe, redact_text, shown_
 from relay_agent.telemetry.shapes import MOST_CHARACTERS, SENSITIVE_FIELD, harmless, mask_shapes
 
 LINEAR = 8.0
-TRIES = 5
+TRIES = 20
 SHORT = 8_000
 SECRETS = ("correct horse battery staple", "A" * 40 + "=", "eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl", bytes(range(32)))
 
