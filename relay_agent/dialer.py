@@ -24,7 +24,7 @@ from relay_agent.clock import Deadline
 from relay_agent.errors import Shown
 from relay_agent.faults import DiskFault, TransportFault, name_fault, os_fault
 from relay_agent.hostnames import is_for, openssl_cannot_judge
-from relay_agent.http1 import BadHead, Response
+from relay_agent.http1 import BadFraming, BadHead, Response
 from relay_agent.models import Code, Headers, Url
 from relay_agent.proxies import Proxy, Trust
 from relay_agent.resolver import Address, Resolver
@@ -487,19 +487,23 @@ def _refusal(sock: Any, response: Response) -> bytes:
     """What a proxy says when it refuses. One that neither says how much nor closes has said it when it is silent.
 
     Raises:
-        BadHead: it closed before the end.
+        BadHead: it closed before the end, or its length cannot be read.
     """
     sock.deadline = Deadline(min(REFUSAL_SECONDS, sock.deadline.remaining()))
+    response.end_at_reset()
+    answered = f"it answered {response.status} to CONNECT"
     said = bytearray()
     try:
         while len(said) < MAX_PROXY_ANSWER and (piece := response.read1(MAX_PROXY_ANSWER - len(said))):
             said += piece
     except TimeoutError:
         return bytes(said)
-    except http.client.HTTPException:
-        raise BadHead(f"it answered {response.status} to CONNECT, and closed before the end of what it said") from None
+    except BadFraming:
+        raise BadHead(f"{answered}, and the length of what it said cannot be read") from None
+    except (http.client.HTTPException, OSError):
+        raise BadHead(f"{answered}, and closed before the end of what it said") from None
     if response.length and len(said) < MAX_PROXY_ANSWER:
-        raise BadHead(f"it answered {response.status} to CONNECT, and closed before the end of what it said")
+        raise BadHead(f"{answered}, and closed before the end of what it said")
     return bytes(said)
 
 

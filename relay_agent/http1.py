@@ -26,6 +26,7 @@ _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 _FINAL_STATUS = re.compile(rb"HTTP/1\.\d ++([1-9]\d\d)")
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _LONGEST_STATUS_LINE = 16 * 1024
+_LONGEST_INTERIM = 16 * 1024
 
 
 class BadHead(http.client.HTTPException):
@@ -66,22 +67,21 @@ class _Wire(io.RawIOBase):
         super().close()
 
 
-def final_status(data: bytes | bytearray) -> int | None:
-    """The status that an answer begins with, past any 1xx; None while there is none yet, 0 where it is no HTTP."""
-    place = 0
+def final_status(data: bytearray) -> int | None:
+    """The status that an answer begins with; None while there is none yet, 0 where it is no HTTP. Whole 1xx before it are taken out."""
     while True:
-        if data.find(b"\n", place) < 0:
-            return None if len(data) - place <= _LONGEST_STATUS_LINE else 0
-        found = _FINAL_STATUS.match(data, place)
+        if b"\n" not in data:
+            return None if len(data) <= _LONGEST_STATUS_LINE else 0
+        found = _FINAL_STATUS.match(data)
         if found is None:
             return 0
         status = int(found[1])
         if status >= 200 or status == 101:
             return status
-        end = _BLANK_LINE.search(data, place)
+        end = _BLANK_LINE.search(data)
         if end is None:
-            return None
-        place = end.end()
+            return None if len(data) <= _LONGEST_INTERIM else 0
+        del data[: end.end()]
 
 
 class Response(http.client.HTTPResponse):

@@ -166,8 +166,6 @@ class Transport:
 
 
 _ONE_WRITE = 64 * 1024
-MAX_INTERIM_BYTES = 16 * 1024
-"""Bytes of 1xx answers that are looked through for a final one while the request is being sent; then that is read on instead."""
 MAX_EARLY_BYTES = 256 * 1024
 """Bytes of an early answer that are kept while the request is still being sent."""
 _LINE_BREAK = re.compile(r"[\r\n\x00]")
@@ -358,8 +356,8 @@ def _send_and_read_head(sock: Any, exchange: Exchange, *, reused: bool) -> Respo
     try:
         response.begin()
         response.tainted = response.tainted or early.came or not whole
-        if response.status >= 400 and exchange.body is not None:
-            # Who refuses a body and closes with some of it unread resets the connection (RFC 9112 §9.6): so ends what it said.
+        if response.status >= 300 and exchange.body is not None:
+            # Who has no use for a body and closes with some of it unread resets the connection (RFC 9112 §9.6): so ends what it said.
             response.end_at_reset()
     except (OSError, http.client.HTTPException) as error:
         if response.head_started:
@@ -439,9 +437,7 @@ class _Early:
         self._data += data
         if self._status is None:
             self._status = final_status(self._data)
-        if self._status is None:
-            return not data or len(self._data) > MAX_INTERIM_BYTES
-        return not data or not 200 <= self._status < 300
+        return not data or (self._status is not None and not 200 <= self._status < 300)
 
     @property
     def full(self) -> bool:
