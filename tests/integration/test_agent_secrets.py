@@ -144,9 +144,9 @@ def test_a_token_that_ends_in_service_is_named_in_every_line_and_on_the_page_wit
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     file = tmp_path / "jwt"
-    file.write_text(sandbox.issue_jwt(3))
+    file.write_text(sandbox.issue_jwt(8))
     with running(ThreadedAgent(sandbox, tmp_path, with_token(file))) as agent:
-        agent.wait_log("platform-failed")
+        agent.wait_log("platform-failed", 40)
         agent.wait_log("heartbeat-failed")
         wait_until(sandbox, lambda: "the JWT expired on" in page(agent, "/status.json")[1])
         status = json.loads(page(agent, "/status.json")[1])
