@@ -98,7 +98,7 @@ class Response(http.client.HTTPResponse):
     def __init__(self, sock: Any, debuglevel: int = 0, method: str | None = None, url: str | None = None) -> None:
         super().__init__(sock, debuglevel, method, url)
         self._wire = _Wire(self.fp.detach())
-        self.fp = io.BufferedReader(self._wire, 64 * 1024)
+        self.fp = io.BufferedReader(self._wire, 16 * 1024)
         self.fields = []
         self._left = MAX_HEAD_BYTES
         self._is_connect = method == "CONNECT"
