@@ -554,11 +554,11 @@ class Agent:
     def _recover(self) -> None:
         self._spool.remove_orphans(self._journal.spooled())
 
-        def tell(update: Update) -> None:
+        def put(update: Update) -> None:
             self._freeze.keep_alive()
             self._outbox.put(update)
 
-        tasks = self._relay.recover(tell, self._say_set_aside)
+        tasks = self._relay.recover(put, self._say_set_aside)
         for task in tasks:
             self._enqueue(task)
         if tasks or self._outbox.pending():

@@ -22,6 +22,11 @@ def from_timestamp(seconds: float) -> datetime:
     return datetime.fromtimestamp(min(seconds, most) if seconds > least else least, UTC)  # What is no number is not more than any.
 
 
+def clamped(moment: datetime) -> datetime:
+    """A moment between FAR_PAST and FAR_FUTURE; one without a time zone is in UTC."""
+    return min(max(moment if moment.tzinfo else moment.replace(tzinfo=UTC), FAR_PAST), FAR_FUTURE)
+
+
 MAX_DATE = 64
 """Characters of a date that are looked at."""
 
@@ -34,7 +39,7 @@ def http_date(text: str | None) -> datetime | None:
         moment = email.utils.parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return None if moment.tzinfo is None else min(max(moment, FAR_PAST), FAR_FUTURE)
+    return None if moment.tzinfo is None else clamped(moment)
 
 
 def _utc_now() -> datetime:

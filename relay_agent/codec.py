@@ -14,7 +14,7 @@ from typing import Any
 
 from relay_agent.bodies import encode_body
 from relay_agent.charsets import text_decoder
-from relay_agent.clock import FAR_FUTURE, FAR_PAST
+from relay_agent.clock import FAR_FUTURE, clamped
 from relay_agent.errors import BadRequest, MalformedMessage
 from relay_agent.json_bounds import check_text, check_value
 from relay_agent.models import Body, Command, Failure, Headers, HttpRequest, HttpResponse, Status, Url
@@ -243,9 +243,8 @@ def _moment(message: dict[str, Any], name: str) -> datetime | None:
         return FAR_FUTURE
     except ValueError:
         raise BadRequest(name, "must be an ISO 8601 time") from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     # Clamped before it is brought to UTC: at both ends of the calendar that fails.
-    return min(max(moment, FAR_PAST), FAR_FUTURE).astimezone(UTC)
+    return clamped(moment).astimezone(UTC)
 
 
 def _body_url(message: dict[str, Any]) -> str | None:

@@ -424,8 +424,7 @@ class _Attempts:
 
     def _failed(self, address: Address, error: OSError) -> None:
         where = f"[{address.text}]" if address.family == socket.AF_INET6 else address.text
-        fault = os_fault(error, f"connect {where}:{address.sockaddr[1]}")
-        self.faults.append(TransportFault(fault.code, self._prefix + fault.message))
+        self.faults.append(os_fault(error, f"connect {where}:{address.sockaddr[1]}").behind(self._prefix))
 
 
 def _keep_alive(sock: socket.socket) -> None:

@@ -26,7 +26,7 @@ from relay_agent.errors import Interrupted
 from relay_agent.faultpoints import Point, reach
 from relay_agent.faults import DiskFault, TransportFault
 from relay_agent.media_types import parameter
-from relay_agent.models import Body, Code, Failure, Headers, HttpRequest, HttpResponse, Url, may_repeat, size_of
+from relay_agent.models import Body, Code, Failure, Headers, HttpRequest, HttpResponse, Url, size_of
 from relay_agent.policy import Policy
 from relay_agent.proxies import Leg, Proxies
 from relay_agent.spool import Buffer
@@ -197,7 +197,6 @@ class Executor:
             body=hop.body,
             deadline=deadline,
             verify=not request.ignore_tls_certificate,
-            repeatable=may_repeat(hop.method, hop.headers),
             proxy=self._proxies.route(Leg.TARGET, hop.url).proxy,
             connect_seconds=self._limits.connect_seconds,
             before_send=before_send,

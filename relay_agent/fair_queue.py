@@ -72,7 +72,7 @@ class FairQueue(queue.Queue[tuple[str, T]], Generic[T]):
         busy = len(self._lanes) + sum(lane not in self._lanes for lane in self._running)
         if busy <= 1:
             return max(1, self._workers - max(1, self._workers // 4))
-        return max(1, min(-(-self._workers // (busy + 1)), (self._workers - 1) // max(1, busy)))
+        return max(1, min(-(-self._workers // (busy + 1)), (self._workers - 1) // busy))
 
     # --- called by anyone ---
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from relay_agent.causes import Problem, cause_of
 from relay_agent.codec import ACTION_SECURE
-from relay_agent.errors import JournalDamaged, PlatformError
+from relay_agent.errors import JournalError, PlatformError
 from relay_agent.relay import Relay, Task
 from relay_agent.telemetry.logs import WITHHELD, Logger, RepeatedFailure
 
@@ -95,8 +95,8 @@ class Fetcher:
     def _fetch(self, task: Task) -> Task | None:
         try:
             return self._relay.fetch(task, self._stop)
-        except JournalDamaged:
-            raise
+        except JournalError:
+            raise  # As in a worker: the agent must end, and its next start takes the command up.
         except Exception:  # noqa: BLE001 - the top of a step: what one body trips must not end the agent, and its next start again
             withheld = {WITHHELD: "exception.traceback"} if task.command.action == ACTION_SECURE else {}
             self._log.error("command-crashed", id=task.command.id, exc_info=True, **withheld)

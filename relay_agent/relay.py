@@ -291,7 +291,11 @@ class Relay:
         if data is not None:
             request = self._decode_body(task.command, data.decode, b"".join)
             return replace(task, request=request, lane=_lane(request))
-        request = self._look(replace(task, body=name), codec.forget)
+        try:
+            request = self._look(replace(task, body=name), codec.forget)
+        except BaseException:
+            self._spool.remove(name)
+            raise
         if isinstance(request, Failure):
             self._spool.remove(name)
             return replace(task, request=request)

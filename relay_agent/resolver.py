@@ -23,7 +23,8 @@ MAX_LOOKUPS = 128
 """Look-ups of one Resolver that may hang at the same time."""
 ZONE_LOOKUPS = 16
 """Those of them for names directly below one domain. Each domain further up has room for twice as many as the one
-below it, up to half of all, so that a zone whose servers are silent leaves places to its neighbours."""
+below it, up to half of all, so that a zone whose servers are silent leaves places to its neighbours. A host that has answered of late may
+be asked for beyond the sixteen, up to half of all."""
 STRANGERS_LOOKUPS = 96
 """How many may be under way when one begins for a domain whose servers have not answered of late: the rest is kept for those
 that have, whatever names senders think of."""
@@ -161,12 +162,11 @@ class Resolver:
         _subtract(self._anywhere_below, zones)
         self._changed.notify_all()
 
-    def _note(self, *names: str) -> None:
-        """Note that there was an answer for a host, and so from its domain."""
-        for name in names:
-            self._known[name] = self._monotonic()
-            self._known.move_to_end(name)
-        while len(self._known) > _MOST_KNOWN:
+    def _note(self, name: str) -> None:
+        """Note that a domain, or a host, has answered."""
+        self._known[name] = self._monotonic()
+        self._known.move_to_end(name)
+        if len(self._known) > _MOST_KNOWN:
             self._known.popitem(last=False)
 
     def _has_answered(self, name: str) -> bool:

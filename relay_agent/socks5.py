@@ -45,8 +45,7 @@ def ask_for_connection(sock: ClockedSocket, proxy: Proxy, host: str, port: int) 
     except TimeoutError:
         raise
     except OSError as error:
-        fault = os_fault(error, "connect")
-        raise TransportFault(fault.code, f"proxy {proxy.masked}: {fault.message}") from None
+        raise os_fault(error, "connect").behind(f"proxy {proxy.masked}: ") from None
 
 
 def _address(host: str) -> bytes:

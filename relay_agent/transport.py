@@ -31,10 +31,9 @@ from relay_agent.dialer import Dialer
 from relay_agent.faults import ClientCertificateWanted, DiskFault, TransportFault, os_fault
 from relay_agent.http1 import BadFraming, BadHead, Response, final_status
 from relay_agent.idle import MAX_AGE_SECONDS, IdlePool
-from relay_agent.models import Body, Code, Content, Headers, Url
+from relay_agent.models import Body, Code, Content, Headers, Url, may_repeat
 from relay_agent.proxies import Proxy
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 DRAIN_BYTES = 64 * 1024
 DRAIN_SECONDS = 0.1
 MARGIN_SECONDS = 1.0
@@ -70,8 +69,8 @@ class Exchange:
     verify: bool = True
     proxy: Proxy | None = None
     connect_seconds: float = 30.0
-    repeatable: bool | None = None
-    """Whether sending it twice does no harm; None: as its method says."""
+    repeatable: bool = False
+    """Whether it may be sent twice, whatever its method says."""
     before_send: Callable[[], None] = _nothing
     after_send: Callable[[], None] = _nothing
     opened: Callable[[Any], None] = _any_socket
@@ -92,7 +91,7 @@ class Exchange:
     @property
     def safe(self) -> bool:
         """Whether it may be sent again, and so over a kept connection, which may turn out to be closed."""
-        return self.method in SAFE_METHODS if self.repeatable is None else self.repeatable
+        return self.repeatable or may_repeat(self.method, self.headers)
 
     @property
     def peer(self) -> str:
@@ -421,7 +420,7 @@ class _Early:
     """What a target says while the request is still being sent to it, and what it says then: the whole as one stream.
 
     A final answer of 300 and above ends the sending: a target that refuses or redirects has no use for the rest. One of 2xx does
-    not, as it may answer what was sent so far: the rest of a body must not be lost and the command be a success.
+    not, as it may answer what was sent so far: the rest is sent for as long as the target takes it.
     """
 
     def __init__(self, sock: Any) -> None:
@@ -455,7 +454,7 @@ class _Ahead(io.RawIOBase):
 
     def __init__(self, data: bytearray, raw: Any) -> None:
         super().__init__()
-        self._data: memoryview | None = memoryview(bytes(data))
+        self._data = memoryview(bytes(data))
         self._raw = raw
 
     def readable(self) -> bool:

@@ -113,9 +113,9 @@ def _told_as(call: str, url: str, max_bytes: int) -> Iterator[None]:
     except DiskFault as fault:
         raise OSError(errno.EIO, fault.message) from None
     except TransportFault as fault:
-        if fault.code == "EPOLICY":
+        if fault.code == Code.EPOLICY:
             raise PayloadForbidden(call, fault.message) from None
-        if fault.code == "ERESPONSETOOLARGE":
+        if fault.code == Code.ERESPONSETOOLARGE:
             raise PayloadRefused(call, f"larger than {max_bytes} bytes") from None
         raise unreachable(call, fault, url) from None
 

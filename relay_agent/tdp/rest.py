@@ -10,13 +10,13 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from urllib3.filepost import encode_multipart_formdata
 
 from relay_agent import AGENT_VERSION
-from relay_agent.clock import FAR_FUTURE, FAR_PAST, MAX_DATE, Clock, http_date
+from relay_agent.clock import MAX_DATE, Clock, clamped, http_date
 from relay_agent.errors import NotThePlatform, PlatformError, PlatformRefused, RateLimited, UnknownAgent
 from relay_agent.faults import TransportFault
 from relay_agent.json_bounds import check_text
@@ -134,7 +134,7 @@ class Rest:
             access_key=access_key,
             secret_key=secret_key,
             token=token,
-            expiration=min(max(expiration if expiration.tzinfo else expiration.replace(tzinfo=UTC), FAR_PAST), FAR_FUTURE),
+            expiration=clamped(expiration),
         )
 
     def agent(self) -> AgentState:
