@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,20 @@ _HTTP = st.builds(
 GARBAGE = st.one_of(st.binary(max_size=300), st.lists(_RECORD, min_size=1, max_size=4).map(b"".join), _SOCKS, _HTTP)
 
 
+def says(*pieces: bytes) -> Callable[[Connection], bool]:
+    """A peer that says one piece after each thing that it hears, and then ends its side."""
+
+    def talk(conn: Connection) -> bool:
+        for piece in pieces:
+            conn.sock.recv(65536)
+            conn.send(piece)
+        conn.half_close()
+        conn.hang(2.0)
+        return False
+
+    return talk
+
+
 @pytest.mark.parametrize(
     ("scheme", "kind", "said"),
     [
@@ -71,15 +85,7 @@ def test_what_is_no_protocol_is_a_value_at_every_step(relay: Relay, kind: str, s
         @settings(max_examples=25)
         @given(GARBAGE)
         def check(garbage: bytes) -> None:
-            def talk(conn: Connection) -> bool:
-                for piece in (*said, garbage):
-                    conn.sock.recv(65536)
-                    conn.send(piece)
-                conn.half_close()
-                conn.hang(2.0)
-                return False
-
-            peer.on_accept = talk
+            peer.on_accept = says(*said, garbage)
             url = f"{scheme}://127.0.0.1:{peer.port}/" if kind == "none" else f"{scheme}://dev.lab.example/"
             proxy = "none" if kind == "none" else f"{kind}://user:pass@127.0.0.1:{peer.port}"
             answer = relay({"url": url, "timeout": 5}, proxy=proxy)
@@ -91,21 +97,11 @@ def test_what_is_no_protocol_is_a_value_at_every_step(relay: Relay, kind: str, s
 
 @pytest.mark.parametrize("login", [False, True])
 def test_a_socks_proxy_may_end_after_any_byte(relay: Relay, login: bool) -> None:
-    """And whatever it says after its answer is the target's."""
     whole = [LOGIN, b"\x01\x00", CONNECTED] if login else [GREETING, CONNECTED]
     with ByteTarget() as peer:
         for place, piece in enumerate(whole):
             for length in range(len(piece)):
-
-                def talk(conn: Connection, pieces: tuple[bytes, ...] = (*whole[:place], piece[:length])) -> bool:
-                    for said in pieces:
-                        conn.sock.recv(65536)
-                        conn.send(said)
-                    conn.half_close()
-                    conn.hang(2.0)
-                    return False
-
-                peer.on_accept = talk
+                peer.on_accept = says(*whole[:place], piece[:length])
                 answer = relay({"url": "http://dev.lab.example/"}, proxy=f"socks5h://u:p@127.0.0.1:{peer.port}")
                 assert code(answer) == "ECONNRESET"
                 assert "proxy" in answer["message"]
@@ -256,6 +252,8 @@ def test_a_connection_that_is_refused_while_it_opens_leaves_no_socket(kind: str,
                 Dialer(_trust(tmp_path), Resolver()).dial(exchange).close()
             except TransportFault as fault:
                 assert "refused" in fault.message
+            else:
+                assert len(told) <= last
             assert told
             assert {sock.fileno() for sock in told} == {-1}
         server.wait_idle()

@@ -96,7 +96,7 @@ ANSWERS: dict[str, tuple[bytes, str | int]] = {
     "cookies": (b"HTTP/1.1 302 Found\r\nLocation: /\r\n" + b"Set-Cookie: a=b; " + b"; " * 120_000 + b"\r\nContent-Length: 0\r\n\r\n", 200),
     "many cookies": (
         b"HTTP/1.1 302 Found\r\nLocation: /\r\n"
-        + b"".join(b"Set-Cookie2: c%d=%s; Version=1\r\n" % (place, b"v" * 250) for place in range(900))
+        + b"".join(b"Set-Cookie: c%d=%s; Version=1\r\n" % (place, b"v" * 250) for place in range(900))
         + b"Content-Length: 0\r\n\r\n",
         200,
     ),

@@ -187,12 +187,12 @@ def test_the_health_check_that_is_shown_asks_the_agent_of_the_state_directory(sa
     assert check() == 1
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
 def samples(text: str) -> list[tuple[str, dict[str, str]]]:
     """The samples of a page, without their values."""
     return [(sample.name, sample.labels) for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
 def test_the_metrics_are_copied_into_a_file_for_the_node_exporter_and_removed_with_the_agent(sandbox: Sandbox, tmp_path: Path) -> None:
     directory = tmp_path / ("a long name of a directory " * 5)
     file = tmp_path / "agent.prom"

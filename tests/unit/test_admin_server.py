@@ -400,7 +400,7 @@ def no_descriptors() -> Iterator[None]:
             os.close(each)
 
 
-def test_a_full_port_is_said_once_a_minute(pages: Stepped) -> None:
+def test_a_full_port_is_said_once(pages: Stepped) -> None:
     for _ in range(CONNECTIONS):
         pages.connect()
     for _ in range(5):

@@ -73,7 +73,7 @@ class Agent(World):
             self.updates.append(self.process(fetched)[0])
         return self.updates[-1] if taken.tasks else None
 
-    def forget(self, command_id: str | None = None) -> None:
+    def forget(self) -> None:
         """Deliver what there is, and forget it all as a busy agent does."""
         self.journal.flush()
         ids = [found for found, _ in self.journal.undelivered()]
