@@ -132,16 +132,25 @@ $(LOWEST)/.installed: setup.cfg setup.py
 	@$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/constraints.txt -e '.[sandbox,test]'
 	@touch $@
 
-# The page tests drive Debian's Chromium; they are skipped, not failed, where there is none.
-browser:
-	@($(HAS_CHROMIUM)) || sh -c ' \
+# $(call from_debian,package,name,what for): install it where that can be done; say so, and do not fail, where not.
+define from_debian
+sh -c ' \
 	  log=$$(mktemp); trap "rm -f $$log" EXIT; export DEBIAN_FRONTEND=noninteractive; \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "Installing Chromium for the page tests"; \
-	    { apt-get update && apt-get install -y --no-install-recommends chromium; } >"$$log" 2>&1 </dev/null && exit 0; \
+	    echo "Installing $(2) for $(3)"; \
+	    { apt-get update && apt-get install -y --no-install-recommends $(1); } >"$$log" 2>&1 </dev/null && exit 0; \
 	    tail -n 5 "$$log" >&2; \
 	  fi; \
-	  echo "No Chromium here: the page tests will be skipped (Debian: apt-get install chromium)" >&2'
+	  echo "No $(2) here: $(3) will be skipped (Debian: apt-get install $(1))" >&2'
+endef
+
+# The page tests drive Debian's Chromium; they are skipped, not failed, where there is none.
+browser:
+	@($(HAS_CHROMIUM)) || $(call from_debian,chromium,Chromium,the page tests)
+
+# The differential test compares with Debian's curl. Skipped, not failed, where there is none.
+curl:
+	@command -v curl >/dev/null || $(call from_debian,curl,curl,the differential test)
 
 # The alert rules are tested with Prometheus' own promtool. It is taken out of Debian's package: installed, that brings a daemon and
 # fourteen packages of a web page. Skipped, not failed, where there is none.
@@ -157,14 +166,3 @@ promtool:
 	    tail -n 5 "$$log" >&2; \
 	  fi; \
 	  echo "No promtool here: the tests of the alert rules will be skipped (Debian: apt-get install prometheus)" >&2'
-
-# The differential test compares with Debian's curl. Skipped, not failed, where there is none.
-curl:
-	@command -v curl >/dev/null || sh -c ' \
-	  log=$$(mktemp); trap "rm -f $$log" EXIT; export DEBIAN_FRONTEND=noninteractive; \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "Installing curl for the differential test"; \
-	    { apt-get update && apt-get install -y --no-install-recommends curl; } >"$$log" 2>&1 </dev/null && exit 0; \
-	    tail -n 5 "$$log" >&2; \
-	  fi; \
-	  echo "No curl here: the differential test will be skipped (Debian: apt-get install curl)" >&2'
