@@ -11,10 +11,9 @@ import threading
 from collections.abc import Callable
 
 from relay_agent.causes import Problem, cause_of
-from relay_agent.codec import ACTION_SECURE
 from relay_agent.errors import JournalError, PlatformError
 from relay_agent.relay import Relay, Task
-from relay_agent.telemetry.logs import WITHHELD, Logger, RepeatedFailure
+from relay_agent.telemetry.logs import Logger, RepeatedFailure, command_crashed
 
 SHOWN_SECONDS = 3600.0
 """How long the page tells of a body that could not be had, while no other was asked for."""
@@ -97,7 +96,6 @@ class Fetcher:
             return self._relay.fetch(task, self._stop)
         except JournalError:
             raise  # As in a worker: the agent must end, and its next start takes the command up.
-        except Exception:  # noqa: BLE001 - the top of a step: what one body trips must not end the agent, and its next start again
-            withheld = {WITHHELD: "exception.traceback"} if task.command.action == ACTION_SECURE else {}
-            self._log.error("command-crashed", id=task.command.id, exc_info=True, **withheld)
+        except Exception as error:  # noqa: BLE001 - the top of a step: what one body trips must not end the agent, and its next start again
+            command_crashed(self._log, error, id=task.command.id, secure=task.secure)
             return self._relay.unfetched(task)

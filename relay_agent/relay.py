@@ -95,6 +95,11 @@ class Task:
     started: bool = False
 
     @property
+    def secure(self) -> bool:
+        """Whether what the command says of its request is sealed."""
+        return self.command.action == codec.ACTION_SECURE
+
+    @property
     def elsewhere(self) -> bool:
         """Whether the body must still be fetched."""
         return self.command.body_url is not None and self.body is None and self.request is None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from relay_agent.codec import ACTION_SECURE
 from relay_agent.errors import Interrupted, JournalError
 from relay_agent.executor import Executor
 from relay_agent.fair_queue import Closed, FairQueue
@@ -15,7 +14,7 @@ from relay_agent.faultpoints import Point, reach
 from relay_agent.models import Update
 from relay_agent.outbox import Outbox
 from relay_agent.relay import Relay, Report, Task
-from relay_agent.telemetry.logs import WITHHELD, Logger, command_line
+from relay_agent.telemetry.logs import Logger, command_crashed, command_line
 from relay_agent.telemetry.metrics import Metrics
 from relay_agent.telemetry.summary import Tally
 
@@ -78,9 +77,8 @@ class Worker:
             return self._relay.process(task, self._executor)
         except (JournalError, Interrupted):
             raise
-        except Exception:  # noqa: BLE001 - the top of a step: a fault of ours must not leave a sender without an answer
-            withheld = {WITHHELD: "exception.traceback"} if task.command.action == ACTION_SECURE else {}
-            self._log.error("command-crashed", id=task.command.id, exc_info=True, **withheld)
+        except Exception as error:  # noqa: BLE001 - the top of a step: a fault of ours must not leave a sender without an answer
+            command_crashed(self._log, error, id=task.command.id, secure=task.secure)
             return self._relay.abandon(task)
 
     # --- any thread ---

@@ -32,6 +32,7 @@ from relay_agent.errors import (
     UnknownAgent,
 )
 from relay_agent.models import Code, Headers
+from relay_agent.policy import Policy
 from relay_agent.proxies import Leg, Proxies, Trust
 from relay_agent.resolver import Resolver
 from relay_agent.tdp.aws import Aws
@@ -75,8 +76,8 @@ class Facts:
 class _BoundHttp(PlatformHttp):
     """The platform leg with a limit of our own for each call, and what its last answer said of the time."""
 
-    def __init__(self, make_transport: Callable[[], Transport], proxies: Proxies, seconds: float, clock: Clock) -> None:
-        super().__init__(make_transport, proxies)
+    def __init__(self, make_transport: Callable[[], Transport], proxies: Proxies, policy: Policy, seconds: float, clock: Clock) -> None:
+        super().__init__(make_transport, proxies, policy)
         self._seconds = seconds
         self._clock = clock
         self.clock_off: float | None = None
@@ -236,7 +237,8 @@ class PlatformChecks:
     # --- what they share ---
 
     def _http(self, seconds: float | None = None) -> _BoundHttp:
-        return _BoundHttp(lambda: Transport(self._dialer), self._proxies, seconds or self._seconds, self._clock)
+        policy = Policy(admin=self._settings.admin_endpoint)
+        return _BoundHttp(lambda: Transport(self._dialer), self._proxies, policy, seconds or self._seconds, self._clock)
 
     def _rest(self, http: PlatformHttp) -> Rest:
         settings = self._settings

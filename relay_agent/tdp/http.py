@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import requests
 import urllib3
@@ -21,6 +20,7 @@ from relay_agent.dialer import ProxyRefused
 from relay_agent.errors import PlatformUnreachable
 from relay_agent.faults import TransportFault
 from relay_agent.models import Body, Code, Headers, Url, size_of
+from relay_agent.policy import Policy, Verdict
 from relay_agent.proxies import Leg, Proxies
 from relay_agent.transport import Exchange, Transport, explain, fields
 from relay_agent.urls import parse_url
@@ -82,35 +82,14 @@ class Stream:
         return Answer(self.status, self.headers, b"".join(self.pieces))
 
 
-class Verdict(Protocol):
-    """Whether a call may be made (`policy.Verdict`)."""
-
-    @property
-    def allowed(self) -> bool:
-        """Whether it may."""
-
-    @property
-    def message(self) -> str:
-        """What is said where it may not."""
-
-
-class Judge(Protocol):
-    """Who says where calls may go (`policy.Policy`): the platform names hosts, and would have the agent call what only it can reach."""
-
-    def check_url(self, request_method: str, url: Url) -> Verdict:
-        """Judge a URL before anything leaves."""
-
-    def check_address(self, url: Url, address: str, port: int, request_method: str | None = None) -> Verdict:
-        """Judge an address that the URL's host resolves to."""
-
-
 class PlatformHttp:
     """Sends requests to the platform. Each thread gets a transport of its own; `abort` may be called from any."""
 
-    def __init__(self, make_transport: Callable[[], Transport], proxies: Proxies, judge: Judge | None = None) -> None:
+    def __init__(self, make_transport: Callable[[], Transport], proxies: Proxies, policy: Policy) -> None:
+        """`policy` says where calls may go: the platform names hosts, and could have the agent call what only it can reach."""
         self._make_transport = make_transport
         self._proxies = proxies
-        self._judge = judge
+        self._policy = policy
         self._local = threading.local()
         self._lock = threading.Lock()
         self._transports: dict[str, Transport] = {}
@@ -134,8 +113,7 @@ class PlatformHttp:
             TransportFault: there was no answer. EPOLICY: it must not be asked.
         """
         parsed = parse_url(url)
-        if self._judge is not None:
-            _permit(self._judge.check_url(method, parsed))
+        _permit(self._policy.check_url(method, parsed))
         given = {name.lower() for name, _ in headers}
         needed = [("Host", parsed.netloc), ("User-Agent", USER_AGENT), ("Accept-Encoding", "identity")]
         length = [("Content-Length", str(size_of(body)))] if body is not None or method in ("POST", "PUT") else []
@@ -161,8 +139,7 @@ class PlatformHttp:
             yield Stream(response.status_code, fields(response), _pieces(response, exchange, max_bytes))
 
     def _permit_address(self, method: str, url: Url, address: str) -> None:
-        if self._judge is not None:
-            _permit(self._judge.check_address(url, address, url.port, method))
+        _permit(self._policy.check_address(url, address, url.port, method))
 
     def abort(self, thread: str) -> None:
         """Break off what the thread of that name waits for."""

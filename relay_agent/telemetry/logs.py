@@ -226,6 +226,12 @@ class LibraryHandler(logging.Handler):
         return count
 
 
+def command_crashed(log: Logger, error: Exception, *, id: str, secure: bool) -> None:
+    """Log the error of ours that ended a command; of a secure one the platform is told neither its text nor where it happened."""
+    withheld = {WITHHELD: "exception.traceback"} if secure else {}
+    log.error("command-crashed", id=id, exc_info=error, **withheld)
+
+
 def command_line(
     log: Logger,
     *,

@@ -120,7 +120,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def http() -> Iterator[PlatformHttp]:
     dialer = Dialer(Trust(), Resolver())
-    made = PlatformHttp(lambda: Transport(dialer), Proxies({}))
+    made = PlatformHttp(lambda: Transport(dialer), Proxies({}), Policy())
     yield made
     made.close()
 
@@ -244,7 +244,7 @@ def test_each_status_is_its_own_error_which_repeats_nothing_that_is_secret(
 def test_a_proxy_that_wants_a_password_is_named_masked_for_plain_http_too() -> None:
     dialer = Dialer(Trust(), Resolver())
     with HttpProxy(auth=("lab", "right")) as proxy:
-        http = PlatformHttp(lambda: Transport(dialer), Proxies({"http_proxy": proxy.url(("lab", "canary-wrong"))}))
+        http = PlatformHttp(lambda: Transport(dialer), Proxies({"http_proxy": proxy.url(("lab", "canary-wrong"))}), Policy())
         rest = Rest(http, "http://api.lab.example", "org", "agent-1", lambda: TOKEN, Clock(now=lambda: NOW))
         with pytest.raises(PlatformUnreachable) as caught:
             rest.heartbeat()
@@ -271,7 +271,7 @@ def test_a_certificate_that_is_refused_is_named_in_the_error_itself_and_looked_a
     bundle.write_bytes(ca_pem())
     dialer = Dialer(Trust(None if fault == "unknown_authority" else bundle, said="these"), Resolver())
     with ByteTarget(server_context(fault)) as target:
-        http = PlatformHttp(lambda: Transport(dialer), Proxies({}))
+        http = PlatformHttp(lambda: Transport(dialer), Proxies({}), Policy())
         rest = Rest(http, target.url(""), "org", "agent-1", lambda: TOKEN, Clock(now=lambda: NOW))
         for _ in range(3):
             with pytest.raises(PlatformUnreachable) as caught:
