@@ -48,11 +48,11 @@ from relay_agent.idle import IdlePool
 from relay_agent.journal import Journal
 from relay_agent.journal.reader import Reader
 from relay_agent.models import Update
+from relay_agent.network import proxy_router, tls_contexts
 from relay_agent.outbox import Outbox
 from relay_agent.periodic import Loop
 from relay_agent.policy import Policy
 from relay_agent.poller import NO_DISK_SECONDS, Poller
-from relay_agent.proxies import Proxies, Trust
 from relay_agent.pulse import Pulse
 from relay_agent.relay import Relay, Task
 from relay_agent.resolver import Resolver
@@ -170,10 +170,10 @@ class Agent:
     def _build_platform(self) -> None:
         settings = self._settings
         self._standing = Standing()
-        self._proxies = Proxies.from_settings(settings)
+        self._proxies = proxy_router(settings)
         self._idle = IdlePool()
         self._download_trouble = DownloadTrouble(self._log, self._clock.monotonic)
-        trust = Trust.from_settings(settings)
+        trust = tls_contexts(settings)
         to_platform = Dialer(trust, Resolver())
         # A resolver of its own: names of targets that nobody answers for must not take the places of the platform's.
         self._to_targets = Dialer(trust, Resolver())

@@ -16,12 +16,11 @@ from pathlib import Path
 
 import certifi
 
-from relay_agent.config import Settings
 from relay_agent.models import Url
 from relay_agent.no_proxy import find_entry, parse_no_proxy
 from relay_agent.proxy_url import Proxy, parse_proxy
 
-__all__ = ["Leg", "Proxies", "Proxy", "Route", "Trust", "parse_proxy", "roots"]
+__all__ = ["Leg", "Proxies", "Proxy", "Route", "Trust", "parse_proxy"]
 
 
 class Leg(StrEnum):
@@ -50,17 +49,6 @@ class Proxies:
         self._shared = {name: _proxy_or_none(text) for name, text in shared.items()}
         self._replaced = {leg: _proxy_or_none(text) for leg, text in (replaced or {}).items()}
         self._no_proxy = parse_no_proxy(no_proxy)
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Proxies:
-        """Take the proxy variables out of the settings."""
-        shared = {"http_proxy": settings.http_proxy, "https_proxy": settings.https_proxy, "all_proxy": settings.all_proxy}
-        replaced = {Leg.PLATFORM: settings.platform_proxy, Leg.TARGET: settings.target_proxy}
-        return cls(
-            {name: text for name, text in shared.items() if text},
-            settings.no_proxy or "",
-            {leg: text for leg, text in replaced.items() if text},
-        )
 
     def route(self, leg: Leg, url: Url) -> Route:
         """Resolve how a URL is called on a leg; the only place where that is decided."""
@@ -97,11 +85,6 @@ class Trust:
         self._roots = (ca_bundle or Path(certifi.where()), *((ca_file,) if ca_file else ()))
         self._contexts: dict[tuple[bool, bool], ssl.SSLContext] = {}
         self._lock = threading.Lock()
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Trust:
-        """Take the files of trusted roots out of the settings."""
-        return cls(settings.ca_bundle, settings.ca_file, roots(settings))
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -152,17 +135,6 @@ class Trust:
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
         context.options |= getattr(ssl, "OP_LEGACY_SERVER_CONNECT", 0x4)  # named from Python 3.12 on
         return context
-
-
-def roots(settings: Settings) -> str:
-    """Which CA bundle is trusted, by the variable that gives it (SECURITY §1)."""
-    if settings.requests_ca_bundle:
-        base = f"REQUESTS_CA_BUNDLE={settings.requests_ca_bundle}"
-    elif settings.ssl_cert_file:
-        base = f"SSL_CERT_FILE={settings.ssl_cert_file}"
-    else:
-        base = "certifi's roots"
-    return f"{base} and RELAY_CA_FILE={settings.ca_file}" if settings.ca_file else base
 
 
 def _proxy_or_none(text: str) -> Proxy | None:

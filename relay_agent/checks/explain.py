@@ -21,8 +21,8 @@ from relay_agent.dialer import Dialer
 from relay_agent.errors import BadRequest
 from relay_agent.executor import Executor, Limits
 from relay_agent.models import Code, HttpRequest, Url
+from relay_agent.network import proxy_router, roots, tls_contexts
 from relay_agent.policy import Policy
-from relay_agent.proxies import Proxies, Trust, roots
 from relay_agent.resolver import Resolver
 from relay_agent.telemetry.redact import MASK, shown_target
 from relay_agent.transport import Transport
@@ -98,8 +98,8 @@ class Ways:
     def __init__(self, settings: Settings, connect_seconds: float | None = None) -> None:
         self._settings = settings
         self._connect_seconds = min(settings.connect_timeout_seconds, connect_seconds or settings.connect_timeout_seconds)
-        self._dialer = Dialer(Trust.from_settings(settings), Resolver())
-        self._proxies = Proxies.from_settings(settings)
+        self._dialer = Dialer(tls_contexts(settings), Resolver())
+        self._proxies = proxy_router(settings)
         self._policy = Policy(admin=settings.admin_endpoint)
 
     def walker(self) -> Walker:

@@ -32,8 +32,9 @@ from relay_agent.errors import (
     UnknownAgent,
 )
 from relay_agent.models import Code, Headers
+from relay_agent.network import proxy_router, tls_contexts
 from relay_agent.policy import Policy
-from relay_agent.proxies import Leg, Proxies, Trust
+from relay_agent.proxies import Leg, Proxies
 from relay_agent.resolver import Resolver
 from relay_agent.tdp.aws import Aws
 from relay_agent.tdp.credentials import PlatformCredentials
@@ -111,8 +112,8 @@ class PlatformChecks:
         self._clock = clock or Clock()
         self._seconds = seconds
         self._seen_secrets = seen_secrets
-        self._proxies = Proxies.from_settings(settings)
-        self._dialer = Dialer(Trust.from_settings(settings), Resolver())
+        self._proxies = proxy_router(settings)
+        self._dialer = Dialer(tls_contexts(settings), Resolver())
         self._facts = Facts()
 
     def platform(self) -> Check:

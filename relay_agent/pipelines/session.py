@@ -13,7 +13,8 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from relay_agent.config import Settings
-from relay_agent.proxies import Leg, Proxies, Proxy, Trust
+from relay_agent.network import proxy_router, tls_contexts
+from relay_agent.proxies import Leg, Proxy
 from relay_agent.urls import parse_url
 
 
@@ -21,10 +22,10 @@ def platform_session(settings: Settings) -> requests.Session:
     """Make a session that reaches API_TARGET as the agent does; whoever asks for it closes it."""
     session = requests.Session()
     session.trust_env = False
-    proxy = Proxies.from_settings(settings).route(Leg.PLATFORM, parse_url(settings.api_target)).proxy
+    proxy = proxy_router(settings).route(Leg.PLATFORM, parse_url(settings.api_target)).proxy
     if proxy is not None:
         session.proxies = dict.fromkeys(("http", "https"), _proxy_url(proxy))
-    session.mount("https://", _TrustingAdapter(Trust.from_settings(settings).context(True)))
+    session.mount("https://", _TrustingAdapter(tls_contexts(settings).context(True)))
     return session
 
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_agent.config import Settings
+from relay_agent.network import proxy_router
 from relay_agent.no_proxy import parse_no_proxy
 from relay_agent.proxies import Leg, Proxies, Proxy, Route, Trust, parse_proxy
 from relay_agent.urls import BadUrl, parse_url
@@ -244,7 +245,7 @@ def test_settings_give_the_proxies_of_both_legs(monkeypatch: pytest.MonkeyPatch)
     given_ = {"HTTPS_PROXY": "p:1", "NO_PROXY": "n.example", "RELAY_PLATFORM_PROXY": "none", "RELAY_TARGET_PROXY": ""}
     for name, value in {**required, **given_}.items():
         monkeypatch.setenv(name, value)
-    proxies = Proxies.from_settings(Settings(_env_file=None))
+    proxies = proxy_router(Settings(_env_file=None))
     assert proxies.route(Leg.TARGET, parse_url("https://h/")) == Route(Proxy("http", "p", 1), "https_proxy")
     assert proxies.route(Leg.TARGET, parse_url("https://n.example/")).reason == "no_proxy names n.example"
     assert proxies.route(Leg.PLATFORM, parse_url("https://h/")).reason == "RELAY_PLATFORM_PROXY is none"
