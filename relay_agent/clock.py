@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
 FAR_PAST, FAR_FUTURE = datetime(1970, 1, 1, tzinfo=UTC), datetime(2999, 12, 31, tzinfo=UTC)
 """What a moment that somebody else names is clamped to: the calendar's own ends cannot be stored, moved to UTC or read back."""
@@ -25,6 +26,11 @@ def from_timestamp(seconds: float) -> datetime:
 def clamped(moment: datetime) -> datetime:
     """A moment between FAR_PAST and FAR_FUTURE; one without a time zone is in UTC."""
     return min(max(moment if moment.tzinfo else moment.replace(tzinfo=UTC), FAR_PAST), FAR_FUTURE)
+
+
+def iso(moment: datetime, timespec: Literal["seconds", "milliseconds"] = "milliseconds") -> str:
+    """Return a moment as ISO 8601 in UTC, with a Z: the form of every message, log line and page."""
+    return moment.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 MAX_DATE = 64

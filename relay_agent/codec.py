@@ -14,7 +14,7 @@ from typing import Any
 
 from relay_agent.bodies import encode_body
 from relay_agent.charsets import text_decoder
-from relay_agent.clock import FAR_FUTURE, clamped
+from relay_agent.clock import FAR_FUTURE, clamped, iso
 from relay_agent.errors import BadRequest, MalformedMessage
 from relay_agent.json_bounds import check_text, check_value
 from relay_agent.models import Body, Command, Failure, Headers, HttpRequest, HttpResponse, Status, Url
@@ -445,11 +445,6 @@ def update_message(
     head = dumps({"commandId": command_id, "targetId": target_id, "status": status})
     tail = dumps({"responseBodyDelivery": delivery, "createdAt": iso(created_at)})
     return f'{head[:-1]},"body":{"null" if body is None else body},{tail[1:]}'
-
-
-def iso(moment: datetime) -> str:
-    """ISO 8601 in UTC with milliseconds, as the platform writes it."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _grouped(headers: Headers) -> list[dict[str, str | list[str]]]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from relay_agent import codec
+from relay_agent.clock import from_timestamp, iso
 from relay_agent.errors import BadRequest, MalformedMessage
 from relay_agent.journal.reader import Reader, Row
 
@@ -127,12 +127,7 @@ def _between(start: float | None, end: float | None) -> int | None:
 
 
 def _iso(moment: float | None) -> str | None:
-    if moment is None:
-        return None
-    try:
-        return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):
-        return None
+    return None if moment is None else iso(from_timestamp(moment))
 
 
 def as_json(entries: Iterable[Listed]) -> list[dict[str, Any]]:

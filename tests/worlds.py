@@ -13,8 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-from relay_agent import codec
-from relay_agent.clock import Clock, Deadline
+from relay_agent.clock import Clock, Deadline, iso
 from relay_agent.errors import PlatformError
 from relay_agent.executor import Executor
 from relay_agent.journal import Journal
@@ -144,8 +143,8 @@ def message(payload: object = None, **fields: Any) -> str:
         "commandId": "c-1",
         "targetId": AGENT,
         "action": GDC,
-        "createdAt": codec.iso(NOW),
-        "expiresAt": codec.iso(NOW + timedelta(minutes=5)),
+        "createdAt": iso(NOW),
+        "expiresAt": iso(NOW + timedelta(minutes=5)),
         "body": {"url": "http://target.example/"} if payload is None else payload,
         "responseBodyUploadUrl": UPLOAD,
     } | fields

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from relay_agent import listing
@@ -30,7 +30,7 @@ from relay_agent.causes import (
     journal_cause,
     token_expired,
 )
-from relay_agent.clock import Clock
+from relay_agent.clock import Clock, iso
 from relay_agent.disk import Disk
 from relay_agent.errors import JournalError
 from relay_agent.fair_queue import FairQueue
@@ -204,8 +204,8 @@ class Facts:
                 "organisation": self.identity.organisation,
                 "apiTarget": self.identity.api_target,
             },
-            "time": iso(self._clock.now()),
-            "started": iso(self._started),
+            "time": to_the_second(self._clock.now()),
+            "started": to_the_second(self._started),
             "uptimeSeconds": round(self._clock.monotonic() - self._began),
             "problems": [told(problem) for problem in problems],
             "warnings": [told(problem) for problem in self.warnings(problems)],
@@ -216,9 +216,9 @@ class Facts:
             "lastReceive": self._when(self._pulses["poller"]),
             "lastHeartbeat": self._when(self._pulses["heartbeat"]),
             "lastAnswer": self._when(self._pulses["sender"]),
-            "lastConfiguration": iso(self._standing.refreshed),
-            "tokenEnds": iso(self._token_ends()),
-            "credentialsEnd": iso(self._credentials_end()),
+            "lastConfiguration": to_the_second(self._standing.refreshed),
+            "tokenEnds": to_the_second(self._token_ends()),
+            "credentialsEnd": to_the_second(self._credentials_end()),
             "logLines": {"waiting": logs.waiting, "dropped": logs.dropped},
             "threads": self._threads_now(),
             "lastHour": [list(minute) for minute in self._throughput.last_hour()],
@@ -287,7 +287,7 @@ class Facts:
         return None if worked is None else self._clock.now() - timedelta(seconds=self._clock.monotonic() - worked)
 
     def _when(self, pulse: Pulse) -> str | None:
-        return iso(self._worked(pulse))
+        return to_the_second(self._worked(pulse))
 
 
 def told(problem: Problem) -> dict[str, str]:
@@ -295,6 +295,6 @@ def told(problem: Problem) -> dict[str, str]:
     return {"check": problem.cause.id, "reason": problem.reason, "cause": problem.cause.cause, "cure": problem.cause.cure}
 
 
-def iso(moment: datetime | None) -> str | None:
+def to_the_second(moment: datetime | None) -> str | None:
     """A moment in the form of `status.json`, to the second."""
-    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return None if moment is None else iso(moment, "seconds")

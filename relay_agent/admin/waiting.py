@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from relay_agent import listing
-from relay_agent.admin.facts import RECENT_COMMANDS, Identity, iso, told
+from relay_agent.admin.facts import RECENT_COMMANDS, Identity, to_the_second, told
 from relay_agent.causes import Problem, journal_cause
 from relay_agent.clock import Clock
 from relay_agent.disk import Disk
@@ -71,8 +71,8 @@ class Waiting:
                 "organisation": self._identity.organisation,
                 "apiTarget": self._identity.api_target,
             },
-            "time": iso(self._clock.now()),
-            "started": iso(self._started),
+            "time": to_the_second(self._clock.now()),
+            "started": to_the_second(self._started),
             "uptimeSeconds": round(self._clock.monotonic() - self._began),
             "problems": [told(problem) for problem in problems],
             "warnings": [],
@@ -84,7 +84,7 @@ class Waiting:
             "lastHeartbeat": None,
             "lastAnswer": None,
             "lastConfiguration": None,
-            "tokenEnds": iso(self._token_ends()),
+            "tokenEnds": to_the_second(self._token_ends()),
             "credentialsEnd": None,
             "logLines": {"waiting": self._log_lines(), "dropped": 0},
             "threads": [

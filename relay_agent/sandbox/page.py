@@ -15,12 +15,13 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as BaseResponse
 
+from relay_agent.clock import iso
 from relay_agent.sandbox import page_views
 from relay_agent.sandbox.agents import Agent, Agents
 from relay_agent.sandbox.commands import STATUSES, Command, Commands, Search
 from relay_agent.sandbox.origin import check_form, secure
 from relay_agent.sandbox.rest_commands import ACTIONS, CommandRoutes, Platform
-from relay_agent.sandbox.wire import ApiError, Json, iso
+from relay_agent.sandbox.wire import ApiError, Json
 
 _LISTED = 200
 _LATEST = 10

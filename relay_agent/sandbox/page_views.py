@@ -13,9 +13,9 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
+from relay_agent.clock import iso
 from relay_agent.sandbox.agents import Agent
 from relay_agent.sandbox.commands import Command, Event
-from relay_agent.sandbox.wire import iso
 
 _SHOWN_CHARACTERS = 20_000
 _TONES = {"SUCCESS": "good", "FAILURE": "bad", "REJECTED": "bad", "ERROR": "bad", "EXPIRED": "bad", "PROCESSING": "busy"}

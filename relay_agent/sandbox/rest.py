@@ -15,10 +15,11 @@ import jwt
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import HTTPException, NotFound
 
+from relay_agent.clock import iso
 from relay_agent.sandbox.agents import Agent, Agents
 from relay_agent.sandbox.front import CALL_KEY
 from relay_agent.sandbox.keys import Keys
-from relay_agent.sandbox.wire import ApiError, Json, is_uuid, iso
+from relay_agent.sandbox.wire import ApiError, Json, is_uuid
 
 AGENT_TYPE = "TetraScience.Agent.user-defined"
 _AGENT_TYPES = tuple(f"TetraScience.Agent.{kind}" for kind in ("file-log", "empower", "unicorn", "labx", "chromeleon", "user-defined"))

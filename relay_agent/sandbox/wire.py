@@ -30,11 +30,6 @@ class ApiError(Exception):
         return body
 
 
-def iso(moment: datetime) -> str:
-    """A time as the platform writes it: `2021-01-20T10:25:02.807Z`."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def parse_time(text: object) -> datetime | None:
     """Read any ISO time with an offset; one without is UTC. None where it is no time."""
     try:

@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay_agent import codec
-from relay_agent.clock import Clock
+from relay_agent.clock import Clock, iso
 from relay_agent.errors import JournalError
 from relay_agent.journal import SCHEMA_VERSION, Admission, Damage, Journal, damage, schema, witness
 from relay_agent.journal.damage import seal
@@ -63,8 +63,8 @@ def raw_of(command_id: str) -> str:
             "commandId": command_id,
             "targetId": AGENT,
             "action": "TetraScience.Connector.gdc.HttpRequest",
-            "createdAt": codec.iso(NOW),
-            "expiresAt": codec.iso(NOW + timedelta(days=2)),
+            "createdAt": iso(NOW),
+            "expiresAt": iso(NOW + timedelta(days=2)),
             "body": payload,
         }
     )

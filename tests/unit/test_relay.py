@@ -15,6 +15,7 @@ from unittest.mock import ANY
 import pytest
 
 from relay_agent import codec
+from relay_agent.clock import iso
 from relay_agent.errors import JournalError, PlatformError
 from relay_agent.journal import Journal
 from relay_agent.models import Code, Failure, HttpRequest, HttpResponse, Status, Update
@@ -316,7 +317,7 @@ def test_an_answer_that_came_in_the_last_moment_has_a_moment_to_be_encoded(world
 
 @pytest.mark.parametrize(("not_after", "expected"), [(-1, ("REJECTED", "EEXPIRED")), (60, None)])
 def test_a_command_is_not_started_after_its_own_moment(world: World, not_after: int, expected: object) -> None:
-    payload = {"url": "http://target.example/", "not_after": codec.iso(NOW + timedelta(seconds=not_after))}
+    payload = {"url": "http://target.example/", "not_after": iso(NOW + timedelta(seconds=not_after))}
     update = world.run(payload=payload)
     assert (codes(update) if update.status is not Status.SUCCESS else None) == expected
     assert len(world.target.asked) == (expected is None)
@@ -392,7 +393,7 @@ def test_a_secure_command_whose_exp_passes_while_it_waits_is_not_run(world: Worl
 
 def test_a_secure_command_keeps_the_earlier_of_not_after_and_exp(world: World) -> None:
     for late, moment in ((60, NOW + timedelta(seconds=60)), (300, NOW + timedelta(seconds=120))):
-        not_after = codec.iso(NOW + timedelta(seconds=late))
+        not_after = iso(NOW + timedelta(seconds=late))
         task = world.task(commandId=f"c-{late}", action=V2, payload=sealed(SECURE | {"not_after": not_after}, exp=SECONDS + 120))
         assert isinstance(task.request, HttpRequest)
         assert task.request.not_after == moment
@@ -455,7 +456,7 @@ def test_a_request_that_is_none_is_told_encrypted_where_it_does_not_say_otherwis
 
 
 def test_what_expired_by_its_own_word_is_told_encrypted(world: World) -> None:
-    task = world.task(action=V2, payload=sealed(HIDDEN | {"not_after": codec.iso(NOW + timedelta(seconds=1))}, jti="once"))
+    task = world.task(action=V2, payload=sealed(HIDDEN | {"not_after": iso(NOW + timedelta(seconds=1))}, jti="once"))
     world.now += timedelta(seconds=1)
     _, body = told(world.process(task)[0])
     assert (set(body), inside(body)["code"]) == ({"code", "jwe"}, "EEXPIRED")
