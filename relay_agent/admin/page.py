@@ -1,7 +1,7 @@
 """The status page for people: the state in one sentence, what is wrong and what cures it, what the agent is doing.
 
-This room owns the page's look. It works without anything from elsewhere, and without scripts (`anew` is the one that it has), in dark
-and in light, on a phone and with a screen reader. It must not find anything out: it is given what `status.json` says.
+This room owns the page's look. The page loads nothing from elsewhere and works without scripts (`static/status.js` only updates it in
+place), in dark and in light, on a phone and with a screen reader. It must not find anything out: it renders what `status.json` says.
 """
 
 from __future__ import annotations
@@ -11,11 +11,20 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from html import escape
+from importlib import resources
 from typing import Any
 
-from relay_agent.admin.anew import REFRESH_SECONDS, SCRIPT
-from relay_agent.admin.look import STYLE
 from relay_agent.listing import FAILED, Listed
+
+REFRESH_SECONDS = 10
+
+
+def _static(name: str) -> str:
+    return resources.files(__package__).joinpath("static", name).read_text(encoding="utf-8")
+
+
+STYLE = _static("status.css")
+SCRIPT = _static("status.js").replace("REFRESH_MS", str(REFRESH_SECONDS * 1000))
 
 
 def _hash(text: str) -> str:

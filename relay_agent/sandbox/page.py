@@ -51,7 +51,7 @@ class Pages:
         self.blueprint = self._blueprint()
 
     def _blueprint(self) -> Blueprint:
-        pages = Blueprint("pages", __name__, static_folder="static", static_url_path="/static")
+        pages = Blueprint("pages", "relay_agent.sandbox", static_folder="static", static_url_path="/static")
         pages.before_request(check_form)
         pages.after_request(secure)
         pages.get("/")(self.overview)

@@ -1,13 +1,7 @@
-"""The status page's one script: it shows the page anew in place, so that keyboard focus, scrolling and a screen reader's place stay.
-
-Inline on the page, whose policy allows this text and no other. It asks for the page itself and for nothing else, and changes only what is
-different. Where scripts are off, the page is loaded anew as a whole.
-"""
-
-REFRESH_SECONDS = 10
-SCRIPT = (
-    f"\nconst everyMs = {REFRESH_SECONDS * 1000};"
-    + """
+// The status page's one script: it updates the page in place, so that keyboard focus, scrolling and a screen reader's place stay.
+// It stands inline on the page, whose policy allows this text and no other. It asks for the page itself and for nothing else, and changes
+// only what is different. Where scripts are off, the whole page is loaded again instead. status_page.py fills in everyMs.
+const everyMs = REFRESH_MS;
 (() => {
   const patienceMs = 8000;
   const away = document.getElementById("away"), style = document.querySelector("style").textContent;
@@ -59,5 +53,3 @@ SCRIPT = (
   const again = () => setTimeout(() => (document.hidden ? Promise.resolve() : renew().catch(lost)).then(again), everyMs);
   again();
 })();
-"""
-)
