@@ -52,9 +52,9 @@ from relay_agent.outbox import Outbox
 from relay_agent.periodic import Loop
 from relay_agent.policy import Policy
 from relay_agent.poller import NO_DISK_SECONDS, Poller
+from relay_agent.processing import Relay, Task
 from relay_agent.proxies import Proxies, Trust
 from relay_agent.pulse import Pulse
-from relay_agent.relay import Relay, Task
 from relay_agent.resolver import Resolver
 from relay_agent.secrets_in_force import KeysInForce, TokenInForce
 from relay_agent.sender import Sender

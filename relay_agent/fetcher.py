@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from relay_agent.causes import Problem, cause_of
 from relay_agent.errors import JournalError, PlatformError
-from relay_agent.relay import Relay, Task
+from relay_agent.processing import Relay, Task
 from relay_agent.telemetry.logs import Logger, RepeatedFailure, command_crashed
 
 SHOWN_SECONDS = 3600.0

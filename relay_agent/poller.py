@@ -1,6 +1,6 @@
 """When commands are taken in: the loop of the thread `poller`, the queue's only producer.
 
-It must not know rules about commands (that is `relay`) and never waits for a worker: it asks SQS only for as
+It must not know rules about commands (that is `processing`) and never waits for a worker: it asks SQS only for as
 many as there are free places.
 """
 
@@ -24,8 +24,8 @@ from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import Journal
 from relay_agent.outbox import Outbox
 from relay_agent.periodic import Backoff
+from relay_agent.processing import Relay, Task
 from relay_agent.pulse import Pulse
-from relay_agent.relay import Relay, Task
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient, QueueDisabled
 from relay_agent.tdp.queues import BATCH, WAIT_SECONDS, Queue, Received

@@ -16,7 +16,7 @@ from relay_agent.errors import PlatformError
 from relay_agent.faultpoints import Point, reach
 from relay_agent.models import Code, Status, Update
 from relay_agent.outbox import Outbox, Upload
-from relay_agent.relay import Relay
+from relay_agent.processing import Relay
 from relay_agent.spool import Spool
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.payloads import PayloadRefused

@@ -13,7 +13,7 @@ from relay_agent.fair_queue import Closed, FairQueue
 from relay_agent.faultpoints import Point, reach
 from relay_agent.models import Update
 from relay_agent.outbox import Outbox
-from relay_agent.relay import Relay, Report, Task
+from relay_agent.processing import Relay, Report, Task
 from relay_agent.telemetry.logs import Logger, command_crashed, command_line
 from relay_agent.telemetry.metrics import Metrics
 from relay_agent.telemetry.summary import Tally

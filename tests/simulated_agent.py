@@ -23,8 +23,8 @@ from relay_agent.heartbeat import Heartbeat
 from relay_agent.journal import Journal
 from relay_agent.outbox import Entry, Outbox
 from relay_agent.poller import Poller
+from relay_agent.processing import Relay
 from relay_agent.pulse import Pulse
-from relay_agent.relay import Relay
 from relay_agent.sender import Sender
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient

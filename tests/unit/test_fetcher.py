@@ -11,7 +11,7 @@ from relay_agent import codec
 from relay_agent.errors import JournalDamaged, JournalError, JournalUnwritable
 from relay_agent.fetcher import Fetcher
 from relay_agent.models import Code, Command, Failure
-from relay_agent.relay import Relay, Task
+from relay_agent.processing import Relay, Task
 
 
 class Tripped:

@@ -30,7 +30,7 @@ from relay_agent.errors import JournalError
 from relay_agent.journal import SCHEMA_VERSION, Admission, Damage, Journal, damage, schema, witness
 from relay_agent.journal.damage import seal
 from relay_agent.models import Status, Update
-from relay_agent.relay import Relay
+from relay_agent.processing import Relay
 from relay_agent.secure import Keyring
 from relay_agent.spool import Spool
 from relay_agent.tdp.payloads import Payloads

@@ -20,7 +20,7 @@ from relay_agent.executor import Executor
 from relay_agent.fair_queue import FairQueue
 from relay_agent.models import Command, Status, Update
 from relay_agent.outbox import KEPT_IN_MEMORY, LINGER_SECONDS, PROCESSING_AFTER_SECONDS, Entry, Outbox
-from relay_agent.relay import Relay, Task
+from relay_agent.processing import Relay, Task
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logs
 from relay_agent.telemetry.redact import Redactor

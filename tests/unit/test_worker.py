@@ -12,8 +12,8 @@ from relay_agent.fair_queue import FairQueue
 from relay_agent.faults import TransportFault
 from relay_agent.models import Code, Command, HttpRequest, Status, Update
 from relay_agent.policy import Policy
+from relay_agent.processing import Task
 from relay_agent.proxies import Proxies
-from relay_agent.relay import Task
 from relay_agent.urls import parse_url
 from relay_agent.watchdog import STUCK_SECONDS
 from relay_agent.worker import Worker
