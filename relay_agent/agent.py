@@ -33,7 +33,6 @@ from relay_agent.causes import (
     journal_cause,
 )
 from relay_agent.clock import Clock
-from relay_agent.codec import ACTION_SECURE, ACTIONS_PLAIN
 from relay_agent.config import Settings, check_token, token_expiry
 from relay_agent.dialer import Dialer
 from relay_agent.disk import Disk
@@ -47,7 +46,7 @@ from relay_agent.heartbeat import Heartbeat
 from relay_agent.idle import IdlePool
 from relay_agent.journal import Journal
 from relay_agent.journal.reader import Reader
-from relay_agent.models import Update
+from relay_agent.models import ACTION_SECURE, ACTIONS_PLAIN, Update
 from relay_agent.outbox import Outbox
 from relay_agent.periodic import Loop
 from relay_agent.policy import Policy
@@ -68,6 +67,7 @@ from relay_agent.target_trouble import TargetTrouble
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.http import PlatformHttp
 from relay_agent.telemetry.cloudwatch import LogShipper, stream_name
+from relay_agent.telemetry.command_report import tell
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logs
 from relay_agent.telemetry.metrics import Metrics, system_metrics
@@ -80,7 +80,7 @@ from relay_agent.transport import Transport
 from relay_agent.upkeep import Upkeep
 from relay_agent.uploader import Uploader, UploadTrouble
 from relay_agent.watchdog import STUCK_SECONDS, Watchdog
-from relay_agent.worker import Worker, tell
+from relay_agent.worker import Worker
 
 SLOW_SECONDS = 5.0
 """How long the journal may take to open before that is worth a word."""

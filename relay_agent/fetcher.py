@@ -13,7 +13,8 @@ from collections.abc import Callable
 from relay_agent.causes import Problem, cause_of
 from relay_agent.errors import JournalError, PlatformError
 from relay_agent.processing import Relay, Task
-from relay_agent.telemetry.logs import Logger, RepeatedFailure, command_crashed
+from relay_agent.telemetry.command_report import command_crashed
+from relay_agent.telemetry.logs import Logger, RepeatedFailure
 
 SHOWN_SECONDS = 3600.0
 """How long the page tells of a body that could not be had, while no other was asked for."""
@@ -97,5 +98,5 @@ class Fetcher:
         except JournalError:
             raise  # As in a worker: the agent must end, and its next start takes the command up.
         except Exception as error:  # noqa: BLE001 - the top of a step: what one body trips must not end the agent, and its next start again
-            command_crashed(self._log, error, id=task.command.id, secure=task.secure)
+            command_crashed(self._log, error, task.command)
             return self._relay.unfetched(task)

@@ -27,11 +27,25 @@ from relay_agent.errors import (
 from relay_agent.executor import Executor
 from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import About, Admission, Incoming, Journal, Open
-from relay_agent.models import Code, Command, Failure, HttpRequest, HttpResponse, Status, Update, may_repeat, size_of
+from relay_agent.models import (
+    ACTION_SECURE,
+    ACTIONS,
+    ACTIONS_PLAIN,
+    Code,
+    Command,
+    Failure,
+    HttpRequest,
+    HttpResponse,
+    Status,
+    Update,
+    may_repeat,
+    size_of,
+)
 from relay_agent.periodic import Backoff
 from relay_agent.secure import Keyring, open_command
 from relay_agent.spool import Spool, file_name
 from relay_agent.tdp.payloads import PayloadForbidden, PayloadRefused, Payloads
+from relay_agent.telemetry.command_report import Report
 
 RECORD_SECONDS = 2.0
 """How long an answer whose last byte came in time may take at least until it is in the form in which it is told."""
@@ -52,33 +66,6 @@ _DAMAGED = "the agent's journal was damaged, and this command's record with it; 
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What the canonical log line and the metrics say of a finished command; nothing secret."""
-
-    id: str
-    action: str
-    status: Status
-    method: str | None = None
-    host: str | None = None
-    port: int | None = None
-    code: str | None = None
-    status_code: int | None = None
-    bytes_in: int = 0
-    bytes_out: int = 0
-    queued_ms: int = 0
-    target_ms: int = 0
-    total_ms: int = 0
-    measured: bool = True
-    """Whether bytes and times are known."""
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def secure(self) -> bool:
-        """Whether what it says of the request was sealed."""
-        return self.action == codec.ACTION_SECURE
-
-
-@dataclass(frozen=True, slots=True)
 class Task:
     """A command on its way to a worker. `request` is None where the payload is looked at only then.
 
@@ -93,11 +80,6 @@ class Task:
     request: HttpRequest | Failure | None = field(default=None, repr=False)
     body: str | None = None
     started: bool = False
-
-    @property
-    def secure(self) -> bool:
-        """Whether what the command says of its request is sealed."""
-        return self.command.action == codec.ACTION_SECURE
 
     @property
     def elsewhere(self) -> bool:
@@ -399,7 +381,7 @@ class Relay:
 
     def _task(self, command: Command, size: int) -> Task:
         admitted = self._clock.monotonic()
-        if command.body_url is not None and command.action in codec.ACTIONS:
+        if command.body_url is not None and command.action in ACTIONS:
             return Task(command, admitted)
         request = self._decode(command, codec.forget if size > KEPT_IN_MEMORY else b"".join)
         if isinstance(request, Failure):
@@ -409,9 +391,9 @@ class Relay:
     def _decode(self, command: Command, keep: codec.Keep) -> HttpRequest | Failure:
         """The request that an action asks for; a failure for one that asks for none we know. `keep` is given its body."""
         try:
-            if command.action in codec.ACTIONS_PLAIN:
+            if command.action in ACTIONS_PLAIN:
                 return codec.decode_request(command.payload, keep=keep)
-            if command.action == codec.ACTION_SECURE:
+            if command.secure:
                 return self._open(command, keep)
         except SecureCommandError as error:
             return Failure(Code(error.code), str(error))
@@ -419,7 +401,7 @@ class Relay:
             return _bad_payload(error)
         return Failure(
             Code.UNKNOWN_COMMAND,
-            f"this agent does not know the action; it answers {', '.join(sorted(codec.ACTIONS_PLAIN))} and {codec.ACTION_SECURE}",
+            f"this agent does not know the action; it answers {', '.join(sorted(ACTIONS_PLAIN))} and {ACTION_SECURE}",
         )
 
     def _open(self, command: Command, keep: codec.Keep) -> HttpRequest | Failure:

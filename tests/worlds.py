@@ -19,10 +19,11 @@ from relay_agent.errors import PlatformError
 from relay_agent.executor import Executor
 from relay_agent.journal import Journal
 from relay_agent.models import Failure, Headers, HttpRequest, HttpResponse, Update
-from relay_agent.processing import Intake, Relay, Report, Task
+from relay_agent.processing import Intake, Relay, Task
 from relay_agent.secure import Keyring, seal_command
 from relay_agent.spool import Buffer, Spool
 from relay_agent.tdp.payloads import Payloads
+from relay_agent.telemetry.command_report import Report
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECONDS = int(NOW.timestamp())

@@ -7,10 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from relay_agent import codec
 from relay_agent.errors import JournalDamaged, JournalError, JournalUnwritable
 from relay_agent.fetcher import Fetcher
-from relay_agent.models import Code, Command, Failure
+from relay_agent.models import ACTION_SECURE, Code, Command, Failure
 from relay_agent.processing import Relay, Task
 
 
@@ -36,7 +35,7 @@ class Lines:
         self.said.append({"event": event, **fields})
 
 
-def fetched(error: Exception, action: str = codec.ACTION_SECURE) -> tuple[list[Task], list[dict[str, Any]]]:
+def fetched(error: Exception, action: str = ACTION_SECURE) -> tuple[list[Task], list[dict[str, Any]]]:
     """What is queued, and said, of a command whose fetch ends with that error and of one behind it."""
     queued: list[Task] = []
     lines = Lines()

@@ -18,10 +18,11 @@ from relay_agent import codec
 from relay_agent.errors import JournalError, PlatformError
 from relay_agent.journal import Journal
 from relay_agent.models import Code, Failure, HttpRequest, HttpResponse, Status, Update
-from relay_agent.processing import KEPT_IN_MEMORY, Intake, Relay, Report, Task
+from relay_agent.processing import KEPT_IN_MEMORY, Intake, Relay, Task
 from relay_agent.secure import Keyring, open_answer
 from relay_agent.spool import IN_MEMORY, Buffer
 from relay_agent.tdp.payloads import PayloadRefused
+from relay_agent.telemetry.command_report import Report
 from tests.worlds import (
     AGENT,
     CANARY,
