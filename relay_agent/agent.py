@@ -21,6 +21,7 @@ from relay_agent import AGENT_VERSION, __version__, faultpoints
 from relay_agent.admin.facts import Facts, Identity, Logging
 from relay_agent.admin.server import Admin
 from relay_agent.admin.waiting import Waiting
+from relay_agent.answers import Answers
 from relay_agent.causes import (
     BACKLOG,
     JOURNAL_DAMAGED,
@@ -44,14 +45,17 @@ from relay_agent.fetcher import DownloadTrouble, Fetcher
 from relay_agent.freeze import Freeze
 from relay_agent.heartbeat import Heartbeat
 from relay_agent.idle import IdlePool
+from relay_agent.intake import Intake
 from relay_agent.journal import Journal
 from relay_agent.journal.reader import Reader
 from relay_agent.models import ACTION_SECURE, ACTIONS_PLAIN, Update
 from relay_agent.outbox import Outbox
+from relay_agent.outcomes import Outcomes
+from relay_agent.payload_reader import PayloadReader
 from relay_agent.periodic import Loop
 from relay_agent.policy import Policy
 from relay_agent.poller import NO_DISK_SECONDS, Poller
-from relay_agent.processing import Relay, Task
+from relay_agent.processing import Processor
 from relay_agent.proxies import Proxies, Trust
 from relay_agent.pulse import Pulse
 from relay_agent.resolver import Resolver
@@ -64,6 +68,7 @@ from relay_agent.statedir import StateDirectory
 from relay_agent.stopping import ENDING_SECONDS, Stopping, within
 from relay_agent.surroundings import Surroundings
 from relay_agent.target_trouble import TargetTrouble
+from relay_agent.task import Task
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.http import PlatformHttp
 from relay_agent.telemetry.cloudwatch import LogShipper, stream_name
@@ -215,19 +220,34 @@ class Agent:
         self._disk.look()
         self._spool = Spool(self._state.spool)
         self._outbox = Outbox(clock, lambda: self._tasks.running() + self._tasks.waiting())
-        self._relay = Relay(
+        self._outcomes = Outcomes(
+            journal=self._journal,
+            answers=Answers(self._spool, self._keys.get, clock),
+            monotonic=clock.monotonic,
+            report=partial(tell, self._log, self._metrics, self._tally),
+        )
+        reader = PayloadReader(
             agent_id=settings.agent_id,
             journal=self._journal,
             spool=self._spool,
             payloads=self._platform.payloads,
             keyring=self._keys.get,
             clock=clock,
-            default_seconds=settings.request_timeout_seconds,
-            told=partial(tell, self._log, self._metrics, self._tally),
         )
-
+        self._intake = Intake(
+            agent_id=settings.agent_id, journal=self._journal, reader=reader, outcomes=self._outcomes, monotonic=clock.monotonic
+        )
+        self._processor = Processor(
+            journal=self._journal,
+            spool=self._spool,
+            reader=reader,
+            outcomes=self._outcomes,
+            keyring=self._keys.get,
+            clock=clock,
+            default_seconds=settings.request_timeout_seconds,
+        )
         self._fetcher = Fetcher(
-            relay=self._relay, enqueue=lambda task: self._tasks.put((task.lane, task)), stop=self._stops.intake, log=self._log
+            reader=reader, enqueue=lambda task: self._tasks.put((task.lane, task)), stop=self._stops.intake, log=self._log
         )
 
     def _open_journal(self) -> Journal:
@@ -294,7 +314,7 @@ class Agent:
         )
         poller = Poller(
             platform=self._platform,
-            relay=self._relay,
+            intake=self._intake,
             journal=self._journal,
             room=self._room,
             obstacle=lambda: self._journal.unwritable or self._disk.obstacle,
@@ -490,7 +510,8 @@ class Agent:
         return Worker(
             name=name,
             tasks=self._tasks,
-            relay=self._relay,
+            processor=self._processor,
+            outcomes=self._outcomes,
             executor=executor,
             outbox=self._outbox,
             log=self._log,
@@ -500,7 +521,7 @@ class Agent:
     def _uploader(self) -> Uploader:
         return Uploader(
             platform=self._platform,
-            relay=self._relay,
+            outcomes=self._outcomes,
             spool=self._spool,
             outbox=self._outbox,
             trouble=self._upload_trouble,
@@ -558,7 +579,7 @@ class Agent:
             self._freeze.keep_alive()
             self._outbox.put(update)
 
-        tasks = self._relay.recover(put, self._say_set_aside)
+        tasks = self._intake.recover(put, self._say_set_aside)
         for task in tasks:
             self._enqueue(task)
         if tasks or self._outbox.pending():

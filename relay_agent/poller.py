@@ -1,6 +1,6 @@
 """When commands are taken in: the loop of the thread `poller`, the queue's only producer.
 
-It must not know rules about commands (that is `processing`) and never waits for a worker: it asks SQS only for as
+It must not know rules about commands (that is `intake`) and never waits for a worker: it asks SQS only for as
 many as there are free places.
 """
 
@@ -21,12 +21,13 @@ from relay_agent.errors import (
     RateLimited,
 )
 from relay_agent.faultpoints import Point, reach
+from relay_agent.intake import Intake
 from relay_agent.journal import Journal
 from relay_agent.outbox import Outbox
 from relay_agent.periodic import Backoff
-from relay_agent.processing import Relay, Task
 from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
+from relay_agent.task import Task
 from relay_agent.tdp.client import PlatformClient, QueueDisabled
 from relay_agent.tdp.queues import BATCH, WAIT_SECONDS, Queue, Received
 from relay_agent.telemetry.logs import Logger, RepeatedFailure
@@ -47,7 +48,7 @@ class Poller:
         self,
         *,
         platform: PlatformClient,
-        relay: Relay,
+        intake: Intake,
         journal: Journal,
         room: Callable[[], int],
         obstacle: Callable[[], str | None],
@@ -69,7 +70,7 @@ class Poller:
         asks for the configuration to be read now. For an obstacle and for the stop, others break off a receive that is open.
         """
         self._platform = platform
-        self._relay = relay
+        self._intake = intake
         self._journal = journal
         self._room = room
         self._obstacle = obstacle
@@ -169,7 +170,7 @@ class Poller:
         # Held until the journal has them: SQS lets nothing of their group past them before their visibility ends, ten minutes perhaps.
         # Should they come again meanwhile, the journal knows them.
         self._held = received
-        taken = self._relay.intake([(message.body, message.receipt) for message in received])
+        taken = self._intake.admit([(message.body, message.receipt) for message in received])
         self._held = []
         for task in taken.tasks:
             self._enqueue(task)

@@ -13,7 +13,9 @@ from relay_agent.fair_queue import Closed, FairQueue
 from relay_agent.faultpoints import Point, reach
 from relay_agent.models import Update
 from relay_agent.outbox import Outbox
-from relay_agent.processing import Relay, Task
+from relay_agent.outcomes import Outcomes
+from relay_agent.processing import Processor
+from relay_agent.task import Task
 from relay_agent.telemetry.command_report import command_crashed
 from relay_agent.telemetry.logs import Logger
 
@@ -26,7 +28,8 @@ class Worker:
         *,
         name: str,
         tasks: FairQueue[Task],
-        relay: Relay,
+        processor: Processor,
+        outcomes: Outcomes,
         executor: Executor,
         outbox: Outbox,
         log: Logger,
@@ -34,7 +37,8 @@ class Worker:
     ) -> None:
         self.name = name
         self._tasks = tasks
-        self._relay = relay
+        self._processor = processor
+        self._outcomes = outcomes
         self._executor = executor
         self._outbox = outbox
         self._log = log
@@ -73,12 +77,12 @@ class Worker:
         """
         self._outbox.begun(task.command)
         try:
-            return self._relay.process(task, self._executor)
+            return self._processor.process(task, self._executor)
         except (JournalError, Interrupted):
             raise
         except Exception as error:  # noqa: BLE001 - the top of a step: a fault of ours must not leave a sender without an answer
             command_crashed(self._log, error, task.command)
-            return self._relay.abandon(task)
+            return self._outcomes.abandon(task)
 
     # --- any thread ---
 

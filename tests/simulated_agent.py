@@ -20,10 +20,10 @@ from relay_agent.disk import Disk
 from relay_agent.enrolment import Enrolment
 from relay_agent.errors import JournalUnwritable, PlatformError
 from relay_agent.heartbeat import Heartbeat
+from relay_agent.intake import Intake
 from relay_agent.journal import Journal
 from relay_agent.outbox import Entry, Outbox
 from relay_agent.poller import Poller
-from relay_agent.processing import Relay
 from relay_agent.pulse import Pulse
 from relay_agent.sender import Sender
 from relay_agent.standing import Standing
@@ -217,7 +217,7 @@ class SimulatedAgent:
         shared: dict[str, Any] = {"platform": platform, "standing": standing, "tally": self.tally, "log": log}
         poller = Poller(
             **shared,
-            relay=cast("Relay", None),
+            intake=cast("Intake", None),
             journal=journal,
             room=lambda: 0 if self.disk.backlog else 10,
             obstacle=lambda: self.unwritable or self.disk.obstacle,
