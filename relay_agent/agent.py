@@ -21,6 +21,7 @@ from relay_agent import AGENT_VERSION, __version__, faultpoints
 from relay_agent.admin.facts import Facts, Identity, Logging
 from relay_agent.admin.server import Admin
 from relay_agent.admin.waiting import Waiting
+from relay_agent.admission_gate import AdmissionGate
 from relay_agent.answers import Answers
 from relay_agent.causes import (
     BACKLOG,
@@ -48,6 +49,7 @@ from relay_agent.idle import IdlePool
 from relay_agent.intake import Intake
 from relay_agent.journal import Journal
 from relay_agent.journal.reader import Reader
+from relay_agent.loop_context import LoopContext
 from relay_agent.models import ACTION_SECURE, ACTIONS_PLAIN, Update
 from relay_agent.outbox import Outbox
 from relay_agent.outcomes import Outcomes
@@ -140,7 +142,6 @@ class Agent:
         self._state = StateDirectory(settings.state_dir)
         self._ending = Ending()
         self._stops = Stops()
-        self._look_again = threading.Event()
         self._freeze = Freeze(STUCK_SECONDS)
         self._build_telemetry(stream)
         self._build_platform()
@@ -249,6 +250,7 @@ class Agent:
         self._fetcher = Fetcher(
             reader=reader, enqueue=lambda task: self._tasks.put((task.lane, task)), stop=self._stops.intake, log=self._log
         )
+        self._gate = AdmissionGate(tasks=self._tasks, fetcher=self._fetcher, outbox=self._outbox, journal=self._journal, disk=self._disk)
 
     def _open_journal(self) -> Journal:
         """Open the journal, and wait for a disk that does not let it be opened: a full one is no reason to end.
@@ -301,6 +303,7 @@ class Agent:
         settings, clock, log = self._settings, self._clock, self._log
         self._target_trouble = TargetTrouble(log, clock)
         self._pulses = {name: Pulse(clock) for name in ("poller", "sender", "heartbeat", "config-refresh", "upkeep")}
+        loops = {name: LoopContext(pulse, self._tally, log, clock) for name, pulse in self._pulses.items()}
         self._crew = [self._worker(f"worker-{place}") for place in range(settings.workers)]
         self._watchdog = Watchdog(
             loops=self._pulses,
@@ -314,55 +317,38 @@ class Agent:
         )
         poller = Poller(
             platform=self._platform,
-            intake=self._intake,
-            journal=self._journal,
-            room=self._room,
-            obstacle=lambda: self._journal.unwritable or self._disk.obstacle,
-            enqueue=self._enqueue,
-            outbox=self._outbox,
-            pulse=self._pulses["poller"],
-            tally=self._tally,
-            full=self._full,
-            log=log,
-            monotonic=clock.monotonic,
             standing=self._standing,
+            intake=self._intake,
+            gate=self._gate,
+            journal=self._journal,
+            outbox=self._outbox,
+            disk_full=self._full,
             stopping=self._stops.intake.is_set,
-            look_again=self._look_again,
+            loop=loops["poller"],
         )
         sender = Sender(
             platform=self._platform,
             journal=self._journal,
             outbox=self._outbox,
-            pulse=self._pulses["sender"],
-            tally=self._tally,
-            log=log,
-            monotonic=clock.monotonic,
             standing=self._standing,
-            look_again=self._look_again,
             metrics=self._metrics,
+            loop=loops["sender"],
         )
         enrolment = Enrolment(
             platform=self._platform,
             standing=self._standing,
-            pulse=self._pulses["config-refresh"],
-            tally=self._tally,
-            log=log,
-            clock=clock,
             refresh_seconds=settings.config_refresh_seconds,
             metrics_seconds=settings.metrics_seconds,
             metrics=partial(system_metrics, clock, psutil.Process(), self._state.path),
             give_up=self._ending.give,
-            look_again=self._look_again,
+            loop=loops["config-refresh"],
         )
         heartbeat = Heartbeat(
             platform=self._platform,
             standing=self._standing,
             watchdog=self._watchdog,
-            pulse=self._pulses["heartbeat"],
-            tally=self._tally,
-            log=log,
-            clock=clock,
             interval_seconds=settings.heartbeat_seconds,
+            loop=loops["heartbeat"],
         )
         self._summary = Summary(
             self._tally,
@@ -388,9 +374,7 @@ class Agent:
             interrupt=self._interrupt_receive,
             summarise=self._summary.turn,
             look_around=self._surroundings.look,
-            pulse=self._pulses["upkeep"],
-            log=log,
-            monotonic=clock.monotonic,
+            loop=loops["upkeep"],
         )
         steps = {"config-refresh": enrolment.step, "heartbeat": heartbeat.step, "upkeep": upkeep.step}
         self._upload_trouble = UploadTrouble(log, clock.monotonic)
@@ -581,23 +565,12 @@ class Agent:
 
         tasks = self._intake.recover(put, self._say_set_aside)
         for task in tasks:
-            self._enqueue(task)
+            self._gate.enqueue(task)
         if tasks or self._outbox.pending():
             self._log.info("recovered", commands=len(tasks), answers=self._outbox.pending())
 
     def _say_set_aside(self, command_id: str, error: Exception) -> None:
         self._log.error("command-set-aside", id=command_id, cause=NOT_TAKEN_UP.cause, cure=NOT_TAKEN_UP.cure, exc_info=error)
-
-    def _room(self) -> int:
-        """How many commands may be taken in."""
-        return 0 if self._disk.backlog else self._tasks.free() - self._fetcher.waiting()
-
-    def _enqueue(self, task: Task) -> None:
-        """Send a task on its way to the workers, past the fetchers where its body is elsewhere."""
-        if task.elsewhere:
-            self._fetcher.put(task)
-        else:
-            self._tasks.put((task.lane, task))
 
     def _supervise(self) -> None:
         while not self._ending.given.wait(LOOK_SECONDS) and self._signals.count == 0:
