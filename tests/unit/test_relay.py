@@ -59,6 +59,11 @@ def test_a_message_becomes_a_task_in_its_hosts_lane_and_is_in_the_journal(world:
     assert world.states() == {"admitted": 1}
 
 
+def test_a_message_for_another_target_is_run_and_its_answer_names_that_target(world: World) -> None:
+    update = world.run(targetId="another")
+    assert (update.status, json.loads(update.message)["targetId"]) == (Status.SUCCESS, "another")
+
+
 def test_intake_of_nothing_is_nothing(world: World) -> None:
     assert world.take() == Intake([], [], ANY, [])
     assert world.journal.commits == 0
@@ -670,6 +675,21 @@ def test_a_body_that_cannot_be_had_at_first_is_fetched_again(world: World) -> No
     task = world.relay.fetch(referenced(world, [trouble, trouble, b'{"url":"http://target.example/"}']), Passing())
     assert task is not None
     assert world.process(task)[0].status is Status.SUCCESS
+
+
+def test_a_body_that_cannot_be_had_for_two_minutes_fails_the_command(world: World) -> None:
+    class Late(Passing):
+        """Each wait takes a minute."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            world.time += 60
+            return False
+
+    trouble = PlatformError("payload download", "S3 answered 503", 503)
+    task = world.relay.fetch(referenced(world, [trouble, trouble, trouble, b'{"url":"http://target.example/"}']), Late())
+    assert task is not None
+    assert codes(world.process(task)[0]) == ("FAILURE", "EBADCOMMAND")
+    assert len(world.bucket.asked) == 3
 
 
 def test_a_stop_leaves_a_body_that_was_not_fetched_to_the_next_start(world: World) -> None:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from botocore.exceptions import ClientError
@@ -36,12 +36,13 @@ from relay_agent.errors import (
     RateLimited,
     UnknownAgent,
 )
+from relay_agent.models import Body, Headers
 from relay_agent.policy import Policy
 from relay_agent.proxies import Proxies, Trust
 from relay_agent.resolver import Resolver
 from relay_agent.tdp.aws import Aws, platform_error
 from relay_agent.tdp.credentials import PlatformCredentials
-from relay_agent.tdp.http import PlatformHttp, Stream
+from relay_agent.tdp.http import MAX_ANSWER, Answer, PlatformHttp, Stream
 from relay_agent.tdp.payloads import PayloadForbidden, PayloadRefused, Payloads
 from relay_agent.tdp.queues import Queue, Received, SendResult
 from relay_agent.tdp.rest import AgentConfig, AgentState, Rest, TemporaryCredentials
@@ -131,6 +132,22 @@ def rest(server: Server, http: PlatformHttp) -> Rest:
 
 
 # --- PROTOCOL §1 ---
+
+
+def test_every_call_to_the_rest_api_has_15_s_in_all(server: Server) -> None:
+    class Noting(PlatformHttp):
+        limits: ClassVar[list[float]] = []
+
+        def send(self, method: str, url: str, headers: Headers, body: Body | None, seconds: float, max_bytes: int = MAX_ANSWER) -> Answer:
+            self.limits.append(seconds)
+            return super().send(method, url, headers, body, seconds, max_bytes)
+
+    http = Noting(lambda: Transport(Dialer(Trust(), Resolver())), Proxies({}), Policy())
+    rest = Rest(http, server.url, "org", "agent-1", lambda: TOKEN, Clock(now=lambda: NOW))
+    rest.heartbeat()
+    rest.agent()
+    assert http.limits == [15.0, 15.0]
+    http.close()
 
 
 def test_every_call_carries_the_token_and_the_organisation(server: Server, rest: Rest) -> None:
