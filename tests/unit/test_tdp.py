@@ -38,7 +38,7 @@ from relay_agent.errors import (
 )
 from relay_agent.models import Body, Headers
 from relay_agent.policy import Policy
-from relay_agent.proxies import Proxies, Trust
+from relay_agent.proxies import Leg, Proxies, Trust
 from relay_agent.resolver import Resolver
 from relay_agent.tdp.aws import Aws, platform_error
 from relay_agent.tdp.credentials import PlatformCredentials
@@ -647,6 +647,17 @@ class Sqs:
         return answer
 
     receive_message = delete_message_batch = send_message_batch = _answer
+
+
+def test_calls_to_sqs_go_through_the_platforms_proxy_signed_for_the_agents_region(server: Server) -> None:
+    credentials = Source().credentials
+    with HttpProxy() as proxy:
+        http = PlatformHttp(lambda: Transport(Dialer(Trust(), Resolver())), Proxies({}, "", {Leg.PLATFORM: proxy.url()}), Policy())
+        sqs = Aws(http, credentials, server.url).client("sqs", "eu-west-1")
+        assert Queue(sqs, "https://sqs.eu-west-1.amazonaws.com/1/q", credentials, endpoint=server.url).receive(1) == []
+        (seen,) = proxy.seen
+        assert "/eu-west-1/sqs/aws4_request" in (seen.get("Authorization") or "")
+        http.close()
 
 
 def test_what_stands_in_the_way_of_the_queue_is_told_of_the_host_that_was_called_in_the_words_of_check(http: PlatformHttp) -> None:
