@@ -41,6 +41,7 @@ from relay_agent.policy import Policy
 from relay_agent.proxies import Leg, Proxies, Trust
 from relay_agent.resolver import Resolver
 from relay_agent.tdp.aws import Aws, platform_error
+from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.http import MAX_ANSWER, Answer, PlatformHttp, Stream
 from relay_agent.tdp.payloads import PayloadForbidden, PayloadRefused, Payloads
@@ -217,6 +218,27 @@ def test_whether_agent_and_queue_are_enabled_is_read_or_unknown(server: Server, 
     assert rest.agent() == AgentState(False, True)
     server.answer({"isEnabled": "no", "queue": None})
     assert rest.agent() == AgentState(None, None)
+
+
+def test_a_token_that_may_not_ask_whether_the_agent_is_enabled_gets_its_configuration() -> None:
+    class Refusing(PlatformHttp):
+        def send(self, method: str, url: str, headers: Headers, body: Body | None, seconds: float, max_bytes: int = MAX_ANSWER) -> Answer:
+            answer = {"agentName": "a", "region": "eu-west-1", "rpcSourceQueueUrl": "https://in", "rpcPlatformQueueUrl": "https://out"}
+            return Answer(403, (), b"") if method == "GET" else Answer(200, (), json.dumps(answer).encode())
+
+    client = PlatformClient(
+        Refusing(lambda: Transport(Dialer(Trust(), Resolver())), Proxies({}), Policy()),
+        api_target="http://platform.example",
+        org_slug="org",
+        agent_id="agent-1",
+        token=lambda: TOKEN,
+        endpoint_url=None,
+        max_body_bytes=1000,
+        clock=Clock(now=lambda: NOW),
+        seen_secrets=lambda _key, _secret: None,
+    )
+    assert client.refresh_config()
+    assert client.inbound().url == "https://in"
 
 
 def test_credentials_are_read_and_shown_nowhere(server: Server, rest: Rest) -> None:
