@@ -46,7 +46,7 @@ class Row:
 
     def _cell(self, fate: Fate) -> str:
         answer = "the target's" if fate.status == "SUCCESS" else f"`{fate.code}`"
-        return f"{answer}, {fate.asked}" + ("; told twice, the same" if self.told == 2 else "")
+        return f"{answer}, {fate.asked}" + ("; the answer sent twice, identical" if self.told == 2 else "")
 
 
 RAN = Fate("SUCCESS", 200, 1)
@@ -59,18 +59,18 @@ TABLE: dict[Point, Row] = {
     Point.BEFORE_COMMIT: Row("decoded, before the commit", None, 0, RAN, RAN),
     Point.AFTER_COMMIT: Row("after the commit", "admitted", 0, RAN, RAN),
     Point.BEFORE_ACK: Row("queued, before the ack", "admitted", 0, RAN, RAN, or_later=True),
-    Point.AFTER_ACK: Row("after the ack, which the journal has not noted", "admitted", 0, RAN, RAN, or_later=True),
-    Point.FETCHED: Row("its body downloaded from S3, not yet queued", "admitted", 0, RAN, RAN),
+    Point.AFTER_ACK: Row("after the ack, which is not recorded", "admitted", 0, RAN, RAN, or_later=True),
+    Point.FETCHED: Row("its body downloaded from S3, not queued", "admitted", 0, RAN, RAN),
     Point.QUEUED: Row("with a worker, nothing sent", "admitted", 0, RAN, RAN),
-    Point.STARTED: Row("the connection stands, `started` is noted, nothing is sent", "started", 0, RAN, UNKNOWN_NOT_SENT),
-    Point.SENT: Row("the request is written, not answered", "started", 1, RAN_AGAIN, UNKNOWN),
-    Point.ANSWERED: Row("the answer is read, not recorded", "started", 1, RAN_AGAIN, UNKNOWN),
-    Point.SPOOLED: Row("a large answer is in `spool/`, not recorded", "started", 1, RAN_AGAIN, UNKNOWN),
-    Point.RECORDED: Row("the answer is recorded, not sent", "finished", 1, RAN, RAN),
-    Point.UPLOADED: Row("a large answer is in S3, which is not recorded", "finished", 1, RAN, RAN),
-    Point.SETTLED: Row("it is recorded, its file still there", "finished", 1, RAN, RAN),
+    Point.STARTED: Row("connected, `started` recorded, nothing sent", "started", 0, RAN, UNKNOWN_NOT_SENT),
+    Point.SENT: Row("the request sent, not answered", "started", 1, RAN_AGAIN, UNKNOWN),
+    Point.ANSWERED: Row("the answer read, not recorded", "started", 1, RAN_AGAIN, UNKNOWN),
+    Point.SPOOLED: Row("a large answer in `spool/`, not recorded", "started", 1, RAN_AGAIN, UNKNOWN),
+    Point.RECORDED: Row("the answer recorded, not sent", "finished", 1, RAN, RAN),
+    Point.UPLOADED: Row("a large answer in S3, the upload not recorded", "finished", 1, RAN, RAN),
+    Point.SETTLED: Row("the upload recorded, the file not removed", "finished", 1, RAN, RAN),
     Point.BEFORE_TELL: Row("before the answer is sent", "finished", 1, RAN, RAN),
-    Point.TOLD: Row("SQS has the answer, which is not recorded", "finished", 1, RAN, RAN, told=2),
-    Point.DELIVERED: Row("all is recorded", "delivered", 1, RAN, RAN),
+    Point.TOLD: Row("SQS has the answer, the delivery not recorded", "finished", 1, RAN, RAN, told=2),
+    Point.DELIVERED: Row("the delivery recorded", "delivered", 1, RAN, RAN),
 }
 """In the order of a command's way. A POST or PATCH is never asked for twice."""

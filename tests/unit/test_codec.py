@@ -243,6 +243,11 @@ def test_a_request_needs_only_its_url_and_has_the_defaults_of_the_protocol() -> 
     assert (found.ignore_tls_certificate, found.follow_redirects, found.encrypt_response, found.secure) == (False, True, False, False)
 
 
+def test_null_counts_as_absent() -> None:
+    names = codec._REQUEST_FIELDS - {"url"}
+    assert request(**dict.fromkeys(names)) == request()
+
+
 def test_the_protocols_own_example_is_read() -> None:
     found = codec.decode_request(
         {

@@ -37,6 +37,11 @@ def test_a_message_becomes_a_task_in_its_hosts_lane_and_is_in_the_journal(world:
     assert world.states() == {"admitted": 1}
 
 
+def test_a_message_for_another_target_is_run_and_its_answer_names_that_target(world: World) -> None:
+    update = world.run(targetId="another")
+    assert (update.status, json.loads(update.message)["targetId"]) == (Status.SUCCESS, "another")
+
+
 def test_intake_of_nothing_is_nothing(world: World) -> None:
     assert world.take() == Admitted([], [], ANY, [])
     assert world.journal.commits == 0

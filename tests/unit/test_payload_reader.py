@@ -196,6 +196,21 @@ def test_a_body_that_cannot_be_had_at_first_is_fetched_again(world: World) -> No
     assert world.process(task)[0].status is Status.SUCCESS
 
 
+def test_a_body_that_cannot_be_had_for_two_minutes_fails_the_command(world: World) -> None:
+    class Late(Passing):
+        """Each wait takes a minute."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            world.time += 60
+            return False
+
+    trouble = PlatformError("payload download", "S3 answered 503", 503)
+    task = world.reader.fetch(referenced(world, [trouble, trouble, trouble, b'{"url":"http://target.example/"}']), Late())
+    assert task is not None
+    assert codes(world.process(task)[0]) == ("FAILURE", "EBADCOMMAND")
+    assert len(world.bucket.asked) == 3
+
+
 def test_a_stop_leaves_a_body_that_was_not_fetched_to_the_next_start(world: World) -> None:
     stop = threading.Event()
     stop.set()

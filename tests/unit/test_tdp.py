@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from botocore.exceptions import ClientError
@@ -36,12 +36,14 @@ from relay_agent.errors import (
     RateLimited,
     UnknownAgent,
 )
+from relay_agent.models import Body, Headers
 from relay_agent.policy import Policy
-from relay_agent.proxies import Proxies, Trust
+from relay_agent.proxies import Leg, Proxies, Trust
 from relay_agent.resolver import Resolver
 from relay_agent.tdp.aws import Aws, platform_error
+from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.credentials import PlatformCredentials
-from relay_agent.tdp.http import PlatformHttp, Stream
+from relay_agent.tdp.http import MAX_ANSWER, Answer, PlatformHttp, Stream
 from relay_agent.tdp.payloads import PayloadForbidden, PayloadRefused, Payloads
 from relay_agent.tdp.queues import Queue, Received, SendResult
 from relay_agent.tdp.rest import AgentConfig, AgentState, Rest, TemporaryCredentials
@@ -133,6 +135,22 @@ def rest(server: Server, http: PlatformHttp) -> Rest:
 # --- PROTOCOL §1 ---
 
 
+def test_every_call_to_the_rest_api_has_15_s_in_all(server: Server) -> None:
+    class Noting(PlatformHttp):
+        limits: ClassVar[list[float]] = []
+
+        def send(self, method: str, url: str, headers: Headers, body: Body | None, seconds: float, max_bytes: int = MAX_ANSWER) -> Answer:
+            self.limits.append(seconds)
+            return super().send(method, url, headers, body, seconds, max_bytes)
+
+    http = Noting(lambda: Transport(Dialer(Trust(), Resolver())), Proxies({}), Policy())
+    rest = Rest(http, server.url, "org", "agent-1", lambda: TOKEN, Clock(now=lambda: NOW))
+    rest.heartbeat()
+    rest.agent()
+    assert http.limits == [15.0, 15.0]
+    http.close()
+
+
 def test_every_call_carries_the_token_and_the_organisation(server: Server, rest: Rest) -> None:
     for call in (rest.heartbeat, rest.agent, lambda: rest.report("STARTED"), lambda: rest.log(b"x"), lambda: rest.system_metrics(b"x")):
         call()
@@ -200,6 +218,27 @@ def test_whether_agent_and_queue_are_enabled_is_read_or_unknown(server: Server, 
     assert rest.agent() == AgentState(False, True)
     server.answer({"isEnabled": "no", "queue": None})
     assert rest.agent() == AgentState(None, None)
+
+
+def test_a_token_that_may_not_ask_whether_the_agent_is_enabled_gets_its_configuration() -> None:
+    class Refusing(PlatformHttp):
+        def send(self, method: str, url: str, headers: Headers, body: Body | None, seconds: float, max_bytes: int = MAX_ANSWER) -> Answer:
+            answer = {"agentName": "a", "region": "eu-west-1", "rpcSourceQueueUrl": "https://in", "rpcPlatformQueueUrl": "https://out"}
+            return Answer(403, (), b"") if method == "GET" else Answer(200, (), json.dumps(answer).encode())
+
+    client = PlatformClient(
+        Refusing(lambda: Transport(Dialer(Trust(), Resolver())), Proxies({}), Policy()),
+        api_target="http://platform.example",
+        org_slug="org",
+        agent_id="agent-1",
+        token=lambda: TOKEN,
+        endpoint_url=None,
+        max_body_bytes=1000,
+        clock=Clock(now=lambda: NOW),
+        seen_secrets=lambda _key, _secret: None,
+    )
+    assert client.refresh_config()
+    assert client.inbound().url == "https://in"
 
 
 def test_credentials_are_read_and_shown_nowhere(server: Server, rest: Rest) -> None:
@@ -630,6 +669,17 @@ class Sqs:
         return answer
 
     receive_message = delete_message_batch = send_message_batch = _answer
+
+
+def test_calls_to_sqs_go_through_the_platforms_proxy_signed_for_the_agents_region(server: Server) -> None:
+    credentials = Source().credentials
+    with HttpProxy() as proxy:
+        http = PlatformHttp(lambda: Transport(Dialer(Trust(), Resolver())), Proxies({}, "", {Leg.PLATFORM: proxy.url()}), Policy())
+        sqs = Aws(http, credentials, server.url).client("sqs", "eu-west-1")
+        assert Queue(sqs, "https://sqs.eu-west-1.amazonaws.com/1/q", credentials, endpoint=server.url).receive(1) == []
+        (seen,) = proxy.seen
+        assert "/eu-west-1/sqs/aws4_request" in (seen.get("Authorization") or "")
+        http.close()
 
 
 def test_what_stands_in_the_way_of_the_queue_is_told_of_the_host_that_was_called_in_the_words_of_check(http: PlatformHttp) -> None:

@@ -16,7 +16,7 @@ from relay_agent.fetcher import DownloadTrouble
 from relay_agent.models import Status, Update
 from relay_agent.outbox import Upload
 from relay_agent.tdp.payloads import PayloadRefused
-from relay_agent.uploader import TELL_SECONDS, Uploader, UploadTrouble
+from relay_agent.uploader import GIVE_UP_SECONDS, TELL_SECONDS, Uploader, UploadTrouble
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -103,6 +103,17 @@ def test_no_try_is_due_after_it_must_be_told(world: World) -> None:
     world.answers = [PlatformError("payload upload", "ECONNREFUSED")]
     assert world.uploader.upload(job) is None
     assert job.due <= 0.11
+
+
+def test_without_an_expiry_an_upload_is_given_up_after_an_hour(world: World) -> None:
+    job = world.job()
+    world.answers = [PlatformError("payload upload", "ECONNREFUSED")] * 2
+    world.time = GIVE_UP_SECONDS - 1
+    assert GIVE_UP_SECONDS == 3600
+    assert world.uploader.upload(job) is None
+    world.time = GIVE_UP_SECONDS
+    told = world.uploader.upload(job)
+    assert told is not None and (told.status, told.code) == (Status.FAILURE, "ERESPONSETOOLARGE")
 
 
 def test_what_s3_refuses_is_not_tried_again(world: World) -> None:
