@@ -16,7 +16,7 @@ from relay_agent.disk import BACKLOG_BYTES, RESERVE_BYTES
 from relay_agent.journal.journal import KEEP_IDS
 from relay_agent.models import Code
 from tests.shell_blocks import OWN, PLACEHOLDER, own, shell_blocks
-from tests.unit.test_docs import OPERATIONS, README, ROOT, names, rows, section
+from tests.unit.test_docs import OPERATIONS, README, ROOT, blocks, names, rows, section
 from tests.unit.test_log_budgets import COMMAND_BYTES, IDLE_YEAR_BYTES
 from tests.unit.test_troubleshooting import inline, parse
 
@@ -60,6 +60,13 @@ def of(program: str) -> list[list[str]]:
 def test_every_line_is_one_of_a_program_that_an_administrator_has() -> None:
     assert len(LINES) > 80
     assert {command[0] for command in COMMANDS} <= SHELL | ENGINES | SYSTEM
+
+
+def test_the_commands_in_short_are_those_of_the_steps_in_their_order() -> None:
+    (short,) = blocks(PAGE, "console")
+    commands = [line.removeprefix("# ").partition("  ")[0] for line in short.splitlines()]
+    assert len(commands) == 5
+    assert commands == sorted(commands, key=LINES.index)
 
 
 def test_every_command_of_the_agent_parses() -> None:
