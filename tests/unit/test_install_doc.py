@@ -173,7 +173,7 @@ def test_every_file_of_the_delivery_is_told() -> None:
     [
         ("The agent is ready: container", RUN),
         ("the platform has not answered yet", RUN),
-        ("must be put right", RUN),
+        ("must be corrected", RUN),
         ("GOOD: ", VERIFY),
         ("BAD: ", VERIFY),
         ("/run/secrets/jwt", COMPOSE),
@@ -183,7 +183,7 @@ def test_every_file_of_the_delivery_is_told() -> None:
 )
 def test_what_a_script_is_said_to_say_it_says(said: str, source: str) -> None:
     assert said in source
-    assert said in PAGE or said in ("must be put right", "/run/secrets/jwt")
+    assert said in PAGE or said in ("must be corrected", "/run/secrets/jwt")
 
 
 def test_the_events_and_codes_that_it_names_are_the_agents() -> None:
