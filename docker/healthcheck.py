@@ -1,6 +1,6 @@
-"""The container's health: asks the agent for /healthz over `admin.sock`, never over TCP, where a neighbour might answer.
+"""The container's health check: asks the agent for /healthz over `admin.sock`, never over TCP, where another agent may answer.
 
-Exit code 0 when it says 200, else 1 with the reasons. Imports next to nothing: it runs every half a minute.
+Exit code 0 if the answer is 200, else 1 with the reasons. It imports almost nothing, because it runs every 30 seconds.
 """
 
 import os
@@ -11,7 +11,7 @@ LIMIT_SECONDS = 10.0
 
 
 def main() -> int:
-    """Ask, print what the agent answers, and return the exit code."""
+    """Ask the agent, print its answer, and return the exit code."""
     path = os.path.join(os.environ.get("RELAY_STATE_DIR") or "/var/lib/relay-agent", "admin.sock")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(LIMIT_SECONDS)

@@ -1,23 +1,23 @@
 #!/bin/sh
-# Starts the relay agent's container, or replaces the one that is there. Safe to run again: for new settings, or a new image.
+# Starts the relay agent's container, or replaces the existing one. Run it again after a change of the settings or the image.
 set -eu
-LC_ALL=C  # Values are bytes, whatever they are in.
+LC_ALL=C  # Treats values as bytes, whatever their encoding.
 export LC_ALL
 
 usage() {
     cat <<'HELP'
 Usage: ./run.sh
 
-Starts the relay agent with the settings of agent.env beside this script. Run it again after a change: it replaces the
-container; what the agent has accepted is kept in the state volume.
+Starts the relay agent with the settings in agent.env beside this script. Run it again after a change: it replaces the
+container and keeps the state volume, so no accepted command is lost.
 
-Environment (CONTAINER_NAME and IMAGE_NAME may stand in agent.env as well):
-  ENV_FILE         another file of settings
-  CONTAINER_NAME   ts-agent-http-relay; the state volume is CONTAINER_NAME-state, or that of the
-                   container that is replaced
-  IMAGE_NAME       ts-agent-http-relay:latest
+Environment (you can also set CONTAINER_NAME and IMAGE_NAME in agent.env):
+  ENV_FILE         the settings file (default: agent.env beside this script)
+  CONTAINER_NAME   the container's name (default: ts-agent-http-relay). The state volume is CONTAINER_NAME-state,
+                   or the volume of the replaced container
+  IMAGE_NAME       the image (default: ts-agent-http-relay:latest)
 
-Exit codes: 0 started, 1 it could not be started, 2 something must be put right first.
+Exit codes: 0 started, 1 could not start, 2 something must be corrected first.
 HELP
 }
 
@@ -29,40 +29,40 @@ case ${1:-} in
 ?*) usage >&2; exit 2 ;;
 esac
 
-here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)  # Of the script itself, where a link leads to it.
+here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)  # The script's own directory, even if it is called through a symbolic link.
 env_file=${ENV_FILE:-$here/agent.env}
 lowest=20.10.21
 
 # --- Docker ------------------------------------------------------------------------------------------
-command -v docker >/dev/null || refuse "there is no docker command here" "Install Docker $lowest or later: https://docs.docker.com/engine/install/"
+command -v docker >/dev/null || refuse "the docker command is not installed" "Install Docker $lowest or later: https://docs.docker.com/engine/install/"
 engine=$(docker version --format '{{.Server.Version}}' 2>/dev/null) ||
-    refuse "Docker does not answer" "Is it running (systemctl start docker)? May you use it? Run this script as root or in the group docker."
+    refuse "Docker does not answer" "Start it (systemctl start docker), and run this script as root or as a member of the group docker."
 number() { printf '%s' "$1" | sed 's/[^0-9.].*//' | awk -F. '{printf "%d%03d%03d", $1, $2, $3}'; }
 [ "$(number "$engine")" -ge "$(number "$lowest")" ] ||
     refuse "Docker $engine is too old" "Update Docker to $lowest or later."
 
 # --- Settings ----------------------------------------------------------------------------------------
-[ -f "$env_file" ] || refuse "there is no file $env_file" "Copy agent.env from the delivery there, or name another: ENV_FILE=/path/to/agent.env ./run.sh"
-[ -r "$env_file" ] || refuse "$env_file cannot be read" "Run this script as its owner, or as root."
+[ -f "$env_file" ] || refuse "there is no file $env_file" "Copy agent.env from the delivery to it, or name another file: ENV_FILE=/path/to/agent.env ./run.sh"
+[ -r "$env_file" ] || refuse "cannot read $env_file" "Run this script as the file's owner, or as root."
 case $(stat -L -c %a "$env_file") in
 *00) ;;
-*) refuse "$env_file may be read by others, and holds secrets" "chmod 0600 $env_file" ;;
+*) refuse "$env_file contains secrets, and other users can read it" "chmod 0600 $env_file" ;;
 esac
 
 work=$(mktemp -d)
 chmod 0700 "$work"
-# What this run has done that an end before its time must undo: nothing, stopping (the container that is there), replacing (it).
+# What an early end of this run must undo: nothing (empty), "stopping" or "replacing" the existing container.
 changed=
 old=
-there() { [ "$(docker container inspect --format '{{.Name}}' "$1" 2>/dev/null)" = "/$1" ]; }  # By its name, not by the start of an id.
+there() { [ "$(docker container inspect --format '{{.Name}}' "$1" 2>/dev/null)" = "/$1" ]; }  # Matches the name, not the beginning of an id.
 runs() { [ "$($apart docker container inspect --format '{{.State.Running}}' "$1" 2>/dev/null)" = true ]; }
-# What undoes is out of a terminal's reach: docker ends at a Ctrl-C though its shell ignores it.
+# Commands that undo run in their own session: a Ctrl-C would end docker even if its shell ignores the signal.
 apart=
 ! command -v setsid >/dev/null || apart='setsid -w'
 undo() {
     [ -n "$changed" ] || return 0
     if [ "$changed" = stopping ]; then
-        # The engine goes on with a stop whose client was cut off, and a start in the midst of it does nothing.
+        # The engine continues a stop after its client has ended, and a start during the stop has no effect.
         waited=0
         while [ $waited -lt "$stop_seconds" ] && runs "$old"; do
             [ $waited -gt 0 ] || echo "run.sh: waiting until $container has stopped, to start it again (up to $stop_seconds s)" >&2
@@ -80,19 +80,19 @@ undo() {
     fi
     [ -n "$old" ] || return 0
     if $apart docker start "$old" >/dev/null; then
-        echo "run.sh: the container that was there before runs again" >&2
+        echo "run.sh: the previous container runs again" >&2
     else
-        echo "run.sh: the container that was there before does not start; by hand: docker start $container" >&2
+        echo "run.sh: the previous container does not start; try: docker start $container" >&2
     fi
 }
 trap 'trap "" INT TERM HUP PIPE; set +e; undo; rm -rf "$work"' EXIT
-# A shell does not run that by itself when a signal ends it.
+# A shell does not run the EXIT trap when a signal ends it.
 trap 'trap "" INT TERM HUP PIPE; fail interrupted; exit 1' INT TERM HUP PIPE
 
 case $(od -An -tx1 -N2 "$env_file" | tr -d ' ') in
-fffe | feff) refuse "$env_file is in UTF-16" "Save it as UTF-8." ;;
+fffe | feff) refuse "$env_file is encoded in UTF-16" "Save it as UTF-8." ;;
 esac
-# Only what is set: comments and empty variables go, and the byte order mark and carriage returns of a Windows editor.
+# Keeps only variables with a value. Removes comments, and the byte order mark and carriage returns of Windows editors.
 tr -d '\r' <"$env_file" | sed "1s/^$(printf '\357\273\277')//" >"$work/lines"
 <"$work/lines" sed -n 's/^[[:space:]]*\([A-Za-z_][A-Za-z0-9_]*\)[[:space:]]*=[[:space:]]*\(.*[^[:space:]]\)[[:space:]]*$/\1=\2/p' >"$work/set"
 value() { sed -n "s/^$1=//p" "$work/set" | tail -n 1; }
@@ -106,33 +106,33 @@ problems=
 problem() { problems="$problems
   $1"; }
 case $container in
-[!A-Za-z0-9]* | *[!A-Za-z0-9_.-]*) problem "CONTAINER_NAME: Docker takes letters, digits and _ . - only, not $container" ;;
+[!A-Za-z0-9]* | *[!A-Za-z0-9_.-]*) problem "CONTAINER_NAME: Docker accepts only letters, digits and _ . -, not $container" ;;
 esac
-# Only a whole value: < and > may stand in a password.
+# Only if the whole value is a placeholder: a password may contain < and >.
 placeholders=$(sed -n 's/^\([A-Za-z_0-9]*\)=<[^<>]*>$/\1/p' "$work/set" | sort -u)
 for line in $(grep -n -v -E '^[[:space:]]*(#|$|[A-Za-z_][A-Za-z0-9_]*[[:space:]]*=)' "$work/lines" | cut -d: -f1); do
-    problem "line $line is no setting: write NAME=value, without export"
+    problem "line $line is not a setting: write NAME=value, without export"
 done
 for name in $placeholders; do problem "$name is still a placeholder: fill it in"; done
 for name in API_TARGET ORG_SLUG AGENT_ID; do
     [ -n "$(value $name)" ] || problem "$name is missing"
 done
-[ -n "$(value JWT)$(value JWT_FILE)" ] || problem "JWT is missing, and so is JWT_FILE"
+[ -n "$(value JWT)$(value JWT_FILE)" ] || problem "JWT and JWT_FILE are missing: set one"
 for name in JWT SECURE_COMMAND_KEY; do
-    [ -z "$(value $name)" ] || [ -z "$(value ${name}_FILE)" ] || problem "$name and ${name}_FILE are both set: keep one"
+    [ -z "$(value $name)" ] || [ -z "$(value ${name}_FILE)" ] || problem "$name and ${name}_FILE are both set: remove one"
 done
 case $(value RELAY_STATE_DIR) in
 '' | /var/lib/relay-agent) ;;
-*) problem "RELAY_STATE_DIR is a path in the container: remove it, the state is in the volume $container-state" ;;
+*) problem "RELAY_STATE_DIR is a path in the container: remove it; the state is in the volume $container-state" ;;
 esac
 drain=$(value RELAY_DRAIN_SECONDS)
 case ${drain:-25} in
-*[!0-9.]* | *.*.* | .* | ??????????*) problem "RELAY_DRAIN_SECONDS is no number of seconds" && drain=25 ;;
+*[!0-9.]* | *.*.* | .* | ??????????*) problem "RELAY_DRAIN_SECONDS is not a number of seconds" && drain=25 ;;
 esac
 drain=$(printf '%s' "${drain%%.*}" | sed 's/^0*\(.\)/\1/')
 stop_seconds=$((${drain:-25} + 15))
 
-# A file of this host is mounted with its directory, so that a file put in its place by a rename is seen too.
+# Mounts the directory of each file, so that the container also sees a file that replaces it by a rename.
 grep -v -E '^(CONTAINER_NAME|IMAGE_NAME|RELAY_STATE_DIR|(JWT|SECURE_COMMAND_KEY)_FILE|REQUESTS_CA_BUNDLE|SSL_CERT_FILE|RELAY_CA_FILE|RELAY_POLICY_FILE)=' \
     "$work/set" >"$work/env" || :
 set --
@@ -142,42 +142,42 @@ for name in JWT_FILE SECURE_COMMAND_KEY_FILE REQUESTS_CA_BUNDLE SSL_CERT_FILE RE
     '') continue ;;
     '<'*'>') continue ;;
     /*) ;;
-    *) problem "$name must be a whole path, beginning with /" && continue ;;
+    *) problem "$name must be an absolute path, beginning with /" && continue ;;
     esac
     if [ ! -f "$path" ]; then
         problem "$name: there is no file $path on this host"
         continue
     fi
-    # A link that leads out of its directory leads nowhere in the container: then what it leads to is mounted.
+    # A symbolic link out of its directory is broken in the container, so its target is mounted instead.
     real=$(readlink -f "$path")
     case $real in
     "$(readlink -f "$(dirname "$path")")"/*) ;;
     *) path=$real ;;
     esac
     case $(dirname "$path") in
-    *[,\"]*) problem "$name: a path with a comma or a quote in it cannot be mounted: $path" && continue ;;
+    *[,\"]*) problem "$name: Docker cannot mount a path with a comma or a quote in it: $path" && continue ;;
     esac
     set -- "$@" --mount "type=bind,source=$(dirname "$path"),target=/run/host/$name,readonly"
     printf '%s\n' "$name=/run/host/$name/$(basename "$path")" >>"$work/env"
 done
-[ -z "$problems" ] || refuse "$env_file must be put right:$problems"
+[ -z "$problems" ] || refuse "$env_file must be corrected:$problems"
 
 docker image inspect "$image" >/dev/null 2>&1 ||
-    refuse "there is no image $image here" "Load it: docker load -i ts-agent-http-relay-v<version>.tar.gz, or name another: IMAGE_NAME=name:tag ./run.sh"
+    refuse "there is no image $image" "Load it: docker load -i ts-agent-http-relay-v<version>.tar.gz, or name another: IMAGE_NAME=name:tag ./run.sh"
 
 # --- One at a time -----------------------------------------------------------------------------------
-# Of two at once each would take the other's container for the one from before. Where there is no flock it goes without.
+# Two runs at the same time would each treat the other's container as the previous one. Without flock there is no lock.
 place=${XDG_RUNTIME_DIR:-${TMPDIR:-/tmp}}
-[ "$(id -u)" != 0 ] || place=/run  # Where nobody else can hold the lock.
+[ "$(id -u)" != 0 ] || place=/run  # Where no other user can hold the lock.
 lock=$place/ts-agent-http-relay-$(id -u)-$container.lock
 if command -v flock >/dev/null && (: >>"$lock") 2>/dev/null; then
     exec 9>>"$lock"
     waited=0
-    # Not one long wait: a shell heeds a signal only between two commands.
+    # Many short waits, because a shell handles a signal only between two commands.
     until flock -n 9; do
-        [ $waited -gt 0 ] || echo "Another run.sh is at work on $container: waiting for it"
+        [ $waited -gt 0 ] || echo "Another run.sh is working on $container: waiting for it"
         if [ $waited -ge $((stop_seconds + 60)) ]; then
-            fail "another run.sh is still at work on $container" "Who holds it: fuser -v $lock"
+            fail "another run.sh is still working on $container" "To find its process: fuser -v $lock"
             exit 1
         fi
         waited=$((waited + 1))
@@ -185,22 +185,22 @@ if command -v flock >/dev/null && (: >>"$lock") 2>/dev/null; then
     done
 fi
 
-# --- Replace what is there ---------------------------------------------------------------------------
+# --- Replace the existing container ------------------------------------------------------------------
 state=$container-state
 previous=$container-previous
 if ! there "$container" && there "$previous"; then
-    echo "An earlier run.sh was cut off: $previous becomes $container again"
+    echo "An earlier run.sh was interrupted: renaming $previous back to $container"
     docker rename "$previous" "$container"
 fi
 if there "$container"; then
-    # A container that something else started may keep its state elsewhere; what it has accepted must not be left behind there.
+    # A container that another tool started may keep its state elsewhere. Keep using that state: it may hold accepted commands.
     kept=$(docker inspect --format \
         '{{range .Mounts}}{{if eq .Destination "/var/lib/relay-agent"}}{{if .Name}}{{.Name}}{{else}}{{.Source}}{{end}}{{end}}{{end}}' "$container")
     state=${kept:-$state}
-    [ "$state" = "$container-state" ] || echo "The state stays where $container has it: $state"
+    [ "$state" = "$container-state" ] || echo "Keeping the state volume of $container: $state"
     docker rm --force "$previous" >/dev/null 2>&1 || :
     old=$(docker inspect --format '{{.Id}}' "$container")
-    echo "Stopping the container $container (it may finish what runs, up to $stop_seconds s)"
+    echo "Stopping the container $container (running requests may finish; up to $stop_seconds s)"
     changed=stopping
     docker stop -t "$stop_seconds" "$container" >/dev/null
     changed=replacing
@@ -216,12 +216,12 @@ docker run --detach --name "$container" --cidfile "$work/made" \
     --stop-timeout "$stop_seconds" \
     --volume "$state:/var/lib/relay-agent" \
     --env-file "$work/env" "$@" "$image" >/dev/null 2>"$work/error" || {
-    fail "Docker does not start it:" "$(cat "$work/error")"
+    fail "Docker cannot start the container:" "$(cat "$work/error")"
     exit 1
 }
 
-# --- Did it stay? ------------------------------------------------------------------------------------
-# A platform that refuses the agent is asked three times, in ten seconds.
+# --- Does it stay up? --------------------------------------------------------------------------------
+# Waits 15 s: the agent asks a platform that refuses it three times in ten seconds before it ends.
 tries=0
 while [ $tries -lt 75 ]; do
     state=$(docker inspect --format '{{.RestartCount}} {{.State.Running}} {{.State.ExitCode}}' "$container")
@@ -229,7 +229,7 @@ while [ $tries -lt 75 ]; do
     "0 true "*) ;;
     *)
         docker update --restart=no "$container" >/dev/null 2>&1 || :
-        fail "the agent ended at once; it says:"
+        fail "the agent ended at once; its last lines:"
         docker logs --tail 12 "$container" 2>&1 | sed 's/^/  /' >&2
         exit 1
         ;;
@@ -243,6 +243,6 @@ changed=
 if [ $tries -lt 75 ]; then
     echo "The agent is ready: container $container, image $image"
 else
-    echo "The container $container runs with image $image; the platform has not answered yet, or has the agent disabled: docker logs $container"
+    echo "The container $container runs with image $image, but the platform has not answered yet or the agent is disabled: docker logs $container"
 fi
-echo "Look whether all is well: $here/verify.sh"
+echo "To verify the installation: $here/verify.sh"

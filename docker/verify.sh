@@ -1,22 +1,22 @@
 #!/bin/sh
-# Says whether the relay agent runs, from which image, and whether that is the delivered one; ends with one line, good or bad.
+# Verifies that the relay agent runs, and from the delivered image. The last line is GOOD or BAD.
 set -eu
-LC_ALL=C  # Names are sorted the same everywhere.
+LC_ALL=C  # Sorts names the same way everywhere.
 export LC_ALL
 
 usage() {
     cat <<'HELP'
 Usage: ./verify.sh
 
-Looks at the container: is it running, from which tag and image id, is it healthy, has it got its configuration, is it Online?
-Where a delivery (SHA256SUMS, IMAGE_ID, the image's tarball) lies beside this script, it is compared with that, and
-every file of it that lies there with its checksum.
+Verifies the container: is it running, from which tag and image id, is it healthy, does it have its configuration, is it Online?
+If the delivery (SHA256SUMS, IMAGE_ID, the image's tarball) is beside this script, it also verifies the image id, and the
+checksum of every delivered file that is there.
 
-Environment (CONTAINER_NAME may stand in agent.env as well):
-  ENV_FILE         another file of settings
-  CONTAINER_NAME   ts-agent-http-relay
+Environment (you can also set CONTAINER_NAME in agent.env):
+  ENV_FILE         the settings file (default: agent.env beside this script)
+  CONTAINER_NAME   the container's name (default: ts-agent-http-relay)
 
-Exit codes: 0 all is well, 1 something is not, 2 it could not look.
+Exit codes: 0 everything is correct, 1 something is wrong, 2 could not verify.
 HELP
 }
 case ${1:-} in
@@ -24,7 +24,7 @@ case ${1:-} in
 ?*) usage >&2; exit 2 ;;
 esac
 
-here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)  # Of the script itself, where a link leads to it.
+here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)  # The script's own directory, even if it is called through a symbolic link.
 env_file=${ENV_FILE:-$here/agent.env}
 container=${CONTAINER_NAME:-}
 [ -n "$container" ] || [ ! -r "$env_file" ] ||
@@ -42,7 +42,7 @@ wrong() {
 }
 finish() {
     if [ "$bad" = 0 ]; then
-        echo "GOOD: $container runs the agent, it is Online and waits for commands."
+        echo "GOOD: $container runs the agent, which is Online and waits for commands."
         exit 0
     fi
     echo "BAD: $first$([ "$bad" = 1 ] || echo " (and $((bad - 1)) more)")"
@@ -53,12 +53,12 @@ finish() {
 delivered=
 [ ! -f "$here/IMAGE_ID" ] || delivered=$(cat "$here/IMAGE_ID")
 if [ -z "$delivered" ] && grep -q ' \*\{0,1\}IMAGE_ID$' "$here/SHA256SUMS" 2>/dev/null; then
-    wrong image "SHA256SUMS names IMAGE_ID, which is not here" "copy it from the delivery"
+    wrong image "SHA256SUMS lists IMAGE_ID, but the file is missing" "copy it from the delivery"
 fi
 tarballs=$(find "$here" -maxdepth 1 -name 'ts-agent-http-relay-v*.tar.gz' | sed 's/.*\///' | sort -V)
 if [ ! -f "$here/SHA256SUMS" ]; then
     for name in $tarballs; do wrong checksum "there is no SHA256SUMS beside $name" "copy it from the delivery"; done
-    [ -n "$tarballs" ] || note checksum "no SHA256SUMS lies beside this script to compare the delivery with"
+    [ -n "$tarballs" ] || note checksum "not verified: there is no SHA256SUMS beside this script"
 else
     listed=
     image=
@@ -79,39 +79,39 @@ else
         found=${found%% *}
         case $name in
         *.tar.gz) cure="do not load it; fetch the delivery again, from a source you trust" ;;
-        *) cure="if nobody of yours has changed it, do not use it; else fetch it again from the delivery, and keep yours elsewhere" ;;
+        *) cure="if you did not change it, do not use it; if you did, copy it again from the delivery and keep your version elsewhere" ;;
         esac
         if [ "$wanted" = "$found" ]; then
             right=$((right + 1))
         else
-            wrong checksum "$name is not what SHA256SUMS names: $found" "$cure"
+            wrong checksum "$name does not match SHA256SUMS: $found" "$cure"
             continue
         fi
         case $name in ts-agent-http-relay-v*.tar.gz) ;; *) continue ;; esac
-        # The image id is the digest of the image's configuration, which the tarball's manifest names.
+        # The image id is the digest of the image's configuration; the tarball's manifest contains it.
         inside=$(tar -xzOf "$here/$name" manifest.json 2>/dev/null | sed -n 's/.*"Config":"\(blobs\/sha256\/\)\{0,1\}\([0-9a-f]\{64\}\).*/sha256:\2/p')
         if [ -n "$delivered" ] && [ "$inside" != "$delivered" ]; then
-            wrong checksum "$name holds the image ${inside:-(none)}, not that of IMAGE_ID" "$cure"
+            wrong checksum "$name contains the image ${inside:-(none)}, not that of IMAGE_ID" "$cure"
         else
             ok checksum "$name, sha256 $found"
         fi
     done <"$here/SHA256SUMS"
-    [ "$right" = 0 ] || ok files "$right of the delivery's files are as SHA256SUMS names them"
+    [ "$right" = 0 ] || ok files "$right of the delivery's files match SHA256SUMS"
     [ -z "$absent" ] || note files "not here:$absent"
-    [ -n "$image" ] || wrong checksum "SHA256SUMS names no tarball of the image" "it is not the delivery's; fetch that again, from a source you trust"
+    [ -n "$image" ] || wrong checksum "SHA256SUMS lists no tarball of the image" "it is not the delivered file; fetch the delivery again, from a source you trust"
     for name in $tarballs; do
         case " $listed " in
         *" $name "*) ;;
-        *) note checksum "$name is not of this delivery: SHA256SUMS does not name it" ;;
+        *) note checksum "$name is not part of this delivery: SHA256SUMS does not list it" ;;
         esac
     done
 fi
 
 # --- The container -----------------------------------------------------------------------------------
-command -v docker >/dev/null || { echo "verify.sh: there is no docker command here" >&2; exit 2; }
-docker version >/dev/null 2>&1 || { echo "verify.sh: Docker does not answer; run this as root or in the group docker" >&2; exit 2; }
+command -v docker >/dev/null || { echo "verify.sh: the docker command is not installed" >&2; exit 2; }
+docker version >/dev/null 2>&1 || { echo "verify.sh: Docker does not answer; start it, and run this script as root or as a member of the group docker" >&2; exit 2; }
 if [ "$(docker container inspect --format '{{.Name}}' "$container" 2>/dev/null)" != "/$container" ]; then
-    wrong running "there is no container $container" "start it: ./run.sh, or name it: CONTAINER_NAME=name ./verify.sh"
+    wrong running "there is no container $container" "start it: ./run.sh, or name another: CONTAINER_NAME=name ./verify.sh"
     finish
 fi
 look() { docker inspect --format "$1" "$container"; }
@@ -127,17 +127,17 @@ fi
 ok tag "$(look '{{.Config.Image}}')"
 id=$(look '{{.Image}}')
 if [ -z "$delivered" ]; then
-    note image "$id; no IMAGE_ID lies beside this script to compare it with"
+    note image "$id; not verified: there is no IMAGE_ID beside this script"
 elif [ "$id" = "$delivered" ]; then
     ok image "$id, as delivered"
 else
-    wrong image "$id is not the delivered $delivered" "load the delivered image (docker load -i), then ./run.sh"
+    wrong image "$id is not the delivered $delivered" "load the delivered image (docker load -i), then run ./run.sh"
 fi
 [ -n "$alive" ] || finish
 
-# --- The agent: asked over its own socket, inside the container ----------------------------------------
+# --- The agent, over its own socket inside the container ----------------------------------------------
 if reason=$(docker exec "$container" python3 -ISs /opt/relay-agent/bin/healthcheck.py 2>&1); then
-    ok healthy "every thread lives and turns (Docker says: $(look '{{if .State.Health}}{{.State.Health.Status}}{{else}}no health check{{end}}'))"
+    ok healthy "every thread is alive and makes progress (Docker's status: $(look '{{if .State.Health}}{{.State.Health.Status}}{{else}}no health check{{end}}'))"
 else
     wrong healthy "$reason" "docker exec $container relay-agent status shows causes and cures"
 fi
@@ -145,9 +145,9 @@ facts=$(docker exec "$container" relay-agent status --json 2>/dev/null) || :
 fact() { printf '%s' "$facts" | grep -o "\"$1\": *\"[^\"]*\"" | head -n 1 | sed 's/^"[^"]*": *"//; s/"$//'; }
 configured=$(fact lastConfiguration)
 if [ -n "$configured" ]; then
-    ok init "the platform gave configuration and credentials ($configured)"
+    ok init "the platform sent configuration and credentials ($configured)"
 else
-    wrong init "$(fact sentence | grep . || echo 'the agent does not say that it has its configuration')" "docker exec $container relay-agent check"
+    wrong init "$(fact sentence | grep . || echo 'the agent does not report a configuration')" "docker exec $container relay-agent check"
 fi
 beat=$(fact lastHeartbeat)
 age=999999

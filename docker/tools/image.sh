@@ -1,7 +1,10 @@
 #!/bin/sh
-# Builds the image of a target of docker/Dockerfile, and says how large it is.
+# Builds the image of a target of docker/Dockerfile, and prints its size.
 # Usage: docker/tools/image.sh TARGET   (agent or sandbox)
-# Environment: PIP_PYTHON, a Python with pip; SOURCE, the address where the sources are published, for the image's label (empty without); BASE_IMAGE, or the official Python where it can be had, else one from Debian packages.
+# Environment:
+#   PIP_PYTHON   a Python with pip
+#   SOURCE       the address where the sources are published, for the image's label; default: empty
+#   BASE_IMAGE   the base image; default: the official Python if it is available, else one made from Debian packages
 set -eu
 cd "$(dirname "$0")/../.."
 target=${1:-agent}
@@ -10,16 +13,16 @@ official=$(sed -n 's/^ARG BASE_IMAGE=//p' docker/Dockerfile)
 debian=$(docker/tools/base.sh --name)
 fail() { echo "image: $*" >&2; exit 1; }
 
-docker version --format '{{.Server.Version}}' >/dev/null 2>&1 || fail "no Docker engine answers here; start one, or set DOCKER_HOST"
+docker version --format '{{.Server.Version}}' >/dev/null 2>&1 || fail "no Docker engine answers; start one, or set DOCKER_HOST"
 base=${BASE_IMAGE:-}
 if [ -n "$base" ]; then
-    echo "Base: $base, as asked for"
+    echo "Base: $base, from BASE_IMAGE"
 elif docker image inspect "$official" >/dev/null 2>&1 || docker pull --quiet "$official" >/dev/null 2>&1; then
     base=$official
     echo "Base: $base"
 else
     base=$debian
-    echo "Base: $base, made from Debian packages, since $official is not here and no registry gives it"
+    echo "Base: $base, made from Debian packages, because $official is neither here nor in a registry"
     docker image inspect "$base" >/dev/null 2>&1 || docker/tools/base.sh "$base"
 fi
 mkdir -p build
@@ -32,7 +35,7 @@ python_version=$(docker run --rm "$label" --network none --entrypoint python3 "$
 docker/tools/wheels.sh "${PIP_PYTHON:-python3}" "$python_version"
 
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' relay_agent/__init__.py)
-# Everything in the layers has the time of the commit, so the same commit gives the same layers.
+# All files in the layers have the time of the commit, so the same commit gives the same layers.
 if epoch=$(git log -1 --format=%ct 2>/dev/null); then
     revision=$(git rev-parse HEAD)
     created=$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ)
@@ -54,6 +57,6 @@ docker build --file docker/Dockerfile --target "$target" --tag "$tag" --tag "$na
 size=$(docker image inspect --format '{{.Size}}' "$tag")
 echo "Built $tag, $size bytes, image id $(docker image inspect --format '{{.Id}}' "$tag")"
 if [ "$target" = agent ] && [ "$size" -gt "$limit" ]; then
-    [ "$base" != "$debian" ] || fail "it has $size bytes, $((size - limit)) over the limit of $limit"
-    echo "That is over $limit bytes, which are promised on the base of Debian packages."
+    [ "$base" != "$debian" ] || fail "the image has $size bytes, $((size - limit)) over the limit of $limit"
+    echo "That is over $limit bytes, the limit for images on the Debian base."
 fi

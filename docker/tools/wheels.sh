@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fills docker/wheels with what the lock files name, for one Python, through the pip settings of this machine.
+# Downloads the wheels of the lock files to docker/wheels, for one Python version, with this machine's pip settings.
 # Usage: docker/tools/wheels.sh PIP_PYTHON BASE_PYTHON_VERSION   (e.g. .venv/bin/python 3.13)
 set -eu
 cd "$(dirname "$0")/../.."
@@ -14,7 +14,7 @@ for lock in docker/build.lock docker/requirements.lock docker/requirements-sandb
     "$python" -m pip --disable-pip-version-check --no-input download --quiet --require-hashes --no-deps -r "$lock" -d docker/wheels \
         --only-binary=:all: --python-version "$version" --implementation cp \
         --platform "manylinux2014_$machine" --platform "manylinux_2_28_$machine" --abi "$abi" --abi abi3 --abi none || {
-        echo "wheels: pip cannot download what $lock names; see its message above. Behind a proxy that re-signs TLS set PIP_CERT, for an own index PIP_INDEX_URL." >&2
+        echo "wheels: pip cannot download the packages of $lock; see its message above. Behind a proxy that re-signs TLS set PIP_CERT; for your own index set PIP_INDEX_URL." >&2
         exit 1
     }
 done

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Copies the metrics of an agent on this machine into a file of the node exporter's textfile collector, each with the label agent="NAME".
-# Where no agent answers the file is removed, so that old numbers are not taken for new ones. As root, or as the agent's user:
+# Copies the metrics of an agent on this machine into a file for the node exporter's textfile collector, with the label agent="NAME".
+# Removes the file if no agent answers, so that nobody mistakes old values for new ones. Run it as root or as the agent's user:
 #
 #   textfile.sh STATE_DIR FILE.prom [NAME]
 set -eu
 state=$1 file=$2 name=${3:-$(hostname)}
 case $name in *[!A-Za-z0-9._-]* | '') echo "NAME may hold letters, digits, dots, dashes and underscores: $name" >&2; exit 2 ;; esac
 
-# From within the directory, since a socket's path may not be longer than 107 bytes.
+# In the directory itself, because the path of a socket is limited to 107 bytes.
 if ! found=$(cd "$state" && curl -fsS --max-time 10 --unix-socket admin.sock http://localhost/metrics); then
     rm -f "$file"
     exit 1

@@ -125,7 +125,7 @@ def test_of_two_at_once_the_second_waits_and_heeds_a_signal_meanwhile(
     container.wait_log("agent-stopping")
     second, third = begin(), begin()
     for script in (second, third):
-        script.wait_for("Another run.sh is at work")
+        script.wait_for("Another run.sh is working")
     second.signal(signal.SIGTERM, group=False)
     assert (second.wait(), inspect(container.name)["Id"]) == (1, before), second.told
     gate.release()
@@ -162,7 +162,7 @@ def test_after_one_that_was_killed_between_two_steps_the_next_takes_the_old_cont
     container.stop()
     docker("rename", container.name, f"{container.name}-previous")
     done = administrator.call("run.sh")
-    assert (done.returncode, "An earlier run.sh was cut off" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert (done.returncode, "An earlier run.sh was interrupted" in done.stdout) == (0, True), done.stdout + done.stderr
     assert command.id in container.exec("relay-agent", "commands", "--json").stdout
     assert present(container) == [container.name]
     docker("rm", "--force", container.name)

@@ -131,7 +131,7 @@ def test_a_line_that_is_no_setting_is_named_by_its_number(administrator: Adminis
     file.write_text(f"{text}\nexport RELAY_WORKERS=8\ncanary-secret\n", encoding="utf-8")
     done = administrator.call("run.sh")
     count = len(text.splitlines())
-    assert (done.returncode, f"line {count + 2} is no setting" in done.stderr, f"line {count + 3} is no setting" in done.stderr) == (
+    assert (done.returncode, f"line {count + 2} is not a setting" in done.stderr, f"line {count + 3} is not a setting" in done.stderr) == (
         2,
         True,
         True,
@@ -157,7 +157,7 @@ def test_run_sh_refuses_what_must_be_put_right_first_and_names_the_cure(administ
     (comma / "ca.pem").touch()
     administrator.fill_in({**settings, "RELAY_CA_FILE": f"{comma}/ca.pem"})
     unmountable = administrator.call("run.sh")
-    assert (unmountable.returncode, "RELAY_CA_FILE: a path with a comma" in unmountable.stderr) == (2, True)
+    assert (unmountable.returncode, "RELAY_CA_FILE: Docker cannot mount a path with a comma" in unmountable.stderr) == (2, True)
     administrator.fill_in(settings)
     misnamed = administrator.call("run.sh", CONTAINER_NAME="../agent")
     assert (misnamed.returncode, "CONTAINER_NAME" in misnamed.stderr) == (2, True)
@@ -266,7 +266,7 @@ def test_verify_sh_compares_every_file_of_the_delivery_that_is_there(administrat
         was = file.read_bytes()
         file.write_bytes(was + b"# changed\n")
         changed = administrator.call("verify.sh")
-        assert (changed.returncode, f"BAD: checksum: {name} is not what SHA256SUMS names" in changed.stdout) == (1, True), changed.stdout
+        assert (changed.returncode, f"BAD: checksum: {name} does not match SHA256SUMS" in changed.stdout) == (1, True), changed.stdout
         file.write_bytes(was)
     for name in ("agent.env", ".env"):  # These are the administrator's to change.
         with (administrator.delivery / name).open("a") as text:
@@ -284,7 +284,7 @@ def test_verify_sh_looks_at_this_deliverys_tarball_whatever_others_lie_there(adm
     done = administrator.call("verify.sh")
     assert done.returncode == 0, done.stdout
     assert re.search(rf"^ok +checksum +{re.escape(tarball.name)}, sha256", done.stdout, re.MULTILINE)
-    assert re.findall(r"^- +checksum +(\S+) is not of this delivery", done.stdout, re.MULTILINE) == others
+    assert re.findall(r"^- +checksum +(\S+) is not part of this delivery", done.stdout, re.MULTILINE) == others
     (administrator.delivery / "SHA256SUMS").unlink()
     alone = administrator.call("verify.sh").stdout
     assert (
@@ -312,7 +312,7 @@ def test_verify_sh_refuses_a_tarball_that_was_tampered_with(administrator: Admin
         file.write(bytes([byte[0] ^ 1]))
     bad = administrator.call("verify.sh")
     assert bad.returncode == 1
-    assert re.search(r"^BAD +checksum .*is not what SHA256SUMS names", bad.stdout, flags=re.MULTILINE)
+    assert re.search(r"^BAD +checksum .*does not match SHA256SUMS", bad.stdout, flags=re.MULTILINE)
     there.write_bytes(gzip.compress(b"another image"))
     sums = administrator.delivery / "SHA256SUMS"
     digest = subprocess.run(["sha256sum", there], capture_output=True, text=True, check=True).stdout.split()[0]
@@ -325,7 +325,7 @@ def test_verify_sh_refuses_a_tarball_that_was_tampered_with(administrator: Admin
         "".join(line for line in sums.read_text(encoding="utf-8").splitlines(True) if tarball.name not in line), encoding="utf-8"
     )
     unnamed = administrator.call("verify.sh")
-    assert unnamed.returncode == 1 and "SHA256SUMS names no tarball of the image" in unnamed.stdout
+    assert unnamed.returncode == 1 and "SHA256SUMS lists no tarball of the image" in unnamed.stdout
 
 
 def test_the_tarball_loads_as_the_image_with_the_delivered_id() -> None:

@@ -219,7 +219,7 @@ def test_no_page_names_a_command_that_does_not_exist() -> None:
 
 
 def test_the_readme_shows_every_row_of_the_demo() -> None:
-    shown = section(README, "Two commands")
+    shown = section(README, "Try it")
     assert [row.name for row in ROWS if not re.search(rf"^ok +{re.escape(row.name)} ", shown, re.MULTILINE)] == []
     assert f"{len(ROWS)} of {len(ROWS)} commands" in shown
 

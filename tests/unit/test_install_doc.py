@@ -16,7 +16,7 @@ from relay_agent.disk import BACKLOG_BYTES, RESERVE_BYTES
 from relay_agent.journal.journal import KEEP_IDS
 from relay_agent.models import Code
 from tests.shell_blocks import OWN, PLACEHOLDER, own, shell_blocks
-from tests.unit.test_docs import OPERATIONS, README, ROOT, names, rows, section
+from tests.unit.test_docs import OPERATIONS, README, ROOT, blocks, names, rows, section
 from tests.unit.test_log_budgets import COMMAND_BYTES, IDLE_YEAR_BYTES
 from tests.unit.test_troubleshooting import inline, parse
 
@@ -60,6 +60,13 @@ def of(program: str) -> list[list[str]]:
 def test_every_line_is_one_of_a_program_that_an_administrator_has() -> None:
     assert len(LINES) > 80
     assert {command[0] for command in COMMANDS} <= SHELL | ENGINES | SYSTEM
+
+
+def test_the_commands_in_short_are_those_of_the_steps_in_their_order() -> None:
+    (short,) = blocks(PAGE, "console")
+    commands = [line.removeprefix("# ").partition("  ")[0] for line in short.splitlines()]
+    assert len(commands) == 5
+    assert commands == sorted(commands, key=LINES.index)
 
 
 def test_every_command_of_the_agent_parses() -> None:
@@ -166,7 +173,7 @@ def test_every_file_of_the_delivery_is_told() -> None:
     [
         ("The agent is ready: container", RUN),
         ("the platform has not answered yet", RUN),
-        ("must be put right", RUN),
+        ("must be corrected", RUN),
         ("GOOD: ", VERIFY),
         ("BAD: ", VERIFY),
         ("/run/secrets/jwt", COMPOSE),
@@ -176,7 +183,7 @@ def test_every_file_of_the_delivery_is_told() -> None:
 )
 def test_what_a_script_is_said_to_say_it_says(said: str, source: str) -> None:
     assert said in source
-    assert said in PAGE or said in ("must be put right", "/run/secrets/jwt")
+    assert said in PAGE or said in ("must be corrected", "/run/secrets/jwt")
 
 
 def test_the_events_and_codes_that_it_names_are_the_agents() -> None:

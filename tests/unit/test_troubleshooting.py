@@ -126,7 +126,7 @@ def test_the_exit_codes_of_run_are_those_of_the_manual() -> None:
     [
         ("agent-stopped", "stopped cleanly"),
         ("the JWT expired on", "the JWT has expired"),
-        ("the journal was written by a newer agent", "the journal is a newer agent's"),
+        ("the journal was written by a newer agent", "a newer agent wrote the journal"),
         ("no progress for", "no progress for 5 minutes"),
         ("thread-died", "a core thread died"),
         ("The configuration is invalid:", "the configuration is invalid"),
