@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import functools
 import importlib.metadata
 import os
 import re
@@ -11,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -105,12 +106,17 @@ def test_every_import_of_the_package_is_a_declared_dependency() -> None:
     assert undeclared == []
 
 
+@functools.cache
+def distributions() -> Mapping[str, list[str]]:
+    """Which distributions bring a module, by its name; looked up once, since that reads every one that is installed."""
+    return importlib.metadata.packages_distributions()
+
+
 def strangers(path: Path, allowed: set[str]) -> list[str]:
     """The modules that a file imports and no declared dependency brings."""
-    distributions = importlib.metadata.packages_distributions()
     found = []
     for name in set(imported(path)) - sys.stdlib_module_names - {"relay_agent", "tests", "__future__", "compression"}:
-        owners = {BUNDLED.get(owner, normalised(owner)) for owner in distributions.get(name, [name])}
+        owners = {BUNDLED.get(owner, normalised(owner)) for owner in distributions().get(name, [name])}
         if not owners & allowed:
             found.append(name)
     return found
