@@ -67,7 +67,7 @@ format: $(STAMP)-lint ## put the code into the one style
 lowest: $(LOWEST)/.installed ## run the tests with the oldest versions that setup.cfg allows
 	@exec $(LOWEST)/bin/python -m pytest $(ARGS)
 
-bench: $(STAMP)-test ## what commits, age and telemetry cost, as ratios; make bench ARGS='--commands 1000000'
+bench: $(STAMP)-test ## what commits, starts, age and telemetry cost, as ratios; make bench ARGS='--commands 1000000'
 	@exec $(PY) -m tests.bench $(ARGS)
 
 # --- The container (docs/install.md). BASE_IMAGE names another base; docker/tools/image.sh says which one it takes.

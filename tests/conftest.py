@@ -13,9 +13,10 @@ from hypothesis import settings
 
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
+from tests.examples import USUAL, examples
 
 # How long an example takes says something of the machine only.
-settings.register_profile("relay-agent", deadline=None)
+settings.register_profile("relay-agent", deadline=None, max_examples=examples(USUAL))
 settings.load_profile("relay-agent")
 
 

@@ -11,9 +11,12 @@ import selectors
 import socket
 import ssl
 import struct
+import sys
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -164,6 +167,14 @@ class Connection:
             while self.sock.recv(65536):
                 pass
 
+    def wait_read(self, timeout: float = PATIENCE_SECONDS) -> None:
+        """Wait until the peer, a socket of this machine, has read all that was sent; fail loudly when it does not."""
+        ours, theirs = (_in_proc_net_tcp(address) for address in (self.sock.getsockname(), self.sock.getpeername()))
+        end = time.monotonic() + timeout
+        while _queue(ours, theirs)[0] or _queue(theirs, ours)[1]:
+            assert time.monotonic() < end, "the peer does not read"
+            self.stopping.wait(0.01)
+
     # -- ending ----------------------------------------------------------------------------------
 
     def half_close(self) -> None:
@@ -267,6 +278,21 @@ class Connection:
         taken = bytes(self._buffer[:count])
         del self._buffer[:count]
         return taken
+
+
+def _in_proc_net_tcp(address: tuple[str, int]) -> str:
+    """An IPv4 address as the kernel writes it there."""
+    return f"{int.from_bytes(socket.inet_aton(address[0]), sys.byteorder):08X}:{address[1]:04X}"
+
+
+def _queue(local: str, remote: str) -> tuple[int, int]:
+    """How many bytes a socket of this machine has not got rid of, and has not been asked for; none where it is gone."""
+    for line in Path("/proc/net/tcp").read_text().splitlines():
+        _, here, there, _, queues, *_ = line.split()
+        if (here, there) == (local, remote):
+            sending, receiving = queues.split(":")
+            return int(sending, 16), int(receiving, 16)
+    return 0, 0
 
 
 class Server:

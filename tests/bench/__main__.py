@@ -9,7 +9,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from tests.bench import age, commits, doubling, telemetry, whole_agent
+from tests.bench import age, commits, doubling, start, telemetry, whole_agent
 
 COMMIT_COMMANDS = 500
 TARGETS_SECONDS = (0.002, 0.05)
@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--commands", type=int, default=100_000, help="how old the journal gets (1000000 takes a quarter of an hour)")
     parser.add_argument("--agent-commands", type=int, default=500, help="how many commands the whole agent is given")
     parser.add_argument("--directory", type=Path, default=Path("build/bench"), help="where the journals lie: on the disk that counts")
-    parser.add_argument("--only", choices=["doubling", "commits", "telemetry", "agent", "age"], help="one measurement alone")
+    parser.add_argument("--only", choices=["doubling", "commits", "start", "telemetry", "agent", "age"], help="one measurement alone")
     options = parser.parse_args()
     options.directory = options.directory.resolve()
     options.directory.mkdir(parents=True, exist_ok=True)
@@ -29,6 +29,8 @@ def main() -> None:
         _say_doubling()
     if options.only in (None, "commits"):
         _say_commits(options.directory)
+    if options.only in (None, "start"):
+        _say_start(options.directory)
     if options.only in (None, "telemetry"):
         _say_telemetry(options.directory, options.agent_commands)
     if options.only in (None, "agent"):
@@ -63,6 +65,20 @@ def _say_commits(place: Path) -> None:
         for apart, how in ((commits.APART_SECONDS, "one now and then"), (0.0, "one after the other")):
             waits_seconds, hurries_seconds = commits.lone(place, slow, apart)
             print(f"  {how}, beside {slow} slow ones: {waits_seconds / hurries_seconds:.2f} ({waits_seconds * 1000:.1f} ms)")
+
+
+def _say_start(place: Path) -> None:
+    print(f"From the start to the first poll, as a multiple of a start that does nothing: the quickest of {start.ROUNDS}")
+    _say_one_start("as a process", start.of_a_process(place))
+    missing = start.image_is_missing()
+    if missing is None:
+        _say_one_start("as a container", start.of_the_image())
+    else:
+        print(f"  as a container: not measured, {missing}")
+
+
+def _say_one_start(how: str, found: start.Start) -> None:
+    print(f"  {how}: {found.ratio:.1f} times ({found.seconds:.2f} s and {found.idle_seconds:.2f} s)", flush=True)
 
 
 def _say_agent(place: Path, commands: int) -> None:

@@ -5,6 +5,7 @@ Owns what happens when a target, a proxy or a resolver is slow, stage by stage. 
 
 from __future__ import annotations
 
+import functools
 import gzip
 import socket
 import threading
@@ -31,7 +32,10 @@ from tests.targets import (
 )
 
 LIMIT = 0.3
-SLACK = 0.7
+SLACK = 3.0
+"""Ten times the limit, for a machine that does more than this."""
+GENEROUS = 1.0
+"""Enough for an answer that comes at once."""
 
 
 @pytest.fixture
@@ -149,7 +153,7 @@ def test_dripping_response(relay: Relay, head: bytes, drops: bytes, tls: bool) -
         target.on("/", dripping(head, drops))
         target.on("/next", reply(200, body="next"))
         timed(relay, {"url": target.url()})
-        assert relay({"url": target.url("/next")}, deadline=1.0).get("body") == "next"
+        assert relay({"url": target.url("/next")}).get("body") == "next"
         assert target.connections == 2
 
 
@@ -174,12 +178,12 @@ def test_compressed_body_that_drips(relay: Relay, target: ByteTarget) -> None:
     assert code(answer) in {"ETIMEDOUT", "EBADRESPONSE"}
 
 
+@functools.cache
 def _empty_members(layers: int) -> bytes:
     """Less than 100 MB of gzip members with nothing in them, packed until they are a few bytes."""
-    packed = gzip.compress(b"", mtime=0) * 4_900_000
-    for _ in range(layers - 1):
-        packed = gzip.compress(packed, compresslevel=1, mtime=0)
-    return packed
+    if layers == 1:
+        return gzip.compress(b"", mtime=0) * 4_900_000
+    return gzip.compress(_empty_members(layers - 1), compresslevel=1, mtime=0)
 
 
 @pytest.mark.parametrize("layers", [2, 3])
@@ -240,8 +244,8 @@ def test_fast_answer_just_before_the_limit_is_an_answer(relay: Relay, target: By
 
 def test_limit_of_one_command_is_not_the_nexts(relay: Relay, target: ByteTarget) -> None:
     """A short limit does not stay on the kept connection."""
-    target.on("/late", play(lambda conn: conn.stopping.wait(0.4), lambda conn: conn.respond(200, body=b"late")))
-    assert relay({"url": target.url("/next"), "timeout": LIMIT}).get("body") == "next"
+    target.on("/late", play(lambda conn: conn.stopping.wait(GENEROUS + 0.1), lambda conn: conn.respond(200, body=b"late")))
+    assert relay({"url": target.url("/next"), "timeout": GENEROUS}).get("body") == "next"
     assert relay({"url": target.url("/late"), "timeout": 5}).get("body") == "late"
     assert target.connections == 1
 
@@ -323,7 +327,7 @@ def test_dripping_body_through_a_proxy(relay: Relay, kind: str, tls: bool) -> No
         target.on("/", dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n", b"x" * 500))
         target.on("/next", reply(200, body="next"))
         timed(relay, {"url": target.url()}, proxy=proxy.url())
-        assert relay({"url": target.url("/next")}, proxy=proxy.url(), deadline=1.0).get("body") == "next"
+        assert relay({"url": target.url("/next")}, proxy=proxy.url()).get("body") == "next"
 
 
 @pytest.mark.parametrize("kind", PROXIES)
@@ -331,9 +335,9 @@ def test_limit_of_one_command_is_not_the_nexts_through_a_proxy(relay: Relay, kin
     """A kept tunnel takes each command's own limit, longer or shorter than the one it was opened with."""
     with ByteTarget(server_context()) as target, PROXIES[kind]() as proxy:
         target.on("/next", reply(200, body="next"))
-        target.on("/late", play(lambda conn: conn.stopping.wait(0.4), lambda conn: conn.respond(200, body=b"late")))
+        target.on("/late", play(lambda conn: conn.stopping.wait(GENEROUS + 0.1), lambda conn: conn.respond(200, body=b"late")))
         target.on("/never", play(Connection.hang))
-        assert relay({"url": target.url("/next"), "timeout": LIMIT}, proxy=proxy.url()).get("body") == "next"
+        assert relay({"url": target.url("/next"), "timeout": GENEROUS}, proxy=proxy.url()).get("body") == "next"
         assert relay({"url": target.url("/late"), "timeout": 5}, proxy=proxy.url()).get("body") == "late"
         assert target.connections == 1
         timed(relay, {"url": target.url("/never")}, proxy=proxy.url())

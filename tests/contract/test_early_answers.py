@@ -15,7 +15,8 @@ from tests.contract.relaying import Relay, code, field
 from tests.targets import ByteTarget, Connection, HttpProxy, RawRequest, Refusal, reply, server_context
 
 LARGE = 5_000_000
-SOON_SECONDS = 5.0
+SOON_SECONDS = 15.0
+"""Before the command's own limit, on a machine that does more than this."""
 
 
 class EarlyTarget(ByteTarget):
@@ -68,18 +69,11 @@ def test_a_refusal_before_the_body_is_the_answer_at_once(relay: Relay, target: E
 
 
 def test_an_answer_that_comes_later_ends_the_sending_then(relay: Relay, target: EarlyTarget) -> None:
-    gate = target.gate()
-
     def say(conn: Connection) -> None:
-        conn.wait(gate, 0.5)
-        conn.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        conn.wait(gate, 0.3)
-        conn.send(b"HTTP/1.1 5")
-        conn.wait(gate, 0.3)
-        conn.send(b"03 Busy\r\nContent-Length: 4\r\n")
-        conn.wait(gate, 0.3)
-        conn.send(b"\r\nbu")
-        conn.wait(gate, 0.3)
+        conn.read_exactly(1_000)
+        for piece in (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 5", b"03 Busy\r\nContent-Length: 4\r\n", b"\r\nbu"):
+            conn.send(piece)
+            conn.wait_read()
         conn.send(b"sy")
         target.stay(conn)
 
@@ -152,7 +146,7 @@ def test_a_reset_ends_what_a_refusal_without_a_length_says(relay: Relay, target:
     def say(conn: Connection) -> None:
         conn.read_exactly(LARGE if status == 200 else 1_000)
         conn.send(b"HTTP/1.1 %d X\r\n\r\nsaid" % status)
-        conn.wait(target.gate(), 0.3)
+        conn.wait_read()
         conn.reset()
 
     target.say = say

@@ -26,6 +26,7 @@ from relay_agent.resolver import Resolver
 from relay_agent.transport import Exchange, Transport
 from relay_agent.urls import literal_address, parse_url
 from tests.contract.relaying import Relay, code
+from tests.examples import examples
 from tests.targets import ByteTarget, Connection, HttpProxy, Socks5Proxy, ca_pem, reply, server_context
 
 GREETING, LOGIN = b"\x05\x00", b"\x05\x02"
@@ -82,7 +83,7 @@ def says(*pieces: bytes) -> Callable[[Connection], bool]:
 def test_what_is_no_protocol_is_a_value_at_every_step(relay: Relay, kind: str, said: list[bytes], scheme: str) -> None:
     with ByteTarget() as peer:
 
-        @settings(max_examples=25)
+        @settings(max_examples=examples(8))
         @given(GARBAGE)
         def check(garbage: bytes) -> None:
             peer.on_accept = says(*said, garbage)
@@ -180,7 +181,7 @@ def proxy(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.mark.usefixtures("no_names")
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_any_name_is_a_value(relay: Relay, proxy: str, scheme: str) -> None:
-    @settings(max_examples=40)
+    @settings(max_examples=examples(15))
     @given(
         st.text("aZ0.-_~!$&'()*+,;=", min_size=1, max_size=80)
         | st.lists(st.integers(0, 70), max_size=8).map(lambda sizes: ".".join("a" * size for size in sizes))

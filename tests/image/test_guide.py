@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -20,8 +21,9 @@ from tests.image.engine import MARK, STATE, Container, Json, docker, fresh_name,
 from tests.image.older import older_package
 
 MEMORY_BYTES = 90_000_000
-START_SECONDS = 1.0
-START_TIMES = 3.0
+MODULES_OF_A_START = 780
+KILLED = 128 + 9
+NOT_FOR_RUN = {"rich", "pygments", "charset_normalizer", "chardet", "boto3", "s3transfer", "flask", "ministack", "pip", "setuptools"}
 
 
 def guides_command(name: str, settings: dict[str, str]) -> list[str]:
@@ -64,11 +66,15 @@ def test_a_stop_during_a_request_lets_it_finish_and_exits_with_0(started: Start,
     assert not container.state()["Running"], "a stopped container must not be started again by --restart=always"
 
 
-def test_a_stop_of_an_idle_agent_takes_no_three_seconds(started: Start) -> None:
+def test_a_stop_of_an_idle_agent_does_not_wait_for_the_end_of_its_poll(started: Start, sandbox: Sandbox) -> None:
+    """A poll lasts 20 seconds; the one that is under way here began after the agent was ready."""
     container = started().ready()
+    polls = len(receives(sandbox))
+    assert container.get("http://127.0.0.1:1/").status == "FAILURE"
+    wait_until(lambda: len(receives(sandbox)) > polls, "the poll after it")
     begun = time.monotonic()
     assert container.stop() == 0
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 15
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.15, 0.4])
@@ -76,9 +82,7 @@ def test_a_stop_right_after_the_start_is_not_waited_out(started: Start, delay: f
     """The first process of a container ignores a signal that it does not handle; Docker would kill it after the whole time."""
     container = started()
     time.sleep(delay)
-    begun = time.monotonic()
-    container.stop(20)
-    assert time.monotonic() - begun < 8
+    assert container.stop(60) != KILLED
 
 
 def test_a_kill_with_commands_under_way_loses_and_doubles_nothing(started: Start, demo_target: DemoTarget) -> None:
@@ -111,24 +115,22 @@ def test_the_state_survives_the_container_and_a_new_one_goes_on(started: Start, 
     assert command.id in second.exec("relay-agent", "commands", "--json").stdout
 
 
-def test_it_asks_for_commands_within_a_second_of_its_start(started: Start, sandbox: Sandbox) -> None:
-    """Or, where the machine is busy, in three times the time that a container takes which does nothing; the best of twelve at most."""
-    started().ready().stop()  # The files are in the page cache from here on.
-    took: list[float] = []
-    idle: list[float] = []
-    while len(took) < 12 and not (took and min(took) <= max(START_SECONDS, START_TIMES * min(idle))):
-        sandbox.aws_calls.clear()
-        begun = time.monotonic()
-        docker("run", "--rm", "--label", MARK, "--entrypoint", "python3", image(), "-ISsc", "pass")
-        idle.append(time.monotonic() - begun)
-        container = started()
-        begun = time.monotonic()
-        wait_until(lambda: any("Receive" in call.operation for call in list(sandbox.aws_calls)), "the first poll")
-        took.append(time.monotonic() - begun)
-        container.stop()
-    told = [(f"{first:.2f} s", f"{second:.2f} s") for first, second in zip(took, idle, strict=True)]
-    print("from docker run to the first poll, and a container that does nothing:", told)
-    assert min(took) <= max(START_SECONDS, START_TIMES * min(idle)), told
+def test_it_polls_after_a_start_that_loads_few_modules_and_compiles_none(started: Start, sandbox: Sandbox) -> None:
+    """What makes a start slow, counted; how long it takes is measured by `make bench`."""
+    polls = len(receives(sandbox))
+    container = started(environment={"PYTHONVERBOSE": "1"})
+    wait_until(lambda: len(receives(sandbox)) > polls, "the first poll")
+    told = wait_until(lambda: "import 'relay_agent.agent'" in (said := docker("logs", container.name).stderr) and said, "what it loads")
+    modules = set(re.findall(r"^import '?([\w.]+)'? #", told, flags=re.MULTILINE))
+    assert [name for name in modules if name in NOT_FOR_RUN or re.search(r"^relay_agent\.(.*\.)?(checks|sandbox)$", name)] == []
+    assert re.findall(r"^# code object from '?(\S+\.py)'?$", told, flags=re.MULTILINE) == [], "compiled at the start"
+    assert len(modules) <= MODULES_OF_A_START
+    print(f"{len(modules)} modules")
+
+
+def receives(sandbox: Sandbox) -> list[str]:
+    """The polls that the sandbox has seen, of this test's agent and those before it."""
+    return [call.operation for call in list(sandbox.aws_calls) if call.operation == "ReceiveMessage"]
 
 
 def test_it_needs_at_most_90_mb_under_load(started: Start, sandbox: Sandbox, demo_target: DemoTarget) -> None:

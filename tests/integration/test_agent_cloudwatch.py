@@ -6,7 +6,6 @@ Owns the proof on a running agent. It must not test the shipper's own rules: tho
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,17 +81,15 @@ def test_log_page_and_check_name_the_same_cause_and_cure(sandbox: Sandbox, tmp_p
 
 
 @pytest.mark.parametrize("kind", ["hangs", "refuses"])
-def test_a_stop_waits_three_seconds_for_cloudwatch_at_most(sandbox: Sandbox, tmp_path: Path, target: ByteTarget, kind: str) -> None:
+def test_a_stop_does_not_wait_out_its_drain_for_cloudwatch(sandbox: Sandbox, tmp_path: Path, target: ByteTarget, kind: str) -> None:
     agent_id = sandbox.add_agent()
     with (
         sandbox.inject(Fault("logs", contains=agent_id, count=None, **SICK[kind])) as fault,
-        running(ThreadedAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "20"}, agent_id)) as agent,
+        running(ThreadedAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "60"}, agent_id)) as agent,
     ):
         agent.told({"url": target.url("/")})
         wait_until(sandbox, lambda: fault.hits >= 1)
-        began = time.monotonic()
         assert agent.stop() == 0
-        assert time.monotonic() - began < 5
         assert agent.logs[-1]["event"] in ("agent-stopped", "log-delivery-failed")
 
 

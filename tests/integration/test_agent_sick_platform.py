@@ -6,7 +6,6 @@ Owns the drills at the start and in service. It must not look at what commands d
 from __future__ import annotations
 
 import contextlib
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -314,9 +313,7 @@ def test_a_platform_that_is_never_well_costs_three_lines_at_first(never_well: tu
     agent, handle = never_well
     wait_until(agent.sandbox, lambda: handle.hits >= 4)
     assert len(agent.events("platform-failed")) == 3
-    began = time.monotonic()
     assert agent.stop() == 0
-    assert time.monotonic() - began < 3
     assert agent.sandbox.settings(agent.agent_id) == []
 
 

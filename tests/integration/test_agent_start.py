@@ -5,9 +5,8 @@ Owns the proof of the REST side of one healthy agent. It must not misbehave.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -45,19 +44,6 @@ def test_the_first_poll_comes_after_the_first_heartbeat(sandbox: Sandbox, tmp_pa
         hanging.release()
         agent.wait_log("agent-ready")
         wait_until(sandbox, lambda: sum(call.operation == "ReceiveMessage" for call in sandbox.aws_calls) > polls)
-
-
-def test_it_polls_within_a_second_of_its_start(sandbox: Sandbox, tmp_path: Path) -> None:
-    """The best of three: what else the machine does is not the agent's doing."""
-
-    def took(place: int) -> float:
-        before = sum(call.operation == "ReceiveMessage" for call in sandbox.aws_calls)
-        with ThreadedAgent(sandbox, tmp_path / str(place)) as agent:
-            wait_until(sandbox, lambda: sum(call.operation == "ReceiveMessage" for call in sandbox.aws_calls) > before)
-            polled = time.time()
-            return polled - datetime.fromisoformat(agent.wait_log("agent-starting")["timestamp"]).timestamp()
-
-    assert any(took(place) < 1.0 for place in range(3))
 
 
 def test_every_call_names_token_and_organisation(agent: RunningAgent) -> None:
@@ -126,9 +112,7 @@ def test_an_idle_agent_logs_nothing(agent: RunningAgent) -> None:
 def test_sigterm_says_stopped_last_and_exits_0(sandbox: Sandbox, tmp_path: Path) -> None:
     with RunningAgent(sandbox, tmp_path) as agent:
         agent.ready()
-        began = time.monotonic()
         assert agent.stop() == 0
-        assert time.monotonic() - began < 3
     assert sandbox.settings(agent.agent_id) == ["STARTED", "STOPPED"]
     assert agent.calls()[-1] == ("PUT", "status")
     assert agent.logs[-1]["event"] == "agent-stopped"

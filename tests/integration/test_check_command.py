@@ -510,9 +510,9 @@ def quickly(world: World, monkeypatch: pytest.MonkeyPatch, *targets: str, bounds
         monkeypatch.setenv(name, value)
     began = time.monotonic()
     found = check_all(world.directory / ".env", targets, bounds=bounds)
-    assert time.monotonic() - began < bounds.whole + 1
+    assert time.monotonic() - began < bounds.whole + 10
     for check in found:
-        assert check.seconds <= max(bounds.call, bounds.target, bounds.local) + bounds.margin + 1, check
+        assert check.seconds <= max(bounds.call, bounds.target, bounds.local) + bounds.margin + 10, check
     return {
         check.id: {
             "status": check.status,

@@ -19,6 +19,7 @@ from relay_agent import codec
 from relay_agent.clock import FAR_FUTURE, FAR_PAST, from_timestamp, iso
 from relay_agent.errors import BadRequest, MalformedMessage
 from relay_agent.models import Code, Failure, Headers, HttpRequest, HttpResponse, Status
+from tests.examples import examples
 
 XML_1_0 = re.compile(r"[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -406,7 +407,7 @@ NEARLY = st.fixed_dictionaries(
 
 
 @given(ANY_JSON | NEARLY)
-@settings(max_examples=300)
+@settings(max_examples=examples(80))
 def test_arbitrary_json_is_a_request_or_a_bad_request_and_nothing_else(payload: object) -> None:
     try:
         codec.decode_request(payload)
@@ -477,7 +478,7 @@ CHARSETS = [
     charset=st.sampled_from(CHARSETS),
     piece=st.integers(1, 9),
 )
-@settings(max_examples=200)
+@settings(max_examples=examples(60))
 def test_text_comes_back_as_the_same_bytes_in_its_charset_whatever_the_pieces(data: bytes, charset: str | None, piece: int) -> None:
     try:
         data.decode(charset or "utf-8")

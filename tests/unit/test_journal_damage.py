@@ -37,6 +37,7 @@ from relay_agent.payload_reader import PayloadReader
 from relay_agent.secure import Keyring
 from relay_agent.spool import Spool
 from relay_agent.tdp.payloads import Payloads
+from tests.examples import examples
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 AGENT = "agent-1"
@@ -787,7 +788,7 @@ def spoiled(data: bytes, spots: list[tuple[int, bytes]]) -> bytes:
     return data
 
 
-@settings(max_examples=100, derandomize=True)
+@settings(max_examples=examples(35), derandomize=True)
 @given(kept=st.sampled_from(["in_file", "in_log"]), which=st.sampled_from(["db", "wal"]), spots=SPOTS)
 def test_no_overwritten_bytes_make_a_request_go_out_twice_or_change_one(
     layouts: dict[str, Layout], kept: str, which: str, spots: list[tuple[int, bytes]]
@@ -805,7 +806,7 @@ def test_no_overwritten_bytes_make_a_request_go_out_twice_or_change_one(
         assert start(path).damage is None
 
 
-@settings(max_examples=40, derandomize=True)
+@settings(max_examples=examples(15), derandomize=True)
 @given(kept=st.sampled_from(["in_file", "in_log"]), share=PLACES)
 def test_no_length_to_which_the_database_is_cut_makes_a_request_go_out_twice_or_changes_one(
     layouts: dict[str, Layout], kept: str, share: int

@@ -199,8 +199,8 @@ def test_an_error_never_repeats_a_value(disk: Disk) -> None:
     assert CANARY not in str(caught.value)
 
 
-def test_a_reader_does_not_wait_for_ever_for_a_commit_that_does_not_end(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "PATIENCE_SECONDS", 0.01)
+def test_a_reader_does_not_wait_for_ever_for_a_commit_that_does_not_end(disk: Disk) -> None:
+    disk.writer.patience_seconds = 0.01
     with disk.writer._using, pytest.raises(JournalError, match="does not end"):
         disk.rows()
 

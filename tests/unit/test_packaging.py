@@ -107,17 +107,16 @@ def test_every_import_of_the_package_is_a_declared_dependency() -> None:
 
 
 @functools.cache
-def installed() -> Mapping[str, list[str]]:
-    """Which distributions bring a module. It reads every installed file's record, so once is enough."""
+def distributions() -> Mapping[str, list[str]]:
+    """Which distributions bring a module, by its name; looked up once, since that reads every one that is installed."""
     return importlib.metadata.packages_distributions()
 
 
 def strangers(path: Path, allowed: set[str]) -> list[str]:
     """The modules that a file imports and no declared dependency brings."""
-    distributions = installed()
     found = []
     for name in set(imported(path)) - sys.stdlib_module_names - {"relay_agent", "tests", "__future__", "compression"}:
-        owners = {BUNDLED.get(owner, normalised(owner)) for owner in distributions.get(name, [name])}
+        owners = {BUNDLED.get(owner, normalised(owner)) for owner in distributions().get(name, [name])}
         if not owners & allowed:
             found.append(name)
     return found

@@ -78,26 +78,46 @@ class Names:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *silent: str) -> None:
         self.silent = silent
         self.release = threading.Event()
-        self.asked: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        self._asked: Counter[str] = Counter()
+        self._waiting = 0
+        self._changed = threading.Condition()
+        self._before = set(threading.enumerate())
         monkeypatch.setattr(socket, "getaddrinfo", self)
 
+    @property
+    def asked(self) -> Counter[str]:
+        """What was asked, once every look-up that was begun has got as far as it gets."""
+        deadline = Deadline(10)
+        with self._changed:
+            while self._waiting != len(self.look_ups()):
+                assert not deadline.passed
+                self._changed.wait(0.01)  # The end of a thread notifies nobody.
+            return self._asked
+
+    def look_ups(self) -> list[threading.Thread]:
+        """The threads of look-ups that are under way."""
+        return [thread for thread in threading.enumerate() if thread.name == "lookup" and thread not in self._before]
+
     def __call__(self, host: str, port: int, *_args: int) -> list[object]:
-        with self._lock:
-            self.asked[host] += 1
-        if host.endswith(self.silent):
+        silent = host.endswith(self.silent)
+        with self._changed:
+            self._asked[host] += 1
+            self._waiting += silent
+            self._changed.notify_all()
+        if silent:
             self.release.wait(30)
+            with self._changed:
+                self._waiting -= 1
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", port))]
 
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
     """No look-up survives a test."""
-    before = set(threading.enumerate())
     found = Names(monkeypatch, ".slow.lab.example", "silent")
     yield found
     found.release.set()
-    for thread in set(threading.enumerate()) - before:
+    for thread in found.look_ups():
         thread.join(10)
         assert not thread.is_alive()
 

@@ -48,6 +48,7 @@ from relay_agent.tdp.payloads import PayloadForbidden, PayloadRefused, Payloads
 from relay_agent.tdp.queues import Queue, Received, SendResult
 from relay_agent.tdp.rest import AgentConfig, AgentState, Rest, TemporaryCredentials
 from relay_agent.transport import Transport
+from tests.examples import examples
 from tests.targets import ByteTarget, HttpProxy, ca_pem, closed_port, server_context
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -704,7 +705,7 @@ ANY_JSON = st.recursive(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(12), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     named=st.dictionaries(st.sampled_from(["Messages", "Successful", "Failed", "__type", "message"]), ANY_JSON),
     status=st.sampled_from([200, 400]),

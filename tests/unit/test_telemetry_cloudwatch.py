@@ -19,6 +19,7 @@ from relay_agent.telemetry.cloudwatch import NEWEST, OLDEST, SPAN_MS, TELL_DROPP
 from relay_agent.telemetry.log_buffer import BATCH_BYTES, BATCH_EVENTS, EVENT_BYTES, EVENT_OVERHEAD, MEMORY_BYTES, LogBuffer
 from relay_agent.telemetry.logs import Logs
 from relay_agent.telemetry.redact import Redactor
+from tests.examples import examples
 
 NOW = datetime(2026, 11, 23, 3, 13, tzinfo=UTC)
 NOW_MS = int(NOW.timestamp() * 1000)
@@ -274,7 +275,7 @@ def test_the_buffer_drops_the_oldest_and_says_how_many_once_delivery_works() -> 
     assert rig.events.count("log-lines-dropped") == 1
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(15))
 @given(st.lists(st.text(max_size=200), max_size=60))
 def test_the_buffer_never_outgrows_its_bounds(lines: list[str]) -> None:
     buffer = LogBuffer(max_bytes=1000, max_lines=15)
@@ -287,7 +288,7 @@ def test_the_buffer_never_outgrows_its_bounds(lines: list[str]) -> None:
     assert len(held) + buffer.dropped_total == sum(1 for line in lines if line)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(10))
 @given(st.lists(st.tuples(st.integers(-16 * 24 * 60, 4 * 60), st.text(max_size=30), st.sampled_from([1, 1, 40_000])), max_size=120))
 def test_whatever_was_logged_the_batches_keep_the_service_s_limits(lines: list[tuple[int, str, int]]) -> None:
     rig = Rig(LogBuffer(max_bytes=64_000_000))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from relay_agent.telemetry.lines import frames, render
 from relay_agent.telemetry.redact import Redactor, describe, redact_text, shown_target
 from relay_agent.telemetry.shapes import MOST_CHARACTERS, SENSITIVE_FIELD, harmless, mask_shapes
+from tests.examples import examples
 
 LINEAR = 8.0
 TRIES = 20
@@ -110,7 +111,7 @@ def test_taking_shapes_out_of_a_text_is_linear_in_it(unit: str) -> None:
     assert growth(harmless, unit) < LINEAR
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(st.sampled_from(FRAGMENTS), min_size=2, max_size=5).map("".join), st.lists(st.sampled_from(FRAGMENTS), max_size=3).map("".join)
 )
