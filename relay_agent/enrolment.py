@@ -15,7 +15,8 @@ from relay_agent.periodic import Backoff
 from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import AgentDisabled, PlatformClient
-from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.telemetry.logs import Logger
+from relay_agent.telemetry.repeated import RepeatedFailure
 from relay_agent.telemetry.summary import Tally
 
 TRIES_AT_START = 3
@@ -142,7 +143,7 @@ class Enrolment:
     def _failed(self, error: PlatformError) -> None:
         cause = cause_of(error)
         self._pulse.failure(str(error), cause)
-        self._trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
+        self._trouble.failure(str(error), cause)
         wait = self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)
         if isinstance(error, PlatformRefused | UnknownAgent):
             self._standing.refused = cause

@@ -12,7 +12,8 @@ from relay_agent.periodic import Backoff
 from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
-from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.telemetry.logs import Logger
+from relay_agent.telemetry.repeated import RepeatedFailure
 from relay_agent.telemetry.summary import Tally
 from relay_agent.watchdog import Watchdog
 
@@ -64,7 +65,7 @@ class Heartbeat:
             return min(0.5, self._next - now)
         still = self._watchdog.standstill()
         if still is not None:
-            self._withheld.failure(still.reason, cause=still.cause.cause, cure=still.cause.cure)
+            self._withheld.failure(still.reason, still.cause)
             self._next = now + RETRY_SECONDS
             return 0.5
         self._withheld.success()
@@ -80,7 +81,7 @@ class Heartbeat:
             self._tally.count("heartbeats_failed")
             cause = cause_of(error)
             self._pulse.failure(str(error), cause)
-            self._trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
+            self._trouble.failure(str(error), cause)
             return (
                 min(self._interval_seconds, self._retry.next_seconds())
                 if not isinstance(error, RateLimited)

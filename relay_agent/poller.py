@@ -22,6 +22,7 @@ from relay_agent.errors import (
 )
 from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import Journal
+from relay_agent.models import Obstacle
 from relay_agent.outbox import Outbox
 from relay_agent.periodic import Backoff
 from relay_agent.pulse import Pulse
@@ -29,7 +30,8 @@ from relay_agent.relay import Relay, Task
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient, QueueDisabled
 from relay_agent.tdp.queues import BATCH, WAIT_SECONDS, Queue, Received
-from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.telemetry.logs import Logger
+from relay_agent.telemetry.repeated import RepeatedFailure
 from relay_agent.telemetry.summary import Tally
 
 NO_ROOM_SECONDS = 0.05
@@ -50,7 +52,7 @@ class Poller:
         relay: Relay,
         journal: Journal,
         room: Callable[[], int],
-        obstacle: Callable[[], str | None],
+        obstacle: Callable[[], Obstacle | None],
         outbox: Outbox,
         pulse: Pulse,
         tally: Tally,
@@ -148,11 +150,11 @@ class Poller:
                 return
         self._left_over = False
 
-    def _disk_full(self, obstacle: str) -> float:
+    def _disk_full(self, obstacle: Obstacle) -> float:
         """Take nothing in, and say so; the heartbeat falls silent after a minute of it."""
-        cause = journal_cause(obstacle)
-        self._pulse.failure(obstacle, cause)
-        self._full.failure(obstacle, cause=cause.cause, cure=cause.cure)
+        cause = journal_cause(obstacle.trouble)
+        self._pulse.failure(obstacle.reason, cause)
+        self._full.failure(obstacle.reason, cause)
         return NO_DISK_SECONDS
 
     def _wait_until_wanted(self) -> float:
@@ -187,12 +189,12 @@ class Poller:
             refused = set(queue.delete([receipt for _, receipt in messages]))
         except PlatformError as error:
             cause = cause_of(error)
-            self._acks.failure(error.reason, messages=len(messages), cause=cause.cause, cure=cause.cure)
+            self._acks.failure(error.reason, cause, messages=len(messages))
             return False
         reach(Point.AFTER_ACK)
         self._acks.success()
         if refused:
-            self._stale.failure("refused", messages=len(refused), cause=ACK_REFUSED.cause, cure=ACK_REFUSED.cure)
+            self._stale.failure("refused", ACK_REFUSED, messages=len(refused))
         else:
             self._stale.success()
         self._journal.acked(command_id for place, (command_id, _) in enumerate(messages) if command_id and place not in refused)
@@ -201,9 +203,9 @@ class Poller:
     def _failed(self, error: PlatformError | JournalError) -> float:
         reason = str(error)
         self._tally.count("polls_failed")
-        cause = cause_of(error) if isinstance(error, PlatformError) else journal_cause(str(error))
+        cause = cause_of(error) if isinstance(error, PlatformError) else journal_cause(error.trouble)
         self._pulse.failure(reason, cause)
-        self._trouble.failure(reason, cause=cause.cause, cure=cause.cure)
+        self._trouble.failure(reason, cause)
         if isinstance(error, QueueUnavailable | CredentialsExpired | PlatformRefused):
             self._look_again.set()
         return self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)

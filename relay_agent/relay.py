@@ -21,6 +21,8 @@ from relay_agent.errors import (
     JournalError,
     JournalUnwritable,
     MalformedMessage,
+    PayloadFault,
+    PayloadRefused,
     PlatformError,
     SecureCommandError,
 )
@@ -31,7 +33,7 @@ from relay_agent.models import Code, Command, Failure, HttpRequest, HttpResponse
 from relay_agent.periodic import Backoff
 from relay_agent.secure import Keyring, open_command
 from relay_agent.spool import Spool, file_name
-from relay_agent.tdp.payloads import PayloadForbidden, PayloadRefused, Payloads
+from relay_agent.tdp.payloads import Payloads
 
 RECORD_SECONDS = 2.0
 """How long an answer whose last byte came in time may take at least until it is in the form in which it is told."""
@@ -274,7 +276,7 @@ class Relay:
                 reach(Point.FETCHED)
                 return fetched
             except PlatformError as error:
-                if isinstance(error, PayloadForbidden):
+                if isinstance(error, PayloadRefused) and error.why is PayloadFault.FORBIDDEN:
                     return replace(task, request=Failure(Code.EPOLICY, f"bodyUrl: {error.reason}"))
                 if isinstance(error, PayloadRefused) or self._clock.monotonic() >= give_up:
                     return replace(task, request=Failure(Code.EBADCOMMAND, f"the command's body could not be downloaded: {error.reason}"))

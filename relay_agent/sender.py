@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from relay_agent.causes import cause_of, journal_cause
 from relay_agent.errors import (
+    Call,
     CredentialsExpired,
     JournalDamaged,
     JournalError,
@@ -26,8 +27,9 @@ from relay_agent.periodic import Backoff
 from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
-from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.telemetry.logs import Logger
 from relay_agent.telemetry.metrics import Metrics
+from relay_agent.telemetry.repeated import RepeatedFailure
 from relay_agent.telemetry.summary import Tally
 
 TAKE_SECONDS = 1.0
@@ -139,7 +141,7 @@ class Sender:
     def _unrecorded(self, error: JournalError) -> float:
         """Tell nothing that is not recorded; the poller says what is wrong with the disk."""
         if self._outbox.pending():
-            self._pulse.failure(str(error), journal_cause(str(error)))
+            self._pulse.failure(str(error), journal_cause(error.trouble))
         else:
             self._pulse.pause("waiting for the disk")
         return DISK_SECONDS
@@ -150,12 +152,12 @@ class Sender:
         for entry, code, fault in refused:
             if fault and entry.final:
                 self._log.error("answer-refused", id=entry.command_id, code=code)
-        return self._failed(PlatformError("sqs send", f"SQS refused entries of a batch: {refused[0][1]}"))
+        return self._failed(PlatformError(Call.SQS_SEND, f"SQS refused entries of a batch: {refused[0][1]}"))
 
     def _failed(self, error: PlatformError) -> float:
         cause = cause_of(error)
         self._pulse.failure(str(error), cause)
-        self._trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
+        self._trouble.failure(str(error), cause)
         if isinstance(error, QueueUnavailable | CredentialsExpired):
             self._look_again.set()
         return self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)

@@ -12,7 +12,8 @@ from relay_agent.disk import Disk
 from relay_agent.errors import JournalDamaged, JournalError, JournalUnwritable
 from relay_agent.journal import Journal
 from relay_agent.pulse import Pulse
-from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.telemetry.logs import Logger
+from relay_agent.telemetry.repeated import RepeatedFailure
 
 TURN_SECONDS = 1.0
 CHECKPOINT_SECONDS = 3.0
@@ -70,8 +71,7 @@ class Upkeep:
         except JournalUnwritable:
             pass  # The poller takes nothing in, and says so.
         except JournalError as error:
-            cause = journal_cause(str(error))
-            self._lame.failure(str(error), cause=cause.cause, cure=cause.cure)
+            self._lame.failure(str(error), journal_cause(error.trouble))
         else:
             self._lame.success()
         if self._journal.unwritable or self._disk.obstacle:
@@ -81,9 +81,7 @@ class Upkeep:
 
     def _say_backlog(self) -> None:
         if self._disk.backlog:
-            self._full.failure(
-                f"more than {self._disk.backlog_bytes / 1e9:g} GB wait for the platform", cause=BACKLOG.cause, cure=BACKLOG.cure
-            )
+            self._full.failure(f"more than {self._disk.backlog_bytes / 1e9:g} GB wait for the platform", BACKLOG)
         else:
             self._full.success()
 
