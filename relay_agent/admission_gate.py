@@ -9,6 +9,7 @@ from relay_agent.disk import Disk
 from relay_agent.fair_queue import FairQueue
 from relay_agent.fetcher import Fetcher
 from relay_agent.journal import Journal
+from relay_agent.models import Obstacle
 from relay_agent.outbox import Outbox
 from relay_agent.task import Task
 
@@ -29,7 +30,7 @@ class AdmissionGate:
             return 0
         return min(self._tasks.free() - self._fetcher.waiting(), self._outbox.room())
 
-    def obstacle(self) -> str | None:
+    def obstacle(self) -> Obstacle | None:
         """Why the disk lets nothing be admitted, None if it does."""
         return self._journal.unwritable or self._disk.obstacle
 

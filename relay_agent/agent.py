@@ -50,7 +50,7 @@ from relay_agent.intake import Intake
 from relay_agent.journal import Journal
 from relay_agent.journal.reader import Reader
 from relay_agent.loop_context import LoopContext
-from relay_agent.models import ACTION_SECURE, ACTIONS_PLAIN, Update
+from relay_agent.models import ACTION_SECURE, ACTIONS_PLAIN, Obstacle, StorageTrouble, Update
 from relay_agent.network import proxy_router, tls_contexts
 from relay_agent.outbox import Outbox
 from relay_agent.outcomes import Outcomes
@@ -261,9 +261,8 @@ class Agent:
         log = self._log.bind(directory=str(self._state.path))
         self._full = trouble = RepeatedFailure(log, "disk-full", "disk-freed", self._clock.monotonic, remind_seconds=300.0)
 
-        def waiting(obstacle: str) -> None:
-            cause = journal_cause(obstacle)
-            trouble.failure(obstacle, cause=cause.cause, cure=cause.cure)
+        def waiting(obstacle: Obstacle) -> None:
+            trouble.failure(obstacle.reason, journal_cause(obstacle.trouble))
             self._waiting.obstacle = obstacle
             self._serve_pages()
 
@@ -271,14 +270,14 @@ class Agent:
             try:
                 journal = self._opened(waiting)
             except JournalUnwritable as error:
-                waiting(str(error))
+                waiting(error.obstacle)
                 if self._signals.count or self._stops.rest.wait(NO_DISK_SECONDS):
                     raise
             else:
                 trouble.success()
                 return journal
 
-    def _opened(self, slow: Callable[[str], None]) -> Journal:
+    def _opened(self, slow: Callable[[Obstacle], None]) -> Journal:
         """Open the journal on a thread of its own: a disk that hangs would keep this one from every signal. `slow` is told of one.
 
         Raises:
@@ -295,7 +294,7 @@ class Agent:
             if seconds > STUCK_SECONDS:
                 raise JournalError(f"the disk did not let the journal be opened within {STUCK_SECONDS:g} s: it hangs; {JOURNAL_HANGS.cure}")
             if seconds > SLOW_SECONDS and not said:
-                slow(f"the disk hangs: opening the journal has taken {SLOW_SECONDS:g} s so far")
+                slow(Obstacle(f"the disk hangs: opening the journal has taken {SLOW_SECONDS:g} s so far", StorageTrouble.HANGS))
                 said = True
         return opening.result()
 

@@ -5,36 +5,24 @@ This room owns causes and cures. It must not find anything out: it is given an e
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from relay_agent.errors import (
+    Call,
     CredentialsExpired,
     NotThePlatform,
+    PayloadFault,
+    PayloadRefused,
     PlatformError,
     PlatformRefused,
     PlatformUnreachable,
     QueueUnavailable,
     RateLimited,
-    Shown,
+    Service,
     UnknownAgent,
 )
-from relay_agent.faults import TransportFault
-from relay_agent.models import Code, TlsTrouble
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """`id` is the check's (OPERATIONS §2). A row with names in braces is told with `about`."""
-
-    id: str
-    cause: str
-    cure: str
-
-    def about(self, **names: object) -> Cause:
-        """The row with its braces filled."""
-        return Cause(self.id, self.cause.format(**names), self.cure.format(**names))
+from relay_agent.models import Cause, Code, FaultFacts, StorageTrouble, TlsTrouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,24 +165,17 @@ TOO_SLOW = Cause(
 UNEXPECTED = Cause("", "the check itself failed, by an unexpected {kind}", "report it to the vendor; RELAY_LOG_LEVEL=debug shows where")
 
 
-_OF_JOURNAL = {
-    "database is locked": JOURNAL_LOCKED,
-    "the disk hangs": JOURNAL_HANGS,
-    "is full": JOURNAL_FULL,
-    "almost full": JOURNAL_FULL,
-    "No space left": JOURNAL_FULL,
-    "readonly": JOURNAL_READ_ONLY,
-    "read-only": JOURNAL_READ_ONLY,
-    "Read-only": JOURNAL_READ_ONLY,
+_OF_STORAGE = {
+    StorageTrouble.LOCKED: JOURNAL_LOCKED,
+    StorageTrouble.HANGS: JOURNAL_HANGS,
+    StorageTrouble.FULL: JOURNAL_FULL,
+    StorageTrouble.READ_ONLY: JOURNAL_READ_ONLY,
 }
 
 
-def journal_cause(reason: str) -> Cause:
-    """What lies behind a journal that takes nothing, by what SQLite, the system or `disk` says of it."""
-    for words, cause in _OF_JOURNAL.items():
-        if words in reason:
-            return cause
-    return JOURNAL
+def journal_cause(trouble: StorageTrouble | None) -> Cause:
+    """What lies behind a journal that takes nothing."""
+    return JOURNAL if trouble is None else _OF_STORAGE[trouble]
 
 
 # --- what the platform says ---
@@ -379,36 +360,8 @@ PROXY = Cause(
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """What is known of a fault on the way to a host: its code (PROTOCOL §4), and what stood where.
-
-    `proxy` is the masked URL of the proxy that is at fault, `status` what it answered; of a certificate `issuer`, `names`,
-    `begins` and `ends`, and the settings that give the trusted `roots`. `late` says that the connection stood when the time was over,
-    `behind` that a proxy answered that it cannot get there itself, `trouble` what TLS failed for where the code does not say it,
-    `forwarded` that the proxy was to pass the request itself on, and may have passed on an answer.
-    """
-
-    code: Code | None
-    host: str
-    port: int | None = None
-    proxy: str | None = None
-    at_proxy: bool = False
-    status: int | None = None
-    issuer: str | None = None
-    names: str | None = None
-    begins: str | None = None
-    ends: str | None = None
-    roots: str | None = None
-    rule: str | None = None
-    late: bool = False
-    behind: bool = False
-    trouble: TlsTrouble | None = None
-    forwarded: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Leg:
-    """One end of a way: `what` is there, `setting` gives its address, `proxies` its proxy; `open` is what a firewall must pass.
+class Destination:
+    """The far end of a way: `what` is there, `setting` gives its address, `proxies` its proxy; `open` is what a firewall must pass.
 
     `service` is AWS's name for it.
     """
@@ -421,8 +374,8 @@ class Leg:
     service: str = ""
 
 
-TO_PLATFORM = Leg("platform", "the platform", "API_TARGET", "https_proxy, http_proxy, RELAY_PLATFORM_PROXY", "{host}:{port}")
-TO_SQS = Leg(
+TO_PLATFORM = Destination("platform", "the platform", "API_TARGET", "https_proxy, http_proxy, RELAY_PLATFORM_PROXY", "{host}:{port}")
+TO_SQS = Destination(
     "sqs",
     "the platform's queue, Amazon SQS",
     "the agent's AWS region",
@@ -445,7 +398,7 @@ TO_S3 = replace(
     setting="the platform's presigned URL",
     open="S3 in the agent's AWS region (https, *.s3.<region>.amazonaws.com; here {host}:{port})",
 )
-TO_TARGET = Leg("target", "the target", "the URL", "https_proxy, http_proxy, RELAY_TARGET_PROXY", "{host}:{port}")
+TO_TARGET = Destination("target", "the target", "the URL", "https_proxy, http_proxy, RELAY_TARGET_PROXY", "{host}:{port}")
 
 CERTIFICATE_ENDS = Cause(
     "target",
@@ -645,46 +598,49 @@ _TLS_CODES = frozenset(
 _PROXY_AUTHENTICATION_REQUIRED = 407
 
 
-def on_the_way(way: Way, leg: Leg) -> Cause:
-    """The row for a fault on the way to the leg's other end, filled with what is known of it."""
+def on_the_way(facts: FaultFacts, to: Destination, roots: str | None = None) -> Cause:
+    """The row for a fault on the way, filled with what is known of it; `roots` are the trusted ones, where they are known."""
+    shown = facts.certificate
+    proxy = facts.proxy or "on the way"
     names: dict[str, object] = {
-        "host": way.host,
-        "port": way.port,
-        "code": way.code,
-        "status": way.status,
-        "rule": way.rule or "a rule",
-        "what": leg.what,
-        "setting": leg.setting,
-        "proxies": leg.proxies,
-        "open": leg.open.format(host=way.host, port=way.port),
-        "proxy": way.proxy or "on the way",
-        "ailment": _PROXY_AILMENTS.get(way.code or Code.ETIMEDOUT, "it cannot be used"),
-        "issuer": way.issuer or "an authority",
-        "names": way.names or "not the one that was called",
-        "roots": way.roots or "certifi's roots, or those of REQUESTS_CA_BUNDLE, and RELAY_CA_FILE",
-        "begun": f" (it begins on {way.begins})" if way.begins else "",
-        "ended": f" since {way.ends}" if way.ends else "",
-        "peer": f"the proxy {way.proxy or 'on the way'}, not {leg.what}," if way.at_proxy else f"{way.host}:{way.port}",
-        "address": leg.proxies if way.at_proxy else leg.setting,
+        "host": facts.host,
+        "port": facts.port,
+        "code": facts.code,
+        "status": facts.status,
+        "rule": facts.rule or "a rule",
+        "what": to.what,
+        "setting": to.setting,
+        "proxies": to.proxies,
+        "open": to.open.format(host=facts.host, port=facts.port),
+        "proxy": proxy,
+        "ailment": _PROXY_AILMENTS.get(facts.code or Code.ETIMEDOUT, "it cannot be used"),
+        "issuer": (shown and shown.issuer) or "an authority",
+        "names": (shown and shown.names) or "not the one that was called",
+        "roots": roots or (shown and shown.roots) or "certifi's roots, or those of REQUESTS_CA_BUNDLE, and RELAY_CA_FILE",
+        "begun": f" (it begins on {shown.begins})" if shown and shown.begins else "",
+        "ended": f" since {shown.ends}" if shown and shown.ends else "",
+        "peer": f"the proxy {proxy}, not {to.what}," if facts.proxy else f"{facts.host}:{facts.port}",
+        "address": to.proxies if facts.proxy else to.setting,
     }
-    return Cause(leg.id, *_row(way)).about(**names)
+    return Cause(to.id, *_row(facts)).about(**names)
 
 
-def _row(way: Way) -> tuple[str, str]:
-    if way.status == _PROXY_AUTHENTICATION_REQUIRED:
+def _row(facts: FaultFacts) -> tuple[str, str]:
+    if facts.status == _PROXY_AUTHENTICATION_REQUIRED:
         return _PROXY_LOGIN
-    if way.at_proxy:
-        if way.status or way.behind:
-            refused = _PROXY_ANSWERED if way.forwarded else _PROXY_REFUSED
-            return refused if way.status else _PROXY_BEHIND
-        if way.trouble in _TLS_ALONE:
-            return _TLS_ALONE[way.trouble]
-        return _PROXY_TLS if way.code in _TLS_CODES else _PROXY_AWAY
-    if way.late and way.code == Code.ETIMEDOUT:
+    if facts.proxy is not None:
+        if facts.status:
+            return _PROXY_ANSWERED if facts.forwarded else _PROXY_REFUSED
+        if facts.behind:
+            return _PROXY_BEHIND
+        if facts.trouble in _TLS_ALONE:
+            return _TLS_ALONE[facts.trouble]
+        return _PROXY_TLS if facts.code in _TLS_CODES else _PROXY_AWAY
+    if facts.late:
         return _LATE
-    if way.trouble is not None:
-        return {**_TLS_ALONE, **_TLS_CERTIFICATE}[way.trouble]
-    return _ON_THE_WAY[way.code or Code.ETIMEDOUT]
+    if facts.trouble is not None:
+        return {**_TLS_ALONE, **_TLS_CERTIFICATE}[facts.trouble]
+    return _ON_THE_WAY[facts.code or Code.ETIMEDOUT]
 
 
 _BY_KIND: tuple[tuple[type[PlatformError], Cause], ...] = (
@@ -699,14 +655,20 @@ _SERVER_ERROR = 500
 _FOR_NOW = frozenset({408, 429})
 CLOCK_SECONDS = 60.0
 """A clock that is less off than this is not the reason for anything."""
-_CONNECTED = re.compile(r"(response|request) from |the TLS handshake to ")
-_BEHIND = re.compile(r"the proxy \S+ answered E[A-Z]+$")
+_DESTINATIONS = {Service.API: TO_PLATFORM, Service.SQS: TO_SQS, Service.LOGS: TO_LOGS, Service.S3: TO_S3}
+_NO_LOG_GROUP_CODE = "ResourceNotFoundException"
+_NOT_SENT = {
+    Service.API: UNREACHABLE,
+    Service.SQS: SQS_UNREACHABLE,
+    Service.LOGS: NO_LOGS,
+    Service.S3: S3_UNREACHABLE,
+}
 
 
 def cause_of(error: PlatformError) -> Cause:
     """The row of the table that fits."""
     cause = _at_endpoint(error, _cause_of(error))
-    if _leg_of(error) is not TO_LOGS:
+    if error.service is not Service.LOGS:
         return cause
     return Cause(TO_LOGS.id, f"log lines are not delivered, without which the agent works: {cause.cause}", cause.cure)
 
@@ -720,18 +682,18 @@ def _at_endpoint(error: PlatformError, cause: Cause) -> Cause:
 
 
 def _cause_of(error: PlatformError) -> Cause:
-    leg = _leg_of(error)
+    to = _DESTINATIONS[error.service]
     if isinstance(error, PlatformRefused):
-        return _of_refusal(error) if leg is TO_PLATFORM else _of_signature(error)
+        return _of_refusal(error) if to is TO_PLATFORM else _of_signature(error)
     if isinstance(error, PlatformUnreachable):
-        return _unreachable(error, leg)
+        return _unreachable(error, to)
     if error.status == _PROXY_AUTHENTICATION_REQUIRED:
-        return on_the_way(Way(None, "it", status=error.status), leg)
-    if leg is TO_S3:
+        return on_the_way(FaultFacts(None, "it", status=error.status), to)
+    if to is TO_S3:
         return _of_s3(error)
-    if leg is not TO_PLATFORM:
-        return _of_aws(error, leg)
-    if error.status == _BAD_REQUEST and error.call == "agents":
+    if to is not TO_PLATFORM:
+        return _of_aws(error, to)
+    if error.status == _BAD_REQUEST and error.call is Call.AGENTS:
         return UNKNOWN_AGENT  # The only thing that this call says is the agent's id.
     return next((cause for kind, cause in _BY_KIND if isinstance(error, kind)), UNWELL)
 
@@ -755,80 +717,44 @@ def token_expired(moment: datetime) -> Cause:
     return TOKEN_EXPIRED.about(date=f"{moment:%Y-%m-%d %H:%M} UTC")
 
 
-_LEGS = (("sqs", TO_SQS), ("logs", TO_LOGS), ("payload", TO_S3))
+def _unreachable(error: PlatformUnreachable, to: Destination) -> Cause:
+    facts = error.facts
+    if facts.host and facts.code in _ON_THE_WAY:
+        return on_the_way(facts, to)
+    return PROXY if facts.proxy is not None else _NOT_SENT[error.service]
 
 
-def _leg_of(error: PlatformError) -> Leg:
-    return next((leg for start, leg in _LEGS if error.call.startswith(start)), TO_PLATFORM)
-
-
-def _unreachable(error: PlatformUnreachable, leg: Leg) -> Cause:
-    way = way_of(error)
-    if way is not None:
-        return on_the_way(way, leg)
-    if error.at_proxy:
-        return PROXY
-    return {TO_PLATFORM.what: UNREACHABLE, TO_S3.what: S3_UNREACHABLE, TO_LOGS.what: NO_LOGS}.get(leg.what, SQS_UNREACHABLE)
-
-
-def way_of(error: PlatformUnreachable) -> Way | None:
-    """What an error knows of the way, None where it does not say."""
-    if error.code is None or error.host is None or error.code not in _ON_THE_WAY:
-        return None
-    trouble = None if error.trouble is None else TlsTrouble(error.trouble)
-    way = Way(Code(error.code), error.host, error.port, error.proxy, error.at_proxy, error.status, trouble=trouble)
-    return told(shown(way, error.shown), error.reason)
-
-
-def way_of_fault(host: str, port: int, fault: TransportFault) -> Way:
-    """What a fault on the way to a target knows of it."""
-    rule = fault.message.partition("policy: ")[2] or None
-    forwarded = fault.status is not None and " to CONNECT" not in fault.message
-    way = Way(fault.code, host, port, fault.proxy, fault.at_proxy, fault.status, rule=rule, forwarded=forwarded, trouble=fault.trouble)
-    return told(shown(way, fault.shown), fault.message)
-
-
-def told(way: Way, text: str) -> Way:
-    """Add what only the text of a fault tells (`dialer`, `faults`, `transport`)."""
-    return replace(way, late=_CONNECTED.search(text) is not None, behind=_BEHIND.search(text) is not None)
-
-
-def shown(way: Way, certificate: Shown | None) -> Way:
-    """Add the certificate that was refused."""
-    if certificate is None:
-        return way
-    given = certificate
-    return replace(way, issuer=given.issuer, names=given.names, begins=given.begins, ends=given.ends, roots=given.roots)
-
-
-def _of_aws(error: PlatformError, leg: Leg) -> Cause:
-    reason = error.reason
+def _of_aws(error: PlatformError, to: Destination) -> Cause:
     if isinstance(error, CredentialsExpired):
         return NO_CREDENTIALS
-    if isinstance(error, QueueUnavailable) or "ResourceNotFound" in reason:
-        denied, gone = (LOGS_POLICY, NO_LOG_GROUP) if leg is TO_LOGS else (SQS_POLICY, NO_QUEUE)
-        return denied if "AccessDenied" in reason else gone
+    if isinstance(error, QueueUnavailable) or error.aws_code == _NO_LOG_GROUP_CODE:
+        denied, gone = (LOGS_POLICY, NO_LOG_GROUP) if to is TO_LOGS else (SQS_POLICY, NO_QUEUE)
+        return denied if error.denied else gone
     if isinstance(error, RateLimited):
         row = AWS_BUSY
-    elif isinstance(error, NotThePlatform) or reason.removeprefix("AWS says ").isdigit():
+    elif isinstance(error, NotThePlatform) or (error.aws_code or "").isdigit():
         row = NOT_AWS  # AWS names its errors; a bare status is somebody else's.
     else:
         row = AWS_UNWELL
-    return replace(row.about(service=leg.service, reason=reason), id=leg.id)
+    return replace(row.about(service=to.service, reason=error.reason), id=to.id)
 
 
 def _of_s3(error: PlatformError) -> Cause:
     """Bodies travel by presigned URL: neither our token nor our signature can be at fault."""
-    status = error.status
-    if status is None:
-        return S3_BAD_URL if "no URL" in error.reason else S3_UNREACHABLE
-    if status < _BAD_REQUEST or "in Amazon S3's place" in error.reason:
+    why = error.why if isinstance(error, PayloadRefused) else None
+    if isinstance(error, NotThePlatform):
         return NOT_S3
-    if status in _FOR_NOW or status >= _SERVER_ERROR:
+    if why is PayloadFault.BAD_URL:
+        return S3_BAD_URL
+    if error.status is None:
+        return S3_UNREACHABLE
+    if error.status in _FOR_NOW or error.status >= _SERVER_ERROR:
         return S3_UNWELL
-    if status == _NOT_FOUND:
+    if error.status < _BAD_REQUEST:
+        return NOT_S3
+    if error.status == _NOT_FOUND:
         return S3_GONE
-    return S3_EXPIRED if "expired" in error.reason else S3_REFUSED.about(status=status)
+    return S3_EXPIRED if why is PayloadFault.EXPIRED else S3_REFUSED.about(status=error.status)
 
 
 def days_left(moment: datetime, now: datetime) -> str:

@@ -92,16 +92,16 @@ def run(context: click.Context, env_file: Path) -> None:
         from relay_agent import transport  # noqa: F401
         from relay_agent.telemetry import logs  # noqa: F401
     from relay_agent.config import fault_point, load_settings, unknown_variables
-    from relay_agent.errors import ConfigurationError, JournalError, StateDirectoryBusy, TokenExpired
+    from relay_agent.errors import ConfigurationError, JournalError, Mistake, StateDirectoryBusy, TokenExpired
 
     try:
         if context.get_parameter_source("env_file") is click.core.ParameterSource.COMMANDLINE and not env_file.is_file():
-            raise ConfigurationError([f"--env-file: there is no file {env_file}"])
+            raise ConfigurationError(Mistake("--env-file", f"there is no file {env_file}"))
         settings = load_settings(env_file)
         try:
             faultpoints.arm(fault_point())
         except ValueError as error:
-            raise ConfigurationError([f"RELAY_FAULT_POINT: {error}; it is for the agent's own tests, unset it"]) from None
+            raise ConfigurationError(Mistake("RELAY_FAULT_POINT", f"{error}; it is for the agent's own tests, unset it")) from None
         from relay_agent.agent import Agent
 
         agent = Agent(settings, signals=signals, unknown=unknown_variables(env_file))

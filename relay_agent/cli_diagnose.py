@@ -20,7 +20,7 @@ from relay_agent.checks import Check, Explained, Status, check_all, exit_code, e
 from relay_agent.checks.preflight import secrets_of
 from relay_agent.checks.walk import Stage
 from relay_agent.config import debugging, load_way_settings
-from relay_agent.errors import ConfigurationError
+from relay_agent.errors import ConfigurationError, Mistake
 from relay_agent.telemetry.redact import MASK, Redactor
 
 EXIT_FAILS = 1
@@ -114,7 +114,7 @@ def explain_command(context: click.Context, url: str, method: str | None, send: 
     """
     try:
         if _named(context) and not env_file.is_file():
-            raise ConfigurationError([f"--env-file: there is no file {env_file}"])
+            raise ConfigurationError(Mistake("--env-file", f"there is no file {env_file}"))
         settings = load_way_settings(env_file)
     except ConfigurationError as problem:
         _finish(_invalid(problem), Redactor(), as_json)
@@ -139,7 +139,7 @@ def _secrets_in(url: str) -> list[str]:
 
 
 def _invalid(problem: ConfigurationError) -> Explained:
-    names = ", ".join(line.partition(":")[0] for line in problem.problems)
+    names = ", ".join(mistake.variable for mistake in problem.mistakes)
     cause = CONFIGURATION.about(problems="\n".join(problem.problems))
     return Explained(MASK, None, None, None, None, (Stage("configuration", Status.ERROR, f"not right: {names}", 0.0, cause),))
 

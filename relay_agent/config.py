@@ -31,7 +31,7 @@ from relay_agent.config_values import (
     check_proxy,
     listen_address,
 )
-from relay_agent.errors import ConfigurationError
+from relay_agent.errors import ConfigurationError, Mistake
 from relay_agent.proxy_url import parse_proxy
 from relay_agent.secrets_source import SecretSource, check_token, parse_key, parse_keys, shown_path, token_expiry
 
@@ -314,13 +314,13 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
     settings, faults = _settings(env_file, given, right, {})
     problems += left_standing(given, right) + faults + secret_problems(given, right)
     if problems or settings is None:
-        raise ConfigurationError(one_each(problems, right))
+        raise ConfigurationError(*one_each(problems, right))
     return settings
 
 
 def _settings(
     env_file: Path | None, given: Mapping[str, str], right: Mapping[str, str], stand_ins: Mapping[str, Any]
-) -> tuple[Settings | None, list[str]]:
+) -> tuple[Settings | None, list[Mistake]]:
     """Make the settings, or say what is wrong with single values. `stand_ins`, by variable, win over what is given."""
     try:
         settings = Settings(_env_file=env_file, _env_file_encoding="utf-8-sig", **stand_ins)
@@ -351,12 +351,12 @@ def load_usable_settings(env_file: Path | None = Path(".env")) -> tuple[Settings
     given, problems = _given(env_file)
     right = _descriptions()
     problems += left_standing(given, right) + _settings(env_file, given, right, {})[1] + secret_problems(given, right)
-    bad = {problem.partition(":")[0] for problem in problems} | (_broken(env_file) if env_file else set())
+    bad = {mistake.variable for mistake in problems} | (_broken(env_file) if env_file else set())
     wrong = {name for name, info in Settings.model_fields.items() if not bad.isdisjoint(_aliases(info))}
     wrong |= {name for forms in _EITHER if not wrong.isdisjoint(forms) for name in forms}
     settings, left = _settings(env_file, given, right, _stand_ins(wrong))
     if settings is None:
-        raise ConfigurationError(one_each(left, right))
+        raise ConfigurationError(*one_each(left, right))
     return settings, frozenset(wrong)
 
 
@@ -398,7 +398,7 @@ def load_way_settings(env_file: Path | None = Path(".env")) -> Settings:
     settings, faults = _settings(env_file, given, right, _stand_ins(others))
     problems += left_standing(given, right) + faults
     if problems or settings is None:
-        raise ConfigurationError(one_each(problems, right))
+        raise ConfigurationError(*one_each(problems, right))
     return settings
 
 
@@ -407,20 +407,22 @@ def debugging() -> bool:
     return os.environ.get("RELAY_LOG_LEVEL", "").strip().lower() == "debug"
 
 
-def _given(env_file: Path | None) -> tuple[dict[str, str], list[str]]:
+def _given(env_file: Path | None) -> tuple[dict[str, str], list[Mistake]]:
     """Collect what is set, before any judgement, and name the lines of `.env` that set nothing."""
     if env_file is None:
         return _set(os.environ), []
     try:
         text = env_file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigurationError([f"{env_file}: is not UTF-8 text; save it as UTF-8"]) from None
+        raise ConfigurationError(Mistake(str(env_file), "is not UTF-8 text; save it as UTF-8")) from None
     except OSError as error:
-        raise ConfigurationError([f"{env_file}: cannot be read ({error.strerror}); make it readable for the agent"]) from None
+        raise ConfigurationError(Mistake(str(env_file), f"cannot be read ({error.strerror}); make it readable for the agent")) from None
     # It would warn of the lines that are told here, on its own and each time it reads.
     logging.getLogger("dotenv.main").setLevel(logging.ERROR)
     values = _set(dotenv_values(stream=io.StringIO(text)))
-    return values | _set(os.environ), [f"{env_file}: line {line} is not NAME=value with closed quotes" for line in _bad_lines(text)]
+    return values | _set(os.environ), [
+        Mistake(str(env_file), f"line {line} is not NAME=value with closed quotes") for line in _bad_lines(text)
+    ]
 
 
 def _set(values: Mapping[str, str | None]) -> dict[str, str]:
@@ -507,7 +509,7 @@ def _as_far_as_possible(env_file: Path | None) -> tuple[dict[str, str], list[dic
     try:
         return _given(env_file)[0], []
     except ConfigurationError as error:
-        trouble: list[dict[str, str | None]] = [{"name": str(env_file), "value": line.partition(": ")[2]} for line in error.problems]
+        trouble: list[dict[str, str | None]] = [{"name": mistake.variable, "value": mistake.text} for mistake in error.mistakes]
     try:
         text = env_file.read_bytes().decode("utf-8-sig", "replace") if env_file else ""
     except OSError:
@@ -556,9 +558,9 @@ def load_keyring_text(env_file: Path | None = Path(".env")) -> tuple[str | None,
     given, problems = _given(env_file if env_file is not None and env_file.is_file() else None)
     right = {name: takes for name, takes in _descriptions().items() if name == "AGENT_ID" or name.startswith("SECURE_COMMAND_KEY")}
     problems += left_standing(given, right)
-    problems += [problem for problem in secret_problems(given, _descriptions()) if problem.startswith("SECURE_COMMAND_KEY")]
+    problems += [mistake for mistake in secret_problems(given, _descriptions()) if mistake.variable.startswith("SECURE_COMMAND_KEY")]
     if problems:
-        raise ConfigurationError(one_each(problems, right))
+        raise ConfigurationError(*one_each(problems, right))
     key, file = given.get("SECURE_COMMAND_KEY"), given.get("SECURE_COMMAND_KEY_FILE")
     source = SecretSource(SecretStr(key) if key else None, Path(file) if file else None)
     return source.get() or None, given.get("AGENT_ID")

@@ -12,38 +12,39 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from relay_agent.config_values import is_placeholder, is_quoted
+from relay_agent.errors import Mistake
 from relay_agent.secrets_source import SecretSource, parse_keys, token_expiry
 
 
-def value_problem(variable: str, kind: str, message: str, given: Mapping[str, str], right: Mapping[str, str]) -> str:
+def value_problem(variable: str, kind: str, message: str, given: Mapping[str, str], right: Mapping[str, str]) -> Mistake:
     """Word what pydantic has against a value; `kind` and `message` are its own, and hold none of it."""
     if kind == "missing":
-        return f"{variable}: is not set; set it to {right[variable]}"
+        return Mistake(variable, f"is not set; set it to {right[variable]}")
     # pydantic names the first alias, which need not be the one that was set.
     variable = variable if variable in given or variable.upper() not in given else variable.upper()
-    return f"{variable}: {message.removeprefix('Value error, ')}; it takes {right[variable]}"
+    return Mistake(variable, f"{message.removeprefix('Value error, ')}; it takes {right[variable]}")
 
 
-def left_standing(given: Mapping[str, str], right: Mapping[str, str]) -> list[str]:
+def left_standing(given: Mapping[str, str], right: Mapping[str, str]) -> list[Mistake]:
     """Tell the placeholders, and the quotes that `docker run --env-file` takes for a part of the value."""
     problems = []
     for name, takes in right.items():
         if is_placeholder(given.get(name, "")):
-            problems.append(f"{name}: is still a placeholder; set it to {takes}")
+            problems.append(Mistake(name, f"is still a placeholder; set it to {takes}"))
         elif is_quoted(given.get(name, "")):
-            problems.append(f"{name}: has quotes around its value; write it without; it takes {takes}")
+            problems.append(Mistake(name, f"has quotes around its value; write it without; it takes {takes}"))
     return problems
 
 
-def secret_problems(given: Mapping[str, str], right: Mapping[str, str]) -> list[str]:
+def secret_problems(given: Mapping[str, str], right: Mapping[str, str]) -> list[Mistake]:
     """Judge both secrets, beside whatever else is wrong; a token's time is not looked at here (OPERATIONS §1)."""
     problems = []
     if "JWT" not in given and "JWT_FILE" not in given:
-        problems.append("JWT: is not set; set it (or JWT_FILE) to the service user's token")
+        problems.append(Mistake("JWT", "is not set; set it (or JWT_FILE) to the service user's token"))
     for name, check in (("JWT", token_expiry), ("SECURE_COMMAND_KEY", parse_keys)):
         file = f"{name}_FILE"
         if name in given and file in given:
-            problems.append(f"{name}: both {name} and {file} are set; keep one of them")
+            problems.append(Mistake(name, f"both {name} and {file} are set; keep one of them"))
         elif name in given:
             problems += _secret_problem(name, SecretSource(SecretStr(given[name])), check, right[name])
         elif file in given:
@@ -51,25 +52,24 @@ def secret_problems(given: Mapping[str, str], right: Mapping[str, str]) -> list[
     return problems
 
 
-def _secret_problem(variable: str, source: SecretSource, check: Callable[[str], object], right: str) -> list[str]:
+def _secret_problem(variable: str, source: SecretSource, check: Callable[[str], object], right: str) -> list[Mistake]:
     try:
         text = source.get()
         if not text:
-            return [f"{variable}: the file is empty; it takes {right}"]
+            return [Mistake(variable, f"the file is empty; it takes {right}")]
         if is_placeholder(text):
-            return [f"{variable}: is still a placeholder; it takes {right}"]
+            return [Mistake(variable, f"is still a placeholder; it takes {right}")]
         check(text)
     except (OSError, ValueError) as error:
-        return [f"{variable}: {error}; it takes {right}"]
+        return [Mistake(variable, f"{error}; it takes {right}")]
     return []
 
 
-def one_each(problems: list[str], right: Mapping[str, str]) -> list[str]:
+def one_each(problems: list[Mistake], right: Mapping[str, str]) -> list[Mistake]:
     """Keep the first problem of each variable, since the others follow from it, in the documented order."""
-    first: dict[str, str] = {}
-    for line in problems:
-        name = line.partition(":")[0]
+    first: dict[str | Mistake, Mistake] = {}
+    for mistake in problems:
         # A line of `.env` is no variable: each of them counts.
-        first.setdefault(name if name in right else line, line)
+        first.setdefault(mistake.variable if mistake.variable in right else mistake, mistake)
     order = list(right)
-    return sorted(first.values(), key=lambda line: order.index(name) if (name := line.partition(":")[0]) in order else -1)
+    return sorted(first.values(), key=lambda mistake: order.index(mistake.variable) if mistake.variable in order else -1)

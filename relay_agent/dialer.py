@@ -13,19 +13,19 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import zip_longest
-from typing import Any, Protocol
+from typing import Any
 
 from relay_agent.certificates import Certificate, read_certificate
 from relay_agent.clock import Deadline
-from relay_agent.errors import Shown
-from relay_agent.faults import DiskFault, TransportFault, name_fault, os_fault
+from relay_agent.exchange import Exchange
+from relay_agent.fault_mapping import name_fault, os_fault
+from relay_agent.faults import DiskFault, ProxyFault, TransportFault
 from relay_agent.hostnames import is_for, openssl_cannot_judge
 from relay_agent.http1 import BadFraming, BadHead, Response
-from relay_agent.models import Code, Headers, Url
+from relay_agent.models import Code, Headers, Phase, Shown, Url
 from relay_agent.proxies import Proxy, Trust
 from relay_agent.resolver import Address, Resolver
 from relay_agent.sockets import ClockedSocket
@@ -51,75 +51,11 @@ LOOK_AGAIN_SECONDS = 300.0
 _MOST_SHOWN = 256
 
 
-class Phase(StrEnum):
-    """What a connection that is being opened waits for, as the text of ETIMEDOUT has it."""
-
-    NAME = "name resolution"
-    CONNECT = "connect"
-    TLS = "the TLS handshake"
-    PROXY_NAME = "name resolution of the proxy"
-    PROXY_CONNECT = "connect to the proxy"
-    PROXY_TLS = "the TLS handshake with the proxy"
-    TUNNEL = "the tunnel through the proxy"
-
-
-_AT_PROXY = frozenset({Phase.PROXY_NAME, Phase.PROXY_CONNECT, Phase.PROXY_TLS, Phase.TUNNEL})
-
-
-class Exchange(Protocol):
-    """What the dialer needs to know of an exchange (see transport)."""
-
-    @property
-    def url(self) -> Url:
-        """Where to."""
-
-    @property
-    def proxy(self) -> Proxy | None:
-        """Through whom."""
-
-    @property
-    def verify(self) -> bool:
-        """Whether the certificate must be right."""
-
-    @property
-    def deadline(self) -> Deadline:
-        """The limit of the whole exchange."""
-
-    @property
-    def connect_seconds(self) -> float:
-        """The limit of opening the connection."""
-
-    @property
-    def phase(self) -> str:
-        """What is waited for."""
-
-    @property
-    def peer(self) -> str:
-        """Whom a fault is told of."""
-
-    def enter(self, phase: str) -> None:
-        """Note what is waited for from now on."""
-
-    @property
-    def opened(self) -> Callable[[Any], None]:
-        """Told of each socket before it is waited for, so that another thread can shut it; raises where it must not be."""
-
-    @property
-    def waiting(self) -> Callable[[], None]:
-        """Called now and then while a name is looked up, where there is no socket yet; raises where the wait is to end."""
-
-    @property
-    def check_address(self) -> Callable[[str], None]:
-        """Raises TransportFault for an address that must not be connected to."""
-
-
-class ProxyRefused(TransportFault):
-    """A proxy answered in place of what lies behind it."""
-
-    status: int
+class ProxyRefused(ProxyFault):
+    """A proxy answered `to` in place of what lies behind it: CONNECT, or the method of a request that it was to pass on."""
 
     def __init__(self, proxy: Proxy, status: int, to: str) -> None:
-        super().__init__(Code.EBADRESPONSE, f"the proxy {proxy.masked} answered {status} to {to}")
+        super().__init__(Code.EBADRESPONSE, proxy.masked, f"answered {status} to {to}", status=status, forwarded=to != "CONNECT")
         self.status = status
 
 
@@ -130,25 +66,6 @@ class TunnelRefused(ProxyRefused):
         super().__init__(proxy, status, "CONNECT")
         self.headers = headers
         self.body = body
-
-
-@dataclass
-class _Look:
-    """The same way once more, for a look at a certificate that was refused: nothing is verified, and nothing sent."""
-
-    url: Url
-    proxy: Proxy | None
-    peer: str
-    deadline: Deadline
-    connect_seconds: float
-    opened: Callable[[Any], None]
-    waiting: Callable[[], None]
-    check_address: Callable[[str], None]
-    verify: bool = False
-    phase: str = ""
-
-    def enter(self, phase: str) -> None:
-        self.phase = phase
 
 
 class Dialer:
@@ -173,13 +90,10 @@ class Dialer:
         try:
             return self._dial(exchange)
         except TransportFault as fault:
-            if exchange.verify and exchange.phase == Phase.TLS and fault.at_certificate:
+            fault.during(exchange.phase)
+            if exchange.verify and exchange.phase is Phase.TLS and fault.at_certificate:
                 fault.show(self._looked(exchange))
             raise
-
-    def shown(self, url: Url, proxy: Proxy | None) -> Shown | None:
-        """The certificate of a URL that was refused of late, None where there is none."""
-        return self._shown.get(_place(url, proxy), (0.0, None))[1]
 
     def _looked(self, exchange: Exchange) -> Shown | None:
         """Look at the certificate, once in a while: Python tells nothing of one that it refuses."""
@@ -194,17 +108,9 @@ class Dialer:
         return found
 
     def _look(self, exchange: Exchange) -> Shown | None:
+        """Go the same way once more, without verifying."""
         limit = Deadline(min(LOOK_SECONDS, exchange.deadline.remaining()))
-        look = _Look(
-            exchange.url,
-            exchange.proxy,
-            exchange.peer,
-            limit,
-            limit.seconds,
-            exchange.opened,
-            exchange.waiting,
-            exchange.check_address,
-        )
+        look = replace(exchange, verify=False, deadline=limit, connect_seconds=limit.seconds)
         with contextlib.suppress(TransportFault, OSError):
             sock = self._dial(look)
             try:
@@ -223,8 +129,8 @@ class Dialer:
                 sock = self._through(exchange.proxy, exchange, limit)
         except TimeoutError:
             late = f"took longer than {round(limit.seconds, 2):g} s"
-            if exchange.proxy is not None and exchange.phase in _AT_PROXY:
-                raise TransportFault(Code.ETIMEDOUT, f"proxy {exchange.proxy.masked}: {exchange.phase} {late}") from None
+            if exchange.proxy is not None and exchange.phase.of_proxy:
+                raise TransportFault(Code.ETIMEDOUT, f"{exchange.phase} {late}").at(exchange.proxy.masked) from None
             raise TransportFault(Code.ETIMEDOUT, f"{exchange.phase} to {exchange.peer} {late}") from None
         sock.deadline = exchange.deadline
         return sock
@@ -236,7 +142,7 @@ class Dialer:
         for address in addresses:
             exchange.check_address(address.text)
         exchange.enter(Phase.CONNECT)
-        sock = self._connect(addresses, exchange, limit, "")
+        sock = self._connect(addresses, exchange, limit, None)
         if url.scheme == "http":
             return sock
         exchange.enter(Phase.TLS)
@@ -247,9 +153,9 @@ class Dialer:
         try:
             addresses = self._resolver.resolve(proxy.host, proxy.port, limit, exchange.waiting)
         except TransportFault as fault:
-            raise fault.behind(f"proxy {proxy.masked}: ") from None
+            raise fault.at(proxy.masked) from None
         exchange.enter(Phase.PROXY_CONNECT)
-        sock: Any = self._connect(addresses, exchange, limit, f"proxy {proxy.masked}: ")
+        sock: Any = self._connect(addresses, exchange, limit, proxy.masked)
         with _closed_on_failure(sock):
             if proxy.scheme == "socks5h":
                 exchange.enter(Phase.TUNNEL)
@@ -265,16 +171,16 @@ class Dialer:
         exchange.enter(Phase.TLS)
         return self._tls(sock, exchange, exchange.url.host, exchange.verify, f"TLS {exchange.peer}")
 
-    def _connect(self, addresses: list[Address], exchange: Exchange, limit: Deadline, prefix: str) -> ClockedSocket:
+    def _connect(self, addresses: list[Address], exchange: Exchange, limit: Deadline, proxy: str | None) -> ClockedSocket:
         """Connect to one of a name's addresses, the one first that was the quickest of late."""
         if len(addresses) < 2:
-            return _connect(addresses, exchange, limit, prefix)[0]
+            return _connect(addresses, exchange, limit, proxy)[0]
         name, now = frozenset(address.sockaddr for address in addresses), time.monotonic()
         until, winner = self._winners.get(name, (0.0, ()))
         ordered = _by_turns(addresses)
         if now < until:
             ordered.sort(key=lambda address: address.sockaddr != winner)
-        sock, answered = _connect(ordered, exchange, limit, prefix)
+        sock, answered = _connect(ordered, exchange, limit, proxy)
         if len(self._winners) >= _MOST_SHOWN:
             self._winners.clear()
         self._winners[name] = now + WINNER_SECONDS, answered.sockaddr
@@ -286,7 +192,7 @@ class Dialer:
         except DiskFault:
             raise
         except TransportFault as fault:
-            raise fault.behind(f"proxy {proxy.masked}: ") from None
+            raise fault.at(proxy.masked) from None
 
     def _tls(self, sock: Any, exchange: Exchange, host: str, verify: bool, doing: str, who: str = "the target") -> TlsSocket:
         """Shake hands over a connected socket, which is closed where that fails."""
@@ -353,10 +259,10 @@ _Connected = tuple[ClockedSocket, Address]
 class _Attempts:
     """Connections that are being opened to the addresses of one name, side by side (RFC 8305 §5)."""
 
-    def __init__(self, exchange: Exchange, limit: Deadline, prefix: str) -> None:
+    def __init__(self, exchange: Exchange, limit: Deadline, proxy: str | None) -> None:
         self._exchange = exchange
         self._limit = limit
-        self._prefix = prefix
+        self._proxy = proxy
         self._poller = select.poll()
         self._open: dict[int, tuple[ClockedSocket, Address]] = {}
         self.faults: list[TransportFault] = []
@@ -424,7 +330,7 @@ class _Attempts:
 
     def _failed(self, address: Address, error: OSError) -> None:
         where = f"[{address.text}]" if address.family == socket.AF_INET6 else address.text
-        self.faults.append(os_fault(error, f"connect {where}:{address.sockaddr[1]}").behind(self._prefix))
+        self.faults.append(os_fault(error, f"connect {where}:{address.sockaddr[1]}").at(self._proxy))
 
 
 def _keep_alive(sock: socket.socket) -> None:
@@ -446,9 +352,9 @@ def _by_turns(addresses: list[Address]) -> list[Address]:
     return [address for pair in pairs for address in pair if address is not None]
 
 
-def _connect(addresses: list[Address], exchange: Exchange, limit: Deadline, prefix: str) -> _Connected:
+def _connect(addresses: list[Address], exchange: Exchange, limit: Deadline, proxy: str | None) -> _Connected:
     """Connect to the address that answers first; the next is tried after NEXT_ADDRESS_SECONDS, or as soon as one fails (RFC 8305)."""
-    attempts = _Attempts(exchange, limit, prefix)
+    attempts = _Attempts(exchange, limit, proxy)
     left = deque(addresses)
     with contextlib.ExitStack() as after:
         after.callback(attempts.close)
@@ -479,7 +385,9 @@ def _most_telling(faults: list[TransportFault]) -> TransportFault:
     nowhere = (Code.ENETUNREACH, Code.EHOSTUNREACH)
     answered = [fault for fault in faults if fault.code not in silent + nowhere]
     found = (answered or [fault for fault in faults if fault.code in silent] or faults)[-1]
-    return found if len(faults) == 1 else TransportFault(found.code, f"{found.message} ({len(faults)} addresses were tried)")
+    if len(faults) > 1:
+        found.text = f"{found.text} ({len(faults)} addresses were tried)"
+    return found
 
 
 def _refusal(sock: Any, response: Response) -> bytes:
@@ -529,6 +437,6 @@ def _tunnel(sock: Any, proxy: Proxy, exchange: Exchange) -> None:
             raise
         except OSError as error:
             why = error if broken is None or isinstance(error, ssl.SSLError) else broken
-            raise os_fault(why, "tunnel", "the proxy").behind(f"proxy {proxy.masked}: ") from None
+            raise os_fault(why, "tunnel", "the proxy").at(proxy.masked) from None
         except http.client.HTTPException as error:
-            raise TransportFault(Code.EBADRESPONSE, f"proxy {proxy.masked}: {error}") from None
+            raise TransportFault(Code.EBADRESPONSE, str(error)).at(proxy.masked) from None

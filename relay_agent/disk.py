@@ -14,6 +14,8 @@ import shutil
 import threading
 from pathlib import Path
 
+from relay_agent.models import Obstacle, StorageTrouble
+
 RESERVE_BYTES = 8 * 1024 * 1024
 """What a thousand commands with small answers need; an eighth of a disk that is smaller than 64 MiB."""
 BACKLOG_BYTES = 4_000_000_000
@@ -36,9 +38,9 @@ class Disk:
         """Whether more waits for the platform than is good for the disk."""
 
     @property
-    def obstacle(self) -> str | None:
+    def obstacle(self) -> Obstacle | None:
         """Why nothing may be taken in; None where there is room."""
-        return _words(read_only=self._read_only, full=not self._held, short=self._short)
+        return _obstacle(read_only=self._read_only, full=not self._held, short=self._short)
 
     def make_room(self) -> bool:
         """Give up what was kept back; whether there was any."""
@@ -81,7 +83,7 @@ class Disk:
         return sum(path.stat().st_size for path in (*journal, *(self._directory / "spool").glob("*")) if path.is_file())
 
 
-def obstacle_seen(directory: Path, there: Path, *, reserve_bytes: int = RESERVE_BYTES) -> str | None:
+def obstacle_seen(directory: Path, there: Path, *, reserve_bytes: int = RESERVE_BYTES) -> Obstacle | None:
     """Why an agent on this state directory takes nothing in, from outside; None where it does. `there` is the part of its path that exists.
 
     An agent at work may still say that its disk is almost full where it no longer is: its own verdict has a step.
@@ -91,15 +93,15 @@ def obstacle_seen(directory: Path, there: Path, *, reserve_bytes: int = RESERVE_
     """
     free, size = shutil.disk_usage(there).free, _least(there, reserve_bytes)
     held = _kept_back(directory / "reserve")
-    return _words(read_only=_is_read_only(there), full=not held and free < 2 * size, short=free < size)
+    return _obstacle(read_only=_is_read_only(there), full=not held and free < 2 * size, short=free < size)
 
 
-def _words(*, read_only: bool, full: bool, short: bool) -> str | None:
+def _obstacle(*, read_only: bool, full: bool, short: bool) -> Obstacle | None:
     if read_only:
-        return "the disk of the state directory is read-only"
+        return Obstacle("the disk of the state directory is read-only", StorageTrouble.READ_ONLY)
     if full:
-        return "the disk of the state directory is full"
-    return "the disk of the state directory is almost full" if short else None
+        return Obstacle("the disk of the state directory is full", StorageTrouble.FULL)
+    return Obstacle("the disk of the state directory is almost full", StorageTrouble.FULL) if short else None
 
 
 def _least(directory: Path, reserve_bytes: int) -> int:

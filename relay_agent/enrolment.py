@@ -133,7 +133,7 @@ class Enrolment:
     def _failed(self, error: PlatformError) -> None:
         cause = cause_of(error)
         self._pulse.failure(str(error), cause)
-        self._trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
+        self._trouble.failure(str(error), cause)
         wait = self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)
         if isinstance(error, PlatformRefused | UnknownAgent):
             self._standing.refused = cause

@@ -22,6 +22,7 @@ values (`models.Failure`), because failing to reach a target is an answer like a
         ├── RateLimited         429: wait at least `retry_after` seconds
         ├── PlatformUnreachable no HTTP answer came; says whether the proxy is at fault
         ├── NotThePlatform      something answered, but not as the platform does
+        ├── PayloadRefused      trying again does not help: the command fails, the answer goes without its body
         ├── CredentialsExpired  fetch new AWS credentials at once, then repeat once
         └── QueueUnavailable    read the configuration again: queue disabled, moved or not ours
 """
@@ -30,32 +31,90 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Self
 
+from relay_agent.models import FaultFacts, Obstacle, StorageTrouble
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """The certificate of a TLS handshake that was refused: its issuer, the names it is for, its first and last day; `roots` are
-    the trusted ones, by the settings that give them.
-    """
 
-    issuer: str
-    names: str
-    begins: str
-    ends: str
-    roots: str
+class Service(StrEnum):
+    """A part of the platform that is called."""
+
+    API = "api"
+    SQS = "sqs"
+    LOGS = "logs"
+    S3 = "s3"
+
+
+class Call(StrEnum):
+    """A call to the platform, as metrics and messages name it."""
+
+    service: Service
+
+    def __new__(cls, name: str, service: Service = Service.API) -> Self:
+        """Take the name as the text, and note whose call it is."""
+        call = str.__new__(cls, name)
+        call._value_ = name
+        call.service = service
+        return call
+
+    CONFIG = "agent/config"
+    CREDENTIALS = "agent/credentials"
+    STATUS = "agent/status"
+    METRICS = "agent/systemmetric"
+    LOG = "agent/log"
+    AGENTS = "agents"
+    SQS_RECEIVE = "sqs receive", Service.SQS
+    SQS_DELETE = "sqs delete", Service.SQS
+    SQS_SEND = "sqs send", Service.SQS
+    SQS_LOOK = "sqs look", Service.SQS
+    LOGS_CREATE = "logs create", Service.LOGS
+    LOGS_PUT = "logs put", Service.LOGS
+    LOGS_LOOK = "logs look", Service.LOGS
+    DOWNLOAD = "payload download", Service.S3
+    UPLOAD = "payload upload", Service.S3
+
+
+class PayloadFault(StrEnum):
+    """Why a body cannot travel by its presigned URL, however often it is tried."""
+
+    ANSWERED = "answered"
+    """S3 answered 4xx: a policy forbids it, or nothing is there."""
+    EXPIRED = "expired"
+    BAD_URL = "bad-url"
+    TOO_LARGE = "too-large"
+    DAMAGED = "damaged"
+    """The body is not what it seems to be: its sender's fault, not S3's."""
+    FORBIDDEN = "forbidden"
+    """The presigned URL leads where the agent calls nobody (SECURITY §2)."""
 
 
 class RelayError(Exception):
     """Base of everything this package raises on purpose."""
 
 
-class ConfigurationError(RelayError):
-    """One or more settings are wrong; `problems` holds one line for each, never a secret's value."""
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong with one setting. `variable` is its name, or the file of a line that sets none; as a text it begins with that."""
 
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
+    variable: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.variable}: {self.text}"
+
+
+class ConfigurationError(RelayError):
+    """One or more settings are wrong; `mistakes` holds one for each, never a secret's value."""
+
+    def __init__(self, *mistakes: Mistake) -> None:
+        super().__init__("; ".join(map(str, mistakes)))
+        self.mistakes = list(mistakes)
+
+    @property
+    def problems(self) -> list[str]:
+        """One line for each, for people."""
+        return [str(mistake) for mistake in self.mistakes]
 
 
 class TokenExpired(RelayError):
@@ -67,7 +126,16 @@ class StateDirectoryBusy(RelayError):
 
 
 class JournalError(RelayError):
-    """The journal could not be read or written; what was asked has not happened."""
+    """The journal could not be read or written; what was asked has not happened. `trouble` is None where it is none of the disk's."""
+
+    def __init__(self, message: str, trouble: StorageTrouble | None = None) -> None:
+        super().__init__(message)
+        self.trouble = trouble
+
+    @property
+    def obstacle(self) -> Obstacle:
+        """The same, as what keeps the agent from taking anything in."""
+        return Obstacle(str(self), self.trouble)
 
 
 class JournalUnwritable(JournalError):
@@ -110,8 +178,8 @@ class SecureCommandError(RelayError):
 class PlatformError(RelayError):
     """A call to the platform did not succeed.
 
-    `call` names it ("agent/config", "sqs receive"); `status` is the HTTP status where there was one; `endpoint` is set where the
-    call went to AWS_ENDPOINT_URL and not to AWS.
+    `call` is a `Call`, or a sender's method and path; `service` is whom it was for. `status` is the HTTP status where there was one,
+    `aws_code` the name that AWS gives its error; `endpoint` is set where the call went to AWS_ENDPOINT_URL and not to AWS.
     """
 
     endpoint: str | None = None
@@ -121,11 +189,18 @@ class PlatformError(RelayError):
         self.endpoint = endpoint
         return self
 
-    def __init__(self, call: str, reason: str, status: int | None = None) -> None:
+    def __init__(self, call: Call | str, reason: str, status: int | None = None, *, aws_code: str | None = None) -> None:
         super().__init__(f"{call}: {reason}")
         self.call = call
+        self.service = call.service if isinstance(call, Call) else Service.API
         self.reason = reason
         self.status = status
+        self.aws_code = aws_code
+
+    @property
+    def denied(self) -> bool:
+        """Whether AWS says that a policy forbids the call."""
+        return self.aws_code in ("AccessDenied", "AccessDeniedException")
 
 
 class PlatformRefused(PlatformError):
@@ -137,14 +212,15 @@ class PlatformRefused(PlatformError):
 
     def __init__(
         self,
-        call: str,
+        call: Call | str,
         reason: str,
         status: int | None = None,
         *,
+        aws_code: str | None = None,
         token_ended: datetime | None = None,
         clock_off: float | None = None,
     ) -> None:
-        super().__init__(call, reason, status)
+        super().__init__(call, reason, status, aws_code=aws_code)
         self.token_ended = token_ended
         self.clock_off = clock_off
 
@@ -154,35 +230,19 @@ class UnknownAgent(PlatformError):
 
 
 class PlatformUnreachable(PlatformError):
-    """No HTTP answer came. `at_proxy` says that it was the proxy that stood in the way.
+    """No HTTP answer came; `facts` say what stood in the way. `status` is what a proxy answered in the platform's place."""
 
-    `code` is what a command would be told (PROTOCOL §4), `host` and `port` what was called, `proxy` the masked URL of the
-    proxy at fault; `status` is what that proxy answered, `shown` the certificate that was refused, `trouble` what TLS failed for
-    (`models.TlsTrouble`). Each is None where it is not known.
-    """
+    def __init__(self, call: Call | str, reason: str, facts: FaultFacts | None = None) -> None:
+        self.facts = facts or FaultFacts(None)
+        super().__init__(call, reason, self.facts.status)
 
-    def __init__(
-        self,
-        call: str,
-        reason: str,
-        at_proxy: bool,
-        *,
-        code: str | None = None,
-        host: str | None = None,
-        port: int | None = None,
-        proxy: str | None = None,
-        status: int | None = None,
-        shown: Shown | None = None,
-        trouble: str | None = None,
-    ) -> None:
+
+class PayloadRefused(PlatformError):
+    """A body does not travel by this presigned URL: trying again does not help."""
+
+    def __init__(self, call: Call, reason: str, status: int | None = None, *, why: PayloadFault = PayloadFault.ANSWERED) -> None:
         super().__init__(call, reason, status)
-        self.at_proxy = at_proxy
-        self.code = code
-        self.host = host
-        self.port = port
-        self.proxy = proxy
-        self.shown = shown
-        self.trouble = trouble
+        self.why = why
 
 
 class NotThePlatform(PlatformError):
@@ -192,7 +252,7 @@ class NotThePlatform(PlatformError):
 class RateLimited(PlatformError):
     """The platform answered 429; `retry_after` is in seconds (0 where it named none)."""
 
-    def __init__(self, call: str, retry_after: float) -> None:
+    def __init__(self, call: Call | str, retry_after: float) -> None:
         super().__init__(call, "answered 429, called too often", 429)
         self.retry_after = retry_after
 

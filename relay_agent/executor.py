@@ -23,6 +23,8 @@ from relay_agent.codings import BadCoding, TooLarge, decodable, decode
 from relay_agent.cookies import Cookies
 from relay_agent.dialer import TunnelRefused
 from relay_agent.errors import Interrupted
+from relay_agent.exchange import Exchange
+from relay_agent.fault_mapping import explain
 from relay_agent.faultpoints import Point, reach
 from relay_agent.faults import DiskFault, TransportFault
 from relay_agent.media_types import parameter
@@ -30,7 +32,7 @@ from relay_agent.models import Body, Code, Failure, Headers, HttpRequest, HttpRe
 from relay_agent.policy import Policy
 from relay_agent.proxies import Leg, Proxies
 from relay_agent.spool import Buffer
-from relay_agent.transport import Exchange, Transport, announced_length, explain, fields
+from relay_agent.transport import Transport, announced_length, fields
 from relay_agent.urls import BadUrl, join, normal_host, split_host_port
 
 MAX_REDIRECTS = 10
@@ -180,7 +182,7 @@ class Executor:
             except TransportFault as fault:
                 if not self._interrupted:
                     self._watcher.failed(hop.url, fault, secure=request.secure)
-                return Failure(fault.code, fault.message, str(hop.url), _elapsed(deadline), trouble=fault.trouble)
+                return Failure(fault.code, fault.message, str(hop.url), _elapsed(deadline), facts=fault.facts)
             if isinstance(answer, HttpResponse):
                 return answer
             hop, before_send = answer, self._permit_more
@@ -220,14 +222,10 @@ class Executor:
             return self._refused(refused, exchange, request)
 
     def _permit(self, hop: _Hop) -> None:
-        verdict = self._policy.check_url(hop.method, hop.url)
-        if not verdict.allowed:
-            raise TransportFault(Code.EPOLICY, f"refused by the agent's policy: {verdict.rule}")
+        self._policy.check_url(hop.method, hop.url).require()
 
     def _permit_address(self, hop: _Hop, address: str) -> None:
-        verdict = self._policy.check_address(hop.url, address, hop.url.port, hop.method)
-        if not verdict.allowed:
-            raise TransportFault(Code.EPOLICY, f"refused by the agent's policy: {verdict.rule}")
+        self._policy.check_address(hop.url, address, hop.url.port, hop.method).require()
 
     def _answer(self, response: requests.Response, exchange: Exchange) -> HttpResponse:
         received = fields(response)

@@ -11,15 +11,15 @@ import threading
 from collections.abc import Callable
 
 from relay_agent.causes import Problem, cause_of
-from relay_agent.errors import JournalError, PlatformError
+from relay_agent.errors import JournalError, PayloadFault, PayloadRefused, PlatformError
 from relay_agent.payload_reader import PayloadReader
 from relay_agent.task import Task
 from relay_agent.telemetry.command_report import command_crashed
-from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.telemetry.logs import Logger
+from relay_agent.telemetry.repeated import RepeatedFailure
 
 SHOWN_SECONDS = 3600.0
 """How long the page tells of a body that could not be had, while no other was asked for."""
-_TOO_LARGE = "larger than"
 
 
 class DownloadTrouble:
@@ -38,9 +38,9 @@ class DownloadTrouble:
             if error is None:
                 self._trouble.success()
                 self._last = None
-            elif not error.reason.startswith(_TOO_LARGE):
+            elif not (isinstance(error, PayloadRefused) and error.why is PayloadFault.TOO_LARGE):
                 cause = cause_of(error)
-                self._trouble.failure(error.reason, cause=cause.cause, cure=cause.cure)
+                self._trouble.failure(error.reason, cause)
                 self._last, self._at = Problem(f"commands' bodies cannot be fetched: {error}", cause), self._monotonic()
 
     @property

@@ -57,7 +57,7 @@ class Heartbeat:
             return min(0.5, self._next - now)
         still = self._watchdog.standstill()
         if still is not None:
-            self._withheld.failure(still.reason, cause=still.cause.cause, cure=still.cause.cure)
+            self._withheld.failure(still.reason, still.cause)
             self._next = now + RETRY_SECONDS
             return 0.5
         self._withheld.success()
@@ -73,7 +73,7 @@ class Heartbeat:
             self._tally.count("heartbeats_failed")
             cause = cause_of(error)
             self._pulse.failure(str(error), cause)
-            self._trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
+            self._trouble.failure(str(error), cause)
             return (
                 min(self._interval_seconds, self._retry.next_seconds())
                 if not isinstance(error, RateLimited)

@@ -73,6 +73,113 @@ class TlsTrouble(StrEnum):
     LONG_CHAIN = "long-chain"
 
 
+class Phase(StrEnum):
+    """What an exchange waits for, as the text of ETIMEDOUT has it."""
+
+    NAME = "name resolution"
+    CONNECT = "connect"
+    TLS = "the TLS handshake"
+    PROXY_NAME = "name resolution of the proxy"
+    PROXY_CONNECT = "connect to the proxy"
+    PROXY_TLS = "the TLS handshake with the proxy"
+    TUNNEL = "the tunnel through the proxy"
+    SENDING = "sending the request"
+    FIRST_BYTE = "the first byte of the response"
+    HEAD = "the header of the response"
+    BODY = "the whole response"
+
+    @property
+    def of_proxy(self) -> bool:
+        """Whether it is the proxy that is waited for."""
+        return self in (Phase.PROXY_NAME, Phase.PROXY_CONNECT, Phase.PROXY_TLS, Phase.TUNNEL)
+
+    @property
+    def sent(self) -> bool:
+        """Whether bytes of the request may have left."""
+        return self in (Phase.SENDING, Phase.FIRST_BYTE, Phase.HEAD, Phase.BODY)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection to the host stands."""
+        return self is Phase.TLS or self.sent
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The certificate of a TLS handshake that was refused: its issuer, the names it is for, its first and last day; `roots` are
+    the trusted ones, by the settings that give them.
+    """
+
+    issuer: str
+    names: str
+    begins: str
+    ends: str
+    roots: str
+
+
+@dataclass(frozen=True, slots=True)
+class FaultFacts:
+    """What is known of an exchange that got no response: causes are told apart by this alone, never by a message.
+
+    `code` is of PROTOCOL §4, None for an answer in the host's place; `host` and `port` are what was called, `phase` what was waited
+    for. `proxy` is the masked URL of the proxy that is at fault, None where none is; `status` what it answered, `forwarded` whether it
+    was to pass the request itself on, and so may have passed on an answer; `behind` says that it answered that it cannot get there
+    itself. `rule` is the policy's that forbids the call, `trouble` what TLS failed for where the code does not say it, `certificate`
+    the one that was refused, `errno` the system's number.
+    """
+
+    code: Code | None
+    host: str = ""
+    port: int | None = None
+    phase: Phase | None = None
+    proxy: str | None = None
+    status: int | None = None
+    forwarded: bool = False
+    behind: bool = False
+    rule: str | None = None
+    trouble: TlsTrouble | None = None
+    certificate: Shown | None = None
+    errno: int | None = None
+
+    @property
+    def late(self) -> bool:
+        """Whether the time was over when the connection stood."""
+        return self.code is Code.ETIMEDOUT and self.phase is not None and self.phase.connected
+
+
+class StorageTrouble(StrEnum):
+    """Why the disk, or another program on it, does not let the journal be used."""
+
+    FULL = "full"
+    READ_ONLY = "read-only"
+    LOCKED = "locked"
+    HANGS = "hangs"
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why nothing may be taken in: `reason` for people, `trouble` what it is, None where that is not known."""
+
+    reason: str
+    trouble: StorageTrouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What lies behind something that is wrong, and what cures it. `id` is the check's (OPERATIONS §2).
+
+    A row with names in braces is told with `about`.
+    """
+
+    id: str
+    cause: str
+    cure: str
+
+    def about(self, **names: object) -> Cause:
+        """The row with its braces filled."""
+        return Cause(self.id, self.cause.format(**names), self.cure.format(**names))
+
+
 @dataclass(frozen=True, slots=True)
 class Url:
     """An absolute http or https URL, taken apart without changing a byte of its path and query.
@@ -193,7 +300,7 @@ class Failure:
     elapsed_ms: int = 0
     sealed: bool = False
     jti: str | None = field(default=None, repr=False)
-    trouble: TlsTrouble | None = None
+    facts: FaultFacts | None = field(default=None, compare=False, repr=False)
     """For whoever explains it; no answer carries it."""
 
 

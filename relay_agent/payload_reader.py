@@ -12,7 +12,7 @@ from datetime import datetime
 
 from relay_agent import codec
 from relay_agent.clock import Clock, from_timestamp
-from relay_agent.errors import BadRequest, JournalError, PlatformError, SecureCommandError
+from relay_agent.errors import BadRequest, JournalError, PayloadFault, PayloadRefused, PlatformError, SecureCommandError
 from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import Journal
 from relay_agent.models import ACTION_SECURE, ACTIONS_PLAIN, Code, Command, Failure, HttpRequest
@@ -20,7 +20,7 @@ from relay_agent.periodic import Backoff
 from relay_agent.secure import Keyring, open_command
 from relay_agent.spool import Spool, file_name
 from relay_agent.task import Task, lane_of
-from relay_agent.tdp.payloads import PayloadForbidden, PayloadRefused, Payloads
+from relay_agent.tdp.payloads import Payloads
 
 KEPT_IN_MEMORY = 16 * 1024
 """Bytes of a message whose decoded request waits in memory; a larger one is read from the journal again."""
@@ -93,7 +93,7 @@ class PayloadReader:
                 reach(Point.FETCHED)
                 return fetched
             except PlatformError as error:
-                if isinstance(error, PayloadForbidden):
+                if isinstance(error, PayloadRefused) and error.why is PayloadFault.FORBIDDEN:
                     return replace(task, request=Failure(Code.EPOLICY, f"bodyUrl: {error.reason}"))
                 if isinstance(error, PayloadRefused) or self._clock.monotonic() >= give_up:
                     return replace(task, request=Failure(Code.EBADCOMMAND, f"the command's body could not be downloaded: {error.reason}"))

@@ -16,7 +16,8 @@ from typing import Protocol
 
 import psutil
 
-from relay_agent.models import Url
+from relay_agent.faults import TransportFault
+from relay_agent.models import Code, Url
 from relay_agent.urls import IpAddress, literal_address, unmapped
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -39,6 +40,15 @@ class Verdict:
     def message(self) -> str:
         """What a refused command is told (EPOLICY)."""
         return f"refused by the agent's policy: {self.rule}"
+
+    def require(self) -> None:
+        """Let an allowed call pass.
+
+        Raises:
+            TransportFault: EPOLICY, with the rule.
+        """
+        if not self.allowed:
+            raise TransportFault(Code.EPOLICY, self.message, rule=self.rule)
 
 
 @dataclass(frozen=True, slots=True)

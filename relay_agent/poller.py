@@ -24,6 +24,7 @@ from relay_agent.faultpoints import Point, reach
 from relay_agent.intake import Intake
 from relay_agent.journal import Journal
 from relay_agent.loop_context import LoopContext
+from relay_agent.models import Obstacle
 from relay_agent.outbox import Outbox
 from relay_agent.periodic import Backoff
 from relay_agent.standing import Standing
@@ -133,11 +134,11 @@ class Poller:
                 return
         self._left_over = False
 
-    def _blocked(self, obstacle: str) -> float:
+    def _blocked(self, obstacle: Obstacle) -> float:
         """Take nothing in, and say so; the heartbeat falls silent after a minute of it."""
-        cause = journal_cause(obstacle)
-        self._pulse.failure(obstacle, cause)
-        self._disk_full.failure(obstacle, cause=cause.cause, cure=cause.cure)
+        cause = journal_cause(obstacle.trouble)
+        self._pulse.failure(obstacle.reason, cause)
+        self._disk_full.failure(obstacle.reason, cause)
         return NO_DISK_SECONDS
 
     def _wait_until_wanted(self) -> float:
@@ -172,12 +173,12 @@ class Poller:
             refused = set(queue.delete([receipt for _, receipt in messages]))
         except PlatformError as error:
             cause = cause_of(error)
-            self._acks.failure(error.reason, messages=len(messages), cause=cause.cause, cure=cause.cure)
+            self._acks.failure(error.reason, cause, messages=len(messages))
             return False
         reach(Point.AFTER_ACK)
         self._acks.success()
         if refused:
-            self._stale.failure("refused", messages=len(refused), cause=ACK_REFUSED.cause, cure=ACK_REFUSED.cure)
+            self._stale.failure("refused", ACK_REFUSED, messages=len(refused))
         else:
             self._stale.success()
         self._journal.acked(command_id for place, (command_id, _) in enumerate(messages) if command_id and place not in refused)
@@ -186,9 +187,9 @@ class Poller:
     def _failed(self, error: PlatformError | JournalError) -> float:
         reason = str(error)
         self._tally.count("polls_failed")
-        cause = cause_of(error) if isinstance(error, PlatformError) else journal_cause(str(error))
+        cause = cause_of(error) if isinstance(error, PlatformError) else journal_cause(error.trouble)
         self._pulse.failure(reason, cause)
-        self._trouble.failure(reason, cause=cause.cause, cure=cause.cure)
+        self._trouble.failure(reason, cause)
         if isinstance(error, QueueUnavailable | CredentialsExpired | PlatformRefused):
             self._standing.look_again.set()
         return self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)

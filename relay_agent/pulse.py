@@ -5,8 +5,8 @@ This room owns the facts only. It must not judge them: that is `heartbeat`'s.
 
 from __future__ import annotations
 
-from relay_agent.causes import Cause
 from relay_agent.clock import Clock
+from relay_agent.models import Cause
 
 
 class Pulse:

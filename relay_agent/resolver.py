@@ -88,7 +88,7 @@ class Resolver:
             raise TransportFault(Code.ENOTFOUND, f"getaddrinfo ENOTFOUND {host}")
         found = self._answer(self._joined(host, deadline, check), deadline, check)
         if isinstance(found, TransportFault):
-            raise TransportFault(found.code, found.message)  # It is shared: each asker has one of its own.
+            raise TransportFault(found.code, found.text)  # It is shared: each asker has one of its own.
         return _to_port(found, port)
 
     def _joined(self, host: str, deadline: Deadline, check: Callable[[], None]) -> _LookUp:

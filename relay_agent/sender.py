@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from relay_agent.causes import cause_of, journal_cause
 from relay_agent.errors import (
+    Call,
     CredentialsExpired,
     JournalDamaged,
     JournalError,
@@ -129,7 +130,7 @@ class Sender:
     def _unrecorded(self, error: JournalError) -> float:
         """Tell nothing that is not recorded; the poller says what is wrong with the disk."""
         if self._outbox.pending():
-            self._pulse.failure(str(error), journal_cause(str(error)))
+            self._pulse.failure(str(error), journal_cause(error.trouble))
         else:
             self._pulse.pause("waiting for the disk")
         return DISK_SECONDS
@@ -140,12 +141,12 @@ class Sender:
         for entry, code, fault in refused:
             if fault and entry.final:
                 self._log.error("answer-refused", id=entry.command_id, code=code)
-        return self._failed(PlatformError("sqs send", f"SQS refused entries of a batch: {refused[0][1]}"))
+        return self._failed(PlatformError(Call.SQS_SEND, f"SQS refused entries of a batch: {refused[0][1]}"))
 
     def _failed(self, error: PlatformError) -> float:
         cause = cause_of(error)
         self._pulse.failure(str(error), cause)
-        self._trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
+        self._trouble.failure(str(error), cause)
         if isinstance(error, QueueUnavailable | CredentialsExpired):
             self._standing.look_again.set()
         return self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 
-from relay_agent.faults import TransportFault, os_fault
+from relay_agent.fault_mapping import os_fault
+from relay_agent.faults import ProxyFault, TransportFault
 from relay_agent.models import Code
 from relay_agent.proxy_url import Proxy
 from relay_agent.sockets import ClockedSocket
@@ -45,7 +46,7 @@ def ask_for_connection(sock: ClockedSocket, proxy: Proxy, host: str, port: int) 
     except TimeoutError:
         raise
     except OSError as error:
-        raise os_fault(error, "connect").behind(f"proxy {proxy.masked}: ") from None
+        raise os_fault(error, "connect").at(proxy.masked) from None
 
 
 def _address(host: str) -> bytes:
@@ -68,15 +69,15 @@ def _log_in(sock: ClockedSocket, proxy: Proxy) -> None:
     if version != _VERSION:
         raise _nonsense(proxy)
     if chosen not in offered:
-        raise TransportFault(Code.ECONNREFUSED, f"the proxy {proxy.masked} refused every way to log in that it was offered")
+        raise ProxyFault(Code.ECONNREFUSED, proxy.masked, "refused every way to log in that it was offered")
     if chosen == _NO_LOGIN:
         return
     if max(len(user), len(password)) > _MOST_BYTES:
-        raise TransportFault(Code.ECONNREFUSED, f"the proxy {proxy.masked} cannot be given a user or password of more than 255 bytes")
+        raise ProxyFault(Code.ECONNREFUSED, proxy.masked, "cannot be given a user or password of more than 255 bytes")
     sock.sendall(bytes([_LOGIN_VERSION, len(user)]) + user + bytes([len(password)]) + password)
     _, status = _read(sock, 2, proxy)
     if status != _GRANTED:
-        raise TransportFault(Code.ECONNREFUSED, f"the proxy {proxy.masked} refused the user and password")
+        raise ProxyFault(Code.ECONNREFUSED, proxy.masked, "refused the user and password")
 
 
 def _read_reply(sock: ClockedSocket, proxy: Proxy) -> None:
@@ -87,8 +88,8 @@ def _read_reply(sock: ClockedSocket, proxy: Proxy) -> None:
     if reply != _GRANTED:
         code = _REFUSALS.get(reply)
         if code is not None:
-            raise TransportFault(code, f"the proxy {proxy.masked} answered {code}")
-        raise TransportFault(Code.ECONNREFUSED, f"the proxy {proxy.masked} refused: reply {reply}")
+            raise ProxyFault(code, proxy.masked, f"answered {code}", behind=True)
+        raise ProxyFault(Code.ECONNREFUSED, proxy.masked, f"refused: reply {reply}")
     sizes = {_IPV4: 4, _IPV6: 16}
     size = _read(sock, 1, proxy)[0] if kind == _NAME else sizes.get(kind)
     if size is None:
@@ -101,10 +102,10 @@ def _read(sock: ClockedSocket, count: int, proxy: Proxy) -> bytes:
     while len(found) < count:
         data = sock.recv(count - len(found))
         if not data:
-            raise TransportFault(Code.ECONNRESET, f"proxy {proxy.masked}: connect ECONNRESET: closed without an answer")
+            raise TransportFault(Code.ECONNRESET, "connect ECONNRESET: closed without an answer").at(proxy.masked)
         found += data
     return found
 
 
 def _nonsense(proxy: Proxy) -> TransportFault:
-    return TransportFault(Code.EBADRESPONSE, f"proxy {proxy.masked}: what came is no SOCKS5 answer")
+    return TransportFault(Code.EBADRESPONSE, "what came is no SOCKS5 answer").at(proxy.masked)

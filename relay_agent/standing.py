@@ -9,8 +9,8 @@ import threading
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from relay_agent.causes import Cause
 from relay_agent.errors import PlatformRefused
+from relay_agent.models import Cause
 from relay_agent.tdp.queues import Queue
 
 

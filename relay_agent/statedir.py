@@ -10,7 +10,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from relay_agent.errors import ConfigurationError, StateDirectoryBusy
+from relay_agent.errors import ConfigurationError, Mistake, StateDirectoryBusy
 
 
 class StateDirectory:
@@ -32,7 +32,7 @@ class StateDirectory:
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             cure = "; make room on its disk, or give another directory" if full else _whose(self._closed(path))
-            raise ConfigurationError([f"RELAY_STATE_DIR: cannot write {path} ({error.strerror}){cure}"]) from None
+            raise ConfigurationError(Mistake("RELAY_STATE_DIR", f"cannot write {path} ({error.strerror}){cure}")) from None
         self._check_files()
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,7 +56,7 @@ class StateDirectory:
         closed = _closed_files(self.path)
         if closed:
             os.close(self._lock)
-            raise ConfigurationError([f"RELAY_STATE_DIR: cannot write {path}{_whose(path)}" for path in closed])
+            raise ConfigurationError(*(Mistake("RELAY_STATE_DIR", f"cannot write {path}{_whose(path)}") for path in closed))
 
     @property
     def journal(self) -> Path:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 
 from relay_agent.causes import CLOCK_SECONDS, SECRET_GONE, STDOUT_BLOCKED, Problem, clock_off
 from relay_agent.secrets_source import SecretSource
-from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.telemetry.logs import Logger
+from relay_agent.telemetry.repeated import RepeatedFailure
 from relay_agent.telemetry.stdout import BLOCKED_SECONDS, Output
 
 LOOKS = 3
@@ -46,13 +47,13 @@ class Surroundings:
             self._gone[name] = self._gone[name] + 1 if source.gone else 0
             if source.gone and self._gone[name] >= LOOKS:
                 cause = SECRET_GONE.about(variable=name, reason=source.gone)
-                self._missing[name].failure(source.gone, cause=cause.cause, cure=cause.cure)
+                self._missing[name].failure(source.gone, cause)
             elif not source.gone:
                 self._missing[name].success()
         off = self._clock_off()
         if off is not None and abs(off) > CLOCK_SECONDS:
             cause = clock_off(off)
-            self._clock.failure("off", cause=cause.cause, cure=cause.cure)
+            self._clock.failure("off", cause)
         else:
             self._clock.success()
         self._say_unread()
@@ -75,6 +76,6 @@ class Surroundings:
         """Where the lines still go: to CloudWatch, and to stdout once it is read again."""
         blocked = self._stdout.blocked_seconds()
         if blocked > BLOCKED_SECONDS:
-            self._unread.failure("stdout takes no lines", cause=STDOUT_BLOCKED.cause, cure=STDOUT_BLOCKED.cure)
+            self._unread.failure("stdout takes no lines", STDOUT_BLOCKED)
         elif not blocked:
             self._unread.success(dropped=self._stdout.dropped)

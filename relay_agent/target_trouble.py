@@ -9,16 +9,17 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from relay_agent.causes import MORE_TARGETS, TO_TARGET, Cause, Problem, on_the_way, way_of_fault
+from relay_agent.causes import MORE_TARGETS, TO_TARGET, Problem, on_the_way
 from relay_agent.clock import Clock
 from relay_agent.dialer import ProxyRefused
+from relay_agent.exchange import Exchange
 from relay_agent.faults import TransportFault
-from relay_agent.models import Code, Url
-from relay_agent.telemetry.logs import WITHHELD, Logger, RepeatedFailure
-from relay_agent.transport import Exchange
+from relay_agent.models import Cause, Code, Url
+from relay_agent.telemetry.logs import WITHHELD, Logger
+from relay_agent.telemetry.repeated import RepeatedFailure
 
 MOST_HOSTS = 64
 """Hosts that are remembered; of more, those that failed last."""
@@ -72,7 +73,7 @@ class _Host:
         return {WITHHELD: "host.port.error.cause.cure"} if self.secure else {}
 
     def cause(self) -> Cause:
-        return on_the_way(way_of_fault(self.url.host, self.url.port, self.fault), TO_TARGET)
+        return on_the_way(replace(self.fault.facts, host=self.url.host, port=self.url.port), TO_TARGET)
 
     def problem(self) -> Problem:
         times = "once" if self.trouble.count == 1 else f"{self.trouble.count} times in a row"
@@ -107,12 +108,13 @@ class TargetTrouble:
         with self._lock:
             host = self._host(url, fault)
             host.secure = secure
-            reason = f"{fault.code}{f' {fault.status}' if fault.status else ''}{' at the proxy' if fault.at_proxy else ''}"
+            status, proxy = fault.facts.status, fault.facts.proxy
+            reason = f"{fault.code}{f' {status}' if status else ''}{' at the proxy' if proxy else ''}"
             if host.trouble.wants(reason) and host.lines.left() and self._lines.left():
                 host.lines.take()
                 self._lines.take()
                 cause = host.cause()
-                host.trouble.failure(reason, error=fault.message, cause=cause.cause, cure=cause.cure, **host.withheld)
+                host.trouble.failure(reason, cause, error=fault.message, **host.withheld)
             else:
                 host.trouble.again()
 

@@ -15,9 +15,8 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import requests
@@ -28,76 +27,18 @@ from urllib3.util.wait import wait_for_read
 
 from relay_agent.clock import Deadline
 from relay_agent.dialer import Dialer
-from relay_agent.faults import ClientCertificateWanted, DiskFault, TransportFault, os_fault
-from relay_agent.http1 import BadFraming, BadHead, Response, final_status
+from relay_agent.exchange import Exchange, nothing
+from relay_agent.fault_mapping import explain
+from relay_agent.faults import DiskFault, TransportFault
+from relay_agent.http1 import BadHead, Response, final_status
 from relay_agent.idle import MAX_AGE_SECONDS, IdlePool
-from relay_agent.models import Body, Code, Content, Headers, Url, may_repeat
+from relay_agent.models import Code, Content, Headers, Phase
 from relay_agent.proxies import Proxy
 
 DRAIN_BYTES = 64 * 1024
 DRAIN_SECONDS = 0.1
 MARGIN_SECONDS = 1.0
 """How long before a target closes an idle connection, by its own words (`Keep-Alive: timeout=`), it is no longer used."""
-
-
-def _nothing() -> None:
-    return None
-
-
-def _any_socket(_sock: Any) -> None:
-    return None
-
-
-def _any_address(_address: str) -> None:
-    return None
-
-
-@dataclass
-class Exchange:
-    """One request as it is to go out: field lines complete but for none, in order.
-
-    `before_send` is called once, when a connection stands and before the first byte of the request leaves, `after_send`
-    when the whole request was written.
-    `check_address` raises TransportFault for an address that must not be connected to.
-    """
-
-    method: str
-    url: Url
-    headers: Headers
-    body: Body | None
-    deadline: Deadline
-    verify: bool = True
-    proxy: Proxy | None = None
-    connect_seconds: float = 30.0
-    repeatable: bool = False
-    """Whether it may be sent twice, whatever its method says."""
-    before_send: Callable[[], None] = _nothing
-    after_send: Callable[[], None] = _nothing
-    opened: Callable[[Any], None] = _any_socket
-    waiting: Callable[[], None] = _nothing
-    check_address: Callable[[str], None] = _any_address
-    phase: str = "connect"
-    """What is being waited for, for the text of ETIMEDOUT."""
-
-    def enter(self, phase: str) -> None:
-        """Note what is waited for from now on."""
-        self.phase = phase
-
-    @property
-    def forwarded(self) -> bool:
-        """Whether an HTTP proxy reads the request, and may answer it itself (RFC 9112 §3.2.2)."""
-        return self.proxy is not None and self.url.scheme == "http" and self.proxy.scheme in ("http", "https")
-
-    @property
-    def safe(self) -> bool:
-        """Whether it may be sent again, and so over a kept connection, which may turn out to be closed."""
-        return self.repeatable or may_repeat(self.method, self.headers)
-
-    @property
-    def peer(self) -> str:
-        """Whom a fault is told of: the target, or the target through a proxy."""
-        where = f"{self.url.host}:{self.url.port}"
-        return where if self.proxy is None else f"{where} through the proxy {self.proxy.masked}"
 
 
 class _Prepared(requests.PreparedRequest):
@@ -202,7 +143,7 @@ class _Adapter(HTTPAdapter):
                 return self._build(request, exchange, self._converse(kept, exchange, reused=True))
             except _Stale:
                 self._go_on(exchange)  # The connection was good where it was shut on purpose: the exchange is not made again.
-                exchange.before_send = _nothing  # It was called, and it is true of the second try as well.
+                exchange.before_send = nothing  # It was called, and it is true of the second try as well.
         self._idle.opening(self._key)
         try:
             original = self._converse(self._dial(exchange), exchange, reused=False)
@@ -307,7 +248,7 @@ class _Adapter(HTTPAdapter):
             raise
 
     def _build(self, request: requests.PreparedRequest, exchange: Exchange, original: Response) -> requests.Response:
-        exchange.enter("the whole response")
+        exchange.enter(Phase.BODY)
         return self.build_response(request, cast("Any", _Raw(original, exchange.method)))
 
 
@@ -342,7 +283,7 @@ def _send_and_read_head(sock: Any, exchange: Exchange, *, reused: bool) -> Respo
     broken: Exception | None = None
     early = _Early(sock)
     whole = False
-    exchange.enter("sending the request")
+    exchange.enter(Phase.SENDING)
     try:
         whole = _write(sock, exchange, early)
     except OSError as error:
@@ -350,7 +291,7 @@ def _send_and_read_head(sock: Any, exchange: Exchange, *, reused: bool) -> Respo
             raise explain(error, exchange) from None
         broken = error  # The peer may have answered before it closed: 413 and the like.
     exchange.after_send()
-    exchange.enter("the first byte of the response")
+    exchange.enter(Phase.FIRST_BYTE)
     response = Response(early, method=exchange.method)
     try:
         response.begin()
@@ -360,7 +301,7 @@ def _send_and_read_head(sock: Any, exchange: Exchange, *, reused: bool) -> Respo
             response.end_at_reset()
     except (OSError, http.client.HTTPException) as error:
         if response.head_started:
-            exchange.enter("the header of the response")
+            exchange.enter(Phase.HEAD)
         response.close()
         if reused and _is_stale(broken or error, response, exchange, nothing_sent=sock.bytes_sent == before):
             raise _Stale from None
@@ -384,36 +325,6 @@ def fields(response: requests.Response) -> Headers:
 def announced_length(response: requests.Response) -> int:
     """The bytes of body that the response says it has, 0 where it does not say."""
     return _original(response).length or 0
-
-
-def explain(error: Exception, exchange: Exchange) -> TransportFault:
-    """Say why an exchange broke off, while sending, waiting or reading, in PROTOCOL's codes."""
-    if isinstance(error, TransportFault):
-        return error
-    if exchange.deadline.passed or isinstance(error, TimeoutError | urllib3.exceptions.ReadTimeoutError):
-        return TransportFault(Code.ETIMEDOUT, f"{exchange.phase} from {exchange.peer} took longer than {exchange.deadline.seconds:g} s")
-    if isinstance(error, BadHead):
-        return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: {error}")
-    if isinstance(error, ClientCertificateWanted) and exchange.forwarded and exchange.proxy is not None:
-        return os_fault(error, "read", "the proxy").behind(f"proxy {exchange.proxy.masked}: ")
-    if isinstance(error, OSError):
-        if isinstance(error, http.client.RemoteDisconnected):
-            return TransportFault(Code.ECONNRESET, f"read ECONNRESET {exchange.peer}: closed without an answer")
-        return os_fault(error, f"{'write' if exchange.phase.startswith('sending') else 'read'} {exchange.peer}")
-    return _body_fault(error, exchange)
-
-
-def _body_fault(error: Exception, exchange: Exchange) -> TransportFault:
-    cause = error.args[-1] if error.args else None
-    if isinstance(cause, BadFraming):
-        return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the body is not framed as HTTP says")
-    if isinstance(cause, ssl.SSLEOFError):
-        return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the connection was closed before the end of the body")
-    if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):
-        return os_fault(cause, f"read {exchange.peer}")
-    if "IncompleteRead" in str(error):
-        return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the connection was closed before the end of the body")
-    return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the body is not framed as HTTP says")
 
 
 class _Early:

@@ -67,8 +67,7 @@ class Upkeep:
         except JournalUnwritable:
             pass  # The poller takes nothing in, and says so.
         except JournalError as error:
-            cause = journal_cause(str(error))
-            self._lame.failure(str(error), cause=cause.cause, cure=cause.cure)
+            self._lame.failure(str(error), journal_cause(error.trouble))
         else:
             self._lame.success()
         if self._journal.unwritable or self._disk.obstacle:
@@ -78,9 +77,7 @@ class Upkeep:
 
     def _say_backlog(self) -> None:
         if self._disk.backlog:
-            self._full.failure(
-                f"more than {self._disk.backlog_bytes / 1e9:g} GB wait for the platform", cause=BACKLOG.cause, cure=BACKLOG.cure
-            )
+            self._full.failure(f"more than {self._disk.backlog_bytes / 1e9:g} GB wait for the platform", BACKLOG)
         else:
             self._full.success()
 

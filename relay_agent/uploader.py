@@ -9,18 +9,18 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from relay_agent.causes import SPOOL, Cause, Problem, cause_of
+from relay_agent.causes import SPOOL, Problem, cause_of
 from relay_agent.clock import Clock
 from relay_agent.codec import with_reason
-from relay_agent.errors import PlatformError
+from relay_agent.errors import PayloadRefused, PlatformError
 from relay_agent.faultpoints import Point, reach
-from relay_agent.models import Code, Status, Update
+from relay_agent.models import Cause, Code, Status, Update
 from relay_agent.outbox import Outbox, Upload
 from relay_agent.outcomes import Outcomes
 from relay_agent.spool import Spool
 from relay_agent.tdp.client import PlatformClient
-from relay_agent.tdp.payloads import PayloadRefused
-from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.telemetry.logs import Logger
+from relay_agent.telemetry.repeated import RepeatedFailure
 
 TRY_SECONDS = 120.0
 LOOK_SECONDS = 0.1
@@ -54,7 +54,7 @@ class UploadTrouble:
         with self._lock:
             self._failing.add(command_id)
             self._last = Problem(f"large answers cannot be uploaded: {error}", cause)
-            self._trouble.failure(str(error), id=command_id, cause=cause.cause, cure=cause.cure)
+            self._trouble.failure(str(error), cause, id=command_id)
 
     @property
     def problem(self) -> Problem | None:

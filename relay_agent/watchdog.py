@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from relay_agent.causes import CAUGHT, JOURNAL_HANGS, NO_ANSWERS, NOT_READ, STUCK, Cause
+from relay_agent.causes import CAUGHT, JOURNAL_HANGS, NO_ANSWERS, NOT_READ, STUCK
 from relay_agent.disk import Disk
 from relay_agent.journal import Journal
+from relay_agent.models import Cause
 from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 
@@ -79,31 +80,32 @@ class Watchdog:
 
     def findings(self) -> list[Finding]:
         """Everything that does not come round, whatever its time."""
-        found = self.standing_still()
-        if self._standing.enrolled and not self._standing.disabled:
-            # A token that is put right heals the agent without a restart (OPERATIONS §2).
-            curable = not self._full and self._standing.refused is None
-            polling, sending = self._polling, self._sending
-            found.append(
-                Finding(
-                    f"the queue was not read: {polling.problem or polling.activity}",
-                    polling.dead_seconds(),
-                    polling.cause or NOT_READ,
-                    curable,
-                )
-            )
-            found.append(
-                Finding(
-                    f"no answer could be sent: {sending.problem or sending.activity}",
-                    sending.dead_seconds(),
-                    sending.cause or NO_ANSWERS,
-                    curable,
-                )
-            )
-        return found
+        return self.standing_still() + self.not_served()
+
+    def not_served(self) -> list[Finding]:
+        """Of that, what the platform has to do with: the queue is not read, or answers are not sent."""
+        if not self._standing.enrolled or self._standing.disabled:
+            return []
+        # A token that is put right heals the agent without a restart (OPERATIONS §2).
+        curable = not self._full and self._standing.refused is None
+        polling, sending = self._polling, self._sending
+        return [
+            Finding(
+                f"the queue was not read: {polling.problem or polling.activity}",
+                polling.dead_seconds(),
+                polling.cause or NOT_READ,
+                curable,
+            ),
+            Finding(
+                f"no answer could be sent: {sending.problem or sending.activity}",
+                sending.dead_seconds(),
+                sending.cause or NO_ANSWERS,
+                curable,
+            ),
+        ]
 
     def standing_still(self) -> list[Finding]:
-        """Of that, what is within the agent: a thread, a commit, a worker."""
+        """Of what does not come round, what is within the agent: a thread, a commit, a worker."""
         found = [
             Finding(f"the thread {name} has not come round, while {pulse.activity}", pulse.silent_seconds(), STUCK)
             for name, pulse in self._loops.items()

@@ -23,7 +23,6 @@ from relay_agent.causes import (
     STOPPING,
     STUCK,
     TOKEN_ENDS,
-    Cause,
     Problem,
     cause_of,
     days_left,
@@ -37,11 +36,12 @@ from relay_agent.fair_queue import FairQueue
 from relay_agent.journal import Journal
 from relay_agent.journal.reader import Reader
 from relay_agent.listing import Listed
+from relay_agent.models import Cause
 from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.telemetry.throughput import Throughput
 from relay_agent.threads import Threads
-from relay_agent.watchdog import RECENT_SECONDS, Watchdog
+from relay_agent.watchdog import RECENT_SECONDS, Finding, Watchdog
 
 RECENT_COMMANDS = 50
 COMMIT_SECONDS = 10.0
@@ -127,17 +127,14 @@ class Facts:
         if self._stopping():
             return []
         dead = [Problem(f"the thread {name} has ended", STUCK) for name in self._threads.dead()]
-        still = [Problem(f.reason, f.cause) for f in self._watchdog.standing_still() if f.seconds > RECENT_SECONDS]
-        return dead + still
+        return dead + _lasting(self._watchdog.standing_still())
 
     def ready(self) -> list[Problem]:
         """Why commands are not taken in and answered, the most telling reason first. Nothing while they are."""
         if self._stopping():
             return [Problem("the agent is stopping", STOPPING)]
         found = [*self.live(), *self._of_platform(), *self._of_disk()]
-        seen = {problem.reason for problem in found}
-        late = [f for f in self._watchdog.findings() if f.seconds > RECENT_SECONDS and f.reason not in seen]
-        return found + [Problem(f.reason, f.cause) for f in late]
+        return found + _lasting(self._watchdog.not_served())
 
     def warnings(self, problems: list[Problem]) -> list[Problem]:
         """What is wrong beside these, and yet keeps no command from its answer."""
@@ -146,10 +143,10 @@ class Facts:
         if ends is not None and timedelta() < ends - self._clock.now() < TOKEN_WARNING:
             soon = TOKEN_ENDS.about(date=f"{ends:%Y-%m-%d %H:%M} UTC", days=days_left(ends, self._clock.now()))
             found.append(Problem(f"the JWT ends on {ends:%Y-%m-%d}", soon))
-        failing = {problem.reason for problem in problems}
+        known = {problem.cause for problem in problems}
         for name, pulse in self._pulses.items():
             reason, cause = pulse.problem, pulse.cause
-            if reason is not None and cause is not None and not any(reason in other for other in failing):
+            if reason is not None and cause is not None and cause not in known:
                 found.append(Problem(f"{name}: {reason}", cause))
         logs = self._logs()
         if logs.trouble is not None:
@@ -183,7 +180,7 @@ class Facts:
     def _of_disk(self) -> list[Problem]:
         obstacle = self._journal.unwritable or self._disk.obstacle
         if obstacle is not None:
-            return [Problem(obstacle, journal_cause(obstacle))]
+            return [Problem(obstacle.reason, journal_cause(obstacle.trouble))]
         seconds = self._journal.stuck_seconds()
         return [Problem(f"the journal has not ended a commit for {seconds:.0f} s", JOURNAL_HANGS)] if seconds > COMMIT_SECONDS else []
 
@@ -288,6 +285,10 @@ class Facts:
 
     def _when(self, pulse: Pulse) -> str | None:
         return to_the_second(self._worked(pulse))
+
+
+def _lasting(findings: list[Finding]) -> list[Problem]:
+    return [Problem(found.reason, found.cause) for found in findings if found.seconds > RECENT_SECONDS]
 
 
 def told(problem: Problem) -> dict[str, str]:

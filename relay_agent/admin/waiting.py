@@ -18,6 +18,7 @@ from relay_agent.disk import Disk
 from relay_agent.errors import JournalError
 from relay_agent.journal.reader import Reader
 from relay_agent.listing import Listed
+from relay_agent.models import Obstacle
 from relay_agent.telemetry.throughput import MINUTES
 
 
@@ -47,7 +48,7 @@ class Waiting:
         self._token_ends = token_ends
         self._log_lines = log_lines
         self._started, self._began = began
-        self.obstacle = "the journal is being opened"
+        self.obstacle = Obstacle("the journal is being opened")
         """What the disk says."""
 
     def live(self) -> list[Problem]:
@@ -56,7 +57,7 @@ class Waiting:
 
     def ready(self) -> list[Problem]:
         """What it waits for."""
-        return [Problem(self.obstacle, journal_cause(self.obstacle))]
+        return [Problem(self.obstacle.reason, journal_cause(self.obstacle.trouble))]
 
     def status(self) -> dict[str, Any]:
         """The page `status.json`, in the form that `facts` gives it."""
@@ -88,7 +89,7 @@ class Waiting:
             "credentialsEnd": None,
             "logLines": {"waiting": self._log_lines(), "dropped": 0},
             "threads": [
-                {"name": "main", "alive": True, "activity": "opening the journal", "silentSeconds": None, "problem": self.obstacle}
+                {"name": "main", "alive": True, "activity": "opening the journal", "silentSeconds": None, "problem": self.obstacle.reason}
             ],
             "lastHour": [[0, 0]] * MINUTES,
         }

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from relay_agent.causes import Cause
+from relay_agent.models import Cause
 
 EXIT_ERROR = 1
 EXIT_CONFIGURATION = 2

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from relay_agent.causes import CERTIFICATE_ENDS, TARGET_UNWELL, TO_TARGET, Way, days_left, on_the_way
+from relay_agent.causes import CERTIFICATE_ENDS, TARGET_UNWELL, TO_TARGET, days_left, on_the_way
 from relay_agent.checks.check import Check, Status, error, ok, warning
 from relay_agent.checks.walk import Stage, Walk, Walker, ends_soon
 from relay_agent.clock import Deadline
@@ -20,7 +20,7 @@ from relay_agent.config import Settings
 from relay_agent.dialer import Dialer
 from relay_agent.errors import BadRequest
 from relay_agent.executor import Executor, Limits
-from relay_agent.models import Code, HttpRequest, Url
+from relay_agent.models import Code, FaultFacts, HttpRequest, Url
 from relay_agent.network import proxy_router, roots, tls_contexts
 from relay_agent.policy import Policy
 from relay_agent.resolver import Resolver
@@ -124,7 +124,7 @@ def _send(ways: Ways, walk: Walk, request: HttpRequest, deadline: Deadline) -> N
 
 def _refused(problem: BadRequest) -> Explained:
     """Of what is no URL nothing is shown: nobody can tell what of it is a secret."""
-    cause = on_the_way(Way(Code.EBADCOMMAND, "it"), TO_TARGET)
+    cause = on_the_way(FaultFacts(Code.EBADCOMMAND, "it"), TO_TARGET)
     return Explained(MASK, None, Code.EBADCOMMAND, None, None, (Stage("request", Status.ERROR, str(problem), 0.0, cause),))
 
 

@@ -20,8 +20,9 @@ from relay_agent.causes import days_left
 from relay_agent.checks.check import Check, error, ok, warning
 from relay_agent.config import Settings, load_settings, load_usable_settings, token_expiry, unknown_variables
 from relay_agent.disk import obstacle_seen
-from relay_agent.errors import ConfigurationError, JournalDamaged, JournalError
+from relay_agent.errors import ConfigurationError, JournalDamaged, JournalError, Mistake
 from relay_agent.journal.look import locked, look
+from relay_agent.models import Cause
 from relay_agent.secure import Keyring
 from relay_agent.statedir import held, obstacle
 
@@ -40,11 +41,11 @@ def configuration(env_file: Path | None, named: bool = False) -> tuple[Settings 
     """Load the settings; `named` says that the file was asked for, so that it must be there."""
     try:
         if named and env_file is not None and not env_file.is_file():
-            raise ConfigurationError([f"--env-file: there is no file {env_file}"])
+            raise ConfigurationError(Mistake("--env-file", f"there is no file {env_file}"))
         settings = load_settings(env_file)
     except ConfigurationError as problem:
-        unknown = [f"{name}: is no variable of the agent{_nearest(near)}" for name, near in unknown_variables(env_file)]
-        return None, _invalid(problem.problems + unknown)
+        unknown = [Mistake(name, f"is no variable of the agent{_nearest(near)}") for name, near in unknown_variables(env_file)]
+        return None, _invalid(problem.mistakes + unknown)
     strange = unknown_variables(env_file)
     if strange:
         names = ", ".join(name for name, _ in strange)
@@ -68,9 +69,9 @@ def _nearest(near: str | None) -> str:
     return f"; the nearest is {near}" if near else ""
 
 
-def _invalid(problems: list[str]) -> Check:
-    names = ", ".join(dict.fromkeys(problem.partition(":")[0] for problem in problems))
-    return error(causes.CONFIGURATION.about(problems="\n".join(problems)), f"not right: {names}")
+def _invalid(mistakes: list[Mistake]) -> Check:
+    names = ", ".join(dict.fromkeys(mistake.variable for mistake in mistakes))
+    return error(causes.CONFIGURATION.about(problems="\n".join(map(str, mistakes))), f"not right: {names}")
 
 
 def token(settings: Settings, now: datetime) -> Check:
@@ -144,14 +145,14 @@ def _free(path: Path) -> int:
     return shutil.disk_usage(_nearest_directory(path)).free
 
 
-def _full(path: Path) -> causes.Cause:
+def _full(path: Path) -> Cause:
     return causes.DISK_FULL.about(path=path, free=_free(path) // MB)
 
 
 def _no_room(path: Path) -> Check | None:
     """What keeps an agent from taking anything in, by its own measure and in its own words (`disk`)."""
     found = obstacle_seen(path, _nearest_directory(path))
-    return error(_full(path), f"{path}: {found}") if found else None
+    return error(_full(path), f"{path}: {found.reason}") if found else None
 
 
 def _journal(path: Path) -> Check | None:
@@ -176,7 +177,7 @@ def _may_not_last(path: Path, mounted: Mounts) -> Check | None:
         return None
     cause = "; ".join(row.cause for row, _ in found)
     cure = "; ".join(row.cure for row, _ in found)
-    return warning(causes.Cause("state-dir", cause, cure), f"{path}: {', '.join(said for _, said in found)}")
+    return warning(Cause("state-dir", cause, cure), f"{path}: {', '.join(said for _, said in found)}")
 
 
 def _on_layer(path: Path, mounted: Mounts) -> bool:

@@ -24,6 +24,7 @@ from relay_agent.clock import Clock
 from relay_agent.config import Settings
 from relay_agent.dialer import Dialer
 from relay_agent.errors import (
+    Call,
     NotThePlatform,
     PlatformError,
     PlatformRefused,
@@ -159,7 +160,7 @@ class PlatformChecks:
         """See whether the agent is known, and of our kind."""
         agent_id, state = self._settings.agent_id, self._facts.state
         if self._facts.refusal is not None or state is None:
-            refusal = self._facts.refusal or UnknownAgent("agents", "answered nothing")
+            refusal = self._facts.refusal or UnknownAgent(Call.AGENTS, "answered nothing")
             return error(cause_of(refusal), f"AGENT_ID {agent_id}: the platform {refusal.reason}", "agent")
         if state.kind is not None and state.kind != USER_DEFINED:
             return error(causes.NOT_USER_DEFINED.about(kind=state.kind[:40]), f"AGENT_ID {agent_id} is of type {state.kind[:40]}")
@@ -203,7 +204,7 @@ class PlatformChecks:
             partial(self._look, config.platform_queue, inbound=False), "check-answers"
         )  # In time also where the other one hangs.
         commands, answers = self._look(config.source_queue, inbound=True), answering.result()
-        if isinstance(answers, QueueUnavailable) and "AccessDenied" in answers.reason and commands is None:
+        if isinstance(answers, QueueUnavailable) and answers.denied and commands is None:
             # A role needs no more than to send there, and sending is the one thing that cannot be tried.
             return ok(
                 "sqs", f"the queue for commands lets the agent in; the one for answers does not let itself be looked at{self._endpoint()}"
@@ -271,8 +272,8 @@ class PlatformChecks:
         return f"{problem}{self._endpoint()}"
 
     def _unreachable(self, problem: PlatformUnreachable) -> Check:
-        code = Code(problem.code) if problem.code else None
-        stage = "proxy" if problem.at_proxy else _STAGES.get(code or Code.ETIMEDOUT, "connect")
+        facts = problem.facts
+        stage = "proxy" if facts.proxy else _STAGES.get(facts.code or Code.ETIMEDOUT, "connect")
         return error(cause_of(problem), f"{self._where()}: {stage}: {problem.reason}")
 
     def _unwell(self, problem: PlatformError) -> Check:
@@ -286,7 +287,7 @@ def _known(state: AgentState) -> AgentState:
         NotThePlatform: it says nothing.
     """
     if state == AgentState(None, None, None):
-        raise NotThePlatform("agents", "the answer says nothing of an agent")
+        raise NotThePlatform(Call.AGENTS, "the answer says nothing of an agent")
     return state
 
 

@@ -14,18 +14,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from relay_agent.causes import TO_TARGET, Cause, Way, on_the_way, shown, told
-from relay_agent.causes import Leg as Subject
+from relay_agent.causes import TO_TARGET, Destination, on_the_way
 from relay_agent.certificates import Certificate, read_certificate
 from relay_agent.checks.check import Status
 from relay_agent.clock import Deadline
-from relay_agent.dialer import Dialer, Phase, TunnelRefused
+from relay_agent.dialer import Dialer
+from relay_agent.exchange import Exchange
 from relay_agent.executor import Executor
 from relay_agent.faults import TransportFault
-from relay_agent.models import Code, Failure, HttpRequest, HttpResponse, Url
+from relay_agent.models import Cause, Code, Failure, FaultFacts, HttpRequest, HttpResponse, Phase, Url
 from relay_agent.policy import Policy, Verdict
 from relay_agent.proxies import Leg, Proxies, Route
-from relay_agent.transport import Exchange
 from relay_agent.urls import parse_url
 
 STAGES = {
@@ -76,13 +75,14 @@ class Walk:
 class _Traced(Exchange):
     """An exchange whose phases are noted as the dialer enters them."""
 
-    marks: list[tuple[Phase, float]] = field(default_factory=list)
-    addresses: list[str] = field(default_factory=list)
+    # Not of what is made of it with `replace`: a look at a certificate that is refused is no stage of the walk.
+    marks: list[tuple[Phase, float]] = field(default_factory=list, init=False)
+    addresses: list[str] = field(default_factory=list, init=False)
 
-    def enter(self, phase: str) -> None:
+    def enter(self, phase: Phase) -> None:
         """Note the phase and when it began."""
         super().enter(phase)
-        self.marks.append((Phase(phase), time.monotonic()))
+        self.marks.append((phase, time.monotonic()))
 
 
 class Walker:
@@ -96,7 +96,7 @@ class Walker:
         roots: str,
         policy: Policy | None = None,
         leg: Leg = Leg.TARGET,
-        subject: Subject = TO_TARGET,
+        subject: Destination = TO_TARGET,
         connect_seconds: float = 30.0,
     ) -> None:
         self._dialer = dialer
@@ -113,7 +113,7 @@ class Walker:
         verdict = self._policy.check_url(request.method, request.url) if self._policy else allowed
         found = Walk(request.url, request.method, self._proxies.route(self._leg, request.url), verdict)
         if not verdict.allowed:
-            self._fail(found, "policy", Way(Code.EPOLICY, found.url.host, found.url.port), verdict.message, 0.0)
+            self._fail(found, "policy", FaultFacts(Code.EPOLICY, rule=verdict.rule), verdict.message, 0.0)
             return found
         found.stages.append(Stage("policy", Status.OK, verdict.rule))
         found.stages.append(Stage("proxy", Status.OK, _route(found.route)))
@@ -133,9 +133,9 @@ class Walker:
         finally:
             outcome.content.close()
 
-    def cause(self, way: Way) -> Cause:
-        """The row for a fault on this leg, the trusted roots named."""
-        return on_the_way(replace(way, roots=self._roots), self._subject)
+    def cause(self, facts: FaultFacts, url: Url) -> Cause:
+        """The row for a fault on the way to this URL, the trusted roots named."""
+        return on_the_way(replace(facts, host=url.host, port=url.port), self._subject, self._roots)
 
     # --- up to the handshake ---
 
@@ -205,11 +205,10 @@ class Walker:
             found.stages.append(Stage(STAGES[phase], Status.OK, self._before(phase, found, exchange), seconds))
         phase, seconds = spans[-1]
         text = f"resolves to {fault.address}: {fault.message}" if isinstance(fault, _Denied) else fault.message
-        status = fault.status if isinstance(fault, TunnelRefused) else None
+        status = fault.facts.status
         if status is not None and status >= 400:
             found.status_code = status  # A refused tunnel is an answer (PROTOCOL §4): a command would be given it.
-        way = Way(fault.code, found.url.host, found.url.port, fault.proxy, fault.at_proxy, status, trouble=fault.trouble)
-        self._fail(found, STAGES[phase], shown(way, fault.shown), text, seconds)
+        self._fail(found, STAGES[phase], fault.facts, text, seconds)
 
     def _before(self, phase: Phase, found: Walk, exchange: _Traced) -> str:
         proxy = found.route.proxy
@@ -223,10 +222,9 @@ class Walker:
         }
         return said.get(phase, "")
 
-    def _fail(self, found: Walk, stage: str, way: Way, text: str, seconds: float) -> None:
-        way = replace(way, rule=found.verdict.rule)
-        found.code = None if way.status is not None and way.status >= 400 else way.code
-        found.stages.append(Stage(stage, Status.ERROR, text, seconds, self.cause(told(way, text))))
+    def _fail(self, found: Walk, stage: str, facts: FaultFacts, text: str, seconds: float) -> None:
+        found.code = None if facts.status is not None and facts.status >= 400 else facts.code
+        found.stages.append(Stage(stage, Status.ERROR, text, seconds, self.cause(facts, found.url)))
 
     # --- the answer ---
 
@@ -234,13 +232,11 @@ class Walker:
         """Note why there is no answer; after redirects it is the last host that is named, and the rule that forbids it."""
         url = parse_url(outcome.url) if outcome.url else found.url
         text = outcome.message if url.origin == found.url.origin else f"redirected to {url.scheme}://{url.netloc}: {outcome.message}"
-        if outcome.code is Code.EPOLICY:
-            found.verdict = Verdict(False, outcome.message.partition("policy: ")[2])
-        proxy = TransportFault(outcome.code, outcome.message).proxy
-        way = Way(outcome.code, url.host, url.port, proxy, proxy is not None, rule=found.verdict.rule, trouble=outcome.trouble)
-        way = shown(way, self._dialer.shown(url, self._proxies.route(self._leg, url).proxy))
+        facts = outcome.facts or FaultFacts(outcome.code)
+        if facts.rule is not None:
+            found.verdict = Verdict(False, facts.rule)
         found.code = outcome.code
-        found.stages.append(Stage("http", Status.ERROR, text, seconds, self.cause(told(way, outcome.message))))
+        found.stages.append(Stage("http", Status.ERROR, text, seconds, self.cause(facts, url)))
 
     def _judge(self, found: Walk, response: HttpResponse, seconds: float) -> None:
         found.status_code = status = response.status_code
@@ -248,8 +244,8 @@ class Walker:
         text = f"answered {status}"
         forwarded = proxy is not None and found.url.scheme == "http" and proxy.scheme != "socks5h"
         if status == _PROXY_LOGIN or (forwarded and status in _PROXY_STATUSES):
-            way = Way(None, found.url.host, found.url.port, proxy.masked if proxy else None, True, status, forwarded=True)
-            found.stages.append(Stage("http", Status.ERROR, text, seconds, self.cause(way)))
+            facts = FaultFacts(None, proxy=proxy.masked if proxy else None, status=status, forwarded=True)
+            found.stages.append(Stage("http", Status.ERROR, text, seconds, self.cause(facts, found.url)))
         elif status >= 400:
             found.stages.append(Stage("http", Status.WARNING, f"{text}: the command would be FAILURE, with this statusCode", seconds))
         else:
@@ -260,7 +256,7 @@ class _Denied(TransportFault):
     """The policy forbids an address that the name resolves to."""
 
     def __init__(self, address: str, verdict: Verdict) -> None:
-        super().__init__(Code.EPOLICY, verdict.message)
+        super().__init__(Code.EPOLICY, verdict.message, rule=verdict.rule)
         self.address = address
         self.verdict = verdict
 

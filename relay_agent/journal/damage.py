@@ -20,7 +20,7 @@ from typing import Any
 
 from relay_agent.errors import JournalDamaged
 from relay_agent.journal import schema, witness
-from relay_agent.journal.writer import unwritable
+from relay_agent.journal.writer import unwritable, words_of
 
 _MAGIC = b"SQLite format 3\x00"
 _WAL_HEADER, _FRAME_HEADER = 32, 24
@@ -101,7 +101,7 @@ def open_sound(path: Path, now: Callable[[], datetime]) -> Opened:
             if isinstance(error, sqlite3.Error) and unwritable(error):
                 raise
             stale = bool(log) or isinstance(error, _CommitsMissing)
-            found = _set_aside(path, log, now(), Aside("", stale, str(error).partition(" with text ")[0]))
+            found = _set_aside(path, log, now(), Aside("", stale, words_of(error)))
     return _open(path, _renew(path, found))
 
 

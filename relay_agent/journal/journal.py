@@ -23,8 +23,8 @@ from relay_agent.errors import JournalError, JournalUnwritable
 from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import damage
 from relay_agent.journal.witness import Witness
-from relay_agent.journal.writer import Change, Writer, unwritable
-from relay_agent.models import Status, Update
+from relay_agent.journal.writer import Change, Writer, trouble_of, unwritable
+from relay_agent.models import Obstacle, Status, Update
 
 KEEP_IDS_SECONDS = 24 * 3600.0
 """How long a delivered command's id is remembered at least, to know a message that comes twice; else until it expires."""
@@ -128,7 +128,7 @@ class Journal:
             opened = _open(path, clock, make_room)
         except (sqlite3.Error, OSError) as error:
             kind = JournalUnwritable if unwritable(error) else JournalError
-            raise kind(f"cannot open {path}: {error}") from None
+            raise kind(f"cannot open {path}: {error}", trouble_of(error)) from None
         self.damage, self.spoiled = opened.damage, opened.spoiled
         self._writer = Writer(opened.connection, others=others, monotonic=clock.monotonic, make_room=make_room, witness=Witness(path))
         self._seq = self._writer.read("SELECT COALESCE(MAX(seq), 0) FROM commands")[0][0]
@@ -139,7 +139,7 @@ class Journal:
         return self._writer.commits
 
     @property
-    def unwritable(self) -> str | None:
+    def unwritable(self) -> Obstacle | None:
         """Why the disk takes nothing, while it does not."""
         return self._writer.unwritable
 

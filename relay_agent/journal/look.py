@@ -15,7 +15,7 @@ from pathlib import Path
 from relay_agent.clock import Deadline
 from relay_agent.errors import JournalDamaged, JournalError
 from relay_agent.journal import damage, schema
-from relay_agent.journal.writer import unwritable
+from relay_agent.journal.writer import unwritable, words_of
 
 LOOK_SECONDS = 5.0
 LOCK_SECONDS = 2.0
@@ -54,7 +54,7 @@ def look(path: Path, *, in_use: bool, seconds: float = LOOK_SECONDS) -> None:
     except sqlite3.Error as error:
         if unwritable(error):
             raise JournalError(f"it cannot be read: {type(error).__name__}") from None
-        raise JournalDamaged(str(error).partition(" with text ")[0][:200]) from None
+        raise JournalDamaged(words_of(error)[:200]) from None
     except UnicodeDecodeError:
         raise JournalDamaged("its texts are damaged") from None
     except OSError as error:

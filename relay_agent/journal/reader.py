@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relay_agent.errors import JournalError
+from relay_agent.journal.writer import trouble_of, words_of
 
 SQLITE_VERSION = sqlite3.sqlite_version
 
@@ -87,8 +88,7 @@ class Reader:
             with self._file() as path, closing(_open(path, self._in_use)) as connection:
                 yield connection
         except (sqlite3.Error, OSError) as error:
-            # Some of SQLite's errors repeat a value after these words.
-            raise JournalError(f"the journal cannot be read: {str(error).partition(' with text ')[0]}") from None
+            raise JournalError(f"the journal cannot be read: {words_of(error)}", trouble_of(error)) from None
 
     @contextmanager
     def _file(self) -> Iterator[Path]:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from relay_agent.errors import JournalDamaged, JournalError, JournalUnwritable
 from relay_agent.journal.witness import Witness, count
+from relay_agent.models import Obstacle, StorageTrouble
 
 LINGER_SECONDS = 0.001
 PATIENCE_SECONDS = 10.0
@@ -32,6 +33,16 @@ LOAD_SECONDS = 0.1
 _UNWRITABLE = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOMEM}
 )
+_TROUBLE_BY_CODE = {
+    sqlite3.SQLITE_FULL: StorageTrouble.FULL,
+    sqlite3.SQLITE_READONLY: StorageTrouble.READ_ONLY,
+    sqlite3.SQLITE_BUSY: StorageTrouble.LOCKED,
+}
+_TROUBLE_BY_ERRNO = {
+    errno.ENOSPC: StorageTrouble.FULL,
+    errno.EDQUOT: StorageTrouble.FULL,
+    errno.EROFS: StorageTrouble.READ_ONLY,
+}
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 T = TypeVar("T")
@@ -96,7 +107,7 @@ class Writer:
         """How long a reader waits for a commit that does not end."""
         self.commits = 0
         """Transactions written: so many fsyncs of the write-ahead log."""
-        self.unwritable: str | None = None
+        self.unwritable: Obstacle | None = None
         """Why the disk takes nothing, while it does not."""
 
     def commit(self, change: Callable[[sqlite3.Connection], T]) -> T:
@@ -274,7 +285,7 @@ class Writer:
         try:
             results = self._transaction(batch)
         except JournalUnwritable as error:
-            self.unwritable = str(error)
+            self.unwritable = error.obstacle
             if not self._make_room():
                 raise
             results = self._transaction(batch)
@@ -305,11 +316,22 @@ def unwritable(error: sqlite3.Error | OSError) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _UNWRITABLE
 
 
+def trouble_of(error: sqlite3.Error | OSError) -> StorageTrouble | None:
+    """What kind of trouble an error means, None where it does not say."""
+    if isinstance(error, OSError):
+        return _TROUBLE_BY_ERRNO.get(error.errno or 0)
+    return _TROUBLE_BY_CODE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+
+
+def words_of(error: Exception) -> str:
+    """An error's own words for people. One of SQLite's repeats a value behind them: a text that is no UTF-8."""
+    return str(error).partition(" with text ")[0]
+
+
 def _error(error: Exception, what: str) -> JournalError:
     """Say what happened in our own exceptions, without a value: a value's own error may repeat it."""
     if not isinstance(error, sqlite3.Error):
         return JournalError(f"the journal cannot be {what}: a value that it cannot hold ({type(error).__name__})")
     primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
     kind = JournalUnwritable if unwritable(error) else JournalDamaged if primary in _DAMAGED else JournalError
-    # One of its errors does repeat a value, after these words: a text that is no UTF-8.
-    return kind(f"the journal cannot be {what}: {str(error).partition(' with text ')[0]}")
+    return kind(f"the journal cannot be {what}: {words_of(error)}", trouble_of(error))

@@ -17,7 +17,7 @@ from botocore.credentials import CredentialProvider, CredentialResolver
 from botocore.exceptions import BotoCoreError, ClientError
 
 from relay_agent.clock import http_date
-from relay_agent.errors import CredentialsExpired, NotThePlatform, PlatformError, PlatformRefused, QueueUnavailable, RateLimited
+from relay_agent.errors import Call, CredentialsExpired, NotThePlatform, PlatformError, PlatformRefused, QueueUnavailable, RateLimited
 from relay_agent.faults import TransportFault
 from relay_agent.json_bounds import check_text
 from relay_agent.tdp.credentials import PlatformCredentials
@@ -38,6 +38,16 @@ _EXPIRED = frozenset(
 _NO_QUEUE = frozenset(
     {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "NonExistentQueue", "AccessDenied", "AccessDeniedException"}
 )
+_CALLS = {
+    "ReceiveMessage": Call.SQS_RECEIVE,
+    "DeleteMessageBatch": Call.SQS_DELETE,
+    "SendMessageBatch": Call.SQS_SEND,
+    "GetQueueAttributes": Call.SQS_LOOK,
+    "CreateLogStream": Call.LOGS_CREATE,
+    "PutLogEvents": Call.LOGS_PUT,
+    "DescribeLogStreams": Call.LOGS_LOOK,
+}
+"""The operations that botocore is asked for."""
 _CLOCK = frozenset({"RequestTimeTooSkewed", "SignatureDoesNotMatch", "InvalidSignatureException"})
 
 
@@ -100,16 +110,14 @@ class Aws:
             raise
         if answer.status < 300 and answer.body.strip() and not answer.body.lstrip().startswith(b"{"):
             # botocore takes a web page for an answer in which nothing stands: no messages, and nothing refused.
-            raise NotThePlatform(
-                event_name.removeprefix("before-send.").replace(".", " ").lower(), f"the answer ({answer.status}) is no JSON object"
-            )
+            raise NotThePlatform(_CALLS[event_name.rpartition(".")[2]], f"the answer ({answer.status}) is no JSON object")
         over = check_text(answer.body)
         if over is not None:
-            raise NotThePlatform(event_name.removeprefix("before-send.").replace(".", " ").lower(), f"the answer ({answer.status}) {over}")
+            raise NotThePlatform(_CALLS[event_name.rpartition(".")[2]], f"the answer ({answer.status}) {over}")
         return AWSResponse(request.url, answer.status, cast("Any", HeadersDict(answer.headers)), _Raw(answer.body))
 
 
-def said(call: str, url: str, action: Callable[[], T], endpoint: str | None = None) -> T:
+def said(call: Call, url: str, action: Callable[[], T], endpoint: str | None = None) -> T:
     """Do one call of a client, and say what goes wrong with it in our own exceptions; `url` is what it is about.
 
     `endpoint` is AWS_ENDPOINT_URL where that stands in AWS's place.
@@ -126,17 +134,17 @@ def said(call: str, url: str, action: Callable[[], T], endpoint: str | None = No
         raise ours from None
 
 
-def as_platform_error(call: str, url: str, error: Exception, endpoint: str | None = None) -> PlatformError | None:
+def as_platform_error(call: Call, url: str, error: Exception, endpoint: str | None = None) -> PlatformError | None:
     """Say what went wrong with a call of a client in our own exceptions; None for what is no fault of the call."""
     ours = _translated(call, url, error)
     return None if ours is None else ours.at(endpoint)
 
 
-def _translated(call: str, url: str, error: Exception) -> PlatformError | None:
+def _translated(call: Call, url: str, error: Exception) -> PlatformError | None:
     if isinstance(error, ClientError):
         return platform_error(call, error)
     if isinstance(error, NotThePlatform):
-        return NotThePlatform(call, error.reason)
+        return error
     if isinstance(error, TransportFault):
         return unreachable(call, error, error.called or url)
     if isinstance(error, BotoCoreError | AttributeError | TypeError | ValueError | LookupError | ArithmeticError | RecursionError):
@@ -150,17 +158,22 @@ def shown_code(code: object) -> str:
     return str(code).rpartition("#")[2][:_LONGEST_CODE]
 
 
-def platform_error(call: str, error: ClientError) -> PlatformError:
+def code_of(error: ClientError) -> str:
+    """The code by which AWS, or whoever answered in its place, names its error: the one place that reads botocore's."""
+    return shown_code(error.response.get("Error", {}).get("Code", "unknown"))
+
+
+def platform_error(call: Call, error: ClientError) -> PlatformError:
     """Say an AWS error in our own exceptions, without its text: AWS may repeat what was sent."""
-    found = error.response.get("Error", {})
-    code = shown_code(found.get("Code", "unknown"))
+    code = code_of(error)
+    said = f"AWS says {code}"
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if code in _EXPIRED:
-        return CredentialsExpired(call, f"AWS says {code}", status)
+        return CredentialsExpired(call, said, status, aws_code=code)
     if code in _NO_QUEUE:
-        return QueueUnavailable(call, f"AWS says {code}", status)
+        return QueueUnavailable(call, said, status, aws_code=code)
     if code in _CLOCK:
-        return PlatformRefused(call, f"AWS says {code}", status, clock_off=_clock_off(error))
+        return PlatformRefused(call, said, status, aws_code=code, clock_off=_clock_off(error))
     if "Throttl" in code or code in ("SlowDown", "TooManyRequestsException", "RequestThrottled"):
         return RateLimited(call, 0.0)
-    return PlatformError(call, f"AWS says {code}", status)
+    return PlatformError(call, said, status, aws_code=code)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from relay_agent.clock import Clock
-from relay_agent.errors import PlatformError, PlatformRefused, QueueUnavailable, UnknownAgent
+from relay_agent.errors import Call, PlatformError, PlatformRefused, QueueUnavailable, UnknownAgent
 from relay_agent.tdp.aws import Aws, as_platform_error, said
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.http import PlatformHttp
@@ -83,7 +83,7 @@ class PlatformClient:
         """
         queue = self._inbound
         if queue is None:
-            raise QueueDisabled("sqs receive", "the agent's queue is disabled")
+            raise QueueDisabled(Call.SQS_RECEIVE, "the agent's queue is disabled")
         return queue
 
     def replaced(self, queue: Queue | None) -> bool:
@@ -99,7 +99,7 @@ class PlatformClient:
         """
         queue = self._outbound
         if queue is None:
-            raise QueueUnavailable("sqs send", "the platform has named no queue for answers")
+            raise QueueUnavailable(Call.SQS_SEND, "the platform has named no queue for answers")
         return queue
 
     def logs(self) -> LogsClient | None:
@@ -111,7 +111,7 @@ class PlatformClient:
         if isinstance(error, PlatformError):
             return error
         region = self._config.region if self._config else "region"
-        return as_platform_error("logs put", f"https://logs.{region}.amazonaws.com", error, self._endpoint)
+        return as_platform_error(Call.LOGS_PUT, f"https://logs.{region}.amazonaws.com", error, self._endpoint)
 
     def log_group(self) -> str | None:
         """The log group in force."""
@@ -140,11 +140,11 @@ class PlatformClient:
         except (PlatformRefused, UnknownAgent) as error:
             # A disabled agent may be refused here, though its token is right; only /v1/agents tells (OPERATIONS §2).
             if isinstance(error, PlatformRefused) and self._state().enabled is False:
-                raise AgentDisabled("agent/config", "the agent is disabled") from None
+                raise AgentDisabled(Call.CONFIG, "the agent is disabled") from None
             raise
         state = self._state()
         if state.enabled is False:
-            raise AgentDisabled("agents", "the agent is disabled")
+            raise AgentDisabled(Call.AGENTS, "the agent is disabled")
         if state.queue_enabled is False and config.source_queue is not None:
             config = AgentConfig(config.agent_name, config.region, config.log_group, None, config.platform_queue)
         return self._take_over(config)
@@ -173,7 +173,7 @@ class PlatformClient:
         return True
 
     def _client(self, service: str, region: str) -> Any:
-        return said("agent/config", f"https://{service}.{region}.amazonaws.com", lambda: self._aws.client(service, region), self._endpoint)
+        return said(Call.CONFIG, f"https://{service}.{region}.amazonaws.com", lambda: self._aws.client(service, region), self._endpoint)
 
     def _queue(self, url: str | None, before: Queue | None) -> Queue | None:
         if before is not None and before.url == url:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
 from relay_agent.clock import Clock
-from relay_agent.errors import PlatformUnreachable
+from relay_agent.errors import Call, PlatformUnreachable
 from relay_agent.tdp.rest import TemporaryCredentials
 
 MARGIN = timedelta(minutes=10)
@@ -95,7 +95,7 @@ class PlatformCredentials(Credentials):
         try:
             while not self._fetching.acquire(timeout=LOOK_SECONDS):
                 if given_up.is_set():
-                    raise PlatformUnreachable("agent/credentials", "the wait for new credentials was broken off", at_proxy=False)
+                    raise PlatformUnreachable(Call.CREDENTIALS, "the wait for new credentials was broken off")
         finally:
             self._broken_off.pop(name, None)
         try:

@@ -9,7 +9,7 @@ import http.client
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import requests
 import urllib3
@@ -17,12 +17,14 @@ import urllib3
 from relay_agent import __version__
 from relay_agent.clock import Deadline
 from relay_agent.dialer import ProxyRefused
-from relay_agent.errors import PlatformUnreachable
+from relay_agent.errors import Call, PlatformUnreachable
+from relay_agent.exchange import Exchange
+from relay_agent.fault_mapping import explain
 from relay_agent.faults import TransportFault
-from relay_agent.models import Body, Code, Headers, Url, size_of
-from relay_agent.policy import Policy, Verdict
+from relay_agent.models import Body, Code, Headers, size_of
+from relay_agent.policy import Policy
 from relay_agent.proxies import Leg, Proxies
-from relay_agent.transport import Exchange, Transport, explain, fields
+from relay_agent.transport import Transport, fields
 from relay_agent.urls import parse_url
 
 USER_AGENT = f"relay-agent/{__version__}"
@@ -50,23 +52,10 @@ class Answer:
         return told or self.body.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html"))
 
 
-def unreachable(call: str, fault: TransportFault, url: str) -> PlatformUnreachable:
+def unreachable(call: Call, fault: TransportFault, url: str) -> PlatformUnreachable:
     """Say a fault on the way to `url` as the platform's, with all that tells its causes apart (`causes`)."""
     parsed = parse_url(url)
-    status = fault.status if isinstance(fault, ProxyRefused) else None
-    text = f"{fault.code}: {fault.message}"
-    return PlatformUnreachable(
-        call,
-        text,
-        fault.at_proxy,
-        code=fault.code,
-        host=parsed.host,
-        port=parsed.port,
-        proxy=fault.proxy,
-        status=status,
-        shown=fault.shown,
-        trouble=fault.trouble,
-    )
+    return PlatformUnreachable(call, f"{fault.code}: {fault.message}", replace(fault.facts, host=parsed.host, port=parsed.port))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +102,7 @@ class PlatformHttp:
             TransportFault: there was no answer. EPOLICY: it must not be asked.
         """
         parsed = parse_url(url)
-        _permit(self._policy.check_url(method, parsed))
+        self._policy.check_url(method, parsed).require()
         given = {name.lower() for name, _ in headers}
         needed = [("Host", parsed.netloc), ("User-Agent", USER_AGENT), ("Accept-Encoding", "identity")]
         length = [("Content-Length", str(size_of(body)))] if body is not None or method in ("POST", "PUT") else []
@@ -129,7 +118,7 @@ class PlatformHttp:
             deadline=Deadline(seconds),
             proxy=self._proxies.route(Leg.PLATFORM, parsed).proxy,
             connect_seconds=min(10.0, seconds),
-            check_address=lambda address: self._permit_address(method, parsed, address),
+            check_address=lambda address: self._policy.check_address(parsed, address, parsed.port, method).require(),
             # Every call to the platform may be made twice: an update that is sent again is the same byte for byte.
             repeatable=True,
         )
@@ -137,9 +126,6 @@ class PlatformHttp:
             if response.status_code == _PROXY_LOGIN and exchange.forwarded and exchange.proxy is not None:
                 raise ProxyRefused(exchange.proxy, response.status_code, exchange.method)
             yield Stream(response.status_code, fields(response), _pieces(response, exchange, max_bytes))
-
-    def _permit_address(self, method: str, url: Url, address: str) -> None:
-        _permit(self._policy.check_address(url, address, url.port, method))
 
     def abort(self, thread: str) -> None:
         """Break off what the thread of that name waits for."""
@@ -167,11 +153,6 @@ class PlatformHttp:
                 stale.close()
             self._local.transport = transport
         return transport
-
-
-def _permit(verdict: Verdict) -> None:
-    if not verdict.allowed:
-        raise TransportFault(Code.EPOLICY, verdict.message)
 
 
 def _pieces(response: requests.Response, exchange: Exchange, max_bytes: int) -> Iterator[bytes]:

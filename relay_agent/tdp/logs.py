@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
-from relay_agent.errors import CredentialsExpired, NotThePlatform, QueueUnavailable
-from relay_agent.tdp.aws import platform_error, said
+from relay_agent.errors import Call, CredentialsExpired, NotThePlatform, QueueUnavailable
+from relay_agent.tdp.aws import code_of, platform_error, said
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.tally import Count, counted, nobody
 
@@ -30,11 +30,11 @@ class LogsClient:
 
     def create_log_stream(self, **request: Any) -> Any:
         """Make a stream (CloudWatch Logs, CreateLogStream)."""
-        return self._call("logs create", lambda: self._client.create_log_stream(**request))
+        return self._call(Call.LOGS_CREATE, lambda: self._client.create_log_stream(**request))
 
     def put_log_events(self, **request: Any) -> Any:
         """Put events into a stream (CloudWatch Logs, PutLogEvents)."""
-        return self._call("logs put", lambda: self._client.put_log_events(**request))
+        return self._call(Call.LOGS_PUT, lambda: self._client.put_log_events(**request))
 
     def look(self, log_group: str) -> None:
         """See that the log group is there and lets us in; nothing is written.
@@ -42,11 +42,11 @@ class LogsClient:
         Raises:
             PlatformError: one of its kinds, see errors.
         """
-        call, request = "logs look", {"logGroupName": log_group, "limit": 1}
+        call, request = Call.LOGS_LOOK, {"logGroupName": log_group, "limit": 1}
         try:
             answer = said(call, self._client.meta.endpoint_url, lambda: self._client.describe_log_streams(**request), self._endpoint)
         except QueueUnavailable as error:
-            if "AccessDenied" not in error.reason:
+            if not error.denied:
                 raise
             self._look_by_writing(log_group)
             return
@@ -60,16 +60,16 @@ class LogsClient:
         try:
             self._client.put_log_events(**request)
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") != "ResourceNotFoundException":
-                raise platform_error("logs look", error).at(self._endpoint) from None
+            if code_of(error) != "ResourceNotFoundException":
+                raise platform_error(Call.LOGS_LOOK, error).at(self._endpoint) from None
 
-    def _call(self, name: str, call: Callable[[], T]) -> T:
+    def _call(self, name: Call, call: Callable[[], T]) -> T:
         used = self._credentials.access_key_in_use
         try:
             with counted(self._count, name):
                 return call()
         except ClientError as error:
-            if not isinstance(platform_error("logs", error), CredentialsExpired):
+            if not isinstance(platform_error(name, error), CredentialsExpired):
                 raise
             self._credentials.renew(used)
             with counted(self._count, name):

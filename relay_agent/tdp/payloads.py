@@ -15,31 +15,22 @@ from typing import TypeVar
 
 from relay_agent.clock import Deadline
 from relay_agent.codings import BadCoding, TooLarge, decode
-from relay_agent.errors import PlatformError
+from relay_agent.errors import Call, NotThePlatform, PayloadFault, PayloadRefused, PlatformError
 from relay_agent.faults import DiskFault, TransportFault
-from relay_agent.models import Code
+from relay_agent.models import Code, Phase
 from relay_agent.spool import Filed
 from relay_agent.tdp.http import Answer, PlatformHttp, unreachable
 from relay_agent.tdp.tally import Count, counted, nobody
 from relay_agent.urls import BadUrl
 
 T = TypeVar("T")
-_DOWNLOAD, _UPLOAD = "payload download", "payload upload"
 _MAX_ANSWER = 64 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 _UPLOAD_HEADERS = (("Content-Type", "application/json"), ("Content-Encoding", "gzip"))
 
 
-class PayloadRefused(PlatformError):
-    """S3 answered 4xx: the presigned URL has expired or was never right; trying again does not help."""
-
-
-class PayloadForbidden(PayloadRefused):
-    """The presigned URL leads where the agent calls nobody (SECURITY §2)."""
-
-
-class _Damaged(PayloadRefused):
-    """The body is not what it seems to be: its sender's fault, not S3's."""
+_NOT_S3S = frozenset({PayloadFault.DAMAGED, PayloadFault.FORBIDDEN})
+"""What is no fault of S3: it gave what its sender had put there, or was not asked."""
 
 
 class Payloads:
@@ -66,13 +57,10 @@ class Payloads:
             PlatformError: it may work another time.
         """
         try:
-            with counted(self._count, _DOWNLOAD), _told_as(_DOWNLOAD, url, self._max_bytes):
+            with counted(self._count, Call.DOWNLOAD), _told_as(Call.DOWNLOAD, url, self._max_bytes):
                 kept = self._kept(url, seconds, keep)
-        except (_Damaged, PayloadForbidden):
-            self._downloaded(None)  # S3 gave what its sender had put there, or was not asked.
-            raise
         except PlatformError as error:
-            self._downloaded(error)
+            self._downloaded(None if isinstance(error, PayloadRefused) and error.why in _NOT_S3S else error)
             raise
         self._downloaded(None)
         return kept
@@ -88,57 +76,60 @@ class Payloads:
         content = Filed(path)
         if not content.size:
             raise OSError(errno.EIO, "an empty file is no gzip")
-        with counted(self._count, _UPLOAD), _told_as(_UPLOAD, url, _MAX_ANSWER):
-            _check(_UPLOAD, self._http.send("PUT", url, _UPLOAD_HEADERS, content, seconds, _MAX_ANSWER))
+        with counted(self._count, Call.UPLOAD), _told_as(Call.UPLOAD, url, _MAX_ANSWER):
+            _check(Call.UPLOAD, self._http.send("PUT", url, _UPLOAD_HEADERS, content, seconds, _MAX_ANSWER))
 
     def _kept(self, url: str, seconds: float, keep: Callable[[Iterator[bytes]], T]) -> T:
         deadline = Deadline(seconds)
         with self._http.stream("GET", url, (), None, seconds, self._max_bytes) as answer:
             if not 200 <= answer.status < 300:
-                _check(_DOWNLOAD, answer.whole())
+                _check(Call.DOWNLOAD, answer.whole())
             head = next(answer.pieces, b"")
-            _check(_DOWNLOAD, Answer(answer.status, answer.headers, head))
+            _check(Call.DOWNLOAD, Answer(answer.status, answer.headers, head))
             pieces = chain([head], answer.pieces)
             # S3 gives back the Content-Encoding that was stored with the object; where it was lost the bytes still tell.
             return keep(_unpacked(pieces, self._max_bytes, deadline) if head.startswith(_GZIP_MAGIC) else pieces)
 
 
 @contextmanager
-def _told_as(call: str, url: str, max_bytes: int) -> Iterator[None]:
+def _told_as(call: Call, url: str, max_bytes: int) -> Iterator[None]:
     """Say what goes wrong on the way as the platform's errors."""
     try:
         yield
     except BadUrl:
-        raise PayloadRefused(call, "the presigned URL is no URL") from None
+        raise PayloadRefused(call, "the presigned URL is no URL", why=PayloadFault.BAD_URL) from None
     except DiskFault as fault:
         raise OSError(errno.EIO, fault.message) from None
     except TransportFault as fault:
         if fault.code == Code.EPOLICY:
-            raise PayloadForbidden(call, fault.message) from None
+            raise PayloadRefused(call, fault.message, why=PayloadFault.FORBIDDEN) from None
         if fault.code == Code.ERESPONSETOOLARGE:
-            raise PayloadRefused(call, f"larger than {max_bytes} bytes") from None
+            raise PayloadRefused(call, f"larger than {max_bytes} bytes", why=PayloadFault.TOO_LARGE) from None
         raise unreachable(call, fault, url) from None
 
 
-def _check(call: str, answer: Answer) -> None:
+def _check(call: Call, answer: Answer) -> None:
     if answer.is_web_page:
-        raise PlatformError(call, f"a web page answered ({answer.status}) in Amazon S3's place", answer.status)
+        raise NotThePlatform(call, f"a web page answered ({answer.status}) in Amazon S3's place", answer.status)
     if 200 <= answer.status < 300:
         return
     refused = 400 <= answer.status < 500 and answer.status not in (407, 408, 429)
     # S3 says so in its text: AccessDenied, "Request has expired", or ExpiredToken.
-    expired = ": the presigned URL has expired" if refused and b"expired" in answer.body.lower() else ""
-    raise (PayloadRefused if refused else PlatformError)(call, f"S3 answered {answer.status}{expired}", answer.status)
+    why = PayloadFault.EXPIRED if refused and b"expired" in answer.body.lower() else PayloadFault.ANSWERED
+    said = f"S3 answered {answer.status}{': the presigned URL has expired' if why is PayloadFault.EXPIRED else ''}"
+    if refused:
+        raise PayloadRefused(call, said, answer.status, why=why)
+    raise PlatformError(call, said, answer.status)
 
 
 def _unpacked(pieces: Iterable[bytes], max_bytes: int, deadline: Deadline) -> Iterator[bytes]:
     def check() -> None:
         if deadline.passed:
-            raise TransportFault(Code.ETIMEDOUT, f"the whole body took longer than {deadline.seconds:g} s")
+            raise TransportFault(Code.ETIMEDOUT, f"the whole body took longer than {deadline.seconds:g} s").during(Phase.BODY)
 
     try:
         yield from decode(pieces, ["gzip"], max_bytes, check)
     except TooLarge:
-        raise PayloadRefused(_DOWNLOAD, f"larger than {max_bytes} bytes") from None
+        raise PayloadRefused(Call.DOWNLOAD, f"larger than {max_bytes} bytes", why=PayloadFault.TOO_LARGE) from None
     except BadCoding:
-        raise _Damaged(_DOWNLOAD, "the body is damaged gzip") from None
+        raise PayloadRefused(Call.DOWNLOAD, "the body is damaged gzip", why=PayloadFault.DAMAGED) from None

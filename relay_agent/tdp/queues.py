@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from relay_agent.errors import CredentialsExpired, NotThePlatform, QueueUnavailable
+from relay_agent.errors import Call, CredentialsExpired, NotThePlatform, QueueUnavailable
 from relay_agent.tdp.aws import said, shown_code
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.tally import Count, counted, nobody
@@ -64,7 +64,7 @@ class Queue:
             found = [_received(item) for item in answer.get("Messages", [])[:BATCH]]
             return [message for message in found if message is not None]
 
-        return self._call("sqs receive", receive)
+        return self._call(Call.SQS_RECEIVE, receive)
 
     def delete(self, receipts: Sequence[str]) -> list[int]:
         """Acknowledge messages; the places whose receipt SQS no longer takes come back.
@@ -78,7 +78,7 @@ class Queue:
             answer = self._client.delete_message_batch(QueueUrl=self.url, Entries=entries)
             return {int(item["Id"]) for item in answer.get("Successful", [])}
 
-        deleted = self._call("sqs delete", delete)
+        deleted = self._call(Call.SQS_DELETE, delete)
         return [place for place in range(len(entries)) if place not in deleted]
 
     def send(self, messages: Sequence[str]) -> SendResult:
@@ -96,7 +96,7 @@ class Queue:
                 int(item["Id"]): (shown_code(item.get("Code")), bool(item.get("SenderFault"))) for item in answer.get("Failed", [])
             }
 
-        sent, refused = self._call("sqs send", send)
+        sent, refused = self._call(Call.SQS_SEND, send)
         # What stands in neither list was not confirmed, and so is sent again.
         failed = [(place, *refused.get(place, ("Unconfirmed", False))) for place in range(len(entries)) if place not in sent]
         return SendResult(tuple(place for place in range(len(entries)) if place in sent), tuple(failed))
@@ -107,11 +107,11 @@ class Queue:
         Raises:
             PlatformError: one of its kinds, see errors.
         """
-        call = "sqs look"
+        call = Call.SQS_LOOK
         try:
             answer = self._call(call, lambda: self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"]))
         except QueueUnavailable as error:
-            if "AccessDenied" not in error.reason or not inbound:
+            if not error.denied or not inbound:
                 raise
             # A policy may allow no more than the agent's own calls; this is one of them, and deletes nothing.
             self.delete([NO_RECEIPT])
@@ -119,7 +119,7 @@ class Queue:
         if not answer.get("Attributes"):
             raise NotThePlatform(call, "the answer says nothing of a queue").at(self._endpoint)
 
-    def _call(self, name: str, call: Callable[[], T]) -> T:
+    def _call(self, name: Call, call: Callable[[], T]) -> T:
         """Call, and once more with new credentials where AWS says that they have ended."""
         used = self._credentials.access_key_in_use
         try:
@@ -130,7 +130,7 @@ class Queue:
             with counted(self._count, name):
                 return self._once(name, call)
 
-    def _once(self, name: str, call: Callable[[], T]) -> T:
+    def _once(self, name: Call, call: Callable[[], T]) -> T:
         return said(name, self.url, call, self._endpoint)
 
 

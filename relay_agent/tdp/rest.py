@@ -17,7 +17,7 @@ from urllib3.filepost import encode_multipart_formdata
 
 from relay_agent import AGENT_VERSION
 from relay_agent.clock import MAX_DATE, Clock, clamped, http_date
-from relay_agent.errors import NotThePlatform, PlatformError, PlatformRefused, RateLimited, UnknownAgent
+from relay_agent.errors import Call, NotThePlatform, PlatformError, PlatformRefused, RateLimited, UnknownAgent
 from relay_agent.faults import TransportFault
 from relay_agent.json_bounds import check_text
 from relay_agent.secrets_source import token_expiry
@@ -101,10 +101,10 @@ class Rest:
         Raises:
             PlatformError: one of its kinds, see errors.
         """
-        found = self._json("agent/config", "POST", "/v1/data-acquisition/agent/config", self._who())
-        region = _required(found, "region", "agent/config")
+        found = self._json(Call.CONFIG, "POST", "/v1/data-acquisition/agent/config", self._who())
+        region = _required(found, "region", Call.CONFIG)
         if not _REGION.fullmatch(region):
-            raise NotThePlatform("agent/config", "the answer's region is none of AWS's")
+            raise NotThePlatform(Call.CONFIG, "the answer's region is none of AWS's")
         return AgentConfig(
             agent_name=(_optional(found, "agentName") or self._agent_id)[:MOST_OF_A_NAME],
             region=region,
@@ -119,7 +119,7 @@ class Rest:
         Raises:
             PlatformError: one of its kinds, see errors.
         """
-        call = "agent/credentials"
+        call = Call.CREDENTIALS
         found = self._json(call, "POST", "/v1/data-acquisition/agent/credentials", self._who())
         try:
             expiration = datetime.fromisoformat(_required(found, "Expiration", call))
@@ -143,7 +143,7 @@ class Rest:
         Raises:
             PlatformError: one of its kinds, see errors.
         """
-        found = self._json("agents", "GET", f"/v1/agents/{self._agent_id}", None)
+        found = self._json(Call.AGENTS, "GET", f"/v1/agents/{self._agent_id}", None)
         enabled = found.get("isEnabled")
         queue = found.get("queue")
         queue_enabled = queue.get("enabled") if isinstance(queue, dict) else None
@@ -155,22 +155,22 @@ class Rest:
 
     def heartbeat(self) -> None:
         """Say that the agent is alive: this is what makes it Online."""
-        self._json("agent/status", "POST", "/v1/data-acquisition/agent/status", {**self._who(), "agent": AGENT_KIND})
+        self._json(Call.STATUS, "POST", "/v1/data-acquisition/agent/status", {**self._who(), "agent": AGENT_KIND})
 
     def report(self, setting: str) -> None:
         """Report `STARTED` or `STOPPED`."""
         body = {**self._who(), "agent": AGENT_KIND, "statusSetting": setting}
-        self._json("agent/status", "PUT", "/v1/data-acquisition/agent/status", body)
+        self._json(Call.STATUS, "PUT", "/v1/data-acquisition/agent/status", body)
 
     def system_metrics(self, ndjson: bytes) -> None:
         """Upload system metrics: newline-delimited JSON in a multipart form."""
-        self._upload("agent/systemmetric", "systemmetric", "system-metrics.ndjson", ndjson)
+        self._upload(Call.METRICS, "systemmetric", "system-metrics.ndjson", ndjson)
 
     def log(self, lines: bytes) -> None:
         """Upload log lines where CloudWatch cannot be reached."""
-        self._upload("agent/log", "log", "agent.log", lines)
+        self._upload(Call.LOG, "log", "agent.log", lines)
 
-    def _upload(self, call: str, name: str, filename: str, data: bytes) -> None:
+    def _upload(self, call: Call, name: str, filename: str, data: bytes) -> None:
         form = {**self._who(), name: (filename, data, "application/octet-stream")}
         body, content_type = encode_multipart_formdata(form)
         with counted(self._count, call):
@@ -179,11 +179,11 @@ class Rest:
     def _who(self) -> dict[str, Any]:
         return {"agentId": self._agent_id, "agentVersion": AGENT_VERSION}
 
-    def _json(self, call: str, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def _json(self, call: Call, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         with counted(self._count, call):
             return self._exchange(call, method, path, body)
 
-    def _exchange(self, call: str, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def _exchange(self, call: Call, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         encoded = None if body is None else json.dumps(body).encode("utf-8")
         answer = self._checked(call, self._send(call, method, path, encoded, "application/json"))
         if not answer.body.strip():
@@ -196,7 +196,7 @@ class Rest:
             raise NotThePlatform(call, f"the answer ({answer.status}) is no JSON object", answer.status)
         return found
 
-    def _send(self, call: str, method: str, path: str, body: bytes | None, content_type: str) -> Answer:
+    def _send(self, call: Call, method: str, path: str, body: bytes | None, content_type: str) -> Answer:
         headers = [("ts-auth-token", self._token()), ("x-org-slug", self._org_slug), ("Accept", "application/json")]
         if body is not None:
             headers.append(("Content-Type", content_type))
@@ -205,7 +205,7 @@ class Rest:
         except TransportFault as fault:
             raise unreachable(call, fault, self._base) from None
 
-    def _checked(self, call: str, answer: Answer) -> Answer:
+    def _checked(self, call: Call, answer: Answer) -> Answer:
         if 200 <= answer.status < 300:
             self.clock_off = self._off(answer.header("date"))
             self._judged(None)
@@ -251,7 +251,7 @@ class Rest:
         return 0.0 if there is None else min(max(0.0, (there - self._clock.now()).total_seconds()), MOST_RETRY_SECONDS)
 
 
-def _required(found: dict[str, Any], name: str, call: str) -> str:
+def _required(found: dict[str, Any], name: str, call: Call) -> str:
     value = _optional(found, name)
     if value is None:
         raise NotThePlatform(call, f"the answer has no {name}")

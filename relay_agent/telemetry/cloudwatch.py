@@ -9,19 +9,22 @@ Threads: all of it is called by the thread `log-shipper`, and by main once that 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-import backoff
 from botocore.exceptions import BotoCoreError, ClientError
 
-from relay_agent.causes import NO_LOGS, Cause, cause_of
+from relay_agent.causes import NO_LOGS, cause_of
 from relay_agent.clock import Clock, Deadline
 from relay_agent.errors import PlatformError
+from relay_agent.models import Cause
+from relay_agent.periodic import Backoff
+from relay_agent.tdp.aws import code_of
 from relay_agent.telemetry.log_buffer import BATCH_EVENTS, Line, LogBuffer
-from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.telemetry.logs import Logger
+from relay_agent.telemetry.repeated import RepeatedFailure
 
 if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
@@ -32,6 +35,7 @@ SPAN_MS = 24 * 3600 * 1000
 OLDEST = timedelta(days=14)
 NEWEST = timedelta(hours=2)
 
+LEAST_RETRY_SECONDS = 0.5
 TELL_DROPPED_SECONDS = 300.0
 """The count of what was dropped is a line too, and could be dropped for the same reason: not every time."""
 _TOO_MUCH = frozenset({"InvalidParameterException", "RequestEntityTooLarge", "RequestEntityTooLargeException", "413"})
@@ -80,7 +84,7 @@ class LogShipper:
         self.cause: Cause = NO_LOGS
         """The row of the table for that."""
         self._failure = RepeatedFailure(local, "log-delivery-failed", "log-delivery-recovered", self._clock.monotonic)
-        self._delays = _delays()
+        self._backoff = Backoff()
         self._told_dropped = float("-inf")
 
     @property
@@ -149,7 +153,7 @@ class LogShipper:
         try:
             client.create_log_stream(logGroupName=group, logStreamName=self._stream)
         except ClientError as error:
-            if _code(error) != "ResourceAlreadyExistsException":
+            if code_of(error) != "ResourceAlreadyExistsException":
                 raise
         self._group_with_stream = group
 
@@ -161,7 +165,7 @@ class LogShipper:
                 logEvents=[{"timestamp": line.timestamp_ms, "message": line.text} for line in batch],
             )
         except ClientError as error:
-            if not self._settled(_code(error), batch):
+            if not self._settled(code_of(error), batch):
                 raise
             return
         self._buffer.count_dropped(_rejected(answer.get("rejectedLogEventsInfo", {}), len(batch)))
@@ -190,7 +194,7 @@ class LogShipper:
         self.trouble = None
         if self._failing_since is not None:
             self._failing_since = None
-            self._delays = _delays()
+            self._backoff.reset()
         now = self._clock.monotonic()
         dropped = self._buffer.take_unreported() if now - self._told_dropped >= TELL_DROPPED_SECONDS else 0
         if dropped:
@@ -203,15 +207,15 @@ class LogShipper:
         found = self._why(error)
         if found is None:
             # An AWS error repeats what was answered, by whoever it was: its code says enough.
-            reason, cause = _code(error) if isinstance(error, ClientError) else type(error).__name__, NO_LOGS
+            reason, cause = code_of(error) if isinstance(error, ClientError) else type(error).__name__, NO_LOGS
         else:
             reason, cause = found.reason, cause_of(found)
         known = found is not None or isinstance(error, (ClientError, BotoCoreError))
         self.trouble, self.cause = reason, cause
-        self._failure.failure(reason, cause=cause.cause, cure=cause.cure, exc_info=None if known else error)
+        self._failure.failure(reason, cause, exc_info=None if known else error)
         if self._upload is not None and now - self._failing_since >= self._upload_after_seconds:
             self._send_otherwise(self._upload)
-        return next(self._delays)
+        return self._backoff.next_seconds(LEAST_RETRY_SECONDS)
 
     def _send_otherwise(self, upload: Callable[[bytes], None]) -> None:
         batch = self._pending or self._buffer.take()
@@ -223,7 +227,7 @@ class LogShipper:
         except Exception as error:  # noqa: BLE001 - the second way is a courtesy; the lines are kept for the first
             ours = isinstance(error, PlatformError)
             reason, cause = (error.reason, cause_of(error)) if isinstance(error, PlatformError) else (type(error).__name__, NO_LOGS)
-            self._failure.failure(f"upload: {reason}", cause=cause.cause, cure=cause.cure, exc_info=None if ours else error)
+            self._failure.failure(f"upload: {reason}", cause, exc_info=None if ours else error)
         else:
             self._pending = []
 
@@ -237,19 +241,7 @@ def _ms(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
 
 
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", "unknown"))[:100]  # whoever answered chose it
-
-
 def _rejected(info: RejectedLogEventsInfoTypeDef, total: int) -> int:
     """How many of a sorted batch the service left out: those before the one index and from the other on."""
     too_old = max(info.get("tooOldLogEventEndIndex", 0), info.get("expiredLogEventEndIndex", 0))
     return too_old + total - info.get("tooNewLogEventStartIndex", total)
-
-
-def _delays() -> Generator[float, None, None]:
-    """Seconds between failed tries: doubling, jittered, at most 60."""
-    steps = backoff.expo(max_value=60)
-    next(steps)  # backoff's generators begin with an empty step
-    for step in steps:
-        yield max(0.5, backoff.full_jitter(step))

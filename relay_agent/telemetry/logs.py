@@ -18,10 +18,9 @@ import structlog
 from relay_agent.clock import Clock
 from relay_agent.telemetry.lines import Event, console_format, frames, render
 from relay_agent.telemetry.redact import Redactor, describe
-from relay_agent.telemetry.repeated import RepeatedFailure
 from relay_agent.telemetry.stdout import Output, output
 
-__all__ = ["LEVELS", "LibraryHandler", "LineSink", "Logger", "Logs", "RepeatedFailure"]
+__all__ = ["LEVELS", "LibraryHandler", "LineSink", "Logger", "Logs"]
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from relay_agent.models import Cause
     from relay_agent.telemetry.logs import Logger
 
 
@@ -44,14 +45,14 @@ class RepeatedFailure:
         """Whether the last try failed."""
         return self.count > 0
 
-    def failure(self, reason: str, **fields: Any) -> None:
+    def failure(self, reason: str, cause: Cause, **fields: Any) -> None:
         """Note a failed try. `reason` is what tells one failure from another: no times or counters in it."""
         wanted = self.wants(reason)
         self.again()
         if wanted:
             self._reasons.add(reason[: self._longest_reason])  # all of this spell's: reasons that take turns are not a change each time
             self._logged = self._monotonic()
-            self._log.warning(self._names[0], reason=reason, tries=self.count, **fields)
+            self._log.warning(self._names[0], reason=reason, tries=self.count, cause=cause.cause, cure=cause.cure, **fields)
 
     def wants(self, reason: str) -> bool:
         """Whether a try that fails for this reason is worth a line, for whom the line's fields cost something."""

@@ -24,8 +24,9 @@ from relay_agent.clock import Clock
 from relay_agent.models import ACTION_SECURE, Status
 from relay_agent.telemetry.command_report import Report, command_line
 from relay_agent.telemetry.lines import frames, render
-from relay_agent.telemetry.logs import WITHHELD, LibraryHandler, Logs, RepeatedFailure
+from relay_agent.telemetry.logs import WITHHELD, LibraryHandler, Logs
 from relay_agent.telemetry.redact import MASK, Redactor
+from relay_agent.telemetry.repeated import RepeatedFailure
 
 NOW = datetime(2026, 11, 23, 3, 13, 0, 123_456, tzinfo=UTC)
 CANARY = "c4n4rY-Tr0ub4dor"
