@@ -197,7 +197,7 @@ if there "$container"; then
     kept=$(docker inspect --format \
         '{{range .Mounts}}{{if eq .Destination "/var/lib/relay-agent"}}{{if .Name}}{{.Name}}{{else}}{{.Source}}{{end}}{{end}}{{end}}' "$container")
     state=${kept:-$state}
-    [ "$state" = "$container-state" ] || echo "Keeping the state volume of $container: $state"
+    [ "$state" = "$container-state" ] || echo "Keeping the state of $container where it is: $state"
     docker rm --force "$previous" >/dev/null 2>&1 || :
     old=$(docker inspect --format '{{.Id}}' "$container")
     echo "Stopping the container $container (running requests may finish; up to $stop_seconds s)"
