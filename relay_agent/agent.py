@@ -32,7 +32,7 @@ from relay_agent.causes import (
     Problem,
     journal_cause,
 )
-from relay_agent.clock import Clock
+from relay_agent.clock import RECHECK_SECONDS, Clock
 from relay_agent.codec import ACTION_SECURE, ACTIONS_PLAIN
 from relay_agent.config import Settings, check_token, token_expiry
 from relay_agent.dialer import Dialer
@@ -40,6 +40,7 @@ from relay_agent.disk import Disk
 from relay_agent.enrolment import Enrolment
 from relay_agent.errors import JournalError, JournalUnwritable
 from relay_agent.executor import Executor, Limits
+from relay_agent.exit_codes import EXIT_ERROR, EXIT_REFUSED
 from relay_agent.fair_queue import FairQueue
 from relay_agent.fetcher import DownloadTrouble, Fetcher
 from relay_agent.freeze import Freeze
@@ -86,8 +87,6 @@ SLOW_SECONDS = 5.0
 """How long the journal may take to open before that is worth a word."""
 FETCHERS = 2
 UPLOADERS = 2
-LOOK_SECONDS = 0.1
-EXIT_REFUSED = 3
 REFUSED_SECONDS = 5.0
 """How long the stop of an agent that the platform refused may take."""
 
@@ -266,7 +265,7 @@ class Agent:
             lambda: Journal(self._state.journal, self._clock, others=self._tasks.running, make_room=self._disk.make_room), "opening"
         )
         began, said = self._clock.monotonic(), False
-        while not wait([opening], LOOK_SECONDS).done:
+        while not wait([opening], RECHECK_SECONDS).done:
             seconds = self._clock.monotonic() - began
             if self._signals.count:
                 raise JournalError("stopped while the disk did not let the journal be opened")
@@ -579,15 +578,15 @@ class Agent:
             self._tasks.put((task.lane, task))
 
     def _supervise(self) -> None:
-        while not self._ending.given.wait(LOOK_SECONDS) and self._signals.count == 0:
+        while not self._ending.given.wait(RECHECK_SECONDS) and self._signals.count == 0:
             self._freeze.keep_alive()
             for loop in self._threads.core:
                 if not loop.is_alive():
-                    self._ending.give(1, f"the thread {loop.name} ended: {_kind(loop.error)}")
+                    self._ending.give(EXIT_ERROR, f"the thread {loop.name} ended: {_kind(loop.error)}")
                     self._log.error("thread-died", thread=loop.name, exc_info=loop.error)
             verdict = self._watchdog.verdict()
             if verdict is not None:
-                self._ending.give(1, f"no progress for {STUCK_SECONDS:g} s: {verdict}")
+                self._ending.give(EXIT_ERROR, f"no progress for {STUCK_SECONDS:g} s: {verdict}")
 
     # --- stopping: the main thread ---
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+RECHECK_SECONDS = 0.1
+"""How often a wait that nothing can wake checks whether it is to go on."""
 FAR_PAST, FAR_FUTURE = datetime(1970, 1, 1, tzinfo=UTC), datetime(2999, 12, 31, tzinfo=UTC)
 """What a moment that somebody else names is clamped to: the calendar's own ends cannot be stored, moved to UTC or read back."""
 

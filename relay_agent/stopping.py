@@ -12,7 +12,7 @@ from concurrent.futures import wait
 from typing import Any, TypeVar
 
 from relay_agent.causes import cause_of
-from relay_agent.clock import Clock, Deadline
+from relay_agent.clock import RECHECK_SECONDS, Clock, Deadline
 from relay_agent.errors import JournalError, PlatformError
 from relay_agent.fair_queue import FairQueue
 from relay_agent.fetcher import Fetcher
@@ -29,7 +29,6 @@ from relay_agent.worker import Worker
 
 T = TypeVar("T")
 
-LOOK_SECONDS = 0.1
 INTERRUPT_SECONDS = 1.0
 FAREWELL_SECONDS = 3.0
 """Of the drain's time, what is kept for telling answers, STOPPED and the last log lines."""
@@ -127,7 +126,7 @@ class Stopping:
         keep = min(EXIT_SECONDS, drain.seconds / 4)
 
         def watch() -> None:
-            while not over.wait(LOOK_SECONDS):
+            while not over.wait(RECHECK_SECONDS):
                 if drain.remaining() <= keep or self._signals.count >= 2:
                     self._platform.break_off(name)
 
@@ -151,7 +150,7 @@ class Stopping:
         limit = Deadline(share(1.0, drain), self._clock.monotonic)
         while self._threads.polling.is_alive() and not limit.passed:
             self._interrupt_receive()
-            self._threads.polling.join(LOOK_SECONDS / 2)
+            self._threads.polling.join(RECHECK_SECONDS / 2)
 
     def _tell_the_rest(self, drain: Deadline) -> None:
         threads = self._threads
@@ -185,7 +184,7 @@ class Stopping:
         limit = Deadline(max(0.0, drain.remaining() - keep) if at_most is None else at_most, self._clock.monotonic)
         for loop in loops:
             while loop.is_alive() and not limit.passed and self._signals.count < 2:
-                loop.join(min(LOOK_SECONDS, limit.remaining()))
+                loop.join(min(RECHECK_SECONDS, limit.remaining()))
 
     def _end(self, loops: list[Loop], drain: Deadline) -> None:
         """Wait for threads that were told to end; one that hangs in a call to the platform is broken off."""
