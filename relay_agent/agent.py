@@ -21,6 +21,8 @@ from relay_agent import AGENT_VERSION, __version__, faultpoints
 from relay_agent.admin.facts import Facts, Identity, Logging
 from relay_agent.admin.server import Admin
 from relay_agent.admin.waiting import Waiting
+from relay_agent.admission_gate import AdmissionGate
+from relay_agent.answers import Answers
 from relay_agent.causes import (
     BACKLOG,
     JOURNAL_DAMAGED,
@@ -33,7 +35,6 @@ from relay_agent.causes import (
     journal_cause,
 )
 from relay_agent.clock import RECHECK_SECONDS, Clock
-from relay_agent.codec import ACTION_SECURE, ACTIONS_PLAIN
 from relay_agent.config import Settings, check_token, token_expiry
 from relay_agent.dialer import Dialer
 from relay_agent.disk import Disk
@@ -46,16 +47,20 @@ from relay_agent.fetcher import DownloadTrouble, Fetcher
 from relay_agent.freeze import Freeze
 from relay_agent.heartbeat import Heartbeat
 from relay_agent.idle import IdlePool
+from relay_agent.intake import Intake
 from relay_agent.journal import Journal
 from relay_agent.journal.reader import Reader
-from relay_agent.models import Update
+from relay_agent.loop_context import LoopContext
+from relay_agent.models import ACTION_SECURE, ACTIONS_PLAIN, Update
 from relay_agent.outbox import Outbox
+from relay_agent.outcomes import Outcomes
+from relay_agent.payload_reader import PayloadReader
 from relay_agent.periodic import Loop
 from relay_agent.policy import Policy
 from relay_agent.poller import NO_DISK_SECONDS, Poller
+from relay_agent.processing import Processor
 from relay_agent.proxies import Proxies, Trust
 from relay_agent.pulse import Pulse
-from relay_agent.relay import Relay, Task
 from relay_agent.resolver import Resolver
 from relay_agent.secrets_in_force import KeysInForce, TokenInForce
 from relay_agent.sender import Sender
@@ -66,9 +71,11 @@ from relay_agent.statedir import StateDirectory
 from relay_agent.stopping import ENDING_SECONDS, Stopping, within
 from relay_agent.surroundings import Surroundings
 from relay_agent.target_trouble import TargetTrouble
+from relay_agent.task import Task
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.http import PlatformHttp
 from relay_agent.telemetry.cloudwatch import LogShipper, stream_name
+from relay_agent.telemetry.command_report import tell
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logs
 from relay_agent.telemetry.metrics import Metrics, system_metrics
@@ -81,7 +88,7 @@ from relay_agent.transport import Transport
 from relay_agent.upkeep import Upkeep
 from relay_agent.uploader import Uploader, UploadTrouble
 from relay_agent.watchdog import STUCK_SECONDS, Watchdog
-from relay_agent.worker import Worker, tell
+from relay_agent.worker import Worker
 
 SLOW_SECONDS = 5.0
 """How long the journal may take to open before that is worth a word."""
@@ -134,7 +141,6 @@ class Agent:
         self._state = StateDirectory(settings.state_dir)
         self._ending = Ending()
         self._stops = Stops()
-        self._look_again = threading.Event()
         self._freeze = Freeze(STUCK_SECONDS)
         self._build_telemetry(stream)
         self._build_platform()
@@ -214,20 +220,36 @@ class Agent:
         self._disk.look()
         self._spool = Spool(self._state.spool)
         self._outbox = Outbox(clock, lambda: self._tasks.running() + self._tasks.waiting())
-        self._relay = Relay(
+        self._outcomes = Outcomes(
+            journal=self._journal,
+            answers=Answers(self._spool, self._keys.get, clock),
+            monotonic=clock.monotonic,
+            report=partial(tell, self._log, self._metrics, self._tally),
+        )
+        reader = PayloadReader(
             agent_id=settings.agent_id,
             journal=self._journal,
             spool=self._spool,
             payloads=self._platform.payloads,
             keyring=self._keys.get,
             clock=clock,
+        )
+        self._intake = Intake(
+            agent_id=settings.agent_id, journal=self._journal, reader=reader, outcomes=self._outcomes, monotonic=clock.monotonic
+        )
+        self._processor = Processor(
+            journal=self._journal,
+            spool=self._spool,
+            reader=reader,
+            outcomes=self._outcomes,
+            keyring=self._keys.get,
+            clock=clock,
             default_seconds=settings.request_timeout_seconds,
-            told=partial(tell, self._log, self._metrics, self._tally),
         )
-
         self._fetcher = Fetcher(
-            relay=self._relay, enqueue=lambda task: self._tasks.put((task.lane, task)), stop=self._stops.intake, log=self._log
+            reader=reader, enqueue=lambda task: self._tasks.put((task.lane, task)), stop=self._stops.intake, log=self._log
         )
+        self._gate = AdmissionGate(tasks=self._tasks, fetcher=self._fetcher, outbox=self._outbox, journal=self._journal, disk=self._disk)
 
     def _open_journal(self) -> Journal:
         """Open the journal, and wait for a disk that does not let it be opened: a full one is no reason to end.
@@ -280,6 +302,7 @@ class Agent:
         settings, clock, log = self._settings, self._clock, self._log
         self._target_trouble = TargetTrouble(log, clock)
         self._pulses = {name: Pulse(clock) for name in ("poller", "sender", "heartbeat", "config-refresh", "upkeep")}
+        loops = {name: LoopContext(pulse, self._tally, log, clock) for name, pulse in self._pulses.items()}
         self._crew = [self._worker(f"worker-{place}") for place in range(settings.workers)]
         self._watchdog = Watchdog(
             loops=self._pulses,
@@ -293,55 +316,38 @@ class Agent:
         )
         poller = Poller(
             platform=self._platform,
-            relay=self._relay,
-            journal=self._journal,
-            room=self._room,
-            obstacle=lambda: self._journal.unwritable or self._disk.obstacle,
-            enqueue=self._enqueue,
-            outbox=self._outbox,
-            pulse=self._pulses["poller"],
-            tally=self._tally,
-            full=self._full,
-            log=log,
-            monotonic=clock.monotonic,
             standing=self._standing,
+            intake=self._intake,
+            gate=self._gate,
+            journal=self._journal,
+            outbox=self._outbox,
+            disk_full=self._full,
             stopping=self._stops.intake.is_set,
-            look_again=self._look_again,
+            loop=loops["poller"],
         )
         sender = Sender(
             platform=self._platform,
             journal=self._journal,
             outbox=self._outbox,
-            pulse=self._pulses["sender"],
-            tally=self._tally,
-            log=log,
-            monotonic=clock.monotonic,
             standing=self._standing,
-            look_again=self._look_again,
             metrics=self._metrics,
+            loop=loops["sender"],
         )
         enrolment = Enrolment(
             platform=self._platform,
             standing=self._standing,
-            pulse=self._pulses["config-refresh"],
-            tally=self._tally,
-            log=log,
-            clock=clock,
             refresh_seconds=settings.config_refresh_seconds,
             metrics_seconds=settings.metrics_seconds,
             metrics=partial(system_metrics, clock, psutil.Process(), self._state.path),
             give_up=self._ending.give,
-            look_again=self._look_again,
+            loop=loops["config-refresh"],
         )
         heartbeat = Heartbeat(
             platform=self._platform,
             standing=self._standing,
             watchdog=self._watchdog,
-            pulse=self._pulses["heartbeat"],
-            tally=self._tally,
-            log=log,
-            clock=clock,
             interval_seconds=settings.heartbeat_seconds,
+            loop=loops["heartbeat"],
         )
         self._summary = Summary(
             self._tally,
@@ -367,9 +373,7 @@ class Agent:
             interrupt=self._interrupt_receive,
             summarise=self._summary.turn,
             look_around=self._surroundings.look,
-            pulse=self._pulses["upkeep"],
-            log=log,
-            monotonic=clock.monotonic,
+            loop=loops["upkeep"],
         )
         steps = {"config-refresh": enrolment.step, "heartbeat": heartbeat.step, "upkeep": upkeep.step}
         self._upload_trouble = UploadTrouble(log, clock.monotonic)
@@ -489,7 +493,8 @@ class Agent:
         return Worker(
             name=name,
             tasks=self._tasks,
-            relay=self._relay,
+            processor=self._processor,
+            outcomes=self._outcomes,
             executor=executor,
             outbox=self._outbox,
             log=self._log,
@@ -499,7 +504,7 @@ class Agent:
     def _uploader(self) -> Uploader:
         return Uploader(
             platform=self._platform,
-            relay=self._relay,
+            outcomes=self._outcomes,
             spool=self._spool,
             outbox=self._outbox,
             trouble=self._upload_trouble,
@@ -557,25 +562,14 @@ class Agent:
             self._freeze.keep_alive()
             self._outbox.put(update)
 
-        tasks = self._relay.recover(put, self._say_set_aside)
+        tasks = self._intake.recover(put, self._say_set_aside)
         for task in tasks:
-            self._enqueue(task)
+            self._gate.enqueue(task)
         if tasks or self._outbox.pending():
             self._log.info("recovered", commands=len(tasks), answers=self._outbox.pending())
 
     def _say_set_aside(self, command_id: str, error: Exception) -> None:
         self._log.error("command-set-aside", id=command_id, cause=NOT_TAKEN_UP.cause, cure=NOT_TAKEN_UP.cure, exc_info=error)
-
-    def _room(self) -> int:
-        """How many commands may be taken in."""
-        return 0 if self._disk.backlog else self._tasks.free() - self._fetcher.waiting()
-
-    def _enqueue(self, task: Task) -> None:
-        """Send a task on its way to the workers, past the fetchers where its body is elsewhere."""
-        if task.elsewhere:
-            self._fetcher.put(task)
-        else:
-            self._tasks.put((task.lane, task))
 
     def _supervise(self) -> None:
         while not self._ending.given.wait(RECHECK_SECONDS) and self._signals.count == 0:

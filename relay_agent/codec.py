@@ -20,9 +20,6 @@ from relay_agent.json_bounds import check_text, check_value
 from relay_agent.models import Body, Command, Failure, Headers, HttpRequest, HttpResponse, Status, Url
 from relay_agent.urls import BadUrl, check_host_header, parse_url
 
-ACTIONS_PLAIN = frozenset({"TetraScience.Connector.gdc.HttpRequest", "TetraScience.Connector.http.Request.V1"})
-ACTION_SECURE = "TetraScience.Connector.http.Request.V2"
-ACTIONS = ACTIONS_PLAIN | {ACTION_SECURE}
 MESSAGE_LIMIT = 262_144
 """Bytes of one queue message, and of one batch (PROTOCOL §2)."""
 

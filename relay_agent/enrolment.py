@@ -5,19 +5,15 @@ The steps of the thread `config-refresh`. It must not poll or send answers; it s
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 from relay_agent.causes import AGENT_DISABLED, QUEUE_DISABLED, cause_of
-from relay_agent.clock import Clock
 from relay_agent.errors import PlatformError, PlatformRefused, RateLimited, UnknownAgent
 from relay_agent.exit_codes import EXIT_REFUSED
+from relay_agent.loop_context import LoopContext
 from relay_agent.periodic import Backoff
-from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import AgentDisabled, PlatformClient
-from relay_agent.telemetry.logs import Logger, RepeatedFailure
-from relay_agent.telemetry.summary import Tally
 
 TRIES_AT_START = 3
 REFUSED_WAITS = (3.0, 6.0)
@@ -35,32 +31,27 @@ class Enrolment:
         *,
         platform: PlatformClient,
         standing: Standing,
-        pulse: Pulse,
-        tally: Tally,
-        log: Logger,
-        clock: Clock,
         refresh_seconds: float,
         metrics_seconds: float,
         metrics: Callable[[], bytes],
         give_up: Callable[[int, str], None],
-        look_again: threading.Event,
+        loop: LoopContext,
     ) -> None:
         """`give_up` ends the agent with an exit code; `metrics` gives the system metrics to upload."""
         self._platform = platform
         self._standing = standing
-        self._pulse = pulse
-        self._tally = tally
-        self._log = log
-        self._clock = clock
+        self._pulse = loop.pulse
+        self._tally = loop.tally
+        self._log = loop.log
+        self._clock = loop.clock
         self._refresh_seconds = refresh_seconds
         self._metrics_seconds = metrics_seconds
         self._metrics = metrics
         self._give_up = give_up
-        self._look_again = look_again
         self._refusals = 0
         self._backoff = Backoff()
-        self._trouble = RepeatedFailure(log, "platform-failed", "platform-recovered", clock.monotonic, first=3, remind_seconds=60.0)
-        now = clock.monotonic()
+        self._trouble = loop.repeated_failure("platform-failed", "platform-recovered", first=3, remind_seconds=60.0)
+        now = loop.clock.monotonic()
         self._next_refresh = now
         self._last_refresh = now - LOOK_AGAIN_SECONDS
         self._next_renewal = now
@@ -71,7 +62,7 @@ class Enrolment:
         """Do what is due; seconds until something may be due again."""
         self._pulse.turn("keeping configuration and credentials fresh")
         now = self._clock.monotonic()
-        asked = self._look_again.is_set() and now - self._last_refresh >= LOOK_AGAIN_SECONDS and not self._trouble.failing
+        asked = self._standing.look_again.is_set() and now - self._last_refresh >= LOOK_AGAIN_SECONDS and not self._trouble.failing
         if now >= self._next_refresh or asked:
             self._refresh()
             if asked and self._standing.enrolled:
@@ -90,7 +81,7 @@ class Enrolment:
 
     def _refresh(self) -> None:
         """Read the configuration; the first time, enrol."""
-        self._look_again.clear()
+        self._standing.look_again.clear()
         try:
             changed = self._platform.refresh_config()
             if not self._standing.enrolled:

@@ -12,8 +12,10 @@ from collections.abc import Callable
 
 from relay_agent.causes import Problem, cause_of
 from relay_agent.errors import JournalError, PlatformError
-from relay_agent.relay import Relay, Task
-from relay_agent.telemetry.logs import Logger, RepeatedFailure, command_crashed
+from relay_agent.payload_reader import PayloadReader
+from relay_agent.task import Task
+from relay_agent.telemetry.command_report import command_crashed
+from relay_agent.telemetry.logs import Logger, RepeatedFailure
 
 SHOWN_SECONDS = 3600.0
 """How long the page tells of a body that could not be had, while no other was asked for."""
@@ -50,9 +52,9 @@ class DownloadTrouble:
 class Fetcher:
     """Takes tasks whose body is elsewhere, and queues them with their lane."""
 
-    def __init__(self, *, relay: Relay, enqueue: Callable[[Task], None], stop: threading.Event, log: Logger) -> None:
+    def __init__(self, *, reader: PayloadReader, enqueue: Callable[[Task], None], stop: threading.Event, log: Logger) -> None:
         """`enqueue` puts a task into the workers' queue; `stop` ends a wait between two tries."""
-        self._relay = relay
+        self._reader = reader
         self._enqueue = enqueue
         self._stop = stop
         self._log = log
@@ -93,9 +95,9 @@ class Fetcher:
 
     def _fetch(self, task: Task) -> Task | None:
         try:
-            return self._relay.fetch(task, self._stop)
+            return self._reader.fetch(task, self._stop)
         except JournalError:
             raise  # As in a worker: the agent must end, and its next start takes the command up.
         except Exception as error:  # noqa: BLE001 - the top of a step: what one body trips must not end the agent, and its next start again
-            command_crashed(self._log, error, id=task.command.id, secure=task.secure)
-            return self._relay.unfetched(task)
+            command_crashed(self._log, error, task.command)
+            return self._reader.unfetched(task)

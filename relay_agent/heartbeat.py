@@ -6,14 +6,11 @@ The steps of the thread `heartbeat`. It must not mend anything; it says what sta
 from __future__ import annotations
 
 from relay_agent.causes import cause_of
-from relay_agent.clock import Clock
 from relay_agent.errors import PlatformError, RateLimited
+from relay_agent.loop_context import LoopContext
 from relay_agent.periodic import Backoff
-from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
-from relay_agent.telemetry.logs import Logger, RepeatedFailure
-from relay_agent.telemetry.summary import Tally
 from relay_agent.watchdog import Watchdog
 
 RETRY_SECONDS = 5.0
@@ -28,24 +25,20 @@ class Heartbeat:
         platform: PlatformClient,
         standing: Standing,
         watchdog: Watchdog,
-        pulse: Pulse,
-        tally: Tally,
-        log: Logger,
-        clock: Clock,
         interval_seconds: float,
+        loop: LoopContext,
     ) -> None:
         self._platform = platform
         self._standing = standing
         self._watchdog = watchdog
-        self._pulse = pulse
-        self._tally = tally
-        self._log = log
-        self._clock = clock
+        self._pulse = loop.pulse
+        self._tally = loop.tally
+        self._clock = loop.clock
         self._interval_seconds = interval_seconds
         self._next: float | None = None
         self._retry = Backoff(first_seconds=RETRY_SECONDS)
-        self._trouble = RepeatedFailure(log, "heartbeat-failed", "heartbeat-recovered", clock.monotonic, remind_seconds=300.0)
-        self._withheld = RepeatedFailure(log, "heartbeat-withheld", "heartbeat-resumed", clock.monotonic, remind_seconds=300.0)
+        self._trouble = loop.repeated_failure("heartbeat-failed", "heartbeat-recovered")
+        self._withheld = loop.repeated_failure("heartbeat-withheld", "heartbeat-resumed")
 
     def step(self) -> float:
         """Send one when it is due; seconds until the next look."""

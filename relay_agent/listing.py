@@ -15,6 +15,7 @@ from typing import Any
 from relay_agent import codec
 from relay_agent.errors import BadRequest, MalformedMessage
 from relay_agent.journal.reader import Reader, Row
+from relay_agent.models import ACTIONS_PLAIN
 
 FAILED = frozenset({"FAILURE", "REJECTED"})
 
@@ -107,7 +108,7 @@ def _of_message(raw: str) -> tuple[str | None, str | None, str | None, int | Non
         command = codec.decode_message(raw)
     except MalformedMessage:
         return None, None, None, None
-    if command.payload is None or command.action not in codec.ACTIONS_PLAIN:
+    if command.payload is None or command.action not in ACTIONS_PLAIN:
         return command.action[:100], None, None, None
     try:
         request = codec.decode_request(command.payload, keep=lambda _pieces: b"")  # Its body is not shown, so it is not made.

@@ -12,6 +12,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+ACTIONS_PLAIN = frozenset({"TetraScience.Connector.gdc.HttpRequest", "TetraScience.Connector.http.Request.V1"})
+ACTION_SECURE = "TetraScience.Connector.http.Request.V2"
+ACTIONS = ACTIONS_PLAIN | {ACTION_SECURE}
+"""The actions that ask for an HTTP request (PROTOCOL §2); any other is rejected."""
+
 
 class Status(StrEnum):
     """A command's status as the agent reports it (PROTOCOL §2)."""
@@ -204,6 +209,11 @@ class Command:
     payload: object = field(default=None, repr=False)
     body_url: str | None = field(default=None, repr=False)
     upload_url: str | None = field(default=None, repr=False)
+
+    @property
+    def secure(self) -> bool:
+        """Whether its request is encrypted for this agent (PROTOCOL §5)."""
+        return self.action == ACTION_SECURE
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,14 @@
 """When commands are taken in: the loop of the thread `poller`, the queue's only producer.
 
-It must not know rules about commands (that is `relay`) and never waits for a worker: it asks SQS only for as
+It must not know rules about commands (that is `intake`) and never waits for a worker: it asks SQS only for as
 many as there are free places.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
+from relay_agent.admission_gate import AdmissionGate
 from relay_agent.causes import ACK_REFUSED, cause_of, journal_cause
 from relay_agent.errors import (
     CredentialsExpired,
@@ -21,16 +21,15 @@ from relay_agent.errors import (
     RateLimited,
 )
 from relay_agent.faultpoints import Point, reach
+from relay_agent.intake import Intake
 from relay_agent.journal import Journal
+from relay_agent.loop_context import LoopContext
 from relay_agent.outbox import Outbox
 from relay_agent.periodic import Backoff
-from relay_agent.pulse import Pulse
-from relay_agent.relay import Relay, Task
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient, QueueDisabled
 from relay_agent.tdp.queues import BATCH, WAIT_SECONDS, Queue, Received
-from relay_agent.telemetry.logs import Logger, RepeatedFailure
-from relay_agent.telemetry.summary import Tally
+from relay_agent.telemetry.repeated import RepeatedFailure
 
 NO_ROOM_SECONDS = 0.05
 DISABLED_SECONDS = 1.0
@@ -47,59 +46,45 @@ class Poller:
         self,
         *,
         platform: PlatformClient,
-        relay: Relay,
-        journal: Journal,
-        room: Callable[[], int],
-        obstacle: Callable[[], str | None],
-        outbox: Outbox,
-        pulse: Pulse,
-        tally: Tally,
-        full: RepeatedFailure,
-        log: Logger,
-        monotonic: Callable[[], float],
         standing: Standing,
-        enqueue: Callable[[Task], None],
+        intake: Intake,
+        gate: AdmissionGate,
+        journal: Journal,
+        outbox: Outbox,
+        disk_full: RepeatedFailure,
         stopping: Callable[[], bool],
-        look_again: threading.Event,
+        loop: LoopContext,
     ) -> None:
-        """Take what the steps need.
-
-        `room` says how many commands there is a place for, and `enqueue` takes one; `obstacle` says why the disk lets
-        nothing be taken in, None where it does, and `full` logs that; `stopping` says that the agent stops; `look_again`
-        asks for the configuration to be read now. For an obstacle and for the stop, others break off a receive that is open.
-        """
+        """`disk_full` logs the gate's obstacle. For an obstacle and for the stop, other threads break off a receive that is open."""
         self._platform = platform
-        self._relay = relay
-        self._journal = journal
-        self._room = room
-        self._obstacle = obstacle
-        self._enqueue = enqueue
-        self._outbox = outbox
-        self._pulse = pulse
-        self._tally = tally
-        self._log = log
         self._standing = standing
+        self._intake = intake
+        self._journal = journal
+        self._gate = gate
+        self._outbox = outbox
+        self._disk_full = disk_full
         self._stopping = stopping
-        self._look_again = look_again
+        self._pulse = loop.pulse
+        self._tally = loop.tally
+        self._log = loop.log
         self._left_over = True
         self._held: list[Received] = []
         self._backoff = Backoff()
-        self._trouble = RepeatedFailure(log, "poll-failed", "poll-recovered", monotonic, remind_seconds=300.0)
-        self._full = full
-        self._acks = RepeatedFailure(log, "ack-failed", "ack-recovered", monotonic, remind_seconds=300.0)
-        self._stale = RepeatedFailure(log, "ack-refused", "ack-accepted", monotonic, remind_seconds=300.0)
+        self._trouble = loop.repeated_failure("poll-failed", "poll-recovered")
+        self._acks = loop.repeated_failure("ack-failed", "ack-recovered")
+        self._stale = loop.repeated_failure("ack-refused", "ack-accepted")
 
     def step(self) -> float:
         """One receive, or the reason why there is none; seconds to wait before the next."""
         if not self._standing.may_poll:
             return self._wait_until_wanted()
-        obstacle = self._obstacle()
+        obstacle = self._gate.obstacle()
         if obstacle is not None:
-            return self._disk_full(obstacle)
-        if self._full.failing:
+            return self._blocked(obstacle)
+        if self._disk_full.failing:
             self._pulse.pause("waiting for commands")  # Healed, which a receive of 20 s would say late.
-        self._full.success()
-        room = min(self._room(), self._outbox.room(), BATCH)
+        self._disk_full.success()
+        room = min(self._gate.room(), BATCH)
         if room <= 0:
             self._pulse.pause("waiting for free places")
             return NO_ROOM_SECONDS
@@ -118,7 +103,7 @@ class Poller:
         except (PlatformError, JournalError) as error:
             if isinstance(error, JournalError) and not isinstance(error, JournalUnwritable):
                 self._held = []
-            on_purpose = self._stopping() or self._obstacle() is not None or self._platform.replaced(queue)
+            on_purpose = self._stopping() or self._gate.obstacle() is not None or self._platform.replaced(queue)
             return 0.0 if on_purpose else self._failed(error)
         self._pulse.success()
         self._trouble.success()
@@ -148,11 +133,11 @@ class Poller:
                 return
         self._left_over = False
 
-    def _disk_full(self, obstacle: str) -> float:
+    def _blocked(self, obstacle: str) -> float:
         """Take nothing in, and say so; the heartbeat falls silent after a minute of it."""
         cause = journal_cause(obstacle)
         self._pulse.failure(obstacle, cause)
-        self._full.failure(obstacle, cause=cause.cause, cure=cause.cure)
+        self._disk_full.failure(obstacle, cause=cause.cause, cure=cause.cure)
         return NO_DISK_SECONDS
 
     def _wait_until_wanted(self) -> float:
@@ -169,10 +154,10 @@ class Poller:
         # Held until the journal has them: SQS lets nothing of their group past them before their visibility ends, ten minutes perhaps.
         # Should they come again meanwhile, the journal knows them.
         self._held = received
-        taken = self._relay.intake([(message.body, message.receipt) for message in received])
+        taken = self._intake.admit([(message.body, message.receipt) for message in received])
         self._held = []
         for task in taken.tasks:
-            self._enqueue(task)
+            self._gate.enqueue(task)
         for update in taken.refused:
             self._outbox.put(update)
         for oddity in taken.oddities:
@@ -205,5 +190,5 @@ class Poller:
         self._pulse.failure(reason, cause)
         self._trouble.failure(reason, cause=cause.cause, cure=cause.cure)
         if isinstance(error, QueueUnavailable | CredentialsExpired | PlatformRefused):
-            self._look_again.set()
+            self._standing.look_again.set()
         return self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)

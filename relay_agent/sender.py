@@ -6,9 +6,6 @@ the same byte for byte.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-
 from relay_agent.causes import cause_of, journal_cause
 from relay_agent.errors import (
     CredentialsExpired,
@@ -21,14 +18,12 @@ from relay_agent.errors import (
 )
 from relay_agent.faultpoints import Point, reach
 from relay_agent.journal import Journal
+from relay_agent.loop_context import LoopContext
 from relay_agent.outbox import Entry, Outbox
 from relay_agent.periodic import Backoff
-from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
-from relay_agent.telemetry.logs import Logger, RepeatedFailure
 from relay_agent.telemetry.metrics import Metrics
-from relay_agent.telemetry.summary import Tally
 
 TAKE_SECONDS = 1.0
 STARTING_SECONDS = 0.25
@@ -46,27 +41,22 @@ class Sender:
         platform: PlatformClient,
         journal: Journal,
         outbox: Outbox,
-        pulse: Pulse,
-        tally: Tally,
-        log: Logger,
-        monotonic: Callable[[], float],
         standing: Standing,
-        look_again: threading.Event,
         metrics: Metrics,
+        loop: LoopContext,
     ) -> None:
         self._platform = platform
         self._journal = journal
         self._outbox = outbox
-        self._pulse = pulse
-        self._tally = tally
-        self._log = log
         self._standing = standing
-        self._look_again = look_again
         self._metrics = metrics
-        self._monotonic = monotonic
+        self._pulse = loop.pulse
+        self._tally = loop.tally
+        self._log = loop.log
+        self._monotonic = loop.clock.monotonic
         self._backoff = Backoff()
         self._unnoted = False
-        self._trouble = RepeatedFailure(log, "send-failed", "send-recovered", monotonic, remind_seconds=300.0)
+        self._trouble = loop.repeated_failure("send-failed", "send-recovered")
 
     def step(self) -> float:
         """One batch; seconds to wait before the next."""
@@ -157,5 +147,5 @@ class Sender:
         self._pulse.failure(str(error), cause)
         self._trouble.failure(str(error), cause=cause.cause, cure=cause.cure)
         if isinstance(error, QueueUnavailable | CredentialsExpired):
-            self._look_again.set()
+            self._standing.look_again.set()
         return self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)

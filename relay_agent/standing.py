@@ -34,6 +34,8 @@ class Standing:
     polled: Queue | None = None
     """The queue that the poller last asked."""
     ready: threading.Event = field(default_factory=threading.Event)
+    look_again: threading.Event = field(default_factory=threading.Event)
+    """Set by whom AWS refuses, for `enrolment` to read the configuration now: queue or credentials may have changed."""
 
     def judge(self, refusal: PlatformRefused | None) -> None:
         """Take over what an answer says of the token; from any thread."""

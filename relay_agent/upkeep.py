@@ -11,8 +11,7 @@ from relay_agent.causes import BACKLOG, journal_cause
 from relay_agent.disk import Disk
 from relay_agent.errors import JournalDamaged, JournalError, JournalUnwritable
 from relay_agent.journal import Journal
-from relay_agent.pulse import Pulse
-from relay_agent.telemetry.logs import Logger, RepeatedFailure
+from relay_agent.loop_context import LoopContext
 
 TURN_SECONDS = 1.0
 CHECKPOINT_SECONDS = 3.0
@@ -31,9 +30,7 @@ class Upkeep:
         interrupt: Callable[[], None],
         summarise: Callable[[], None],
         look_around: Callable[[], None],
-        pulse: Pulse,
-        log: Logger,
-        monotonic: Callable[[], float],
+        loop: LoopContext,
     ) -> None:
         """`interrupt` ends the receive that is open: what it would bring could not be taken in; `summarise` says the hour's line,
         `look_around` what changed around the agent.
@@ -43,11 +40,11 @@ class Upkeep:
         self._interrupt = interrupt
         self._summarise = summarise
         self._look_around = look_around
-        self._pulse = pulse
-        self._monotonic = monotonic
-        self._full = RepeatedFailure(log, "backlog-full", "backlog-drained", monotonic, remind_seconds=3600.0)
-        self._lame = RepeatedFailure(log, "journal-upkeep-failed", "journal-upkeep-recovered", monotonic, remind_seconds=3600.0)
-        now = monotonic()
+        self._pulse = loop.pulse
+        self._monotonic = loop.clock.monotonic
+        self._full = loop.repeated_failure("backlog-full", "backlog-drained", remind_seconds=3600.0)
+        self._lame = loop.repeated_failure("journal-upkeep-failed", "journal-upkeep-recovered", remind_seconds=3600.0)
+        now = self._monotonic()
         self._next_checkpoint = now + CHECKPOINT_SECONDS
         self._next_prune = now + PRUNE_SECONDS
         self._checkpointed = 0

@@ -16,7 +16,7 @@ from relay_agent.errors import PlatformError
 from relay_agent.faultpoints import Point, reach
 from relay_agent.models import Code, Status, Update
 from relay_agent.outbox import Outbox, Upload
-from relay_agent.relay import Relay
+from relay_agent.outcomes import Outcomes
 from relay_agent.spool import Spool
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.payloads import PayloadRefused
@@ -90,7 +90,7 @@ class Uploader:
         self,
         *,
         platform: PlatformClient,
-        relay: Relay,
+        outcomes: Outcomes,
         spool: Spool,
         outbox: Outbox,
         trouble: UploadTrouble,
@@ -98,7 +98,7 @@ class Uploader:
         stop: threading.Event,
     ) -> None:
         self._platform = platform
-        self._relay = relay
+        self._outcomes = outcomes
         self._spool = spool
         self._outbox = outbox
         self._trouble = trouble
@@ -121,7 +121,7 @@ class Uploader:
                 self._outbox.uploads.put(job)
                 continue
             reach(Point.UPLOADED)
-            self._relay.settle(settled)
+            self._outcomes.settle(settled)
             reach(Point.SETTLED)
             self._spool.remove(job.update.spool or "")
             self._outbox.uploaded(settled)

@@ -13,10 +13,11 @@ from relay_agent.fair_queue import Closed, FairQueue
 from relay_agent.faultpoints import Point, reach
 from relay_agent.models import Update
 from relay_agent.outbox import Outbox
-from relay_agent.relay import Relay, Report, Task
-from relay_agent.telemetry.logs import Logger, command_crashed, command_line
-from relay_agent.telemetry.metrics import Metrics
-from relay_agent.telemetry.summary import Tally
+from relay_agent.outcomes import Outcomes
+from relay_agent.processing import Processor
+from relay_agent.task import Task
+from relay_agent.telemetry.command_report import command_crashed
+from relay_agent.telemetry.logs import Logger
 
 
 class Worker:
@@ -27,7 +28,8 @@ class Worker:
         *,
         name: str,
         tasks: FairQueue[Task],
-        relay: Relay,
+        processor: Processor,
+        outcomes: Outcomes,
         executor: Executor,
         outbox: Outbox,
         log: Logger,
@@ -35,7 +37,8 @@ class Worker:
     ) -> None:
         self.name = name
         self._tasks = tasks
-        self._relay = relay
+        self._processor = processor
+        self._outcomes = outcomes
         self._executor = executor
         self._outbox = outbox
         self._log = log
@@ -74,12 +77,12 @@ class Worker:
         """
         self._outbox.begun(task.command)
         try:
-            return self._relay.process(task, self._executor)
+            return self._processor.process(task, self._executor)
         except (JournalError, Interrupted):
             raise
         except Exception as error:  # noqa: BLE001 - the top of a step: a fault of ours must not leave a sender without an answer
-            command_crashed(self._log, error, id=task.command.id, secure=task.secure)
-            return self._relay.abandon(task)
+            command_crashed(self._log, error, task.command)
+            return self._outcomes.abandon(task)
 
     # --- any thread ---
 
@@ -99,32 +102,3 @@ class Worker:
         """Break off the request under way: the stop has waited long enough for it."""
         if self._busy_since is not None:
             self._executor.interrupt()
-
-
-def tell(log: Logger, metrics: Metrics, tally: Tally, report: Report) -> None:
-    """Say what came of a command: its one line in the log, the metrics, the hourly summary."""
-    if report.warnings:
-        log.warning("command-warning", id=report.id, warnings=list(report.warnings))
-    command_line(
-        log,
-        id=report.id,
-        action=report.action,
-        status=report.status,
-        method=report.method,
-        host=report.host,
-        port=report.port,
-        code=report.code,
-        status_code=report.status_code,
-        bytes_in=report.bytes_in,
-        bytes_out=report.bytes_out,
-        queued_seconds=report.queued_ms / 1000,
-        target_seconds=report.target_ms / 1000,
-        total_seconds=report.total_ms / 1000,
-        measured=report.measured,
-        secure=report.secure,
-    )
-    code = report.code or (str(report.status_code) if report.status_code else None)
-    queued_seconds = report.queued_ms / 1000 if report.measured else None
-    target_seconds = report.target_ms / 1000 if report.measured and report.method is not None else None  # Without one no target was called.
-    metrics.command_finished(report.action, report.status, code, queued_seconds, target_seconds)
-    tally.finished(report.status)

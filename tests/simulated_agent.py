@@ -15,16 +15,18 @@ from typing import Any, cast
 
 from botocore.exceptions import ClientError
 
+from relay_agent.admission_gate import AdmissionGate
 from relay_agent.clock import Clock
 from relay_agent.disk import Disk
 from relay_agent.enrolment import Enrolment
 from relay_agent.errors import JournalUnwritable, PlatformError
 from relay_agent.heartbeat import Heartbeat
+from relay_agent.intake import Intake
 from relay_agent.journal import Journal
+from relay_agent.loop_context import LoopContext
 from relay_agent.outbox import Entry, Outbox
 from relay_agent.poller import Poller
 from relay_agent.pulse import Pulse
-from relay_agent.relay import Relay
 from relay_agent.sender import Sender
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
@@ -199,8 +201,9 @@ class SimulatedAgent:
             pending=lambda: len(self.answers),
             put_last=lambda entries: self.answers.extend(entries),
         )
-        clock, log, look_again = self._clock, self.logs.logger, threading.Event()
+        clock, log = self._clock, self.logs.logger
         pulses = {name: Pulse(clock) for name in ("poller", "sender", "heartbeat", "config-refresh", "upkeep")}
+        loops = {name: LoopContext(pulse, self.tally, log, clock) for name, pulse in pulses.items()}
         standing = Standing()
         standing.ready = cast("threading.Event", _Ready(self))
         disk = cast("Disk", self.disk)
@@ -214,49 +217,50 @@ class SimulatedAgent:
             standing=standing,
             draining=lambda: False,
         )
-        shared: dict[str, Any] = {"platform": platform, "standing": standing, "tally": self.tally, "log": log}
-        poller = Poller(
-            **shared,
-            relay=cast("Relay", None),
-            journal=journal,
-            room=lambda: 0 if self.disk.backlog else 10,
-            obstacle=lambda: self.unwritable or self.disk.obstacle,
+        gate = AdmissionGate(
+            tasks=cast("Any", SimpleNamespace(free=lambda: 10)),
+            fetcher=cast("Any", SimpleNamespace(waiting=lambda: 0)),
             outbox=cast("Outbox", outbox),
-            pulse=pulses["poller"],
-            full=RepeatedFailure(
+            journal=journal,
+            disk=disk,
+        )
+        poller = Poller(
+            platform=platform,
+            standing=standing,
+            intake=cast("Intake", None),
+            gate=gate,
+            journal=journal,
+            outbox=cast("Outbox", outbox),
+            disk_full=RepeatedFailure(
                 log.bind(directory="/var/lib/relay-agent"), "disk-full", "disk-freed", clock.monotonic, remind_seconds=300.0
             ),
-            monotonic=clock.monotonic,
-            enqueue=lambda _task: None,
             stopping=lambda: False,
-            look_again=look_again,
+            loop=loops["poller"],
         )
         sender = Sender(
-            **shared,
+            platform=platform,
             journal=journal,
             outbox=cast("Outbox", outbox),
-            pulse=pulses["sender"],
-            monotonic=clock.monotonic,
-            look_again=look_again,
+            standing=standing,
             metrics=Metrics("0", []),
+            loop=loops["sender"],
         )
         heartbeat = Heartbeat(
-            **shared,
+            platform=platform,
+            standing=standing,
             watchdog=self.watchdog if watched else cast("Watchdog", SimpleNamespace(standstill=lambda: None)),
-            pulse=pulses["heartbeat"],
-            clock=clock,
             interval_seconds=30.0,
+            loop=loops["heartbeat"],
         )
         self.given_up: list[str] = []
         enrolment = Enrolment(
-            **shared,
-            pulse=pulses["config-refresh"],
-            clock=clock,
+            platform=platform,
+            standing=standing,
             refresh_seconds=300.0,
             metrics_seconds=300.0,
             metrics=lambda: b"{}\n",
             give_up=lambda _code, reason: self.given_up.append(reason),
-            look_again=look_again,
+            loop=loops["config-refresh"],
         )
         summary = Summary(
             self.tally,
@@ -273,9 +277,7 @@ class SimulatedAgent:
             interrupt=lambda: None,
             summarise=summary.turn,
             look_around=lambda: None,
-            pulse=pulses["upkeep"],
-            log=log,
-            monotonic=clock.monotonic,
+            loop=loops["upkeep"],
         )
         client = SimpleNamespace(create_log_stream=lambda **_where: {}, put_log_events=self._put_log_events)
         shipper = LogShipper(

@@ -1,4 +1,4 @@
-"""A relay with a real journal and spool, and in the network's place an executor that answers as the test says.
+"""The rules of a command with a real journal and spool, and in the network's place an executor that answers as the test says.
 
 This module owns the scene of the tests of one command's life. It must not judge what came of one.
 """
@@ -14,15 +14,21 @@ from pathlib import Path
 from typing import Any, cast
 
 from relay_agent import codec
+from relay_agent.answers import Answers
 from relay_agent.clock import Clock, Deadline
 from relay_agent.errors import PlatformError
 from relay_agent.executor import Executor
+from relay_agent.intake import Admitted, Intake
 from relay_agent.journal import Journal
 from relay_agent.models import Failure, Headers, HttpRequest, HttpResponse, Update
-from relay_agent.relay import Intake, Relay, Report, Task
+from relay_agent.outcomes import Outcomes
+from relay_agent.payload_reader import PayloadReader
+from relay_agent.processing import Processor
 from relay_agent.secure import Keyring, seal_command
 from relay_agent.spool import Buffer, Spool
+from relay_agent.task import Task
 from relay_agent.tdp.payloads import Payloads
+from relay_agent.telemetry.command_report import Report
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECONDS = int(NOW.timestamp())
@@ -76,7 +82,7 @@ class Bucket:
 
 
 class World:
-    """A relay on real files; `again` is the agent after a restart."""
+    """The rules of a command on real files; `again` is the agent after a restart."""
 
     def __init__(self, directory: Path, agent_id: str = AGENT) -> None:
         self.directory = directory
@@ -92,31 +98,47 @@ class World:
         self.spool = Spool(directory / "spool")
         self.reports: list[Report] = []
         self.set_aside: list[tuple[str, Exception]] = []
-        self.relay = self._relay()
+        self._build()
 
     def again(self) -> tuple[list[Task], list[Update]]:
         self.journal.close()
         self.journal = Journal(self.directory / "journal.db", self.clock)
-        self.relay = self._relay()
+        self._build()
         updates: list[Update] = []
-        tasks = self.relay.recover(updates.append, lambda *what: self.set_aside.append(what))
+        tasks = self.intake.recover(updates.append, lambda *what: self.set_aside.append(what))
         self.journal.flush()
         return tasks, updates
 
-    def _relay(self) -> Relay:
-        return Relay(
+    def _build(self) -> None:
+        journal, spool, clock = self.journal, self.spool, self.clock
+
+        def keyring() -> Keyring:
+            return self.keys
+
+        self.outcomes = Outcomes(
+            journal=journal, answers=Answers(spool, keyring, clock), monotonic=clock.monotonic, report=self.reports.append
+        )
+        self.reader = PayloadReader(
             agent_id=self.agent_id,
-            journal=self.journal,
-            spool=self.spool,
+            journal=journal,
+            spool=spool,
             payloads=cast("Payloads", self.bucket),
-            keyring=lambda: self.keys,
-            clock=self.clock,
+            keyring=keyring,
+            clock=clock,
+        )
+        self.intake = Intake(agent_id=self.agent_id, journal=journal, reader=self.reader, outcomes=self.outcomes, monotonic=clock.monotonic)
+        self.processor = Processor(
+            journal=journal,
+            spool=spool,
+            reader=self.reader,
+            outcomes=self.outcomes,
+            keyring=keyring,
+            clock=clock,
             default_seconds=120.0,
-            told=self.reports.append,
         )
 
-    def take(self, *messages: str) -> Intake:
-        taken = self.relay.intake([(text, f"receipt-{place}") for place, text in enumerate(messages)])
+    def take(self, *messages: str) -> Admitted:
+        taken = self.intake.admit([(text, f"receipt-{place}") for place, text in enumerate(messages)])
         self.journal.flush()
         return taken
 
@@ -126,7 +148,7 @@ class World:
 
     def process(self, task: Task) -> tuple[Update, Report]:
         """A spooled answer's report comes only when it is settled; then this gives one that says nothing."""
-        update = self.relay.process(task, cast("Executor", self.target))
+        update = self.processor.process(task, cast("Executor", self.target))
         return update, self.reports[-1] if update.spool is None else Report(update.command_id, "", update.status)
 
     def run(self, **fields: Any) -> Update:

@@ -19,8 +19,9 @@ import backoff
 import requests
 
 from relay_agent.clock import Deadline
-from relay_agent.codec import ACTION_SECURE, iso
+from relay_agent.codec import iso
 from relay_agent.errors import PlatformError, PlatformRefused, RateLimited, RelayError, UnknownAgent
+from relay_agent.models import ACTION_SECURE
 from relay_agent.pipelines.wire import Answer, read_answer, read_sealed_answer, sealed_payload
 from relay_agent.secure import Keyring
 

@@ -22,9 +22,9 @@ from typing import Any
 from rich.console import Console
 
 from relay_agent.clock import Deadline
-from relay_agent.codec import ACTION_SECURE
 from relay_agent.config import Settings
 from relay_agent.errors import RelayError
+from relay_agent.models import ACTION_SECURE
 from relay_agent.pipelines.client import ACTION_HTTP, CommandClient
 from relay_agent.pipelines.session import platform_session
 from relay_agent.pipelines.wire import read_answer, read_sealed_answer, sealed_payload

@@ -1,8 +1,7 @@
 """Log lines: one JSON object a line, redacted, on stdout and to whoever ships them (OPERATIONS §4).
 
-This room owns the chain that every line goes through, our own and those of libraries, and the
-canonical line of a command. It must not send anything, and holds no global state but what `capture_libraries` sets and
-gives back.
+This room owns the chain that every line goes through, our own and those of libraries. It must not send anything, and holds no
+global state but what `capture_libraries` sets and gives back.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from relay_agent.telemetry.redact import Redactor, describe
 from relay_agent.telemetry.repeated import RepeatedFailure
 from relay_agent.telemetry.stdout import Output, output
 
-__all__ = ["LEVELS", "LibraryHandler", "LineSink", "Logger", "Logs", "RepeatedFailure", "command_line"]
+__all__ = ["LEVELS", "LibraryHandler", "LineSink", "Logger", "Logs", "RepeatedFailure"]
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -224,51 +223,6 @@ class LibraryHandler(logging.Handler):
             self._kinds.clear()
         self._kinds[kind] = (now, 0)
         return count
-
-
-def command_crashed(log: Logger, error: Exception, *, id: str, secure: bool) -> None:
-    """Log the error of ours that ended a command; of a secure one the platform is told neither its text nor where it happened."""
-    withheld = {WITHHELD: "exception.traceback"} if secure else {}
-    log.error("command-crashed", id=id, exc_info=error, **withheld)
-
-
-def command_line(
-    log: Logger,
-    *,
-    id: str,
-    action: str,
-    status: str,
-    method: str | None = None,
-    host: str | None = None,
-    port: int | None = None,
-    code: str | None = None,
-    status_code: int | None = None,
-    bytes_in: int = 0,
-    bytes_out: int = 0,
-    queued_seconds: float = 0.0,
-    target_seconds: float = 0.0,
-    total_seconds: float = 0.0,
-    measured: bool = True,
-    secure: bool = False,
-) -> None:
-    """Log the one canonical line of a command, at most 500 bytes with its newline (OPERATIONS §4).
-
-    Of a `secure` command only this machine's log says what was sealed: the platform gets these lines too (PROTOCOL §5).
-
-    `bytes_in` came from the target, `bytes_out` went to it. What is not known (a command refused before
-    it was read has no host) is left out, and bytes and times where they are not `measured`. Id, action, method and host are cut to fit.
-    """
-    known = {"method": method, "host": host, "port": port, "status": status, "code": code, "statusCode": status_code}
-    fields: dict[str, Any] = {"id": id, "action": action} | {name: value for name, value in known.items() if value is not None}
-    if measured:
-        fields["bytesIn"] = bytes_in
-        fields["bytesOut"] = bytes_out
-        fields["queuedMs"] = round(queued_seconds * 1000)
-        fields["targetMs"] = round(target_seconds * 1000)
-        fields["totalMs"] = round(total_seconds * 1000)
-    if secure:
-        fields[WITHHELD] = "method.host.port"
-    log.info("command", **fields)
 
 
 def _exception_of(value: object) -> BaseException | None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import statistics
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from relay_agent.clock import Clock
+from relay_agent.loop_context import LoopContext
 from relay_agent.periodic import Loop
 from relay_agent.pulse import Pulse
+from relay_agent.telemetry.summary import Tally
 from relay_agent.upkeep import Upkeep
 from tests.bench.crew import Cost, Crew
 
@@ -76,7 +77,7 @@ def _turn_about(old: Crew, new: Crew, old_first: bool) -> float:
 def _kept(directory: Path) -> Iterator[Crew]:
     """A crew whose journal is kept by the agent's own upkeep."""
     directory.mkdir()
-    stop = threading.Event()
+    stop, clock = threading.Event(), Clock()
     with Crew(directory / "journal.db", WORKERS, 0.0).working() as crew:
         upkeep = Upkeep(
             journal=crew.journal,
@@ -84,9 +85,7 @@ def _kept(directory: Path) -> Iterator[Crew]:
             interrupt=lambda: None,
             summarise=lambda: None,
             look_around=lambda: None,
-            pulse=Pulse(Clock()),
-            log=_Loud(),  # type: ignore[arg-type]
-            monotonic=time.monotonic,
+            loop=LoopContext(Pulse(clock), Tally(), _Loud(), clock),  # type: ignore[arg-type]
         )
         loop = Loop("upkeep", upkeep.step, stop)
         loop.start()

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from relay_agent import worker
+from relay_agent.telemetry import command_report
 from relay_agent.telemetry.cloudwatch import LogShipper
 from relay_agent.telemetry.metrics import Metrics
 from relay_agent.telemetry.summary import Tally
@@ -142,7 +142,7 @@ class _Watch:
         self._before = WARMING
         self._first: dict[str, float] = {}
         parts = self._parts
-        self._patch(worker, "command_line", self._from_now(parts["lines"].counted(worker.command_line)))
+        self._patch(command_report, "command_line", self._from_now(parts["lines"].counted(command_report.command_line)))
         self._patch(LogShipper, "ship_once", parts["shipping"].counted(LogShipper.ship_once))
         self._patch(Metrics, "command_finished", parts["metrics"].counted(Metrics.command_finished))
         self._patch(Tally, "count", parts["counts"].counted(Tally.count))

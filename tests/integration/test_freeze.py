@@ -116,7 +116,7 @@ main(["run"])
     "patch, where",
     [
         (f"agent.Watchdog.verdict = lambda self: {FROZEN}", "_supervise"),
-        (f"agent.Relay.recover = lambda self, *_: {FROZEN}", "_recover"),
+        (f"agent.Intake.recover = lambda self, *_: {FROZEN}", "_recover"),
         (f"agent.Heartbeat.step = lambda self: {FROZEN}", "step"),
         (f"agent.Watchdog.verdict = lambda self: self_stop()\nagent.Stopping.run = lambda *_, **__: {FROZEN}", "_stop"),
     ],

@@ -20,7 +20,7 @@ from relay_agent.cli import main
 from relay_agent.cli_sender import send
 from relay_agent.cli_status import COMMANDS as WATCHERS
 from relay_agent.config import variables
-from relay_agent.models import IDEMPOTENT, Code, Command, Failure, HttpResponse, Status
+from relay_agent.models import ACTION_SECURE, ACTIONS_PLAIN, IDEMPOTENT, Code, Command, Failure, HttpResponse, Status
 from relay_agent.outbox import PROCESSING_AFTER_SECONDS
 from relay_agent.sandbox.demo_rows import ROWS
 from relay_agent.secure import Keyring, open_command, seal_answer
@@ -105,7 +105,7 @@ def test_the_protocol_says_of_each_code_whether_the_command_is_a_failure_or_reje
 
 def test_the_protocol_names_every_action() -> None:
     told = [names(row[0])[0] for row in rows(section(PROTOCOL, "3. Commands and requests"), "action") if names(row[0])]
-    assert set(told) == {*codec.ACTIONS_PLAIN, codec.ACTION_SECURE}
+    assert set(told) == {*ACTIONS_PLAIN, ACTION_SECURE}
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_the_example_for_a_pipeline_sends_a_request_that_the_agent_understands(c
     context = Context()
     exec(example("run_cmd"), {"context": context})
     request = codec.decode_request(context.command["payload"])
-    assert context.command["action"] in codec.ACTIONS_PLAIN
+    assert context.command["action"] in ACTIONS_PLAIN
     assert (request.method, request.body, request.timeout, request.warnings) == ("POST", b'{"id": 1}', 30.0, ())
     assert capsys.readouterr().out == "created\n"
 

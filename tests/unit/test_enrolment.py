@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +12,7 @@ import pytest
 from relay_agent.clock import Clock
 from relay_agent.enrolment import LOOK_AGAIN_SECONDS, Enrolment
 from relay_agent.errors import PlatformError, PlatformRefused, RateLimited, UnknownAgent
+from relay_agent.loop_context import LoopContext
 from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import AgentDisabled, PlatformClient
@@ -97,19 +97,14 @@ class World:
         self.pulse = Pulse(clock)
         self.log = Lines()
         self.given_up: list[tuple[float, int, str]] = []
-        self.look_again = threading.Event()
         self.enrolment = Enrolment(
             platform=cast("PlatformClient", self.platform),
             standing=self.standing,
-            pulse=self.pulse,
-            tally=Tally(),
-            log=cast("Logger", self.log),
-            clock=clock,
             refresh_seconds=REFRESH,
             metrics_seconds=METRICS,
             metrics=lambda: b"{}\n",
             give_up=lambda code, reason: self.given_up.append((self.time, code, reason)),
-            look_again=self.look_again,
+            loop=LoopContext(self.pulse, Tally(), cast("Logger", self.log), clock),
         )
 
     def run(self, seconds: float) -> None:
@@ -253,7 +248,7 @@ def test_who_asks_for_the_configuration_gets_it_soon_and_not_more_often_than_eve
     world.run(60)
     before = len(world.platform.moments("config"))
     for _ in range(40):
-        world.look_again.set()
+        world.standing.look_again.set()
         world.run(0.5)
     asked = world.platform.moments("config")[before:]
     assert asked[0] <= 60.5
@@ -265,7 +260,7 @@ def test_who_asks_for_the_configuration_does_not_shorten_retry_after(world: Worl
     world.platform.faults["config"] = RateLimited("agent/config", 120.0)
     before = len(world.platform.moments("config"))
     for _ in range(200):
-        world.look_again.set()
+        world.standing.look_again.set()
         world.run(0.5)
     assert len(world.platform.moments("config")) == before + 1
 

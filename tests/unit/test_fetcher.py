@@ -7,17 +7,17 @@ from typing import Any, cast
 
 import pytest
 
-from relay_agent import codec
 from relay_agent.errors import JournalDamaged, JournalError, JournalUnwritable
 from relay_agent.fetcher import Fetcher
-from relay_agent.models import Code, Command, Failure
-from relay_agent.relay import Relay, Task
+from relay_agent.models import ACTION_SECURE, Code, Command, Failure
+from relay_agent.payload_reader import PayloadReader
+from relay_agent.task import Task
 
 
 class Tripped:
-    """A relay whose every fetch ends with an error, but for the one of `good`."""
+    """A payload reader whose every fetch ends with an error, but for the one of `good`."""
 
-    unfetched = staticmethod(Relay.unfetched)
+    unfetched = staticmethod(PayloadReader.unfetched)
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -36,11 +36,11 @@ class Lines:
         self.said.append({"event": event, **fields})
 
 
-def fetched(error: Exception, action: str = codec.ACTION_SECURE) -> tuple[list[Task], list[dict[str, Any]]]:
+def fetched(error: Exception, action: str = ACTION_SECURE) -> tuple[list[Task], list[dict[str, Any]]]:
     """What is queued, and said, of a command whose fetch ends with that error and of one behind it."""
     queued: list[Task] = []
     lines = Lines()
-    fetcher = Fetcher(relay=cast("Any", Tripped(error)), enqueue=queued.append, stop=threading.Event(), log=cast("Any", lines))
+    fetcher = Fetcher(reader=cast("Any", Tripped(error)), enqueue=queued.append, stop=threading.Event(), log=cast("Any", lines))
     for command_id in ("bad", "good"):
         fetcher.put(Task(Command(command_id, "agent", action), 0.0))
     fetcher.close()

@@ -12,6 +12,7 @@ from relay_agent.causes import NOT_READ
 from relay_agent.clock import Clock
 from relay_agent.errors import PlatformError, RateLimited
 from relay_agent.heartbeat import Heartbeat
+from relay_agent.loop_context import LoopContext
 from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.tdp.client import PlatformClient
@@ -54,11 +55,8 @@ class World:
             platform=cast("PlatformClient", SimpleNamespace(rest=SimpleNamespace(heartbeat=self._beat))),
             standing=self.standing,
             watchdog=cast("Watchdog", SimpleNamespace(standstill=lambda: self.still and Finding(self.still, 61.0, NOT_READ))),
-            pulse=self.pulse,
-            tally=Tally(),
-            log=cast("Logger", self.log),
-            clock=clock,
             interval_seconds=INTERVAL,
+            loop=LoopContext(self.pulse, Tally(), cast("Logger", self.log), clock),
         )
 
     def _beat(self) -> None:

@@ -25,12 +25,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay_agent import codec
+from relay_agent.answers import Answers
 from relay_agent.clock import Clock
 from relay_agent.errors import JournalError
+from relay_agent.intake import Intake
 from relay_agent.journal import SCHEMA_VERSION, Admission, Damage, Journal, damage, schema, witness
 from relay_agent.journal.damage import seal
 from relay_agent.models import Status, Update
-from relay_agent.relay import Relay
+from relay_agent.outcomes import Outcomes
+from relay_agent.payload_reader import PayloadReader
 from relay_agent.secure import Keyring
 from relay_agent.spool import Spool
 from relay_agent.tdp.payloads import Payloads
@@ -153,18 +156,16 @@ class Found:
 def start(path: Path) -> Found:
     """Do what an agent's start does, and then let every message come again."""
     with closing(Journal(path, clock())) as journal:
-        relay = Relay(
-            agent_id=AGENT,
-            journal=journal,
-            spool=Spool(path.parent / "spool"),
-            payloads=cast("Payloads", None),
-            keyring=lambda: Keyring([]),
-            clock=clock(),
-            default_seconds=60.0,
-            told=lambda _report: None,
-        )
+        spool, time = Spool(path.parent / "spool"), clock()
+
+        def keyring() -> Keyring:
+            return Keyring([])
+
+        reader = PayloadReader(agent_id=AGENT, journal=journal, spool=spool, payloads=cast("Payloads", None), keyring=keyring, clock=time)
+        outcomes = Outcomes(journal=journal, answers=Answers(spool, keyring, time), monotonic=time.monotonic, report=lambda _report: None)
+        intake = Intake(agent_id=AGENT, journal=journal, reader=reader, outcomes=outcomes, monotonic=time.monotonic)
         updates: list[Update] = []
-        tasks = relay.recover(updates.append, lambda command_id, error: pytest.fail(f"{command_id}: {error}"))
+        tasks = intake.recover(updates.append, lambda command_id, error: pytest.fail(f"{command_id}: {error}"))
         runs = {task.command.id: journal.raw(task.command.id) for task in tasks}
         known = dict(zip(IDS, journal.admit([(command_id, raw_of(command_id), "new receipt") for command_id in IDS]), strict=True))
         return Found(journal.damage, journal.spoiled, runs, {update.command_id: update.message for update in updates}, known)

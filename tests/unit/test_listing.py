@@ -12,11 +12,10 @@ import pytest
 
 from relay_agent import listing
 from relay_agent.clock import Clock
-from relay_agent.codec import ACTION_SECURE
 from relay_agent.errors import JournalError
 from relay_agent.journal import About, Journal
 from relay_agent.journal.reader import Reader
-from relay_agent.models import Code, Status, Update
+from relay_agent.models import ACTION_SECURE, Code, Status, Update
 
 ACTION = "TetraScience.Connector.gdc.HttpRequest"
 CANARY = "canary-81b2"

@@ -25,9 +25,8 @@ from relay_agent.errors import (
 )
 from relay_agent.models import Code, Status
 from relay_agent.outbox import Entry
-from relay_agent.relay import Report
+from relay_agent.telemetry.command_report import Report, tell
 from relay_agent.telemetry.metrics import Metrics
-from relay_agent.worker import tell
 from tests.simulated_agent import SimulatedAgent
 
 HOUR = 3600.0

@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LEVELS = {"debug", "info", "warning", "error"}
-FIRST_NAME = {"RepeatedFailure": 1}  # where the event names begin among the arguments
-FORWARDERS = {"repeated.py"}  # hand on names that their callers gave
+FIRST_NAME = {"RepeatedFailure": 1, "repeated_failure": 0}  # where the event names begin among the arguments
+FORWARDERS = {"repeated.py", "loop_context.py"}  # hand on names that their callers gave
 
 
 def sources() -> Iterator[tuple[Path, ast.AST]]:

@@ -20,7 +20,9 @@ from relay_agent.executor import Executor
 from relay_agent.fair_queue import FairQueue
 from relay_agent.models import Command, Status, Update
 from relay_agent.outbox import KEPT_IN_MEMORY, LINGER_SECONDS, PROCESSING_AFTER_SECONDS, Entry, Outbox
-from relay_agent.relay import Relay, Task
+from relay_agent.outcomes import Outcomes
+from relay_agent.processing import Processor
+from relay_agent.task import Task
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logs
 from relay_agent.telemetry.redact import Redactor
@@ -320,7 +322,8 @@ def test_a_worker_that_puts_its_answer_is_no_other_on_its_way() -> None:
     Worker(
         name="worker-0",
         tasks=tasks,
-        relay=cast("Relay", SimpleNamespace(process=process)),
+        processor=cast("Processor", SimpleNamespace(process=process)),
+        outcomes=cast("Outcomes", None),
         executor=cast("Executor", SimpleNamespace(close=lambda: None)),
         outbox=outbox,
         monotonic=Clock().monotonic,

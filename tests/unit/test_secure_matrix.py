@@ -68,7 +68,7 @@ class Agent(World):
         fields = {"targetId": self.agent_id, "expiresAt": (self.now + timedelta(minutes=5)).isoformat()} | fields
         taken = self.take(message(payload, commandId=command_id or str(uuid.uuid4()), action=action, **fields))
         for task in taken.tasks:
-            fetched = self.relay.fetch(task, cast("Any", None)) if task.elsewhere else task
+            fetched = self.reader.fetch(task, cast("Any", None)) if task.elsewhere else task
             assert fetched is not None
             self.updates.append(self.process(fetched)[0])
         return self.updates[-1] if taken.tasks else None
@@ -277,7 +277,7 @@ def test_a_message_that_comes_twice_while_it_runs_runs_once(scene: Scene) -> Non
     """Under its own id and under another, before the journal has anything of it on the disk."""
     payload = sealed(HIDDEN, jti="twice")
     texts = [message(payload, commandId=command_id, action=V2) for command_id in ("first", "first", "second")]
-    taken = scene.agent.relay.intake([(text, f"receipt-{place}") for place, text in enumerate(texts)])
+    taken = scene.agent.intake.admit([(text, f"receipt-{place}") for place, text in enumerate(texts)])
     outcomes = {task.command.id: scene.agent.outcome(scene.agent.process(task)[0]) for task in taken.tasks}
     assert outcomes == {"first": "RUN", "second": "EREPLAY"}
     assert len(scene.agent.target.asked) == 1

@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from relay_agent.clock import Clock
+from relay_agent.models import ACTION_SECURE, Status
+from relay_agent.telemetry.command_report import Report, command_line
 from relay_agent.telemetry.lines import frames, render
-from relay_agent.telemetry.logs import WITHHELD, LibraryHandler, Logs, RepeatedFailure, command_line
+from relay_agent.telemetry.logs import WITHHELD, LibraryHandler, Logs, RepeatedFailure
 from relay_agent.telemetry.redact import MASK, Redactor
 
 NOW = datetime(2026, 11, 23, 3, 13, 0, 123_456, tzinfo=UTC)
@@ -239,23 +241,27 @@ def test_of_a_deep_stack_and_a_long_chain_of_causes_the_nearest_are_told() -> No
 # The canonical line of a command
 
 
+def line_of(written: Written, **fields: Any) -> None:
+    command_line(written.log, Report(**fields))
+
+
 def test_a_command_line_has_the_documented_fields_in_order(written: Written) -> None:
-    command_line(
-        written.log,
+    line_of(
+        written,
         id="9b9f275c",
         action="a.b",
         method="GET",
         host="h",
         port=443,
-        status="SUCCESS",
+        status=Status.SUCCESS,
         status_code=200,
         bytes_in=5,
         bytes_out=6,
-        queued_seconds=0.0014,
-        target_seconds=0.25,
-        total_seconds=0.3,
+        queued_ms=1,
+        target_ms=250,
+        total_ms=300,
     )
-    command_line(written.log, id="2", action="a.b", status="REJECTED", code="UNKNOWN_COMMAND")
+    line_of(written, id="2", action="a.b", status=Status.REJECTED, code="UNKNOWN_COMMAND")
     first, second = written.lines
     times = ["queuedMs", "targetMs", "totalMs"]
     head = ["event", "timestamp", "level", "id", "action"]
@@ -270,21 +276,21 @@ TEXT = st.one_of(st.text(max_size=900), st.text(alphabet='\x00\x1b"\\é\U0001f60
 @given(TEXT, TEXT, TEXT, TEXT, st.integers(0, 2**53))
 def test_a_command_line_is_at_most_500_bytes_whatever_the_sender_wrote(id: str, action: str, method: str, host: str, size: int) -> None:
     written = Written()
-    command_line(
-        written.log,
+    line_of(
+        written,
         id=id,
         action=action,
         method=method,
         host=host,
         port=65535,
-        status="PROCESSING",
+        status=Status.PROCESSING,
         code="UNABLE_TO_VERIFY_LEAF_SIGNATURE",
         status_code=599,
         bytes_in=size,
         bytes_out=size,
-        queued_seconds=86_400.0,
-        target_seconds=86_400.0,
-        total_seconds=172_800.0,
+        queued_ms=86_400_000,
+        target_ms=86_400_000,
+        total_ms=172_800_000,
     )
     raw = written.stream.getvalue().encode()
     assert len(raw) <= 500
@@ -293,7 +299,7 @@ def test_a_command_line_is_at_most_500_bytes_whatever_the_sender_wrote(id: str, 
 
 
 def test_only_what_is_long_is_cut(written: Written) -> None:
-    command_line(written.log, id="the-id", action="a" * 3000, method="GET", host="h.example", status="REJECTED")
+    line_of(written, id="the-id", action="a" * 3000, method="GET", host="h.example", status=Status.REJECTED)
     line = written.lines[0]
     assert (line["id"], line["method"], line["host"]) == ("the-id", "GET", "h.example")
     assert line["action"].endswith("aaa...")
@@ -301,19 +307,19 @@ def test_only_what_is_long_is_cut(written: Written) -> None:
 
 
 def test_a_secret_is_not_saved_by_the_cut(written: Written) -> None:
-    command_line(written.log, id=CANARY, action=f"{'a' * 150} {CANARY}" * 4, method=CANARY, host=f"u:{CANARY}@h", status="FAILURE")
+    line_of(written, id=CANARY, action=f"{'a' * 150} {CANARY}" * 4, method=CANARY, host=f"u:{CANARY}@h", status=Status.FAILURE)
     assert not re.search(f"{CANARY[:8]}", written.stream.getvalue())
 
 
 def test_a_command_line_costs_under_a_tenth_of_a_command(written: Written) -> None:
     started = time.perf_counter()
     for _ in range(200):
-        command_line(written.log, id="9b9f275c-a60d-454f-8c6c-1ea094e3fd38", action="a.b", method="GET", host="h.example", status="SUCCESS")
+        line_of(written, id="9b9f275c-a60d-454f-8c6c-1ea094e3fd38", action="a.b", method="GET", host="h.example", status=Status.SUCCESS)
     assert (time.perf_counter() - started) / 200 < 160e-6
 
 
 def test_what_is_withheld_stands_on_stdout_and_not_in_what_is_shipped(written: Written) -> None:
-    command_line(written.log, id="7", action="V2", method="PUT", host="lims.example", port=443, status="SUCCESS", secure=True)
+    line_of(written, id="7", action=ACTION_SECURE, method="PUT", host="lims.example", port=443, status=Status.SUCCESS)
     written.log.warning("x", a=1, b=2, **{WITHHELD: "b.c"})
     here, there = written.lines, [json.loads(line) for _, line in written.sink.lines]
     assert (here[0]["method"], here[0]["host"], here[0]["port"], here[1]["b"]) == ("PUT", "lims.example", 443, 2)

@@ -11,8 +11,10 @@ from relay_agent.clock import Clock
 from relay_agent.disk import Disk
 from relay_agent.errors import JournalDamaged, JournalError
 from relay_agent.journal import Journal
+from relay_agent.loop_context import LoopContext
 from relay_agent.pulse import Pulse
 from relay_agent.telemetry.logs import Logger
+from relay_agent.telemetry.summary import Tally
 from relay_agent.upkeep import PRUNE_SECONDS, Upkeep
 
 
@@ -27,6 +29,7 @@ class World:
         self.error: JournalError | None = None
         self.disk = SimpleNamespace(backlog=False, backlog_bytes=4_000_000_000, obstacle=None, look=lambda: None)
         journal = SimpleNamespace(unwritable=None, commits=0, flush=self._flush, prune=lambda: None, checkpoint=lambda: None)
+        clock = Clock(monotonic=lambda: self.time)
         whatever = cast("Any", self)
         self.upkeep = Upkeep(
             journal=cast("Journal", journal),
@@ -34,9 +37,7 @@ class World:
             interrupt=lambda: None,
             summarise=self._summarise,
             look_around=lambda: None,
-            pulse=Pulse(Clock(monotonic=lambda: self.time)),
-            log=cast("Logger", whatever),
-            monotonic=lambda: self.time,
+            loop=LoopContext(Pulse(clock), Tally(), cast("Logger", whatever), clock),
         )
 
     def _flush(self) -> None:

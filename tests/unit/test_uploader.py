@@ -35,7 +35,7 @@ class World:
         self.trouble = UploadTrouble(whatever, clock.monotonic)
         self.uploader = Uploader(
             platform=whatever,
-            relay=whatever,
+            outcomes=whatever,
             spool=whatever,
             outbox=whatever,
             trouble=self.trouble,

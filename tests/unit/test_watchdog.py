@@ -46,7 +46,7 @@ class World:
             name="worker-0",
             executor=cast("Executor", SimpleNamespace(ends_at=None)),
             monotonic=clock.monotonic,
-            **cast("Any", dict.fromkeys(("tasks", "relay", "outbox", "log"))),
+            **cast("Any", dict.fromkeys(("tasks", "processor", "outcomes", "outbox", "log"))),
         )
         self.dead: set[str] = set()
         self.failing: dict[str, str] = {}

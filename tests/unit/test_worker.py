@@ -13,7 +13,7 @@ from relay_agent.faults import TransportFault
 from relay_agent.models import Code, Command, HttpRequest, Status, Update
 from relay_agent.policy import Policy
 from relay_agent.proxies import Proxies
-from relay_agent.relay import Task
+from relay_agent.task import Task
 from relay_agent.urls import parse_url
 from relay_agent.watchdog import STUCK_SECONDS
 from relay_agent.worker import Worker
@@ -40,8 +40,8 @@ class SlowTransport:
         yield
 
 
-class Relay:
-    """In the relay's place: carries the request out, and records its answer in its own time."""
+class Processor:
+    """In the processor's place: carries the request out, and records its answer in its own time."""
 
     def __init__(self, time: Time) -> None:
         self.time = time
@@ -70,12 +70,13 @@ class Outbox:
 
 def test_a_request_that_took_longer_than_the_watchdog_waits_leaves_its_worker_time_to_record_the_answer() -> None:
     time = Time()
-    relay, tasks = Relay(time), FairQueue[Task](10, 1)
+    processor, tasks = Processor(time), FairQueue[Task](10, 1)
     executor = Executor(cast("Any", SlowTransport(time, 10 * STUCK_SECONDS)), Policy(), Proxies({}), Limits())
-    relay.worker = Worker(
+    processor.worker = Worker(
         name="worker-0",
         tasks=tasks,
-        relay=cast("Any", relay),
+        processor=cast("Any", processor),
+        outcomes=cast("Any", None),
         executor=executor,
         outbox=cast("Any", Outbox()),
         log=cast("Any", None),
@@ -84,7 +85,7 @@ def test_a_request_that_took_longer_than_the_watchdog_waits_leaves_its_worker_ti
     for command_id in ("first", "second"):
         task = Task(Command(command_id, "agent", "action"), time.now, "h:80")
         tasks.put((task.lane, task))
-        relay.worker._turn(*tasks.get())
+        processor.worker._turn(*tasks.get())
         time.now += 3 * STUCK_SECONDS
-        assert relay.worker.overdue_seconds() == 0.0
-    assert relay.overdue == [0.0, 0.0, 7.0] * 2
+        assert processor.worker.overdue_seconds() == 0.0
+    assert processor.overdue == [0.0, 0.0, 7.0] * 2
