@@ -61,6 +61,19 @@ class Clock:
     new_id: Callable[[], str] = field(default=_new_id)
 
 
+class Uptime:
+    """Since when something runs, by both of a clock's hands: it begins when this is made."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.started = clock.now()
+        self._monotonic = clock.monotonic
+        self._began = clock.monotonic()
+
+    def seconds(self) -> float:
+        """How long it has run."""
+        return self._monotonic() - self._began
+
+
 class Deadline:
     """A wall-clock limit: a moment on the monotonic clock after which nothing may still be waited for."""
 
