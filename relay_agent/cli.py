@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from relay_agent import __version__
+from relay_agent.exit_codes import EXIT_CONFIGURATION, EXIT_ERROR, EXIT_OK
 
 if TYPE_CHECKING:
     from relay_agent.agent import Agent
-
-EXIT_CONFIGURATION = 2
 
 
 class _Lazy(click.Group):
@@ -116,7 +115,7 @@ def run(context: click.Context, env_file: Path) -> None:
         sys.exit(EXIT_CONFIGURATION)
     except (TokenExpired, JournalError) as error:
         _complain(str(error))
-        sys.exit(0 if signals.count else 1)  # A stop while it waited for a full disk is no failure.
+        sys.exit(EXIT_OK if signals.count else EXIT_ERROR)  # A stop while it waited for a full disk is no failure.
     sys.exit(_run(agent, settings.log_level == "debug"))
 
 
@@ -127,7 +126,7 @@ def _run(agent: Agent, debug: bool) -> int:
         if debug:
             raise
         _complain(f"The agent ended by an unexpected {type(error).__name__}; RELAY_LOG_LEVEL=debug shows where. Please report it.")
-        return 1
+        return EXIT_ERROR
 
 
 def _complain(*lines: str) -> None:

@@ -21,9 +21,9 @@ from relay_agent.checks.preflight import secrets_of
 from relay_agent.checks.walk import Stage
 from relay_agent.config import debugging, load_way_settings
 from relay_agent.errors import ConfigurationError, Mistake
+from relay_agent.exit_codes import EXIT_ERROR, EXIT_OK
 from relay_agent.telemetry.redact import MASK, Redactor
 
-EXIT_FAILS = 1
 _COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.ERROR: "red", Status.SKIPPED: "bright_black"}
 _NARROWEST = 60
 
@@ -47,7 +47,7 @@ class _DiagnoseCommand(click.Command):
 
 
 class _WrongUsage(click.UsageError):
-    exit_code = EXIT_FAILS
+    exit_code = EXIT_ERROR
 
 
 class _ExplainCommand(_DiagnoseCommand):
@@ -149,7 +149,7 @@ def _finish(found: Explained, redactor: Redactor, as_json: bool) -> None:
         click.echo(json.dumps(_masked(found.to_json(), redactor), indent=2))
     else:
         _print_explained(found, redactor)
-    sys.exit(0 if found.goes_through else EXIT_FAILS)
+    sys.exit(EXIT_OK if found.goes_through else EXIT_ERROR)
 
 
 def _masked(value: Any, redactor: Redactor) -> Any:

@@ -21,12 +21,12 @@ import click
 from relay_agent.codec import decode_payload, decode_request, take_envelope
 from relay_agent.config import Settings, load_keyring_text, load_settings
 from relay_agent.errors import BadRequest, ConfigurationError, RelayError, SecureCommandError
+from relay_agent.exit_codes import EXIT_HTTP_ERROR
 from relay_agent.pipelines.client import CommandClient
 from relay_agent.pipelines.session import platform_session
 from relay_agent.pipelines.wire import Answer, request_payload
 from relay_agent.secure import MAX_VALID_SECONDS, Keyring, generate_key, look_inside, open_answer, seal_command
 
-EXIT_HTTP_ERROR = 22  # curl's, with --fail
 DEFAULT_TIMEOUT_SECONDS = 60.0
 DEFAULT_VALID_SECONDS = 3600.0
 FORM = "application/x-www-form-urlencoded"

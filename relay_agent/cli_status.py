@@ -26,14 +26,12 @@ from relay_agent.admin.client import NoAgent, NoAnswer, ask
 from relay_agent.admin.page import ago, span
 from relay_agent.config import masked, secret_values, state_directory
 from relay_agent.errors import ConfigurationError, JournalError
+from relay_agent.exit_codes import EXIT_CONFIGURATION, EXIT_ERROR, EXIT_NO_AGENT, EXIT_OK
 from relay_agent.journal import State
 from relay_agent.journal.reader import Reader
 from relay_agent.listing import FAILED, Listed
 from relay_agent.telemetry.redact import Redactor, proxy_secrets
 
-EXIT_NOT_READY = 1
-EXIT_CONFIGURATION = 2
-EXIT_NO_AGENT = 4
 _WIDE = 100_000
 """Columns where nobody looks at a terminal: a line is never broken or cut there."""
 _NARROWEST = 70
@@ -80,17 +78,17 @@ def status(as_json: bool, env_file: Path) -> None:
     except NoAgent:
         _end(EXIT_NO_AGENT, f"No agent runs on {directory}. Start one (relay-agent run), or name its directory with RELAY_STATE_DIR.")
     except PermissionError:
-        _end(EXIT_NOT_READY, f"{directory / 'admin.sock'} belongs to another user: ask as the user that the agent runs as.")
+        _end(EXIT_ERROR, f"{directory / 'admin.sock'} belongs to another user: ask as the user that the agent runs as.")
     except (NoAnswer, ValueError) as error:
         _end(
-            EXIT_NOT_READY,
+            EXIT_ERROR,
             f"{error}. The agent runs and does not answer; its log may say why, and its watchdog ends it if it stands still.",
         )
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
         _print_status(found)
-    sys.exit(0 if found["state"] == "ready" else EXIT_NOT_READY)
+    sys.exit(EXIT_OK if found["state"] == "ready" else EXIT_ERROR)
 
 
 @click.group(invoke_without_command=True)

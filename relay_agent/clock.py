@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+RECHECK_SECONDS = 0.1
+"""How often a wait that nothing can wake checks whether it is to go on."""
 FAR_PAST, FAR_FUTURE = datetime(1970, 1, 1, tzinfo=UTC), datetime(2999, 12, 31, tzinfo=UTC)
 """What a moment that somebody else names is clamped to: the calendar's own ends cannot be stored, moved to UTC or read back."""
 
@@ -63,6 +65,19 @@ class Clock:
     now: Callable[[], datetime] = field(default=_utc_now)
     monotonic: Callable[[], float] = field(default=time.monotonic)
     new_id: Callable[[], str] = field(default=_new_id)
+
+
+class Uptime:
+    """Since when something runs, by both of a clock's hands: it begins when this is made."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.started = clock.now()
+        self._monotonic = clock.monotonic
+        self._began = clock.monotonic()
+
+    def seconds(self) -> float:
+        """How long it has run."""
+        return self._monotonic() - self._began
 
 
 class Deadline:

@@ -45,7 +45,7 @@ MAX_PROXY_ANSWER = 256 * 1024
 """Bytes kept of what a proxy says when it refuses a tunnel."""
 
 
-LOOK_SECONDS = 2.0
+CERTIFICATE_SECONDS = 2.0
 """How long a call that failed may take longer, so that the certificate it failed for can be named."""
 LOOK_AGAIN_SECONDS = 300.0
 _MOST_SHOWN = 256
@@ -109,7 +109,7 @@ class Dialer:
 
     def _look(self, exchange: Exchange) -> Shown | None:
         """Go the same way once more, without verifying."""
-        limit = Deadline(min(LOOK_SECONDS, exchange.deadline.remaining()))
+        limit = Deadline(min(CERTIFICATE_SECONDS, exchange.deadline.remaining()))
         look = replace(exchange, verify=False, deadline=limit, connect_seconds=limit.seconds)
         with contextlib.suppress(TransportFault, OSError):
             sock = self._dial(look)

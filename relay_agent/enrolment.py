@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from relay_agent.causes import AGENT_DISABLED, QUEUE_DISABLED, cause_of
 from relay_agent.errors import PlatformError, PlatformRefused, RateLimited, UnknownAgent
+from relay_agent.exit_codes import EXIT_REFUSED
 from relay_agent.loop_context import LoopContext
 from relay_agent.periodic import Backoff
 from relay_agent.standing import Standing
@@ -144,7 +145,7 @@ class Enrolment:
     def _refused_at_start(self, reason: str) -> float:
         self._refusals += 1
         if self._refusals >= TRIES_AT_START:
-            self._give_up(3, reason)
+            self._give_up(EXIT_REFUSED, reason)
             return self._refresh_seconds
         return REFUSED_WAITS[self._refusals - 1]
 

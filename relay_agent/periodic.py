@@ -45,7 +45,7 @@ class Loop(threading.Thread):
 
     def __init__(self, name: str, step: Callable[[], float], stop: threading.Event) -> None:
         super().__init__(name=name, daemon=True)
-        self._step = step
+        self.step = step
         self._stop_event = stop
         self.error: BaseException | None = None
 
@@ -53,7 +53,7 @@ class Loop(threading.Thread):
         """Step until the stop."""
         try:
             while not self._stop_event.is_set():
-                wait = self._step()
+                wait = self.step()
                 if wait > 0:
                     self._stop_event.wait(wait)
         except BaseException as error:  # noqa: BLE001 - kept for the supervisor, who ends the agent with it

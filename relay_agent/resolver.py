@@ -14,7 +14,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from relay_agent.clock import Deadline
+from relay_agent.clock import RECHECK_SECONDS, Deadline
 from relay_agent.faults import TransportFault
 from relay_agent.models import Code
 from relay_agent.urls import literal_address
@@ -34,7 +34,6 @@ SHARED_SECONDS = 30.0
 """How long a look-up is joined by others that want the same name; after that its question may have been lost."""
 MAX_ADDRESSES = 64
 """Addresses that are kept of an answer."""
-LOOK_SECONDS = 0.1
 
 
 def _nothing() -> None:
@@ -105,14 +104,14 @@ class Resolver:
                 if deadline.passed:
                     late = f"name resolution of {host} did not begin within {deadline.seconds:g} s"
                     raise TransportFault(Code.ETIMEDOUT, f"{late}: {obstacle} are still waiting for the resolver")
-                self._changed.wait(min(LOOK_SECONDS, deadline.remaining()))
+                self._changed.wait(min(RECHECK_SECONDS, deadline.remaining()))
 
     @staticmethod
     def _answer(look_up: _LookUp, deadline: Deadline, check: Callable[[], None]) -> list[Address] | TransportFault:
         """What was found. No socket is waited for that could be shut, so it looks up now and then."""
         while not deadline.passed:
             check()
-            if look_up.done.wait(min(LOOK_SECONDS, deadline.remaining())):
+            if look_up.done.wait(min(RECHECK_SECONDS, deadline.remaining())):
                 assert look_up.found is not None
                 return look_up.found
         raise TransportFault(Code.ETIMEDOUT, f"name resolution of {look_up.name} took longer than {deadline.seconds:g} s")

@@ -7,29 +7,21 @@ its threads used: the agent does.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import wait
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from relay_agent.causes import cause_of
-from relay_agent.clock import Clock, Deadline
+from relay_agent.clock import RECHECK_SECONDS, Clock, Deadline
 from relay_agent.errors import JournalError, PlatformError
-from relay_agent.fair_queue import FairQueue
-from relay_agent.fetcher import Fetcher
-from relay_agent.journal import Journal
-from relay_agent.outbox import Outbox
 from relay_agent.periodic import Loop
 from relay_agent.signals import Signals
-from relay_agent.standing import Standing
-from relay_agent.tdp.client import PlatformClient
-from relay_agent.telemetry.cloudwatch import LogShipper
 from relay_agent.telemetry.logs import Logger
-from relay_agent.threads import Stops, Threads, aside
-from relay_agent.worker import Worker
+from relay_agent.threads import Phase, Threads, aside
+from relay_agent.wiring import Flow, Platform
 
 T = TypeVar("T")
 
-LOOK_SECONDS = 0.1
 INTERRUPT_SECONDS = 1.0
 FAREWELL_SECONDS = 3.0
 """Of the drain's time, what is kept for telling answers, STOPPED and the last log lines."""
@@ -50,72 +42,44 @@ hangs, the steps together are not much longer than the drain, however short."""
 class Stopping:
     """One stop, from the first signal to the last log line."""
 
-    def __init__(
-        self,
-        *,
-        threads: Threads,
-        stops: Stops,
-        tasks: FairQueue[Any],
-        fetcher: Fetcher,
-        crew: Sequence[Worker],
-        journal: Journal,
-        outbox: Outbox,
-        platform: PlatformClient,
-        shipper: LogShipper,
-        standing: Standing,
-        signals: Signals,
-        interrupt_receive: Callable[[], None],
-        say_last: Callable[[], None],
-        log: Logger,
-        clock: Clock,
-    ) -> None:
-        """`interrupt_receive` breaks off the receive that is open, `say_last` logs what is to be said before the last line."""
+    def __init__(self, *, threads: Threads, flow: Flow, platform: Platform, signals: Signals, log: Logger, clock: Clock) -> None:
         self._threads = threads
-        self._stops = stops
-        self._tasks = tasks
-        self._fetcher = fetcher
-        self._crew = crew
-        self._journal = journal
-        self._outbox = outbox
+        self._flow = flow
         self._platform = platform
-        self._shipper = shipper
-        self._standing = standing
         self._signals = signals
-        self._interrupt_receive = interrupt_receive
-        self._say_last = say_last
         self._log = log
         self._clock = clock
 
     def run(self, seconds: float, code: int, *, report: bool) -> None:
         """Stop in order: intake, workers, answers, STOPPED where it is to be reported, logs."""
-        threads = self._threads
+        threads, stops, standing = self._threads, self._threads.stops, self._platform.standing
         drain = Deadline(seconds, self._clock.monotonic)
         over = self._bound(drain)
-        self._stops.intake.set()
-        for _ in threads.fetchers:
-            self._fetcher.close()
-        self._tasks.close()
-        self._join(threads.workers, drain, keep=min(FAREWELL_SECONDS, drain.seconds / FAREWELL_PART))
-        cut_off = self._break_off(drain)
-        self._end_polling(drain)
-        self._join(threads.fetchers, drain, at_most=share(1.0, drain))
+        stops.intake.set()
+        for thread in [*threads.of(Phase.FETCH), *threads.of(Phase.WORK)]:
+            thread.end()
+        self._join(threads.loops(Phase.WORK), drain, keep=min(FAREWELL_SECONDS, drain.seconds / FAREWELL_PART))
+        cut_off = self._break_off_work(drain)
+        self._break_off_intake(drain)
+        self._join(threads.loops(Phase.FETCH), drain, at_most=share(1.0, drain))
         self._tell_the_rest(drain)
-        self._stops.rest.set()
-        self._end(threads.keeping, drain)
-        if report and self._standing.enrolled:
+        stops.rest.set()
+        self._end(threads.loops(Phase.HOUSEKEEPING), drain)
+        if report and standing.enrolled:
             self._report_stopped()
-        within(share(ENDING_SECONDS, drain), self._say_last)
+        within(share(ENDING_SECONDS, drain), self._flow.summary.last)
         counts = within(share(ENDING_SECONDS, drain), self._counts) or {}
         self._log.info("agent-stopped", code=code, running=cut_off, **counts)
-        self._end([threads.shipping], drain)
-        if self._standing.enrolled and not threads.shipping.is_alive():
+        shipping = threads.loops(Phase.LOGS)
+        self._end(shipping, drain)
+        if standing.enrolled and not any(loop.is_alive() for loop in shipping):
             self._flush_logs(min(REPORT_SECONDS, max(0.2, drain.remaining() - EXIT_SECONDS)))
         over.set()
 
     def _flush_logs(self, seconds: float) -> None:
         """Ship what waits; a CloudWatch that hangs holds up the exit no longer than that, however much is left of the drain."""
         over = self._bound(Deadline(seconds, self._clock.monotonic))
-        self._shipper.flush(seconds)
+        self._platform.log_shipper.flush(seconds)
         over.set()
 
     def _bound(self, drain: Deadline) -> threading.Event:
@@ -127,55 +91,57 @@ class Stopping:
         keep = min(EXIT_SECONDS, drain.seconds / 4)
 
         def watch() -> None:
-            while not over.wait(LOOK_SECONDS):
+            while not over.wait(RECHECK_SECONDS):
                 if drain.remaining() <= keep or self._signals.count >= 2:
-                    self._platform.break_off(name)
+                    self._platform.client.break_off(name)
 
         threading.Thread(target=watch, name="drain", daemon=True).start()
         return over
 
-    def _break_off(self, drain: Deadline) -> int:
+    def _break_off_work(self, drain: Deadline) -> int:
         """End what outlasts the drain: a request that may not run again is answered EINTERRUPTED, another left to the next start.
 
         How many they were.
         """
-        cut_off = self._tasks.running()
-        self._journal.give_up()
-        for worker in self._crew:
-            worker.interrupt()
-        self._join(self._threads.workers, drain, at_most=share(INTERRUPT_SECONDS, drain))
+        cut_off = self._flow.tasks.running()
+        self._flow.journal.give_up()
+        for thread in self._threads.of(Phase.WORK):
+            thread.break_off()
+        self._join(self._threads.loops(Phase.WORK), drain, at_most=share(INTERRUPT_SECONDS, drain))
         return cut_off
 
-    def _end_polling(self, drain: Deadline) -> None:
+    def _break_off_intake(self, drain: Deadline) -> None:
         """Break off the open receive; what was received already is still taken in and acknowledged."""
         limit = Deadline(share(1.0, drain), self._clock.monotonic)
-        while self._threads.polling.is_alive() and not limit.passed:
-            self._interrupt_receive()
-            self._threads.polling.join(LOOK_SECONDS / 2)
+        for thread in self._threads.of(Phase.INTAKE):
+            while thread.loop.is_alive() and not limit.passed:
+                thread.break_off()
+                thread.loop.join(RECHECK_SECONDS / 2)
 
     def _tell_the_rest(self, drain: Deadline) -> None:
-        threads = self._threads
-        for _ in threads.uploaders:
-            self._outbox.uploads.put(None)
-        self._outbox.hurry()
+        loops, outbox = self._threads.loops(Phase.ANSWERS), self._flow.outbox
+        for thread in self._threads.of(Phase.ANSWERS):
+            thread.end()
+        outbox.hurry()
         keep = min(REPORT_SECONDS, drain.seconds / 3)
-        while self._standing.enrolled and self._outbox.pending() and threads.telling.is_alive():
+        sender = self._threads.named("sender").loop
+        while self._platform.standing.enrolled and outbox.pending() and sender.is_alive():
             if drain.remaining() <= keep or self._signals.count >= 2:
                 break
-            self._stops.rest.wait(0.02)
-        self._stops.telling.set()
-        self._end([*threads.uploaders, threads.telling], drain)
+            self._threads.stops.rest.wait(0.02)
+        self._threads.stops.answers.set()
+        self._end(loops, drain)
 
     def _report_stopped(self) -> None:
         try:
-            self._platform.rest.report("STOPPED")
+            self._platform.client.rest.report("STOPPED")
         except PlatformError as error:
             cause = cause_of(error)
             self._log.warning("stop-not-reported", reason=str(error), cause=cause.cause, cure=cause.cure)
 
     def _counts(self) -> dict[str, int]:
         try:
-            counts = self._journal.counts()
+            counts = self._flow.journal.counts()
         except JournalError:
             return {}
         return {"left": counts["admitted"] + counts["started"], "untold": counts["finished"]}
@@ -185,14 +151,14 @@ class Stopping:
         limit = Deadline(max(0.0, drain.remaining() - keep) if at_most is None else at_most, self._clock.monotonic)
         for loop in loops:
             while loop.is_alive() and not limit.passed and self._signals.count < 2:
-                loop.join(min(LOOK_SECONDS, limit.remaining()))
+                loop.join(min(RECHECK_SECONDS, limit.remaining()))
 
     def _end(self, loops: list[Loop], drain: Deadline) -> None:
         """Wait for threads that were told to end; one that hangs in a call to the platform is broken off."""
         self._join(loops, drain, at_most=min(drain.seconds / 10, share(ENDING_SECONDS, drain)))
         for loop in loops:
             if loop.is_alive():
-                self._platform.break_off(loop.name)
+                self._platform.client.break_off(loop.name)
         self._join(loops, drain, at_most=share(ENDING_SECONDS, drain))
 
 

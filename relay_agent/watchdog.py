@@ -49,18 +49,14 @@ class Watchdog:
         self,
         *,
         loops: Mapping[str, Pulse],
-        polling: Pulse,
-        sending: Pulse,
         workers: Sequence[Crew],
         journal: Journal,
         disk: Disk,
         standing: Standing,
         draining: Callable[[], bool],
     ) -> None:
-        """`loops` are the pulses by thread, those of poller and sender among them."""
+        """`loops` are the pulses by thread name, `poller` and `sender` among them; more may be added until the threads start."""
         self._loops = loops
-        self._polling = polling
-        self._sending = sending
         self._workers = workers
         self._journal = journal
         self._disk = disk
@@ -88,7 +84,7 @@ class Watchdog:
             return []
         # A token that is put right heals the agent without a restart (OPERATIONS §2).
         curable = not self._full and self._standing.refused is None
-        polling, sending = self._polling, self._sending
+        polling, sending = self._loops["poller"], self._loops["sender"]
         return [
             Finding(
                 f"the queue was not read: {polling.problem or polling.activity}",

@@ -267,7 +267,7 @@ class ThreadedAgent(_Watched):
         """Build the agent and run it on its thread."""
         settings = _settings(self._environment)
         self.agent = agent = Agent(settings, clock=self._clock, stream=_Stream(self.lines), signals=self._signals)
-        self._loops = [*agent._threads.core, agent._threads.shipping, agent._showing]
+        self._loops = [*(thread.loop for thread in agent.threads.all), agent.pages.loop]
         self._thread = threading.Thread(target=self._run, args=(agent,), name="agent-main")
         self._thread.start()
         return self

@@ -209,8 +209,6 @@ class SimulatedAgent:
         disk = cast("Disk", self.disk)
         self.watchdog = Watchdog(
             loops=pulses,
-            polling=pulses["poller"],
-            sending=pulses["sender"],
             workers=[],
             journal=journal,
             disk=disk,

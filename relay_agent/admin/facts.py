@@ -7,7 +7,7 @@ part of the agent that hangs: a page is looked at when something does.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -29,7 +29,7 @@ from relay_agent.causes import (
     journal_cause,
     token_expired,
 )
-from relay_agent.clock import Clock, iso
+from relay_agent.clock import Clock, Uptime, iso
 from relay_agent.disk import Disk
 from relay_agent.errors import JournalError
 from relay_agent.fair_queue import FairQueue
@@ -41,7 +41,7 @@ from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.telemetry.throughput import Throughput
 from relay_agent.threads import Threads
-from relay_agent.watchdog import RECENT_SECONDS, Finding, Watchdog
+from relay_agent.watchdog import RECENT_SECONDS, Finding
 
 RECENT_COMMANDS = 50
 COMMIT_SECONDS = 10.0
@@ -51,12 +51,44 @@ TOKEN_WARNING = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which agent this is."""
+    """Which agent this is, and since when it runs."""
 
     version: str
     agent_id: str
     organisation: str
     api_target: str
+    uptime: Uptime
+
+
+@dataclass(frozen=True, slots=True)
+class FlowState:
+    """The commands on their way through the agent."""
+
+    tasks: FairQueue[Any]
+    workers: int
+    untold: Callable[[], int]
+    """How many answers are not delivered yet."""
+    throughput: Throughput
+
+
+@dataclass(frozen=True, slots=True)
+class StorageState:
+    """The journal and its disk."""
+
+    journal: Journal
+    disk: Disk
+    reader: Reader
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformState:
+    """What the platform says of this agent, and what of it expires."""
+
+    standing: Standing
+    name: Callable[[], str | None]
+    """The agent's name there; None before the first configuration."""
+    token_ends: Callable[[], datetime | None]
+    credentials_end: Callable[[], datetime | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,48 +109,25 @@ class Facts:
         *,
         identity: Identity,
         clock: Clock,
-        pulses: Mapping[str, Pulse],
         threads: Threads,
-        others: Callable[[], dict[str, str]],
-        watchdog: Watchdog,
-        standing: Standing,
-        journal: Journal,
-        disk: Disk,
-        reader: Reader,
-        tasks: FairQueue[Any],
-        workers: int,
-        untold: Callable[[], int],
-        throughput: Throughput,
-        name: Callable[[], str | None],
-        token_ends: Callable[[], datetime | None],
-        credentials_end: Callable[[], datetime | None],
+        flow: FlowState,
+        storage: StorageState,
+        platform: PlatformState,
         logs: Callable[[], Logging],
-        stopping: Callable[[], bool],
-        also: Callable[[], list[Problem]],
-        began: tuple[datetime, float],
+        other_problems: Callable[[], list[Problem]],
     ) -> None:
-        """`others` says what the threads without a pulse are doing, `also` what else is wrong; it `began` then, by both clocks."""
+        """`other_problems` gives what else is wrong: what neither a thread's pulse nor the platform nor the disk says."""
         self.identity = identity
         self._clock = clock
-        self._pulses = pulses
         self._threads = threads
-        self._others = others
-        self._watchdog = watchdog
-        self._standing = standing
-        self._journal = journal
-        self._disk = disk
-        self._reader = reader
-        self._tasks = tasks
-        self._workers = workers
-        self._untold = untold
-        self._throughput = throughput
-        self._name = name
-        self._token_ends = token_ends
-        self._credentials_end = credentials_end
+        self._pulses = threads.pulses
+        self._watchdog = threads.watchdog
+        self._stopping = threads.stopping
+        self._flow = flow
+        self._storage = storage
+        self._platform = platform
         self._logs = logs
-        self._stopping = stopping
-        self._also = also
-        self._started, self._began = began
+        self._other_problems = other_problems
 
     # --- judgement ---
 
@@ -126,7 +135,7 @@ class Facts:
         """Why the agent does not live: a core thread is dead, or does not come round. Nothing while it lives."""
         if self._stopping():
             return []
-        dead = [Problem(f"the thread {name} has ended", STUCK) for name in self._threads.dead()]
+        dead = [Problem(f"the thread {loop.name} has ended", STUCK) for loop in self._threads.dead()]
         return dead + _lasting(self._watchdog.standing_still())
 
     def ready(self) -> list[Problem]:
@@ -139,7 +148,7 @@ class Facts:
     def warnings(self, problems: list[Problem]) -> list[Problem]:
         """What is wrong beside these, and yet keeps no command from its answer."""
         found = []
-        ends = self._token_ends()
+        ends = self._platform.token_ends()
         if ends is not None and timedelta() < ends - self._clock.now() < TOKEN_WARNING:
             soon = TOKEN_ENDS.about(date=f"{ends:%Y-%m-%d %H:%M} UTC", days=days_left(ends, self._clock.now()))
             found.append(Problem(f"the JWT ends on {ends:%Y-%m-%d}", soon))
@@ -151,11 +160,11 @@ class Facts:
         logs = self._logs()
         if logs.trouble is not None:
             found.append(Problem(f"log lines are not delivered to CloudWatch: {logs.trouble}", logs.cause))
-        return found + self._also()
+        return found + self._other_problems()
 
     def _of_platform(self) -> list[Problem]:
-        standing, refresh = self._standing, self._pulses["config-refresh"]
-        ends = self._token_ends()
+        standing, refresh = self._platform.standing, self._pulses["config-refresh"]
+        ends = self._platform.token_ends()
         if ends is not None and ends <= self._clock.now():
             row = token_expired(ends)
             return [Problem(row.cause, row)]
@@ -178,10 +187,10 @@ class Facts:
         return []
 
     def _of_disk(self) -> list[Problem]:
-        obstacle = self._journal.unwritable or self._disk.obstacle
+        obstacle = self._storage.journal.unwritable or self._storage.disk.obstacle
         if obstacle is not None:
             return [Problem(obstacle.reason, journal_cause(obstacle.trouble))]
-        seconds = self._journal.stuck_seconds()
+        seconds = self._storage.journal.stuck_seconds()
         return [Problem(f"the journal has not ended a commit for {seconds:.0f} s", JOURNAL_HANGS)] if seconds > COMMIT_SECONDS else []
 
     # --- what it is doing ---
@@ -189,7 +198,7 @@ class Facts:
     def status(self) -> dict[str, Any]:
         """The page `status.json`, but for the recent commands."""
         problems = self.ready()
-        waiting, running = self._tasks.waiting(), self._tasks.running()
+        waiting, running = self._flow.tasks.waiting(), self._flow.tasks.running()
         logs = self._logs()
         return {
             "state": self._state(bool(problems)),
@@ -197,53 +206,53 @@ class Facts:
             "version": self.identity.version,
             "agent": {
                 "id": self.identity.agent_id,
-                "name": self._name(),
+                "name": self._platform.name(),
                 "organisation": self.identity.organisation,
                 "apiTarget": self.identity.api_target,
             },
             "time": to_the_second(self._clock.now()),
-            "started": to_the_second(self._started),
-            "uptimeSeconds": round(self._clock.monotonic() - self._began),
+            "started": to_the_second(self.identity.uptime.started),
+            "uptimeSeconds": round(self.identity.uptime.seconds()),
             "problems": [told(problem) for problem in problems],
             "warnings": [told(problem) for problem in self.warnings(problems)],
-            "queue": {"waiting": waiting, "capacity": self._tasks.capacity},
-            "workers": {"busy": running, "total": self._workers},
-            "untold": self._untold(),
-            "journal": {**self._counts(), "bytes": self._disk.used()},
+            "queue": {"waiting": waiting, "capacity": self._flow.tasks.capacity},
+            "workers": {"busy": running, "total": self._flow.workers},
+            "untold": self._flow.untold(),
+            "journal": {**self._counts(), "bytes": self._storage.disk.used()},
             "lastReceive": self._when(self._pulses["poller"]),
             "lastHeartbeat": self._when(self._pulses["heartbeat"]),
             "lastAnswer": self._when(self._pulses["sender"]),
-            "lastConfiguration": to_the_second(self._standing.refreshed),
-            "tokenEnds": to_the_second(self._token_ends()),
-            "credentialsEnd": to_the_second(self._credentials_end()),
+            "lastConfiguration": to_the_second(self._platform.standing.refreshed),
+            "tokenEnds": to_the_second(self._platform.token_ends()),
+            "credentialsEnd": to_the_second(self._platform.credentials_end()),
             "logLines": {"waiting": logs.waiting, "dropped": logs.dropped},
             "threads": self._threads_now(),
-            "lastHour": [list(minute) for minute in self._throughput.last_hour()],
+            "lastHour": [list(minute) for minute in self._flow.throughput.last_hour()],
         }
 
     def recent(self) -> list[Listed]:
         """The newest commands; none where the journal cannot be read."""
         with contextlib.suppress(JournalError):
-            return listing.recent(self._reader, RECENT_COMMANDS)
+            return listing.recent(self._storage.reader, RECENT_COMMANDS)
         return []
 
     def moments(self) -> dict[str, float]:
         """What the metrics call timestamps, in seconds since 1970."""
         found = {
-            "start": self._started,
+            "start": self.identity.uptime.started,
             "last_receive": self._worked(self._pulses["poller"]),
             "last_heartbeat": self._worked(self._pulses["heartbeat"]),
-            "token_expiry": self._token_ends(),
-            "credentials_expiry": self._credentials_end(),
+            "token_expiry": self._platform.token_ends(),
+            "credentials_expiry": self._platform.credentials_end(),
         }
         return {name: moment.timestamp() for name, moment in found.items() if moment is not None}
 
     def _state(self, problems: bool) -> str:
         if self._stopping():
             return "stopping"
-        if self._standing.disabled:
+        if self._platform.standing.disabled:
             return "disabled"
-        if not self._standing.enrolled:
+        if not self._platform.standing.enrolled:
             return "starting"
         return "not ready" if problems else "ready"
 
@@ -253,30 +262,26 @@ class Facts:
             words = {"stopping": "Stopping", "disabled": "Disabled", "starting": "Starting"}
             return f"{words.get(self._state(True), 'Not ready')}: {problems[0].cause.cause}{more}."
         if waiting:
-            return f"Ready and busy: {running} of {self._workers} workers have a command, {waiting} more wait."
+            return f"Ready and busy: {running} of {self._flow.workers} workers have a command, {waiting} more wait."
         if running:
-            return f"Ready: {running} of {self._workers} workers have a command."
+            return f"Ready: {running} of {self._flow.workers} workers have a command."
         return "Ready: it waits for commands."
 
     def _threads_now(self) -> list[dict[str, Any]]:
-        others = self._others()
-        found = []
-        for name, alive in self._threads.lives().items():
-            pulse = self._pulses.get(name)
-            found.append(
-                {
-                    "name": name,
-                    "alive": alive,
-                    "activity": pulse.activity if pulse else others.get(name, ""),
-                    "silentSeconds": round(pulse.silent_seconds(), 1) if pulse else None,
-                    "problem": pulse.problem if pulse else None,
-                }
-            )
-        return found
+        return [
+            {
+                "name": thread.name,
+                "alive": thread.alive,
+                "activity": thread.activity(),
+                "silentSeconds": round(thread.pulse.silent_seconds(), 1) if thread.pulse else None,
+                "problem": thread.pulse.problem if thread.pulse else None,
+            }
+            for thread in self._threads.all
+        ]
 
     def _counts(self) -> dict[str, int]:
         with contextlib.suppress(JournalError):
-            return self._reader.counts()
+            return self._storage.reader.counts()
         return {}
 
     def _worked(self, pulse: Pulse) -> datetime | None:

@@ -36,9 +36,8 @@ class Waiting:
         capacity: int,
         token_ends: Callable[[], datetime | None],
         log_lines: Callable[[], int],
-        began: tuple[datetime, float],
     ) -> None:
-        """`log_lines` is how many wait for their delivery; the agent `began` then, by both clocks."""
+        """`log_lines` is how many wait for their delivery."""
         self._identity = identity
         self._clock = clock
         self._disk = disk
@@ -47,7 +46,6 @@ class Waiting:
         self._capacity = capacity
         self._token_ends = token_ends
         self._log_lines = log_lines
-        self._started, self._began = began
         self.obstacle = Obstacle("the journal is being opened")
         """What the disk says."""
 
@@ -73,8 +71,8 @@ class Waiting:
                 "apiTarget": self._identity.api_target,
             },
             "time": to_the_second(self._clock.now()),
-            "started": to_the_second(self._started),
-            "uptimeSeconds": round(self._clock.monotonic() - self._began),
+            "started": to_the_second(self._identity.uptime.started),
+            "uptimeSeconds": round(self._identity.uptime.seconds()),
             "problems": [told(problem) for problem in problems],
             "warnings": [],
             "queue": {"waiting": 0, "capacity": self._capacity},
@@ -102,7 +100,7 @@ class Waiting:
 
     def moments(self) -> dict[str, float]:
         """What the metrics call timestamps, in seconds since 1970."""
-        found = {"start": self._started, "token_expiry": self._token_ends()}
+        found = {"start": self._identity.uptime.started, "token_expiry": self._token_ends()}
         return {name: moment.timestamp() for name, moment in found.items() if moment is not None}
 
     def _counts(self) -> dict[str, int]:

@@ -10,10 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from relay_agent.exit_codes import EXIT_CONFIGURATION, EXIT_ERROR, EXIT_OK
 from relay_agent.models import Cause
-
-EXIT_ERROR = 1
-EXIT_CONFIGURATION = 2
 
 
 class Status(StrEnum):
@@ -65,4 +63,4 @@ def report(checks: Sequence[Check]) -> dict[str, Any]:
 def exit_code(checks: Sequence[Check]) -> int:
     """0 no error (warnings allowed), 1 an error, 2 the configuration is invalid."""
     failed = {check.id for check in checks if check.status is Status.ERROR}
-    return EXIT_CONFIGURATION if "configuration" in failed else EXIT_ERROR if failed else 0
+    return EXIT_CONFIGURATION if "configuration" in failed else EXIT_ERROR if failed else EXIT_OK

@@ -17,7 +17,7 @@ from relay_agent.errors import JournalDamaged, JournalError
 from relay_agent.journal import damage, schema
 from relay_agent.journal.writer import unwritable, words_of
 
-LOOK_SECONDS = 5.0
+INSPECTION_SECONDS = 5.0
 LOCK_SECONDS = 2.0
 MOST_COPIED = 256 * 1024 * 1024
 """Bytes of a journal and its log that are copied to look at them; larger ones are looked at less closely."""
@@ -25,7 +25,7 @@ _STEPS = 10_000
 """Of SQLite's machine, between two looks at the clock: some milliseconds."""
 
 
-def look(path: Path, *, in_use: bool, seconds: float = LOOK_SECONDS) -> None:
+def look(path: Path, *, in_use: bool, seconds: float = INSPECTION_SECONDS) -> None:
     """Look for damage, for at most so many seconds; what could not be read to its end by then counts as sound.
 
     `in_use` says that an agent works on it: then it is read as SQLite lets readers read, beside the writer. A journal that a

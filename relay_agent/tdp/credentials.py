@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
-from relay_agent.clock import Clock
+from relay_agent.clock import RECHECK_SECONDS, Clock
 from relay_agent.errors import Call, PlatformUnreachable
 from relay_agent.tdp.rest import TemporaryCredentials
 
@@ -23,7 +23,6 @@ MARGIN = timedelta(minutes=10)
 MOST = timedelta(hours=1)
 """How long credentials live (PROTOCOL §1), whatever the platform says: wrong ones must not stay for ever."""
 AGAIN = timedelta(minutes=1)
-LOOK_SECONDS = 0.1
 
 
 class PlatformCredentials(Credentials):
@@ -93,7 +92,7 @@ class PlatformCredentials(Credentials):
         name, given_up = threading.current_thread().name, threading.Event()
         self._broken_off[name] = given_up
         try:
-            while not self._fetching.acquire(timeout=LOOK_SECONDS):
+            while not self._fetching.acquire(timeout=RECHECK_SECONDS):
                 if given_up.is_set():
                     raise PlatformUnreachable(Call.CREDENTIALS, "the wait for new credentials was broken off")
         finally:

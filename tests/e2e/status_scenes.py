@@ -58,7 +58,7 @@ def scene(name: str, sandbox: Sandbox, directory: Path, port: int, minutes: int 
             wait_until(sandbox, lambda asked=asked: all(command.final for command in asked))  # type: ignore[misc]
             if minute < minutes - 1:
                 ahead += 60.0
-                for pulse in agent.agent._pulses.values():
+                for pulse in agent.agent.threads.pulses.values():
                     pulse.success()
         if name == "busy":
             for target in targets:
@@ -66,7 +66,7 @@ def scene(name: str, sandbox: Sandbox, directory: Path, port: int, minutes: int 
                 target.on("/slow", lambda conn, _, gate=gate: (conn.wait(gate, 60), conn.respond(200)))  # type: ignore[misc]
                 stack.callback(gate.release)
             held = [agent.create({"method": "POST", "url": targets[number % 4].url("/slow")}) for number in range(20)]
-            wait_until(sandbox, lambda: agent.agent._tasks.running() + agent.agent._tasks.waiting() == len(held))
+            wait_until(sandbox, lambda: agent.agent.flow.tasks.running() + agent.agent.flow.tasks.waiting() == len(held))
         if name == "not-ready":
             stack.enter_context(sandbox.inject(Fault("rest", "agent/config", contains=agent.agent_id, status=401, count=None)))
             stack.enter_context(sandbox.inject(Fault("logs", status=400, code="AccessDeniedException", count=None)))

@@ -70,7 +70,7 @@ def test_the_page_of_a_ready_agent_says_so_and_shows_its_commands(browser: Brows
             expect(page.get_by_text("Ready: it waits for commands.")).to_be_visible()
             expect(page.get_by_role("img", name="commands in the last hour")).to_be_visible()
             listed = page.get_by_role("region", name="Recent commands").get_by_role("row")
-            assert listed.count() == 1 + agent.agent._journal.counts()["delivered"]
+            assert listed.count() == 1 + agent.agent.flow.journal.counts()["delivered"]
             expect(page.get_by_role("row", name="poller turns")).to_be_visible()
             expect(page.get_by_role("row", name="worker-7 turns")).to_be_visible()
             assert "What is wrong" not in page.content()

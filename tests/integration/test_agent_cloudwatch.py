@@ -98,7 +98,7 @@ def test_a_stream_that_somebody_deletes_is_made_again_and_no_line_is_lost(sandbo
     with running(ThreadedAgent(sandbox, tmp_path, agent_id=agent_id)) as agent, aws(sandbox, "logs") as logs:
         wait_until(sandbox, lambda: len(sandbox.log_events(agent_id)) >= 1)
         stream = sandbox.log_events(agent_id)[0]["logStreamName"]
-        group = agent.agent._platform.log_group()
+        group = agent.agent.platform.client.log_group()
         logs.delete_log_stream(logGroupName=group, logStreamName=stream)
         agent.told({"url": target.url("/")})
         wait_until(sandbox, lambda: any('"command"' in event["message"] for event in sandbox.log_events(agent_id)))

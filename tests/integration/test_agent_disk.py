@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from relay_agent import agent as agent_room
+from relay_agent import startup
 from relay_agent.admin.client import ask
 from relay_agent.causes import JOURNAL_FULL, JOURNAL_HANGS, JOURNAL_LOCKED, JOURNAL_READ_ONLY, journal_cause
 from relay_agent.clock import Clock
@@ -407,8 +407,8 @@ def test_a_disk_that_hangs_at_the_start_is_said_and_keeps_the_agent_from_no_sign
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     over, lines, signals = threading.Event(), agents.LogLines(), Signals()
-    monkeypatch.setattr(agent_room, "Journal", lambda *_, **__: over.wait(60))
-    monkeypatch.setattr(agent_room, "SLOW_SECONDS", 0.2)
+    monkeypatch.setattr(startup, "Journal", lambda *_, **__: over.wait(60))
+    monkeypatch.setattr(startup, "SLOW_SECONDS", 0.2)
     raised: list[Exception] = []
 
     def start() -> None:
@@ -499,7 +499,7 @@ def test_a_journal_that_turns_read_only_is_as_a_full_disk(sandbox: Sandbox, tmp_
         held = agent.create({"method": "POST", "url": target.url("/held")})
         gate.wait_reached()
         wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
-        writer = agent.agent._journal._writer
+        writer = agent.agent.flow.journal._writer
         writer.use(lambda connection: connection.execute("PRAGMA query_only = ON"))
         new = agent.create({"method": "POST", "url": target.url("/new")})
         wait_full(agent)
@@ -689,11 +689,11 @@ def test_with_a_clock_set_by_a_day_nothing_runs_twice(tmp_path: Path, target: By
             assert agent.stop() == 0
             lives.close()
             agent = lives.enter_context(ThreadedAgent(sandbox, tmp_path, agent_id=agent.agent_id, clock=wall.clock())).ready()
-        agent.agent._journal.prune()
+        agent.agent.flow.journal.prune()
         wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
         assert agent.ask({"url": target.url("/")}, expires_in=3 * 86_400).status == "SUCCESS"
         if days < 0:  # After a day forward what was acknowledged may be forgotten.
-            wait_until(sandbox, lambda: agent.agent._journal.counts()["delivered"] == 2)
+            wait_until(sandbox, lambda: agent.agent.flow.journal.counts()["delivered"] == 2)
         assert agent.stop() == 0
         assert finals(command) == ["SUCCESS"]
         assert seen(target) == {"POST /post": 1, "GET /": 1}

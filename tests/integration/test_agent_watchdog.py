@@ -32,11 +32,11 @@ class Hands:
 
         A poller that is well has its poll open for 20 s of the world's time: `polling` says that it came back meanwhile.
         """
-        pulses = [pulse for name, pulse in agent.agent._pulses.items() if name not in (*stuck, "poller")]
+        pulses = [pulse for name, pulse in agent.agent.threads.pulses.items() if name not in (*stuck, "poller")]
         for _ in range(int(seconds // STEP_SECONDS)):
             self._ahead += STEP_SECONDS
             if polling:
-                agent.agent._pulses["poller"].success()
+                agent.agent.threads.pulses["poller"].success()
             wait_until(agent.sandbox, lambda: all(pulse.silent_seconds() < STEP_SECONDS / 2 for pulse in pulses))
 
 
@@ -58,8 +58,8 @@ def ends(agent: ThreadedAgent, hands: Hands, stuck: tuple[str, ...], polling: bo
     heard = len(agent.sandbox.heartbeats(agent.agent_id))
     hands.move(agent, STUCK_SECONDS - 2 * RECENT_SECONDS - STEP_SECONDS, stuck, polling)
     assert len(agent.sandbox.heartbeats(agent.agent_id)) == heard
-    assert not agent.agent._ending.given.is_set()
-    hands.move(agent, 3 * STEP_SECONDS, (*agent.agent._pulses,), polling)
+    assert not agent.agent.ending.given.is_set()
+    hands.move(agent, 3 * STEP_SECONDS, (*agent.agent.threads.pulses,), polling)
     assert agent.wait() == 1
     return str(agent.wait_log("agent-giving-up")["reason"])
 
@@ -89,10 +89,10 @@ def test_a_queue_that_refuses_every_answer(sandbox: Sandbox, tmp_path: Path, han
 def test_a_commit_that_does_not_end(sandbox: Sandbox, tmp_path: Path, hands: Hands) -> None:
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "1"}, clock=hands.clock)) as agent:
         agent.get("http://127.0.0.1:9/")
-        wait_until(sandbox, lambda: agent.agent._journal.counts()["delivered"] == 1)
-        with agent.agent._journal._writer._using:
+        wait_until(sandbox, lambda: agent.agent.flow.journal.counts()["delivered"] == 1)
+        with agent.agent.flow.journal._writer._using:
             agent.create({"url": "http://127.0.0.1:9/"})
-            wait_until(sandbox, lambda: agent.agent._journal.stuck_seconds() > 0)
+            wait_until(sandbox, lambda: agent.agent.flow.journal.stuck_seconds() > 0)
             reason = ends(agent, hands, ("upkeep", "sender"))
         assert "commit" in reason or "poller" in reason or "sender" in reason
 
@@ -103,7 +103,7 @@ def test_a_core_thread_that_dies_ends_the_agent_at_once(sandbox: Sandbox, tmp_pa
         def die() -> float:
             raise MemoryError
 
-        agent.agent._threads.telling._step = die
+        agent.agent.threads.named("sender").loop.step = die
         assert agent.wait() == 1
         assert agent.wait_log("thread-died")["thread"] == "sender"
 

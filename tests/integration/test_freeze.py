@@ -105,6 +105,7 @@ def test_an_agent_that_is_not_the_process_sets_no_timer(monkeypatch: pytest.Monk
 AGENT = """
 import re, sys
 import relay_agent.agent as agent
+import relay_agent.wiring as wiring
 from relay_agent.cli import main
 agent.STUCK_SECONDS = 3.0
 {patch}
@@ -115,10 +116,10 @@ main(["run"])
 @pytest.mark.parametrize(
     "patch, where",
     [
-        (f"agent.Watchdog.verdict = lambda self: {FROZEN}", "_supervise"),
-        (f"agent.Intake.recover = lambda self, *_: {FROZEN}", "_recover"),
-        (f"agent.Heartbeat.step = lambda self: {FROZEN}", "step"),
-        (f"agent.Watchdog.verdict = lambda self: self_stop()\nagent.Stopping.run = lambda *_, **__: {FROZEN}", "_stop"),
+        (f"wiring.Watchdog.verdict = lambda self: {FROZEN}", "_supervise"),
+        (f"wiring.Intake.recover = lambda self, *_: {FROZEN}", "recover"),
+        (f"wiring.Heartbeat.step = lambda self: {FROZEN}", "step"),
+        (f"wiring.Watchdog.verdict = lambda self: self_stop()\nagent.Stopping.run = lambda *_, **__: {FROZEN}", "_stop"),
     ],
     ids=["at-work", "recovering", "another-thread", "stopping"],
 )
@@ -134,7 +135,7 @@ def test_an_agent_that_freezes_ends_for_its_supervisor(sandbox: Sandbox, tmp_pat
 def test_an_agent_whose_drain_is_longer_than_the_limit_drains(sandbox: Sandbox, tmp_path: Path) -> None:
     patch = (
         "import os, signal, threading\n"
-        "agent.Watchdog.verdict = lambda self: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "wiring.Watchdog.verdict = lambda self: os.kill(os.getpid(), signal.SIGTERM)\n"
         "run = agent.Stopping.run\n"
         "agent.Stopping.run = lambda *given, **named: (threading.Event().wait(6), run(*given, **named))\n"
     )

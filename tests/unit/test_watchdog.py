@@ -52,8 +52,6 @@ class World:
         self.failing: dict[str, str] = {}
         self.dog = Watchdog(
             loops=self.pulses,
-            polling=self.pulses["poller"],
-            sending=self.pulses["sender"],
             workers=[self.worker],
             journal=cast("Journal", self._journal()),
             disk=cast("Disk", self.disk),

@@ -1,0 +1,16 @@
+"""The exit codes of every `relay-agent` command (OPERATIONS §1). They are a contract: a supervisor decides by them."""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+"""Stopped cleanly, ready, nothing is wrong."""
+EXIT_ERROR = 1
+"""`run` gave up or the token has expired; `check` or `explain` found an error; `status` found an agent that is not ready."""
+EXIT_CONFIGURATION = 2
+"""The configuration is invalid, or (`run`) another agent holds the state directory."""
+EXIT_REFUSED = 3
+"""`run`: the platform refused the agent."""
+EXIT_NO_AGENT = 4
+"""`status`: no agent runs here."""
+EXIT_HTTP_ERROR = 22
+"""`send --fail`: the target answered with an error status. curl's code for that."""
