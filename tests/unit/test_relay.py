@@ -15,13 +15,12 @@ from unittest.mock import ANY
 import pytest
 
 from relay_agent import codec
-from relay_agent.errors import JournalError, PlatformError
+from relay_agent.errors import Call, JournalError, PayloadRefused, PlatformError
 from relay_agent.journal import Journal
 from relay_agent.models import Code, Failure, HttpRequest, HttpResponse, Status, Update
 from relay_agent.relay import KEPT_IN_MEMORY, Intake, Relay, Report, Task
 from relay_agent.secure import Keyring, open_answer
 from relay_agent.spool import IN_MEMORY, Buffer
-from relay_agent.tdp.payloads import PayloadRefused
 from tests.worlds import (
     AGENT,
     CANARY,
@@ -649,7 +648,7 @@ def test_a_full_disk_lets_a_large_referenced_body_wait_in_memory(world: World) -
     assert (world.process(task)[0].status, world.target.sent) == (Status.SUCCESS, [text.encode()])
 
 
-@pytest.mark.parametrize("body", [b"no json", b"[]", PayloadRefused("payload download", f"S3 answered {403}", 403)])
+@pytest.mark.parametrize("body", [b"no json", b"[]", PayloadRefused(Call.DOWNLOAD, f"S3 answered {403}", 403)])
 def test_a_referenced_body_that_is_no_request_or_refused_is_ebadcommand(world: World, body: bytes | PlatformError) -> None:
     task = world.relay.fetch(referenced(world, [body]), NEVER)
     assert task is not None
@@ -666,7 +665,7 @@ class Passing(threading.Event):
 
 
 def test_a_body_that_cannot_be_had_at_first_is_fetched_again(world: World) -> None:
-    trouble = PlatformError("payload download", "S3 answered 503", 503)
+    trouble = PlatformError(Call.DOWNLOAD, "S3 answered 503", 503)
     task = world.relay.fetch(referenced(world, [trouble, trouble, b'{"url":"http://target.example/"}']), Passing())
     assert task is not None
     assert world.process(task)[0].status is Status.SUCCESS
@@ -675,7 +674,7 @@ def test_a_body_that_cannot_be_had_at_first_is_fetched_again(world: World) -> No
 def test_a_stop_leaves_a_body_that_was_not_fetched_to_the_next_start(world: World) -> None:
     stop = threading.Event()
     stop.set()
-    assert world.relay.fetch(referenced(world, [PlatformError("payload download", "S3 answered 503", 503)]), stop) is None
+    assert world.relay.fetch(referenced(world, [PlatformError(Call.DOWNLOAD, "S3 answered 503", 503)]), stop) is None
     assert world.states() == {"admitted": 1}
     (task,), _ = world.again()
     assert task.elsewhere
