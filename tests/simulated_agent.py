@@ -24,6 +24,7 @@ from relay_agent.heartbeat import Heartbeat
 from relay_agent.intake import Intake
 from relay_agent.journal import Journal
 from relay_agent.loop_context import LoopContext
+from relay_agent.models import Obstacle
 from relay_agent.outbox import Entry, Outbox
 from relay_agent.poller import Poller
 from relay_agent.pulse import Pulse
@@ -86,7 +87,7 @@ class SimulatedAgent:
         self.stdout = Counting()
         self.fault: Fault = lambda _call, _number: None
         self.refuse_logs: str | None = None
-        self.unwritable: str | None = None
+        self.unwritable: Obstacle | None = None
         self.answers: list[Entry] = []
         self.shipped = 0
         self.tally = Tally()
@@ -147,7 +148,7 @@ class SimulatedAgent:
 
     def _flush(self) -> None:
         if self.unwritable is not None:
-            raise JournalUnwritable(self.unwritable)
+            raise JournalUnwritable(self.unwritable.reason, self.unwritable.trouble)
 
     def _put_log_events(self, *, logEvents: list[Any], **_where: str) -> dict[str, Any]:
         if self.refuse_logs is not None:

@@ -14,10 +14,10 @@ import pytest
 
 from relay_agent.clock import Deadline
 from relay_agent.dialer import NEXT_ADDRESS_SECONDS, Dialer, _Attempts
+from relay_agent.exchange import Exchange
 from relay_agent.faults import TransportFault
 from relay_agent.proxies import Trust, parse_proxy
 from relay_agent.resolver import Address, Resolver
-from relay_agent.transport import Exchange
 from relay_agent.urls import parse_url
 from tests.contract.relaying import Relay, code
 from tests.contract.test_connections import Names

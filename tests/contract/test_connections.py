@@ -19,10 +19,11 @@ import pytest
 from relay_agent.clock import Deadline
 from relay_agent.dialer import Dialer
 from relay_agent.errors import Interrupted
+from relay_agent.exchange import Exchange
 from relay_agent.faults import TransportFault
 from relay_agent.proxies import Trust
 from relay_agent.resolver import Resolver
-from relay_agent.transport import Exchange, Transport
+from relay_agent.transport import Transport
 from relay_agent.urls import parse_url
 from tests.contract.relaying import Relay, code
 from tests.targets import ByteTarget, Connection, RawRequest, ca_pem, in_turn, play, raw, reply, server_context

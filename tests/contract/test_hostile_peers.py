@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from relay_agent import dialer
 from relay_agent.clock import Deadline
 from relay_agent.dialer import Dialer
+from relay_agent.exchange import Exchange
 from relay_agent.faults import DiskFault, TransportFault
 from relay_agent.models import Code
 from relay_agent.proxies import Trust, parse_proxy
 from relay_agent.resolver import Resolver
-from relay_agent.transport import Exchange, Transport
+from relay_agent.transport import Transport
 from relay_agent.urls import literal_address, parse_url
 from tests.contract.relaying import Relay, code
 from tests.examples import examples
@@ -206,7 +207,7 @@ def test_what_is_no_domain_name_cannot_be_looked_up(host: str, socks: bool, tmp_
             Dialer(_trust(tmp_path), Resolver()).dial(exchange)
         assert caught.value.code == "ENOTFOUND"
         assert not socks or "cannot be looked up" in caught.value.message
-        assert not caught.value.at_proxy
+        assert caught.value.facts.proxy is None
         assert proxy.asked == []
 
 

@@ -15,11 +15,12 @@ import pytest
 from relay_agent.clock import Deadline
 from relay_agent.dialer import Dialer
 from relay_agent.errors import Interrupted
+from relay_agent.exchange import Exchange
 from relay_agent.faults import TransportFault
 from relay_agent.models import Code
 from relay_agent.proxies import Trust, parse_proxy
 from relay_agent.resolver import Resolver
-from relay_agent.transport import Exchange, Transport
+from relay_agent.transport import Transport
 from relay_agent.urls import parse_url
 from tests.contract.relaying import Relay, code
 from tests.contract.test_tls_faults import CODES
@@ -135,8 +136,8 @@ def test_the_certificate_that_is_refused_is_shown(proxy: HttpProxy, tmp_path: Pa
     ):
         pass
     transport.close()
-    assert caught.value.shown is not None
-    assert "a device that signed itself" in caught.value.shown.issuer
+    assert caught.value.facts.certificate is not None
+    assert "a device that signed itself" in caught.value.facts.certificate.issuer
 
 
 def _silent(conn: Connection) -> bool:

@@ -25,7 +25,7 @@ import pytest
 
 from relay_agent import startup
 from relay_agent.admin.client import ask
-from relay_agent.causes import JOURNAL_FULL, JOURNAL_HANGS, JOURNAL_LOCKED, JOURNAL_READ_ONLY, journal_cause
+from relay_agent.causes import JOURNAL_FULL, JOURNAL_HANGS, JOURNAL_LOCKED, JOURNAL_READ_ONLY
 from relay_agent.clock import Clock
 from relay_agent.errors import JournalError
 from relay_agent.journal import SCHEMA_VERSION
@@ -119,9 +119,8 @@ def wait_full(agent: RunningAgent | ThreadedAgent) -> None:
     """Wait until the agent says that its disk is full: at once, whatever its open receive waits for."""
     line = agent.wait_log("disk-full", timeout=8)
     assert line["level"] in ("warning", "error")
-    cause = journal_cause(line["reason"])
-    assert cause in (JOURNAL_FULL, JOURNAL_READ_ONLY)
-    assert (line["cause"], line["cure"]) == (cause.cause, cause.cure)
+    (cause,) = [cause for cause in (JOURNAL_FULL, JOURNAL_READ_ONLY) if cause.cause == line["cause"]]
+    assert line["cure"] == cause.cure
     code, text = page(agent, "/readyz")
     assert (code, cause.cure in text) == (503, True)
 

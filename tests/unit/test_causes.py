@@ -9,6 +9,7 @@ import pytest
 
 from relay_agent import causes
 from relay_agent.errors import (
+    Call,
     CredentialsExpired,
     NotThePlatform,
     PlatformError,
@@ -18,41 +19,44 @@ from relay_agent.errors import (
     RateLimited,
     UnknownAgent,
 )
-from relay_agent.models import Code, TlsTrouble
+from relay_agent.models import Cause, Code, FaultFacts, Phase, TlsTrouble
 from relay_agent.telemetry.redact import MASK, redact_text
 
 TRUST = (Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, Code.DEPTH_ZERO_SELF_SIGNED_CERT)
 
 
 def reached_nobody(
-    code: str, text: str = "", *, call: str = "agent/config", proxy: str | None = None, status: int | None = None
+    code: str, *, call: Call = Call.CONFIG, proxy: str | None = None, status: int | None = None, phase: Phase = Phase.CONNECT
 ) -> PlatformUnreachable:
     """What a call raises that got no answer."""
-    return PlatformUnreachable(
-        call, text or f"{code}: text", proxy is not None, code=code, host="api.lab.example", port=443, proxy=proxy, status=status
-    )
+    return PlatformUnreachable(call, f"{code}: text", FaultFacts(Code(code), "api.lab.example", 443, phase, proxy=proxy, status=status))
+
+
+def aws(kind: type[PlatformError], call: Call, code: str, status: int) -> PlatformError:
+    """What AWS refuses."""
+    return kind(call, f"AWS says {code}", status, aws_code=code)
 
 
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
-        (PlatformRefused("agent/config", "answered 401", 401), causes.REFUSED),
-        (PlatformRefused("sqs receive", "AWS says SignatureDoesNotMatch", 403), causes.CLOCK),
-        (UnknownAgent("agent/config", "answered 404", 404), causes.UNKNOWN_AGENT),
-        (NotThePlatform("agent/config", "answered 301", 301), causes.NOT_THE_PLATFORM),
-        (PlatformUnreachable("agent/config", "ECONNREFUSED", False), causes.UNREACHABLE),
-        (PlatformUnreachable("sqs receive", "ECONNREFUSED", False), causes.SQS_UNREACHABLE),
-        (PlatformUnreachable("sqs receive", "ECONNREFUSED", True), causes.PROXY),
-        (PlatformError("agent/config", "answered 503", 503), causes.UNWELL),
-        (PlatformError("payload upload", "ECONNREFUSED: nobody listens"), causes.S3_UNREACHABLE),
-        (PlatformError("payload upload", "S3 answered 503", 503), causes.S3_UNWELL),
-        (PlatformError("payload upload", "a web page answered (200) in Amazon S3's place", 200), causes.NOT_S3),
-        (RateLimited("agent/config", 3.0), causes.BUSY),
-        (CredentialsExpired("sqs receive", "AWS says ExpiredToken", 403), causes.NO_CREDENTIALS),
-        (QueueUnavailable("sqs receive", "AWS says QueueDoesNotExist", 400), causes.NO_QUEUE),
+        (PlatformRefused(Call.CONFIG, "answered 401", 401), causes.REFUSED),
+        (aws(PlatformRefused, Call.SQS_RECEIVE, "SignatureDoesNotMatch", 403), causes.CLOCK),
+        (UnknownAgent(Call.CONFIG, "answered 404", 404), causes.UNKNOWN_AGENT),
+        (NotThePlatform(Call.CONFIG, "answered 301", 301), causes.NOT_THE_PLATFORM),
+        (PlatformUnreachable(Call.CONFIG, "ECONNREFUSED"), causes.UNREACHABLE),
+        (PlatformUnreachable(Call.SQS_RECEIVE, "ECONNREFUSED"), causes.SQS_UNREACHABLE),
+        (PlatformUnreachable(Call.SQS_RECEIVE, "ECONNREFUSED", FaultFacts(None, proxy="http://p:1")), causes.PROXY),
+        (PlatformError(Call.CONFIG, "answered 503", 503), causes.UNWELL),
+        (PlatformError(Call.UPLOAD, "ECONNREFUSED: nobody listens"), causes.S3_UNREACHABLE),
+        (PlatformError(Call.UPLOAD, "S3 answered 503", 503), causes.S3_UNWELL),
+        (NotThePlatform(Call.UPLOAD, "a web page answered (200) in Amazon S3's place", 200), causes.NOT_S3),
+        (RateLimited(Call.CONFIG, 3.0), causes.BUSY),
+        (aws(CredentialsExpired, Call.SQS_RECEIVE, "ExpiredToken", 403), causes.NO_CREDENTIALS),
+        (aws(QueueUnavailable, Call.SQS_RECEIVE, "QueueDoesNotExist", 400), causes.NO_QUEUE),
     ],
 )
-def test_each_failure_has_its_cause_and_cure(error: PlatformError, cause: causes.Cause) -> None:
+def test_each_failure_has_its_cause_and_cure(error: PlatformError, cause: Cause) -> None:
     assert causes.cause_of(error) is cause
 
 
@@ -63,7 +67,7 @@ def test_each_failure_has_its_cause_and_cure(error: PlatformError, cause: causes
         (reached_nobody("EAI_AGAIN"), "platform", "DNS server does not answer"),
         (reached_nobody("ECONNREFUSED"), "platform", "port 443 refused"),
         (reached_nobody("ETIMEDOUT"), "platform", "does not answer on port 443"),
-        (reached_nobody("ETIMEDOUT", "ETIMEDOUT: the first byte of the response from api took longer"), "platform", "takes the connection"),
+        (reached_nobody("ETIMEDOUT", phase=Phase.FIRST_BYTE), "platform", "takes the connection"),
         (reached_nobody("EHOSTUNREACH"), "platform", "no way from this machine"),
         (reached_nobody("UNABLE_TO_VERIFY_LEAF_SIGNATURE"), "platform", "whom the agent does not trust"),
         (
@@ -77,17 +81,21 @@ def test_each_failure_has_its_cause_and_cure(error: PlatformError, cause: causes
             "proxy http://p:1, not the platform, answered 403",
         ),
         (reached_nobody("EBADRESPONSE", proxy="http://p:1", status=407), "platform", "answered 407: it wants a user and password"),
-        (PlatformError("agent/config", "answered 407", 407), "platform", "answered 407: it wants a user and password"),
-        (reached_nobody("ETIMEDOUT", call="sqs receive"), "sqs", "does not answer on port 443"),
-        (reached_nobody("ETIMEDOUT", call="logs look"), "cloudwatch", "does not answer on port 443"),
-        (QueueUnavailable("sqs look", "AWS says AccessDenied", 403), "sqs", "a policy does not let this agent"),
-        (PlatformError("sqs look", "AWS says 403", 403), "sqs", "something answers in Amazon SQS's place"),
-        (PlatformError("agents", "answered 400", 400), "agent", "AGENT_ID is not known"),
-        (PlatformError("sqs receive", "AWS says InternalError", 500), "sqs", "Amazon SQS answers with an error of its own (AWS says Inter"),
-        (RateLimited("sqs receive", 0.0), "sqs", "Amazon SQS asks to be called less often"),
-        (PlatformError("logs put", "AWS says 403", 403), "cloudwatch", "something answers in Amazon CloudWatch Logs's place"),
-        (QueueUnavailable("logs put", "AWS says AccessDeniedException", 400), "cloudwatch", "a policy does not let this agent write"),
-        (PlatformError("logs put", "AWS says ResourceNotFoundException", 400), "cloudwatch", "log group does not exist"),
+        (PlatformError(Call.CONFIG, "answered 407", 407), "platform", "answered 407: it wants a user and password"),
+        (reached_nobody("ETIMEDOUT", call=Call.SQS_RECEIVE), "sqs", "does not answer on port 443"),
+        (reached_nobody("ETIMEDOUT", call=Call.LOGS_LOOK), "cloudwatch", "does not answer on port 443"),
+        (aws(QueueUnavailable, Call.SQS_LOOK, "AccessDenied", 403), "sqs", "a policy does not let this agent"),
+        (aws(PlatformError, Call.SQS_LOOK, "403", 403), "sqs", "something answers in Amazon SQS's place"),
+        (PlatformError(Call.AGENTS, "answered 400", 400), "agent", "AGENT_ID is not known"),
+        (
+            aws(PlatformError, Call.SQS_RECEIVE, "InternalError", 500),
+            "sqs",
+            "Amazon SQS answers with an error of its own (AWS says Inter",
+        ),
+        (RateLimited(Call.SQS_RECEIVE, 0.0), "sqs", "Amazon SQS asks to be called less often"),
+        (aws(PlatformError, Call.LOGS_PUT, "403", 403), "cloudwatch", "something answers in Amazon CloudWatch Logs's place"),
+        (aws(QueueUnavailable, Call.LOGS_PUT, "AccessDeniedException", 400), "cloudwatch", "a policy does not let this agent write"),
+        (aws(PlatformError, Call.LOGS_PUT, "ResourceNotFoundException", 400), "cloudwatch", "log group does not exist"),
     ],
 )
 def test_what_stands_in_the_way_is_told_apart(error: PlatformError, check: str, told: str) -> None:
@@ -98,14 +106,14 @@ def test_what_stands_in_the_way_is_told_apart(error: PlatformError, check: str, 
 
 def test_each_way_in_which_cloudwatch_fails_has_a_cure_of_its_own_and_says_that_the_agent_works_without() -> None:
     errors: list[PlatformError] = [
-        RateLimited("logs put", 0.0),
-        PlatformRefused("logs put", "AWS says InvalidSignatureException", 400, clock_off=-600.0),
-        reached_nobody("UNABLE_TO_VERIFY_LEAF_SIGNATURE", call="logs put"),
-        reached_nobody("ETIMEDOUT", call="logs put"),
-        QueueUnavailable("logs put", "AWS says AccessDeniedException", 400),
-        PlatformError("logs put", "AWS says ResourceNotFoundException", 400),
-        PlatformError("logs put", "AWS says ServiceUnavailableException", 503),
-        CredentialsExpired("logs put", "AWS says ExpiredTokenException", 400),
+        RateLimited(Call.LOGS_PUT, 0.0),
+        PlatformRefused(Call.LOGS_PUT, "AWS says InvalidSignatureException", 400, aws_code="InvalidSignatureException", clock_off=-600.0),
+        reached_nobody("UNABLE_TO_VERIFY_LEAF_SIGNATURE", call=Call.LOGS_PUT),
+        reached_nobody("ETIMEDOUT", call=Call.LOGS_PUT),
+        aws(QueueUnavailable, Call.LOGS_PUT, "AccessDeniedException", 400),
+        aws(PlatformError, Call.LOGS_PUT, "ResourceNotFoundException", 400),
+        aws(PlatformError, Call.LOGS_PUT, "ServiceUnavailableException", 503),
+        aws(CredentialsExpired, Call.LOGS_PUT, "ExpiredTokenException", 400),
     ]
     found = [causes.cause_of(error) for error in errors]
     assert len({one.cause for one in found}) == len({one.cure for one in found}) == len(errors)
@@ -120,17 +128,17 @@ def test_each_cure_on_the_way_to_the_platform_names_its_setting() -> None:
             assert "API_TARGET" in causes.cause_of(reached_nobody(code)).cure
 
 
-def rows() -> Iterator[causes.Cause]:
+def rows() -> Iterator[Cause]:
     """The whole table: each row that stands by itself, and each of the way, filled."""
-    yield from (row for row in vars(causes).values() if isinstance(row, causes.Cause))
-    for leg in (leg for leg in vars(causes).values() if isinstance(leg, causes.Leg)):
+    yield from (row for row in vars(causes).values() if isinstance(row, Cause))
+    for to in (to for to in vars(causes).values() if isinstance(to, causes.Destination)):
         for code in causes._ON_THE_WAY:
             for proxy, status in ((None, None), ("http://lab:***@proxy.lab.example:3128", None), ("http://p.lab.example:8080", 407)):
-                way = causes.Way(code, "api.lab.example", 443, proxy, proxy is not None, status, rule="default: allow")
-                for text in ("", "the first byte of the response from it took"):
-                    yield causes.on_the_way(causes.told(way, text), leg)
+                facts = FaultFacts(code, "api.lab.example", 443, proxy=proxy, status=status, rule="default: allow")
+                for phase in (Phase.CONNECT, Phase.FIRST_BYTE):
+                    yield causes.on_the_way(replace(facts, phase=phase), to)
                 for trouble in TlsTrouble if code is Code.EPROTO else ():
-                    yield causes.on_the_way(replace(way, trouble=trouble), leg)
+                    yield causes.on_the_way(replace(facts, trouble=trouble), to)
 
 
 def test_no_row_of_the_table_looks_like_a_secret_to_the_redactor() -> None:

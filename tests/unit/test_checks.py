@@ -11,6 +11,7 @@ import string
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import jwt
 import pytest
 
 from relay_agent import causes
-from relay_agent.causes import TO_LOGS, TO_PLATFORM, TO_SQS, TO_TARGET, Cause, Way, days_left, on_the_way
+from relay_agent.causes import TO_LOGS, TO_PLATFORM, TO_SQS, TO_TARGET, days_left, on_the_way
 from relay_agent.certificates import read_certificate
 from relay_agent.checks import CHECK_IDS, Bounds, Check, Status, exit_code, preflight, report
 from relay_agent.checks.check import error, ok, warning
@@ -27,11 +28,10 @@ from relay_agent.checks.plan import Step, run_steps
 from relay_agent.checks.walk import STAGES
 from relay_agent.clock import Clock
 from relay_agent.config import Settings, load_way_settings, unknown_variables, variables
-from relay_agent.dialer import Phase
 from relay_agent.errors import ConfigurationError, JournalDamaged, JournalError, TokenExpired
 from relay_agent.journal import Journal
 from relay_agent.journal.look import look
-from relay_agent.models import Code
+from relay_agent.models import Cause, Code, FaultFacts, Phase, Shown
 from relay_agent.secrets_source import check_token
 from relay_agent.statedir import StateDirectory, held
 from tests.bench.foreign import certificate
@@ -111,7 +111,7 @@ def test_the_documented_stages_are_those_of_the_walk() -> None:
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     told = {name for row in rows(section(text, "Explain"), "stage") for name in names(row[0])}
     assert told == {*STAGES.values(), "policy", "proxy", "http", "request", "configuration"}
-    assert set(STAGES) == set(Phase)
+    assert set(STAGES) == {phase for phase in Phase if not phase.sent}  # A walk sends nothing.
 
 
 def test_what_follows_each_other_on_a_network_that_hangs_fits_into_30_s() -> None:
@@ -209,27 +209,21 @@ def test_several_targets_are_told_apart_when_skipped() -> None:
 # --- the table ---
 
 
+OF_ANOTHER = Shown(issuer="CN=Corporate CA", names="other.example", begins="", ends="2026-01-02", roots="/ca.pem")
+
+
 def every_row() -> list[Cause]:
     return [value for value in vars(causes).values() if isinstance(value, Cause)]
 
 
 @pytest.mark.parametrize("leg", [TO_PLATFORM, TO_SQS, TO_LOGS, TO_TARGET], ids=lambda leg: leg.id)
 @pytest.mark.parametrize("code", causes._ON_THE_WAY)
-def test_each_fault_on_each_way_has_a_cause_and_a_cure_that_name_it(code: Code, leg: causes.Leg) -> None:
+def test_each_fault_on_each_way_has_a_cause_and_a_cure_that_name_it(code: Code, leg: causes.Destination) -> None:
     for way in (
-        Way(
-            code,
-            "host.example",
-            443,
-            issuer="CN=Corporate CA",
-            names="elsewhere.example",
-            ends="2026-01-02",
-            rule="the rule",
-            roots="/ca.pem",
-        ),
-        Way(code, "host.example", 443, proxy="http://u:***@p:3128", at_proxy=True),
-        Way(code, "host.example", 443, proxy="http://u:***@p:3128", at_proxy=True, status=403),
-        Way(code, "host.example", 443, at_proxy=True, behind=True, proxy="socks5h://p:1080"),
+        FaultFacts(code, "host.example", 443, certificate=OF_ANOTHER, rule="the rule"),
+        FaultFacts(code, "host.example", 443, proxy="http://u:***@p:3128"),
+        FaultFacts(code, "host.example", 443, proxy="http://u:***@p:3128", status=403),
+        FaultFacts(code, "host.example", 443, behind=True, proxy="socks5h://p:1080"),
     ):
         row = on_the_way(way, leg)
         assert row.id == leg.id
@@ -239,17 +233,15 @@ def test_each_fault_on_each_way_has_a_cause_and_a_cure_that_name_it(code: Code, 
 
 
 def test_a_certificate_s_fault_names_issuer_names_end_and_the_variables() -> None:
-    way = Way(
-        Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, "h", 443, issuer="CN=Corporate CA", names="other.example", ends="2026-01-02", roots="/ca.pem"
-    )
+    way = FaultFacts(Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, "h", 443, certificate=OF_ANOTHER)
     unknown = on_the_way(way, TO_TARGET)
     assert "CN=Corporate CA" in unknown.cause
     assert "/ca.pem" in unknown.cause
     assert "RELAY_CA_FILE" in unknown.cure
     assert "REQUESTS_CA_BUNDLE" in unknown.cure
-    wrong = on_the_way(Way(Code.ERR_TLS_CERT_ALTNAME_INVALID, "h", 443, names="other.example"), TO_TARGET)
+    wrong = on_the_way(replace(way, code=Code.ERR_TLS_CERT_ALTNAME_INVALID), TO_TARGET)
     assert "other.example" in wrong.cause
-    assert "2026-01-02" in on_the_way(Way(Code.CERT_HAS_EXPIRED, "h", 443, ends="2026-01-02"), TO_TARGET).cause
+    assert "2026-01-02" in on_the_way(replace(way, code=Code.CERT_HAS_EXPIRED), TO_TARGET).cause
 
 
 def test_every_variable_that_a_row_names_is_one() -> None:
@@ -323,7 +315,7 @@ def test_explain_s_settings_name_what_matters_and_is_wrong(environment: pytest.M
     environment.setenv("RELAY_TARGET_PROXY", "ftp://x")
     with pytest.raises(ConfigurationError) as caught:
         load_way_settings()
-    assert [line.partition(":")[0] for line in caught.value.problems] == ["RELAY_TARGET_PROXY", "RELAY_CA_FILE"]
+    assert [mistake.variable for mistake in caught.value.mistakes] == ["RELAY_TARGET_PROXY", "RELAY_CA_FILE"]
 
 
 # --- token and key ---

@@ -12,6 +12,7 @@ import pytest
 from relay_agent.checks.check import Status
 from relay_agent.checks.local import state_dir
 from relay_agent.disk import Disk
+from relay_agent.models import StorageTrouble
 
 MB = 1024 * 1024
 Usage = namedtuple("Usage", "total used free")
@@ -40,7 +41,7 @@ def test_room_is_kept_back_and_given_up_once(tmp_path: Path, room: Room) -> None
     assert disk.make_room()
     assert not reserve.exists()
     assert not disk.make_room()
-    assert "full" in (disk.obstacle or "")
+    assert disk.obstacle is not None and disk.obstacle.trouble is StorageTrouble.FULL
 
 
 def test_what_an_earlier_run_kept_back_is_there_for_the_next_start_on_a_full_disk(tmp_path: Path, room: Room) -> None:
@@ -81,7 +82,7 @@ def test_check_calls_a_disk_full_where_an_agent_does_and_in_its_words(tmp_path: 
     disk.look()
     found = state_dir(tmp_path, mounted=list)
     assert (found.status is Status.ERROR) is (disk.obstacle is not None)
-    assert (disk.obstacle or f"{free * MB // 1_000_000} MB free") in found.summary
+    assert (disk.obstacle.reason if disk.obstacle else f"{free * MB // 1_000_000} MB free") in found.summary
     assert ("is full" in (found.cause or "")) is (disk.obstacle is not None)
 
 

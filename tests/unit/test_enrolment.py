@@ -11,7 +11,7 @@ import pytest
 
 from relay_agent.clock import Clock
 from relay_agent.enrolment import LOOK_AGAIN_SECONDS, Enrolment
-from relay_agent.errors import PlatformError, PlatformRefused, RateLimited, UnknownAgent
+from relay_agent.errors import Call, PlatformError, PlatformRefused, RateLimited, UnknownAgent
 from relay_agent.loop_context import LoopContext
 from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
@@ -24,10 +24,10 @@ REFRESH = 300.0
 METRICS = 300.0
 CONFIG = AgentConfig("agent", "eu-west-1", "group", "https://sqs/in", "https://sqs/out")
 QUEUE_OFF = AgentConfig("agent", "eu-west-1", "group", None, "https://sqs/out")
-DOWN = PlatformError("agent/config", "ECONNREFUSED: connect refused")
-REFUSED = PlatformRefused("agent/config", "answered 401", 401)
-UNKNOWN = UnknownAgent("agent/config", "answered 404", 404)
-DISABLED = AgentDisabled("agent/config", "the agent is disabled")
+DOWN = PlatformError(Call.CONFIG, "ECONNREFUSED: connect refused")
+REFUSED = PlatformRefused(Call.CONFIG, "answered 401", 401)
+UNKNOWN = UnknownAgent(Call.CONFIG, "answered 404", 404)
+DISABLED = AgentDisabled(Call.CONFIG, "the agent is disabled")
 
 
 class Lines:
@@ -168,7 +168,7 @@ def test_a_platform_out_of_reach_is_tried_with_capped_backoff_and_told_once_a_mi
 
 
 def test_retry_after_is_waited_for(world: World) -> None:
-    world.platform.faults["config"] = RateLimited("agent/config", 120.0)
+    world.platform.faults["config"] = RateLimited(Call.CONFIG, 120.0)
     world.run(119)
     assert world.platform.names() == ["config"]
     world.run(3)
@@ -257,7 +257,7 @@ def test_who_asks_for_the_configuration_gets_it_soon_and_not_more_often_than_eve
 
 def test_who_asks_for_the_configuration_does_not_shorten_retry_after(world: World) -> None:
     world.run(60)
-    world.platform.faults["config"] = RateLimited("agent/config", 120.0)
+    world.platform.faults["config"] = RateLimited(Call.CONFIG, 120.0)
     before = len(world.platform.moments("config"))
     for _ in range(200):
         world.standing.look_again.set()
@@ -275,7 +275,7 @@ def test_credentials_are_renewed_when_they_are_due_and_not_before(world: World) 
 def test_credentials_that_cannot_be_had_are_asked_for_with_backoff(world: World) -> None:
     world.run(1)
     world.platform.renewals_due = world.time
-    world.platform.faults["credentials"] = RateLimited("agent/credentials", 60.0)
+    world.platform.faults["credentials"] = RateLimited(Call.CREDENTIALS, 60.0)
     before = len(world.platform.moments("credentials"))
     world.run(60)
     assert len(world.platform.moments("credentials")) - before <= 5
@@ -284,14 +284,14 @@ def test_credentials_that_cannot_be_had_are_asked_for_with_backoff(world: World)
 def test_credentials_that_cannot_be_had_do_not_undo_the_configurations_backoff(world: World) -> None:
     world.run(1)
     world.platform.renewals_due = world.time
-    world.platform.faults |= {"credentials": DOWN, "config": RateLimited("agent/config", 120.0)}
+    world.platform.faults |= {"credentials": DOWN, "config": RateLimited(Call.CONFIG, 120.0)}
     before = len(world.platform.moments("config"))
     world.run(100)
     assert len(world.platform.moments("config")) - before <= 2
 
 
 def test_metrics_that_cannot_be_uploaded_wait_for_their_next_turn(world: World) -> None:
-    world.platform.faults["metrics"] = PlatformError("agent/systemmetric", "answered 500", 500)
+    world.platform.faults["metrics"] = PlatformError(Call.METRICS, "answered 500", 500)
     world.run(METRICS - 10)
     assert len(world.platform.moments("metrics")) == 1
     assert world.standing.may_poll

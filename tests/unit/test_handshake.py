@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_agent.faults import tls_fault
+from relay_agent.fault_mapping import tls_fault
 from relay_agent.handshake import MAX_FIRST, Heard, OwnRecords, heard
 from relay_agent.models import Code, TlsTrouble
 from tests import tls_peers as peers
@@ -99,7 +99,7 @@ def test_a_reason_of_openssl_that_nobody_knows_is_told_as_it_is(reason: str | No
     error = ssl.SSLError(1, "text")
     error.reason = reason  # type: ignore[assignment]
     fault = tls_fault(error, "TLS h:443")
-    assert (fault.code, fault.trouble) == (Code.EPROTO, None)
+    assert (fault.code, fault.facts.trouble) == (Code.EPROTO, None)
     assert fault.message == f"TLS h:443: {told}"
 
 
@@ -110,4 +110,5 @@ def test_a_certificate_s_trouble_is_a_fact_and_not_read_from_the_text(code: int,
     error = ssl.SSLCertVerificationError(1, "text")
     error.verify_code, error.verify_message = code, "words {} of OpenSSL"
     fault = tls_fault(error, "TLS h:443")
-    assert (fault.trouble, fault.at_certificate, fault.behind("proxy p: ").trouble) == (trouble, True, trouble)
+    assert (fault.facts.trouble, fault.at_certificate) == (trouble, True)
+    assert fault.at("p").facts.trouble == trouble

@@ -10,7 +10,7 @@ import pytest
 
 from relay_agent.causes import NOT_READ
 from relay_agent.clock import Clock
-from relay_agent.errors import PlatformError, RateLimited
+from relay_agent.errors import Call, PlatformError, RateLimited
 from relay_agent.heartbeat import Heartbeat
 from relay_agent.loop_context import LoopContext
 from relay_agent.pulse import Pulse
@@ -116,7 +116,7 @@ def test_they_go_on_soon_after_it_turns_again(world: World) -> None:
 
 
 def test_one_that_failed_is_sent_again_before_the_interval_is_over(world: World) -> None:
-    world.fault = PlatformError("agent/status", "answered 500", 500)
+    world.fault = PlatformError(Call.STATUS, "answered 500", 500)
     world.run(INTERVAL + 12)
     assert 2 <= len(world.tries) <= 4  # the retries are jittered, and at most an interval apart
     assert (world.sent, world.pulse.problem) == ([], "agent/status: answered 500")
@@ -127,6 +127,6 @@ def test_one_that_failed_is_sent_again_before_the_interval_is_over(world: World)
 
 
 def test_a_platform_that_asks_to_be_called_less_often_is_heard(world: World) -> None:
-    world.fault = RateLimited("agent/status", 120.0)
+    world.fault = RateLimited(Call.STATUS, 120.0)
     world.run(INTERVAL + 100)
     assert len(world.tries) == 1

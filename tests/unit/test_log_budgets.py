@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from relay_agent.errors import (
+    Call,
     CredentialsExpired,
     NotThePlatform,
     PlatformError,
@@ -23,7 +24,7 @@ from relay_agent.errors import (
     RateLimited,
     UnknownAgent,
 )
-from relay_agent.models import Code, Status
+from relay_agent.models import Code, FaultFacts, Obstacle, Status, StorageTrouble
 from relay_agent.outbox import Entry
 from relay_agent.telemetry.command_report import Report, tell
 from relay_agent.telemetry.metrics import Metrics
@@ -34,7 +35,7 @@ DAY = 24 * HOUR
 COMMAND_BYTES = 500
 IDLE_DAY_BYTES = 30_000
 IDLE_YEAR_BYTES = 10_000_000
-SICK_DAY_BYTES = 1_000_000
+SICK_DAY_BYTES = 1_200_000
 """Ours: what a day of failing may cost, with a reminder of each failure every five minutes."""
 
 
@@ -120,15 +121,23 @@ def test_an_idle_year_stays_under_10_mb_and_no_day_of_it_over_30_kb() -> None:
 # --- a day on which something fails ---
 
 KINDS: dict[str, PlatformError] = {
-    "unreachable": PlatformUnreachable("agent/config", "ENOTFOUND: the name api.tetrascience.example is not known", False),
-    "proxy": PlatformUnreachable("sqs receive", "ETUNNEL: the proxy proxy.lab.example:3128 answered 502", True),
-    "unwell": PlatformError("agent/config", "answered 503", 503),
-    "refused": PlatformRefused("agent/config", "answered 401", 401),
-    "unknown": UnknownAgent("agent/config", "answered 404", 404),
-    "limited": RateLimited("agent/config", 5.0),
-    "web page": NotThePlatform("agent/config", "answered 200 with a web page", 200),
-    "credentials": CredentialsExpired("sqs receive", "AWS says ExpiredToken", 403),
-    "queue": QueueUnavailable("sqs receive", "AWS says QueueDoesNotExist", 400),
+    "unreachable": PlatformUnreachable(
+        Call.CONFIG,
+        "ENOTFOUND: the name api.tetrascience.example is not known",
+        FaultFacts(Code.ENOTFOUND, "api.tetrascience.example", 443),
+    ),
+    "proxy": PlatformUnreachable(
+        Call.SQS_RECEIVE,
+        "EBADRESPONSE: the proxy http://proxy.lab.example:3128 answered 502 to CONNECT",
+        FaultFacts(Code.EBADRESPONSE, "sqs.example", 443, proxy="http://proxy.lab.example:3128", status=502),
+    ),
+    "unwell": PlatformError(Call.CONFIG, "answered 503", 503),
+    "refused": PlatformRefused(Call.CONFIG, "answered 401", 401),
+    "unknown": UnknownAgent(Call.CONFIG, "answered 404", 404),
+    "limited": RateLimited(Call.CONFIG, 5.0),
+    "web page": NotThePlatform(Call.CONFIG, "answered 200 with a web page", 200),
+    "credentials": CredentialsExpired(Call.SQS_RECEIVE, "AWS says ExpiredToken", 403),
+    "queue": QueueUnavailable(Call.SQS_RECEIVE, "AWS says QueueDoesNotExist", 400),
 }
 
 
@@ -198,9 +207,9 @@ def test_a_day_without_cloudwatch_is_a_few_lines_on_stdout() -> None:
 def test_a_day_of_a_full_disk_is_bounded_and_names_the_directory(where: str) -> None:
     def make_ill(agent: SimulatedAgent) -> None:
         if where == "journal":
-            agent.unwritable = "the journal cannot be written: disk full"
+            agent.unwritable = Obstacle("the journal cannot be written: disk full", StorageTrouble.FULL)
         elif where == "disk":
-            agent.disk.obstacle = "the disk of the state directory is full"
+            agent.disk.obstacle = Obstacle("the disk of the state directory is full", StorageTrouble.FULL)
         else:
             agent.disk.backlog = True
 

@@ -13,13 +13,12 @@ import pytest
 
 from relay_agent import codec
 from relay_agent.clock import iso
-from relay_agent.errors import PlatformError
+from relay_agent.errors import Call, PayloadRefused, PlatformError
 from relay_agent.models import HttpRequest, Status
 from relay_agent.payload_reader import KEPT_IN_MEMORY
 from relay_agent.secure import Keyring
 from relay_agent.spool import IN_MEMORY, Buffer
 from relay_agent.task import Task
-from relay_agent.tdp.payloads import PayloadRefused
 from tests.worlds import CANARY, NOW, OTHER, RING, SECONDS, V2, World, codes, message, sealed, told
 
 
@@ -173,7 +172,7 @@ def test_a_full_disk_lets_a_large_referenced_body_wait_in_memory(world: World) -
     assert (world.process(task)[0].status, world.target.sent) == (Status.SUCCESS, [text.encode()])
 
 
-@pytest.mark.parametrize("body", [b"no json", b"[]", PayloadRefused("payload download", f"S3 answered {403}", 403)])
+@pytest.mark.parametrize("body", [b"no json", b"[]", PayloadRefused(Call.DOWNLOAD, f"S3 answered {403}", 403)])
 def test_a_referenced_body_that_is_no_request_or_refused_is_ebadcommand(world: World, body: bytes | PlatformError) -> None:
     task = world.reader.fetch(referenced(world, [body]), NEVER)
     assert task is not None
@@ -190,7 +189,7 @@ class Passing(threading.Event):
 
 
 def test_a_body_that_cannot_be_had_at_first_is_fetched_again(world: World) -> None:
-    trouble = PlatformError("payload download", "S3 answered 503", 503)
+    trouble = PlatformError(Call.DOWNLOAD, "S3 answered 503", 503)
     task = world.reader.fetch(referenced(world, [trouble, trouble, b'{"url":"http://target.example/"}']), Passing())
     assert task is not None
     assert world.process(task)[0].status is Status.SUCCESS
@@ -204,7 +203,7 @@ def test_a_body_that_cannot_be_had_for_two_minutes_fails_the_command(world: Worl
             world.time += 60
             return False
 
-    trouble = PlatformError("payload download", "S3 answered 503", 503)
+    trouble = PlatformError(Call.DOWNLOAD, "S3 answered 503", 503)
     task = world.reader.fetch(referenced(world, [trouble, trouble, trouble, b'{"url":"http://target.example/"}']), Late())
     assert task is not None
     assert codes(world.process(task)[0]) == ("FAILURE", "EBADCOMMAND")
@@ -214,7 +213,7 @@ def test_a_body_that_cannot_be_had_for_two_minutes_fails_the_command(world: Worl
 def test_a_stop_leaves_a_body_that_was_not_fetched_to_the_next_start(world: World) -> None:
     stop = threading.Event()
     stop.set()
-    assert world.reader.fetch(referenced(world, [PlatformError("payload download", "S3 answered 503", 503)]), stop) is None
+    assert world.reader.fetch(referenced(world, [PlatformError(Call.DOWNLOAD, "S3 answered 503", 503)]), stop) is None
     assert world.states() == {"admitted": 1}
     (task,), _ = world.again()
     assert task.elsewhere

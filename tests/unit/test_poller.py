@@ -10,10 +10,10 @@ from typing import Any, cast
 import pytest
 
 from relay_agent.clock import Clock
-from relay_agent.errors import CredentialsExpired, JournalDamaged, JournalError, JournalUnwritable, PlatformError, RateLimited
+from relay_agent.errors import Call, CredentialsExpired, JournalDamaged, JournalError, JournalUnwritable, PlatformError, RateLimited
 from relay_agent.intake import Admitted
 from relay_agent.loop_context import LoopContext
-from relay_agent.models import Command, Status, Update
+from relay_agent.models import Command, Obstacle, Status, Update
 from relay_agent.poller import DISABLED_SECONDS, NO_DISK_SECONDS, NO_ROOM_SECONDS, TRYING_SECONDS, Poller
 from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
@@ -23,7 +23,7 @@ from relay_agent.tdp.queues import BATCH, WAIT_SECONDS, Received
 from relay_agent.telemetry.repeated import RepeatedFailure
 from relay_agent.telemetry.summary import Tally
 
-DOWN = PlatformError("sqs receive", "ECONNREFUSED: connect refused")
+DOWN = PlatformError(Call.SQS_RECEIVE, "ECONNREFUSED: connect refused")
 
 
 class World:
@@ -34,7 +34,7 @@ class World:
         self.messages: list[str] = []
         self.refused_receipts: list[str] = []
         self.faults: dict[str, Exception] = {}
-        self.room, self.obstacle, self.stopping = 10, cast("str | None", None), False
+        self.room, self.obstacle, self.stopping = 10, cast("Obstacle | None", None), False
         self.unacked: list[tuple[str, str]] = []
         self.log = SimpleNamespace(warning=self._say, info=self._say, error=self._say)
         clock = Clock(monotonic=lambda: 0.0)
@@ -121,7 +121,7 @@ def test_commands_are_admitted_then_queued_and_only_then_acknowledged(world: Wor
 
 
 def test_an_obstacle_is_logged_once_and_nothing_is_received(world: World) -> None:
-    world.obstacle = "the disk is full"
+    world.obstacle = Obstacle("the disk is full")
     assert [world.poller.step(), world.poller.step()] == [NO_DISK_SECONDS] * 2
     assert (world.done, world.pulse.problem) == ([("log", "disk-full")], "the disk is full")
     world.obstacle = None
@@ -194,12 +194,12 @@ def test_a_receive_that_the_stop_broke_off_is_no_failure(world: World) -> None:
 
 
 def test_it_waits_as_long_as_the_platform_asks(world: World) -> None:
-    world.faults["receive"] = RateLimited("sqs receive", 40.0)
+    world.faults["receive"] = RateLimited(Call.SQS_RECEIVE, 40.0)
     assert world.poller.step() >= 40.0
 
 
 def test_credentials_that_aws_refuses_have_the_configuration_read_again(world: World) -> None:
-    world.faults["receive"] = CredentialsExpired("sqs receive", "ExpiredToken")
+    world.faults["receive"] = CredentialsExpired(Call.SQS_RECEIVE, "ExpiredToken")
     world.poller.step()
     assert world.standing.look_again.is_set()
 

@@ -14,7 +14,7 @@ import pytest
 from relay_agent import startup
 from relay_agent.clock import Clock
 from relay_agent.errors import JournalError, JournalUnwritable
-from relay_agent.models import Status, Update
+from relay_agent.models import Cause, Obstacle, Status, Update
 from relay_agent.signals import Signals
 from relay_agent.startup import open_journal, recover, say_what_was_found
 from relay_agent.wiring import Flow, Storage
@@ -36,7 +36,7 @@ class Failures:
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def failure(self, reason: str, **_: str) -> None:
+    def failure(self, reason: str, _cause: Cause) -> None:
         self.said.append(reason)
 
     def success(self) -> None:
@@ -74,18 +74,18 @@ def opens(monkeypatch: pytest.MonkeyPatch, *outcomes: object) -> None:
 
 def test_a_full_disk_is_waited_for_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opens(monkeypatch, JournalUnwritable("the disk is full"), JournalUnwritable("the disk is full"), "a journal")
-    failures, shown = Failures(), []
+    failures, shown = Failures(), list[Obstacle]()
     journal = open_journal(storage(tmp_path, failures), Clock(), Signals(), others=lambda: 0, waiting=shown.append)
     assert cast("Any", journal) == "a journal"
     assert failures.said == ["the disk is full", "the disk is full", "over"]
-    assert shown == ["the disk is full", "the disk is full"]
+    assert [obstacle.reason for obstacle in shown] == ["the disk is full", "the disk is full"]
 
 
 def test_a_signal_ends_the_wait_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opens(monkeypatch, JournalUnwritable("the disk is full"))
     signals = Signals()
 
-    def waiting(_obstacle: str) -> None:
+    def waiting(_obstacle: Obstacle) -> None:
         signals.count = 1
 
     with pytest.raises(JournalUnwritable):

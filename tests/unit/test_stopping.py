@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from relay_agent.clock import Clock, Deadline
-from relay_agent.errors import JournalError, PlatformUnreachable
+from relay_agent.errors import Call, JournalError, PlatformUnreachable
 from relay_agent.signals import Signals
 from relay_agent.stopping import LEAST_SECONDS, Stopping, share
 from relay_agent.threads import AgentThread, Phase, Stops, Threads, once
@@ -94,7 +94,7 @@ class World:
     def _report(self, status: str) -> None:
         self.did.append(status)
         if self.report_fails:
-            raise PlatformUnreachable("agent/status", "refused", at_proxy=False)
+            raise PlatformUnreachable(Call.STATUS, "refused")
 
     def _log(self, event: str, **fields: Any) -> None:
         self.did.append(event)

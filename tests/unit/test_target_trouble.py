@@ -10,11 +10,11 @@ import pytest
 
 from relay_agent.clock import Deadline
 from relay_agent.dialer import ProxyRefused, TunnelRefused
+from relay_agent.exchange import Exchange
 from relay_agent.faults import TransportFault
 from relay_agent.models import Code
 from relay_agent.proxies import parse_proxy
 from relay_agent.target_trouble import HOST_LINES_AN_HOUR, LINES_AN_HOUR, MOST_HOSTS, MOST_SHOWN, SHOWN_SECONDS, TargetTrouble
-from relay_agent.transport import Exchange
 from relay_agent.urls import parse_url
 from tests.simulated_agent import SimulatedAgent
 
@@ -120,7 +120,7 @@ def test_what_is_the_senders_or_our_own_fault_is_not_told_of_a_target(world: Wor
 
 
 def test_the_policy_s_rule_is_named(world: World) -> None:
-    world.failed(TransportFault(Code.EPOLICY, "refused by the agent's policy: built-in: multicast"), "http://224.0.0.1/")
+    world.failed(TransportFault(Code.EPOLICY, "refused", rule="built-in: multicast"), "http://224.0.0.1/")
     assert "the agent's policy forbids it: built-in: multicast" in world.lines[0]["cause"]
 
 

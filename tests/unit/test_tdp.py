@@ -27,8 +27,11 @@ from relay_agent.causes import cause_of
 from relay_agent.clock import Clock
 from relay_agent.dialer import Dialer
 from relay_agent.errors import (
+    Call,
     CredentialsExpired,
     NotThePlatform,
+    PayloadFault,
+    PayloadRefused,
     PlatformError,
     PlatformRefused,
     PlatformUnreachable,
@@ -44,7 +47,7 @@ from relay_agent.tdp.aws import Aws, platform_error
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.http import MAX_ANSWER, Answer, PlatformHttp, Stream
-from relay_agent.tdp.payloads import PayloadForbidden, PayloadRefused, Payloads
+from relay_agent.tdp.payloads import Payloads
 from relay_agent.tdp.queues import Queue, Received, SendResult
 from relay_agent.tdp.rest import AgentConfig, AgentState, Rest, TemporaryCredentials
 from relay_agent.transport import Transport
@@ -476,7 +479,7 @@ def test_many_threads_whose_credentials_are_refused_fetch_once() -> None:
 def test_a_renewal_that_fails_leaves_the_old_ones_in_force() -> None:
     source = Source()
     source.credentials.renew(None)
-    source.fault = PlatformError("agent/credentials", "answered 500", 500)
+    source.fault = PlatformError(Call.CREDENTIALS, "answered 500", 500)
     with pytest.raises(PlatformError):
         source.credentials.renew("key-1")
     assert source.credentials.get_frozen_credentials().access_key == "key-1"
@@ -599,11 +602,13 @@ def test_a_presigned_url_to_where_nobody_is_called_is_refused_by_name_or_address
     spooled = Path(__file__)
     for url in (f"http://127.0.0.1:{port}/", f"http://2130706433:{port}/", "http://169.254.169.254/latest", "http://[::ffff:a9fe:a9fe]/"):
         for call in (lambda url=url: payloads.download(url, 5, b"".join), lambda url=url: payloads.upload(url, spooled, 5)):
-            with pytest.raises(PayloadForbidden, match="refused by the agent's policy"):
+            with pytest.raises(PayloadRefused, match="refused by the agent's policy") as caught:
                 call()
+            assert caught.value.why is PayloadFault.FORBIDDEN
     resolved = f"http://localhost.:{port}/"
-    with pytest.raises(PayloadForbidden):
+    with pytest.raises(PayloadRefused) as caught:
         payloads.download(resolved, 5, b"".join)
+    assert caught.value.why is PayloadFault.FORBIDDEN
     assert server.seen == []
     http.close()
 
@@ -631,13 +636,13 @@ def aws_error(code: str, status: int = 400) -> ClientError:
     ],
 )
 def test_an_aws_error_is_one_of_ours_and_repeats_no_text(code: str, kind: type[PlatformError]) -> None:
-    error = platform_error("sqs receive", aws_error(code))
+    error = platform_error(Call.SQS_RECEIVE, aws_error(code))
     assert type(error) is kind
     assert "canary" not in str(error)
 
 
 def test_what_an_answer_calls_its_error_is_repeated_as_far_as_codes_go() -> None:
-    assert len(str(platform_error("sqs receive", aws_error("A" * 1_000_000)))) < 200
+    assert len(str(platform_error(Call.SQS_RECEIVE, aws_error("A" * 1_000_000)))) < 200
 
 
 @pytest.mark.parametrize(
@@ -649,7 +654,7 @@ def test_a_signature_that_aws_refuses_says_how_far_the_clock_is_off_in_the_words
     if off is not None:
         date = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=off), usegmt=True)
         error.response["ResponseMetadata"]["HTTPHeaders"] = {"date": date}
-    cause = cause_of(platform_error("sqs receive", error))
+    cause = cause_of(platform_error(Call.SQS_RECEIVE, error))
     assert cause.id == "clock"
     assert re.search(told, cause.cause)
     assert cause.cure.startswith(causes.CLOCK_OFF.cure)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from relay_agent.clock import Clock
-from relay_agent.models import ACTION_SECURE, Status
+from relay_agent.models import ACTION_SECURE, Cause, Status
 from relay_agent.telemetry.command_report import Report, command_line
 from relay_agent.telemetry.lines import frames, render
 from relay_agent.telemetry.logs import WITHHELD, LibraryHandler, Logs
@@ -413,6 +413,9 @@ def test_capturing_libraries_is_undone_whole(written: Written) -> None:
 # Failures that repeat
 
 
+CAUSE = Cause("platform", "what lies behind it", "what cures it")
+
+
 def repeated(written: Written, **options: Any) -> RepeatedFailure:
     return RepeatedFailure(written.log, "heartbeat-failed", "heartbeat-recovered", written.time, **options)
 
@@ -421,7 +424,7 @@ def test_a_repeated_failure_is_logged_when_it_starts_changes_and_ends(written: W
     failure = repeated(written)
     failure.success()
     for reason in ("refused", "refused", "timeout", "timeout", "refused"):
-        failure.failure(reason, status=503)
+        failure.failure(reason, CAUSE, status=503)
         written.time.seconds += 10
     assert failure.failing
     failure.success()
@@ -433,20 +436,21 @@ def test_a_repeated_failure_is_logged_when_it_starts_changes_and_ends(written: W
         ("heartbeat-recovered", None, 5),
     ]
     assert written.lines[-1]["seconds"] == 50.0
+    assert (written.lines[0]["cause"], written.lines[0]["cure"], written.lines[0]["status"]) == (CAUSE.cause, CAUSE.cure, 503)
 
 
 def test_the_next_failure_is_a_new_one(written: Written) -> None:
     failure = repeated(written)
-    failure.failure("refused")
+    failure.failure("refused", CAUSE)
     failure.success()
-    failure.failure("refused")
+    failure.failure("refused", CAUSE)
     assert [line["event"] for line in written.lines] == ["heartbeat-failed", "heartbeat-recovered", "heartbeat-failed"]
 
 
 def test_a_lasting_failure_is_told_three_times_and_then_once_a_minute(written: Written) -> None:
     failure = repeated(written, first=3, remind_seconds=60.0)
     for _ in range(100):
-        failure.failure("refused")
+        failure.failure("refused", CAUSE)
         written.time.seconds += 5
     assert [line["tries"] for line in written.lines[:5]] == [1, 2, 3, 15, 27]
     assert len(written.lines) == 3 + 8
@@ -455,14 +459,14 @@ def test_a_lasting_failure_is_told_three_times_and_then_once_a_minute(written: W
 def test_of_a_reason_no_more_is_kept_than_tells_it_from_others(written: Written) -> None:
     failure = repeated(written)
     for number in range(100):
-        failure.failure("the answer was " + "a" * 10_000 + str(number))
+        failure.failure("the answer was " + "a" * 10_000 + str(number), CAUSE)
     assert [line["tries"] for line in written.lines] == [1]
-    failure.failure("timeout")
+    failure.failure("timeout", CAUSE)
     assert len(written.lines) == 2
 
 
 def test_ever_new_reasons_do_not_flood_the_log(written: Written) -> None:
     failure = repeated(written)
     for number in range(1000):
-        failure.failure(f"after {number} s")
+        failure.failure(f"after {number} s", CAUSE)
     assert len(written.lines) == 32

@@ -11,11 +11,10 @@ import pytest
 
 from relay_agent import causes
 from relay_agent.clock import Clock
-from relay_agent.errors import PlatformError
+from relay_agent.errors import Call, NotThePlatform, PayloadFault, PayloadRefused, PlatformError
 from relay_agent.fetcher import DownloadTrouble
 from relay_agent.models import Status, Update
 from relay_agent.outbox import Upload
-from relay_agent.tdp.payloads import PayloadRefused
 from relay_agent.uploader import GIVE_UP_SECONDS, TELL_SECONDS, Uploader, UploadTrouble
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -83,7 +82,7 @@ def test_what_is_uploaded_is_told_as_it_was_written(world: World) -> None:
 
 
 def test_a_failed_try_is_due_again_later(world: World) -> None:
-    world.answers = [PlatformError("payload upload", "S3 answered 503", 503)]
+    world.answers = [PlatformError(Call.UPLOAD, "S3 answered 503", 503)]
     job = world.job(tell_by=300)
     assert world.uploader.upload(job) is None
     assert 0 < job.due <= 60
@@ -93,21 +92,21 @@ def test_a_failed_try_is_due_again_later(world: World) -> None:
 def test_it_is_told_without_its_body_before_its_sender_stops_waiting(world: World) -> None:
     job = world.job(tell_by=120)
     world.time = 120 - TELL_SECONDS
-    world.answers = [PlatformError("payload upload", "ECONNREFUSED")]
+    world.answers = [PlatformError(Call.UPLOAD, "ECONNREFUSED")]
     told = world.uploader.upload(job)
     assert told is not None and (told.status, told.message) == (Status.FAILURE, because("payload upload: ECONNREFUSED"))
 
 
 def test_no_try_is_due_after_it_must_be_told(world: World) -> None:
     job = world.job(tell_by=TELL_SECONDS + 0.1)
-    world.answers = [PlatformError("payload upload", "ECONNREFUSED")]
+    world.answers = [PlatformError(Call.UPLOAD, "ECONNREFUSED")]
     assert world.uploader.upload(job) is None
     assert job.due <= 0.11
 
 
 def test_without_an_expiry_an_upload_is_given_up_after_an_hour(world: World) -> None:
     job = world.job()
-    world.answers = [PlatformError("payload upload", "ECONNREFUSED")] * 2
+    world.answers = [PlatformError(Call.UPLOAD, "ECONNREFUSED")] * 2
     world.time = GIVE_UP_SECONDS - 1
     assert GIVE_UP_SECONDS == 3600
     assert world.uploader.upload(job) is None
@@ -117,7 +116,7 @@ def test_without_an_expiry_an_upload_is_given_up_after_an_hour(world: World) -> 
 
 
 def test_what_s3_refuses_is_not_tried_again(world: World) -> None:
-    world.answers = [PayloadRefused("payload upload", "S3 answered 403", 403)]
+    world.answers = [PayloadRefused(Call.UPLOAD, "S3 answered 403", 403)]
     told = world.uploader.upload(world.job())
     assert told is not None and (told.status, told.message) == (Status.FAILURE, because("payload upload: S3 answered 403"))
 
@@ -128,10 +127,10 @@ def test_what_s3_refuses_is_not_tried_again(world: World) -> None:
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
-        (PayloadRefused("payload upload", "S3 answered 403", 403), causes.S3_REFUSED.about(status=403)),
-        (PayloadRefused("payload upload", "S3 answered 403: the presigned URL has expired", 403), causes.S3_EXPIRED),
-        (PayloadRefused("payload upload", "S3 answered 404", 404), causes.S3_GONE),
-        (PayloadRefused("payload upload", "the presigned URL is no URL"), causes.S3_BAD_URL),
+        (PayloadRefused(Call.UPLOAD, "S3 answered 403", 403), causes.S3_REFUSED.about(status=403)),
+        (PayloadRefused(Call.UPLOAD, "text", 403, why=PayloadFault.EXPIRED), causes.S3_EXPIRED),
+        (PayloadRefused(Call.UPLOAD, "S3 answered 404", 404), causes.S3_GONE),
+        (PayloadRefused(Call.UPLOAD, "text", why=PayloadFault.BAD_URL), causes.S3_BAD_URL),
         (FileNotFoundError("gone"), causes.SPOOL),
     ],
 )
@@ -146,7 +145,7 @@ def test_an_answer_that_is_given_up_has_cause_and_cure_in_the_log_and_on_the_pag
 
 
 def test_the_page_forgets_a_refusal_when_another_answer_is_uploaded_or_an_hour_has_passed(world: World) -> None:
-    refused = PayloadRefused("payload upload", "S3 answered 403", 403)
+    refused = PayloadRefused(Call.UPLOAD, "S3 answered 403", 403)
     world.answers = [refused, None, refused]
     world.uploader.upload(world.job())
     assert world.trouble.problem is not None
@@ -159,10 +158,10 @@ def test_the_page_forgets_a_refusal_when_another_answer_is_uploaded_or_an_hour_h
 
 def test_bodies_that_cannot_be_fetched_are_said_once_with_cause_and_cure_and_when_it_is_over(world: World) -> None:
     trouble = DownloadTrouble(cast("Any", world), lambda: world.time)
-    trouble.note(PayloadRefused("payload download", "larger than 10 bytes"))
+    trouble.note(PayloadRefused(Call.DOWNLOAD, "text", why=PayloadFault.TOO_LARGE))
     assert world.log == [] and trouble.problem is None
     for _ in range(5):
-        trouble.note(PlatformError("payload download", "a web page answered (403) in Amazon S3's place", 403))
+        trouble.note(NotThePlatform(Call.DOWNLOAD, "a web page answered (403) in Amazon S3's place", 403))
     assert world.log == ["download-failed"]
     assert world.fields["cause"] == causes.NOT_S3.cause
     assert trouble.problem is not None and trouble.problem.cause is causes.NOT_S3
@@ -171,8 +170,8 @@ def test_bodies_that_cannot_be_fetched_are_said_once_with_cause_and_cure_and_whe
     assert trouble.problem is None
 
 
-AWAY = PlatformError("payload upload", "ECONNREFUSED: nobody listens")
-UNWELL = PlatformError("payload upload", "S3 answered 503", 503)
+AWAY = PlatformError(Call.UPLOAD, "ECONNREFUSED: nobody listens")
+UNWELL = PlatformError(Call.UPLOAD, "S3 answered 503", 503)
 
 
 def test_uploads_that_fail_again_and_again_are_one_line_with_cause_and_cure(world: World) -> None:
@@ -211,7 +210,7 @@ def test_the_end_is_said_when_no_answer_waits_for_another_try(world: World) -> N
 
 def test_one_that_is_given_up_is_no_recovery(world: World) -> None:
     job = world.job()
-    world.answers = [AWAY, PayloadRefused("payload upload", "S3 answered 403", 403), None, AWAY]
+    world.answers = [AWAY, PayloadRefused(Call.UPLOAD, "S3 answered 403", 403), None, AWAY]
     world.uploader.upload(job)
     world.uploader.upload(job)
     world.uploader.upload(world.job(command_id="later"))

@@ -14,6 +14,7 @@ from relay_agent.clock import Clock
 from relay_agent.disk import Disk
 from relay_agent.executor import Executor
 from relay_agent.journal import Journal
+from relay_agent.models import Obstacle
 from relay_agent.pulse import Pulse
 from relay_agent.standing import Standing
 from relay_agent.watchdog import RECENT_SECONDS, STUCK_SECONDS, Watchdog
@@ -27,7 +28,7 @@ class Commits:
     """In the journal's place."""
 
     since: float | None = None
-    unwritable: str | None = None
+    unwritable: Obstacle | None = None
 
 
 class World:
@@ -183,9 +184,9 @@ def test_a_refused_token_silences_the_agent_and_does_not_end_it(world: World) ->
     assert world.dog.verdict() is None
 
 
-@pytest.mark.parametrize("unwritable", [None, "the journal cannot be written: database or disk is full"])
+@pytest.mark.parametrize("unwritable", [None, Obstacle("the journal cannot be written")])
 def test_a_full_disk_silences_the_agent_and_does_not_end_it(world: World, unwritable: str | None) -> None:
-    world.disk.obstacle = None if unwritable else "the disk of the state directory is full"
+    world.disk.obstacle = None if unwritable else Obstacle("the disk is full")
     world.commits.unwritable = unwritable
     world.failing["poller"] = "the disk of the state directory is full"
     world.take(None)
