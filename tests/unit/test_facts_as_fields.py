@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from relay_agent.admin.facts import Facts, Logging
+from relay_agent.admin.facts import Facts, Logging, PlatformState, StorageState
 from relay_agent.causes import NO_ANSWERS, SQS_UNREACHABLE, STUCK, UNREACHABLE, cause_of, journal_cause
 from relay_agent.clock import Clock
 from relay_agent.disk import Disk
@@ -162,17 +162,16 @@ def test_the_page_tells_once_what_lies_behind_a_problem_in_whatever_words(words:
         obstacle=None,
         stuck_seconds=lambda: 0.0,
     )
+    threads: Any = SimpleNamespace(pulses=pulses, watchdog=stub, stopping=lambda: False, dead=list)
     page = Facts(
+        identity=stub,
         clock=clock,
-        pulses=pulses,
-        standing=Standing(enrolled=True),
-        token_ends=lambda: None,
+        threads=threads,
+        flow=stub,
+        storage=StorageState(stub, stub, stub),
+        platform=PlatformState(Standing(enrolled=True), lambda: None, lambda: None, lambda: None),
         logs=lambda: Logging(0, 0, None),
-        stopping=lambda: False,
-        also=list,
-        began=(clock.now(), 0.0),
-        **dict.fromkeys(("threads", "watchdog", "journal", "disk"), stub),
-        **dict.fromkeys(("identity", "others", "reader", "tasks", "workers", "untold", "throughput", "name", "credentials_end"), stub),
+        other_problems=list,
     )
     problems = page.ready()
     assert [problem.cause for problem in problems] == [STUCK, SQS_UNREACHABLE]
