@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from relay_agent.admin.client import ask
-from relay_agent.agent import Agent
-from relay_agent.clock import Clock, Deadline
-from relay_agent.config import Settings
-from relay_agent.periodic import Loop
+from relay_agent.agent.admin.client import ask
+from relay_agent.agent.agent import Agent
+from relay_agent.agent.signals import Signals
+from relay_agent.config.settings import Settings
+from relay_agent.core.clock import Clock, Deadline
+from relay_agent.core.loop import Loop
 from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.server import HTTP_REQUEST, Sandbox
-from relay_agent.signals import Signals
 
 SECURE_REQUEST = "TetraScience.Connector.http.Request.V2"
 PATIENCE_SECONDS = 20.0

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from relay_agent.errors import JournalError, PlatformError
-from relay_agent.faults import TransportFault
-from relay_agent.models import Failure, Obstacle
-from relay_agent.policy import Verdict
+from relay_agent.core.errors import JournalError, PlatformError
+from relay_agent.core.failures import Obstacle
+from relay_agent.core.models import Failure
+from relay_agent.transport.errors import TransportFault
+from relay_agent.transport.policy import Verdict
 
 NONSENSE = "zzz"
 

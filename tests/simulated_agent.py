@@ -15,32 +15,32 @@ from typing import Any, cast
 
 from botocore.exceptions import ClientError
 
-from relay_agent.admission_gate import AdmissionGate
-from relay_agent.clock import Clock
-from relay_agent.disk import Disk
-from relay_agent.enrolment import Enrolment
-from relay_agent.errors import JournalUnwritable, PlatformError
-from relay_agent.heartbeat import Heartbeat
-from relay_agent.intake import Intake
-from relay_agent.journal import Journal
-from relay_agent.loop_context import LoopContext
-from relay_agent.models import Obstacle
-from relay_agent.outbox import Entry, Outbox
-from relay_agent.poller import Poller
-from relay_agent.pulse import Pulse
-from relay_agent.sender import Sender
-from relay_agent.standing import Standing
+from relay_agent.agent.heartbeat import Heartbeat
+from relay_agent.agent.log_shipper import LogShipper, stream_name
+from relay_agent.agent.maintenance import Maintenance
+from relay_agent.agent.registration import Registration
+from relay_agent.core.clock import Clock
+from relay_agent.core.errors import JournalUnwritable, PlatformError
+from relay_agent.core.failures import Obstacle
+from relay_agent.diagnostics.loop_context import LoopContext
+from relay_agent.diagnostics.loop_status import LoopStatus
+from relay_agent.diagnostics.platform_status import PlatformStatus
+from relay_agent.diagnostics.watchdog import Watchdog
+from relay_agent.relay.admission_gate import AdmissionGate
+from relay_agent.relay.intake import Intake
+from relay_agent.relay.outbox import Entry, Outbox
+from relay_agent.relay.poller import Poller
+from relay_agent.relay.sender import Sender
+from relay_agent.storage.disk_space import Disk
+from relay_agent.storage.journal import Journal
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.rest import AgentConfig
-from relay_agent.telemetry.cloudwatch import LogShipper, stream_name
+from relay_agent.telemetry.hourly_summary import Summary, Tally
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logs
 from relay_agent.telemetry.metrics import Metrics
-from relay_agent.telemetry.redact import Redactor
-from relay_agent.telemetry.repeated import RepeatedFailure
-from relay_agent.telemetry.summary import Summary, Tally
-from relay_agent.upkeep import Upkeep
-from relay_agent.watchdog import Watchdog
+from relay_agent.telemetry.redaction import Redactor
+from relay_agent.telemetry.repeated_failure import RepeatedFailure
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 LONG_POLL_SECONDS = 20.0
@@ -203,9 +203,9 @@ class SimulatedAgent:
             put_last=lambda entries: self.answers.extend(entries),
         )
         clock, log = self._clock, self.logs.logger
-        pulses = {name: Pulse(clock) for name in ("poller", "sender", "heartbeat", "config-refresh", "upkeep")}
+        pulses = {name: LoopStatus(clock) for name in ("poller", "sender", "heartbeat", "config-refresh", "upkeep")}
         loops = {name: LoopContext(pulse, self.tally, log, clock) for name, pulse in pulses.items()}
-        standing = Standing()
+        standing = PlatformStatus()
         standing.ready = cast("threading.Event", _Ready(self))
         disk = cast("Disk", self.disk)
         self.watchdog = Watchdog(
@@ -252,7 +252,7 @@ class SimulatedAgent:
             loop=loops["heartbeat"],
         )
         self.given_up: list[str] = []
-        enrolment = Enrolment(
+        enrolment = Registration(
             platform=platform,
             standing=standing,
             refresh_seconds=300.0,
@@ -270,7 +270,7 @@ class SimulatedAgent:
             running=lambda: 0,
             journal=lambda: {"admitted": 0, "started": 0, "finished": 0, "delivered": 0},
         )
-        upkeep = Upkeep(
+        upkeep = Maintenance(
             journal=journal,
             disk=disk,
             interrupt=lambda: None,

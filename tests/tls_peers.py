@@ -30,7 +30,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from tests.target_certificates import authority, ca_pem, server_context
-from tests.targets import PATIENCE_SECONDS, ByteTarget, Connection, reply
+from tests.target_server import PATIENCE_SECONDS, Connection
+from tests.targets import ByteTarget, reply
 
 Issuer = tuple[x509.Name, Any]
 Peer = Callable[[], "contextlib.AbstractContextManager[ByteTarget]"]

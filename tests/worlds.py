@@ -13,20 +13,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-from relay_agent.answers import Answers
-from relay_agent.clock import Clock, Deadline, iso
-from relay_agent.errors import PlatformError
-from relay_agent.executor import Executor
-from relay_agent.intake import Admitted, Intake
-from relay_agent.journal import Journal
-from relay_agent.models import Failure, Headers, HttpRequest, HttpResponse, Update
-from relay_agent.outcomes import Outcomes
-from relay_agent.payload_reader import PayloadReader
-from relay_agent.processing import Processor
-from relay_agent.secure import Keyring, seal_command
-from relay_agent.spool import Buffer, Spool
-from relay_agent.task import Task
-from relay_agent.tdp.payloads import Payloads
+from relay_agent.core.clock import Clock, Deadline, iso
+from relay_agent.core.errors import PlatformError
+from relay_agent.core.models import Failure, Headers, HttpRequest, HttpResponse, Update
+from relay_agent.protocol.jwe import seal_command
+from relay_agent.protocol.keyring import Keyring
+from relay_agent.relay.intake import Admitted, Intake
+from relay_agent.relay.outcomes import Outcomes
+from relay_agent.relay.payload_reader import PayloadReader
+from relay_agent.relay.processing import Processor
+from relay_agent.relay.target.executor import Executor
+from relay_agent.relay.task import Task
+from relay_agent.relay.updates import UpdateBuilder
+from relay_agent.storage.buffer import Buffer
+from relay_agent.storage.journal import Journal
+from relay_agent.storage.spool import Spool
+from relay_agent.tdp.s3_payloads import Payloads
 from relay_agent.telemetry.command_report import Report
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -115,7 +117,7 @@ class World:
             return self.keys
 
         self.outcomes = Outcomes(
-            journal=journal, answers=Answers(spool, keyring, clock), monotonic=clock.monotonic, report=self.reports.append
+            journal=journal, answers=UpdateBuilder(spool, keyring, clock), monotonic=clock.monotonic, report=self.reports.append
         )
         self.reader = PayloadReader(
             agent_id=self.agent_id,

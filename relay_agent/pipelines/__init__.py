@@ -11,8 +11,8 @@ the agent.
 """
 
 from relay_agent.pipelines.client import CommandClient, NoAnswer
+from relay_agent.pipelines.encoding import Answer
+from relay_agent.pipelines.requests_adapter import RelayAdapter
 from relay_agent.pipelines.session import platform_session
-from relay_agent.pipelines.transport import RelayAdapter
-from relay_agent.pipelines.wire import Answer
 
 __all__ = ["Answer", "CommandClient", "NoAnswer", "RelayAdapter", "platform_session"]

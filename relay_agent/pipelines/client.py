@@ -18,11 +18,11 @@ from urllib.parse import quote, urlsplit
 import backoff
 import requests
 
-from relay_agent.clock import Deadline, iso
-from relay_agent.errors import PlatformError, PlatformRefused, RateLimited, RelayError, UnknownAgent
-from relay_agent.models import ACTION_SECURE
-from relay_agent.pipelines.wire import Answer, read_answer, read_sealed_answer, sealed_payload
-from relay_agent.secure import Keyring
+from relay_agent.core.clock import Deadline, iso
+from relay_agent.core.errors import PlatformError, PlatformRefused, RateLimited, RelayError, UnknownAgent
+from relay_agent.core.models import ACTION_SECURE
+from relay_agent.pipelines.encoding import Answer, read_answer, read_sealed_answer, sealed_payload
+from relay_agent.protocol.keyring import Keyring
 
 ACTION_HTTP = "TetraScience.Connector.gdc.HttpRequest"
 MINIMUM_TTL_SECONDS = 65.0  # the platform wants 60 from when it reads the request, by its own clock

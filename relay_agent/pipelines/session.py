@@ -12,10 +12,11 @@ from urllib.parse import quote
 import requests
 from requests.adapters import HTTPAdapter
 
-from relay_agent.config import Settings
-from relay_agent.network import proxy_router, tls_contexts
-from relay_agent.proxies import Leg, Proxy
-from relay_agent.urls import parse_url
+from relay_agent.config.network import proxy_router, tls_contexts
+from relay_agent.config.settings import Settings
+from relay_agent.core.urls import parse_url
+from relay_agent.transport.proxy import Proxy
+from relay_agent.transport.proxy_routing import Leg
 
 
 def platform_session(settings: Settings) -> requests.Session:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from relay_agent.clock import iso
+from relay_agent.core.clock import iso
 from relay_agent.sandbox.changes import Changes
-from relay_agent.sandbox.wire import Json
+from relay_agent.sandbox.forms import Json
 
 ONLINE_SECONDS = 90.0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from relay_agent.clock import Deadline
+from relay_agent.core.clock import Deadline
 
 
 class Changes:

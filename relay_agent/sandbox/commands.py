@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from relay_agent.clock import iso
+from relay_agent.core.clock import iso
 from relay_agent.sandbox.changes import Changes
-from relay_agent.sandbox.wire import Json
+from relay_agent.sandbox.forms import Json
 
 STATUSES = ("CREATED", "UNSENT", "PENDING", "EXPIRED", "PURGED", "ERROR", "PROCESSING", "REJECTED", "SUCCESS", "FAILURE")
 KEPT = 20_000

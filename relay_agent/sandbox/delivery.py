@@ -19,9 +19,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from relay_agent.sandbox.agents import Agent
-from relay_agent.sandbox.backend import Backend, BackendError
+from relay_agent.sandbox.aws.emulator import Backend, BackendError
 from relay_agent.sandbox.commands import Command, Commands
-from relay_agent.sandbox.wire import Json
+from relay_agent.sandbox.forms import Json
 
 MESSAGE_LIMIT = 256 * 1024
 _UPLOAD_HEADERS = {"Content-Type": "application/json", "Content-Encoding": "gzip"}

@@ -21,8 +21,8 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
 from relay_agent.sandbox.asgi import App, Disconnected, Message, Receive, Scope, Send, drop, header_fields, respond
-from relay_agent.sandbox.origin import refusal
-from relay_agent.sandbox.wire import ApiError
+from relay_agent.sandbox.forms import ApiError
+from relay_agent.sandbox.rest.same_origin import refusal
 
 HOST = "127.0.0.1"
 _HANDLER_THREADS = 16

@@ -15,22 +15,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from relay_agent.sandbox.agents import Agent, Agents
-from relay_agent.sandbox.aws import AwsCall, Guard
-from relay_agent.sandbox.backend import Backend, BackendError, load_ministack
+from relay_agent.sandbox.aws.credentials import Credentials, Keys
+from relay_agent.sandbox.aws.emulator import Backend, BackendError, load_ministack
+from relay_agent.sandbox.aws.guard import AwsCall, Guard
+from relay_agent.sandbox.aws.long_poll import LongPoll
 from relay_agent.sandbox.changes import Changes
 from relay_agent.sandbox.commands import Command, Commands
-from relay_agent.sandbox.control import ControlRoutes
 from relay_agent.sandbox.delivery import Delivery
 from relay_agent.sandbox.faults import Fault, FaultHandle, Faults
-from relay_agent.sandbox.front import RestCall, RestFront
+from relay_agent.sandbox.forms import ApiError, Json
 from relay_agent.sandbox.hosting import HOST, Hosting, listen
-from relay_agent.sandbox.keys import Credentials, Keys
-from relay_agent.sandbox.longpoll import LongPoll
-from relay_agent.sandbox.page import Pages
-from relay_agent.sandbox.rest import AgentRoutes, Place, Tokens, log_group
-from relay_agent.sandbox.rest_commands import CommandRoutes
-from relay_agent.sandbox.web import build_app
-from relay_agent.sandbox.wire import ApiError, Json
+from relay_agent.sandbox.rest.agent_routes import AgentRoutes, Place, Tokens, log_group
+from relay_agent.sandbox.rest.app import build_app
+from relay_agent.sandbox.rest.command_routes import CommandRoutes
+from relay_agent.sandbox.rest.fault_routes import ControlRoutes
+from relay_agent.sandbox.rest.front import RestCall, RestFront
+from relay_agent.sandbox.rest.page_routes import Pages
 
 HTTP_REQUEST = "TetraScience.Connector.gdc.HttpRequest"
 _TOKEN_SECONDS = 365 * 86_400

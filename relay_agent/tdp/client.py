@@ -10,16 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from relay_agent.clock import Clock
-from relay_agent.errors import Call, PlatformError, PlatformRefused, QueueUnavailable, UnknownAgent
-from relay_agent.tdp.aws import Aws, as_platform_error, said
+from relay_agent.core.clock import Clock
+from relay_agent.core.errors import Call, PlatformError, PlatformRefused, QueueUnavailable, UnknownAgent
+from relay_agent.tdp.aws_clients import Aws, as_platform_error, said
+from relay_agent.tdp.call_outcomes import Count, nobody
+from relay_agent.tdp.cloudwatch_logs import LogsClient
 from relay_agent.tdp.credentials import PlatformCredentials
-from relay_agent.tdp.http import PlatformHttp
-from relay_agent.tdp.logs import LogsClient
-from relay_agent.tdp.payloads import Payloads
-from relay_agent.tdp.queues import Queue
+from relay_agent.tdp.platform_http import PlatformHttp
 from relay_agent.tdp.rest import AgentConfig, AgentState, Rest
-from relay_agent.tdp.tally import Count, nobody
+from relay_agent.tdp.s3_payloads import Payloads
+from relay_agent.tdp.sqs import Queue
 
 
 class AgentDisabled(PlatformError):

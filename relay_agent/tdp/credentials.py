@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
-from relay_agent.clock import RECHECK_SECONDS, Clock
-from relay_agent.errors import Call, PlatformUnreachable
+from relay_agent.core.clock import RECHECK_SECONDS, Clock
+from relay_agent.core.errors import Call, PlatformUnreachable
 from relay_agent.tdp.rest import TemporaryCredentials
 
 MARGIN = timedelta(minutes=10)

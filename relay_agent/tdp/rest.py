@@ -16,13 +16,13 @@ from typing import Any
 from urllib3.filepost import encode_multipart_formdata
 
 from relay_agent import AGENT_VERSION
-from relay_agent.clock import MAX_DATE, Clock, clamped, http_date
-from relay_agent.errors import Call, NotThePlatform, PlatformError, PlatformRefused, RateLimited, UnknownAgent
-from relay_agent.faults import TransportFault
-from relay_agent.json_bounds import check_text
-from relay_agent.secrets_source import token_expiry
-from relay_agent.tdp.http import Answer, PlatformHttp, unreachable
-from relay_agent.tdp.tally import Count, counted, nobody
+from relay_agent.config.secrets import token_expiry
+from relay_agent.core.clock import MAX_DATE, Clock, clamped, http_date
+from relay_agent.core.errors import Call, NotThePlatform, PlatformError, PlatformRefused, RateLimited, UnknownAgent
+from relay_agent.protocol.json_bounds import check_text
+from relay_agent.tdp.call_outcomes import Count, counted, nobody
+from relay_agent.tdp.platform_http import Answer, PlatformHttp, unreachable
+from relay_agent.transport.errors import TransportFault
 
 AGENT_KIND = "TetraScience.Agent.user-defined"
 CALL_SECONDS = 15.0

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from relay_agent.models import ACTION_SECURE, Command, Status
-from relay_agent.telemetry.logs import WITHHELD, Logger
+from relay_agent.core.models import ACTION_SECURE, Command, Status
+from relay_agent.telemetry.hourly_summary import Tally
+from relay_agent.telemetry.logger import Logger
+from relay_agent.telemetry.logs import WITHHELD
 from relay_agent.telemetry.metrics import Metrics
-from relay_agent.telemetry.summary import Tally
 
 
 @dataclass(frozen=True, slots=True)

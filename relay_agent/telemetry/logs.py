@@ -11,14 +11,15 @@ import sys
 import warnings
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Protocol, Self, TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 
-from relay_agent.clock import Clock
-from relay_agent.telemetry.lines import Event, console_format, frames, render
-from relay_agent.telemetry.redact import Redactor, describe
-from relay_agent.telemetry.stdout import Output, output
+from relay_agent.core.clock import Clock
+from relay_agent.telemetry.log_rendering import Event, console_format, frames, render
+from relay_agent.telemetry.logger import LineSink, Logger
+from relay_agent.telemetry.redaction import Redactor, describe
+from relay_agent.telemetry.stdout_writer import Output, output
 
 __all__ = ["LEVELS", "LibraryHandler", "LineSink", "Logger", "Logs"]
 
@@ -28,32 +29,6 @@ WITHHELD = "withheld"
 """The field that names, with dots between, those that only this machine's own log may show."""
 
 _Processor = Callable[[object, str, Event], Any]
-
-
-class Logger(Protocol):
-    """What parts of the agent are given to log with. `event` is a fixed name that stands in docs/logs.md."""
-
-    def debug(self, event: str, **fields: Any) -> Any:
-        """Log what only someone who looks for a fault wants to read."""
-
-    def info(self, event: str, **fields: Any) -> Any:
-        """Log what an administrator may want to know."""
-
-    def warning(self, event: str, **fields: Any) -> Any:
-        """Log what works, but not as it should."""
-
-    def error(self, event: str, **fields: Any) -> Any:
-        """Log what does not work. `exc_info=True` adds the exception in a few words, at debug its frames too."""
-
-    def bind(self, **fields: Any) -> Self:
-        """A logger that adds these fields to each of its lines."""
-
-
-class LineSink(Protocol):
-    """Who else gets each line, such as the buffer for CloudWatch. Called by any thread; must not block."""
-
-    def accept(self, timestamp_ms: int, line: str) -> None:
-        """Take a rendered line, without its newline, and the moment it was logged."""
 
 
 class Logs:

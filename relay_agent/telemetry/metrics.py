@@ -18,8 +18,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from relay_agent.clock import Clock
-from relay_agent.models import Status
+from relay_agent.core.clock import Clock
+from relay_agent.core.models import Status
 from relay_agent.telemetry.throughput import Throughput
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # A second time series for each, which says when it began: nobody asks.

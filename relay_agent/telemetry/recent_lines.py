@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from relay_agent.telemetry.logs import LineSink
+from relay_agent.telemetry.logger import LineSink
 
 MOST_LINES = 1000
 MOST_BYTES = 256 * 1024

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay_agent.clock import Clock
-from relay_agent.loop_context import LoopContext
-from relay_agent.periodic import Loop
-from relay_agent.pulse import Pulse
-from relay_agent.telemetry.summary import Tally
-from relay_agent.upkeep import Upkeep
+from relay_agent.agent.maintenance import Maintenance
+from relay_agent.core.clock import Clock
+from relay_agent.core.loop import Loop
+from relay_agent.diagnostics.loop_context import LoopContext
+from relay_agent.diagnostics.loop_status import LoopStatus
+from relay_agent.telemetry.hourly_summary import Tally
 from tests.bench.crew import Cost, Crew
 
 WORKERS = 16
@@ -79,13 +79,13 @@ def _kept(directory: Path) -> Iterator[Crew]:
     directory.mkdir()
     stop, clock = threading.Event(), Clock()
     with Crew(directory / "journal.db", WORKERS, 0.0).working() as crew:
-        upkeep = Upkeep(
+        upkeep = Maintenance(
             journal=crew.journal,
             disk=crew.disk,
             interrupt=lambda: None,
             summarise=lambda: None,
             look_around=lambda: None,
-            loop=LoopContext(Pulse(clock), Tally(), _Loud(), clock),  # type: ignore[arg-type]
+            loop=LoopContext(LoopStatus(clock), Tally(), _Loud(), clock),  # type: ignore[arg-type]
         )
         loop = Loop("upkeep", upkeep.step, stop)
         loop.start()

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TypeVar
 from unittest import mock
 
-from relay_agent.clock import Clock
-from relay_agent.journal import Journal, writer
-from relay_agent.models import Status, Update
+from relay_agent.core.clock import Clock
+from relay_agent.core.models import Status, Update
+from relay_agent.storage import group_commit
+from relay_agent.storage.journal import Journal
 from tests.bench.crew import Cost, Crew
 
 WORKERS = (1, 4, 8, 16)
 LONE = 40
-APART_SECONDS = writer.LOAD_SECONDS * 1.2
+APART_SECONDS = group_commit.LOAD_SECONDS * 1.2
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ def loaded(place: Path, workers: int, commands: int, target_seconds: float) -> C
 
 def without_linger(measure: Callable[[], T]) -> T:
     """Measure with a writer that waits for nobody."""
-    with mock.patch.object(writer, "LINGER_SECONDS", 0.0):
+    with mock.patch.object(group_commit, "LINGER_SECONDS", 0.0):
         return measure()
 
 

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay_agent.clock import Clock
-from relay_agent.codec import update_message
-from relay_agent.disk import Disk
-from relay_agent.fair_queue import Closed, FairQueue
-from relay_agent.journal import Admission, Journal
-from relay_agent.models import Command, Status, Update
-from relay_agent.outbox import Outbox
+from relay_agent.core.clock import Clock
+from relay_agent.core.models import Command, Status, Update
+from relay_agent.protocol.messages import update_message
+from relay_agent.relay.fair_queue import Closed, FairQueue
+from relay_agent.relay.outbox import Outbox
+from relay_agent.storage.disk_space import Disk
+from relay_agent.storage.journal import Admission, Journal
 
 BATCH = 10
 LANES = 4

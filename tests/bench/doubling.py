@@ -18,22 +18,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from relay_agent import codec
-from relay_agent.bodies import encode_body
-from relay_agent.certificates import read_certificate
-from relay_agent.charsets import TextCheck, text_decoder
-from relay_agent.clock import http_date
-from relay_agent.codings import BadCoding, decode
-from relay_agent.cookies import Cookies
-from relay_agent.errors import MalformedMessage, RelayError
-from relay_agent.fair_queue import FairQueue
-from relay_agent.http1 import BadHead, Response
-from relay_agent.media_types import parameter
-from relay_agent.secure import Keyring, open_command
-from relay_agent.telemetry.lines import render
-from relay_agent.telemetry.redact import Redactor, redact_text
-from relay_agent.telemetry.shapes import mask_shapes
-from relay_agent.urls import BadUrl, join, normal_host, parse_url
+from relay_agent.core.clock import http_date
+from relay_agent.core.errors import MalformedMessage, RelayError
+from relay_agent.core.urls import BadUrl, join, normal_host, parse_url
+from relay_agent.protocol import messages, requests
+from relay_agent.protocol.charsets import TextCheck, text_decoder
+from relay_agent.protocol.jwe import open_command
+from relay_agent.protocol.keyring import Keyring
+from relay_agent.protocol.media_types import parameter
+from relay_agent.protocol.request_bodies import encode_body
+from relay_agent.relay.fair_queue import FairQueue
+from relay_agent.relay.target.cookies import Cookies
+from relay_agent.telemetry.log_rendering import render
+from relay_agent.telemetry.redaction import Redactor
+from relay_agent.telemetry.secret_patterns import mask_shapes, redact_text
+from relay_agent.transport.content_encoding import BadCoding, decode
+from relay_agent.transport.response_parser import BadHead, Response
+from relay_agent.transport.x509 import read_certificate
 from tests.bench.foreign import SECRETS, certificate, filled
 
 OVER = 2.6
@@ -170,9 +171,9 @@ def _base64url(data: bytes) -> str:
 
 
 _BASE = parse_url("http://lims.lab.example/a/b")
-_request = _quiet(lambda payload: codec.decode_request(payload), RelayError, ValueError)
-_message = _quiet(codec.decode_message, MalformedMessage)
-_payload = _quiet(codec.decode_payload, RelayError)
+_request = _quiet(lambda payload: requests.decode_request(payload), RelayError, ValueError)
+_message = _quiet(messages.decode_message, MalformedMessage)
+_payload = _quiet(requests.decode_payload, RelayError)
 _url = _quiet(parse_url, BadUrl)
 _host = _quiet(normal_host, BadUrl)
 _location = _quiet(lambda location: join(_BASE, location), BadUrl)

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from relay_agent.agent.log_shipper import LogShipper
 from relay_agent.telemetry import command_report
-from relay_agent.telemetry.cloudwatch import LogShipper
+from relay_agent.telemetry.hourly_summary import Tally
 from relay_agent.telemetry.metrics import Metrics
-from relay_agent.telemetry.summary import Tally
+from tests import agents
 
 FOUND = "BENCH_FOUND"
 PATIENCE_SECONDS = 300.0
@@ -56,7 +57,6 @@ class Shares:
 def measure(place: Path, workers: int, commands: int) -> Shares:
     """Let an agent work off commands that wait on its queue, with a target that answers at once."""
     from relay_agent.sandbox.server import Sandbox
-    from tests import agents
     from tests.targets import ByteTarget, reply
 
     with tempfile.TemporaryDirectory(dir=place) as name, Sandbox() as sandbox, ByteTarget() as target:
@@ -172,7 +172,7 @@ class _Watch:
 
 
 def _run() -> None:
-    from relay_agent.cli import main
+    from relay_agent.cli.main import main
 
     watch = _Watch()
     try:

@@ -12,19 +12,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from relay_agent.clock import Deadline
-from relay_agent.codec import decode_request, failure_body, response_body
-from relay_agent.dialer import Dialer
-from relay_agent.errors import BadRequest
-from relay_agent.executor import Executor, Limits
-from relay_agent.idle import IdlePool
-from relay_agent.models import Code, Failure
-from relay_agent.policy import Policy
-from relay_agent.proxies import Leg, Proxies, Trust
-from relay_agent.resolver import Resolver
-from relay_agent.spool import Spool
-from relay_agent.transport import Transport
-from tests.targets import ca_pem
+from relay_agent.core.clock import Deadline
+from relay_agent.core.errors import BadRequest
+from relay_agent.core.failures import Code
+from relay_agent.core.models import Failure
+from relay_agent.protocol.requests import decode_request
+from relay_agent.protocol.responses import failure_body, response_body
+from relay_agent.relay.target.executor import Executor, Limits
+from relay_agent.storage.spool import Spool
+from relay_agent.transport.connection_pool import ConnectionPool
+from relay_agent.transport.dialer import Dialer
+from relay_agent.transport.policy import Policy
+from relay_agent.transport.proxy_routing import Leg, ProxyRouter
+from relay_agent.transport.resolver import Resolver
+from relay_agent.transport.session import Transport
+from relay_agent.transport.tls import TlsContexts
+from tests.target_certificates import ca_pem
 
 
 def _nothing() -> None:
@@ -37,7 +40,7 @@ class Relay:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._executors: dict[tuple[object, ...], Executor] = {}
-        self._pools: dict[tuple[object, ...], IdlePool] = {}
+        self._pools: dict[tuple[object, ...], ConnectionPool] = {}
 
     def __call__(
         self,
@@ -70,11 +73,11 @@ class Relay:
         if key not in self._executors:
             ca_file = self._directory / "ca.pem"
             ca_file.write_bytes(ca_pem())
-            dialer = Dialer(Trust(ca_file=ca_file if trust else None), Resolver())
-            pool = self._pools.setdefault(key[:-1], IdlePool())  # workers share theirs, as in the agent
+            dialer = Dialer(TlsContexts(ca_file=ca_file if trust else None), Resolver())
+            pool = self._pools.setdefault(key[:-1], ConnectionPool())  # workers share theirs, as in the agent
             transport = Transport(dialer, pool)
             limits = Limits(max_response_bytes=max_response_bytes, connect_seconds=connect_seconds)
-            proxies = Proxies({}, no_proxy, {Leg.TARGET: proxy})
+            proxies = ProxyRouter({}, no_proxy, {Leg.TARGET: proxy})
             self._executors[key] = Executor(transport, Policy(), proxies, limits, self._directory)
         return self._executors[key]
 

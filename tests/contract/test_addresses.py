@@ -12,16 +12,19 @@ from typing import Any
 
 import pytest
 
-from relay_agent.clock import Deadline
-from relay_agent.dialer import NEXT_ADDRESS_SECONDS, Dialer, _Attempts
-from relay_agent.exchange import Exchange
-from relay_agent.faults import TransportFault
-from relay_agent.proxies import Trust, parse_proxy
-from relay_agent.resolver import Address, Resolver
-from relay_agent.urls import parse_url
+from relay_agent.core.clock import Deadline
+from relay_agent.core.urls import parse_url
+from relay_agent.transport.dialer import NEXT_ADDRESS_SECONDS, Dialer, _Attempts
+from relay_agent.transport.errors import TransportFault
+from relay_agent.transport.exchange import Exchange
+from relay_agent.transport.proxy import parse_proxy
+from relay_agent.transport.resolver import Address, Resolver
+from relay_agent.transport.tls import TlsContexts
 from tests.contract.relaying import Relay, code
 from tests.contract.test_connections import Names
-from tests.targets import ByteTarget, HttpProxy, Socks5Proxy, ca_pem, reply, server_context
+from tests.target_certificates import ca_pem, server_context
+from tests.target_proxies import HttpProxy, Socks5Proxy
+from tests.targets import ByteTarget, reply
 
 DEAD = "127.0.0.3"
 
@@ -114,7 +117,7 @@ def test_the_families_take_turns(relay: Relay, monkeypatch: pytest.MonkeyPatch, 
 def test_the_attempt_that_lost_is_closed(target: ByteTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     Names(monkeypatch, dev=[DEAD, "127.0.0.1"])
     opened: list[Any] = []
-    sock = Dialer(Trust(), Resolver()).dial(exchange(target.url(host="dev.lab.example"), opened=opened.append))
+    sock = Dialer(TlsContexts(), Resolver()).dial(exchange(target.url(host="dev.lab.example"), opened=opened.append))
     lost, won, again = opened
     assert (lost.fileno(), won, again) == (-1, sock, sock)
     sock.close()
@@ -147,7 +150,7 @@ def test_an_abort_while_several_are_tried_ends_it_soon(target: ByteTarget, monke
 
     def dial() -> None:
         with pytest.raises(TransportFault) as caught:
-            Dialer(Trust(), Resolver()).dial(asked)
+            Dialer(TlsContexts(), Resolver()).dial(asked)
         ended.append(caught.value.message)
 
     thread = threading.Thread(target=dial)
@@ -168,7 +171,7 @@ def exchange(url: str, **options: Any) -> Exchange:
 def test_the_system_asks_after_a_minute_whether_a_silent_peer_is_there(way: str, tmp_path: Path) -> None:
     """Else a firewall that forgets idle connections keeps the answer of a call that computes for long."""
     (tmp_path / "ca.pem").write_bytes(ca_pem())
-    dialer = Dialer(Trust(ca_file=tmp_path / "ca.pem"), Resolver())
+    dialer = Dialer(TlsContexts(ca_file=tmp_path / "ca.pem"), Resolver())
     with (
         ByteTarget(server_context() if way in ("https", "tunnel") else None) as server,
         HttpProxy() as http_proxy,

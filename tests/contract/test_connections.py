@@ -16,17 +16,19 @@ from typing import Any
 
 import pytest
 
-from relay_agent.clock import Deadline
-from relay_agent.dialer import Dialer
-from relay_agent.errors import Interrupted
-from relay_agent.exchange import Exchange
-from relay_agent.faults import TransportFault
-from relay_agent.proxies import Trust
-from relay_agent.resolver import Resolver
-from relay_agent.transport import Transport
-from relay_agent.urls import parse_url
+from relay_agent.core.clock import Deadline
+from relay_agent.core.errors import Interrupted
+from relay_agent.core.urls import parse_url
+from relay_agent.transport.dialer import Dialer
+from relay_agent.transport.errors import TransportFault
+from relay_agent.transport.exchange import Exchange
+from relay_agent.transport.resolver import Resolver
+from relay_agent.transport.session import Transport
+from relay_agent.transport.tls import TlsContexts
 from tests.contract.relaying import Relay, code
-from tests.targets import ByteTarget, Connection, RawRequest, ca_pem, in_turn, play, raw, reply, server_context
+from tests.target_certificates import ca_pem, server_context
+from tests.target_server import Connection, RawRequest
+from tests.targets import ByteTarget, in_turn, play, raw, reply
 
 
 @pytest.fixture(params=[False, True], ids=["http", "https"])
@@ -270,7 +272,7 @@ def test_what_is_interrupted_on_a_kept_connection_is_not_sent_again_on_a_new_one
 @pytest.fixture
 def transport(tmp_path: Path) -> Iterator[Transport]:
     (tmp_path / "ca.pem").write_bytes(ca_pem())
-    found = Transport(Dialer(Trust(ca_file=tmp_path / "ca.pem"), Resolver()))
+    found = Transport(Dialer(TlsContexts(ca_file=tmp_path / "ca.pem"), Resolver()))
     yield found
     found.close()
 

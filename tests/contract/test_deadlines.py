@@ -16,20 +16,10 @@ from typing import Any
 import pytest
 
 from tests.contract.relaying import Relay, code
-from tests.targets import (
-    ByteTarget,
-    Connection,
-    FullBacklog,
-    HttpProxy,
-    RawRequest,
-    Socks5Proxy,
-    in_turn,
-    play,
-    raw,
-    redirect,
-    reply,
-    server_context,
-)
+from tests.target_certificates import server_context
+from tests.target_proxies import HttpProxy, Socks5Proxy
+from tests.target_server import Connection, RawRequest
+from tests.targets import ByteTarget, FullBacklog, in_turn, play, raw, redirect, reply
 
 LIMIT = 0.3
 SLACK = 3.0

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from relay_agent.http1 import final_status
+from relay_agent.transport.response_parser import final_status
 from tests.contract.relaying import Relay, code, field
-from tests.targets import ByteTarget, Connection, HttpProxy, RawRequest, Refusal, reply, server_context
+from tests.target_certificates import server_context
+from tests.target_proxies import HttpProxy, Refusal
+from tests.target_server import Connection, RawRequest
+from tests.targets import ByteTarget, reply
 
 LARGE = 5_000_000
 SOON_SECONDS = 15.0

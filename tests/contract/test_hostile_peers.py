@@ -16,19 +16,23 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from relay_agent import dialer
-from relay_agent.clock import Deadline
-from relay_agent.dialer import Dialer
-from relay_agent.exchange import Exchange
-from relay_agent.faults import DiskFault, TransportFault
-from relay_agent.models import Code
-from relay_agent.proxies import Trust, parse_proxy
-from relay_agent.resolver import Resolver
-from relay_agent.transport import Transport
-from relay_agent.urls import literal_address, parse_url
+from relay_agent.core.clock import Deadline
+from relay_agent.core.failures import Code
+from relay_agent.core.urls import literal_address, parse_url
+from relay_agent.transport import dialer
+from relay_agent.transport.dialer import Dialer
+from relay_agent.transport.errors import DiskFault, TransportFault
+from relay_agent.transport.exchange import Exchange
+from relay_agent.transport.proxy import parse_proxy
+from relay_agent.transport.resolver import Resolver
+from relay_agent.transport.session import Transport
+from relay_agent.transport.tls import TlsContexts
 from tests.contract.relaying import Relay, code
 from tests.examples import examples
-from tests.targets import ByteTarget, Connection, HttpProxy, Socks5Proxy, ca_pem, reply, server_context
+from tests.target_certificates import ca_pem, server_context
+from tests.target_proxies import HttpProxy, Socks5Proxy
+from tests.target_server import Connection
+from tests.targets import ByteTarget, reply
 
 GREETING, LOGIN = b"\x05\x00", b"\x05\x02"
 CONNECTED = b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50"
@@ -230,9 +234,9 @@ def _exchange(url: str, proxy: str, **options: Any) -> Exchange:
     return Exchange("GET", parsed, (("Host", parsed.netloc),), None, proxy=through, **options)
 
 
-def _trust(directory: Path) -> Trust:
+def _trust(directory: Path) -> TlsContexts:
     (directory / "ca.pem").write_bytes(ca_pem())
-    return Trust(ca_file=directory / "ca.pem")
+    return TlsContexts(ca_file=directory / "ca.pem")
 
 
 @pytest.mark.parametrize("kind", ["none", "http", "https", "socks5h"])
@@ -263,7 +267,7 @@ def test_a_connection_that_is_refused_while_it_opens_leaves_no_socket(kind: str,
 
 
 def test_roots_that_cannot_be_read_are_this_machine_s_fault(tmp_path: Path) -> None:
-    dialer = Dialer(Trust(ca_file=tmp_path / "gone.pem"), Resolver())
+    dialer = Dialer(TlsContexts(ca_file=tmp_path / "gone.pem"), Resolver())
     with ByteTarget(server_context()) as target, HttpProxy(tls=server_context()) as proxy:
         for through in ("none", proxy.url()):
             with pytest.raises(DiskFault, match="the trusted roots cannot be read"):

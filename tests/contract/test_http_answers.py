@@ -18,7 +18,8 @@ import pytest
 from backports import zstd
 
 from tests.contract.relaying import Relay, code, field
-from tests.targets import ByteTarget, Connection, RawRequest, closed_port, in_turn, play, raw, reply
+from tests.target_server import Connection, RawRequest
+from tests.targets import ByteTarget, closed_port, in_turn, play, raw, reply
 
 
 @pytest.fixture

@@ -18,7 +18,10 @@ from urllib.parse import parse_qsl
 import pytest
 
 from tests.contract.relaying import Relay, code
-from tests.targets import ByteTarget, RawRequest, Socks5Proxy, closed_port, in_turn, raw, reply, server_context
+from tests.target_certificates import server_context
+from tests.target_proxies import Socks5Proxy
+from tests.target_server import RawRequest
+from tests.targets import ByteTarget, closed_port, in_turn, raw, reply
 
 
 @pytest.fixture

@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 
-from relay_agent.cookies import MAX_COOKIES
+from relay_agent.relay.target.cookies import MAX_COOKIES
 from tests.contract.relaying import Relay, code, field
-from tests.targets import PATIENCE_SECONDS, ByteTarget, HttpProxy, RawRequest, closed_port, in_turn, raw, redirect, reply, server_context
+from tests.target_certificates import server_context
+from tests.target_proxies import HttpProxy
+from tests.target_server import PATIENCE_SECONDS, RawRequest
+from tests.targets import ByteTarget, closed_port, in_turn, raw, redirect, reply
 
 
 @pytest.fixture

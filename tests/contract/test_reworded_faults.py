@@ -12,25 +12,29 @@ from pathlib import Path
 
 import pytest
 
-from relay_agent.causes import cause_of
-from relay_agent.checks.walk import Walker
-from relay_agent.clock import Clock, Deadline
-from relay_agent.dialer import Dialer
-from relay_agent.errors import Call
-from relay_agent.executor import Executor, Limits
-from relay_agent.faults import TransportFault
-from relay_agent.models import Cause, HttpRequest
-from relay_agent.policy import Policy
-from relay_agent.proxies import Proxies, Trust
-from relay_agent.resolver import Resolver
-from relay_agent.target_trouble import TargetTrouble
-from relay_agent.tdp.http import PlatformHttp, unreachable
+from relay_agent.cli.checks.route_trace import Walker
+from relay_agent.core.clock import Clock, Deadline
+from relay_agent.core.errors import Call
+from relay_agent.core.failures import Cause
+from relay_agent.core.models import HttpRequest
+from relay_agent.core.urls import parse_url
+from relay_agent.diagnostics.platform_causes import cause_of
+from relay_agent.diagnostics.target_failures import TargetFailures
+from relay_agent.relay.target.executor import Executor, Limits
+from relay_agent.tdp.platform_http import PlatformHttp, unreachable
 from relay_agent.telemetry.logs import Logs
-from relay_agent.telemetry.redact import Redactor
-from relay_agent.transport import Transport
-from relay_agent.urls import parse_url
+from relay_agent.telemetry.redaction import Redactor
+from relay_agent.transport.dialer import Dialer
+from relay_agent.transport.errors import TransportFault
+from relay_agent.transport.policy import Policy
+from relay_agent.transport.proxy_routing import ProxyRouter
+from relay_agent.transport.resolver import Resolver
+from relay_agent.transport.session import Transport
+from relay_agent.transport.tls import TlsContexts
 from tests.rewording import NONSENSE, reword
-from tests.targets import ByteTarget, Fault, HttpProxy, Refusal, Socks5Proxy, ca_pem, closed_port, play, raw, redirect, server_context
+from tests.target_certificates import Fault, ca_pem, server_context
+from tests.target_proxies import HttpProxy, Refusal, Socks5Proxy
+from tests.targets import ByteTarget, closed_port, play, raw, redirect
 
 SECONDS = 1.0
 BEHIND = "lims.lab.example"
@@ -119,11 +123,11 @@ def logs() -> Logs:
 
 def diagnosed(url: str, proxy: str | None, bundle: Path, logs: Logs) -> list[Cause | str | None]:
     """What `explain --send` says of each stage, what the page says of the target, and what the platform's legs would be told."""
-    dialer = Dialer(Trust(bundle), Resolver())
-    proxies = Proxies({} if proxy is None else {"all_proxy": proxy})
+    dialer = Dialer(TlsContexts(bundle), Resolver())
+    proxies = ProxyRouter({} if proxy is None else {"all_proxy": proxy})
     policy, request = Policy(), HttpRequest(parse_url(url))
     walker = Walker(dialer, proxies, roots="ca.pem", policy=policy, connect_seconds=SECONDS)
-    watcher = TargetTrouble(logs.logger, Clock())
+    watcher = TargetFailures(logs.logger, Clock())
     executor = Executor(Transport(dialer), policy, proxies, Limits(connect_seconds=SECONDS), watcher=watcher)
     found = walker.walk(request, Deadline(SECONDS))
     if found.fault is None:
@@ -138,7 +142,7 @@ def diagnosed(url: str, proxy: str | None, bundle: Path, logs: Logs) -> list[Cau
     return verdicts
 
 
-def _of_the_platform(dialer: Dialer, proxies: Proxies, url: str) -> list[Cause]:
+def _of_the_platform(dialer: Dialer, proxies: ProxyRouter, url: str) -> list[Cause]:
     http = PlatformHttp(lambda: Transport(dialer), proxies, Policy())
     try:
         http.send("GET", url, (), None, SECONDS)

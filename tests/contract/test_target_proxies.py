@@ -16,19 +16,10 @@ import brotli  # type: ignore[import-untyped]
 import pytest
 
 from tests.contract.relaying import Relay, code, field
-from tests.targets import (
-    ByteTarget,
-    Connection,
-    HttpProxy,
-    RawRequest,
-    Refusal,
-    Socks5Proxy,
-    closed_port,
-    in_turn,
-    redirect,
-    reply,
-    server_context,
-)
+from tests.target_certificates import server_context
+from tests.target_proxies import HttpProxy, Refusal, Socks5Proxy
+from tests.target_server import Connection, RawRequest
+from tests.targets import ByteTarget, closed_port, in_turn, redirect, reply
 
 AUTH = ("us er", "p@ss:/ü")
 

@@ -13,11 +13,15 @@ from ssl import TLSVersion
 
 import pytest
 
+from tests import target_certificates
 from tests import tls_peers as peers
 from tests.contract.relaying import Relay, code
-from tests.targets import ByteTarget, Connection, Fault, HttpProxy, reply, server_context
+from tests.pages import ROOT, rows, section
+from tests.target_certificates import Fault, server_context
+from tests.target_proxies import HttpProxy
+from tests.target_server import Connection
+from tests.targets import ByteTarget, reply
 from tests.tls_peers import HOST, Peer
-from tests.unit.test_docs import ROOT, rows, section
 
 TRUTH = (Path(ROOT) / "docs" / "http-truth.md").read_text(encoding="utf-8")
 OK = "200"
@@ -230,7 +234,7 @@ def test_an_end_after_an_answer_is_a_reset_whoever_asked_for_a_certificate(relay
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_wants_a_client_certificate_is_named(relay: Relay, version: TLSVersion, scheme: str) -> None:
     """For a tunnel, and for a request that it is to forward."""
-    context = server_context(oldest=version, newest=version, client_authority=peers.ca_pem())
+    context = server_context(oldest=version, newest=version, client_authority=target_certificates.ca_pem())
     with HttpProxy(tls=context) as proxy:
         answer = relay({"url": f"{scheme}://lims.lab.example/"}, proxy=proxy.url())
         assert code(answer) == "EPROTO"

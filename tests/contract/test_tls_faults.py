@@ -11,9 +11,11 @@ from typing import get_args
 
 import pytest
 
-from relay_agent.clock import Deadline
+from relay_agent.core.clock import Deadline
 from tests.contract.relaying import Relay, code
-from tests.targets import ByteTarget, Connection, Fault, ca_pem, closed_port, in_turn, raw, redirect, reply, server_context
+from tests.target_certificates import Fault, ca_pem, server_context
+from tests.target_server import Connection
+from tests.targets import ByteTarget, closed_port, in_turn, raw, redirect, reply
 
 CODES = {
     "expired": "CERT_HAS_EXPIRED",

@@ -12,19 +12,23 @@ from typing import Any, get_args
 
 import pytest
 
-from relay_agent.clock import Deadline
-from relay_agent.dialer import Dialer
-from relay_agent.errors import Interrupted
-from relay_agent.exchange import Exchange
-from relay_agent.faults import TransportFault
-from relay_agent.models import Code
-from relay_agent.proxies import Trust, parse_proxy
-from relay_agent.resolver import Resolver
-from relay_agent.transport import Transport
-from relay_agent.urls import parse_url
+from relay_agent.core.clock import Deadline
+from relay_agent.core.errors import Interrupted
+from relay_agent.core.failures import Code
+from relay_agent.core.urls import parse_url
+from relay_agent.transport.dialer import Dialer
+from relay_agent.transport.errors import TransportFault
+from relay_agent.transport.exchange import Exchange
+from relay_agent.transport.proxy import parse_proxy
+from relay_agent.transport.resolver import Resolver
+from relay_agent.transport.session import Transport
+from relay_agent.transport.tls import TlsContexts
 from tests.contract.relaying import Relay, code
 from tests.contract.test_tls_faults import CODES
-from tests.targets import ByteTarget, Connection, Fault, HttpProxy, RawRequest, ca_pem, in_turn, raw, reply, server_context
+from tests.target_certificates import Fault, ca_pem, server_context
+from tests.target_proxies import HttpProxy
+from tests.target_server import Connection, RawRequest
+from tests.targets import ByteTarget, in_turn, raw, reply
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
 
@@ -119,7 +123,7 @@ def test_each_certificate_fault_of_the_target_is_the_target_s(relay: Relay, prox
 
 def _transport(directory: Path) -> Transport:
     (directory / "ca.pem").write_bytes(ca_pem())
-    return Transport(Dialer(Trust(ca_file=directory / "ca.pem"), Resolver()))
+    return Transport(Dialer(TlsContexts(ca_file=directory / "ca.pem"), Resolver()))
 
 
 def _exchange(target: ByteTarget, proxy: HttpProxy, path: str = "/", **options: Any) -> Exchange:

@@ -21,7 +21,8 @@ from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.faults import Fault, FaultHandle
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import RunningAgent, page, wait_until
-from tests.targets import ByteTarget, Connection, RawRequest
+from tests.target_server import Connection, RawRequest
+from tests.targets import ByteTarget
 
 LARGE_BYTES = 400_000
 _WRITE_LOCK_BYTE = 120

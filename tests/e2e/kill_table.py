@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from relay_agent.faultpoints import Point
+from relay_agent.core.failpoints import Point
 
 
 @dataclass(frozen=True, slots=True)

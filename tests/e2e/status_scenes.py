@@ -17,7 +17,7 @@ from random import Random
 
 from playwright.sync_api import sync_playwright
 
-from relay_agent.clock import Clock
+from relay_agent.core.clock import Clock
 from relay_agent.sandbox.faults import Fault
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import ThreadedAgent, page, running, wait_until

@@ -17,8 +17,8 @@ import psutil
 import pytest
 from rich.console import Console
 
-from relay_agent.sandbox.demo_rows import ROWS
-from relay_agent.sandbox.demo_table import OK, Board
+from relay_agent.sandbox.demo.rows import ROWS
+from relay_agent.sandbox.demo.table import OK, Board
 
 DEMO = [sys.executable, "-m", "relay_agent.sandbox.demo"]
 SPOILT = """

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from relay_agent.faultpoints import Point
+from relay_agent.core.failpoints import Point
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import body
 from tests.e2e.kill_lives import KINDS, LARGE, LARGE_BYTES, Kind, Life

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from relay_agent.faultpoints import Point
+from relay_agent.core.failpoints import Point
 from relay_agent.sandbox.faults import Fault
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import RunningAgent, body, finals, wait_until

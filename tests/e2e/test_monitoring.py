@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.integration.monitoring import ALERTS, MONITORING, README, alerts, expressions, filled
-from tests.unit.test_docs import ROOT, blocks
+from tests.pages import ROOT, blocks
 
 TESTS = MONITORING / "alerts_test.yml"
 _FETCHED = ROOT / "build" / "tools" / "promtool"

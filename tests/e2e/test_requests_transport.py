@@ -13,11 +13,13 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from relay_agent.pipelines import CommandClient, RelayAdapter
+from relay_agent.pipelines.client import CommandClient
+from relay_agent.pipelines.requests_adapter import RelayAdapter
+from relay_agent.protocol.keyring import Keyring
 from relay_agent.sandbox.server import Sandbox
-from relay_agent.secure import Keyring
 from tests.agents import RunningAgent, running
-from tests.targets import ByteTarget, Connection, RawRequest, closed_port, redirect, reply
+from tests.target_server import Connection, RawRequest
+from tests.targets import ByteTarget, closed_port, redirect, reply
 
 KEY = secrets.token_bytes(32)
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from relay_agent.causes import REFUSED
+from relay_agent.diagnostics.platform_causes import REFUSED
 from relay_agent.sandbox.faults import Fault
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import ThreadedAgent, running, wait_until

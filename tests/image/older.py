@@ -13,7 +13,7 @@ import pytest
 
 from tests.image.engine import ROOT
 
-SCHEMA = "relay_agent/journal/schema.py"
+SCHEMA = "relay_agent/storage/schema.py"
 
 
 def git(*arguments: str) -> bytes:

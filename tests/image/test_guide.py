@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from relay_agent.protocol.jwe import generate_key, seal_command
+from relay_agent.protocol.keyring import Keyring
 from relay_agent.sandbox.faults import Fault
 from relay_agent.sandbox.server import HTTP_REQUEST, Sandbox
 from relay_agent.sandbox.target import DemoTarget
-from relay_agent.secure import Keyring, generate_key, seal_command
 from tests.agents import SECURE_REQUEST, body
 from tests.image.conftest import Start
 from tests.image.engine import MARK, STATE, Container, Json, docker, fresh_name, image, inspect, volume, wait_until
@@ -120,7 +121,9 @@ def test_it_polls_after_a_start_that_loads_few_modules_and_compiles_none(started
     polls = len(receives(sandbox))
     container = started(environment={"PYTHONVERBOSE": "1"})
     wait_until(lambda: len(receives(sandbox)) > polls, "the first poll")
-    told = wait_until(lambda: "import 'relay_agent.agent'" in (said := docker("logs", container.name).stderr) and said, "what it loads")
+    told = wait_until(
+        lambda: "import 'relay_agent.agent.agent'" in (said := docker("logs", container.name).stderr) and said, "what it loads"
+    )
     modules = set(re.findall(r"^import '?([\w.]+)'? #", told, flags=re.MULTILINE))
     assert [name for name in modules if name in NOT_FOR_RUN or re.search(r"^relay_agent\.(.*\.)?(checks|sandbox)$", name)] == []
     assert re.findall(r"^# code object from '?(\S+\.py)'?$", told, flags=re.MULTILINE) == [], "compiled at the start"

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from tests.unit.test_docs import ROOT
+from tests.pages import ROOT
 
 MONITORING = ROOT / "docs" / "monitoring"
 ALERTS = MONITORING / "alerts.yml"

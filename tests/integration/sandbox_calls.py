@@ -15,7 +15,7 @@ import boto3
 import requests
 from botocore.config import Config
 
-from relay_agent.sandbox.keys import Credentials
+from relay_agent.sandbox.aws.credentials import Credentials
 from relay_agent.sandbox.server import Sandbox
 
 REQUEST = {"method": "GET", "url": "http://lims.lab.example/api"}

@@ -18,7 +18,8 @@ import pytest
 from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import RunningAgent, body, running, statuses, wait_until
-from tests.targets import ByteTarget, Connection, RawRequest, closed_port, reply
+from tests.target_server import Connection, RawRequest
+from tests.targets import ByteTarget, closed_port, reply
 
 LIMIT = 262_144
 PLAIN = ("TetraScience.Connector.gdc.HttpRequest", "TetraScience.Connector.http.Request.V1")

@@ -1,7 +1,7 @@
 """The disk under a running agent: full, read-only, another user's, with a damaged or newer journal, and a clock that jumps ("The disk").
 
 Owns the proof with real processes on a small disk of their own. It must not test the journal's rescue by itself: that is
-tests/unit/test_journal_damage.py.
+tests/unit/storage/test_salvage.py.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from pathlib import Path
 
 import pytest
 
-from relay_agent import startup
-from relay_agent.admin.client import ask
-from relay_agent.causes import JOURNAL_FULL, JOURNAL_HANGS, JOURNAL_LOCKED, JOURNAL_READ_ONLY
-from relay_agent.clock import Clock
-from relay_agent.errors import JournalError
-from relay_agent.journal import SCHEMA_VERSION
+from relay_agent.agent import startup
+from relay_agent.agent.admin.client import ask
+from relay_agent.agent.signals import Signals
+from relay_agent.core.clock import Clock
+from relay_agent.core.errors import JournalError
+from relay_agent.diagnostics.local_causes import JOURNAL_FULL, JOURNAL_HANGS, JOURNAL_LOCKED, JOURNAL_READ_ONLY
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
-from relay_agent.signals import Signals
+from relay_agent.storage.schema import SCHEMA_VERSION
 from tests import agents
 from tests.agents import RunningAgent, ThreadedAgent, agent_environment, body, finals, page, run_once, running, wait_until
-from tests.targets import ByteTarget, Gate, reply, seen
+from tests.target_server import Gate
+from tests.targets import ByteTarget, reply, seen
 
 MB = 1024 * 1024
 NOBODY = 65534

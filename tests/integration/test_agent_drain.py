@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from relay_agent import resolver
 from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
+from relay_agent.transport import resolver
 from tests.agents import RunningAgent, ThreadedAgent, body, finals, running, wait_until
-from tests.targets import ByteTarget, FullBacklog, Gate, redirect, reply, seen
+from tests.target_server import Gate
+from tests.targets import ByteTarget, FullBacklog, redirect, reply, seen
 
 UNDER_WAY = 6
 WAITING = 38

@@ -18,7 +18,8 @@ import pytest
 from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.server import HTTP_REQUEST, Sandbox
 from tests.agents import Json, RunningAgent, body, finals, page, running
-from tests.targets import ByteTarget, Gate, play, raw, reply
+from tests.target_server import Gate
+from tests.targets import ByteTarget, play, raw, reply
 
 SOON_SECONDS = 8.0
 """What takes milliseconds, on a machine where other tests run beside this one; each of these inputs once took minutes."""

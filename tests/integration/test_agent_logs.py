@@ -17,7 +17,8 @@ import pytest
 from relay_agent.sandbox.faults import Fault
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import SECURE_REQUEST, RunningAgent, running
-from tests.targets import ByteTarget, HttpProxy, closed_port, raw, reply
+from tests.target_proxies import HttpProxy
+from tests.targets import ByteTarget, closed_port, raw, reply
 
 
 @pytest.fixture(scope="module")

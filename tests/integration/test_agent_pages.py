@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from relay_agent.causes import AGENT_DISABLED, QUEUE_DISABLED, REFUSED, SQS_POLICY
+from relay_agent.diagnostics.platform_causes import AGENT_DISABLED, QUEUE_DISABLED, REFUSED, SQS_POLICY
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import RunningAgent, ThreadedAgent, page, running, wait_until

@@ -1,6 +1,6 @@
 """An S3 that refuses or is not there: log and page say why and what to do, for answers and for commands' bodies (issue 5).
 
-Owns the proof on a running agent. Which words are for what is in `tests/unit/test_uploader.py` and `tests/unit/test_causes.py`.
+Owns the proof on a running agent. The words are tested in `tests/unit/relay/test_uploader.py` and `tests/unit/diagnostics/test_causes.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from relay_agent import causes
+from relay_agent.diagnostics import platform_causes
 from relay_agent.sandbox.faults import Fault
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import ThreadedAgent, page, running, wait_until
@@ -51,7 +51,7 @@ def test_a_block_page_in_s3_s_place_is_tried_again_and_told(sandbox: Sandbox, tm
     blocked = Fault("s3", "PutObject", status=403, headers={"content-type": "text/html"}, body="<html>Blocked</html>")
     with running(ThreadedAgent(sandbox, tmp_path)) as agent, sandbox.inject(blocked):
         command = agent.create({"method": "GET", "url": target.url("/large")})
-        assert agent.wait_log("upload-failed")["cause"] == causes.NOT_S3.cause
+        assert agent.wait_log("upload-failed")["cause"] == platform_causes.NOT_S3.cause
         assert sandbox.wait_final(command.id).status == "SUCCESS"
 
 

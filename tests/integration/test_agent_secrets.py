@@ -18,8 +18,8 @@ import pytest
 from joserfc import jwe
 from joserfc.jwk import OctKey
 
-from relay_agent.causes import TOKEN_EXPIRED, TOKEN_UNUSABLE
-from relay_agent.sandbox.rest import Tokens
+from relay_agent.diagnostics.local_causes import TOKEN_EXPIRED, TOKEN_UNUSABLE
+from relay_agent.sandbox.rest.agent_routes import Tokens
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import SECURE_REQUEST, ThreadedAgent, body, page, running, wait_until
 from tests.targets import ByteTarget, reply

@@ -16,9 +16,9 @@ import pytest
 from joserfc import jwe
 from joserfc.jwk import OctKey
 
+from relay_agent.protocol.keyring import Keyring
 from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.server import Sandbox
-from relay_agent.secure import Keyring
 from tests.agents import SECURE_REQUEST, RunningAgent, body, running
 from tests.targets import ByteTarget, reply
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from relay_agent.protocol.jwe import seal_command
+from relay_agent.protocol.keyring import Keyring
 from relay_agent.sandbox.server import Sandbox
-from relay_agent.secure import Keyring, seal_command
 from tests.agents import SECURE_REQUEST, RunningAgent, page, running, wait_until
 from tests.targets import ByteTarget, closed_port, reply
 

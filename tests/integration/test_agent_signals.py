@@ -19,7 +19,8 @@ import pytest
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import EXECUTABLE, RunningAgent, agent_environment, body, finals, running, wait_until
-from tests.targets import ByteTarget, Gate, reply, seen
+from tests.target_server import Gate
+from tests.targets import ByteTarget, reply, seen
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A target that is broken: the log, the status page and `check` say why and what to do, in the same words (issue 5, "How it is judged").
 
-Owns the proof on a running agent. How often something is said is in `tests/unit/test_target_trouble.py`.
+Owns the proof on a running agent. How often something is said is in `tests/unit/diagnostics/test_target_failures.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import pytest
 
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import ThreadedAgent, agent_environment, page, run_once, running, wait_until
-from tests.targets import ByteTarget, FullBacklog, HttpProxy, Refusal, ca_pem, closed_port, play, raw, redirect, reply, server_context
+from tests.target_certificates import ca_pem, server_context
+from tests.target_proxies import HttpProxy, Refusal
+from tests.targets import ByteTarget, FullBacklog, closed_port, play, raw, redirect, reply
 
 CANARY = "canary-77b0"
 

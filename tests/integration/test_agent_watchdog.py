@@ -1,6 +1,6 @@
 """An agent that stands still does not look Online, and ends for its supervisor ("Alive means working"). Time is the test's own.
 
-Owns the proof with a whole agent. What is a standstill and what is not stands in `tests/unit/test_watchdog.py`.
+Owns the proof with a whole agent. What is a standstill and what is not stands in `tests/unit/diagnostics/test_watchdog.py`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from relay_agent.clock import Clock
+from relay_agent.core.clock import Clock
+from relay_agent.diagnostics.watchdog import RECENT_SECONDS, STUCK_SECONDS
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
-from relay_agent.watchdog import RECENT_SECONDS, STUCK_SECONDS
 from tests.agents import ThreadedAgent, page, running, wait_until
 from tests.targets import ByteTarget, reply
 

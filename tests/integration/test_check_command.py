@@ -1,6 +1,6 @@
 """`relay-agent check` against a platform with one thing broken at a time: which check says so, why, and what to do.
 
-Owns the proof with the real command. What is looked at on this machine alone is in tests/unit/test_checks.py.
+Owns the proof with the real command. What is looked at on this machine alone is in tests/unit/cli/checks/test_checks.py.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from typing import Any
 
 import pytest
 
-from relay_agent import causes
-from relay_agent.checks import CHECK_IDS, Bounds, Status, check_all
+from relay_agent.cli.checks.preflight import CHECK_IDS, Bounds, check_all
+from relay_agent.cli.checks.result import Status
+from relay_agent.diagnostics import platform_causes
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import EXECUTABLE, RunningAgent, agent_environment, run_once, running
-from tests.targets import ByteTarget, FullBacklog, HttpProxy, Refusal, ca_pem, closed_port, play, raw, redirect, reply, seen, server_context
+from tests.target_certificates import ca_pem, server_context
+from tests.target_proxies import HttpProxy, Refusal
+from tests.targets import ByteTarget, FullBacklog, closed_port, play, raw, redirect, reply, seen
 
 NOBODY = 65534
 KEY = "7f" * 32
@@ -230,7 +233,7 @@ def test_token_and_organisation_that_do_not_belong_together_are_refused(world: W
     if "JWT" in change:
         change = {"JWT": world.sandbox.issue_jwt(86_400 * 90, org_slug="another-lab")}
     found = world.fails("access", says="ORG_SLUG and JWT do not match", cure="same organisation", **change)
-    assert found["access"]["cause"] == causes.REFUSED.cause  # the words of run's log
+    assert found["access"]["cause"] == platform_causes.REFUSED.cause  # the words of run's log
     assert skipped(found) == BEHIND_ACCESS
 
 

@@ -17,20 +17,9 @@ import pytest
 from relay_agent.sandbox.server import Sandbox
 from tests import tls_peers
 from tests.agents import ThreadedAgent, agent_environment, body, run_once, running
-from tests.targets import (
-    ByteTarget,
-    HttpProxy,
-    Refusal,
-    Socks5Proxy,
-    ca_pem,
-    closed_port,
-    play,
-    raw,
-    redirect,
-    reply,
-    seen,
-    server_context,
-)
+from tests.target_certificates import ca_pem, server_context
+from tests.target_proxies import HttpProxy, Refusal, Socks5Proxy
+from tests.targets import ByteTarget, closed_port, play, raw, redirect, reply, seen
 
 CANARY = "canary-5d20aa"
 FIELDS = ["url", "verdict", "code", "proxy", "stages"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from relay_agent.freeze import Freeze
+from relay_agent.agent.freeze import Freeze
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import agent_environment
 
@@ -31,7 +31,7 @@ def run(code: str, directory: Path, environment: dict[str, str] | None = None, t
 def test_a_freeze_ends_the_process_with_every_thread_s_stack_and_no_value(tmp_path: Path) -> None:
     ended = run(
         "import re, threading\n"
-        "from relay_agent.freeze import Freeze\n"
+        "from relay_agent.agent.freeze import Freeze\n"
         "def work(secret):\n"
         f"    {FROZEN}\n"
         "Freeze(1.0).keep_alive()\n"
@@ -50,7 +50,7 @@ def test_a_freeze_ends_the_process_with_every_thread_s_stack_and_no_value(tmp_pa
 def test_a_process_that_says_that_it_runs_or_is_allowed_not_to_is_left_alone(tmp_path: Path, last: str) -> None:
     ended = run(
         "import threading\n"
-        "from relay_agent.freeze import Freeze\n"
+        "from relay_agent.agent.freeze import Freeze\n"
         "freeze, wait = Freeze(3.0), threading.Event().wait\n"
         "for _ in range(40):\n"
         "    freeze.keep_alive()\n"
@@ -63,7 +63,7 @@ def test_a_process_that_says_that_it_runs_or_is_allowed_not_to_is_left_alone(tmp
 
 
 def test_a_process_without_stderr_ends_too_and_writes_into_no_other_file(tmp_path: Path) -> None:
-    code = f"import re\nfrom relay_agent.freeze import Freeze\nfile = open('other', 'w')\nFreeze(1.0).keep_alive()\n{FROZEN}\n"
+    code = f"import re\nfrom relay_agent.agent.freeze import Freeze\nfile = open('other', 'w')\nFreeze(1.0).keep_alive()\n{FROZEN}\n"
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=30, check=False, preexec_fn=lambda: os.close(2))
     assert ended.returncode == 1
     assert (tmp_path / "other").read_text() == ""
@@ -104,9 +104,9 @@ def test_an_agent_that_is_not_the_process_sets_no_timer(monkeypatch: pytest.Monk
 
 AGENT = """
 import re, sys
-import relay_agent.agent as agent
-import relay_agent.wiring as wiring
-from relay_agent.cli import main
+import relay_agent.agent.agent as agent
+import relay_agent.agent.wiring as wiring
+from relay_agent.cli.main import main
 agent.STUCK_SECONDS = 3.0
 {patch}
 main(["run"])

@@ -18,13 +18,14 @@ import yaml
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from relay_agent.models import Code, Status
+from relay_agent.core.failures import Code
+from relay_agent.core.models import Status
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
-from relay_agent.tdp import tally
+from relay_agent.tdp import call_outcomes
 from tests.agents import ThreadedAgent, page, running, wait_until
 from tests.integration.monitoring import ALERTS, MONITORING, README, alerts, dashboard, expressions, metrics, panels
-from tests.unit.test_docs import blocks, names, rows, section
+from tests.pages import blocks, names, rows, section
 
 SCRIPT = MONITORING / "textfile.sh"
 RULES = [alert["expr"] for alert in alerts()]
@@ -136,7 +137,7 @@ def values(exposed: dict[str, Metric], metric: str, label: str) -> set[str]:
 
 
 def outcomes() -> set[str]:
-    return {"ok", "error", *(word for _, word in tally._WORDS)}
+    return {"ok", "error", *(word for _, word in call_outcomes._WORDS)}
 
 
 def calls() -> set[str]:

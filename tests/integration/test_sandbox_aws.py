@@ -16,7 +16,7 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
-from relay_agent.sandbox.keys import Credentials
+from relay_agent.sandbox.aws.credentials import Credentials
 from relay_agent.sandbox.server import Sandbox
 from tests.integration.sandbox_calls import REQUEST, agent_call, aws, config, receive, report
 

@@ -20,9 +20,9 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-from relay_agent.sandbox.command import sandbox_command
+from relay_agent.sandbox.cli import sandbox_command
 
-RUN = [sys.executable, "-c", "from relay_agent.sandbox.command import sandbox_command; sandbox_command()"]
+RUN = [sys.executable, "-c", "from relay_agent.sandbox.cli import sandbox_command; sandbox_command()"]
 
 
 @contextmanager

@@ -19,13 +19,15 @@ import requests
 from click.testing import CliRunner, Result
 from requests import exceptions as failures
 
-from relay_agent.cli_sender import decrypt, encrypt, keygen, send
-from relay_agent.config import variables
-from relay_agent.errors import PlatformError, PlatformRefused, RateLimited, UnknownAgent
-from relay_agent.pipelines import CommandClient, NoAnswer, RelayAdapter
-from relay_agent.secure import MAX_VALID_SECONDS, Keyring, Opened, generate_key, open_command, seal_answer, seal_command
-from tests.target_certificates import authority
-from tests.targets import HttpProxy, Socks5Proxy, ca_pem, server_context
+from relay_agent.cli.send import decrypt, encrypt, keygen, send
+from relay_agent.config.settings import variables
+from relay_agent.core.errors import PlatformError, PlatformRefused, RateLimited, UnknownAgent
+from relay_agent.pipelines.client import CommandClient, NoAnswer
+from relay_agent.pipelines.requests_adapter import RelayAdapter
+from relay_agent.protocol.jwe import MAX_VALID_SECONDS, Opened, generate_key, open_command, seal_answer, seal_command
+from relay_agent.protocol.keyring import Keyring
+from tests.target_certificates import authority, ca_pem, server_context
+from tests.target_proxies import HttpProxy, Socks5Proxy
 
 AGENT = "agent-1"
 TOKEN = pyjwt.encode({"sub": "sender"}, "k" * 32, algorithm="HS256")

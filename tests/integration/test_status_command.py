@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from relay_agent.causes import QUEUE_DISABLED
+from relay_agent.diagnostics.platform_causes import QUEUE_DISABLED
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import EXECUTABLE, RunningAgent, ThreadedAgent, page, run_once, running, wait_until
 from tests.targets import ByteTarget, reply

@@ -12,13 +12,13 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from relay_agent.agent.log_shipper import LogShipper, stream_name
 from relay_agent.sandbox.faults import Fault
-from relay_agent.sandbox.rest import log_group
+from relay_agent.sandbox.rest.agent_routes import log_group
 from relay_agent.sandbox.server import Sandbox
-from relay_agent.telemetry.cloudwatch import LogShipper, stream_name
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logs
-from relay_agent.telemetry.redact import Redactor
+from relay_agent.telemetry.redaction import Redactor
 
 
 @pytest.fixture

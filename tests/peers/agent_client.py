@@ -10,15 +10,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from relay_agent.dialer import Dialer
-from relay_agent.executor import Executor, Limits
-from relay_agent.idle import IdlePool
-from relay_agent.pipelines.wire import Answer
-from relay_agent.policy import Policy
-from relay_agent.proxies import Leg, Proxies, Trust
-from relay_agent.resolver import Resolver
-from relay_agent.spool import Spool
-from relay_agent.transport import Transport
+from relay_agent.pipelines.encoding import Answer
+from relay_agent.relay.target.executor import Executor, Limits
+from relay_agent.storage.spool import Spool
+from relay_agent.transport.connection_pool import ConnectionPool
+from relay_agent.transport.dialer import Dialer
+from relay_agent.transport.policy import Policy
+from relay_agent.transport.proxy_routing import Leg, ProxyRouter
+from relay_agent.transport.resolver import Resolver
+from relay_agent.transport.session import Transport
+from relay_agent.transport.tls import TlsContexts
 from tests.contract.relaying import run
 from tests.peers.outcome import Kind, Result, grouped
 from tests.peers.script import Ask, Script
@@ -49,16 +50,16 @@ class Agent:
     name = "agent"
 
     def __init__(self, authority: Path, limit_seconds: float) -> None:
-        self._dialer = Dialer(Trust(ca_file=authority), Resolver())
+        self._dialer = Dialer(TlsContexts(ca_file=authority), Resolver())
         self._limit = limit_seconds
 
     def run(self, script: Script, port: int) -> list[Result]:
         """Run each request as a command, on one worker."""
         proxy = f"http://127.0.0.1:{port}" if script.tunnel else "none"
-        pool = IdlePool()
+        pool = ConnectionPool()
         with tempfile.TemporaryDirectory() as name:
             directory = Path(name)
-            proxies = Proxies({}, "", {Leg.TARGET: proxy})
+            proxies = ProxyRouter({}, "", {Leg.TARGET: proxy})
             executor = Executor(Transport(self._dialer, pool), Policy(), proxies, Limits(), directory)
             try:
                 return [self._one(executor, Spool(directory), script, ask, port) for ask in script.asks]

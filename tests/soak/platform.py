@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from urllib.parse import urlsplit
 
-from relay_agent.sandbox.aws import AwsCall
+from relay_agent.sandbox.aws.credentials import Verdict
+from relay_agent.sandbox.aws.guard import AwsCall
 from relay_agent.sandbox.faults import Fault
-from relay_agent.sandbox.keys import Verdict
 from relay_agent.sandbox.server import Sandbox
 from tests.soak.front import Front, FrontLoop
 from tests.soak.ground import Ground

@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from tests.soak.checker import Answer, Request
 from tests.soak.orders import digest
-from tests.targets import ByteTarget, Connection, RawRequest
+from tests.target_server import Connection, RawRequest
+from tests.targets import ByteTarget
 
 _IDLE_SECONDS = 60.0
 _LINE = b"the quick brown fox jumps over the lazy dog 0123456789 times\n"

@@ -1,0 +1,164 @@
+"""Serving the pages, on TCP and on a Unix socket in the state directory: the thread `admin`.
+
+This room owns the two sockets. waitress reads requests and writes answers, within the limits of `clients`. It must not know what the
+pages show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from waitress import wasyncore
+
+from relay_agent.agent.admin.connections import Server, serve
+from relay_agent.agent.admin.wsgi_app import Known, Pages
+from relay_agent.diagnostics.causes import Problem
+from relay_agent.diagnostics.local_causes import ADMIN_CLOSED, ADMIN_SOCKET, ADMIN_TAKEN
+from relay_agent.telemetry.logger import Logger
+
+LOOP_SECONDS = 1.0
+CROWD = 10
+"""More connections than that are served in turns, so that many that send byte by byte do not cost a turn for each byte."""
+TURN_SECONDS = 0.02
+BACKLOG = 64
+_SOCKET = "admin.sock"
+
+
+class Admin:
+    """The sockets, and the loop that serves them."""
+
+    def __init__(
+        self,
+        facts: Known,
+        render_metrics: Callable[[], bytes],
+        endpoint: tuple[str, int] | None,
+        path: Path,
+        log: Logger,
+        lines: Callable[[], str],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Listen. A TCP port that is taken is a warning: the socket at `path` answers all the same. It alone shows the last log lines.
+
+        A disk that has no room for the socket's name is one too: it is made as soon as there is.
+        """
+        self._path = path
+        self._log = log
+        self._monotonic = monotonic
+        self._map: dict[int, Any] = {}
+        self._servers: list[Server] = []
+        self._problems: dict[str, Problem] = {}
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # It warns of each request that waits a moment.
+        self._local = Pages(facts, render_metrics, None, lines)
+        self._pages = [self._local]
+        self._missing = self._serve(self._local, lambda: _unix(path), _SOCKET) is None
+        self.port: int | None = None
+        if endpoint is not None:
+            self._pages.append(Pages(facts, render_metrics, endpoint[0]))
+            sock = self._serve(self._pages[-1], lambda: _tcp(endpoint), f"{endpoint[0]}:{endpoint[1]}")
+            self.port = None if sock is None else sock.getsockname()[1]
+
+    def show(self, facts: Known) -> None:
+        """Show these from now on; from any thread."""
+        for pages in self._pages:
+            pages.show(facts)
+
+    def step(self) -> float:
+        """Serve what there is to serve, and wait for it a second at most."""
+        if self._missing:
+            self._missing = self._serve(self._local, lambda: _unix(self._path)) is None
+            if not self._missing:
+                self._problems.pop(_SOCKET, None)
+        if not self._map:
+            return LOOP_SECONDS
+        for server in self._servers:
+            server.close_late()
+        wasyncore.loop(timeout=LOOP_SECONDS, use_poll=True, map=self._map, count=1)
+        return TURN_SECONDS if sum(server.connections for server in self._servers) > CROWD else 0.0
+
+    def wake(self) -> None:
+        """Let the loop come round at once; from another thread."""
+        for server in self._servers:
+            server.pull_trigger()
+
+    def close(self) -> None:
+        """Stop listening; the loop must not be running."""
+        for server in self._servers:
+            server.task_dispatcher.shutdown(timeout=1)
+        wasyncore.close_all(map=self._map, ignore_all=True)
+        self._path.unlink(missing_ok=True)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """The ways to the pages that could not be opened."""
+        return list(self._problems.values())
+
+    def _serve(self, pages: Pages, listen: Callable[[], socket.socket], name: str | None = None) -> socket.socket | None:
+        """Listen, and serve; what keeps it from that is told where there is a `name` to tell it by."""
+        try:
+            sock = listen()
+            try:
+                server = serve(pages, sock, self._map, address=name or _SOCKET, log=self._log, monotonic=self._monotonic)
+            except OSError:
+                sock.close()
+                raise
+        except OSError as error:
+            if name is not None:
+                self._say(name, error)
+            return None
+        self._servers.append(server)
+        return sock
+
+    def _say(self, name: str, error: OSError) -> None:
+        reason = error.strerror or str(error)
+        taken = ADMIN_TAKEN if error.errno == errno.EADDRINUSE else ADMIN_CLOSED
+        cause = (ADMIN_SOCKET if name == _SOCKET else taken).about(address=name, reason=reason)
+        self._log.warning("admin-unavailable", address=name, reason=reason, cause=cause.cause, cure=cause.cure)
+        self._problems[name] = Problem(f"{name}: {reason}", cause)
+
+
+def _tcp(endpoint: tuple[str, int]) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(*endpoint, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _unix(path: Path) -> socket.socket:
+    """Listen on a path of any length. What a killed agent left there is removed: the state directory's lock is ours."""
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        with short(path) as name:
+            sock.bind(name)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.umask(before)
+    return sock
+
+
+@contextlib.contextmanager
+def short(path: Path) -> Iterator[str]:
+    """A name for a socket's path that fits into the 107 bytes that the system takes (unix(7))."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)

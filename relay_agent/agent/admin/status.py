@@ -1,0 +1,293 @@
+"""What the pages show: whether the agent lives, whether it is ready and why not, and what it is doing.
+
+This room owns the judgement of readiness and the form of `status.json` (OPERATIONS §3). It must not change anything, nor wait for a
+part of the agent that hangs: a page is looked at when something does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from relay_agent.agent.threads import Threads
+from relay_agent.core.clock import Clock, Uptime, iso
+from relay_agent.core.errors import JournalError
+from relay_agent.core.failures import Cause
+from relay_agent.diagnostics import command_history
+from relay_agent.diagnostics.causes import Problem, days_left
+from relay_agent.diagnostics.command_history import Listed
+from relay_agent.diagnostics.local_causes import JOURNAL_HANGS, STOPPING, STUCK, TOKEN_ENDS, journal_cause, token_expired
+from relay_agent.diagnostics.loop_status import LoopStatus
+from relay_agent.diagnostics.platform_causes import AGENT_DISABLED, NO_LOGS, QUEUE_DISABLED, REFUSED, STARTING, cause_of
+from relay_agent.diagnostics.platform_status import PlatformStatus
+from relay_agent.diagnostics.watchdog import RECENT_SECONDS, Finding
+from relay_agent.relay.fair_queue import FairQueue
+from relay_agent.storage.disk_space import Disk
+from relay_agent.storage.journal import Journal
+from relay_agent.storage.journal_reader import Reader
+from relay_agent.telemetry.throughput import Throughput
+
+RECENT_COMMANDS = 50
+COMMIT_SECONDS = 10.0
+"""A commit that takes longer is a journal that does not commit."""
+TOKEN_WARNING = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which agent this is, and since when it runs."""
+
+    version: str
+    agent_id: str
+    organisation: str
+    api_target: str
+    uptime: Uptime
+
+
+@dataclass(frozen=True, slots=True)
+class FlowState:
+    """The commands on their way through the agent."""
+
+    tasks: FairQueue[Any]
+    workers: int
+    untold: Callable[[], int]
+    """How many answers are not delivered yet."""
+    throughput: Throughput
+
+
+@dataclass(frozen=True, slots=True)
+class StorageState:
+    """The journal and its disk."""
+
+    journal: Journal
+    disk: Disk
+    reader: Reader
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformState:
+    """What the platform says of this agent, and what of it expires."""
+
+    standing: PlatformStatus
+    name: Callable[[], str | None]
+    """The agent's name there; None before the first configuration."""
+    token_ends: Callable[[], datetime | None]
+    credentials_end: Callable[[], datetime | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """How the delivery of log lines stands."""
+
+    waiting: int
+    dropped: int
+    trouble: str | None
+    cause: Cause = NO_LOGS
+
+
+class AgentStatus:
+    """What is known of one agent. Any thread may ask."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        clock: Clock,
+        threads: Threads,
+        flow: FlowState,
+        storage: StorageState,
+        platform: PlatformState,
+        logs: Callable[[], Logging],
+        other_problems: Callable[[], list[Problem]],
+    ) -> None:
+        """`other_problems` gives what else is wrong: what neither a thread's pulse nor the platform nor the disk says."""
+        self.identity = identity
+        self._clock = clock
+        self._threads = threads
+        self._pulses = threads.pulses
+        self._watchdog = threads.watchdog
+        self._stopping = threads.stopping
+        self._flow = flow
+        self._storage = storage
+        self._platform = platform
+        self._logs = logs
+        self._other_problems = other_problems
+
+    # --- judgement ---
+
+    def live(self) -> list[Problem]:
+        """Why the agent does not live: a core thread is dead, or does not come round. Nothing while it lives."""
+        if self._stopping():
+            return []
+        dead = [Problem(f"the thread {loop.name} has ended", STUCK) for loop in self._threads.dead()]
+        return dead + _lasting(self._watchdog.standing_still())
+
+    def ready(self) -> list[Problem]:
+        """Why commands are not taken in and answered, the most telling reason first. Nothing while they are."""
+        if self._stopping():
+            return [Problem("the agent is stopping", STOPPING)]
+        found = [*self.live(), *self._of_platform(), *self._of_disk()]
+        return found + _lasting(self._watchdog.not_served())
+
+    def warnings(self, problems: list[Problem]) -> list[Problem]:
+        """What is wrong beside these, and yet keeps no command from its answer."""
+        found = []
+        ends = self._platform.token_ends()
+        if ends is not None and timedelta() < ends - self._clock.now() < TOKEN_WARNING:
+            soon = TOKEN_ENDS.about(date=f"{ends:%Y-%m-%d %H:%M} UTC", days=days_left(ends, self._clock.now()))
+            found.append(Problem(f"the JWT ends on {ends:%Y-%m-%d}", soon))
+        known = {problem.cause for problem in problems}
+        for name, pulse in self._pulses.items():
+            reason, cause = pulse.problem, pulse.cause
+            if reason is not None and cause is not None and cause not in known:
+                found.append(Problem(f"{name}: {reason}", cause))
+        logs = self._logs()
+        if logs.trouble is not None:
+            found.append(Problem(f"log lines are not delivered to CloudWatch: {logs.trouble}", logs.cause))
+        return found + self._other_problems()
+
+    def _of_platform(self) -> list[Problem]:
+        standing, refresh = self._platform.standing, self._pulses["config-refresh"]
+        ends = self._platform.token_ends()
+        if ends is not None and ends <= self._clock.now():
+            row = token_expired(ends)
+            return [Problem(row.cause, row)]
+        if standing.refused is not None:
+            return [Problem(refresh.problem or "the platform refuses the agent", standing.refused)]
+        if standing.disabled:
+            return [Problem(AGENT_DISABLED.cause, AGENT_DISABLED)]
+        if not standing.enrolled:
+            return [Problem(refresh.problem or "not initialised yet", refresh.cause or STARTING)]
+        rejected = standing.rejected
+        if rejected is not None:
+            return [Problem(str(rejected), cause_of(rejected))]
+        if standing.queue_disabled:
+            return [Problem(QUEUE_DISABLED.cause, QUEUE_DISABLED)]
+        beat, poll = self._pulses["heartbeat"], self._pulses["poller"]
+        if beat.problem is not None and beat.cause is not None and beat.cause.id == REFUSED.id:
+            return [Problem(beat.problem, beat.cause)]
+        if poll.worked is None and poll.problem is not None and poll.cause is not None:
+            return [Problem(f"the queue was not read yet: {poll.problem}", poll.cause)]
+        return []
+
+    def _of_disk(self) -> list[Problem]:
+        obstacle = self._storage.journal.unwritable or self._storage.disk.obstacle
+        if obstacle is not None:
+            return [Problem(obstacle.reason, journal_cause(obstacle.trouble))]
+        seconds = self._storage.journal.stuck_seconds()
+        return [Problem(f"the journal has not ended a commit for {seconds:.0f} s", JOURNAL_HANGS)] if seconds > COMMIT_SECONDS else []
+
+    # --- what it is doing ---
+
+    def status(self) -> dict[str, Any]:
+        """The page `status.json`, but for the recent commands."""
+        problems = self.ready()
+        waiting, running = self._flow.tasks.waiting(), self._flow.tasks.running()
+        logs = self._logs()
+        return {
+            "state": self._state(bool(problems)),
+            "sentence": self._sentence(problems, running, waiting),
+            "version": self.identity.version,
+            "agent": {
+                "id": self.identity.agent_id,
+                "name": self._platform.name(),
+                "organisation": self.identity.organisation,
+                "apiTarget": self.identity.api_target,
+            },
+            "time": to_the_second(self._clock.now()),
+            "started": to_the_second(self.identity.uptime.started),
+            "uptimeSeconds": round(self.identity.uptime.seconds()),
+            "problems": [told(problem) for problem in problems],
+            "warnings": [told(problem) for problem in self.warnings(problems)],
+            "queue": {"waiting": waiting, "capacity": self._flow.tasks.capacity},
+            "workers": {"busy": running, "total": self._flow.workers},
+            "untold": self._flow.untold(),
+            "journal": {**self._counts(), "bytes": self._storage.disk.used()},
+            "lastReceive": self._when(self._pulses["poller"]),
+            "lastHeartbeat": self._when(self._pulses["heartbeat"]),
+            "lastAnswer": self._when(self._pulses["sender"]),
+            "lastConfiguration": to_the_second(self._platform.standing.refreshed),
+            "tokenEnds": to_the_second(self._platform.token_ends()),
+            "credentialsEnd": to_the_second(self._platform.credentials_end()),
+            "logLines": {"waiting": logs.waiting, "dropped": logs.dropped},
+            "threads": self._threads_now(),
+            "lastHour": [list(minute) for minute in self._flow.throughput.last_hour()],
+        }
+
+    def recent(self) -> list[Listed]:
+        """The newest commands; none where the journal cannot be read."""
+        with contextlib.suppress(JournalError):
+            return command_history.recent(self._storage.reader, RECENT_COMMANDS)
+        return []
+
+    def moments(self) -> dict[str, float]:
+        """What the metrics call timestamps, in seconds since 1970."""
+        found = {
+            "start": self.identity.uptime.started,
+            "last_receive": self._worked(self._pulses["poller"]),
+            "last_heartbeat": self._worked(self._pulses["heartbeat"]),
+            "token_expiry": self._platform.token_ends(),
+            "credentials_expiry": self._platform.credentials_end(),
+        }
+        return {name: moment.timestamp() for name, moment in found.items() if moment is not None}
+
+    def _state(self, problems: bool) -> str:
+        if self._stopping():
+            return "stopping"
+        if self._platform.standing.disabled:
+            return "disabled"
+        if not self._platform.standing.enrolled:
+            return "starting"
+        return "not ready" if problems else "ready"
+
+    def _sentence(self, problems: list[Problem], running: int, waiting: int) -> str:
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            words = {"stopping": "Stopping", "disabled": "Disabled", "starting": "Starting"}
+            return f"{words.get(self._state(True), 'Not ready')}: {problems[0].cause.cause}{more}."
+        if waiting:
+            return f"Ready and busy: {running} of {self._flow.workers} workers have a command, {waiting} more wait."
+        if running:
+            return f"Ready: {running} of {self._flow.workers} workers have a command."
+        return "Ready: it waits for commands."
+
+    def _threads_now(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": thread.name,
+                "alive": thread.alive,
+                "activity": thread.activity(),
+                "silentSeconds": round(thread.pulse.silent_seconds(), 1) if thread.pulse else None,
+                "problem": thread.pulse.problem if thread.pulse else None,
+            }
+            for thread in self._threads.all
+        ]
+
+    def _counts(self) -> dict[str, int]:
+        with contextlib.suppress(JournalError):
+            return self._storage.reader.counts()
+        return {}
+
+    def _worked(self, pulse: LoopStatus) -> datetime | None:
+        worked = pulse.worked
+        return None if worked is None else self._clock.now() - timedelta(seconds=self._clock.monotonic() - worked)
+
+    def _when(self, pulse: LoopStatus) -> str | None:
+        return to_the_second(self._worked(pulse))
+
+
+def _lasting(findings: list[Finding]) -> list[Problem]:
+    return [Problem(found.reason, found.cause) for found in findings if found.seconds > RECENT_SECONDS]
+
+
+def told(problem: Problem) -> dict[str, str]:
+    """A problem in the form of `status.json`."""
+    return {"check": problem.cause.id, "reason": problem.reason, "cause": problem.cause.cause, "cure": problem.cause.cure}
+
+
+def to_the_second(moment: datetime | None) -> str | None:
+    """A moment in the form of `status.json`, to the second."""
+    return None if moment is None else iso(moment, "seconds")

@@ -1,0 +1,148 @@
+"""The agent: builds every part from the settings, starts and stops the threads in order, supervises them.
+
+This module owns the main thread. What is wired to what stands in `wiring`, the order of the stop in `stopping`. It must not hold rules
+about commands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from relay_agent import AGENT_VERSION
+from relay_agent.agent.freeze import Freeze
+from relay_agent.agent.shutdown import ENDING_SECONDS, Shutdown, within
+from relay_agent.agent.signals import Signals
+from relay_agent.agent.startup import open_journal, recover, say_what_was_found
+from relay_agent.agent.status_pages import StatusPages
+from relay_agent.agent.threads import Ending, Stops
+from relay_agent.agent.wiring import (
+    build_flow,
+    build_network,
+    build_platform,
+    build_secrets,
+    build_storage,
+    build_surroundings,
+    build_telemetry,
+    build_threads,
+)
+from relay_agent.config.secrets import check_token
+from relay_agent.config.settings import Settings
+from relay_agent.core.clock import RECHECK_SECONDS, Clock, Uptime
+from relay_agent.core.errors import JournalError
+from relay_agent.core.exit_codes import EXIT_ERROR, EXIT_REFUSED
+from relay_agent.diagnostics.watchdog import STUCK_SECONDS
+from relay_agent.relay.fair_queue import FairQueue
+from relay_agent.relay.task import Task
+from relay_agent.storage.state_directory import StateDirectory
+
+REFUSED_SECONDS = 5.0
+"""How long the stop of an agent that the platform refused may take."""
+
+
+class Agent:
+    """One agent, from its settings to its exit code. Its parts are attributes, for whoever looks at one from outside."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        stream: TextIO | None = None,
+        signals: Signals | None = None,
+        unknown: Sequence[tuple[str, str | None]] = (),
+    ) -> None:
+        """Build every part. Nothing is sent before `run`. `unknown` are variables that are no settings (`config.unknown_variables`).
+
+        Raises:
+            TokenExpired, ConfigurationError, StateDirectoryBusy, JournalError: see errors.
+        """
+        clock = clock or Clock()
+        uptime = Uptime(clock)
+        self._settings = settings
+        self._clock = clock
+        self._signals = signals or Signals()
+        self._unknown = unknown
+        check_token(settings.token.get(), clock.now)
+        self._directory = StateDirectory(settings.state_dir)
+        self._freeze = Freeze(STUCK_SECONDS)
+        self._stops = stops = Stops()
+        self.ending = Ending()
+        self.telemetry = build_telemetry(settings, clock, stream or sys.stdout)
+        secrets = build_secrets(settings, self.telemetry)
+        self.network = build_network(settings, self.telemetry)
+        self.platform = build_platform(settings, self.telemetry, secrets, self.network)
+        storage = build_storage(self._directory, self.telemetry)
+        self.pages = StatusPages(settings, uptime, self.telemetry, secrets, self.platform, storage)
+        try:
+            tasks: FairQueue[Task] = FairQueue(settings.queue_size, settings.workers)
+            journal = open_journal(storage, clock, self._signals, others=tasks.running, waiting=self.pages.show_obstacle)
+            self.flow = build_flow(settings, stops, self.telemetry, secrets, self.platform, storage, tasks, journal)
+            surroundings = build_surroundings(settings, self.telemetry, secrets, self.platform)
+            self.threads = build_threads(settings, stops, self.ending, self.telemetry, self.network, self.platform, self.flow, surroundings)
+            self.pages.show(self.flow, self.threads, self.network, surroundings, unknown)
+        except BaseException:
+            self.pages.close()
+            raise
+
+    def run(self) -> int:
+        """Run until a signal or a reason to end; the exit code of OPERATIONS §1."""
+        restore = self.telemetry.logs.capture_libraries()
+        self._freeze.keep_alive()
+        settings, log = self._settings, self.telemetry.log
+        log.info("agent-starting", version=AGENT_VERSION, agent=settings.agent_id, organisation=settings.org_slug, workers=settings.workers)
+        say_what_was_found(log, self.flow.journal, self._unknown)
+        self.pages.serve()
+        try:
+            recover(self.flow, log, self._freeze.keep_alive)
+            self.threads.start()
+            self._supervise()
+            return self._stop()
+        finally:
+            restore()
+            self._freeze.disarm()
+
+    def _supervise(self) -> None:
+        while not self.ending.given.wait(RECHECK_SECONDS) and self._signals.count == 0:
+            self._freeze.keep_alive()
+            for loop in self.threads.dead():
+                self.ending.give(EXIT_ERROR, f"the thread {loop.name} ended: {_kind(loop.error)}")
+                self.telemetry.log.error("thread-died", thread=loop.name, exc_info=loop.error)
+            verdict = self.threads.watchdog.verdict()
+            if verdict is not None:
+                self.ending.give(EXIT_ERROR, f"no progress for {STUCK_SECONDS:g} s: {verdict}")
+
+    def _stop(self) -> int:
+        """Stop in order, then let go of what no thread uses any more."""
+        code, seconds, tasks = self.ending.code, self._settings.drain_seconds, self.flow.tasks
+        refused = code == EXIT_REFUSED
+        if code:
+            self.telemetry.log.error("agent-giving-up", code=code, reason=self.ending.reason)
+        else:
+            self.telemetry.log.info("agent-stopping", running=tasks.running(), waiting=tasks.waiting(), drain_seconds=seconds)
+        stopping = Shutdown(
+            threads=self.threads, flow=self.flow, platform=self.platform, signals=self._signals, log=self.telemetry.log, clock=self._clock
+        )
+        self._freeze.allow(seconds)
+        stopping.run(min(REFUSED_SECONDS, seconds) if refused else seconds, code, report=not refused)
+        self._close()
+        return code
+
+    def _close(self) -> None:
+        """Free what no thread uses any more; a thread that is stuck keeps its own, and ends with the process."""
+        self.pages.close()
+        if self.threads.over():
+            self.platform.client.close()
+            self.network.idle.close()
+            within(ENDING_SECONDS, self._close_journal)
+        self._directory.close()
+
+    def _close_journal(self) -> None:
+        with contextlib.suppress(JournalError):  # A disk that takes nothing: what it has is what the next start finds.
+            self.flow.journal.close()
+
+
+def _kind(error: BaseException | None) -> str:
+    return type(error).__name__ if error is not None else "without an error"

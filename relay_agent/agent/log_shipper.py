@@ -1,0 +1,247 @@
+"""Lines to CloudWatch Logs: the shipper that turns a buffer into batches.
+
+This room owns the service's limits, the order of delivery and the tries. It must not decide what is
+logged, and never lets a failure of delivery reach whoever logged.
+
+Threads: all of it is called by the thread `log-shipper`, and by main once that one has ended.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from relay_agent.core.clock import Clock, Deadline
+from relay_agent.core.errors import PlatformError
+from relay_agent.core.failures import Cause
+from relay_agent.core.loop import Backoff
+from relay_agent.diagnostics.platform_causes import NO_LOGS, cause_of
+from relay_agent.tdp.aws_clients import code_of
+from relay_agent.telemetry.log_buffer import BATCH_EVENTS, Line, LogBuffer
+from relay_agent.telemetry.logger import Logger
+from relay_agent.telemetry.repeated_failure import RepeatedFailure
+
+if TYPE_CHECKING:
+    from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_logs.type_defs import RejectedLogEventsInfoTypeDef
+
+# PutLogEvents' limits on time; those on size are the buffer's.
+SPAN_MS = 24 * 3600 * 1000
+OLDEST = timedelta(days=14)
+NEWEST = timedelta(hours=2)
+
+LEAST_RETRY_SECONDS = 0.5
+TELL_DROPPED_SECONDS = 300.0
+"""The count of what was dropped is a line too, and could be dropped for the same reason: not every time."""
+_TOO_MUCH = frozenset({"InvalidParameterException", "RequestEntityTooLarge", "RequestEntityTooLargeException", "413"})
+"""A batch is refused for what is in it, or a proxy on the way lets none of its size through."""
+
+
+class LogShipper:
+    """Deliver a buffer's lines to one stream of a CloudWatch log group, in order of time.
+
+    `client` and `log_group` give None until the agent is initialised; both are asked anew each time,
+    since credentials and configuration change. `upload`, where given, takes lines as newline-delimited
+    JSON by another way (PROTOCOL §1, `agent/log`) while CloudWatch cannot be reached.
+    """
+
+    def __init__(
+        self,
+        buffer: LogBuffer,
+        client: Callable[[], CloudWatchLogsClient | None],
+        log_group: Callable[[], str | None],
+        stream: str,
+        log: Logger,
+        local: Logger,
+        clock: Clock | None = None,
+        interval_seconds: float = 5.0,
+        upload: Callable[[bytes], None] | None = None,
+        upload_after_seconds: float = 300.0,
+        why: Callable[[Exception], PlatformError | None] = lambda _error: None,
+    ) -> None:
+        """`log` is told what was dropped, by the way that just worked; `local` writes to stdout only; `why` tells causes apart."""
+        self._why = why
+        self._buffer = buffer
+        self._client = client
+        self._log_group = log_group
+        self._stream = stream
+        self._log = log
+        self._clock = clock or Clock()
+        self._interval_seconds = interval_seconds
+        self._upload = upload
+        self._upload_after_seconds = upload_after_seconds
+        self._pending: list[Line] = []
+        self._most_events = BATCH_EVENTS
+        self._group_with_stream: str | None = None
+        self._failing_since: float | None = None
+        self.trouble: str | None = None
+        """Why lines are not delivered, while they are not."""
+        self.cause: Cause = NO_LOGS
+        """The row of the table for that."""
+        self._failure = RepeatedFailure(local, "log-delivery-failed", "log-delivery-recovered", self._clock.monotonic)
+        self._backoff = Backoff()
+        self._told_dropped = float("-inf")
+
+    @property
+    def waiting(self) -> int:
+        """How many lines are not delivered yet."""
+        return len(self._pending) + self._buffer.waiting
+
+    def step(self) -> float:
+        """Ship one batch; return the seconds until the next turn. Never raises: a failure is logged to stdout."""
+        try:
+            shipped = self.ship_once(self._clock.now())
+        except Exception as error:  # noqa: BLE001 - the top of the loop's step: any failure is one more try later
+            return self._failed(error)
+        if shipped is None:
+            return min(1.0, self._interval_seconds)
+        self._succeeded()
+        return 0.0 if shipped and self.waiting >= BATCH_EVENTS // 10 else self._interval_seconds
+
+    def flush(self, deadline_seconds: float) -> bool:
+        """Ship what waits, for at most so many seconds (a call under way is not cut off); whether nothing is left.
+
+        One failure ends it: at the end of the agent's life there is nothing to wait for.
+        """
+        deadline = Deadline(deadline_seconds, self._clock.monotonic)
+        while self.waiting and not deadline.passed:
+            try:
+                if self.ship_once(self._clock.now()) is None:
+                    break
+            except Exception as error:  # noqa: BLE001 - as in step
+                self._failed(error)
+                break
+            self._succeeded()
+        return not self.waiting
+
+    def ship_once(self, now: datetime) -> int | None:
+        """Deliver one batch; return its number of lines, None where there is no client or log group yet.
+
+        Raises:
+            ClientError, BotoCoreError: the service refused, or was not reached; the lines are kept.
+        """
+        client, group = self._client(), self._log_group()
+        if client is None or not group:
+            return None
+        batch = self._next_batch(now)
+        if batch:
+            self._ensure_stream(client, group)
+            self._put(client, group, batch)
+        return len(batch)
+
+    def _next_batch(self, now: datetime) -> list[Line]:
+        """The oldest lines within all of the service's limits; those too old or too new for it are dropped."""
+        if not self._pending:
+            self._pending = sorted(self._buffer.take(), key=lambda line: line.timestamp_ms)
+        oldest, newest = _ms(now - OLDEST), _ms(now + NEWEST)
+        fresh = [line for line in self._pending if oldest <= line.timestamp_ms <= newest]
+        self._buffer.count_dropped(len(self._pending) - len(fresh))
+        self._pending = fresh
+        if not fresh:
+            return []
+        end = fresh[0].timestamp_ms + SPAN_MS
+        return list(takewhile(lambda line: line.timestamp_ms < end, fresh[: self._most_events]))
+
+    def _ensure_stream(self, client: CloudWatchLogsClient, group: str) -> None:
+        if self._group_with_stream == group:
+            return
+        try:
+            client.create_log_stream(logGroupName=group, logStreamName=self._stream)
+        except ClientError as error:
+            if code_of(error) != "ResourceAlreadyExistsException":
+                raise
+        self._group_with_stream = group
+
+    def _put(self, client: CloudWatchLogsClient, group: str, batch: list[Line]) -> None:
+        try:
+            answer = client.put_log_events(
+                logGroupName=group,
+                logStreamName=self._stream,
+                logEvents=[{"timestamp": line.timestamp_ms, "message": line.text} for line in batch],
+            )
+        except ClientError as error:
+            if not self._settled(code_of(error), batch):
+                raise
+            return
+        self._buffer.count_dropped(_rejected(answer.get("rejectedLogEventsInfo", {}), len(batch)))
+        self._most_events = BATCH_EVENTS
+        del self._pending[: len(batch)]
+
+    def _settled(self, code: str, batch: list[Line]) -> bool:
+        """Whether a refusal needs no further try, and what it changes for the next one."""
+        if code == "ResourceNotFoundException":
+            self._group_with_stream = None  # someone deleted the stream: make it again
+        if code == "DataAlreadyAcceptedException":
+            del self._pending[: len(batch)]
+            return True
+        if code not in _TOO_MUCH:
+            return False
+        if len(batch) > 1:  # one line spoils the batch: halve it until that one stands alone
+            self._most_events = len(batch) // 2
+        else:
+            del self._pending[0]
+            self._buffer.count_dropped(1)
+            self._most_events = BATCH_EVENTS
+        return True
+
+    def _succeeded(self) -> None:
+        self._failure.success()
+        self.trouble = None
+        if self._failing_since is not None:
+            self._failing_since = None
+            self._backoff.reset()
+        now = self._clock.monotonic()
+        dropped = self._buffer.take_unreported() if now - self._told_dropped >= TELL_DROPPED_SECONDS else 0
+        if dropped:
+            self._told_dropped = now
+            self._log.warning("log-lines-dropped", count=dropped)
+
+    def _failed(self, error: Exception) -> float:
+        now = self._clock.monotonic()
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        found = self._why(error)
+        if found is None:
+            # An AWS error repeats what was answered, by whoever it was: its code says enough.
+            reason, cause = code_of(error) if isinstance(error, ClientError) else type(error).__name__, NO_LOGS
+        else:
+            reason, cause = found.reason, cause_of(found)
+        known = found is not None or isinstance(error, (ClientError, BotoCoreError))
+        self.trouble, self.cause = reason, cause
+        self._failure.failure(reason, cause, exc_info=None if known else error)
+        if self._upload is not None and now - self._failing_since >= self._upload_after_seconds:
+            self._send_otherwise(self._upload)
+        return self._backoff.next_seconds(LEAST_RETRY_SECONDS)
+
+    def _send_otherwise(self, upload: Callable[[bytes], None]) -> None:
+        batch = self._pending or self._buffer.take()
+        self._pending = batch
+        if not batch:
+            return
+        try:
+            upload("".join(f"{line.text}\n" for line in batch).encode("utf-8", "replace"))
+        except Exception as error:  # noqa: BLE001 - the second way is a courtesy; the lines are kept for the first
+            ours = isinstance(error, PlatformError)
+            reason, cause = (error.reason, cause_of(error)) if isinstance(error, PlatformError) else (type(error).__name__, NO_LOGS)
+            self._failure.failure(f"upload: {reason}", cause, exc_info=None if ours else error)
+        else:
+            self._pending = []
+
+
+def stream_name(agent_id: str, started: datetime) -> str:
+    """The log stream of one start: `agent-id/20261123T031300Z`, without the characters that a name must not hold."""
+    return f"{re.sub(r'[:*]', '-', agent_id)[:480]}/{started:%Y%m%dT%H%M%SZ}"
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _rejected(info: RejectedLogEventsInfoTypeDef, total: int) -> int:
+    """How many of a sorted batch the service left out: those before the one index and from the other on."""
+    too_old = max(info.get("tooOldLogEventEndIndex", 0), info.get("expiredLogEventEndIndex", 0))
+    return too_old + total - info.get("tooNewLogEventStartIndex", total)

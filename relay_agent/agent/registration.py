@@ -1,0 +1,173 @@
+"""Being known to the platform: configuration, credentials, STARTED, and keeping all of it fresh.
+
+The steps of the thread `config-refresh`. It must not poll or send answers; it says whether the poller may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relay_agent.core.errors import PlatformError, PlatformRefused, RateLimited, UnknownAgent
+from relay_agent.core.exit_codes import EXIT_REFUSED
+from relay_agent.core.loop import Backoff
+from relay_agent.diagnostics.loop_context import LoopContext
+from relay_agent.diagnostics.platform_causes import AGENT_DISABLED, QUEUE_DISABLED, cause_of
+from relay_agent.diagnostics.platform_status import PlatformStatus
+from relay_agent.tdp.client import AgentDisabled, PlatformClient
+
+TRIES_AT_START = 3
+REFUSED_WAITS = (3.0, 6.0)
+"""Seconds between the three tries that a refusal gets at start: within 15 s (OPERATIONS §2)."""
+TICK_SECONDS = 0.5
+LOOK_AGAIN_SECONDS = 5.0
+"""The configuration is not read more often than this, however often someone asks."""
+
+
+class Registration:
+    """Enrols, and then refreshes what ages."""
+
+    def __init__(
+        self,
+        *,
+        platform: PlatformClient,
+        standing: PlatformStatus,
+        refresh_seconds: float,
+        metrics_seconds: float,
+        metrics: Callable[[], bytes],
+        give_up: Callable[[int, str], None],
+        loop: LoopContext,
+    ) -> None:
+        """`give_up` ends the agent with an exit code; `metrics` gives the system metrics to upload."""
+        self._platform = platform
+        self._standing = standing
+        self._pulse = loop.pulse
+        self._tally = loop.tally
+        self._log = loop.log
+        self._clock = loop.clock
+        self._refresh_seconds = refresh_seconds
+        self._metrics_seconds = metrics_seconds
+        self._metrics = metrics
+        self._give_up = give_up
+        self._refusals = 0
+        self._backoff = Backoff()
+        self._trouble = loop.repeated_failure("platform-failed", "platform-recovered", first=3, remind_seconds=60.0)
+        now = loop.clock.monotonic()
+        self._next_refresh = now
+        self._last_refresh = now - LOOK_AGAIN_SECONDS
+        self._next_renewal = now
+        self._renewals = Backoff(first_seconds=2.0)
+        self._next_metrics = now
+
+    def step(self) -> float:
+        """Do what is due; seconds until something may be due again."""
+        self._pulse.turn("keeping configuration and credentials fresh")
+        now = self._clock.monotonic()
+        asked = self._standing.look_again.is_set() and now - self._last_refresh >= LOOK_AGAIN_SECONDS and not self._trouble.failing
+        if now >= self._next_refresh or asked:
+            self._refresh()
+            if asked and self._standing.enrolled:
+                self._renew_credentials()  # AWS refuses us: the credentials may be what is wrong.
+        elif self._standing.enrolled and now >= self._next_renewal:
+            self._keep_credentials()
+        if self._standing.enrolled and now >= self._next_metrics:
+            self._upload_metrics()
+        if self._platform.replaced(self._standing.polled):
+            # It is in a long poll on the queue that was. A queue that is only disabled is left to its poll: if it
+            # is enabled again at once, breaking off would swallow its next message for the visibility time-out.
+            self._platform.break_off("poller")
+        if not self._trouble.failing:
+            self._pulse.success()
+        return TICK_SECONDS
+
+    def _refresh(self) -> None:
+        """Read the configuration; the first time, enrol."""
+        self._standing.look_again.clear()
+        try:
+            changed = self._platform.refresh_config()
+            if not self._standing.enrolled:
+                self._enrol()
+        except AgentDisabled:
+            self._agent_disabled()
+        except PlatformError as error:
+            self._failed(error)
+        else:
+            self._succeeded(changed)
+        self._last_refresh = self._clock.monotonic()
+
+    def _enrol(self) -> None:
+        self._platform.credentials.renew(None)
+        self._platform.rest.report("STARTED")
+        self._platform.rest.heartbeat()
+        self._tally.count("heartbeats")
+
+    def _succeeded(self, changed: bool) -> None:
+        standing, config = self._standing, self._platform.config
+        assert config is not None, "a configuration was just taken over"
+        self._tally.count("config_refreshes")
+        self._trouble.success()
+        self._backoff.reset()
+        self._next_refresh = self._clock.monotonic() + self._refresh_seconds
+        if standing.disabled:
+            self._log.info("agent-enabled")
+        standing.disabled, standing.refused = False, None
+        standing.refreshed = self._clock.now()
+        queue_disabled = config.source_queue is None
+        if queue_disabled and not standing.queue_disabled:
+            self._log.warning("queue-disabled", cause=QUEUE_DISABLED.cause, cure=QUEUE_DISABLED.cure)
+        standing.queue_disabled = queue_disabled
+        if not standing.enrolled:
+            standing.enrolled = True
+            standing.ready.set()
+            self._log.info("agent-ready", agent=config.agent_name, region=config.region, queue="disabled" if queue_disabled else "enabled")
+        elif changed:
+            self._log.info("config-changed", region=config.region, queue="disabled" if queue_disabled else "enabled")
+
+    def _agent_disabled(self) -> None:
+        if not self._standing.disabled:
+            self._log.warning("agent-disabled", cause=AGENT_DISABLED.cause, cure=AGENT_DISABLED.cure)
+        self._trouble.success()
+        self._standing.disabled, self._standing.refused = True, None
+        self._standing.refreshed = self._clock.now()
+        self._standing.ready.set()
+        self._next_refresh = self._clock.monotonic() + self._refresh_seconds
+
+    def _failed(self, error: PlatformError) -> None:
+        cause = cause_of(error)
+        self._pulse.failure(str(error), cause)
+        self._trouble.failure(str(error), cause)
+        wait = self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)
+        if isinstance(error, PlatformRefused | UnknownAgent):
+            self._standing.refused = cause
+            if not self._standing.enrolled and not self._standing.disabled:
+                wait = self._refused_at_start(f"{error}: {cause.cause}; {cause.cure}")
+        self._next_refresh = self._clock.monotonic() + wait
+
+    def _refused_at_start(self, reason: str) -> float:
+        self._refusals += 1
+        if self._refusals >= TRIES_AT_START:
+            self._give_up(EXIT_REFUSED, reason)
+            return self._refresh_seconds
+        return REFUSED_WAITS[self._refusals - 1]
+
+    def _keep_credentials(self) -> None:
+        if self._platform.credentials.due_seconds() <= 0:
+            self._renew_credentials()
+
+    def _renew_credentials(self) -> None:
+        credentials = self._platform.credentials
+        try:
+            credentials.renew(credentials.access_key_in_use)
+        except PlatformError as error:
+            # The old ones still hold a while; who needs new ones at once asks for them, and says what is wrong.
+            wait = self._renewals.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)
+            self._next_renewal = self._clock.monotonic() + wait
+            self._log.debug("credentials-failed", reason=str(error))
+        else:
+            self._renewals.reset()
+
+    def _upload_metrics(self) -> None:
+        self._next_metrics = self._clock.monotonic() + self._metrics_seconds
+        try:
+            self._platform.rest.system_metrics(self._metrics())
+        except PlatformError as error:
+            self._log.debug("metrics-failed", reason=str(error))

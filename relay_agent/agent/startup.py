@@ -1,0 +1,117 @@
+"""The start, on the main thread: opening the journal, saying what was found, taking up what the last run left.
+
+This module owns how long the start waits for a disk. It must not start the agent's threads: `agent` does.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import wait
+
+from relay_agent.agent.signals import Signals
+from relay_agent.agent.wiring import Flow, Storage
+from relay_agent.core import failpoints
+from relay_agent.core.clock import RECHECK_SECONDS, Clock
+from relay_agent.core.errors import JournalError, JournalUnwritable
+from relay_agent.core.failures import Obstacle, StorageTrouble
+from relay_agent.core.loop import aside
+from relay_agent.core.models import Update
+from relay_agent.diagnostics.local_causes import JOURNAL_DAMAGED, JOURNAL_HANGS, NOT_TAKEN_UP, journal_cause
+from relay_agent.diagnostics.watchdog import STUCK_SECONDS
+from relay_agent.relay.poller import NO_DISK_SECONDS
+from relay_agent.storage.journal import Journal
+from relay_agent.telemetry.logger import Logger
+
+SLOW_SECONDS = 5.0
+"""How long the journal may take to open before that is logged and shown."""
+
+
+def open_journal(
+    storage: Storage, clock: Clock, signals: Signals, *, others: Callable[[], int], waiting: Callable[[Obstacle], None]
+) -> Journal:
+    """Open the journal, and wait for a disk that does not let it be opened: a full one is no reason to end.
+
+    `others` is how many commands are under way besides a caller's own (`Journal`); `waiting` is called with what the disk says.
+
+    Raises:
+        JournalError: it cannot be opened for another reason, or a signal ended the wait.
+    """
+
+    def say(obstacle: Obstacle) -> None:
+        storage.disk_full.failure(obstacle.reason, journal_cause(obstacle.trouble))
+        waiting(obstacle)
+
+    while True:
+        try:
+            journal = _opened(storage, clock, signals, others, say)
+        except JournalUnwritable as error:
+            say(error.obstacle)
+            if signals.count:
+                raise
+            threading.Event().wait(NO_DISK_SECONDS)
+        else:
+            storage.disk_full.success()
+            storage.disk.look()
+            return journal
+
+
+def _opened(storage: Storage, clock: Clock, signals: Signals, others: Callable[[], int], slow: Callable[[Obstacle], None]) -> Journal:
+    """Open the journal on a thread of its own: a disk that hangs would keep this one from every signal. `slow` is called if one does.
+
+    Raises:
+        JournalError: it cannot be opened, a signal ended the wait, or the disk hung for as long as the watchdog allows.
+    """
+    opening = aside(lambda: Journal(storage.directory.journal, clock, others=others, make_room=storage.disk.make_room), "opening")
+    began, said = clock.monotonic(), False
+    while not wait([opening], RECHECK_SECONDS).done:
+        seconds = clock.monotonic() - began
+        if signals.count:
+            raise JournalError("stopped while the disk did not let the journal be opened")
+        if seconds > STUCK_SECONDS:
+            raise JournalError(f"the disk did not let the journal be opened within {STUCK_SECONDS:g} s: it hangs; {JOURNAL_HANGS.cure}")
+        if seconds > SLOW_SECONDS and not said:
+            slow(Obstacle(f"the disk hangs: opening the journal has taken {SLOW_SECONDS:g} s so far", StorageTrouble.HANGS))
+            said = True
+    return opening.result()
+
+
+def say_what_was_found(log: Logger, journal: Journal, unknown: Sequence[tuple[str, str | None]]) -> None:
+    """Log what an administrator must know of the settings and the state directory, before anything else is logged."""
+    for name, nearest in unknown:
+        log.warning("unknown-setting", name=name, nearest=nearest)
+    damage = journal.damage
+    if damage is not None:
+        log.error(
+            "journal-damaged",
+            reason=damage.reason,
+            aside=damage.aside,
+            salvaged=damage.salvaged,
+            unreadable=list(damage.unreadable[:50]),
+            complete=damage.complete,
+            cause=JOURNAL_DAMAGED.cause,
+            cure=JOURNAL_DAMAGED.cure,
+        )
+    if journal.spoiled:
+        log.error("journal-rows-damaged", commands=journal.spoiled, cause=JOURNAL_DAMAGED.cause, cure=JOURNAL_DAMAGED.cure)
+    point = failpoints.armed()
+    if point is not None:
+        log.warning("fault-point-armed", point=point)
+
+
+def recover(flow: Flow, log: Logger, keep_alive: Callable[[], None]) -> None:
+    """Queue again what the last run left in the journal; `keep_alive` is called for each answer, since there may be many."""
+    flow.spool.remove_orphans(flow.journal.spooled())
+
+    def put(update: Update) -> None:
+        keep_alive()
+        flow.outbox.put(update)
+
+    def say_set_aside(command_id: str, error: Exception) -> None:
+        log.error("command-set-aside", id=command_id, cause=NOT_TAKEN_UP.cause, cure=NOT_TAKEN_UP.cure, exc_info=error)
+
+    tasks = flow.intake.recover(put, say_set_aside)
+    for task in tasks:
+        flow.gate.enqueue(task)
+    if tasks or flow.outbox.pending():
+        log.info("recovered", commands=len(tasks), answers=flow.outbox.pending())

@@ -1,0 +1,162 @@
+"""The agent's own pages: what they are given to show, and when they are served. The thread `admin` is theirs.
+
+This module must not judge anything: `admin.facts` does. The pages are there before the journal is open, since a disk that keeps it from
+being opened is said on them, and they are served until everything else has ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from relay_agent import AGENT_VERSION
+from relay_agent.agent.admin.server import Admin
+from relay_agent.agent.admin.startup_status import StartupStatus
+from relay_agent.agent.admin.status import AgentStatus, FlowState, Identity, Logging, PlatformState, StorageState
+from relay_agent.agent.threads import Threads
+from relay_agent.agent.wiring import Flow, Network, Platform, Secrets, Storage, Telemetry
+from relay_agent.config.settings import Settings
+from relay_agent.core.clock import Uptime
+from relay_agent.core.failures import Obstacle
+from relay_agent.core.loop import Loop
+from relay_agent.diagnostics.causes import Problem
+from relay_agent.diagnostics.environment_monitor import EnvironmentMonitor
+from relay_agent.diagnostics.local_causes import BACKLOG, JOURNAL_DAMAGED, KEYS, TOKEN_UNUSABLE, UNKNOWN_VARIABLES
+from relay_agent.storage.disk_space import Disk
+from relay_agent.storage.journal import Journal
+
+CLOSING_SECONDS = 0.5
+"""How long the pages' thread may take to end."""
+
+
+class StatusPages:
+    """The pages, from the start of the agent to its end. The main thread calls."""
+
+    def __init__(
+        self, settings: Settings, uptime: Uptime, telemetry: Telemetry, secrets: Secrets, platform: Platform, storage: Storage
+    ) -> None:
+        """Listen; until `show` the pages say that the journal is being opened."""
+        self._settings = settings
+        self._telemetry = telemetry
+        self._secrets = secrets
+        self._platform = platform
+        self._identity = Identity(AGENT_VERSION, settings.agent_id, settings.org_slug, settings.api_target, uptime)
+        self._waiting = StartupStatus(
+            identity=self._identity,
+            clock=telemetry.clock,
+            disk=storage.disk,
+            reader=storage.reader,
+            workers=settings.workers,
+            capacity=settings.queue_size,
+            token_ends=secrets.token_ends,
+            log_lines=lambda: platform.log_shipper.waiting,
+        )
+        telemetry.metrics.watch(moments=self._waiting.moments)
+        self._admin = Admin(
+            self._waiting,
+            telemetry.metrics.render,
+            settings.admin_endpoint,
+            storage.directory.socket,
+            telemetry.log,
+            telemetry.recent_lines.text,
+        )
+        self._end = threading.Event()
+        self.loop = Loop("admin", self._admin.step, self._end)
+
+    def serve(self) -> None:
+        """Serve the pages from now on."""
+        if self.loop.ident is None:
+            self.loop.start()
+
+    def show_obstacle(self, obstacle: Obstacle) -> None:
+        """Serve pages that say why the journal cannot be opened yet."""
+        self._waiting.obstacle = obstacle
+        self.serve()
+
+    def show(
+        self, flow: Flow, threads: Threads, network: Network, surroundings: EnvironmentMonitor, unknown: Sequence[tuple[str, str | None]]
+    ) -> None:
+        """Show everything from now on. `unknown` are variables that are no settings, each with the nearest that is one."""
+        client, shipper, buffer = self._platform.client, self._platform.log_shipper, self._telemetry.buffer
+        disk, reader = flow.storage.disk, flow.storage.reader
+
+        def other_problems() -> list[Problem]:
+            return [
+                *journal_problems(flow.journal),
+                *disk_problems(disk),
+                *surroundings.problems(),
+                *secret_problems(self._secrets),
+                *[found for found in (flow.upload_trouble.problem, self._platform.download_trouble.problem) if found is not None],
+                *self._admin.problems,
+                *network.target_trouble.problems(),
+                *unknown_variable_problems(unknown),
+            ]
+
+        facts = AgentStatus(
+            identity=self._identity,
+            clock=self._telemetry.clock,
+            threads=threads,
+            flow=FlowState(flow.tasks, self._settings.workers, flow.outbox.pending, self._telemetry.metrics.throughput),
+            storage=StorageState(flow.journal, disk, reader),
+            platform=PlatformState(
+                standing=self._platform.standing,
+                name=lambda: client.config.agent_name if client.config else None,
+                token_ends=self._secrets.token_ends,
+                credentials_end=lambda: client.credentials.expiration,
+            ),
+            logs=lambda: Logging(shipper.waiting, buffer.dropped_total, shipper.trouble, shipper.cause),
+            other_problems=other_problems,
+        )
+        self._telemetry.metrics.watch(
+            queue_depth=flow.tasks.waiting,
+            workers_busy=flow.tasks.running,
+            workers=lambda: self._settings.workers,
+            journal_bytes=disk.used,
+            journal_commands=reader.counts,
+            log_events_dropped=lambda: buffer.dropped_total,
+            moments=facts.moments,
+        )
+        self._admin.show(facts)
+
+    def close(self) -> None:
+        """Stop listening; a page that hangs holds up nobody."""
+        self._end.set()
+        self._admin.wake()
+        if self.loop.ident is not None:
+            self.loop.join(CLOSING_SECONDS)
+        if not self.loop.is_alive():
+            self._admin.close()
+
+
+def journal_problems(journal: Journal) -> list[Problem]:
+    """What was damaged when the journal was opened."""
+    found = []
+    if journal.damage is not None:
+        found.append(Problem(f"the journal was damaged, and set aside as {journal.damage.aside}", JOURNAL_DAMAGED))
+    if journal.spoiled:
+        found.append(Problem(f"{journal.spoiled} rows of the journal were damaged", JOURNAL_DAMAGED))
+    return found
+
+
+def disk_problems(disk: Disk) -> list[Problem]:
+    """Too much that waits for the platform."""
+    return [Problem(f"more than {disk.backlog_bytes / 1e9:g} GB wait for the platform", BACKLOG)] if disk.backlog else []
+
+
+def secret_problems(secrets: Secrets) -> list[Problem]:
+    """New secrets that cannot be used, so that the old ones are."""
+    found = []
+    if secrets.token.unusable:
+        found.append(Problem("the new token cannot be used", TOKEN_UNUSABLE))
+    if secrets.keys.unusable:
+        found.append(Problem("the new secure key cannot be used", KEYS))
+    return found
+
+
+def unknown_variable_problems(unknown: Sequence[tuple[str, str | None]]) -> list[Problem]:
+    """Variables that look like the agent's and are no settings."""
+    found = []
+    for name, nearest in unknown:
+        guess = f"is it {nearest}?" if nearest else "none is like it"
+        found.append(Problem(f"{name} is no variable of the agent", UNKNOWN_VARIABLES.about(names=name, nearest=guess)))
+    return found

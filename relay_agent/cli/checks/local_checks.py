@@ -1,0 +1,194 @@
+"""The checks that need no network: the settings, the token, the key, and the state directory.
+
+This room owns what is looked at on this machine. It must not change anything there: no directory is made, no lock taken, and
+the journal is only looked at (`journal.look`).
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+from relay_agent.cli.checks.result import Check, error, ok, warning
+from relay_agent.config.inspection import unknown_variables
+from relay_agent.config.loading import load_settings, load_usable_settings
+from relay_agent.config.secrets import token_expiry
+from relay_agent.config.settings import Settings
+from relay_agent.core.errors import ConfigurationError, JournalDamaged, JournalError, Mistake
+from relay_agent.core.failures import Cause
+from relay_agent.diagnostics import local_causes
+from relay_agent.diagnostics.causes import days_left
+from relay_agent.protocol.keyring import Keyring
+from relay_agent.storage.disk_space import obstacle_seen
+from relay_agent.storage.journal_inspection import locked, look
+from relay_agent.storage.state_directory import held, obstacle
+
+MB = 1_000_000
+LOW_BYTES = 1000 * MB
+TOKEN_DAYS = 30
+PROOF_BYTES = 4096
+_LAYERS = frozenset({"overlay", "aufs", "fuse-overlayfs"})
+"""File systems that a container's own layer is made of."""
+
+Mounts = Callable[[], Iterable[tuple[str, str]]]
+"""Mount points and the type of what is mounted there."""
+
+
+def configuration(env_file: Path | None, named: bool = False) -> tuple[Settings | None, Check]:
+    """Load the settings; `named` says that the file was asked for, so that it must be there."""
+    try:
+        if named and env_file is not None and not env_file.is_file():
+            raise ConfigurationError(Mistake("--env-file", f"there is no file {env_file}"))
+        settings = load_settings(env_file)
+    except ConfigurationError as problem:
+        unknown = [Mistake(name, f"is no variable of the agent{_nearest(near)}") for name, near in unknown_variables(env_file)]
+        return None, _invalid(problem.mistakes + unknown)
+    strange = unknown_variables(env_file)
+    if strange:
+        names = ", ".join(name for name, _ in strange)
+        nearest = ", ".join(f"the nearest to {name} is {near or 'none of ours'}" for name, near in strange)
+        return settings, warning(local_causes.UNKNOWN_VARIABLES.about(names=names, nearest=nearest), f"unknown, and not read: {names}")
+    source = f"the environment and {env_file}" if env_file is not None and env_file.is_file() else "the environment"
+    return settings, ok("configuration", f"every variable is right, from {source}")
+
+
+def usable(env_file: Path | None, named: bool = False) -> tuple[Settings | None, frozenset[str]]:
+    """What of settings that are not right can still be used, and which fields are wrong; None where nothing is known of them."""
+    if named and env_file is not None and not env_file.is_file():
+        return None, frozenset()
+    try:
+        return load_usable_settings(env_file)
+    except ConfigurationError:
+        return None, frozenset()
+
+
+def _nearest(near: str | None) -> str:
+    return f"; the nearest is {near}" if near else ""
+
+
+def _invalid(mistakes: list[Mistake]) -> Check:
+    names = ", ".join(dict.fromkeys(mistake.variable for mistake in mistakes))
+    return error(local_causes.CONFIGURATION.about(problems="\n".join(map(str, mistakes))), f"not right: {names}")
+
+
+def token(settings: Settings, now: datetime) -> Check:
+    """Look at the token's time; whether the platform takes it is `access`'s."""
+    expiry = token_expiry(settings.token.get())
+    if expiry is None:
+        return ok("token", "the JWT has no end")
+    if expiry <= now:
+        return error(local_causes.token_expired(expiry), f"expired on {expiry:%Y-%m-%d}")
+    if (expiry - now).days < TOKEN_DAYS:
+        days = days_left(expiry, now)
+        return warning(
+            local_causes.TOKEN_ENDS.about(date=f"{expiry:%Y-%m-%d %H:%M} UTC", days=days), f"expires on {expiry:%Y-%m-%d}, in {days}"
+        )
+    return ok("token", f"good until {expiry:%Y-%m-%d}")
+
+
+def secure_key(settings: Settings) -> Check:
+    """See whether secure commands can be opened."""
+    keys = Keyring.from_text(settings.secure_key.get())
+    if not keys:
+        return warning(local_causes.NO_KEY, "no key for secure commands")
+    return ok("secure-key", f"{len(keys.kids)} key{'' if len(keys.kids) == 1 else 's'}, new messages use kid {keys.kids[0]}")
+
+
+# --- the state directory ---
+
+
+def mounts() -> list[tuple[str, str]]:
+    """What is mounted where, as this process sees it."""
+    return [(partition.mountpoint, partition.fstype) for partition in psutil.disk_partitions(all=True)]
+
+
+def state_dir(path: Path, mounted: Mounts = mounts) -> Check:
+    """See that the state can be kept: rights, room, the journal, and whether it will last."""
+    return _closed(path) or _no_room(path) or _journal(path) or _may_not_last(path, mounted) or _fine(path)
+
+
+def _fine(path: Path) -> Check:
+    if not path.exists():
+        return ok("state-dir", f"{path} is not there yet; the agent makes it")
+    at_work = ", an agent is at work on it" if held(path) else ""
+    return ok("state-dir", f"{path}: {_free(path) // MB} MB free{at_work}")
+
+
+def _closed(path: Path) -> Check | None:
+    try:
+        found = obstacle(path)
+        if found is None:
+            _prove(_nearest_directory(path))
+            return None
+        place, whose = found
+    except OSError as problem:
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            return error(_full(path), f"{path}: the disk of the state directory is full ({problem.strerror})")
+        place, whose = path, f" ({problem.strerror}): on a disk that is not read-only, with every directory above it in reach"
+    return error(local_causes.STATE_NOT_WRITABLE.about(path=place, more=whose), f"cannot write {place}")
+
+
+def _prove(directory: Path) -> None:
+    """Write a little into a file without a name: rights and free space say less than the disk itself."""
+    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+        file.write(b"\0" * PROOF_BYTES)
+
+
+def _nearest_directory(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _free(path: Path) -> int:
+    return shutil.disk_usage(_nearest_directory(path)).free
+
+
+def _full(path: Path) -> Cause:
+    return local_causes.DISK_FULL.about(path=path, free=_free(path) // MB)
+
+
+def _no_room(path: Path) -> Check | None:
+    """What keeps an agent from taking anything in, by its own measure and in its own words (`disk`)."""
+    found = obstacle_seen(path, _nearest_directory(path))
+    return error(_full(path), f"{path}: {found.reason}") if found else None
+
+
+def _journal(path: Path) -> Check | None:
+    journal = path / "journal.db"
+    try:
+        look(journal, in_use=held(path))
+    except JournalDamaged as damage:
+        return error(local_causes.JOURNAL_SPOILED.about(reason=damage, path=journal), f"{journal} is damaged")
+    except JournalError as problem:
+        return error(local_causes.JOURNAL_OTHER.about(reason=problem), f"{journal} cannot be used")
+    return error(local_causes.JOURNAL_LOCKED, f"{journal} is locked") if held(path) and locked(journal) else None
+
+
+def _may_not_last(path: Path, mounted: Mounts) -> Check | None:
+    found = []
+    free = _free(path)
+    if free < LOW_BYTES:
+        found.append((local_causes.DISK_LOW.about(path=path, free=free // MB), f"{free // MB} MB free"))
+    if _on_layer(path, mounted):
+        found.append((local_causes.ON_LAYER.about(path=path), "on the container's own layer"))
+    if not found:
+        return None
+    cause = "; ".join(row.cause for row, _ in found)
+    cure = "; ".join(row.cure for row, _ in found)
+    return warning(Cause("state-dir", cause, cure), f"{path}: {', '.join(said for _, said in found)}")
+
+
+def _on_layer(path: Path, mounted: Mounts) -> bool:
+    """Whether the path lies on an overlay that is the root itself, as it does in a container without a volume."""
+    place = _nearest_directory(path).resolve()
+    above = {str(place), *map(str, place.parents)}
+    points = [(point, kind) for point, kind in mounted() if point in above]
+    nearest = max(points, key=lambda pair: len(pair[0]), default=("", ""))
+    return nearest[0] == "/" and nearest[1] in _LAYERS

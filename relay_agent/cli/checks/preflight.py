@@ -1,0 +1,159 @@
+"""All checks of `relay-agent check`: which there are, in which order, what each waits for, and how long each may take.
+
+This room owns the plan. It must not look at anything itself: `local`, `platform` and `explain` do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from relay_agent.cli.checks.local_checks import configuration, secure_key, state_dir, token, usable
+from relay_agent.cli.checks.platform_checks import PlatformChecks
+from relay_agent.cli.checks.result import Check, Status
+from relay_agent.cli.checks.running_agent import beside, word_of
+from relay_agent.cli.checks.scheduler import Step, run_steps
+from relay_agent.cli.checks.target_check import check_target, shown
+from relay_agent.config.loading import WAY_SETTINGS, debugging
+from relay_agent.config.settings import Settings
+from relay_agent.core.clock import Clock
+from relay_agent.core.loop import aside
+from relay_agent.core.urls import BadUrl, parse_url
+from relay_agent.telemetry.redaction import Redactor, proxy_secrets
+from relay_agent.telemetry.secret_patterns import MASK
+
+CHECK_IDS = (
+    "configuration",
+    "token",
+    "clock",
+    "state-dir",
+    "platform",
+    "access",
+    "agent",
+    "enabled",
+    "queue",
+    "credentials",
+    "sqs",
+    "cloudwatch",
+    "secure-key",
+    "target",
+)
+"""In the order of the report (OPERATIONS §2)."""
+
+
+_SHARED = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "ssl_cert_file", "ca_file"}
+_NEEDS: dict[str, Collection[str]] = {
+    "token": {"jwt", "jwt_file"},
+    "state-dir": {"state_dir"},
+    "platform": {"api_target", "platform_proxy", *_SHARED},
+    "access": {"org_slug", "jwt", "jwt_file"},
+    "agent": {"agent_id"},
+    "sqs": {"aws_endpoint_url"},
+    "cloudwatch": {"aws_endpoint_url"},
+    "secure-key": {"secure_command_key", "secure_command_key_file"},
+    "target": WAY_SETTINGS,
+}
+"""The settings without which a check has nothing to look at, beside those of the checks that it waits for. That the platform is
+reached is seen without a token, and that it accepts one without an agent's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Seconds. The three that follow each other on a network that hangs, platform, credentials and SQS, stay below the whole."""
+
+    call: float = 8.0
+    """One call of the platform; the two for credentials have half of it each."""
+    target: float = 15.0
+    local: float = 10.0
+    margin: float = 1.0
+    """Beyond its own limit, before a check counts as hanging."""
+    whole: float = 28.5
+
+
+def check_all(
+    env_file: Path | None, targets: Sequence[str] = (), *, named: bool = False, bounds: Bounds | None = None, clock: Clock | None = None
+) -> list[Check]:
+    """Run every check; the settings first, all others side by side as far as they do not wait for each other.
+
+    Where an agent is at work on the state directory, what it says is wrong goes before what a check finds well.
+    """
+    limits = bounds or Bounds()
+    settings, first = configuration(env_file, named)
+    wrong: frozenset[str] = frozenset()
+    if settings is None:
+        settings, wrong = usable(env_file, named)
+    redactor = Redactor()
+    steps = [Step("configuration", lambda: first), *_steps(settings, wrong, targets, limits, clock or Clock(), redactor)]
+    steps.sort(key=lambda step: CHECK_IDS.index(step.id))
+    word = aside(lambda: [] if settings is None or "state_dir" in wrong else word_of(settings.state_dir), "agent-at-work")
+    found = run_steps(steps, limits.whole, debug=debugging())
+    wait([word], limits.margin)
+    heard = word.result() if word.done() else []
+    return [check.without(redactor.known) for check in beside(found, heard)]
+
+
+def secrets_of(settings: Settings) -> Redactor:
+    """All secrets that the settings hold, so that no text shows one."""
+    redactor = Redactor()
+    _know(redactor, settings)
+    return redactor
+
+
+def _know(redactor: Redactor, settings: Settings) -> None:
+    redactor.add(settings.token.get(), *settings.secure_key.get().split(","))
+    for proxy in (settings.http_proxy, settings.https_proxy, settings.all_proxy, settings.platform_proxy, settings.target_proxy):
+        redactor.add(*proxy_secrets(proxy))
+
+
+def _steps(
+    settings: Settings | None, wrong: frozenset[str], targets: Sequence[str], limits: Bounds, clock: Clock, redactor: Redactor
+) -> list[Step]:
+    """All but the first. Those wait for the configuration whose settings are `wrong`; what is right of it may be looked at."""
+    if settings is None:
+        return [*(Step(check_id, _never, ("configuration",)) for check_id in CHECK_IDS[1:-1]), *_target_steps(None, wrong, targets, limits)]
+    _know(redactor, settings)
+    platform = PlatformChecks(settings, clock=clock, seconds=limits.call, seen_secrets=redactor.add)
+    call = limits.call + limits.margin
+
+    def step(check_id: str, run: Callable[[], Check], *waits_for: str, bound: float = call) -> Step:
+        ready = wrong.isdisjoint(_NEEDS.get(check_id, ()))
+        return Step(check_id, run, waits_for if ready else ("configuration",), bound)
+
+    return [
+        step("token", lambda: token(settings, clock.now()), bound=limits.local),
+        step("clock", platform.clock, "platform"),
+        step("state-dir", partial(state_dir, settings.state_dir), bound=limits.local),
+        step("platform", platform.platform),
+        step("access", platform.access, "platform"),
+        step("agent", platform.agent, "access"),
+        step("enabled", platform.enabled, "agent"),
+        step("queue", platform.queue, "agent"),
+        step("credentials", platform.credentials, "enabled"),
+        step("sqs", platform.sqs, "credentials", "queue"),
+        step("cloudwatch", platform.cloudwatch, "credentials"),
+        step("secure-key", lambda: secure_key(settings), bound=limits.local),
+        *_target_steps(settings, wrong, targets, limits),
+    ]
+
+
+def _target_steps(settings: Settings | None, wrong: frozenset[str], targets: Sequence[str], limits: Bounds) -> list[Step]:
+    def run(url: str) -> Check:
+        assert settings is not None, "it waits for the configuration"
+        return check_target(settings, url, limits.target)
+
+    waits_for = () if settings is not None and wrong.isdisjoint(_NEEDS["target"]) else ("configuration",)
+    return [Step("target", partial(run, url), waits_for, limits.target + limits.margin, about=_shown(url)) for url in targets]
+
+
+def _shown(url: str) -> str:
+    try:
+        return shown(parse_url(url))
+    except BadUrl:
+        return MASK
+
+
+def _never() -> Check:
+    return Check("", Status.SKIPPED, "")

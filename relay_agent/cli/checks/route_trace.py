@@ -1,0 +1,296 @@
+"""The walk to a URL, stage by stage, as a command would go it, up to where it fails.
+
+This room owns the stages and what is noted at each. It must not open a connection by itself: the agent's dialer, proxies and
+policy do, so that what is told here is what happens there. Nothing is sent beyond the handshakes, and CONNECT to a proxy,
+but for `send`, where the agent's own Executor sends the whole request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from relay_agent.cli.checks.result import Status
+from relay_agent.core.clock import Deadline
+from relay_agent.core.failures import Cause, Code, FaultFacts, Phase
+from relay_agent.core.models import Failure, HttpRequest, HttpResponse, Url
+from relay_agent.core.urls import parse_url
+from relay_agent.diagnostics.network_causes import TO_TARGET, Destination, on_the_way
+from relay_agent.relay.target.executor import Executor
+from relay_agent.transport.dialer import Dialer
+from relay_agent.transport.errors import TransportFault
+from relay_agent.transport.exchange import Exchange
+from relay_agent.transport.policy import Policy, Verdict
+from relay_agent.transport.proxy_routing import Leg, ProxyRouter, Route
+from relay_agent.transport.x509 import Certificate, read_certificate
+
+STAGES = {
+    Phase.NAME: "resolve",
+    Phase.CONNECT: "connect",
+    Phase.TLS: "tls",
+    Phase.PROXY_NAME: "resolve",
+    Phase.PROXY_CONNECT: "connect",
+    Phase.PROXY_TLS: "proxy-tls",
+    Phase.TUNNEL: "tunnel",
+}
+"""The stage in which the dialer waits for that."""
+_PROXY_STATUSES = frozenset({502, 503, 504})
+_PROXY_LOGIN = 407
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage; `cause` only where it went wrong."""
+
+    stage: str
+    status: Status
+    summary: str
+    seconds: float = 0.0
+    cause: Cause | None = None
+
+
+@dataclass(slots=True)
+class Walk:
+    """How far a walk came. `code` is what a command would be told (PROTOCOL §4), None where it would get an answer."""
+
+    url: Url
+    method: str
+    route: Route
+    verdict: Verdict
+    stages: list[Stage] = field(default_factory=list)
+    code: Code | None = None
+    certificate: Certificate | None = None
+    status_code: int | None = None
+
+    @property
+    def fault(self) -> Stage | None:
+        """The stage at which it ended badly, None where it went through."""
+        return next((stage for stage in self.stages if stage.status is Status.ERROR), None)
+
+
+@dataclass
+class _Traced(Exchange):
+    """An exchange whose phases are noted as the dialer enters them."""
+
+    # Not of what is made of it with `replace`: a look at a certificate that is refused is no stage of the walk.
+    marks: list[tuple[Phase, float]] = field(default_factory=list, init=False)
+    addresses: list[str] = field(default_factory=list, init=False)
+
+    def enter(self, phase: Phase) -> None:
+        """Note the phase and when it began."""
+        super().enter(phase)
+        self.marks.append((phase, time.monotonic()))
+
+
+class Walker:
+    """Walks one leg. `policy` is None for the platform's; `roots` says in words which CA bundle is trusted."""
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        proxies: ProxyRouter,
+        *,
+        roots: str,
+        policy: Policy | None = None,
+        leg: Leg = Leg.TARGET,
+        subject: Destination = TO_TARGET,
+        connect_seconds: float = 30.0,
+    ) -> None:
+        self._dialer = dialer
+        self._proxies = proxies
+        self._roots = roots
+        self._policy = policy
+        self._leg = leg
+        self._subject = subject
+        self._connect_seconds = connect_seconds
+
+    def walk(self, request: HttpRequest, deadline: Deadline) -> Walk:
+        """Go up to the handshake."""
+        allowed = Verdict(True, "the platform's own addresses are not judged")
+        verdict = self._policy.check_url(request.method, request.url) if self._policy else allowed
+        found = Walk(request.url, request.method, self._proxies.route(self._leg, request.url), verdict)
+        if not verdict.allowed:
+            self._fail(found, "policy", FaultFacts(Code.EPOLICY, rule=verdict.rule), verdict.message, 0.0)
+            return found
+        found.stages.append(Stage("policy", Status.OK, verdict.rule))
+        found.stages.append(Stage("proxy", Status.OK, _route(found.route)))
+        self._dial(found, deadline)
+        return found
+
+    def send(self, found: Walk, request: HttpRequest, executor: Executor, deadline: Deadline) -> None:
+        """Send the request of a walk that went through, and note what came of it as the stage `http`."""
+        began = time.monotonic()
+        outcome = executor.execute(request, deadline)
+        seconds = time.monotonic() - began
+        if isinstance(outcome, Failure):
+            self._failed(found, outcome, seconds)
+            return
+        try:
+            self._judge(found, outcome, seconds)
+        finally:
+            outcome.content.close()
+
+    def cause(self, facts: FaultFacts, url: Url) -> Cause:
+        """The row for a fault on the way to this URL, the trusted roots named."""
+        return on_the_way(replace(facts, host=url.host, port=url.port), self._subject, self._roots)
+
+    # --- up to the handshake ---
+
+    def _exchange(self, url: Url, method: str, route: Route, deadline: Deadline) -> _Traced:
+        exchange = _Traced(method, url, (), None, deadline, proxy=route.proxy, connect_seconds=self._connect_seconds)
+
+        def check_address(address: str) -> None:
+            if address not in exchange.addresses:  # It is dialled once more for a look at a certificate that is refused.
+                exchange.addresses.append(address)
+            verdict = self._policy.check_address(url, address, url.port, method) if self._policy else None
+            if verdict is not None and not verdict.allowed:
+                raise _Denied(address, verdict)
+
+        exchange.check_address = check_address
+        return exchange
+
+    @contextlib.contextmanager
+    def _connection(self, exchange: Exchange) -> Iterator[Any]:
+        sock = self._dialer.dial(exchange)
+        try:
+            yield sock
+        finally:
+            sock.close()
+
+    def _dial(self, found: Walk, deadline: Deadline) -> None:
+        exchange = self._exchange(found.url, found.method, found.route, deadline)
+        try:
+            with self._connection(exchange) as sock:
+                ended = time.monotonic()
+                self._passed(found, exchange, ended, _Peer(sock))
+        except _Denied as denied:
+            found.verdict = denied.verdict
+            self._stopped(found, exchange, denied)
+        except TransportFault as fault:
+            self._stopped(found, exchange, fault)
+
+    def _passed(self, found: Walk, exchange: _Traced, ended: float, peer: _Peer) -> None:
+        if found.url.scheme == "https":
+            found.certificate = read_certificate(peer.der)
+        for phase, seconds in _spans(exchange.marks, ended):
+            found.stages.append(Stage(STAGES[phase], Status.OK, self._said(phase, found, exchange, peer), seconds))
+
+    def _said(self, phase: Phase, found: Walk, exchange: _Traced, peer: _Peer) -> str:
+        proxy = found.route.proxy
+        if phase is Phase.NAME:
+            return ", ".join(exchange.addresses)
+        if phase is Phase.PROXY_NAME:
+            assert proxy is not None
+            return f"the proxy {proxy.host}; {found.url.host} is resolved by the proxy, so the policy cannot judge its addresses"
+        if phase is Phase.CONNECT:
+            return f"connected to {peer.address}"
+        if phase is Phase.PROXY_CONNECT:
+            assert proxy is not None
+            through = f", and through it to {found.url.host}:{found.url.port}" if proxy.scheme == "socks5h" else ""
+            return f"connected to the proxy, {peer.address}{through}"
+        if phase is Phase.TUNNEL:
+            return f"the proxy opened a tunnel to {found.url.host}:{found.url.port}"
+        if phase is Phase.PROXY_TLS:
+            return f"TLS with the proxy, trusted by {self._roots}"
+        return f"{peer.version}, {_described(found.certificate)}, trusted by {self._roots}"
+
+    def _stopped(self, found: Walk, exchange: _Traced, fault: TransportFault) -> None:
+        """Note the stages before the fault, and the fault."""
+        ended = time.monotonic()
+        spans = list(_spans(exchange.marks, ended))
+        for phase, seconds in spans[:-1]:
+            found.stages.append(Stage(STAGES[phase], Status.OK, self._before(phase, found, exchange), seconds))
+        phase, seconds = spans[-1]
+        text = f"resolves to {fault.address}: {fault.message}" if isinstance(fault, _Denied) else fault.message
+        status = fault.facts.status
+        if status is not None and status >= 400:
+            found.status_code = status  # A refused tunnel is an answer (PROTOCOL §4): a command would be given it.
+        self._fail(found, STAGES[phase], fault.facts, text, seconds)
+
+    def _before(self, phase: Phase, found: Walk, exchange: _Traced) -> str:
+        proxy = found.route.proxy
+        said = {
+            Phase.NAME: ", ".join(exchange.addresses),
+            Phase.CONNECT: f"connected to port {found.url.port}",
+            Phase.PROXY_NAME: f"the proxy {proxy.host}" if proxy else "",
+            Phase.PROXY_CONNECT: "connected to the proxy",
+            Phase.PROXY_TLS: "TLS with the proxy",
+            Phase.TUNNEL: "the proxy opened a tunnel",
+        }
+        return said.get(phase, "")
+
+    def _fail(self, found: Walk, stage: str, facts: FaultFacts, text: str, seconds: float) -> None:
+        found.code = None if facts.status is not None and facts.status >= 400 else facts.code
+        found.stages.append(Stage(stage, Status.ERROR, text, seconds, self.cause(facts, found.url)))
+
+    # --- the answer ---
+
+    def _failed(self, found: Walk, outcome: Failure, seconds: float) -> None:
+        """Note why there is no answer; after redirects it is the last host that is named, and the rule that forbids it."""
+        url = parse_url(outcome.url) if outcome.url else found.url
+        text = outcome.message if url.origin == found.url.origin else f"redirected to {url.scheme}://{url.netloc}: {outcome.message}"
+        facts = outcome.facts or FaultFacts(outcome.code)
+        if facts.rule is not None:
+            found.verdict = Verdict(False, facts.rule)
+        found.code = outcome.code
+        found.stages.append(Stage("http", Status.ERROR, text, seconds, self.cause(facts, url)))
+
+    def _judge(self, found: Walk, response: HttpResponse, seconds: float) -> None:
+        found.status_code = status = response.status_code
+        proxy = found.route.proxy
+        text = f"answered {status}"
+        forwarded = proxy is not None and found.url.scheme == "http" and proxy.scheme != "socks5h"
+        if status == _PROXY_LOGIN or (forwarded and status in _PROXY_STATUSES):
+            facts = FaultFacts(None, proxy=proxy.masked if proxy else None, status=status, forwarded=True)
+            found.stages.append(Stage("http", Status.ERROR, text, seconds, self.cause(facts, found.url)))
+        elif status >= 400:
+            found.stages.append(Stage("http", Status.WARNING, f"{text}: the command would be FAILURE, with this statusCode", seconds))
+        else:
+            found.stages.append(Stage("http", Status.OK, text, seconds))
+
+
+class _Denied(TransportFault):
+    """The policy forbids an address that the name resolves to."""
+
+    def __init__(self, address: str, verdict: Verdict) -> None:
+        super().__init__(Code.EPOLICY, verdict.message, rule=verdict.rule)
+        self.address = address
+        self.verdict = verdict
+
+
+class _Peer:
+    """What an open socket tells of its other end."""
+
+    def __init__(self, sock: Any) -> None:
+        self.version = sock.version() if hasattr(sock, "version") else ""
+        self.der: bytes = (sock.getpeercert(True) if hasattr(sock, "getpeercert") else None) or b""
+        try:
+            host, port = sock.getpeername()[:2]
+        except OSError:
+            host, port = "an address that is gone", 0
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _spans(marks: list[tuple[Phase, float]], ended: float) -> Iterator[tuple[Phase, float]]:
+    ends = [began for _, began in marks[1:]] + [ended]
+    for (phase, began), end in zip(marks, ends, strict=True):
+        yield phase, end - began
+
+
+def _route(route: Route) -> str:
+    return f"directly: {route.reason}" if route.proxy is None else f"{route.proxy.masked}: {route.reason}"
+
+
+def _described(certificate: Certificate | None) -> str:
+    if certificate is None:
+        return "a certificate that cannot be read"
+    return f"subject {certificate.subject}, issuer {certificate.issuer}, ends {certificate.not_after:%Y-%m-%d}"
+
+
+def ends_soon(certificate: Certificate | None, days: int, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> bool:
+    """Whether a certificate is over within so many days."""
+    return certificate is not None and certificate.left(now()).days < days

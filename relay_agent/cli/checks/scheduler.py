@@ -1,0 +1,123 @@
+"""Steps that wait for each other, side by side, each within a bound of its own and all of them within one.
+
+This room owns the order and the time. It must not know what a step looks at: it is given one function for each.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from relay_agent.cli.checks.result import Check, Status, error
+from relay_agent.diagnostics.local_causes import TOO_SLOW, UNEXPECTED
+
+Run = Callable[[], Check]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One check: it runs when all that it waits for came out well, and otherwise not at all."""
+
+    id: str
+    run: Run
+    waits_for: tuple[str, ...] = ()
+    bound_seconds: float = 10.0
+    about: str = ""
+    """What tells it from another of the same id."""
+
+
+def run_steps(
+    steps: Sequence[Step], whole_seconds: float, *, debug: bool = False, monotonic: Callable[[], float] = time.monotonic
+) -> list[Check]:
+    """Run all steps, and give their checks in the steps' order; a step that outlasts its bound is left behind, and says so.
+
+    With `debug` the traceback of an error that nobody foresaw goes to stderr.
+    """
+    return _Run(steps, whole_seconds, debug, monotonic).checks()
+
+
+class _Run:
+    """One run of a plan. Only the caller's thread changes it; the steps' threads hand in what they found."""
+
+    def __init__(self, steps: Sequence[Step], whole_seconds: float, debug: bool, monotonic: Callable[[], float]) -> None:
+        self._steps = steps
+        self._debug = debug
+        self._monotonic = monotonic
+        self._ends_at = monotonic() + whole_seconds
+        self._found: dict[int, Check] = {}
+        self._running: dict[int, tuple[float, float]] = {}
+        self._roots: dict[str, str] = {}
+        self._done: queue.SimpleQueue[tuple[int, Check]] = queue.SimpleQueue()
+
+    def checks(self) -> list[Check]:
+        """Run until every step has its check."""
+        while len(self._found) < len(self._steps):
+            self._start_what_may()
+            if self._running:
+                self._wait()
+        return [self._found[place] for place in range(len(self._steps))]
+
+    def _start_what_may(self) -> None:
+        started = True
+        while started:  # What is skipped lets others be skipped.
+            started = False
+            for place, step in enumerate(self._steps):
+                if place not in self._found and place not in self._running and self._settled(step):
+                    self._start(place, step)
+                    started = True
+
+    def _settled(self, step: Step) -> bool:
+        return all(place in self._found for place, other in enumerate(self._steps) if other.id in step.waits_for)
+
+    def _start(self, place: int, step: Step) -> None:
+        blocked = next((other for other in step.waits_for if self._bad(other)), None)
+        if blocked is not None:
+            self._found[place] = Check(step.id, Status.SKIPPED, self._waiting(step, blocked))
+            return
+        now = self._monotonic()
+        self._running[place] = (now, min(now + step.bound_seconds, self._ends_at))
+        # A daemon: what nothing can interrupt, such as a disk that hangs, must not keep the process from its end.
+        threading.Thread(target=self._take, args=(place, step), name=f"check-{step.id}", daemon=True).start()
+
+    def _take(self, place: int, step: Step) -> None:
+        try:
+            found = step.run()
+        except Exception as problem:  # noqa: BLE001 - the top of a step: a fault of one check must not hide the others
+            if self._debug:
+                traceback.print_exc()
+            found = error(UNEXPECTED.about(kind=type(problem).__name__), f"{step.about}: not found out".removeprefix(": "), step.id)
+        self._done.put((place, found))
+
+    def _wait(self) -> None:
+        """Take one result, or give up on what is past its bound."""
+        next_end = min(end for _, end in self._running.values())
+        try:
+            place, found = self._done.get(timeout=max(0.0, next_end - self._monotonic()))
+        except queue.Empty:
+            self._give_up()
+            return
+        if place in self._running:  # Else it came after its end.
+            began, _ = self._running.pop(place)
+            self._found[place] = replace(found, seconds=self._monotonic() - began)
+
+    def _give_up(self) -> None:
+        now = self._monotonic()
+        for place, (began, end) in list(self._running.items()):
+            if now >= end:
+                del self._running[place]
+                step = self._steps[place]
+                late = error(TOO_SLOW.about(seconds=f"{end - began:.3g}"), f"{step.about or step.id}: no answer within its time", step.id)
+                self._found[place] = replace(late, seconds=now - began)
+
+    def _bad(self, check_id: str) -> bool:
+        return any(check.id == check_id and check.status in (Status.ERROR, Status.SKIPPED) for check in self._found.values())
+
+    def _waiting(self, step: Step, blocked: str) -> str:
+        """Name what it waits for, and what stands in the way of that."""
+        self._roots[step.id] = root = self._roots.get(blocked, blocked)
+        text = f"waits for {blocked}" + ("" if root == blocked else f", and that for {root}")
+        return f"{step.about}: {text}" if step.about else text

@@ -1,0 +1,159 @@
+"""What would happen to a command for a URL, and the check of one target: both are the same walk (OPERATIONS §1, §2).
+
+This room owns the verdict over a walk, and what of a URL is shown. It must not know how the way is gone: that is `walk`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from relay_agent.cli.checks.result import Check, Status, error, ok, warning
+from relay_agent.cli.checks.route_trace import Stage, Walk, Walker, ends_soon
+from relay_agent.config.network import proxy_router, roots, tls_contexts
+from relay_agent.config.settings import Settings
+from relay_agent.core.clock import Deadline
+from relay_agent.core.errors import BadRequest
+from relay_agent.core.failures import Code, FaultFacts
+from relay_agent.core.models import HttpRequest, Url
+from relay_agent.diagnostics.causes import days_left
+from relay_agent.diagnostics.network_causes import CERTIFICATE_ENDS, TARGET_UNWELL, TO_TARGET, on_the_way
+from relay_agent.protocol.requests import decode_request
+from relay_agent.relay.target.executor import Executor, Limits
+from relay_agent.telemetry.secret_patterns import MASK, shown_target
+from relay_agent.transport.dialer import Dialer
+from relay_agent.transport.policy import Policy
+from relay_agent.transport.resolver import Resolver
+from relay_agent.transport.session import Transport
+
+SEND_SECONDS = 60.0
+"""The limit of a request that is sent, where the agent's own is not shorter."""
+ENDS_SOON_DAYS = 30
+_NOT_IMPLEMENTED = 501
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What would happen to a command. `url` is masked; `verdict` is the policy's, None where it was not asked."""
+
+    url: str
+    verdict: str | None
+    code: str | None
+    status_code: int | None
+    proxy: str | None
+    stages: tuple[Stage, ...]
+
+    @property
+    def goes_through(self) -> bool:
+        """Whether it would come through to the target, as far as was looked."""
+        return all(stage.status is not Status.ERROR for stage in self.stages)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON has it: of a stage that went wrong the summary holds cause and cure as well."""
+        stages = [
+            {"stage": stage.stage, "status": stage.status, "summary": _whole(stage), "seconds": round(stage.seconds, 4)}
+            for stage in self.stages
+        ]
+        return {"url": self.url, "verdict": self.verdict, "code": self.code, "proxy": self.proxy, "stages": stages}
+
+
+def explain(settings: Settings, url: str, method: str | None = None, *, send: bool = False) -> Explained:
+    """Go the way of a command, and where asked send its request."""
+    try:
+        request = decode_request({"url": url, "method": method})
+    except BadRequest as problem:
+        return _refused(problem)
+    deadline = Deadline(settings.connect_timeout_seconds)
+    ways = Ways(settings)
+    walk = ways.walker().walk(request, deadline)
+    if send and walk.fault is None:
+        _send(ways, walk, request, Deadline(min(SEND_SECONDS, settings.request_timeout_seconds)))
+    return _explained(walk)
+
+
+def check_target(settings: Settings, url: str, seconds: float, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Check:
+    """Check one target: the same walk, and a HEAD at its end."""
+    try:
+        request = decode_request({"url": url, "method": "HEAD"})
+    except BadRequest as problem:
+        refused = _refused(problem).stages[-1]
+        assert refused.cause is not None
+        return error(refused.cause, refused.summary)
+    ways, deadline = Ways(settings, seconds), Deadline(seconds)
+    walk = ways.walker().walk(request, deadline)
+    if walk.fault is None:
+        _send(ways, walk, request, deadline)
+    return _checked(walk, now)
+
+
+def shown(url: Url) -> str:
+    """The URL without user info, its query masked."""
+    return f"{url.scheme}://{url.netloc}{shown_target(url.target)}"
+
+
+class Ways:
+    """The agent's own way to targets, made of its settings."""
+
+    def __init__(self, settings: Settings, connect_seconds: float | None = None) -> None:
+        self._settings = settings
+        self._connect_seconds = min(settings.connect_timeout_seconds, connect_seconds or settings.connect_timeout_seconds)
+        self._dialer = Dialer(tls_contexts(settings), Resolver())
+        self._proxies = proxy_router(settings)
+        self._policy = Policy(admin=settings.admin_endpoint)
+
+    def walker(self) -> Walker:
+        """Who goes it."""
+        return Walker(self._dialer, self._proxies, roots=roots(self._settings), policy=self._policy, connect_seconds=self._connect_seconds)
+
+    @contextmanager
+    def executor(self) -> Iterator[Executor]:
+        """Who sends on it, as a worker does."""
+        limits = Limits(self._settings.max_response_bytes, self._connect_seconds)
+        executor = Executor(Transport(self._dialer), self._policy, self._proxies, limits)
+        try:
+            yield executor
+        finally:
+            executor.close()
+
+
+def _send(ways: Ways, walk: Walk, request: HttpRequest, deadline: Deadline) -> None:
+    with ways.executor() as executor:
+        ways.walker().send(walk, request, executor, deadline)
+
+
+def _refused(problem: BadRequest) -> Explained:
+    """Of what is no URL nothing is shown: nobody can tell what of it is a secret."""
+    cause = on_the_way(FaultFacts(Code.EBADCOMMAND, "it"), TO_TARGET)
+    return Explained(MASK, None, Code.EBADCOMMAND, None, None, (Stage("request", Status.ERROR, str(problem), 0.0, cause),))
+
+
+def _explained(walk: Walk) -> Explained:
+    proxy = walk.route.proxy.masked if walk.route.proxy else None
+    verdict = "allow" if walk.verdict.allowed else "deny"
+    return Explained(shown(walk.url), verdict, walk.code, walk.status_code, proxy, tuple(walk.stages))
+
+
+def _whole(stage: Stage) -> str:
+    return f"{stage.summary}: {stage.cause.cause}; {stage.cause.cure}" if stage.cause else stage.summary
+
+
+def _checked(walk: Walk, now: Callable[[], datetime]) -> Check:
+    where, fault = shown(walk.url), walk.fault
+    if fault is not None and fault.cause is not None:
+        via = f" through the proxy {walk.route.proxy.masked} ({walk.route.reason})" if walk.route.proxy else ""
+        return error(fault.cause, f"{where}{via}: {fault.stage}: {fault.summary}")
+    status = walk.status_code or 0
+    if status >= 500 and status != _NOT_IMPLEMENTED:  # 501 says that it does not know HEAD, which proves the way.
+        return error(TARGET_UNWELL.about(status=status), f"{where}: http: answered {status}")
+    if ends_soon(walk.certificate, ENDS_SOON_DAYS, now) and walk.certificate is not None:
+        days = days_left(walk.certificate.not_after, now())
+        cause = CERTIFICATE_ENDS.about(host=walk.url.host, date=f"{walk.certificate.not_after:%Y-%m-%d}", days=days)
+        return warning(cause, f"{where}: reached, answered {status}; its certificate ends in {days}")
+    return ok("target", f"{where}: reached {_how(walk)}, answered {status}")
+
+
+def _how(walk: Walk) -> str:
+    return f"through the proxy {walk.route.proxy.masked}" if walk.route.proxy else "directly"

@@ -1,0 +1,229 @@
+"""The commands that tell what the agent of this directory does: `status` and `commands` (OPERATIONS §1).
+
+This room owns their options and their words. It must not find anything out: the running agent's pages and the journal's reader do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from relay_agent.agent.admin.client import NoAgent, NoAnswer, ask
+from relay_agent.cli.support_bundle import collect, write
+from relay_agent.cli.tables import command_details, print_commands, print_status
+from relay_agent.config.inspection import masked, secret_values
+from relay_agent.config.loading import state_directory
+from relay_agent.core.errors import ConfigurationError, JournalError
+from relay_agent.core.exit_codes import EXIT_CONFIGURATION, EXIT_ERROR, EXIT_NO_AGENT, EXIT_OK
+from relay_agent.diagnostics import command_history
+from relay_agent.storage.journal import State
+from relay_agent.storage.journal_reader import Reader
+from relay_agent.telemetry.redaction import Redactor, proxy_secrets
+
+
+def _there(context: click.Context, parameter: click.Parameter, env_file: Path) -> Path:
+    """The file, which must be there where it was asked for: without it, another agent's directory would be looked at."""
+    asked_for = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+    if asked_for and not env_file.is_file():
+        _end(EXIT_CONFIGURATION, f"The configuration is invalid:\n  --env-file: there is no file {env_file}")
+    return env_file
+
+
+_env_file = click.option(
+    "--env-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path(".env"),
+    callback=_there,
+    help="Settings besides the environment's.  [.env]",
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+@click.command()
+@_as_json
+@_env_file
+def status(as_json: bool, env_file: Path) -> None:
+    """Tell what the running agent does.
+
+    One line a thread, the queue, the workers, the journal, when it last received, sent and refreshed, what expires when, and what is
+    wrong with its cure. It asks the agent that holds RELAY_STATE_DIR; no other setting is needed.
+
+    Exit codes: 0 ready, 1 running and not ready, 2 the configuration is invalid, 4 no agent runs here.
+
+    Example: docker exec ts-agent-http-relay relay-agent status
+    """
+    directory = _directory(env_file)
+    try:
+        _, body = ask(directory / "admin.sock", "/status.json")
+        found = _status_of(body)
+    except NoAgent:
+        _end(EXIT_NO_AGENT, f"No agent runs on {directory}. Start one (relay-agent run), or name its directory with RELAY_STATE_DIR.")
+    except PermissionError:
+        _end(EXIT_ERROR, f"{directory / 'admin.sock'} belongs to another user: ask as the user that the agent runs as.")
+    except (NoAnswer, ValueError) as error:
+        _end(
+            EXIT_ERROR,
+            f"{error}. The agent runs and does not answer; its log may say why, and its watchdog ends it if it stands still.",
+        )
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        print_status(found)
+    sys.exit(EXIT_OK if found["state"] == "ready" else EXIT_ERROR)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--state", type=click.Choice([state.value for state in State]), help="Only commands in this state.")
+@click.option("--host", help="Only commands for this host.")
+@click.option("--failed", is_flag=True, help="Only commands that failed.")
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="How many, the newest first.")
+@_as_json
+@_env_file
+@click.pass_context
+def commands(context: click.Context, state: str | None, host: str | None, failed: bool, limit: int, as_json: bool, env_file: Path) -> None:
+    """List recent commands from the journal, whether or not an agent runs.
+
+    When, id, action, method, host, how each ended and how long each stage took. Bodies, headers, paths and queries are never shown.
+
+    Example: relay-agent commands --failed --limit 5
+    """
+    context.ensure_object(dict)
+    context.obj = (as_json, env_file)
+    if context.invoked_subcommand is not None:
+        return
+    try:
+        found = command_history.recent(_reader(env_file), limit, state=state, host=host, failed=failed)
+    except JournalError as error:
+        _end(1, f"{error}. RELAY_STATE_DIR names the agent's state directory.")
+    if as_json:
+        click.echo(json.dumps({"commands": command_history.as_json(found)}, indent=2))
+    elif found:
+        print_commands(found)
+    else:
+        click.echo("No command fits." if state or host or failed else "The journal holds no command yet.")
+
+
+@commands.command()
+@click.argument("command_id", metavar="ID")
+@click.option("--json", "own_json", is_flag=True, help="Print JSON, for programs.")
+@click.pass_obj
+def show(given: tuple[bool, Path], command_id: str, own_json: bool) -> None:
+    """Show one command, by its id or the beginning of it. Exit code 1 where there is none.
+
+    Example: relay-agent commands show 9b9f275c
+    """
+    as_json, env_file = given
+    try:
+        row = _reader(env_file).one(command_id)
+    except JournalError as error:
+        _end(1, f"{error}. RELAY_STATE_DIR names the agent's state directory.")
+    if row is None:
+        _end(1, f"The journal holds no command whose id is, or alone begins with, {command_id!r}. It remembers 24 h, and 50,000 commands.")
+    one = command_history.listed(row)
+    if as_json or own_json:
+        click.echo(json.dumps(one.as_json(), indent=2))
+        return
+    for name, value in command_details(one):
+        click.echo(f"{name:<12} {value}")
+
+
+@click.command("support-bundle")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write.  [relay-agent-support-<time>.zip]"
+)
+@_as_json
+@_env_file
+def support_bundle(output: Path | None, as_json: bool, env_file: Path) -> None:
+    """Make a zip for the vendor's support.
+
+    Checks, status, metrics, the last log lines, recent commands, the configuration and versions. No secret, body, header or query is in
+    it; what is inside is listed, so look at it before you send it.
+
+    Example: docker exec ts-agent-http-relay relay-agent support-bundle -o /tmp/support.zip
+    """
+    directory = state_directory(env_file, strict=False)
+    made = datetime.now(UTC)
+    name = f"relay-agent-support-{made:%Y%m%dT%H%M%SZ}.zip"
+    path = output or (Path(name) if os.access(Path(), os.W_OK) else Path(tempfile.gettempdir()) / name)
+    parts = collect(directory, masked(env_file), lambda: _checks(env_file), _without_secrets(env_file))
+    try:
+        write(path, parts, made)
+    except OSError as error:
+        _end(1, f"{path} cannot be written ({error.strerror}); name another file with -o.")
+    if as_json:
+        inside = [{"name": part.name, "about": part.about, "bytes": len(part.text.encode())} for part in parts]
+        click.echo(json.dumps({"file": str(path), "inside": inside}, indent=2))
+        return
+    click.echo(f"{path} holds, with nothing secret in it:")
+    for part in parts:
+        click.echo(f"  {part.name:<20} {len(part.text.encode()):>9,} bytes  {part.about}")
+
+
+COMMANDS = (status, commands, support_bundle)
+
+
+# --- how it is printed ---
+
+
+# --- which agent ---
+
+
+def _directory(env_file: Path) -> Path:
+    try:
+        return state_directory(env_file)
+    except ConfigurationError as error:
+        _end(EXIT_CONFIGURATION, "\n".join(["The configuration is invalid:", *(f"  {problem}" for problem in error.problems)]))
+
+
+def _reader(env_file: Path) -> Reader:
+    directory = _directory(env_file)
+    try:
+        ask(directory / "admin.sock", "/healthz")
+        in_use = True
+    except NoAgent:
+        in_use = False
+    except (NoAnswer, OSError):
+        in_use = True
+    return Reader(directory / "journal.db", in_use=in_use)
+
+
+def _status_of(body: bytes) -> dict[str, Any]:
+    """The page, if it is one of this version's.
+
+    Raises:
+        ValueError: it is not.
+    """
+    found = json.loads(body)
+    wanted = {"state", "sentence", "problems", "warnings", "agent", "time", "workers", "queue", "journal", "threads", "logLines"}
+    if not isinstance(found, dict) or not wanted <= found.keys():
+        raise ValueError("what answers on admin.sock is no agent of this version")
+    return found
+
+
+def _without_secrets(env_file: Path) -> Callable[[str], str]:
+    """Takes the secrets of the settings out of a text, be they right or wrong, as far as they can be read."""
+    secrets, proxies = secret_values(env_file)
+    redactor = Redactor(part for secret in secrets for part in (secret, *secret.split(",")))
+    for proxy in proxies:
+        redactor.add(*proxy_secrets(proxy))
+    return redactor.known
+
+
+def _checks(env_file: Path) -> dict[str, Any]:
+    from relay_agent.cli.checks.preflight import check_all
+    from relay_agent.cli.checks.result import report
+
+    return report(check_all(env_file))
+
+
+def _end(code: int, text: str) -> NoReturn:
+    click.echo(text, err=True)
+    sys.exit(code)

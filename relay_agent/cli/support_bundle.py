@@ -1,0 +1,161 @@
+"""What the vendor's support needs to know of one agent, in one file, with nothing secret in it.
+
+This room owns what goes in and under which name. It must not send it anywhere: a person does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import ssl
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from relay_agent import AGENT_VERSION
+from relay_agent.agent.admin.client import NoAgent, NoAnswer, ask
+from relay_agent.core.errors import JournalError
+from relay_agent.diagnostics import command_history
+from relay_agent.storage.journal_reader import SQLITE_VERSION, Reader
+
+COMMANDS = 200
+_LIBRARIES = (
+    "requests",
+    "urllib3",
+    "boto3",
+    "botocore",
+    "PyJWT",
+    "pycryptodome",
+    "pydantic",
+    "structlog",
+    "waitress",
+    "prometheus-client",
+    "psutil",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file of the bundle."""
+
+    name: str
+    about: str
+    text: str
+
+
+def collect(
+    directory: Path, configuration: list[dict[str, Any]], checks: Callable[[], Mapping[str, Any]], redact: Callable[[str], str]
+) -> list[Part]:
+    """Everything there is; what cannot be had says why in its place. `redact` has the last look at each part."""
+    running, in_use = _pages(directory)
+    reader = Reader(directory / "journal.db", in_use=in_use)
+    parts = [
+        Part("checks.json", "every precondition, as relay-agent check finds it", _json(_or_why(checks))),
+        *running,
+        Part("configuration.json", "the settings, secrets masked", _json(configuration)),
+        Part("commands.json", f"the newest {COMMANDS} commands, as relay-agent commands lists them", _json(_commands(reader))),
+        Part(
+            "journal.json",
+            "how many commands stand in each state, and the files of the state directory",
+            _json(_journal(reader, directory)),
+        ),
+        Part("versions.json", "the agent, Python, libraries and the system", _json(_versions())),
+    ]
+    return [Part(part.name, part.about, redact(part.text)) for part in parts]
+
+
+def write(path: Path, parts: list[Part], made: datetime) -> None:
+    """Write the zip, readable by its owner only.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    contents = "".join(f"{part.name:<22} {part.about}\n" for part in parts)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(
+            "README.txt", f"Relay Agent support bundle, made {made:%Y-%m-%d %H:%M:%S} UTC.\nNothing secret is in it.\n\n{contents}"
+        )
+        for part in parts:
+            archive.writestr(part.name, part.text)
+
+
+def _pages(directory: Path) -> tuple[list[Part], bool]:
+    """What a running agent tells of itself, and whether there is one."""
+    wanted = (
+        ("status.json", "/status.json", "what the running agent does"),
+        ("metrics.txt", "/metrics", "its metrics"),
+        ("log.jsonl", "/log", "its last log lines"),
+    )
+    parts, in_use = [], False
+    for name, page, about in wanted:
+        try:
+            _, body = ask(directory / "admin.sock", page)
+            in_use = True
+            text = body.decode("utf-8", "replace")
+        except NoAgent:
+            text = "no agent runs on this state directory\n"
+        except (NoAnswer, OSError) as error:
+            in_use = True
+            text = f"{error}\n"
+        parts.append(Part(name, about, text))
+    return parts, in_use
+
+
+def _commands(reader: Reader) -> dict[str, Any]:
+    try:
+        return {"commands": command_history.as_json(command_history.recent(reader, COMMANDS))}
+    except JournalError as error:
+        return {"error": str(error)}
+
+
+def _journal(reader: Reader, directory: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    try:
+        found["commands"] = reader.counts()
+    except JournalError as error:
+        found["error"] = str(error)
+    try:
+        found["files"] = {
+            str(path.relative_to(directory)): path.stat().st_size
+            for path in sorted(directory.rglob("*"))
+            if path.is_file() and path.exists()
+        }
+    except OSError as error:
+        found["files"] = error.strerror
+    return found
+
+
+def _versions() -> dict[str, Any]:
+    return {
+        "agent": AGENT_VERSION,
+        "python": sys.version,
+        "system": platform.platform(),
+        "openssl": ssl.OPENSSL_VERSION,
+        "sqlite": SQLITE_VERSION,
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed as a package"
+
+
+def _or_why(find: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    try:
+        return find()
+    except Exception as error:  # noqa: BLE001 - a bundle is asked for when something is broken: what is left is still wanted
+        return {"error": type(error).__name__}
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, default=str) + "\n"

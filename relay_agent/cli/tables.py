@@ -1,0 +1,172 @@
+"""Tables of `status` and `commands`, as wide as the terminal allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+from rich.text import Text
+
+from relay_agent.agent.admin.status_page import ago, span
+from relay_agent.diagnostics.command_history import FAILED, Listed
+from relay_agent.storage.journal import State
+
+_WIDE = 100_000
+"""Columns where nobody looks at a terminal: a line is never broken or cut there."""
+
+
+_NARROWEST = 70
+"""Below it an id is left out."""
+
+
+_SHORT_ID = 8
+"""As much of an id as a narrow terminal shows: `commands show` finds a command by it."""
+
+
+def print_status(found: dict[str, Any]) -> None:
+    """Print what `status.json` says, for a person."""
+    console = _console()
+    good = found["state"] == "ready"
+    console.print(Text(found["sentence"], style="bold green" if good else "bold red"))
+    for problem in found["problems"] + found["warnings"]:
+        console.print(Text(f"\n{problem['reason']}", style="red" if problem in found["problems"] else "yellow"))
+        console.print(Text(f"  cause  {problem['cause']}\n  cure   {problem['cure']}"))
+    agent, now = found["agent"], found["time"]
+    workers, queue, journal = found["workers"], found["queue"], found["journal"]
+    states = ", ".join(f"{journal[state]} {state}" for state in State if state in journal)
+    rows = [
+        ("agent", f"{agent['name'] or agent['id']} ({agent['id']}) in {agent['organisation']}, {found['version']}"),
+        ("running for", span(found["uptimeSeconds"])),
+        (
+            "workers",
+            f"{workers['busy']} of {workers['total']} busy, {queue['waiting']} commands wait, {found['untold']} answers to be told",
+        ),
+        ("journal", f"{states}; {journal['bytes'] / 1e6:.1f} MB"),
+        ("receive", _moment(found["lastReceive"], now)),
+        ("heartbeat", _moment(found["lastHeartbeat"], now)),
+        ("answers", _moment(found["lastAnswer"], now)),
+        ("configuration", _moment(found["lastConfiguration"], now)),
+        ("JWT ends", found["tokenEnds"] or "never"),
+        ("AWS credentials", f"end {found['credentialsEnd']}" if found["credentialsEnd"] else "none yet"),
+        ("log lines", f"{found['logLines']['waiting']} to be delivered, {found['logLines']['dropped']} dropped"),
+    ]
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, value in rows:
+        table.add_row(Text(name, style="dim"), Text(value))
+    console.print()
+    console.print(table)
+    console.print()
+    threads = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for one in found["threads"]:
+        life = Text("turns", style="green") if one["alive"] else Text("has ended", style="red")
+        threads.add_row(Text(one["name"]), life, Text(": ".join(part for part in (one["activity"], one["problem"]) if part)))
+    console.print(threads)
+
+
+def print_commands(found: Sequence[Listed]) -> None:
+    """As much as the terminal has room for, and nothing cut off: where even the least is too wide, a cell goes on below."""
+    console = _console()
+    columns = next((columns for columns in (_ALL, _SOME) if _width(console, _table(found, columns)) <= console.width), _NARROW)
+    console.print(_table(found, columns[:-1] if console.width < _NARROWEST else columns))
+
+
+def _width(console: Console, table: Table) -> int:
+    return console.measure(table, options=console.options.update(max_width=_WIDE)).maximum
+
+
+def _table(found: Sequence[Listed], columns: Sequence[_Column]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column.name, justify=column.justify, no_wrap=not column.folds, overflow="fold")
+    for one in found:
+        table.add_row(*(column.cell(one) for column in columns))
+    return table
+
+
+def _state(one: Listed) -> Text:
+    style = "red" if one.status in FAILED else "green" if one.status else ""
+    return Text(one.status if one.status and one.state == State.DELIVERED else f"{one.status or ''} {one.state}".strip(), style=style)
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    name: str
+    cell: Callable[[Listed], Text]
+    folds: bool = False
+    justify: JustifyMethod = "left"
+
+
+def _stage(name: str, value: Callable[[Listed], int | None]) -> _Column:
+    return _Column(name, lambda one: Text(_milliseconds(value(one))), justify="right")
+
+
+_WHEN = _Column("when (UTC)", lambda one: Text(one.when[:19].replace("T", " ")))
+
+
+_OUTCOME = (
+    _Column("state", _state, folds=True),
+    _Column("code", lambda one: Text(one.code or "-"), folds=True),
+    _Column("method", lambda one: Text(one.method or "-")),
+    _Column("host", lambda one: Text(one.where), folds=True),
+)
+
+
+_ID = _Column("id", lambda one: Text(one.id))
+
+
+_SOME = (_WHEN, *_OUTCOME, _ID)
+
+
+_ALL = (
+    *_SOME,
+    _Column("action", lambda one: Text((one.action or "-").rpartition(".")[2])),
+    _stage("queued", lambda one: one.queued_ms),
+    _stage("target", lambda one: one.target_ms),
+    _stage("told", lambda one: one.delivered_ms),
+)
+
+
+_NARROW = (
+    _Column(_WHEN.name, lambda one: Text(one.when[5:19].replace("T", " "))),
+    *_OUTCOME,
+    _Column("id", lambda one: Text(one.id[:_SHORT_ID])),
+)
+
+
+def command_details(one: Listed) -> list[tuple[str, str]]:
+    """Return the lines of `commands show`: a name and a value each."""
+    return [
+        ("id", one.id),
+        ("action", one.action or "-"),
+        ("method", one.method or "-"),
+        ("host", one.where),
+        ("state", one.state),
+        ("status", one.status or "-"),
+        ("code", one.code or "-"),
+        ("admitted", one.admitted),
+        ("started", f"{one.started or '-'}  {_after(one.queued_ms) if one.started else ''}".rstrip()),
+        ("finished", f"{one.finished or '-'}  {_after(one.target_ms)}".rstrip()),
+        ("delivered", f"{one.delivered or '-'}  {_after(one.delivered_ms)}".rstrip()),
+    ]
+
+
+def _milliseconds(value: int | None) -> str:
+    return "-" if value is None else f"{value} ms"
+
+
+def _after(value: int | None) -> str:
+    return "" if value is None else f"(after {value} ms)"
+
+
+def _moment(moment: str | None, now: str) -> str:
+    return "never" if moment is None else f"{ago(moment, now)} ({moment})"
+
+
+def _console() -> Console:
+    """A terminal's own width; wide enough for a line where nobody looks at one."""
+    console = Console(highlight=False, soft_wrap=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDE)

@@ -1,0 +1,1 @@
+"""Settings and secrets: read from the environment, checked, explained."""

@@ -1,0 +1,220 @@
+"""Reading settings from the environment and a `.env` file."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
+from pydantic import SecretStr, ValidationError
+
+from relay_agent.config.error_messages import left_standing, one_each, secret_problems, value_problem
+from relay_agent.config.secrets import SecretSource
+from relay_agent.config.settings import Settings, aliases, descriptions
+from relay_agent.core.errors import ConfigurationError, Mistake
+
+FAULT_POINT = "RELAY_FAULT_POINT"
+
+
+_NAME = re.compile(r"\s*(?:export\s+)?(\w+)\s*=")
+
+
+def load_settings(env_file: Path | None = Path(".env")) -> Settings:
+    """Read the environment, and `.env` where it exists; the environment wins.
+
+    Without RELAY_STATE_DIR the state lies in `.relay` beside the `.env`.
+
+    Raises:
+        ConfigurationError: with one line for each mistake, never a secret's value.
+    """
+    if env_file is not None and not env_file.is_file():
+        env_file = None
+    given, problems = given_variables(env_file)
+    right = descriptions()
+    settings, faults = _settings(env_file, given, right, {})
+    problems += left_standing(given, right) + faults + secret_problems(given, right)
+    if problems or settings is None:
+        raise ConfigurationError(*one_each(problems, right))
+    return settings
+
+
+def _settings(
+    env_file: Path | None, given: Mapping[str, str], right: Mapping[str, str], stand_ins: Mapping[str, Any]
+) -> tuple[Settings | None, list[Mistake]]:
+    """Make the settings, or say what is wrong with single values. `stand_ins`, by variable, win over what is given."""
+    try:
+        settings = Settings(_env_file=env_file, _env_file_encoding="utf-8-sig", **stand_ins)
+    except ValidationError as error:
+        # Locations and messages only: a pydantic error carries the input.
+        faults = error.errors(include_input=False, include_context=False, include_url=False)
+        return None, [value_problem(str(fault["loc"][0]), fault["type"], fault["msg"], given, right) for fault in faults]
+    if env_file is not None and "RELAY_STATE_DIR" not in given:
+        settings = settings.model_copy(update={"state_dir": env_file.resolve().parent / ".relay"})
+    return settings, []
+
+
+_REQUIRED = {"API_TARGET": "https://unset.invalid", "ORG_SLUG": "unset", "AGENT_ID": "00000000-0000-0000-0000-000000000000"}
+"""What stands in for a setting that is missing or wrong and has no default."""
+
+
+_EITHER = (frozenset({"jwt", "jwt_file"}), frozenset({"secure_command_key", "secure_command_key_file"}))
+"""Two forms of one secret: where one is wrong, there is none."""
+
+
+def load_usable_settings(env_file: Path | None = Path(".env")) -> tuple[Settings, frozenset[str]]:
+    """Read what is right of the settings, whatever else is wrong: what `check` can still look at with them.
+
+    Of what is wrong the fields are named, and stand-ins given: the default, or something that no platform knows.
+
+    Raises:
+        ConfigurationError: `.env` cannot be read, so that nothing is known.
+    """
+    env_file = env_file if env_file is not None and env_file.is_file() else None
+    given, problems = given_variables(env_file)
+    right = descriptions()
+    problems += left_standing(given, right) + _settings(env_file, given, right, {})[1] + secret_problems(given, right)
+    bad = {mistake.variable for mistake in problems} | (_broken(env_file) if env_file else set())
+    wrong = {name for name, info in Settings.model_fields.items() if not bad.isdisjoint(aliases(info))}
+    wrong |= {name for forms in _EITHER if not wrong.isdisjoint(forms) for name in forms}
+    settings, left = _settings(env_file, given, right, _stand_ins(wrong))
+    if settings is None:
+        raise ConfigurationError(*one_each(left, right))
+    return settings, frozenset(wrong)
+
+
+def _stand_ins(fields: Collection[str]) -> dict[str, Any]:
+    chosen = [info for name, info in Settings.model_fields.items() if name in fields]
+    return {alias: _REQUIRED.get(alias, None if info.is_required() else info.default) for info in chosen for alias in aliases(info)}
+
+
+WAY_SETTINGS = frozenset(
+    {
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "no_proxy",
+        "target_proxy",
+        "requests_ca_bundle",
+        "ssl_cert_file",
+        "ca_file",
+        "admin_addr",
+        "connect_timeout_seconds",
+        "request_timeout_seconds",
+        "max_response_bytes",
+    }
+)
+"""What decides how a target is called."""
+
+
+def load_way_settings(env_file: Path | None = Path(".env")) -> Settings:
+    """Read only the settings that decide how a target is called; of the others, the platform's too, stand-ins are given.
+
+    Raises:
+        ConfigurationError: with one line for each mistake in these, never a secret's value.
+    """
+    env_file = env_file if env_file is not None and env_file.is_file() else None
+    given, problems = given_variables(env_file)
+    ours = {alias for name, info in Settings.model_fields.items() if name in WAY_SETTINGS for alias in aliases(info)}
+    right = {name: takes for name, takes in descriptions().items() if name in ours}
+    others = Settings.model_fields.keys() - WAY_SETTINGS
+    settings, faults = _settings(env_file, given, right, _stand_ins(others))
+    problems += left_standing(given, right) + faults
+    if problems or settings is None:
+        raise ConfigurationError(*one_each(problems, right))
+    return settings
+
+
+def debugging() -> bool:
+    """Whether RELAY_LOG_LEVEL asks for details of an error that nobody foresaw, whatever else is wrong with the settings."""
+    return os.environ.get("RELAY_LOG_LEVEL", "").strip().lower() == "debug"
+
+
+def given_variables(env_file: Path | None) -> tuple[dict[str, str], list[Mistake]]:
+    """Collect what is set, before any judgement, and name the lines of `.env` that set nothing."""
+    if env_file is None:
+        return not_empty(os.environ), []
+    try:
+        text = env_file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigurationError(Mistake(str(env_file), "is not UTF-8 text; save it as UTF-8")) from None
+    except OSError as error:
+        raise ConfigurationError(Mistake(str(env_file), f"cannot be read ({error.strerror}); make it readable for the agent")) from None
+    # It would warn of the lines that are told here, on its own and each time it reads.
+    logging.getLogger("dotenv.main").setLevel(logging.ERROR)
+    values = not_empty(dotenv_values(stream=io.StringIO(text)))
+    return values | not_empty(os.environ), [
+        Mistake(str(env_file), f"line {line} is not NAME=value with closed quotes") for line in _bad_lines(text)
+    ]
+
+
+def not_empty(values: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the variables that are set to something, without blanks around the values."""
+    return {name: value.strip() for name, value in values.items() if value and value.strip()}
+
+
+def _bad_lines(text: str) -> list[int]:
+    # What could not be parsed begins with the blank lines before it.
+    bad = [binding.original for binding in parse_stream(io.StringIO(text)) if binding.error]
+    return [part.line + part.string[: len(part.string) - len(part.string.lstrip())].count("\n") for part in bad]
+
+
+def _broken(env_file: Path) -> set[str]:
+    """The names of what stands in lines of `.env` that set nothing."""
+    lines = (binding.original.string for binding in parse_stream(io.StringIO(env_file.read_text(encoding="utf-8-sig"))) if binding.error)
+    return {found.group(1) for line in lines if (found := _NAME.match(line))}
+
+
+def fault_point() -> str | None:
+    """Read where the agent's own tests want the process to die (`faultpoints`); no setting, and never in `.env`."""
+    return os.environ.get(FAULT_POINT) or None
+
+
+def as_far_as_possible(env_file: Path | None) -> tuple[dict[str, str], list[dict[str, str | None]]]:
+    """What is set, and what kept some of it from being read; what is no UTF-8 is mostly a comment."""
+    env_file = env_file if env_file is not None and env_file.is_file() else None
+    try:
+        return given_variables(env_file)[0], []
+    except ConfigurationError as error:
+        trouble: list[dict[str, str | None]] = [{"name": mistake.variable, "value": mistake.text} for mistake in error.mistakes]
+    try:
+        text = env_file.read_bytes().decode("utf-8-sig", "replace") if env_file else ""
+    except OSError:
+        text = ""
+    return not_empty(dotenv_values(stream=io.StringIO(text))) | not_empty(os.environ), trouble
+
+
+def state_directory(env_file: Path | None = Path(".env"), *, strict: bool = True) -> Path:
+    """Say which state directory the settings name, whatever else is wrong with them: what `status` and `commands` need.
+
+    Not `strict`, a `.env` that cannot be read is taken for as much as can be.
+
+    Raises:
+        ConfigurationError: `.env` cannot be read.
+    """
+    env_file = env_file if env_file is not None and env_file.is_file() else None
+    given = given_variables(env_file)[0] if strict else as_far_as_possible(env_file)[0]
+    beside = Path() if env_file is None else env_file.resolve().parent
+    return Path(given["RELAY_STATE_DIR"]) if "RELAY_STATE_DIR" in given else beside / ".relay"
+
+
+def load_keyring_text(env_file: Path | None = Path(".env")) -> tuple[str | None, str | None]:
+    """Read only the secure commands' keys and AGENT_ID, each None where it is not set: what `encrypt` and `decrypt` need.
+
+    Raises:
+        ConfigurationError: with one line for each mistake in these, never a secret's value.
+    """
+    given, problems = given_variables(env_file if env_file is not None and env_file.is_file() else None)
+    right = {name: takes for name, takes in descriptions().items() if name == "AGENT_ID" or name.startswith("SECURE_COMMAND_KEY")}
+    problems += left_standing(given, right)
+    problems += [mistake for mistake in secret_problems(given, descriptions()) if mistake.variable.startswith("SECURE_COMMAND_KEY")]
+    if problems:
+        raise ConfigurationError(*one_each(problems, right))
+    key, file = given.get("SECURE_COMMAND_KEY"), given.get("SECURE_COMMAND_KEY_FILE")
+    source = SecretSource(SecretStr(key) if key else None, Path(file) if file else None)
+    return source.get() or None, given.get("AGENT_ID")

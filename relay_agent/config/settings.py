@@ -1,0 +1,273 @@
+"""Settings: each environment variable, its type, its bounds and what right looks like.
+
+This room is the only reader of `os.environ` and `.env`. It must not send anything: a token is looked
+at, never checked with the platform.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from relay_agent.config.secrets import SecretSource
+from relay_agent.config.validators import check_certificates, check_identifier, check_number, check_plain_url, check_proxy, listen_address
+
+_PROXY = "e.g. http://proxy.lab.example:3128; user and password in it percent-encoded"
+PREFIX = "RELAY_"
+_SPAN = "a number of seconds from {} to {}: "
+
+
+Whole = Annotated[int, BeforeValidator(check_number)]
+Seconds = Annotated[float, BeforeValidator(check_number)]
+Bytes = Annotated[Whole, Field(ge=1024)]
+
+
+class Settings(BaseSettings):
+    """Everything the agent can be told. An empty value is an unset one."""
+
+    model_config = SettingsConfigDict(
+        env_file=None, case_sensitive=True, env_ignore_empty=True, extra="ignore", hide_input_in_errors=True, frozen=True
+    )
+
+    api_target: str = Field(validation_alias="API_TARGET", description="the platform's address, e.g. https://api.tetrascience.com")
+    org_slug: str = Field(validation_alias="ORG_SLUG", description="the organisation's short name, e.g. acme-labs")
+    agent_id: str = Field(
+        validation_alias="AGENT_ID", description="the agent's id on the Agents page, e.g. 9b9f275c-a60d-454f-8c6c-1ea094e3fd38"
+    )
+    jwt: SecretStr | None = Field(None, validation_alias="JWT", description="the token of the platform's service user")
+    jwt_file: Path | None = Field(
+        None, validation_alias="JWT_FILE", description="a readable file that holds the token, in place of JWT; a changed one is read again"
+    )
+    secure_command_key: SecretStr | None = Field(
+        None,
+        validation_alias="SECURE_COMMAND_KEY",
+        description="32 bytes as base64, base64url or 64 hex digits; several with commas between them, the first for new messages",
+    )
+    secure_command_key_file: Path | None = Field(
+        None,
+        validation_alias="SECURE_COMMAND_KEY_FILE",
+        description="a readable file that holds the key, in place of SECURE_COMMAND_KEY; a changed one is read again",
+    )
+
+    http_proxy: str | None = Field(
+        None,
+        repr=False,
+        validation_alias=AliasChoices("http_proxy", "HTTP_PROXY"),
+        description=f"the proxy for http URLs, {_PROXY}",
+    )
+    https_proxy: str | None = Field(
+        None,
+        repr=False,
+        validation_alias=AliasChoices("https_proxy", "HTTPS_PROXY"),
+        description=f"the proxy for https URLs, {_PROXY}",
+    )
+    all_proxy: str | None = Field(
+        None,
+        repr=False,
+        validation_alias=AliasChoices("all_proxy", "ALL_PROXY"),
+        description="the proxy where neither of the two is set, e.g. socks5h://proxy.lab.example:1080",
+    )
+    no_proxy: str | None = Field(
+        None,
+        validation_alias=AliasChoices("no_proxy", "NO_PROXY"),
+        description="what is reached without a proxy: names, host:port, addresses, subnets, *; e.g. localhost,.lab.example,10.0.0.0/8",
+    )
+    platform_proxy: str | None = Field(
+        None,
+        repr=False,
+        validation_alias="RELAY_PLATFORM_PROXY",
+        description="a proxy URL, or none: for calls to the platform, in place of the shared ones",
+    )
+    target_proxy: str | None = Field(
+        None,
+        repr=False,
+        validation_alias="RELAY_TARGET_PROXY",
+        description="a proxy URL, or none: for calls to targets, in place of the shared ones",
+    )
+    requests_ca_bundle: Path | None = Field(
+        None, validation_alias="REQUESTS_CA_BUNDLE", description="a PEM file of trusted roots, in place of certifi's"
+    )
+    ssl_cert_file: Path | None = Field(
+        None, validation_alias="SSL_CERT_FILE", description="a PEM file of trusted roots, where REQUESTS_CA_BUNDLE is not set"
+    )
+    ca_file: Path | None = Field(
+        None, validation_alias="RELAY_CA_FILE", description="a PEM file of roots trusted in addition, e.g. of a proxy that re-signs TLS"
+    )
+    aws_endpoint_url: str | None = Field(
+        None, validation_alias="AWS_ENDPOINT_URL", description="an AWS emulator's address, e.g. http://127.0.0.1:4566"
+    )
+
+    workers: Whole = Field(
+        16, ge=1, le=256, validation_alias="RELAY_WORKERS", description="a whole number from 1 to 256: requests under way at the same time"
+    )
+    queue_size: Whole = Field(
+        1000,
+        ge=10,
+        le=100_000,
+        validation_alias="RELAY_QUEUE_SIZE",
+        description="a whole number from 10 to 100000: commands that may wait for a worker",
+    )
+    state_dir: Path = Field(
+        Path(".relay"), validation_alias="RELAY_STATE_DIR", description="a directory that the agent may write, e.g. /var/lib/relay-agent"
+    )
+    admin_addr: str = Field(
+        "127.0.0.1:8089", validation_alias="RELAY_ADMIN_ADDR", description="host:port, or off: where health, metrics and status are served"
+    )
+    drain_seconds: Seconds = Field(
+        25, ge=0, le=3600, validation_alias="RELAY_DRAIN_SECONDS", description=_SPAN.format(0, 3600) + "how long a stop may take"
+    )
+    config_refresh_seconds: Seconds = Field(
+        300,
+        ge=1,
+        le=3600,
+        validation_alias="RELAY_CONFIG_REFRESH_SECONDS",
+        description=_SPAN.format(1, 3600) + "the time between two readings of the agent's configuration",
+    )
+    heartbeat_seconds: Seconds = Field(
+        30,
+        ge=1,
+        le=60,
+        validation_alias="RELAY_HEARTBEAT_SECONDS",
+        description=_SPAN.format(1, 60) + "the time between two heartbeats",
+    )
+    metrics_seconds: Seconds = Field(
+        300,
+        ge=1,
+        le=3600,
+        validation_alias="RELAY_METRICS_SECONDS",
+        description=_SPAN.format(1, 3600) + "the time between two uploads of system metrics",
+    )
+    connect_timeout_seconds: Seconds = Field(
+        30,
+        ge=1,
+        le=600,
+        validation_alias="RELAY_CONNECT_TIMEOUT_SECONDS",
+        description=_SPAN.format(1, 600) + "how long a connection to a target may take to open",
+    )
+    request_timeout_seconds: Seconds = Field(
+        900,
+        ge=1,
+        le=86_400,
+        validation_alias="RELAY_REQUEST_TIMEOUT_SECONDS",
+        description=_SPAN.format(1, 86400) + "the limit for a command that gives neither timeout nor expiresAt",
+    )
+    max_response_bytes: Bytes = Field(
+        100_000_000,
+        validation_alias="RELAY_MAX_RESPONSE_BYTES",
+        description="a whole number of bytes, at least 1024: the largest response that is relayed, after decoding",
+    )
+    max_request_bytes: Bytes = Field(
+        16_000_000,
+        validation_alias="RELAY_MAX_REQUEST_BYTES",
+        description="a whole number of bytes, at least 1024: the largest command body that is taken",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", validation_alias="RELAY_LOG_LEVEL", description="debug, info, warning or error"
+    )
+
+    _sources: tuple[SecretSource, SecretSource]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blank_is_unset(cls, given: Any) -> Any:
+        stripped = {name: value.strip() if isinstance(value, str) else value for name, value in given.items()}
+        return {name: value for name, value in stripped.items() if value not in ("", None)}
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("api_target")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        return check_plain_url(value).removesuffix("/v1").rstrip("/")
+
+    @field_validator("aws_endpoint_url")
+    @classmethod
+    def _endpoint(cls, value: str | None) -> str | None:
+        return value and check_plain_url(value)
+
+    @field_validator("org_slug", "agent_id")
+    @classmethod
+    def _identifier(cls, value: str) -> str:
+        return check_identifier(value)
+
+    @field_validator("admin_addr")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value.lower() == "off":
+            return "off"
+        listen_address(value)
+        return value
+
+    @field_validator("http_proxy", "https_proxy", "all_proxy", "platform_proxy", "target_proxy")
+    @classmethod
+    def _proxy(cls, value: str | None) -> str | None:
+        return value and check_proxy(value)
+
+    @field_validator("requests_ca_bundle", "ssl_cert_file", "ca_file")
+    @classmethod
+    def _pem(cls, value: Path | None) -> Path | None:
+        return value and check_certificates(value)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Make the two secret sources, which remember what they last read."""
+        self._sources = (
+            SecretSource(self.jwt, self.jwt_file),
+            SecretSource(self.secure_command_key, self.secure_command_key_file),
+        )
+
+    @property
+    def token(self) -> SecretSource:
+        """The JWT, from wherever it is given."""
+        return self._sources[0]
+
+    @property
+    def secure_key(self) -> SecretSource:
+        """The secure commands' keys, from wherever they are given."""
+        return self._sources[1]
+
+    @property
+    def ca_bundle(self) -> Path | None:
+        """The roots in place of certifi's, where given (SECURITY §1)."""
+        return self.requests_ca_bundle or self.ssl_cert_file
+
+    @property
+    def admin_endpoint(self) -> tuple[str, int] | None:
+        """Host (IPv6 without brackets) and port of the admin pages, None where TCP is off (OPERATIONS §3)."""
+        return None if self.admin_addr == "off" else listen_address(self.admin_addr)
+
+
+class Variable(NamedTuple):
+    """One row of the configuration table: `default` is "required", or empty where there is none."""
+
+    name: str
+    default: str
+    description: str
+
+
+def variables() -> list[Variable]:
+    """List every variable with its default and what it takes, in the order in which they are documented."""
+    return [Variable(aliases(info)[0], _default(name, info), info.description or "") for name, info in Settings.model_fields.items()]
+
+
+def aliases(info: FieldInfo) -> list[str]:
+    """Return the variables that give a setting, the first one first."""
+    alias = info.validation_alias
+    return [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
+
+
+def _default(name: str, info: FieldInfo) -> str:
+    if info.is_required() or name == "jwt":
+        return "required"
+    return "" if info.default is None else str(info.default)
+
+
+def descriptions() -> dict[str, str]:
+    """Return what is expected of each variable, in words."""
+    return {alias: info.description or "" for info in Settings.model_fields.values() for alias in aliases(info)}

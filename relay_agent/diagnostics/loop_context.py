@@ -1,0 +1,28 @@
+"""What every loop of the agent reports with: its pulse, the hourly tally, the log, and the clock that all three go by.
+
+This module must not judge or count anything itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relay_agent.core.clock import Clock
+from relay_agent.diagnostics.loop_status import LoopStatus
+from relay_agent.telemetry.hourly_summary import Tally
+from relay_agent.telemetry.logger import Logger
+from relay_agent.telemetry.repeated_failure import RepeatedFailure
+
+
+@dataclass(frozen=True, slots=True)
+class LoopContext:
+    """One loop's own pulse, and what it shares with the other loops."""
+
+    pulse: LoopStatus
+    tally: Tally
+    log: Logger
+    clock: Clock
+
+    def repeated_failure(self, failed: str, recovered: str, *, first: int = 1, remind_seconds: float = 300.0) -> RepeatedFailure:
+        """A failure that this loop logs under two event names, without a line for each try."""
+        return RepeatedFailure(self.log, failed, recovered, self.clock.monotonic, first=first, remind_seconds=remind_seconds)

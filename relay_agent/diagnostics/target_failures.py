@@ -1,0 +1,150 @@
+"""What goes wrong on the way to targets, host by host: said once when it begins, changes and ends, and shown while it lasts.
+
+This room owns which failures of commands are an administrator's business, and how much may be said of them: hosts are the
+senders' to choose. It must not talk to a target; causes and cures stand in `causes`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from relay_agent.core.clock import Clock
+from relay_agent.core.failures import Cause, Code
+from relay_agent.core.models import Url
+from relay_agent.diagnostics.causes import Problem
+from relay_agent.diagnostics.network_causes import MORE_TARGETS, TO_TARGET, on_the_way
+from relay_agent.telemetry.logger import Logger
+from relay_agent.telemetry.logs import WITHHELD
+from relay_agent.telemetry.repeated_failure import RepeatedFailure
+from relay_agent.transport.errors import TransportFault
+from relay_agent.transport.exchange import Exchange
+from relay_agent.transport.proxy_connect import ProxyRefused
+
+MOST_HOSTS = 64
+"""Hosts that are remembered; of more, those that failed last."""
+MOST_SHOWN = 5
+SHOWN_SECONDS = 3600.0
+"""How long a host that nobody asks any more is shown as failing."""
+REMIND_SECONDS = 3600.0
+HOUR_SECONDS = 3600.0
+LINES_AN_HOUR = 30
+"""Of all hosts together, each with the line of its end: less than 1 MB a day, whatever senders ask for."""
+HOST_LINES_AN_HOUR = 10
+_BY_PROXY = frozenset({407, 502, 503, 504})
+"""What a proxy answers to a request that it was to forward, and could or would not."""
+
+
+class _Allowance:
+    """So many lines an hour."""
+
+    def __init__(self, most: int, monotonic: Callable[[], float]) -> None:
+        self._most = self._left = most
+        self._monotonic = monotonic
+        self._began = monotonic()
+
+    def left(self) -> bool:
+        """Whether there is one."""
+        now = self._monotonic()
+        if now - self._began >= HOUR_SECONDS:
+            self._began, self._left = now, self._most
+        return self._left > 0
+
+    def take(self) -> None:
+        """Take one."""
+        self._left -= 1
+
+
+@dataclass
+class _Host:
+    """One host and port, and its last failure."""
+
+    url: Url
+    trouble: RepeatedFailure
+    lines: _Allowance
+    fault: TransportFault
+    at: float
+    when: datetime
+    secure: bool = False
+    """Whether it was a secure command that failed last: then the platform's log must not name the host."""
+
+    @property
+    def withheld(self) -> dict[str, str]:
+        return {WITHHELD: "host.port.error.cause.cure"} if self.secure else {}
+
+    def cause(self) -> Cause:
+        return on_the_way(replace(self.fault.facts, host=self.url.host, port=self.url.port), TO_TARGET)
+
+    def problem(self) -> Problem:
+        times = "once" if self.trouble.count == 1 else f"{self.trouble.count} times in a row"
+        said = f"{_where(self.url)} failed {times}, at {self.when:%H:%M:%S} UTC with {self.fault.code}: {self.fault.message}"
+        return Problem(said, self.cause())
+
+
+class TargetFailures:
+    """Watches all Executors (`executor.Watcher`). Any thread may call; a command that goes well costs one look into a dictionary."""
+
+    def __init__(self, log: Logger, clock: Clock) -> None:
+        self._log = log
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._hosts: OrderedDict[tuple[str, int], _Host] = OrderedDict()
+        self._lines = _Allowance(LINES_AN_HOUR, clock.monotonic)
+
+    def answered(self, exchange: Exchange, status: int, *, secure: bool = False) -> None:
+        """A whole answer came: the way to its host is good, where not a proxy gave it."""
+        if status in _BY_PROXY and exchange.forwarded and exchange.proxy is not None:
+            self.failed(exchange.url, ProxyRefused(exchange.proxy, status, exchange.method), secure=secure)
+            return
+        host = self._hosts.get((exchange.url.host, exchange.url.port)) if self._hosts else None
+        if host is not None and host.trouble.failing:
+            with self._lock:
+                host.trouble.success(**host.withheld)
+
+    def failed(self, url: Url, fault: TransportFault, *, secure: bool = False) -> None:
+        """No answer came, or one in the target's place."""
+        if fault.code is Code.EBADCOMMAND or fault.ours:
+            return
+        with self._lock:
+            host = self._host(url, fault)
+            host.secure = secure
+            status, proxy = fault.facts.status, fault.facts.proxy
+            reason = f"{fault.code}{f' {status}' if status else ''}{' at the proxy' if proxy else ''}"
+            if host.trouble.wants(reason) and host.lines.left() and self._lines.left():
+                host.lines.take()
+                self._lines.take()
+                cause = host.cause()
+                host.trouble.failure(reason, cause, error=fault.message, **host.withheld)
+            else:
+                host.trouble.again()
+
+    def problems(self) -> list[Problem]:
+        """What an administrator should know now, the newest first."""
+        now = self._clock.monotonic()
+        with self._lock:
+            failing = [host for host in reversed(self._hosts.values()) if host.trouble.failing and now - host.at < SHOWN_SECONDS]
+            found = [host.problem() for host in failing[:MOST_SHOWN]]
+        more = len(failing) - len(found)
+        return [*found, Problem(f"{more} more targets fail", MORE_TARGETS)] if more else found
+
+    def _host(self, url: Url, fault: TransportFault) -> _Host:
+        """The host, with this as its last failure."""
+        place = url.host, url.port
+        now, when = self._clock.monotonic(), self._clock.now()
+        host = self._hosts.get(place)
+        if host is None:
+            log = self._log.bind(host=url.host, port=url.port)
+            trouble = RepeatedFailure(log, "target-failed", "target-recovered", self._clock.monotonic, remind_seconds=REMIND_SECONDS)
+            host = self._hosts[place] = _Host(url, trouble, _Allowance(HOST_LINES_AN_HOUR, self._clock.monotonic), fault, now, when)
+            if len(self._hosts) > MOST_HOSTS:
+                self._hosts.popitem(last=False)
+        host.url, host.fault, host.at, host.when = url, fault, now, when
+        self._hosts.move_to_end(place)
+        return host
+
+
+def _where(url: Url) -> str:
+    return f"[{url.host}]:{url.port}" if ":" in url.host else f"{url.host}:{url.port}"

@@ -1,0 +1,1 @@
+"""The platform's JSON and JWE, to and from models. No network and no files."""

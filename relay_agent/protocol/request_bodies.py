@@ -1,0 +1,188 @@
+"""Request bodies: a command's `body` turned into the bytes that go out (PROTOCOL §3, Postman's modes).
+
+This room owns the modes and their encodings. It must not know the other fields of a command.
+Everything is encoded in pieces: beside a body of 10 MB no second one has to stand in memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote_plus
+
+from urllib3.fields import RequestField
+from urllib3.filepost import choose_boundary
+
+from relay_agent.core.errors import BadRequest
+from relay_agent.protocol.media_types import MAX_CHARACTERS, parameter
+
+Pieces = Iterator[bytes]
+_PIECE = 48 * 1024
+"""Characters that are encoded at once; of base64, a whole number of its groups of four."""
+_BOUNDARY = re.compile(r"[\x20-\x7e]{1,70}")
+
+
+def encode_body(body: object, content_type: str | None) -> tuple[Pieces | None, str | None]:
+    """Turn `body` into its bytes, in pieces, and, where the mode needs one, the `Content-Type` to send.
+
+    `content_type` is what the command gives, None where it gives none. The second part of the result
+    is None where the command's own header, or its absence, stands.
+
+    Raises:
+        BadRequest: names the field that is wrong; some faults are found only as the pieces are taken.
+    """
+    if body is None:
+        return None, None
+    if isinstance(body, str):
+        return _text("body", body), None
+    if not isinstance(body, dict):
+        raise BadRequest("body", "must be an object with a mode, or a string")
+    mode = body.get("mode")
+    if not isinstance(mode, str):
+        raise BadRequest("body.mode", "must be one of raw, urlencoded, formdata, base64")
+    encode = _MODES.get(mode)
+    if encode is None:
+        raise BadRequest("body.mode", "is none of raw, urlencoded, formdata, base64")
+    return encode(body.get(mode), content_type)
+
+
+def _raw(value: object, _content_type: str | None) -> tuple[Pieces, None]:
+    if value is None:
+        return iter(()), None
+    if not isinstance(value, str):
+        raise BadRequest("body.raw", "must be a string")
+    return _text("body.raw", value), None
+
+
+def _base64(value: object, _content_type: str | None) -> tuple[Pieces, None]:
+    return _decoded("body.base64", value), None
+
+
+def _urlencoded(value: object, content_type: str | None) -> tuple[Pieces, str | None]:
+    entries = _entries("body.urlencoded", value)
+    return _pairs(entries), None if content_type is not None else "application/x-www-form-urlencoded"
+
+
+def _pairs(entries: list[tuple[str, dict[str, Any]]]) -> Pieces:
+    for place, (name, entry) in enumerate(entries):
+        key, text = _string(f"{name}.key", entry.get("key")), _string(f"{name}.value", entry.get("value", ""))
+        if place:
+            yield b"&"
+        yield from _quoted(f"{name}.key", key)
+        yield b"="
+        yield from _quoted(f"{name}.value", text)
+
+
+def _quoted(name: str, value: str) -> Pieces:
+    return (quote_plus(piece).encode("ascii") for piece in _text(name, value))
+
+
+def _formdata(value: object, content_type: str | None) -> tuple[Pieces, str | None]:
+    boundary, given = _boundary(content_type)
+    encoded = _multipart(_entries("body.formdata", value), boundary)
+    return encoded, None if given else f"{content_type or 'multipart/form-data'}; boundary={boundary}"
+
+
+def _multipart(entries: list[tuple[str, dict[str, Any]]], boundary: str) -> Pieces:
+    """RFC 7578, each field's own header as urllib3 writes it; its encoder for the whole has all of it in memory twice."""
+    for name, entry in entries:
+        field, data = _field(name, entry)
+        yield f"--{boundary}\r\n{field.render_headers()}".encode()
+        yield from data
+        yield b"\r\n"
+    yield f"--{boundary}--\r\n".encode("ascii")
+
+
+def _field(name: str, entry: dict[str, Any]) -> tuple[RequestField, Pieces]:
+    key = _string(f"{name}.key", entry.get("key"))
+    kind = entry.get("type") or "text"
+    filename: str | None = None
+    if kind == "file":
+        filename = _string(f"{name}.filename", entry.get("filename", "file"))
+        data = _decoded(f"{name}.base64", entry.get("base64"))
+    elif kind == "text":
+        data = _text(f"{name}.value", _string(f"{name}.value", entry.get("value", "")))
+    else:
+        raise BadRequest(f"{name}.type", "must be text or file")
+    content_type = entry.get("contentType") or ("application/octet-stream" if kind == "file" else None)
+    if content_type is not None:
+        content_type = _string(f"{name}.contentType", content_type)
+        if not content_type.isascii() or not content_type.isprintable():
+            raise BadRequest(f"{name}.contentType", "holds a character that a header cannot have")
+    b"".join(_text(f"{name}.key", key + (filename or "")))  # So that it is checked.
+    field = RequestField(name=key, data=b"", filename=filename)
+    field.make_multipart(content_type=content_type)
+    return field, data
+
+
+def _boundary(content_type: str | None) -> tuple[str, bool]:
+    """The boundary that the command's own Content-Type names, or a new one.
+
+    One that RFC 2046 §5.1.1 does not allow is refused: beside it no other can be named, and before each part it would stand in full.
+    """
+    if content_type is None:
+        return choose_boundary(), False
+    if len(content_type) > MAX_CHARACTERS:
+        raise BadRequest("headers", f"has a Content-Type of more than {MAX_CHARACTERS:,} characters")
+    named = parameter(content_type, "boundary")
+    if named is None:
+        return choose_boundary(), False
+    if not _BOUNDARY.fullmatch(named):
+        raise BadRequest("headers", "names a boundary that is not 1 to 70 printable ASCII characters")
+    return named, True
+
+
+def _entries(name: str, value: object) -> list[tuple[str, dict[str, Any]]]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise BadRequest(name, "must be a list of objects")
+    entries = []
+    for place, entry in enumerate(value):
+        if not isinstance(entry, dict):
+            raise BadRequest(f"{name}[{place}]", "must be an object")
+        if entry.get("disabled") is not True:
+            entries.append((f"{name}[{place}]", entry))
+    return entries
+
+
+def _string(name: str, value: object) -> str:
+    if value is None:
+        raise BadRequest(name, "is missing")
+    if not isinstance(value, str):
+        raise BadRequest(name, "must be a string")
+    return value
+
+
+def _text(name: str, value: str) -> Pieces:
+    try:
+        for start in range(0, len(value), _PIECE):
+            yield value[start : start + _PIECE].encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadRequest(name, "holds half of a surrogate pair; send the bytes with mode base64") from None
+
+
+def _decoded(name: str, value: object) -> Pieces:
+    text = _string(name, value)
+    bad = BadRequest(name, "must be base64 (RFC 4648 §4, padded)")
+    if len(text) % 4 or text.endswith("==="):
+        raise bad  # Python takes padding behind what needs none.
+    for start in range(0, len(text), _PIECE):
+        try:
+            data = base64.b64decode(text[start : start + _PIECE], validate=True)
+        except (binascii.Error, ValueError):
+            raise bad from None
+        if start + _PIECE < len(text) and len(data) * 4 != _PIECE * 3:
+            raise bad  # It is padded, and goes on behind that.
+        yield data
+
+
+_MODES: dict[str, Callable[[object, str | None], tuple[Pieces, str | None]]] = {
+    "raw": _raw,
+    "urlencoded": _urlencoded,
+    "formdata": _formdata,
+    "base64": _base64,
+}

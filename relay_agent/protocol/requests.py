@@ -1,0 +1,231 @@
+"""From a command's payload to the HTTP request it asks for (PROTOCOL §3)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from relay_agent.core.errors import BadRequest, MalformedMessage
+from relay_agent.core.models import Body, HttpRequest, Url
+from relay_agent.core.urls import BadUrl, check_host_header, parse_url
+from relay_agent.protocol.json_bounds import check_text, check_value
+from relay_agent.protocol.messages import MAX_METHOD, MOST_WARNINGS, load_json, read_moment
+from relay_agent.protocol.request_bodies import encode_body
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+_BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+_REQUEST_FIELDS = frozenset(
+    {
+        *("method", "url", "headers", "body", "ignore_tls_certificate"),
+        *("timeout", "follow_redirects", "encrypt_response", "not_after"),
+    }
+)
+
+
+def decode_payload(text: str | bytes) -> object:
+    """Read a referenced body, or the plaintext of a secure command: any JSON value.
+
+    Raises:
+        BadRequest: it is no JSON.
+    """
+    return load_payload(lambda: text if isinstance(text, str) else text.decode("utf-8"))
+
+
+def load_payload(read: Callable[[], str]) -> object:
+    """Read a payload as `decode_payload` does; its text is nobody else's, so that it is gone before what it says is used.
+
+    Raises:
+        BadRequest: it is no JSON, or holds more than PROTOCOL §3 allows.
+    """
+    try:
+        text = [read()]
+        over = check_text(text[0])
+        if over is not None:
+            raise BadRequest("payload", over)
+        return load_json(text.pop())
+    except (MalformedMessage, UnicodeDecodeError):
+        raise BadRequest("payload", "is no JSON in UTF-8") from None
+
+
+def take_envelope(payload: object) -> str:
+    """Take the JWE out of a secure command's payload (PROTOCOL §5): it may be of 10 MB, and need not stand beside its plaintext.
+
+    Raises:
+        BadRequest: there is none.
+    """
+    if not isinstance(payload, dict):
+        raise BadRequest("payload", "must be an object")
+    jwe = payload.pop("jwe", None)
+    if not isinstance(jwe, str):
+        raise BadRequest("jwe", "must be a string: a JWE in compact serialisation")
+    return jwe
+
+
+Keep = Callable[[Iterator[bytes]], Body]
+"""What puts the pieces of a body where they are to be."""
+
+
+def forget(pieces: Iterator[bytes]) -> bytes:
+    """Look at a body's pieces, and keep none."""
+    for _ in pieces:
+        pass
+    return b""
+
+
+def decode_request(payload: object, *, secure: bool = False, keep: Keep = b"".join) -> HttpRequest:
+    """Read the request that a command asks for (PROTOCOL §3); `keep` is given its body.
+
+    Raises:
+        BadRequest: names the field that is wrong, never its value.
+    """
+    if not isinstance(payload, dict):
+        raise BadRequest("payload", "must be an object")
+    over = check_value(payload)
+    if over is not None:
+        raise BadRequest("payload", over)
+    url = _url(payload.get("url"))
+    headers, warnings = _headers(payload.get("headers"))
+    pieces, content_type = encode_body(payload.get("body"), _first(headers, "content-type"))
+    if content_type is not None:
+        headers = _with_content_type(headers, content_type)
+    warnings += _unknown(payload, secure)
+    return HttpRequest(
+        url=url,
+        method=_method(payload.get("method")),
+        headers=tuple(headers),
+        body=None if pieces is None else keep(pieces),
+        ignore_tls_certificate=_flag(payload, "ignore_tls_certificate", False),
+        timeout=_seconds(payload.get("timeout")),
+        follow_redirects=_flag(payload, "follow_redirects", True),
+        encrypt_response=_flag(payload, "encrypt_response", False),
+        not_after=read_moment(payload, "not_after"),
+        secure=secure,
+        warnings=tuple(warnings),
+    )
+
+
+def wants_sealed_answer(payload: object) -> bool:
+    """Whether a secure command that is no request wants its failure encrypted: where it does not say no, it does."""
+    return isinstance(payload, dict) and payload.get("encrypt_response") not in (None, False)
+
+
+def _unknown(payload: dict[str, Any], secure: bool) -> list[str]:
+    """A warning for each of the first unknown fields; their names too are a secure command's plaintext."""
+    names = [name for name in payload if name not in _REQUEST_FIELDS]
+    if secure:
+        return [f"{len(names)} unknown field(s) ignored"] if names else []
+    return [f"unknown field {name[:64]!r} ignored" for name in names[:MOST_WARNINGS]]
+
+
+def _url(value: object) -> Url:
+    if value is None:
+        raise BadRequest("url", "is missing")
+    if not isinstance(value, str):
+        raise BadRequest("url", "must be a string")
+    try:
+        return parse_url(value)
+    except BadUrl as error:
+        raise BadRequest("url", str(error)) from None
+
+
+def _method(value: object) -> str:
+    if value is None:
+        return "GET"
+    if not isinstance(value, str):
+        raise BadRequest("method", "must be a string")
+    if len(value) > MAX_METHOD:
+        raise BadRequest("method", f"is longer than {MAX_METHOD} characters")
+    if not _TOKEN.fullmatch(value):
+        raise BadRequest("method", "must be a token (RFC 9110 §5.6.2)")
+    return value
+
+
+def _headers(value: object) -> tuple[list[tuple[str, str]], list[str]]:
+    """The header fields in order, and a warning for each that is dropped (PROTOCOL §3)."""
+    kept: list[tuple[str, str]] = []
+    warnings: list[str] = []
+    for where, name, text in _header_pairs(value):
+        _check_header(where, name, text)
+        if name.lower() in ("content-length", "transfer-encoding"):
+            if len(warnings) < MOST_WARNINGS:
+                warnings.append(f"header {name} dropped: the agent sets it")
+            continue
+        kept.append((name, text))
+    if sum(name.lower() == "host" for name, _ in kept) > 1:
+        raise BadRequest("headers", "has more than one Host")
+    return kept, warnings
+
+
+def _header_pairs(value: object) -> Iterator[tuple[str, str, str]]:
+    if value is None:
+        return
+    if isinstance(value, dict):
+        for name, text in value.items():
+            yield from _values("headers", name, text)
+    elif isinstance(value, list):
+        for place, entry in enumerate(value):
+            if not isinstance(entry, dict) or len(entry) != 1:
+                raise BadRequest(f"headers[{place}]", "must be an object with one key")
+            for name, text in entry.items():
+                yield from _values(f"headers[{place}]", name, text)
+    else:
+        raise BadRequest("headers", "must be a list of one-key objects, or an object")
+
+
+def _values(where: str, name: str, value: object) -> Iterator[tuple[str, str, str]]:
+    if not _TOKEN.fullmatch(name):
+        raise BadRequest(where, "has a name that is no token (RFC 9110 §5.1)")
+    where = f"{where}.{name}"
+    for text in value if isinstance(value, list) else [value]:
+        if not isinstance(text, str):
+            raise BadRequest(where, "must be a string or a list of strings")
+        yield where, name, text
+
+
+def _check_header(where: str, name: str, text: str) -> None:
+    if _BAD_VALUE.search(text):
+        raise BadRequest(where, "holds a control character")
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError:
+        raise BadRequest(where, "holds a character beyond ISO-8859-1; percent-encode it, or give its UTF-8 bytes as ISO-8859-1") from None
+    if name.lower() == "host":
+        try:
+            check_host_header(text)
+        except BadUrl as error:
+            raise BadRequest(where, str(error)) from None
+
+
+def _with_content_type(headers: list[tuple[str, str]], content_type: str) -> list[tuple[str, str]]:
+    """The header fields with the type that the body's mode needs: in its place where the command gives one, else last."""
+    if _first(headers, "content-type") is None:
+        return [*headers, ("Content-Type", content_type)]
+    return [(name, content_type if name.lower() == "content-type" else text) for name, text in headers]
+
+
+def _first(headers: list[tuple[str, str]], name: str) -> str | None:
+    return next((text for key, text in headers if key.lower() == name), None)
+
+
+def _flag(payload: dict[str, Any], name: str, default: bool) -> bool:
+    value = payload.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise BadRequest(name, "must be true or false")
+    return value
+
+
+def _seconds(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadRequest("timeout", "must be a number of seconds")
+    if not 0 < value < 1e9:
+        raise BadRequest("timeout", "must be more than 0 seconds, and less than 1e9")
+    return float(value)

@@ -1,0 +1,153 @@
+"""When answers are told: the loop of the thread `sender`, the outbound queue's only producer.
+
+It must not change an answer, nor tell one that the journal has not recorded. What SQS has not confirmed is sent again,
+the same byte for byte.
+"""
+
+from __future__ import annotations
+
+from relay_agent.core.errors import (
+    Call,
+    CredentialsExpired,
+    JournalDamaged,
+    JournalError,
+    JournalUnwritable,
+    PlatformError,
+    QueueUnavailable,
+    RateLimited,
+)
+from relay_agent.core.failpoints import Point, reach
+from relay_agent.core.loop import Backoff
+from relay_agent.diagnostics.local_causes import journal_cause
+from relay_agent.diagnostics.loop_context import LoopContext
+from relay_agent.diagnostics.platform_causes import cause_of
+from relay_agent.diagnostics.platform_status import PlatformStatus
+from relay_agent.relay.outbox import Entry, Outbox
+from relay_agent.storage.journal import Journal
+from relay_agent.tdp.client import PlatformClient
+from relay_agent.telemetry.metrics import Metrics
+
+TAKE_SECONDS = 1.0
+STARTING_SECONDS = 0.25
+NOTE_SECONDS = 0.02
+"""How long what was told waits to be noted with another's commit."""
+DISK_SECONDS = 1.0
+
+
+class Sender:
+    """Sends batches of updates."""
+
+    def __init__(
+        self,
+        *,
+        platform: PlatformClient,
+        journal: Journal,
+        outbox: Outbox,
+        standing: PlatformStatus,
+        metrics: Metrics,
+        loop: LoopContext,
+    ) -> None:
+        self._platform = platform
+        self._journal = journal
+        self._outbox = outbox
+        self._standing = standing
+        self._metrics = metrics
+        self._pulse = loop.pulse
+        self._tally = loop.tally
+        self._log = loop.log
+        self._monotonic = loop.clock.monotonic
+        self._backoff = Backoff()
+        self._unnoted = False
+        self._trouble = loop.repeated_failure("send-failed", "send-recovered")
+
+    def step(self) -> float:
+        """One batch; seconds to wait before the next."""
+        if not self._standing.enrolled:
+            self._pulse.pause("starting")
+            return STARTING_SECONDS
+        self._pulse.turn("waiting for answers")
+        entries = self._outbox.take(NOTE_SECONDS if self._unnoted else TAKE_SECONDS)
+        if entries or self._unnoted:
+            self._pulse.turn("recording answers")
+            try:
+                self._journal.flush()
+            except JournalUnwritable as error:
+                entries = self._recorded(entries)
+                if not entries:
+                    return self._unrecorded(error)
+            else:
+                if self._unnoted:
+                    self._unnoted = False
+                    reach(Point.DELIVERED)
+        if not entries:
+            self._pulse.pause("waiting for answers")
+            return 0.0
+        try:
+            messages = [self._journal.message(entry.command_id) if entry.message is None else entry.message for entry in entries]
+        except JournalDamaged:
+            raise
+        except JournalError as error:  # It cannot be read now; the next try may.
+            self._outbox.put_back(entries)
+            return self._unrecorded(error)
+        self._pulse.turn("sending answers")
+        if any(entry.final for entry in entries):
+            reach(Point.BEFORE_TELL)
+        try:
+            result = self._platform.outbound().send(messages)
+        except PlatformError as error:
+            self._outbox.put_back(entries)
+            return self._failed(error)
+        self._delivered([entries[place] for place in result.sent])
+        refused = [(entries[place], code, fault) for place, code, fault in result.failed]
+        return self._refused(refused) if refused else 0.0
+
+    def _delivered(self, entries: list[Entry]) -> None:
+        final = [entry.command_id for entry in entries if entry.final]
+        if final:
+            reach(Point.TOLD)
+            self._journal.deliver(final)
+            self._unnoted = True
+            self._tally.count("answers", len(final))
+        self._outbox.delivered(entries)
+        now = self._monotonic()
+        for entry in entries:
+            if entry.final:
+                self._metrics.command_delivered(now - entry.since)
+        self._pulse.success()
+        self._trouble.success()
+        self._backoff.reset()
+
+    def _recorded(self, entries: list[Entry]) -> list[Entry]:
+        """What may be told while the disk takes nothing: what it has already. The rest waits behind the others."""
+        try:
+            known = self._journal.recorded(entry.command_id for entry in entries if entry.final)
+        except JournalDamaged:
+            raise
+        except JournalError:
+            known = set()  # It cannot even be read now; the next try may.
+        self._outbox.put_last([entry for entry in entries if entry.final and entry.command_id not in known])
+        return [entry for entry in entries if not entry.final or entry.command_id in known]
+
+    def _unrecorded(self, error: JournalError) -> float:
+        """Tell nothing that is not recorded; the poller says what is wrong with the disk."""
+        if self._outbox.pending():
+            self._pulse.failure(str(error), journal_cause(error.trouble))
+        else:
+            self._pulse.pause("waiting for the disk")
+        return DISK_SECONDS
+
+    def _refused(self, refused: list[tuple[Entry, str, bool]]) -> float:
+        """Keep what SQS did not take: an answer is dropped by nobody, and the log says what stands in the way."""
+        self._outbox.put_last([entry for entry, _, _ in refused])
+        for entry, code, fault in refused:
+            if fault and entry.final:
+                self._log.error("answer-refused", id=entry.command_id, code=code)
+        return self._failed(PlatformError(Call.SQS_SEND, f"SQS refused entries of a batch: {refused[0][1]}"))
+
+    def _failed(self, error: PlatformError) -> float:
+        cause = cause_of(error)
+        self._pulse.failure(str(error), cause)
+        self._trouble.failure(str(error), cause)
+        if isinstance(error, QueueUnavailable | CredentialsExpired):
+            self._standing.look_again.set()
+        return self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)

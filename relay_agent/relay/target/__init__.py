@@ -1,0 +1,1 @@
+"""Calling a target: policy, redirects, cookies, and the response."""

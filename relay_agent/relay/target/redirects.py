@@ -1,0 +1,133 @@
+"""Where a redirect leads, and what goes along (RFC 9110 §15.4; SECURITY §2)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+import requests
+
+from relay_agent.core.failures import Code
+from relay_agent.core.models import Body, Headers, Url
+from relay_agent.core.urls import BadUrl, join, normal_host, split_host_port
+from relay_agent.relay.target.cookies import Cookies
+from relay_agent.transport.errors import TransportFault
+from relay_agent.transport.session import fields
+
+MAX_REDIRECTS = 10
+
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+_BODY_HEADERS = frozenset(
+    {
+        "content-type",
+        "content-encoding",
+        "content-language",
+        "content-location",
+        "content-md5",
+        "content-digest",
+        "repr-digest",
+        "digest",
+        "last-modified",
+        "expect",
+    }
+)
+"""RFC 9110 §15.4: what describes a body that is no longer sent."""
+
+
+_ACROSS_ORIGINS = frozenset({"accept", "accept-language", "accept-encoding", "user-agent", "range"})
+
+
+_ACROSS_WITH_BODY = frozenset({"content-type", "content-encoding", "content-language"})
+"""PROTOCOL §3: what goes along to another origin. A field of any other name may be a secret, since senders put keys into any."""
+
+
+_MAX_LOCATION = 64 * 1024
+
+
+_NO_UTF_8 = re.compile(r"[\udc80-\udcff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One request of a chain of redirects."""
+
+    url: Url
+    method: str
+    headers: Headers
+    body: Body | None
+
+
+def with_cookies(hop: Hop, jar: Cookies) -> Headers:
+    """The command's own Cookie field, what this command's redirects were given added to it."""
+    found = jar.for_request(cookie_host(hop), hop.url.target, secure=hop.url.scheme == "https")
+    if not found:
+        return hop.headers
+    fresh = {name for name, _ in found}
+    own = [pair.strip() for value in field_values(hop.headers, "cookie") for pair in value.split(";") if pair.strip()]
+    kept = [pair for pair in own if pair.partition("=")[0].strip() not in fresh]
+    line = "; ".join([*kept, *(f"{name}={value}" for name, value in found)])
+    return (*(pair for pair in hop.headers if pair[0].lower() != "cookie"), ("Cookie", line))
+
+
+def cookie_host(hop: Hop) -> str:
+    """Whose the cookies are: the host that the request names, which may be a virtual one behind the URL's (PROTOCOL §3)."""
+    try:
+        return next((normal_host(split_host_port(value)[0]) for value in field_values(hop.headers, "host")), hop.url.host)
+    except BadUrl:
+        return hop.url.host
+
+
+def field_values(headers: Headers, name: str) -> list[str]:
+    """Return the values of all fields of that name, in order."""
+    return [value for key, value in headers if key.lower() == name]
+
+
+def redirect_location(response: requests.Response) -> str | None:
+    """Where a redirect leads; a redirect without a Location is an answer."""
+    if response.status_code not in _REDIRECTS:
+        return None
+    values = field_values(fields(response), "location")
+    return values[0] or None if values else None
+
+
+def _percent_encoded(location: str) -> str:
+    """A Location that came as ISO-8859-1, as text: its bytes beyond ASCII are UTF-8 in practice, and what is not is no character."""
+    text = location.encode("latin-1").decode("utf-8", "surrogateescape")
+    return _NO_UTF_8.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", text)
+
+
+def next_hop(hop: Hop, status: int, location: str) -> Hop:
+    """The request a redirect asks for (RFC 9110 §15.4; SECURITY §2: no secret crosses to another origin)."""
+    url = _followed(hop.url, location)
+    headers, method, body = hop.headers, hop.method, hop.body
+    if (status in (301, 302) and method == "POST") or (status == 303 and method not in ("GET", "HEAD")):
+        method, body = "GET", None
+        headers = tuple(pair for pair in headers if pair[0].lower() not in _BODY_HEADERS)
+    if not _same_origin(hop.url, url):
+        along = _ACROSS_ORIGINS if body is None else _ACROSS_ORIGINS | _ACROSS_WITH_BODY
+        headers = tuple(pair for pair in headers if pair[0].lower() in along)
+    elif url.authorization is None:
+        url = replace(url, authorization=hop.url.authorization)
+    return Hop(url, method, headers, body)
+
+
+def _followed(base: Url, location: str) -> Url:
+    too_long = TransportFault(Code.EBADRESPONSE, f"the target redirects to something longer than {_MAX_LOCATION:,} bytes")
+    if len(location) > _MAX_LOCATION:
+        raise too_long
+    try:
+        url = join(base, _percent_encoded(location))
+    except BadUrl as error:
+        raise TransportFault(Code.EBADRESPONSE, f"the target redirects to something that {error}") from None
+    if len(url.target) > _MAX_LOCATION:
+        raise too_long  # Relative and encoded byte by byte it may grow from hop to hop.
+    return url
+
+
+def _same_origin(before: Url, after: Url) -> bool:
+    """Whether secrets may go along: the origin is the same, or the same on its way from plain HTTP to TLS on the default ports."""
+    upgraded = (before.scheme, before.port, after.scheme, after.port) == ("http", 80, "https", 443)
+    return before.origin == after.origin or (upgraded and before.host == after.host)

@@ -1,0 +1,117 @@
+"""What is told of an outcome: the update in the form in which it goes out, byte for byte.
+
+This room owns how an answer is put: embedded, spooled, sealed, or cut to what can be told. It must not record or send it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from relay_agent.core.clock import Clock, Deadline
+from relay_agent.core.failpoints import Point, reach
+from relay_agent.core.failures import Code
+from relay_agent.core.models import Command, Failure, HttpRequest, HttpResponse, Status, Update
+from relay_agent.protocol import messages, responses
+from relay_agent.protocol.jwe import seal_answer
+from relay_agent.protocol.keyring import Keyring
+from relay_agent.storage.spool import Spool, file_name
+
+_NOT_UPLOADED = (
+    "the answer is too large for the queue, and could not be uploaded before its upload URL expired, or was refused there;"
+    " the request was made, and this is its status"
+)
+
+
+class Late(Exception):
+    """An answer could not be put in its form in time: it is large, and made of what takes long to encode."""
+
+
+_Seal = Callable[[Iterable[bytes]], Iterator[str]]
+
+
+class UpdateBuilder:
+    """Puts answers. Shared by all threads; holds nothing that changes."""
+
+    def __init__(self, spool: Spool, keyring: Callable[[], Keyring], clock: Clock) -> None:
+        self._spool = spool
+        self._keyring = keyring
+        self._clock = clock
+
+    def response(
+        self, command: Command, status: Status, response: HttpResponse, request: HttpRequest | None, deadline: Deadline | None = None
+    ) -> Update:
+        """What is told of an answer: in the message where it fits, else by way of a spool file and its upload URL.
+
+        Spooled, it is complete on the disk when this returns. Where there is no room for it, or no URL, all but its body is told.
+
+        Raises:
+            Late: the deadline passed before.
+        """
+        pieces = _in_time(responses.response_body(response), deadline)
+        if request is not None and request.encrypt_response:
+            pieces = self._sealed(pieces, response.status_code, self._seal(command, request.jti))
+        now = self._clock.now()
+        room = messages.MESSAGE_LIMIT - len(messages.update_message(command.id, command.target_id, status, now, "").encode("utf-8"))
+        try:
+            stored = self._spool.store(pieces, room, file_name(self._clock.new_id(), ".json.gz"))
+        except OSError as error:
+            text = f"the agent's disk does not take the answer ({error.strerror}); the request was made, and this is its status"
+            return self._without_body(command, self._too_large(command, response, request, now, text))
+        reach(Point.SPOOLED)
+        if isinstance(stored, str):
+            return Update(command.id, status, messages.update_message(command.id, command.target_id, status, now, stored))
+        fallback = self._too_large(command, response, request, now, _NOT_UPLOADED)
+        if command.upload_url is None:
+            self._spool.remove(stored.name)
+            return self._without_body(command, fallback)
+        message = messages.update_message(command.id, command.target_id, status, now, None, "referenced")
+        return Update(command.id, status, message, stored.name, command.upload_url, fallback, command.expires_at)
+
+    @staticmethod
+    def _without_body(command: Command, message: str) -> Update:
+        return Update(command.id, Status.FAILURE, message, code=Code.ERESPONSETOOLARGE)
+
+    def _sealed(self, pieces: Iterator[str], status_code: int, seal: _Seal) -> Iterator[str]:
+        before, after = responses.sealed_body(status_code)
+        yield before
+        yield from seal(piece.encode("utf-8") for piece in pieces)
+        yield after
+
+    def _seal(self, command: Command, jti: str | None) -> _Seal:
+        """What encrypts an answer to this command, and to no other."""
+        return lambda pieces: seal_answer(pieces, self._keyring(), cid=command.id, jti=jti)
+
+    def _too_large(self, command: Command, response: HttpResponse, request: HttpRequest | None, now: datetime, text: str) -> str:
+        """What is told where an answer too large for the queue cannot be uploaded: all but its body."""
+        for kept in (response, replace(response, headers=()), replace(response, headers=(), url=response.url.partition("?")[0][:2000])):
+            body = responses.undeliverable_body(kept, Code.ERESPONSETOOLARGE, text)
+            if request is not None and request.encrypt_response:
+                jwe = "".join(self._seal(command, request.jti)([body.encode("utf-8")]))
+                body = responses.sealed_failure(Code.ERESPONSETOOLARGE, jwe, response.status_code)
+            message = messages.update_message(command.id, command.target_id, Status.FAILURE, now, body)
+            if len(message.encode("utf-8")) <= messages.MESSAGE_LIMIT:
+                break
+        return message
+
+    def failure(self, command: Command, status: Status, failure: Failure, request: HttpRequest | None = None) -> Update:
+        """The answer of a command without a response; cut to what is essential where a long URL would not fit.
+
+        It names the URL, so it is encrypted in both forms where the sender asked for that (PROTOCOL §5); its code is no secret.
+        """
+        jti = request.jti if request is not None else failure.jti
+        seal = self._seal(command, jti) if failure.sealed or (request is not None and request.encrypt_response) else None
+        for body in (responses.failure_body(failure), responses.brief_failure_body(failure)):
+            told = body if seal is None else responses.sealed_failure(failure.code, "".join(seal([body.encode("utf-8")])))
+            message = messages.update_message(command.id, command.target_id, status, self._clock.now(), told)
+            if len(message.encode("utf-8")) <= messages.MESSAGE_LIMIT:
+                break
+        return Update(command.id, status, message, code=failure.code)
+
+
+def _in_time(pieces: Iterator[str], deadline: Deadline | None) -> Iterator[str]:
+    for piece in pieces:
+        if deadline is not None and deadline.passed:
+            raise Late
+        yield piece

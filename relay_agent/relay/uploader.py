@@ -1,0 +1,103 @@
+"""When large answers are uploaded: the loop of the threads `uploader-0` and `uploader-1`.
+
+Apart from the sender, so that an answer of 50 MB holds up no small one. It must not change what it uploads.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+from relay_agent.core.clock import Clock
+from relay_agent.core.errors import PayloadRefused, PlatformError
+from relay_agent.core.failpoints import Point, reach
+from relay_agent.core.failures import Cause, Code
+from relay_agent.core.models import Status, Update
+from relay_agent.diagnostics.local_causes import SPOOL
+from relay_agent.diagnostics.platform_causes import cause_of
+from relay_agent.diagnostics.transfer_failures import TELL_SECONDS, UploadFailures
+from relay_agent.protocol.responses import with_reason
+from relay_agent.relay.outbox import Outbox, Upload
+from relay_agent.relay.outcomes import Outcomes
+from relay_agent.storage.spool import Spool
+from relay_agent.tdp.client import PlatformClient
+
+TRY_SECONDS = 120.0
+LOOK_SECONDS = 0.1
+GIVE_UP_SECONDS = 3600.0
+"""A presigned URL lives no longer than the credentials that signed it, an hour."""
+
+
+class Uploader:
+    """Puts spooled answers where their presigned URLs say."""
+
+    def __init__(
+        self,
+        *,
+        platform: PlatformClient,
+        outcomes: Outcomes,
+        spool: Spool,
+        outbox: Outbox,
+        trouble: UploadFailures,
+        clock: Clock,
+        stop: threading.Event,
+    ) -> None:
+        self._platform = platform
+        self._outcomes = outcomes
+        self._spool = spool
+        self._outbox = outbox
+        self._trouble = trouble
+        self._clock = clock
+        self._stop = stop
+
+    def run(self) -> None:
+        """Upload until None is taken, or the stop comes."""
+        while (job := self._outbox.uploads.get()) is not None:
+            if self._stop.is_set():
+                return
+            wait = job.due - self._clock.monotonic()
+            if wait > 0:
+                # Not its turn yet: those behind it must not wait for it.
+                self._stop.wait(min(wait, LOOK_SECONDS))
+                self._outbox.uploads.put(job)
+                continue
+            settled = self.upload(job)
+            if settled is None:
+                self._outbox.uploads.put(job)
+                continue
+            reach(Point.UPLOADED)
+            self._outcomes.settle(settled)
+            reach(Point.SETTLED)
+            self._spool.remove(job.update.spool or "")
+            self._outbox.uploaded(settled)
+
+    def upload(self, job: Upload) -> Update | None:
+        """Try once, and give what to tell; None where it is to be tried again when the job is due."""
+        update = job.update
+        assert update.spool is not None, "only spooled answers come here"
+        try:
+            self._platform.upload(
+                update.upload_url or "", self._spool.path(update.spool), min(TRY_SECONDS, max(TELL_SECONDS, self._left(job)))
+            )
+            self._trouble.uploaded(update.command_id)
+            return replace(update, spool=None, upload_url=None, fallback=None)
+        except OSError:
+            return self._without_body(update, "the spool file cannot be read", SPOOL)
+        except PlatformError as error:
+            if isinstance(error, PayloadRefused) or self._left(job) <= 0:
+                return self._without_body(update, str(error), cause_of(error))
+            self._trouble.failed(update.command_id, error)
+            job.due = self._clock.monotonic() + min(job.waits.next_seconds(), max(0.0, self._left(job)))
+            return None
+
+    def _left(self, job: Upload) -> float:
+        """Seconds until the answer must be told, with or without its body."""
+        left = job.begun + GIVE_UP_SECONDS - self._clock.monotonic()
+        if job.update.tell_by is None:
+            return left
+        return min(left, (job.update.tell_by - self._clock.now()).total_seconds() - TELL_SECONDS)
+
+    def _without_body(self, update: Update, reason: str, cause: Cause) -> Update:
+        self._trouble.given_up(update.command_id, reason, cause)
+        fallback = update.fallback or update.message
+        return Update(update.command_id, Status.FAILURE, with_reason(fallback, reason), code=Code.ERESPONSETOOLARGE)

@@ -1,0 +1,83 @@
+"""Long polls that end when a message comes: ministack looks only every 100 ms, SQS answers at once.
+
+This room owns the wait of `ReceiveMessage`. It must not know queues: it asks again after whatever may have changed one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from relay_agent.core.clock import Deadline
+from relay_agent.sandbox.asgi import App, Message, Receive, Request, Scope, Send, read_request, replay
+
+_CHANGES = frozenset({"SendMessage", "SendMessageBatch", "DeleteMessage", "DeleteMessageBatch", "ChangeMessageVisibility"})
+_MAX_WAIT_SECONDS = 20.0
+# A message also comes back without any call, when its visibility timeout ends.
+_TICK_SECONDS = 0.1
+
+
+class LongPoll:
+    """An ASGI app around ministack's, for every caller, the sandbox's own calls too."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._changed = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = await read_request(scope, receive)
+        service, _, operation = request.headers.get("x-amz-target", "").partition(".")
+        if service == "AmazonSQS" and operation == "ReceiveMessage":
+            await self._poll(scope, request, send)
+            return
+        await self._app(scope, replay(request.body), send)
+        if service == "AmazonSQS" and operation in _CHANGES:
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    async def _poll(self, scope: Scope, request: Request, send: Send) -> None:
+        params = _object(request.body)
+        wait = params.get("WaitTimeSeconds")
+        deadline = Deadline(min(float(wait), _MAX_WAIT_SECONDS) if isinstance(wait, int) else 0.0)
+        once = json.dumps(params | {"WaitTimeSeconds": 0}).encode()
+        while True:
+            changed, answer = self._changed, _Kept()
+            await self._app(scope, replay(once), answer)
+            if answer.holds_messages or deadline.passed:
+                await answer.pass_on(send)
+                return
+            try:
+                await asyncio.wait_for(changed.wait(), min(_TICK_SECONDS, deadline.remaining()))
+            except TimeoutError:
+                continue
+
+
+class _Kept:
+    """An answer held back until it is known whether it is the one to give."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+
+    async def __call__(self, message: Message) -> None:
+        self._messages.append(message)
+
+    @property
+    def holds_messages(self) -> bool:
+        """Whether it gives messages, or an error: something to answer with."""
+        body = b"".join(message.get("body", b"") for message in self._messages)
+        return self._messages[0]["status"] != 200 or bool(_object(body).get("Messages"))
+
+    async def pass_on(self, send: Send) -> None:
+        """Send it."""
+        for message in self._messages:
+            await send(message)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body or b"{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

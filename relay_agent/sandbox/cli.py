@@ -1,0 +1,158 @@
+"""`relay-agent sandbox`: the sandbox for a person at a terminal.
+
+This room owns the command's options, what it prints and the file it writes. It must not know how the sandbox works.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from relay_agent.sandbox.forms import is_uuid
+from relay_agent.sandbox.server import Sandbox
+
+DEFAULT_PORT = 8088
+DEFAULT_AWS_PORT = 4566
+
+_EPILOG = """\b
+Example, in two terminals:
+  relay-agent sandbox --env-file sandbox.env
+  set -a; . ./sandbox.env; relay-agent run
+
+\b
+Faults, while it runs (GET /sandbox/faults lists them with their hits, DELETE ends
+them, POST /sandbox/credentials/expire ends every AWS credential). A rate limit
+for the next 3 heartbeats:
+  curl http://127.0.0.1:8088/sandbox/faults -H 'Content-Type: application/json' \\
+    -d '{"service": "rest", "operation": "agent/status", "count": 3,
+         "status": 429, "headers": {"Retry-After": "5"}}'
+Fields: service (rest, sqs, s3, logs), operation, contains, count (null: until
+ended), skip, hang_seconds (or "forever"), close, status, body, headers, code,
+message.
+"""
+
+
+def _agent_id(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not is_uuid(value):
+        raise click.BadParameter("must be an id such as 9b9f275c-a60d-454f-8c6c-1ea094e3fd38")
+    return value
+
+
+@click.command("sandbox", epilog=_EPILOG)
+@click.option(
+    "--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65535), help="Port of REST and the web page; 0: any free one."
+)
+@click.option(
+    "--aws-port",
+    default=DEFAULT_AWS_PORT,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port of SQS, S3 and CloudWatch Logs; 0: any free one.",
+)
+@click.option(
+    "--env-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the agent's environment to this file too (mode 0600)."
+)
+@click.option(
+    "--credentials-lifetime",
+    default=3600.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    metavar="SECONDS",
+    help="How long AWS credentials live.",
+)
+@click.option(
+    "--visibility-timeout",
+    default=600,
+    show_default=True,
+    type=click.IntRange(0, 43_200),
+    metavar="SECONDS",
+    help="How long a received message stays hidden.",
+)
+@click.option(
+    "--min-ttl",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="How far ahead a command's expiresAt must be.",
+)
+@click.option("--org-slug", default="sandbox", show_default=True, help="The organisation's short name.")
+@click.option("--agent-id", callback=_agent_id, metavar="ID", help="The agent's id; a new one where none is given.")
+def sandbox_command(
+    port: int,
+    aws_port: int,
+    env_file: Path | None,
+    credentials_lifetime: float,
+    visibility_timeout: int,
+    min_ttl: float,
+    org_slug: str,
+    agent_id: str | None,
+) -> None:
+    """Run a platform on this machine: REST, SQS, S3, CloudWatch Logs and a web page.
+
+    Prints the address of the page and the environment that an agent needs, as KEY=value lines. What happens in it is
+    kept in memory and gone when it ends, on Ctrl-C. It listens on 127.0.0.1 only.
+    """
+    sandbox = Sandbox(
+        rest_port=port,
+        aws_port=aws_port,
+        credentials_lifetime=credentials_lifetime,
+        visibility_timeout=visibility_timeout,
+        min_ttl_seconds=min_ttl,
+        org_slug=org_slug,
+        agent_ids=(agent_id,) if agent_id else (),
+    )
+    try:
+        sandbox.start()
+    except OSError as error:
+        option = "--port" if error.filename == str(port) else "--aws-port"
+        raise click.ClickException(
+            f"port {error.filename} cannot be used ({error.strerror}): choose another with {option}, 0 for any free one"
+        ) from None
+    try:
+        _announce(sandbox, env_file)
+        _wait_for_signal()
+    finally:
+        sandbox.stop()
+        click.echo("The sandbox has stopped.", err=True)
+
+
+def _announce(sandbox: Sandbox, env_file: Path | None) -> None:
+    lines = [f"{name}={value}" for name, value in sandbox.environment().items()]
+    if env_file is not None:
+        try:
+            _write_private(env_file, "\n".join(lines) + "\n")
+        except OSError as error:
+            raise click.ClickException(f"cannot write {env_file} ({error.strerror}): choose another file with --env-file") from None
+    # What is no variable goes to stderr, so that stdout is an env file by itself.
+    click.echo(f"Sandbox: {sandbox.api_target}/  (Agents, Commands, send a command; Ctrl-C stops it)", err=True)
+    if env_file is not None:
+        click.echo(f"The agent's environment is in {env_file}.", err=True)
+    click.echo("\n".join(lines))
+
+
+def _write_private(path: Path, text: str) -> None:
+    # The token in it must never be readable by others, not even before a chmod.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(text)
+
+
+def _wait_for_signal() -> None:
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        stop.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""`make demo`: the whole way of a command, shown on a platform of its own."""

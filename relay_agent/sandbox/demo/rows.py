@@ -1,0 +1,247 @@
+"""The demo's commands: one of each kind, and what makes its answer right.
+
+This room owns what is asked and how the answer is judged. It must not send anything through the platform, nor print.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from relay_agent.pipelines.encoding import Answer, request_payload
+
+SLOW = "slow, 3 s"
+_SLOW_SECONDS = 3.0
+_FAST_SECONDS = 1.0
+_BIG_BYTES = 5_000_000
+_TIMEOUT_SECONDS = 10.0
+_NO_SUCH_NAME = "no-such-name.invalid"  # RFC 6761: it never exists
+_SAMPLE_ID = "S-000417"
+_SAMPLE = json.dumps({"sample": _SAMPLE_ID, "well": "A01"})
+_JSON = (("Content-Type", "application/json"),)
+
+
+class Unexpected(Exception):
+    """What came back is not what should have; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What there is to call: the target's two base URLs, and one at which nothing listens."""
+
+    http_url: str
+    https_url: str
+    refused_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """What came back for one command. `seconds`: from its creation to its final status, by the platform's clock.
+
+    `command` is what `GET /v1/commands/{id}` gave, `under_way` names the commands that were not finished when this one was.
+    """
+
+    answer: Answer
+    command: Mapping[str, Any] = field(repr=False)
+    seconds: float
+    referenced: bool = False
+    under_way: frozenset[str] = frozenset()
+
+    @property
+    def summary(self) -> str:
+        """Status and code in a few words, e.g. `FAILURE ECONNREFUSED`."""
+        return f"{self.answer.status} {self.answer.status_code or self.answer.code}"
+
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object.
+
+        Raises:
+            Unexpected: it is none.
+        """
+        try:
+            value = json.loads(self.answer.content())
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise Unexpected("the body is not a JSON object")
+        return value
+
+
+Judge = Callable[[Came, Places], str]
+"""Says in a few words what was right. Raises Unexpected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One command: its name, the request in words, its payload, and who judges its answer.
+
+    `secure` sends it encrypted and has the answer encrypted; `beside` lets the next rows go on while it is under way.
+    """
+
+    name: str
+    asked: str
+    payload: Callable[[Places], dict[str, Any]]
+    judge: Judge
+    secure: bool = False
+    beside: bool = False
+
+
+def expect(holds: bool, complaint: str) -> None:
+    """Go on where it holds.
+
+    Raises:
+        Unexpected: it does not.
+    """
+    if not holds:
+        raise Unexpected(complaint)
+
+
+def expect_summary(came: Came, summary: str) -> None:
+    """Go on where status and code are these.
+
+    Raises:
+        Unexpected: they are not; says what they should have been.
+    """
+    expect(came.summary == summary, f"should be {summary}")
+
+
+def _get(path: str) -> Callable[[Places], dict[str, Any]]:
+    return lambda places: request_payload("GET", places.http_url + path, (), None, _TIMEOUT_SECONDS)
+
+
+def _post(places: Places) -> dict[str, Any]:
+    return request_payload("POST", f"{places.http_url}/echo", _JSON, _SAMPLE.encode(), _TIMEOUT_SECONDS)
+
+
+def _judge_json(came: Came, _places: Places) -> str:
+    expect_summary(came, "SUCCESS 200")
+    reader = came.json()
+    expect(reader.get("serial") == "PR-1042", "the body is not the target's")
+    return f"{reader.get('instrument')} PR-1042 is {reader.get('status')}"
+
+
+def _judge_echo(came: Came, _places: Places) -> str:
+    expect_summary(came, "SUCCESS 200")
+    echo = came.json()
+    expect(echo.get("method") == "POST" and echo.get("body") == _SAMPLE, "the target did not get what was sent")
+    expect(list(_JSON[0]) in echo.get("headers", []), "the target did not get the Content-Type")
+    return "the target got method, type and body as sent"
+
+
+def _judge_secure(came: Came, places: Places) -> str:
+    _judge_echo(came, places)
+    expect("jwe" in (came.command.get("responseBody") or {}), "the answer should have come encrypted")
+    expect(_SAMPLE_ID not in json.dumps(came.command), "the platform should not have seen the sample")
+    return "decrypted here; the platform saw only envelopes"
+
+
+def _judge_404(came: Came, _places: Places) -> str:
+    expect_summary(came, "FAILURE 404")
+    expect(came.json() == {"status": 404}, "the body is not the target's")
+    return "the target's own answer, body and all"
+
+
+def _judge_refused(came: Came, places: Places) -> str:
+    expect_summary(came, "FAILURE ECONNREFUSED")
+    expect("statusCode" not in came.answer.body, "there should be no statusCode")
+    return f"no HTTP status: nothing listens at {urlsplit(places.refused_url).netloc}"
+
+
+def _judge_name(came: Came, _places: Places) -> str:
+    expect("statusCode" not in came.answer.body, "there should be no statusCode")
+    if came.answer.status == "FAILURE" and came.answer.code in ("EAI_AGAIN", "ETIMEDOUT"):
+        return "no name server answers on this machine; with one it is ENOTFOUND"
+    expect_summary(came, "FAILURE ENOTFOUND")
+    return "no HTTP status: there is no such name"
+
+
+def _judge_slow(came: Came, _places: Places) -> str:
+    expect_summary(came, "SUCCESS 200")
+    expect(came.seconds >= _SLOW_SECONDS, f"should have taken {_SLOW_SECONDS:g} s")
+    return "the others went through meanwhile"
+
+
+def _judge_fast(came: Came, _places: Places) -> str:
+    expect_summary(came, "SUCCESS 200")
+    expect(came.seconds < _FAST_SECONDS, f"should take less than {_FAST_SECONDS:g} s")
+    expect(SLOW in came.under_way, "the slow one should still have been under way")
+    return "done while the slow one was under way"
+
+
+def _judge_download(came: Came, direct: bytes) -> str:
+    expect_summary(came, "SUCCESS 200")
+    content = came.answer.content()
+    digest = hashlib.sha256(content).hexdigest()
+    expect(digest == hashlib.sha256(direct).hexdigest(), f"{len(content):,} bytes, not the {len(direct):,} that a direct call gets")
+    return f"{len(content):,} bytes, SHA-256 {digest[:8]} as by a direct call"
+
+
+def _judge_binary(came: Came, places: Places) -> str:
+    return _judge_download(came, fetch(f"{places.http_url}/binary"))
+
+
+def _judge_big(came: Came, places: Places) -> str:
+    note = _judge_download(came, fetch(f"{places.http_url}/big?bytes={_BIG_BYTES}"))
+    expect(came.referenced, "the answer should have come by S3")
+    return f"referenced (by S3): {note}"
+
+
+def _judge_redirect(came: Came, places: Places) -> str:
+    expect_summary(came, "SUCCESS 200")
+    expect(came.answer.body.get("url") == f"{places.http_url}/cookies", "should have ended at /cookies")
+    cookie = came.json().get("cookie")
+    expect(cookie == "session=demo; step=1", "the cookies of the first answer should have been sent to the second page")
+    return f"followed to /cookies with Cookie: {cookie}"
+
+
+def _judge_https(came: Came, places: Places) -> str:
+    _judge_json(came, places)
+    return "certificate verified against RELAY_CA_FILE"
+
+
+ROWS = (
+    Row("JSON GET", "GET /json", _get("/json"), _judge_json),
+    Row("JSON POST", "POST /echo", _post, _judge_echo),
+    Row("encrypted (V2)", "POST /echo", _post, _judge_secure, secure=True),
+    Row("404", "GET /status/404", _get("/status/404"), _judge_404),
+    Row("refused port", "GET /", lambda places: request_payload("GET", places.refused_url, (), None, _TIMEOUT_SECONDS), _judge_refused),
+    Row(
+        "unknown name",
+        f"GET {_NO_SUCH_NAME}",
+        lambda _places: request_payload("GET", f"http://{_NO_SUCH_NAME}/", (), None, _TIMEOUT_SECONDS),
+        _judge_name,
+    ),
+    Row(SLOW, "GET /slow?seconds=3", _get(f"/slow?seconds={_SLOW_SECONDS:g}"), _judge_slow, beside=True),
+    Row("fast, beside it", "GET /json", _get("/json"), _judge_fast),
+    Row("binary download", "GET /binary", _get("/binary"), _judge_binary),
+    Row("5 MB answer", "GET /big", _get(f"/big?bytes={_BIG_BYTES}"), _judge_big),
+    Row("redirect, cookies", "GET /redirect", _get("/redirect"), _judge_redirect),
+    Row(
+        "HTTPS",
+        "GET https /json",
+        lambda places: request_payload("GET", f"{places.https_url}/json", (), None, _TIMEOUT_SECONDS),
+        _judge_https,
+    ),
+)
+
+
+def fetch(url: str) -> bytes:
+    """Get a plain-HTTP URL directly, past agent and platform.
+
+    Raises:
+        Unexpected: the target does not answer.
+    """
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", f"{parts.path}?{parts.query}")
+        return connection.getresponse().read()
+    except (OSError, http.client.HTTPException) as error:
+        raise Unexpected(f"a direct call fails too ({type(error).__name__})") from None
+    finally:
+        connection.close()

@@ -1,0 +1,1 @@
+"""What is on the disk: journal, spool, state directory. Knows no network."""

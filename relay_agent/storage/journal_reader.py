@@ -1,0 +1,111 @@
+"""Reading a journal that another thread, or another process, writes: what was and is in it, for people.
+
+This room owns the queries. It must not write, keep a lock or wait for a commit that does not end: it has a connection of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from relay_agent.core.errors import JournalError
+from relay_agent.storage.group_commit import trouble_of, words_of
+
+SQLITE_VERSION = sqlite3.sqlite_version
+
+_COLUMNS = (
+    "id, state, acked, admitted_at, started_at, finished_at, delivered_at, action, method, host, port, status, code, status_code,"
+    " CASE WHEN state IN ('admitted', 'started') THEN raw END"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One command as the journal has it; times are seconds since 1970, `raw` the message of one that is not finished."""
+
+    id: str
+    state: str
+    acked: bool
+    admitted_at: float
+    started_at: float | None
+    finished_at: float | None
+    delivered_at: float | None
+    action: str | None
+    method: str | None
+    host: str | None
+    port: int | None
+    status: str | None
+    code: str | None
+    status_code: int | None
+    raw: str | None = field(repr=False)
+
+
+class Reader:
+    """A look at the journal of one state directory. Each call opens it anew; any thread may call.
+
+    Every method raises JournalError where there is no journal, or it cannot be read.
+    """
+
+    def __init__(self, path: Path, *, in_use: bool) -> None:
+        """`in_use` says that an agent has it open; the files of one that nobody has are copied, and left as they are."""
+        self._path = path
+        self._in_use = in_use
+
+    @contextmanager
+    def rows(self, state: str | None = None) -> Iterator[Iterator[Row]]:
+        """Commands, the newest first."""
+        where, values = ("", ()) if state is None else (" WHERE state = ?", (state,))
+        with self._connection() as connection:
+            found = connection.execute(f"SELECT {_COLUMNS} FROM commands{where} ORDER BY seq DESC", values)  # noqa: S608 - our own words
+            with closing(found):  # A cursor that somebody still holds would hold what it reads.
+                yield (Row(*row) for row in found)
+
+    def one(self, command_id: str) -> Row | None:
+        """The command of that id, or of the only one that begins so."""
+        start = command_id.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        with self._connection() as connection:
+            query = f"SELECT {_COLUMNS} FROM commands WHERE id = ?1 OR id LIKE ?2 ESCAPE '\\' ORDER BY id <> ?1 LIMIT 2"  # noqa: S608 - our own
+            found = [Row(*row) for row in connection.execute(query, (command_id, f"{start}%"))]
+        return found[0] if found and (len(found) == 1 or found[0].id == command_id) else None
+
+    def counts(self) -> dict[str, int]:
+        """How many commands stand in each state."""
+        with self._connection() as connection:
+            waiting = connection.execute("SELECT state, COUNT(*) FROM commands WHERE state <> 'delivered' GROUP BY state").fetchall()
+            (delivered,) = connection.execute("SELECT COUNT(*) FROM commands WHERE state = 'delivered'").fetchone()
+        return {"admitted": 0, "started": 0, "finished": 0, **dict(waiting), "delivered": delivered}
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        try:
+            if not self._path.exists():
+                raise JournalError(f"there is no journal at {self._path}")
+            with self._file() as path, closing(_open(path, self._in_use)) as connection:
+                yield connection
+        except (sqlite3.Error, OSError) as error:
+            raise JournalError(f"the journal cannot be read: {words_of(error)}", trouble_of(error)) from None
+
+    @contextmanager
+    def _file(self) -> Iterator[Path]:
+        if self._in_use:
+            yield self._path
+            return
+        # SQLite would move a log that a killed agent left into the file; the next start wants to find both as they are.
+        with tempfile.TemporaryDirectory(prefix="relay-agent-") as directory:
+            for ending in ("", "-wal"):
+                there = self._path.with_name(self._path.name + ending)
+                if there.exists():
+                    shutil.copyfile(there, Path(directory) / there.name)
+            yield Path(directory) / self._path.name
+
+
+def _open(path: Path, read_only: bool) -> sqlite3.Connection:
+    mode = "ro" if read_only else "rw"
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=2.0)
+    connection.execute("PRAGMA query_only = ON")
+    return connection

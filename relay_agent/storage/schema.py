@@ -1,0 +1,111 @@
+"""The journal's tables, their versions, and the connection to them.
+
+This room owns what the file looks like. It must not know what a command's life is, nor judge a damaged file: that is `damage`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+from relay_agent.core.errors import JournalDamaged, JournalError
+
+SCHEMA_VERSION = 4
+APPLICATION_ID = 0x52454C59
+"""`RELY`, in SQLite's header: a database that says so is ours."""
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS commands (
+    id TEXT PRIMARY KEY, seq INTEGER NOT NULL, state TEXT NOT NULL, digest BLOB NOT NULL, acked INTEGER NOT NULL DEFAULT 0,
+    receipt TEXT, raw TEXT, message TEXT, spool TEXT, upload_url TEXT, fallback TEXT, tell_by REAL, status TEXT, code TEXT,
+    admitted_at REAL NOT NULL, started_at REAL, repeatable INTEGER, finished_at REAL, delivered_at REAL, seal BLOB,
+    action TEXT, method TEXT, host TEXT, port INTEGER, status_code INTEGER, keep_until REAL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS commands_open ON commands (state, seq) WHERE state <> 'delivered';
+CREATE INDEX IF NOT EXISTS commands_old ON commands (delivered_at) WHERE state = 'delivered';
+CREATE INDEX IF NOT EXISTS commands_recent ON commands (seq);
+CREATE INDEX IF NOT EXISTS commands_unacked ON commands (seq) WHERE acked = 0;
+CREATE TABLE IF NOT EXISTS progress (commits INTEGER NOT NULL);
+INSERT INTO progress SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM progress);
+CREATE TABLE IF NOT EXISTS seen_tokens (jti TEXT PRIMARY KEY, command_id TEXT NOT NULL, forget_at REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS tokens_owner ON seen_tokens (command_id);
+"""
+COLUMNS = (
+    "id, seq, state, digest, acked, receipt, raw, message, spool, upload_url, fallback, tell_by, status, code,"
+    " admitted_at, started_at, repeatable, finished_at, delivered_at, seal,"
+    " action, method, host, port, status_code, keep_until"
+)
+_LISTED = {"action": "TEXT", "method": "TEXT", "host": "TEXT", "port": "INTEGER", "status_code": "INTEGER"}
+_ADDED = {"seal": "BLOB", **_LISTED, "keep_until": "REAL"}
+"""What version 1 did not have: `seal` came with 2, what a command is listed with came with 3, `keep_until` with 4."""
+_COLUMNS_OF_1 = {name.strip() for name in COLUMNS.split(",")} - _ADDED.keys()
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file with the journal's settings: `synchronous=FULL`, so that what is committed survives a power cut.
+
+    Raises:
+        sqlite3.Error: it cannot be opened, or is no database.
+    """
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    try:
+        if path.stat().st_size == 0:
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # Only a file without a page takes it at once.
+        connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open the file to look at it: neither it nor its write-ahead log is changed, not even by the close.
+
+    Raises:
+        sqlite3.Error: it cannot be opened, or is no database.
+    """
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")  # A damaged text's digest will not agree, and that is seen.
+    return connection
+
+
+def check(connection: sqlite3.Connection) -> None:
+    """See whether it is a journal that this agent can read, before anything is written to it.
+
+    Raises:
+        JournalError: a newer agent wrote it.
+        JournalDamaged: it is another program's database.
+        sqlite3.Error: as SQLite says.
+    """
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    mark = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables = {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if mark not in (0, APPLICATION_ID) or (tables and not _columns(connection) >= _COLUMNS_OF_1):
+        raise JournalDamaged("it is a database of another program")
+    if version > SCHEMA_VERSION:
+        raise JournalError(
+            f"the journal was written by a newer agent (schema {version}, this one knows {SCHEMA_VERSION}); run that one, or a newer"
+        )
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the tables of a checked journal, or of an empty file, to this version.
+
+    Raises:
+        sqlite3.Error: as SQLite says.
+    """
+    there = _columns(connection)
+    for name in _ADDED.keys() - there if there else ():
+        connection.execute(f"ALTER TABLE commands ADD COLUMN {name} {_ADDED[name]}")
+    if connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
+        return
+    connection.executescript(f"BEGIN; {TABLES} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+    if connection.execute("PRAGMA auto_vacuum").fetchone()[0] == 0:
+        # Version 1 could not give pages back; this rewrites the file once. It must not end a start on a nearly full disk.
+        with contextlib.suppress(sqlite3.OperationalError):
+            connection.executescript("PRAGMA auto_vacuum=INCREMENTAL; VACUUM;")
+
+
+def _columns(connection: sqlite3.Connection) -> set[str]:
+    return {str(row[1]) for row in connection.execute("PRAGMA table_info(commands)")}

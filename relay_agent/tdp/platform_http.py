@@ -1,0 +1,172 @@
+"""HTTP to the platform: one bounded exchange, from any thread, through the platform leg's proxy and trust.
+
+This room owns the transports of the platform leg. It must not know what the calls mean.
+"""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import requests
+import urllib3
+
+from relay_agent import __version__
+from relay_agent.core.clock import Deadline
+from relay_agent.core.errors import Call, PlatformUnreachable
+from relay_agent.core.failures import Code
+from relay_agent.core.models import Body, Headers, size_of
+from relay_agent.core.urls import parse_url
+from relay_agent.transport.errors import TransportFault
+from relay_agent.transport.exchange import Exchange
+from relay_agent.transport.fault_mapping import explain
+from relay_agent.transport.policy import Policy
+from relay_agent.transport.proxy_connect import ProxyRefused
+from relay_agent.transport.proxy_routing import Leg, ProxyRouter
+from relay_agent.transport.session import Transport, fields
+
+USER_AGENT = f"relay-agent/{__version__}"
+_PROXY_LOGIN = 407
+MAX_ANSWER = 16 * 1024 * 1024
+"""Bytes of a platform answer that are read; SQS and the REST calls stay far below."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the platform said."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """The first field of that name."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    @property
+    def is_web_page(self) -> bool:
+        """Whether it is for people: the platform answers JSON, S3 XML or nothing. Proxies' and firewalls' block pages are HTML."""
+        told = (self.header("content-type") or "").lower().startswith("text/html")
+        return told or self.body.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html"))
+
+
+def unreachable(call: Call, fault: TransportFault, url: str) -> PlatformUnreachable:
+    """Say a fault on the way to `url` as the platform's, with all that tells its causes apart (`causes`)."""
+    parsed = parse_url(url)
+    return PlatformUnreachable(call, f"{fault.code}: {fault.message}", replace(fault.facts, host=parsed.host, port=parsed.port))
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer whose body is still on its way: `pieces` raises TransportFault where it breaks off or is too large."""
+
+    status: int
+    headers: Headers
+    pieces: Iterator[bytes]
+
+    def whole(self) -> Answer:
+        """Read the body."""
+        return Answer(self.status, self.headers, b"".join(self.pieces))
+
+
+class PlatformHttp:
+    """Sends requests to the platform. Each thread gets a transport of its own; `abort` may be called from any."""
+
+    def __init__(self, make_transport: Callable[[], Transport], proxies: ProxyRouter, policy: Policy) -> None:
+        """`policy` says where calls may go: the platform names hosts, and could have the agent call what only it can reach."""
+        self._make_transport = make_transport
+        self._proxies = proxies
+        self._policy = policy
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._transports: dict[str, Transport] = {}
+
+    def send(self, method: str, url: str, headers: Headers, body: Body | None, seconds: float, max_bytes: int = MAX_ANSWER) -> Answer:
+        """Send a request and read the whole answer within `seconds`.
+
+        Raises:
+            TransportFault: there was no answer, or one too large.
+        """
+        with self.stream(method, url, headers, body, seconds, max_bytes) as answer:
+            return answer.whole()
+
+    @contextmanager
+    def stream(
+        self, method: str, url: str, headers: Headers, body: Body | None, seconds: float, max_bytes: int = MAX_ANSWER
+    ) -> Iterator[Stream]:
+        """Send a request, and yield the answer, to be read within what is left of `seconds`.
+
+        Raises:
+            TransportFault: there was no answer. EPOLICY: it must not be asked.
+        """
+        parsed = parse_url(url)
+        self._policy.check_url(method, parsed).require()
+        given = {name.lower() for name, _ in headers}
+        needed = [("Host", parsed.netloc), ("User-Agent", USER_AGENT), ("Accept-Encoding", "identity")]
+        length = [("Content-Length", str(size_of(body)))] if body is not None or method in ("POST", "PUT") else []
+        exchange = Exchange(
+            method=method,
+            url=parsed,
+            headers=(
+                *(pair for pair in needed if pair[0].lower() not in given),
+                *(pair for pair in headers if pair[0].lower() != "content-length"),
+                *length,
+            ),
+            body=body,
+            deadline=Deadline(seconds),
+            proxy=self._proxies.route(Leg.PLATFORM, parsed).proxy,
+            connect_seconds=min(10.0, seconds),
+            check_address=lambda address: self._policy.check_address(parsed, address, parsed.port, method).require(),
+            # Every call to the platform may be made twice: an update that is sent again is the same byte for byte.
+            repeatable=True,
+        )
+        with self._transport().send(exchange) as response:
+            if response.status_code == _PROXY_LOGIN and exchange.forwarded and exchange.proxy is not None:
+                raise ProxyRefused(exchange.proxy, response.status_code, exchange.method)
+            yield Stream(response.status_code, fields(response), _pieces(response, exchange, max_bytes))
+
+    def abort(self, thread: str) -> None:
+        """Break off what the thread of that name waits for."""
+        with self._lock:
+            transport = self._transports.get(thread)
+        if transport is not None:
+            transport.abort()
+
+    def close(self) -> None:
+        """Close every connection; no thread may be sending."""
+        with self._lock:
+            transports, self._transports = list(self._transports.values()), {}
+        for transport in transports:
+            transport.close()
+
+    def _transport(self) -> Transport:
+        transport: Transport | None = getattr(self._local, "transport", None)
+        if transport is None:
+            transport = self._make_transport()
+            name = threading.current_thread().name
+            with self._lock:
+                stale = self._transports.get(name)
+                self._transports[name] = transport
+            if stale is not None:
+                stale.close()
+            self._local.transport = transport
+        return transport
+
+
+def _pieces(response: requests.Response, exchange: Exchange, max_bytes: int) -> Iterator[bytes]:
+    size = 0
+    while data := _piece(response, exchange):
+        size += len(data)
+        if size > max_bytes:
+            raise TransportFault(Code.ERESPONSETOOLARGE, f"{exchange.peer} sent more than {max_bytes} bytes")
+        yield data
+
+
+def _piece(response: requests.Response, exchange: Exchange) -> bytes:
+    try:
+        return response.raw.read(64 * 1024, decode_content=False)
+    except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+        raise explain(error, exchange) from None

@@ -1,0 +1,360 @@
+"""Opening a connection: resolve, check, connect, through a proxy where one is set, TLS.
+
+This room owns the way from a URL to a socket that may carry a request. It must not send one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Any
+
+from relay_agent.core.clock import Deadline
+from relay_agent.core.failures import Code, Phase, Shown
+from relay_agent.core.models import Url
+from relay_agent.transport.deadline_sockets import DeadlineSocket, closed_on_failure
+from relay_agent.transport.errors import DiskFault, TransportFault
+from relay_agent.transport.exchange import Exchange
+from relay_agent.transport.fault_mapping import name_fault, os_fault
+from relay_agent.transport.hostnames import is_for, openssl_cannot_judge
+from relay_agent.transport.proxy import Proxy
+from relay_agent.transport.proxy_connect import open_tunnel
+from relay_agent.transport.resolver import Address, Resolver
+from relay_agent.transport.socks5 import ask_for_connection
+from relay_agent.transport.tls import TlsContexts
+from relay_agent.transport.tls_socket import TlsSocket
+from relay_agent.transport.x509 import Certificate, read_certificate
+
+NEXT_ADDRESS_SECONDS = 0.25
+"""How long one address has to answer before the next is tried beside it (RFC 8305 §8)."""
+WINNER_SECONDS = 600.0
+"""How long the address that answered first is asked first again (RFC 8305 §4)."""
+WAKE_SECONDS = 0.1
+KEEP_ALIVE_SECONDS = 60
+KEEP_ALIVE_AGAIN_SECONDS = 30
+
+
+CERTIFICATE_SECONDS = 2.0
+"""How long a call that failed may take longer, so that the certificate it failed for can be named."""
+LOOK_AGAIN_SECONDS = 300.0
+_MOST_SHOWN = 256
+
+
+class Dialer:
+    """Makes connected sockets. Shared by all threads.
+
+    Remembers only the certificates that were refused of late, and the addresses that answered first.
+    """
+
+    def __init__(self, trust: TlsContexts, resolver: Resolver) -> None:
+        self._trust = trust
+        self._resolver = resolver
+        self._shown: dict[tuple[str, int, str], tuple[float, Shown | None]] = {}
+        self._winners: dict[frozenset[tuple[object, ...]], tuple[float, tuple[object, ...]]] = {}
+
+    def dial(self, exchange: Exchange) -> Any:
+        """Give a socket to the exchange's target, or to the proxy that forwards to it.
+
+        Raises:
+            TransportFault: it cannot be had; the text says whether the proxy is at fault. A certificate that was refused is looked at.
+            TunnelRefused: the proxy answered, and said no.
+        """
+        try:
+            return self._dial(exchange)
+        except TransportFault as fault:
+            fault.during(exchange.phase)
+            if exchange.verify and exchange.phase is Phase.TLS and fault.at_certificate:
+                fault.show(self._looked(exchange))
+            raise
+
+    def _looked(self, exchange: Exchange) -> Shown | None:
+        """Look at the certificate, once in a while: Python tells nothing of one that it refuses."""
+        place, now = _place(exchange.url, exchange.proxy), time.monotonic()
+        known = self._shown.get(place)
+        if known is not None and now - known[0] < LOOK_AGAIN_SECONDS:
+            return known[1]
+        found = self._look(exchange)
+        if len(self._shown) >= _MOST_SHOWN:
+            self._shown.clear()
+        self._shown[place] = now, found
+        return found
+
+    def _look(self, exchange: Exchange) -> Shown | None:
+        """Go the same way once more, without verifying."""
+        limit = Deadline(min(CERTIFICATE_SECONDS, exchange.deadline.remaining()))
+        look = replace(exchange, verify=False, deadline=limit, connect_seconds=limit.seconds)
+        with contextlib.suppress(TransportFault, OSError):
+            sock = self._dial(look)
+            try:
+                certificate = read_certificate(sock.getpeercert(True) or b"")
+            finally:
+                sock.close()
+            return None if certificate is None else _told(certificate, self._trust.said)
+        return None
+
+    def _dial(self, exchange: Exchange) -> Any:
+        limit = Deadline(min(exchange.connect_seconds, exchange.deadline.remaining()))
+        try:
+            if exchange.proxy is None:
+                sock: Any = self._direct(exchange, limit)
+            else:
+                sock = self._through(exchange.proxy, exchange, limit)
+        except TimeoutError:
+            late = f"took longer than {round(limit.seconds, 2):g} s"
+            if exchange.proxy is not None and exchange.phase.of_proxy:
+                raise TransportFault(Code.ETIMEDOUT, f"{exchange.phase} {late}").at(exchange.proxy.masked) from None
+            raise TransportFault(Code.ETIMEDOUT, f"{exchange.phase} to {exchange.peer} {late}") from None
+        sock.deadline = exchange.deadline
+        return sock
+
+    def _direct(self, exchange: Exchange, limit: Deadline) -> Any:
+        url = exchange.url
+        exchange.enter(Phase.NAME)
+        addresses = self._resolver.resolve(url.host, url.port, limit, exchange.waiting)
+        for address in addresses:
+            exchange.check_address(address.text)
+        exchange.enter(Phase.CONNECT)
+        sock = self._connect(addresses, exchange, limit, None)
+        if url.scheme == "http":
+            return sock
+        exchange.enter(Phase.TLS)
+        return self._tls(sock, exchange, url.host, exchange.verify, f"TLS {url.host}:{url.port}")
+
+    def _through(self, proxy: Proxy, exchange: Exchange, limit: Deadline) -> Any:
+        exchange.enter(Phase.PROXY_NAME)
+        try:
+            addresses = self._resolver.resolve(proxy.host, proxy.port, limit, exchange.waiting)
+        except TransportFault as fault:
+            raise fault.at(proxy.masked) from None
+        exchange.enter(Phase.PROXY_CONNECT)
+        sock: Any = self._connect(addresses, exchange, limit, proxy.masked)
+        with closed_on_failure(sock):
+            if proxy.scheme == "socks5h":
+                exchange.enter(Phase.TUNNEL)
+                ask_for_connection(sock, proxy, exchange.url.host, exchange.url.port)
+        if proxy.scheme == "https":
+            exchange.enter(Phase.PROXY_TLS)
+            sock = self._tls_with_proxy(sock, proxy, exchange)
+        if exchange.url.scheme == "http":
+            return sock
+        if proxy.scheme != "socks5h":
+            exchange.enter(Phase.TUNNEL)
+            open_tunnel(sock, proxy, exchange)
+        exchange.enter(Phase.TLS)
+        return self._tls(sock, exchange, exchange.url.host, exchange.verify, f"TLS {exchange.peer}")
+
+    def _connect(self, addresses: list[Address], exchange: Exchange, limit: Deadline, proxy: str | None) -> DeadlineSocket:
+        """Connect to one of a name's addresses, the one first that was the quickest of late."""
+        if len(addresses) < 2:
+            return _connect(addresses, exchange, limit, proxy)[0]
+        name, now = frozenset(address.sockaddr for address in addresses), time.monotonic()
+        until, winner = self._winners.get(name, (0.0, ()))
+        ordered = _by_turns(addresses)
+        if now < until:
+            ordered.sort(key=lambda address: address.sockaddr != winner)
+        sock, answered = _connect(ordered, exchange, limit, proxy)
+        if len(self._winners) >= _MOST_SHOWN:
+            self._winners.clear()
+        self._winners[name] = now + WINNER_SECONDS, answered.sockaddr
+        return sock
+
+    def _tls_with_proxy(self, sock: Any, proxy: Proxy, exchange: Exchange) -> Any:
+        try:
+            return self._tls(sock, exchange, proxy.host, True, f"TLS {proxy.host}:{proxy.port}", "the proxy")
+        except DiskFault:
+            raise
+        except TransportFault as fault:
+            raise fault.at(proxy.masked) from None
+
+    def _tls(self, sock: Any, exchange: Exchange, host: str, verify: bool, doing: str, who: str = "the target") -> TlsSocket:
+        """Shake hands over a connected socket, which is closed where that fails."""
+        name = host.partition("%")[0].rstrip(".")
+        ours = verify and openssl_cannot_judge(name)
+        with closed_on_failure(sock):
+            context = self._context(verify, doing, names=not ours)
+            try:
+                wrapped = TlsSocket(sock, context, name, ragged_ends=not verify)
+            except ValueError:
+                raise TransportFault(Code.EPROTO, f"{doing}: the name cannot be checked") from None
+            exchange.opened(wrapped)
+            try:
+                wrapped.do_handshake()
+            except TimeoutError:
+                raise
+            except OSError as error:
+                raise os_fault(error, doing, who, wrapped.first_heard) from None
+            if ours and not _is_for(wrapped, name):
+                raise name_fault(doing)
+            return wrapped
+
+    def _context(self, verify: bool, doing: str, *, names: bool) -> ssl.SSLContext:
+        try:
+            return self._trust.context(verify, names=names)
+        except OSError as error:
+            raise DiskFault(Code.EPROTO, f"{doing}: the trusted roots cannot be read: {type(error).__name__}") from None
+
+
+def _is_for(session: TlsSocket, host: str) -> bool:
+    try:
+        return is_for(session.getpeercert(), host)
+    except (ValueError, ssl.SSLError):
+        return False  # It has a name that Python cannot read.
+
+
+def _place(url: Url, proxy: Proxy | None) -> tuple[str, int, str]:
+    return url.host, url.port, proxy.masked if proxy else ""
+
+
+def _told(certificate: Certificate, roots: str) -> Shown:
+    return Shown(
+        issuer=certificate.issuer,
+        names=", ".join(certificate.names[:5]) or certificate.subject,
+        begins=f"{certificate.not_before:%Y-%m-%d}",
+        ends=f"{certificate.not_after:%Y-%m-%d}",
+        roots=roots,
+    )
+
+
+_Connected = tuple[DeadlineSocket, Address]
+
+
+class _Attempts:
+    """Connections that are being opened to the addresses of one name, side by side (RFC 8305 §5)."""
+
+    def __init__(self, exchange: Exchange, limit: Deadline, proxy: str | None) -> None:
+        self._exchange = exchange
+        self._limit = limit
+        self._proxy = proxy
+        self._poller = select.poll()
+        self._open: dict[int, tuple[DeadlineSocket, Address]] = {}
+        self.faults: list[TransportFault] = []
+
+    def begin(self, address: Address) -> _Connected | None:
+        """Begin to connect; the socket where that is done at once."""
+        try:
+            sock = DeadlineSocket(address.family, socket.SOCK_STREAM)
+        except OSError as error:  # No descriptor is left, or the family is switched off.
+            self._failed(address, error)
+            return None
+        with closed_on_failure(sock):
+            self._exchange.opened(sock)
+            _keep_alive(sock)
+            sock.settimeout(0.0)
+            try:
+                sock.connect(address.sockaddr)
+            except BlockingIOError:
+                self._open[sock.fileno()] = sock, address
+                self._poller.register(sock, select.POLLOUT)
+                return None
+            except OSError as error:
+                sock.close()
+                self._failed(address, error)
+                return None
+        return sock, address
+
+    def wait(self, seconds: float) -> _Connected | None:
+        """Wait for the first that is connected; None where there is none yet. One that fails ends the wait."""
+        for descriptor, _ in self._poller.poll(max(1, int(seconds * 1000))):
+            sock, address = self._open.pop(descriptor)
+            self._poller.unregister(descriptor)
+            number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if not number:
+                return sock, address
+            sock.close()
+            self._failed(address, OSError(number, os.strerror(number)))
+        return None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether any is still being opened."""
+        return bool(self._open)
+
+    def close(self) -> None:
+        """Close those that were not first."""
+        for sock, _ in self._open.values():
+            sock.close()
+        self._open.clear()
+
+    def late(self) -> None:
+        """Note for each that is still being opened that there is no more time."""
+        for _, address in self._open.values():
+            self._failed(address, TimeoutError())
+        self.close()
+
+    @contextlib.contextmanager
+    def noted(self, connected: _Connected) -> Iterator[None]:
+        """Say as a fault what the system refuses of a connection that was reset as soon as it stood."""
+        try:
+            yield
+        except OSError as error:
+            self._failed(connected[1], error)
+            raise self.faults[-1] from None
+
+    def _failed(self, address: Address, error: OSError) -> None:
+        where = f"[{address.text}]" if address.family == socket.AF_INET6 else address.text
+        self.faults.append(os_fault(error, f"connect {where}:{address.sockaddr[1]}").at(self._proxy))
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Have the system ask whether the other side is there, after a minute of silence.
+
+    A call may compute for an hour before its answer begins, and a firewall forgets connections that are silent for long.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", KEEP_ALIVE_SECONDS), ("TCP_KEEPINTVL", KEEP_ALIVE_AGAIN_SECONDS), ("TCP_KEEPCNT", 8)):
+        if hasattr(socket, option):  # macOS calls the first by another name.
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _by_turns(addresses: list[Address]) -> list[Address]:
+    """The addresses with their families taking turns, the first family first (RFC 8305 §4)."""
+    first = [address for address in addresses if address.family == addresses[0].family]
+    others = [address for address in addresses if address.family != addresses[0].family]
+    pairs = zip_longest(first, others)
+    return [address for pair in pairs for address in pair if address is not None]
+
+
+def _connect(addresses: list[Address], exchange: Exchange, limit: Deadline, proxy: str | None) -> _Connected:
+    """Connect to the address that answers first; the next is tried after NEXT_ADDRESS_SECONDS, or as soon as one fails (RFC 8305)."""
+    attempts = _Attempts(exchange, limit, proxy)
+    left = deque(addresses)
+    with contextlib.ExitStack() as after:
+        after.callback(attempts.close)
+        while not limit.passed and (left or attempts.under_way):
+            connected = attempts.begin(left.popleft()) if left else None
+            next_at, failed = Deadline(NEXT_ADDRESS_SECONDS), len(attempts.faults)
+            while connected is None and attempts.under_way and not limit.passed:
+                if len(attempts.faults) > failed or (left and next_at.passed):
+                    break
+                exchange.waiting()
+                connected = attempts.wait(min(WAKE_SECONDS, limit.remaining(), next_at.remaining() if left else WAKE_SECONDS))
+            if connected is not None:
+                sock, _ = connected
+                with closed_on_failure(sock), attempts.noted(connected):
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    sock.deadline = limit
+                    exchange.opened(sock)  # Several were in reach of an abort: from here on it is this one.
+                return connected
+        attempts.late()
+    if not attempts.faults:
+        raise TimeoutError
+    raise _most_telling(attempts.faults)
+
+
+def _most_telling(faults: list[TransportFault]) -> TransportFault:
+    """What a host answered says more than silence, and that more than that one of its address families has no route."""
+    silent = (Code.ETIMEDOUT,)
+    nowhere = (Code.ENETUNREACH, Code.EHOSTUNREACH)
+    answered = [fault for fault in faults if fault.code not in silent + nowhere]
+    found = (answered or [fault for fault in faults if fault.code in silent] or faults)[-1]
+    if len(faults) > 1:
+        found.text = f"{found.text} ({len(faults)} addresses were tried)"
+    return found

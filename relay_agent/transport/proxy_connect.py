@@ -1,0 +1,94 @@
+"""Opening a tunnel through an HTTP proxy (RFC 9110 §9.3.6)."""
+
+from __future__ import annotations
+
+import contextlib
+import http
+import ssl
+from typing import Any
+
+from relay_agent.core.clock import Deadline
+from relay_agent.core.failures import Code
+from relay_agent.core.models import Headers
+from relay_agent.transport.deadline_sockets import closed_on_failure
+from relay_agent.transport.errors import ProxyFault, TransportFault
+from relay_agent.transport.exchange import Exchange
+from relay_agent.transport.fault_mapping import os_fault
+from relay_agent.transport.proxy import Proxy
+from relay_agent.transport.response_parser import BadFraming, BadHead, Response
+
+REFUSAL_SECONDS = 2.0
+"""How long a proxy that refuses a tunnel has to say why."""
+
+
+MAX_PROXY_ANSWER = 256 * 1024
+"""Bytes kept of what a proxy says when it refuses a tunnel."""
+
+
+class ProxyRefused(ProxyFault):
+    """A proxy answered `to` in place of what lies behind it: CONNECT, or the method of a request that it was to pass on."""
+
+    def __init__(self, proxy: Proxy, status: int, to: str) -> None:
+        super().__init__(Code.EBADRESPONSE, proxy.masked, f"answered {status} to {to}", status=status, forwarded=to != "CONNECT")
+        self.status = status
+
+
+class TunnelRefused(ProxyRefused):
+    """A proxy answered CONNECT with something else than 2xx; what it said is the answer (PROTOCOL §4)."""
+
+    def __init__(self, proxy: Proxy, status: int, headers: Headers, body: bytes) -> None:
+        super().__init__(proxy, status, "CONNECT")
+        self.headers = headers
+        self.body = body
+
+
+def read_refusal(sock: Any, response: Response) -> bytes:
+    """What a proxy says when it refuses. One that neither says how much nor closes has said it when it is silent.
+
+    Raises:
+        BadHead: it closed before the end, or its length cannot be read.
+    """
+    sock.deadline = Deadline(min(REFUSAL_SECONDS, sock.deadline.remaining()))
+    response.end_at_reset()
+    answered = f"it answered {response.status} to CONNECT"
+    said = bytearray()
+    try:
+        while len(said) < MAX_PROXY_ANSWER and (piece := response.read1(MAX_PROXY_ANSWER - len(said))):
+            said += piece
+    except TimeoutError:
+        return bytes(said)
+    except BadFraming:
+        raise BadHead(f"{answered}, and the length of what it said cannot be read") from None
+    except (http.client.HTTPException, OSError):
+        raise BadHead(f"{answered}, and closed before the end of what it said") from None
+    if response.length and len(said) < MAX_PROXY_ANSWER:
+        raise BadHead(f"{answered}, and closed before the end of what it said")
+    return bytes(said)
+
+
+def open_tunnel(sock: Any, proxy: Proxy, exchange: Exchange) -> None:
+    """Ask an HTTP proxy for a tunnel (RFC 9110 §9.3.6); the socket is closed where it gives none."""
+    host = exchange.url.host if ":" not in exchange.url.host else f"[{exchange.url.host}]"
+    where = f"{host}:{exchange.url.port}"
+    lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}"]
+    if proxy.authorization:
+        lines.append(f"Proxy-Authorization: {proxy.authorization}")
+    broken: OSError | None = None
+    with closed_on_failure(sock), contextlib.ExitStack() as after:
+        try:
+            sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+        except ConnectionError as error:
+            broken = error  # It may have answered before it closed, or said in TLS why it does.
+        try:
+            response = Response(sock, method="CONNECT")
+            after.callback(response.close)
+            response.begin()
+            if not 200 <= response.status < 300:
+                raise TunnelRefused(proxy, response.status, tuple(response.fields), read_refusal(sock, response))
+        except TimeoutError:
+            raise
+        except OSError as error:
+            why = error if broken is None or isinstance(error, ssl.SSLError) else broken
+            raise os_fault(why, "tunnel", "the proxy").at(proxy.masked) from None
+        except http.client.HTTPException as error:
+            raise TransportFault(Code.EBADRESPONSE, str(error)).at(proxy.masked) from None

@@ -1,0 +1,132 @@
+"""Alive means working: when a heartbeat goes out, and when it does not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from relay_agent.agent.heartbeat import Heartbeat
+from relay_agent.core.clock import Clock
+from relay_agent.core.errors import Call, PlatformError, RateLimited
+from relay_agent.diagnostics.loop_context import LoopContext
+from relay_agent.diagnostics.loop_status import LoopStatus
+from relay_agent.diagnostics.platform_causes import NOT_READ
+from relay_agent.diagnostics.platform_status import PlatformStatus
+from relay_agent.diagnostics.watchdog import Finding, Watchdog
+from relay_agent.tdp.client import PlatformClient
+from relay_agent.telemetry.hourly_summary import Tally
+from relay_agent.telemetry.logger import Logger
+
+INTERVAL = 30.0
+
+
+class Lines:
+    """In the logger's place."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.fields: dict[str, Any] = {}
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self.events.append(event)
+        self.fields = fields
+
+    info = warning = error = debug
+
+
+class World:
+    """An enrolled agent at work, whose time the test moves; `sent` are the moments of its heartbeats."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+        clock = Clock(now=lambda: datetime(2026, 3, 1, tzinfo=UTC), monotonic=lambda: self.time)
+        self.sent: list[float] = []
+        self.tries: list[float] = []
+        self.fault: PlatformError | None = None
+        self.still: str | None = None
+        self.log = Lines()
+        self.standing = PlatformStatus(enrolled=True)
+        self.standing.ready.set()
+        self.pulse = LoopStatus(clock)
+        self.heartbeat = Heartbeat(
+            platform=cast("PlatformClient", SimpleNamespace(rest=SimpleNamespace(heartbeat=self._beat))),
+            standing=self.standing,
+            watchdog=cast("Watchdog", SimpleNamespace(standstill=lambda: self.still and Finding(self.still, 61.0, NOT_READ))),
+            interval_seconds=INTERVAL,
+            loop=LoopContext(self.pulse, Tally(), cast("Logger", self.log), clock),
+        )
+
+    def _beat(self) -> None:
+        self.tries.append(self.time)
+        if self.fault is not None:
+            raise self.fault
+        self.sent.append(self.time)
+
+    def run(self, seconds: float) -> None:
+        """Let the loop turn for so long."""
+        end = self.time + seconds
+        while self.time < end:
+            self.time += max(0.01, self.heartbeat.step())
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_nothing_is_sent_before_the_platform_knows_the_agent(world: World) -> None:
+    world.standing.ready.clear()
+    world.run(300)
+    assert world.tries == []
+
+
+def test_one_is_sent_every_interval_the_first_an_interval_after_enrolments_own(world: World) -> None:
+    world.run(10 * INTERVAL + 1)
+    assert len(world.sent) == 10
+    assert world.sent[0] - 1000 == pytest.approx(INTERVAL, abs=0.6)
+    assert world.pulse.worked is not None
+
+
+def test_a_disabled_agent_is_alive_and_sends_its_first_at_once(world: World) -> None:
+    world.standing.enrolled, world.standing.disabled = False, True
+    world.run(INTERVAL + 1)
+    assert len(world.sent) == 2
+    assert world.sent[0] == 1000.0
+
+
+def test_none_goes_out_while_something_stands_still_and_the_log_says_so_once(world: World) -> None:
+    world.run(INTERVAL + 1)
+    world.still = "the queue was not read"
+    world.run(9 * INTERVAL)
+    assert len(world.sent) == 1
+    assert world.log.events == ["heartbeat-withheld"]  # a reminder comes after five minutes
+    assert (world.log.fields["cause"], world.log.fields["cure"]) == (NOT_READ.cause, NOT_READ.cure)
+
+
+def test_they_go_on_soon_after_it_turns_again(world: World) -> None:
+    world.still = "the queue was not read"
+    world.run(200)
+    world.still = None
+    world.run(6)
+    assert len(world.sent) == 1
+    assert world.log.events == ["heartbeat-withheld", "heartbeat-resumed"]
+
+
+def test_one_that_failed_is_sent_again_before_the_interval_is_over(world: World) -> None:
+    world.fault = PlatformError(Call.STATUS, "answered 500", 500)
+    world.run(INTERVAL + 12)
+    assert 2 <= len(world.tries) <= 4  # the retries are jittered, and at most an interval apart
+    assert (world.sent, world.pulse.problem) == ([], "agent/status: answered 500")
+    world.fault = None
+    world.run(INTERVAL)
+    assert (bool(world.sent), world.pulse.problem) == (True, None)
+    assert world.log.events == ["heartbeat-failed", "heartbeat-recovered"]
+
+
+def test_a_platform_that_asks_to_be_called_less_often_is_heard(world: World) -> None:
+    world.fault = RateLimited(Call.STATUS, 120.0)
+    world.run(INTERVAL + 100)
+    assert len(world.tries) == 1

@@ -1,0 +1,99 @@
+"""The thread `upkeep`: what it says of a backlog and of a journal that cannot be kept, once and not every second."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from relay_agent.agent.maintenance import PRUNE_SECONDS, Maintenance
+from relay_agent.core.clock import Clock
+from relay_agent.core.errors import JournalDamaged, JournalError
+from relay_agent.diagnostics.loop_context import LoopContext
+from relay_agent.diagnostics.loop_status import LoopStatus
+from relay_agent.storage.disk_space import Disk
+from relay_agent.storage.journal import Journal
+from relay_agent.telemetry.hourly_summary import Tally
+from relay_agent.telemetry.logger import Logger
+
+
+class World:
+    """An upkeep over a disk and a journal that the test directs."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.log: list[tuple[str, dict[str, Any]]] = []
+        self.looks = 0
+        self.summaries = 0
+        self.error: JournalError | None = None
+        self.disk = SimpleNamespace(backlog=False, backlog_bytes=4_000_000_000, obstacle=None, look=lambda: None)
+        journal = SimpleNamespace(unwritable=None, commits=0, flush=self._flush, prune=lambda: None, checkpoint=lambda: None)
+        clock = Clock(monotonic=lambda: self.time)
+        whatever = cast("Any", self)
+        self.upkeep = Maintenance(
+            journal=cast("Journal", journal),
+            disk=cast("Disk", self.disk),
+            interrupt=lambda: None,
+            summarise=self._summarise,
+            look_around=lambda: None,
+            loop=LoopContext(LoopStatus(clock), Tally(), cast("Logger", whatever), clock),
+        )
+
+    def _flush(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def _summarise(self) -> None:
+        self.summaries += 1
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self.log.append((event, fields))
+
+    info = warning
+
+    def run(self, seconds: float) -> None:
+        end = self.time + seconds
+        while self.time < end:
+            self.time += self.upkeep.step()
+
+    @property
+    def events(self) -> list[str]:
+        return [event for event, _ in self.log]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_a_backlog_that_stops_the_intake_is_said_with_cause_and_cure_and_so_is_its_end(world: World) -> None:
+    world.run(5)
+    world.disk.backlog = True
+    world.run(60)
+    world.disk.backlog = False
+    world.run(60)
+    assert world.events == ["backlog-full", "backlog-drained"]
+    fields = world.log[0][1]
+    assert fields["reason"] == "more than 4 GB wait for the platform"
+    assert "send-failed" in fields["cure"] and "by itself" in fields["cure"]
+
+
+def test_a_journal_that_cannot_be_kept_is_said_once_and_not_every_second(world: World) -> None:
+    world.error = JournalError("the journal cannot be read")
+    world.run(PRUNE_SECONDS * 3)
+    world.error = None
+    world.run(PRUNE_SECONDS)
+    assert world.events == ["journal-upkeep-failed", "journal-upkeep-recovered"]
+
+
+def test_a_damaged_journal_ends_the_thread(world: World) -> None:
+    world.error = JournalDamaged("damaged")
+    with pytest.raises(JournalDamaged):
+        world.upkeep.step()
+
+
+def test_the_hour_s_line_has_its_turn_even_where_the_journal_fails(world: World) -> None:
+    world.error = JournalError("the journal cannot be read")
+    world.run(10)
+    assert world.summaries == 10

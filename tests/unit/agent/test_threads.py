@@ -1,0 +1,109 @@
+"""How threads are declared: what starts last, what ends them, which may die.
+
+Owns the proof of `threads`. Only the test of the order of starting starts any, and waits for their ends.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from relay_agent.agent.threads import AgentThread, Ending, Phase, Stops, Threads
+from relay_agent.core.clock import Clock
+from relay_agent.core.loop import Loop, once
+from relay_agent.diagnostics.loop_status import LoopStatus
+from relay_agent.diagnostics.watchdog import Watchdog
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def threads(*declared: AgentThread, stops: Stops | None = None) -> Threads:
+    pulses = {thread.name: thread.pulse for thread in declared if thread.pulse}
+    return Threads(declared, pulses, cast("Watchdog", None), stops or Stops())
+
+
+def idle(name: str, phase: Phase = Phase.WORK, **more: Any) -> AgentThread:
+    return AgentThread(once(name, lambda: None), phase, lambda: "idle", **more)
+
+
+def test_the_first_thread_is_started_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(Loop, "start", lambda self: started.append(self.name))
+    threads(idle("poller"), idle("sender"), idle("log-shipper")).start()
+    assert started == ["log-shipper", "sender", "poller"]
+
+
+def test_a_thread_that_is_still_to_be_started_is_alive_and_not_over() -> None:
+    one = idle("one")
+    all_of_them = threads(one)
+    assert one.alive
+    assert all_of_them.dead() == []
+    assert all_of_them.over()
+
+
+def test_only_the_death_of_a_core_thread_counts() -> None:
+    core, other = idle("core"), idle("other", core=False)
+    all_of_them = threads(core, other)
+    all_of_them.start()
+    for thread in all_of_them.all:
+        thread.loop.join(10)
+    assert [loop.name for loop in all_of_them.dead()] == ["core"]
+    assert (core.alive, other.alive) == (False, False)
+
+
+def test_a_loop_ends_with_its_phase_and_says_what_its_pulse_says() -> None:
+    stops, pulse = Stops(), LoopStatus(Clock())
+    sender = AgentThread.looping("sender", lambda: 0.0, Phase.ANSWERS, stops, pulse)
+    pulse.turn("sending")
+    assert sender.activity() == "sending"
+    stops.answers.set()
+    sender.loop.run()  # Returns at once.
+    assert sender.loop.error is None
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_every_phase_has_an_event_that_ends_it(phase: Phase) -> None:
+    stops = Stops()
+    named = {
+        Phase.INTAKE: stops.intake,
+        Phase.FETCH: stops.intake,
+        Phase.WORK: stops.intake,
+        Phase.ANSWERS: stops.answers,
+        Phase.HOUSEKEEPING: stops.rest,
+        Phase.LOGS: stops.rest,
+    }
+    assert stops.of(phase) is named[phase]
+
+
+def test_threads_are_found_by_phase_and_by_name() -> None:
+    found = threads(idle("worker-0"), idle("worker-1"), idle("poller", Phase.INTAKE))
+    assert [thread.name for thread in found.of(Phase.WORK)] == ["worker-0", "worker-1"]
+    assert [loop.name for loop in found.loops(Phase.INTAKE)] == ["poller"]
+    assert found.named("poller").phase is Phase.INTAKE
+
+
+def test_the_stop_has_begun_once_the_intake_is_stopped() -> None:
+    stops = Stops()
+    found = threads(stops=stops)
+    assert not found.stopping()
+    stops.intake.set()
+    assert found.stopping()
+
+
+def test_the_first_reason_to_end_counts() -> None:
+    ending = Ending()
+    ending.give(3, "refused")
+    ending.give(1, "stuck")
+    assert (ending.code, ending.reason, ending.given.is_set()) == (3, "refused", True)
+
+
+def test_every_declared_thread_stands_in_the_design() -> None:
+    wiring = (ROOT / "relay_agent" / "agent" / "wiring.py").read_text(encoding="utf-8")
+    declared = set(re.findall(r'(?:looping|Loop|once|worker)\(f?"([a-z-]+?)(?:-\{place\})?"', wiring))
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").split("\n## Threads\n")[1].split("\n## ")[0]
+    table = {name.removesuffix("-0") for name in re.findall(r"^\| `([a-z0-9-]+)`", design, re.MULTILINE)}
+    assert declared == table - {"admin", "lookup"}
+    assert len(declared) == 9

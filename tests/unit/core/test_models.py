@@ -1,0 +1,24 @@
+"""The vocabulary of a command's life: what follows from it alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay_agent.core.models import may_repeat
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "repeat"),
+    [
+        ("GET", (), True),
+        ("DELETE", (), True),
+        ("POST", (), False),
+        ("get", (), False),
+        ("PATCH", (("X-A", "1"),), False),
+        ("POST", (("Idempotency-Key", "k"),), True),
+    ],
+)
+def test_a_request_may_be_repeated_by_its_method_or_where_its_sender_says_so(
+    method: str, headers: tuple[tuple[str, str], ...], repeat: bool
+) -> None:
+    assert may_repeat(method, headers) is repeat

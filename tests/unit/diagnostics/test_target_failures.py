@@ -1,0 +1,199 @@
+"""What is said of targets that do not answer: once at each turn, with cause and cure, and bounded whatever senders ask for."""
+
+from __future__ import annotations
+
+import json
+import timeit
+from typing import Any
+
+import pytest
+
+from relay_agent.core.clock import Deadline
+from relay_agent.core.failures import Code
+from relay_agent.core.urls import parse_url
+from relay_agent.diagnostics.target_failures import HOST_LINES_AN_HOUR, LINES_AN_HOUR, MOST_HOSTS, MOST_SHOWN, SHOWN_SECONDS, TargetFailures
+from relay_agent.transport.errors import TransportFault
+from relay_agent.transport.exchange import Exchange
+from relay_agent.transport.proxy import parse_proxy
+from relay_agent.transport.proxy_connect import ProxyRefused, TunnelRefused
+from tests.simulated_agent import SimulatedAgent
+
+REFUSED = TransportFault(Code.ECONNREFUSED, "connect ECONNREFUSED 10.20.0.7:9005")
+NO_NAME = TransportFault(Code.ENOTFOUND, "getaddrinfo ENOTFOUND lims.lab.example")
+URL = "http://lims.lab.example:9005/"
+PROXY = parse_proxy("http://lab:canary@proxy.lab.example:3128")
+DAY = 24 * 3600
+SICK_DAY_BYTES = 1_000_000
+"""As in test_log_budgets."""
+
+
+class World:
+    """The room with the agent's own log, and a time that the test moves."""
+
+    def __init__(self) -> None:
+        self.agent = SimulatedAgent()
+        self.trouble = TargetFailures(self.agent.logs.logger, self.agent._clock)
+
+    def failed(self, fault: TransportFault, url: str = URL, times: int = 1) -> None:
+        for _ in range(times):
+            self.trouble.failed(parse_url(url), fault)
+
+    def answered(self, url: str = URL, status: int = 200, proxy: Any = None) -> None:
+        self.trouble.answered(Exchange("GET", parse_url(url), (), None, Deadline(1), proxy=proxy), status)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.agent.stdout.lines]
+
+    @property
+    def events(self) -> list[str]:
+        return [line["event"] for line in self.lines]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_a_host_that_fails_again_and_again_is_one_line_with_cause_and_cure_and_one_for_its_end(world: World) -> None:
+    world.failed(REFUSED, times=100)
+    (line,) = world.lines
+    assert (line["event"], line["host"], line["port"], line["reason"]) == ("target-failed", "lims.lab.example", 9005, "ECONNREFUSED")
+    assert line["error"] == REFUSED.message
+    assert line["cause"] == "port 9005 refused: the host lims.lab.example answers, nothing listens there"
+    assert "check the port in the URL" in line["cure"]
+    world.agent.time += 30
+    world.answered(status=500)
+    world.answered()
+    assert world.events == ["target-failed", "target-recovered"]
+    assert (world.lines[1]["tries"], world.lines[1]["seconds"]) == (100, 30.0)
+
+
+def test_another_reason_is_said_and_a_lasting_one_once_an_hour(world: World) -> None:
+    world.failed(REFUSED)
+    world.failed(NO_NAME)
+    world.failed(REFUSED)
+    assert [line["reason"] for line in world.lines] == ["ECONNREFUSED", "ENOTFOUND"]
+    world.agent.time += 3600
+    world.failed(REFUSED, times=3)
+    assert [line["reason"] for line in world.lines] == ["ECONNREFUSED", "ENOTFOUND", "ECONNREFUSED"]
+
+
+def test_hosts_and_ports_are_told_apart_and_one_that_is_well_is_not_spoken_of(world: World) -> None:
+    world.failed(REFUSED)
+    world.failed(REFUSED, "http://lims.lab.example:9006/")
+    world.answered("http://other.lab.example/")
+    world.answered("http://lims.lab.example:9006/")
+    assert [(line["event"], line["port"]) for line in world.lines] == [
+        ("target-failed", 9005),
+        ("target-failed", 9006),
+        ("target-recovered", 9006),
+    ]
+
+
+@pytest.mark.parametrize("status", [407, 502])
+def test_a_proxy_s_refusal_is_the_proxy_s_by_tunnel_and_by_plain_http(world: World, status: int) -> None:
+    assert PROXY is not None
+    world.failed(TunnelRefused(PROXY, status, (), b"canary"), "https://lims.lab.example/")
+    world.answered(status=status, proxy=PROXY)
+    assert [line["reason"] for line in world.lines] == [f"EBADRESPONSE {status} at the proxy"] * 2
+    for line in world.lines:
+        assert line["cause"].startswith("the proxy http://[redacted]@proxy.lab.example:3128")
+        assert f"answered {status}" in line["cause"]
+    assert "canary" not in str(world.agent.stdout.lines)
+    assert isinstance(TunnelRefused(PROXY, status, (), b""), ProxyRefused)
+
+
+def test_a_target_s_own_407_and_5xx_are_answers(world: World) -> None:
+    for status in (407, 502, 500, 404):
+        world.answered(status=status)
+        world.answered("https://lims.lab.example/", status=status, proxy=PROXY)
+    assert world.lines == []
+
+
+def test_what_is_the_senders_or_our_own_fault_is_not_told_of_a_target(world: World) -> None:
+    ours = TransportFault(Code.ERESPONSETOOLARGE, "the agent's disk does not take the response")
+    ours.ours = True
+    world.failed(ours)
+    world.failed(TransportFault(Code.EBADCOMMAND, "no request"))
+    assert (world.lines, world.trouble.problems()) == ([], [])
+
+
+def test_the_policy_s_rule_is_named(world: World) -> None:
+    world.failed(TransportFault(Code.EPOLICY, "refused", rule="built-in: multicast"), "http://224.0.0.1/")
+    assert "the agent's policy forbids it: built-in: multicast" in world.lines[0]["cause"]
+
+
+# --- the page ---
+
+
+def test_the_page_names_a_host_with_its_last_failure_until_it_answers_or_nobody_asked_it_for_an_hour(world: World) -> None:
+    world.failed(REFUSED)
+    world.failed(NO_NAME)
+    (problem,) = world.trouble.problems()
+    assert problem.reason == f"lims.lab.example:9005 failed 2 times in a row, at 00:00:00 UTC with ENOTFOUND: {NO_NAME.message}"
+    assert problem.cause.cause == world.lines[1]["cause"]
+    assert problem.cause.cure == world.lines[1]["cure"]
+    world.answered()
+    assert world.trouble.problems() == []
+    world.failed(REFUSED)
+    world.agent.time += SHOWN_SECONDS
+    assert world.trouble.problems() == []
+
+
+def test_the_page_names_the_newest_few_and_how_many_there_are_besides(world: World) -> None:
+    for number in range(MOST_SHOWN + 3):
+        world.failed(REFUSED, f"http://h{number}.lab.example/")
+    found = world.trouble.problems()
+    assert [problem.reason.partition(":")[0] for problem in found[:-1]] == [f"h{number}.lab.example" for number in (7, 6, 5, 4, 3)]
+    assert found[-1].reason == "3 more targets fail"
+
+
+# --- what it costs ---
+
+
+def test_a_host_that_comes_and_goes_is_told_so_often_an_hour_and_no_line_of_an_end_is_missing(world: World) -> None:
+    for _ in range(100):
+        world.failed(REFUSED)
+        world.answered()
+    assert world.events == ["target-failed", "target-recovered"] * HOST_LINES_AN_HOUR
+    world.failed(REFUSED, "http://another.lab.example/")
+    assert world.lines[-1]["host"] == "another.lab.example"
+    world.agent.time += 3600
+    world.failed(REFUSED)
+    assert world.lines[-1]["host"] == "lims.lab.example"
+
+
+def test_what_could_not_be_told_for_the_bound_is_told_later_if_it_lasts(world: World) -> None:
+    for number in range(LINES_AN_HOUR):
+        world.failed(REFUSED, f"http://h{number}.lab.example/")
+    world.failed(REFUSED)
+    assert world.lines[-1]["host"] != "lims.lab.example"
+    assert world.trouble.problems()[0].reason.startswith("lims.lab.example:9005")
+    world.agent.time += 3601
+    world.failed(REFUSED)
+    assert (world.lines[-1]["host"], world.lines[-1]["tries"]) == ("lims.lab.example", 2)
+
+
+def test_a_day_of_senders_who_ask_for_ever_other_hosts_is_bounded_in_log_and_memory(world: World) -> None:
+    faults = [REFUSED, NO_NAME, TransportFault(Code.ETIMEDOUT, "connect to " + "x" * 250 + " took longer than 30 s")]
+    for second in range(DAY):
+        url = parse_url(f"http://{'long-name-' * 6}{second % 1000}.{'lab-' * 15}.example:{1024 + second % 7}/")
+        world.trouble.failed(url, faults[second % 3])
+        if second % 5 == 0:
+            world.trouble.answered(Exchange("GET", url, (), None, Deadline(1)), 200)
+        world.agent.time += 1
+    assert world.agent.stdout.bytes < SICK_DAY_BYTES
+    assert len(world.trouble._hosts) <= MOST_HOSTS
+    assert len(world.trouble.problems()) <= MOST_SHOWN + 1
+
+
+def test_a_command_costs_next_to_nothing_whether_it_goes_well_or_fails_again(world: World) -> None:
+    """Beside about a millisecond of CPU that a command takes: logging, metrics and this stay under 5 % of it."""
+    world.failed(REFUSED)
+    url, exchange = parse_url(URL), Exchange("GET", parse_url("http://well.lab.example/"), (), None, Deadline(1))
+    well = min(timeit.repeat(lambda: world.trouble.answered(exchange, 200), number=200, repeat=20)) / 200
+    ill = min(timeit.repeat(lambda: world.trouble.failed(url, REFUSED), number=200, repeat=20)) / 200
+    assert well < 5e-6
+    assert ill < 50e-6
+    assert len(world.lines) == 1

@@ -1,0 +1,203 @@
+"""Alive means working: what silences the heartbeat, what ends the agent, and what must do neither. Time is the test's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from relay_agent.core.clock import Clock
+from relay_agent.core.failures import Obstacle
+from relay_agent.diagnostics.loop_status import LoopStatus
+from relay_agent.diagnostics.platform_causes import REFUSED
+from relay_agent.diagnostics.platform_status import PlatformStatus
+from relay_agent.diagnostics.watchdog import RECENT_SECONDS, STUCK_SECONDS, Watchdog
+from relay_agent.relay.target.executor import Executor
+from relay_agent.relay.worker import Worker
+from relay_agent.storage.disk_space import Disk
+from relay_agent.storage.journal import Journal
+
+LOOPS = ("poller", "sender", "heartbeat", "config-refresh", "upkeep")
+
+
+@dataclass
+class Commits:
+    """In the journal's place."""
+
+    since: float | None = None
+    unwritable: Obstacle | None = None
+
+
+class World:
+    """An enrolled agent whose loops turn, until the test lets one stand still; `time` is in seconds."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+        clock = Clock(now=lambda: datetime(2026, 3, 1, tzinfo=UTC), monotonic=lambda: self.time)
+        self.pulses = {name: LoopStatus(clock) for name in LOOPS}
+        self.standing = PlatformStatus(enrolled=True)
+        self.disk = SimpleNamespace(obstacle=None)
+        self.commits = Commits()
+        self.limit: float | None = None
+        self.draining = False
+        self.worker = Worker(
+            name="worker-0",
+            executor=cast("Executor", SimpleNamespace(ends_at=None)),
+            monotonic=clock.monotonic,
+            **cast("Any", dict.fromkeys(("tasks", "processor", "outcomes", "outbox", "log"))),
+        )
+        self.dead: set[str] = set()
+        self.failing: dict[str, str] = {}
+        self.dog = Watchdog(
+            loops=self.pulses,
+            workers=[self.worker],
+            journal=cast("Journal", self._journal()),
+            disk=cast("Disk", self.disk),
+            standing=self.standing,
+            draining=lambda: self.draining,
+        )
+
+    def _journal(self) -> object:
+        world = self
+
+        class Stub:
+            unwritable = property(lambda _: world.commits.unwritable)
+
+            def stuck_seconds(self) -> float:
+                return 0.0 if world.commits.since is None else world.time - world.commits.since
+
+        return Stub()
+
+    def take(self, limit: float | None) -> None:
+        """Let the worker be in a command whose request must be over at `limit`."""
+        self.worker._busy_since = self.time
+        self.worker._executor.ends_at = limit
+
+    def run(self, seconds: float) -> None:
+        """Let time pass; the loops turn all the while, but those that are dead or failing."""
+        end = self.time + seconds
+        while self.time < end:
+            self.time += 1.0
+            for name, pulse in self.pulses.items():
+                if name in self.failing:
+                    pulse.failure(self.failing[name])
+                elif name not in self.dead:
+                    pulse.success()
+
+    def ends(self) -> tuple[float, float, str]:
+        """Let time pass until the verdict: seconds to the silence, seconds to the end, and why."""
+        began, silent = self.time, None
+        while self.dog.verdict() is None:
+            self.run(1)
+            if silent is None and self.dog.standstill() is not None:
+                silent = self.time - began
+            assert self.time - began < 1000, "no verdict"
+        assert silent is not None
+        return silent, self.time - began, self.dog.verdict() or ""
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_an_agent_that_works_is_left_alone(world: World) -> None:
+    world.run(3600)
+    assert (world.dog.standstill(), world.dog.verdict()) == (None, None)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_loop_that_does_not_come_round_silences_the_agent_and_then_ends_it(world: World, name: str) -> None:
+    world.dead.add(name)
+    silent, ended, reason = world.ends()
+    assert RECENT_SECONDS <= silent <= RECENT_SECONDS + 2
+    assert STUCK_SECONDS <= ended <= STUCK_SECONDS + 2
+    assert name in reason or name in ("poller", "sender")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem", "told"),
+    [
+        ("poller", "sqs receive: ETIMEDOUT: a proxy holds the connection", "the queue was not read"),
+        ("sender", "sqs send: AWS says AccessDenied", "no answer could be sent"),
+    ],
+)
+def test_a_loop_that_turns_and_never_does_its_work_ends_the_agent_too(world: World, name: str, problem: str, told: str) -> None:
+    world.failing[name] = problem
+    silent, ended, reason = world.ends()
+    assert RECENT_SECONDS <= silent <= RECENT_SECONDS + 2
+    assert STUCK_SECONDS <= ended <= STUCK_SECONDS + 2
+    assert reason.startswith(f"{told}: {problem}: ")  # and what lies behind it
+
+
+def test_a_commit_that_does_not_end_ends_the_agent(world: World) -> None:
+    world.commits.since = world.time
+    silent, ended, reason = world.ends()
+    assert (RECENT_SECONDS < silent <= RECENT_SECONDS + 2, STUCK_SECONDS < ended <= STUCK_SECONDS + 2) == (True, True)
+    assert "commit" in reason
+
+
+def test_a_worker_beyond_its_request_s_limit_ends_the_agent(world: World) -> None:
+    world.take(world.time + 100)
+    world.run(100 + RECENT_SECONDS - 1)
+    assert world.dog.standstill() is None
+    _, ended, reason = world.ends()
+    assert ended == pytest.approx(STUCK_SECONDS - RECENT_SECONDS + 1, abs=2)
+    assert "worker-0" in reason
+
+
+def test_a_slow_target_is_not_a_stuck_agent(world: World) -> None:
+    world.take(world.time + 900)
+    world.run(899)
+    assert (world.dog.standstill(), world.dog.verdict()) == (None, None)
+
+
+def test_a_worker_that_hangs_outside_its_request_is_found_too(world: World) -> None:
+    world.take(None)
+    assert "worker-0" in world.ends()[2]
+
+
+def test_a_disabled_agent_or_queue_is_no_standstill(world: World) -> None:
+    world.standing.disabled = True
+    world.failing["poller"] = "would be one, were it enabled"
+    world.run(3600)
+    assert (world.dog.standstill(), world.dog.verdict()) == (None, None)
+
+
+def test_an_agent_that_was_never_enrolled_keeps_trying(world: World) -> None:
+    world.standing.enrolled = False
+    world.failing |= {"poller": "starting", "sender": "starting"}
+    world.run(3600)
+    assert (world.dog.standstill(), world.dog.verdict()) == (None, None)
+
+
+def test_a_refused_token_silences_the_agent_and_does_not_end_it(world: World) -> None:
+    """A token that is put right heals it without a restart (OPERATIONS §2)."""
+    world.standing.refused = REFUSED
+    world.failing["poller"] = "agent/credentials: answered 401"
+    world.run(3600)
+    still = world.dog.standstill()
+    assert still is not None and "answered 401" in still.reason
+    assert world.dog.verdict() is None
+
+
+@pytest.mark.parametrize("unwritable", [None, Obstacle("the journal cannot be written")])
+def test_a_full_disk_silences_the_agent_and_does_not_end_it(world: World, unwritable: str | None) -> None:
+    world.disk.obstacle = None if unwritable else Obstacle("the disk is full")
+    world.commits.unwritable = unwritable
+    world.failing["poller"] = "the disk of the state directory is full"
+    world.take(None)
+    world.run(3600)
+    still = world.dog.standstill()
+    assert still is not None and ("full" in still.reason or "worker-0" in still.reason)
+    assert world.dog.verdict() is None
+
+
+def test_an_agent_that_drains_is_alive(world: World) -> None:
+    world.draining = True
+    world.dead |= set(LOOPS)
+    world.run(120)
+    assert world.dog.standstill() is None

@@ -1,0 +1,64 @@
+"""How many commands may be admitted, and where an admitted one goes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from relay_agent.core.models import Command
+from relay_agent.relay.admission_gate import AdmissionGate
+from relay_agent.relay.fair_queue import FairQueue
+from relay_agent.relay.task import Task
+
+
+class World:
+    """A gate before a queue of ten places; the rest is as the test says."""
+
+    def __init__(self) -> None:
+        self.tasks: FairQueue[Task] = FairQueue(10, 2)
+        self.downloads: list[Task] = []
+        self.outbox_room = 1000
+        self.journal = SimpleNamespace(unwritable=None)
+        self.disk = SimpleNamespace(obstacle=None, backlog=False)
+        self.gate = AdmissionGate(
+            tasks=self.tasks,
+            fetcher=cast("Any", SimpleNamespace(put=self.downloads.append, waiting=lambda: len(self.downloads))),
+            outbox=cast("Any", SimpleNamespace(room=lambda: self.outbox_room)),
+            journal=cast("Any", self.journal),
+            disk=cast("Any", self.disk),
+        )
+
+
+def task(body_url: str | None = None) -> Task:
+    return Task(Command("c-1", "agent", "action", body_url=body_url), 0.0, "h:80")
+
+
+def test_a_task_takes_a_place_in_the_queue_and_so_does_one_whose_body_is_being_downloaded() -> None:
+    world = World()
+    assert world.gate.room() == 10
+    world.gate.enqueue(task())
+    world.gate.enqueue(task("https://s3.example/get"))
+    assert (world.tasks.get(), len(world.downloads)) == (("h:80", task()), 1)
+    world.tasks.done("h:80")
+    assert world.gate.room() == 9
+
+
+def test_no_more_is_admitted_than_the_outbox_can_hold_answers_of() -> None:
+    world = World()
+    world.outbox_room = 3
+    assert world.gate.room() == 3
+
+
+def test_nothing_is_admitted_while_too_much_waits_for_the_platform() -> None:
+    world = World()
+    world.disk.backlog = True
+    assert (world.gate.room(), world.gate.obstacle()) == (0, None)
+
+
+@pytest.mark.parametrize(("journal", "disk", "obstacle"), [(None, None, None), ("hangs", None, "hangs"), (None, "full", "full")])
+def test_a_disk_that_takes_nothing_is_an_obstacle(journal: str | None, disk: str | None, obstacle: str | None) -> None:
+    world = World()
+    world.journal.unwritable, world.disk.obstacle = journal, disk
+    assert world.gate.obstacle() == obstacle

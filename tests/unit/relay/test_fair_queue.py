@@ -1,0 +1,198 @@
+"""The queue between poller and workers: whose turn it is, what closing does, and that nobody sleeps through a chance."""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay_agent.relay.fair_queue import Closed, FairQueue
+
+
+def filled(workers: int, *lanes: str) -> FairQueue[int]:
+    tasks: FairQueue[int] = FairQueue(100, workers)
+    for place, lane in enumerate(lanes):
+        tasks.put((lane, place))
+    return tasks
+
+
+def handed_out(tasks: FairQueue[int]) -> list[tuple[str, int]]:
+    """Everything that may start now, in order."""
+    found = []
+    try:
+        while True:
+            found.append(tasks.get_nowait())
+    except queue.Empty:
+        return found
+
+
+def test_one_lane_alone_gets_all_workers_but_a_quarter() -> None:
+    assert handed_out(filled(8, *"a" * 20)) == [("a", place) for place in range(6)]
+    assert [len(handed_out(filled(workers, *"a" * 20))) for workers in (1, 2, 3, 4, 7, 12)] == [1, 1, 2, 3, 6, 9]
+
+
+def test_two_lanes_get_a_third_each_in_turns() -> None:
+    assert [lane for lane, _ in handed_out(filled(9, *"aaaaaabbbbbb"))] == list("ababab")
+
+
+def test_a_slow_lane_never_holds_up_another() -> None:
+    tasks = filled(4, *"a" * 20)
+    assert len(handed_out(tasks)) == 3
+    tasks.put(("b", 99))
+    assert tasks.get_nowait() == ("b", 99)
+
+
+def test_a_lane_keeps_its_order() -> None:
+    tasks = filled(2, *"aaa")
+    order = []
+    for _ in range(3):
+        lane, item = tasks.get_nowait()
+        order.append(item)
+        tasks.done(lane)
+    assert order == [0, 1, 2]
+
+
+def test_done_makes_room_for_the_next_of_its_lane() -> None:
+    tasks = filled(2, "a", "a")
+    tasks.get_nowait()
+    with pytest.raises(queue.Empty):
+        tasks.get_nowait()
+    tasks.done("a")
+    assert tasks.get_nowait() == ("a", 1)
+
+
+def test_more_lanes_than_workers_still_get_one_each() -> None:
+    assert [lane for lane, _ in handed_out(filled(2, *"abcabc"))] == list("abc")
+
+
+@given(workers=st.integers(1, 40), lanes=st.integers(1, 40))
+def test_while_lanes_are_few_a_worker_stays_free_for_one_that_has_none_yet(workers: int, lanes: int) -> None:
+    tasks: FairQueue[int] = FairQueue(10_000, workers)
+    for lane in range(lanes):
+        for _ in range(workers):
+            tasks.put((str(lane), 0))
+    given_out = Counter(lane for lane, _ in handed_out(tasks))
+    most = workers - max(1, workers // 4) if lanes == 1 else -(-workers // (lanes + 1))
+    assert max(given_out.values()) <= max(1, most)
+    if lanes < workers:
+        assert given_out.total() < workers
+
+
+def test_free_counts_what_waits_and_not_what_runs() -> None:
+    tasks: FairQueue[int] = FairQueue(3, 4)
+    for lane in "aab":
+        tasks.put((lane, 0))
+    assert (tasks.free(), tasks.waiting(), tasks.running()) == (0, 3, 0)
+    tasks.get_nowait()
+    assert (tasks.free(), tasks.waiting(), tasks.running()) == (1, 2, 1)
+
+
+def test_recovery_may_put_more_than_there_are_places() -> None:
+    tasks: FairQueue[int] = FairQueue(1, 4)
+    for item in range(5):
+        tasks.put_nowait(("a", item))
+    assert (tasks.free(), tasks.waiting()) == (0, 5)
+
+
+def test_a_closed_queue_hands_out_nothing_and_keeps_what_waits() -> None:
+    tasks = filled(4, "a", "b")
+    tasks.close()
+    for _ in range(3):
+        with pytest.raises(Closed):
+            tasks.get(timeout=1)
+    assert tasks.waiting() == 2
+
+
+def test_closing_wakes_every_worker_that_waits() -> None:
+    tasks: FairQueue[int] = FairQueue(10, 4)
+    closed = [threading.Event() for _ in range(4)]
+
+    def work(told: threading.Event) -> None:
+        with pytest.raises(Closed):
+            tasks.get(timeout=10)
+        told.set()
+
+    threads = [threading.Thread(target=work, args=(told,)) for told in closed]
+    for thread in threads:
+        thread.start()
+    tasks.close()
+    for thread in threads:
+        thread.join(5)
+    assert all(told.is_set() for told in closed)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_wake_up_is_lost_between_workers_and_a_producer(seed: int) -> None:
+    """Workers wait without a time-out of their own: a lost wake-up leaves the last items where they are."""
+    rnd = random.Random(seed)
+    tasks: FairQueue[int] = FairQueue(10_000, 6)
+    total = 1500
+    every_one = threading.Semaphore(0)
+    most: Counter[str] = Counter()
+    running: Counter[str] = Counter()
+    lock = threading.Lock()
+
+    def work() -> None:
+        try:
+            while True:
+                lane, _ = tasks.get()
+                with lock:
+                    running[lane] += 1
+                    most[lane] = max(most[lane], running[lane])
+                with lock:
+                    running[lane] -= 1
+                tasks.done(lane)
+                every_one.release()
+        except Closed:
+            pass
+
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(6)]
+    for worker in workers:
+        worker.start()
+    lanes = ["a", "a", "a", "b", "c"]
+    for item in range(total):
+        tasks.put((rnd.choice(lanes), item))
+    finished = sum(every_one.acquire(timeout=5) for _ in range(total))
+    tasks.close()
+    for worker in workers:
+        worker.join(5)
+    assert finished == total
+    assert (tasks.waiting(), tasks.running()) == (0, 0)
+    assert max(most.values()) <= 5
+
+
+class Lanes(OrderedDict[str, Any]):
+    """Lanes that count how many of them were looked at."""
+
+    looked = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for lane in super().__iter__():
+            self.looked += 1
+            yield lane
+
+    def keys(self) -> Any:
+        raise AssertionError("all lanes were looked at")
+
+
+def test_a_hand_out_looks_at_no_more_lanes_than_there_are_workers_however_many_wait() -> None:
+    workers = 8
+    tasks: FairQueue[int] = FairQueue(10**6, workers)
+    tasks._lanes = Lanes()
+    for lane in range(20_000):
+        tasks.put((str(lane), lane))
+    handed: list[str] = []
+    for _ in range(500):
+        tasks._lanes.looked = 0
+        handed.append(tasks.get_nowait()[0])
+        assert tasks._lanes.looked <= 4 * (workers + 1)
+        if len(handed) >= workers:
+            tasks.done(handed[len(handed) - workers])
+    assert handed == [str(lane) for lane in range(500)]

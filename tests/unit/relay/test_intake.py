@@ -1,0 +1,265 @@
+"""What comes in: messages of the queue, and after a restart what the journal still holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+
+from relay_agent.core.errors import JournalError
+from relay_agent.core.failures import Code
+from relay_agent.core.models import Status
+from relay_agent.relay.intake import Admitted, Intake
+from relay_agent.relay.payload_reader import KEPT_IN_MEMORY
+from relay_agent.storage.journal import Journal
+from tests.worlds import CANARY, World, codes, message, told
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.journal.close()
+
+
+# --- messages ---
+
+
+def test_a_message_becomes_a_task_in_its_hosts_lane_and_is_in_the_journal(world: World) -> None:
+    taken = world.take(message({"url": "http://LIMS.example:9005/x"}))
+    (task,) = taken.tasks
+    assert (task.command.id, task.lane, task.admitted) == ("c-1", "lims.example:9005", 1000.0)
+    assert (taken.refused, taken.oddities) == ([], [])
+    assert world.states() == {"admitted": 1}
+
+
+def test_a_message_for_another_target_is_run_and_its_answer_names_that_target(world: World) -> None:
+    update = world.run(targetId="another")
+    assert (update.status, json.loads(update.message)["targetId"]) == (Status.SUCCESS, "another")
+
+
+def test_intake_of_nothing_is_nothing(world: World) -> None:
+    assert world.take() == Admitted([], [], ANY, [])
+    assert world.journal.commits == 0
+
+
+def test_a_batch_is_one_commit(world: World) -> None:
+    world.take(*[message(commandId=str(place)) for place in range(10)])
+    assert world.journal.commits == 1
+
+
+def test_a_message_seen_twice_runs_once(world: World) -> None:
+    text = message()
+    assert len(world.take(text, text).tasks) == 1
+    assert world.take(text) == Admitted([], [], ANY, [])
+
+
+def test_an_id_that_comes_back_with_another_body_runs_as_it_came_first_and_is_an_oddity(world: World) -> None:
+    first = world.take(message({"url": "http://first.example/"}), message({"url": "http://second.example/"}))
+    assert [task.lane for task in first.tasks] == ["first.example:80"]
+    assert len(first.oddities) == 1
+    later = world.take(message({"url": "http://third.example/"}))
+    assert (later.tasks, len(later.oddities)) == ([], 1)
+
+
+def test_a_malformed_message_that_names_its_command_is_answered_at_once(world: World) -> None:
+    taken = world.take(message(expiresAt="soon"))
+    (update,), (report,) = taken.refused, world.reports
+    assert codes(update) == ("FAILURE", "EBADCOMMAND")
+    assert "expiresAt" in told(update)[1]["message"]
+    assert (report.id, report.status, report.code) == ("c-1", Status.FAILURE, Code.EBADCOMMAND)
+    assert (taken.tasks, world.states()) == ([], {"finished": 1})
+    assert world.take(message(expiresAt="soon")) == Admitted([], [], ANY, [])
+
+
+def test_a_malformed_message_without_target_is_answered_in_this_agents_name(world: World) -> None:
+    (update,) = world.take(json.dumps({"commandId": "c-1"})).refused
+    assert codes(update) == ("FAILURE", "EBADCOMMAND")
+
+
+def test_a_message_that_names_no_command_is_an_oddity_that_repeats_none_of_it(world: World) -> None:
+    taken = world.take(f"{{{CANARY}", json.dumps({"commandId": 5, "x": CANARY}))
+    assert (taken.tasks, taken.refused, len(taken.oddities)) == ([], [], 2)
+    assert CANARY not in str(taken.oddities)
+    assert world.states() == {}
+
+
+def test_one_malformed_message_holds_up_no_other_of_its_batch(world: World) -> None:
+    taken = world.take("{", message(commandId="a"), message(commandId="b", action=None), message(commandId="c"))
+    assert [task.command.id for task in taken.tasks] == ["a", "c"]
+    assert [update.command_id for update in taken.refused] == ["b"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_id_that_comes_well_formed_and_malformed_in_one_batch_is_answered_once(world: World, order: int) -> None:
+    taken = world.take(*[message(), message(action=None)][::order])
+    assert len(taken.tasks) + len(taken.refused) == 1
+
+
+def test_a_payload_does_not_wait_in_memory_twice(world: World) -> None:
+    assert world.task().command.payload is None
+    large = world.task(commandId="c-2", payload={"url": "http://target.example/", "body": "x" * KEPT_IN_MEMORY})
+    assert (large.command.payload, large.request, large.lane) == (None, None, "target.example:80")
+
+
+def test_a_journal_that_cannot_be_written_takes_nothing_over(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.journal._writer._connection.execute("PRAGMA query_only = ON")
+    with pytest.raises(JournalError):
+        world.take(message())
+    world.journal._writer._connection.execute("PRAGMA query_only = OFF")
+    assert len(world.take(message()).tasks) == 1
+    world.journal.close()
+
+
+def test_a_journal_that_fails_within_intake_loses_no_command_until_the_restart(world: World) -> None:
+    world.journal._writer._connection.executescript(
+        "CREATE TRIGGER full BEFORE UPDATE OF state ON commands WHEN NEW.state = 'finished' BEGIN SELECT RAISE(ABORT, 'full'); END;"
+    )
+    messages = [message(commandId="good"), message(commandId="bad", action=None)]
+    taken = world.intake.admit([(text, "receipt") for text in messages])
+    assert [task.command.id for task in taken.tasks] == ["good"]
+    with pytest.raises(JournalError):  # which ends the agent, before anything was said or told
+        world.journal.flush()
+    assert world.reports == []
+    world.journal._writer._connection.execute("DROP TRIGGER full")
+    with pytest.raises(JournalError):
+        world.journal.close()
+    world.journal = Journal(world.directory / "journal.db", world.clock)
+    tasks, (update,) = world.again()
+    assert ([task.command.id for task in tasks], update.command_id, codes(update)) == (["good"], "bad", ("FAILURE", "EBADCOMMAND"))
+
+
+def test_nothing_is_said_of_a_malformed_command_before_its_answer_is_on_the_disk(world: World) -> None:
+    taken = world.intake.admit([(message(expiresAt="soon"), "receipt")])
+    assert ([update.status for update in taken.refused], world.reports) == ([Status.FAILURE], [])
+    world.journal.flush()
+    assert [report.id for report in world.reports] == ["c-1"]
+
+
+# --- after a restart ---
+
+
+def crash(world: World, **fields: Any) -> None:
+    """A command that was under way when the agent was killed."""
+
+    def dies() -> None:
+        raise KeyboardInterrupt
+
+    world.target.meanwhile = dies
+    with pytest.raises(KeyboardInterrupt):
+        world.run(**fields)
+    world.target.meanwhile = lambda: None
+
+
+def asks(method: str, **headers: str) -> dict[str, Any]:
+    return {"url": "http://target.example/", "method": method, "headers": headers}
+
+
+def test_what_was_admitted_runs_after_a_restart(world: World) -> None:
+    world.take(message(payload=asks("POST")))
+    (task,), updates = world.again()
+    assert updates == []
+    assert world.process(task)[0].status is Status.SUCCESS
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [asks(method) for method in ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")] + [asks("POST", **{"idempotency-KEY": "k"})],
+)
+def test_what_was_under_way_and_may_be_repeated_runs_again(world: World, payload: dict[str, Any]) -> None:
+    crash(world, payload=payload)
+    (task,), updates = world.again()
+    assert updates == []
+    assert world.process(task)[0].status is Status.SUCCESS
+    assert len(world.target.asked) == 2
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "get", "LOCK"])
+def test_what_was_under_way_and_may_not_be_repeated_is_answered_einterrupted(world: World, method: str) -> None:
+    crash(world, payload=asks(method))
+    tasks, (update,) = world.again()
+    assert tasks == []
+    assert codes(update) == ("FAILURE", "EINTERRUPTED")
+    assert [(report.method, report.code) for report in world.reports[-1:]] == [(method, "EINTERRUPTED")]
+    assert world.again() == ([], [update])
+
+
+def test_what_failed_before_a_byte_went_out_may_run_again(world: World) -> None:
+    world.target.sends = False
+    crash(world, payload=asks("POST"))
+    tasks, updates = world.again()
+    assert (len(tasks), updates) == (1, [])
+
+
+def test_what_was_finished_is_told_byte_for_byte_the_same(world: World) -> None:
+    update = world.run()
+    world.now += timedelta(hours=3)
+    assert world.again() == ([], [update])
+    assert world.again() == ([], [update])
+
+
+def test_what_was_delivered_is_neither_run_nor_told_again(world: World) -> None:
+    world.journal.deliver([world.run().command_id])
+    assert world.again() == ([], [])
+    assert world.take(message()).tasks == []
+
+
+def test_what_expired_while_the_agent_was_down_is_rejected(world: World) -> None:
+    world.take(message())
+    world.now += timedelta(hours=1)
+    (task,), _ = world.again()
+    assert codes(world.process(task)[0]) == ("REJECTED", "EEXPIRED")
+
+
+def test_what_was_under_way_and_expired_meanwhile_is_einterrupted_and_not_called_never_run(world: World) -> None:
+    crash(world, payload=asks("PUT"))
+    world.now += timedelta(hours=1)
+    (task,), _ = world.again()
+    assert codes(world.process(task)[0]) == ("FAILURE", "EINTERRUPTED")
+
+
+def test_what_was_under_way_and_expires_while_it_waits_again_is_not_called_never_run(world: World) -> None:
+    crash(world, payload=asks("PUT"))
+    (task,), _ = world.again()
+    world.now += timedelta(hours=1)
+    assert codes(world.process(task)[0]) == ("FAILURE", "EINTERRUPTED")
+
+
+def test_a_command_that_cannot_be_taken_up_again_is_answered_and_keeps_no_other_from_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.take(*[message(commandId=command_id) for command_id in ("first", "bad", "last")])
+    right = Intake._taken_up
+    monkeypatch.setattr(Intake, "_taken_up", lambda intake, left: right(intake, left) if left.id != "bad" else 1 // 0)
+    tasks, (update,) = world.again()
+    assert ([task.command.id for task in tasks], update.command_id, codes(update)) == (
+        ["first", "last"],
+        "bad",
+        ("FAILURE", "EINTERRUPTED"),
+    )
+    assert [(command_id, type(error)) for command_id, error in world.set_aside] == [("bad", ZeroDivisionError)]
+    assert world.states() == {"admitted": 2, "finished": 1}
+
+
+def test_an_answer_that_cannot_be_read_back_is_told_as_interrupted_for_good_and_keeps_no_other_from_it(world: World) -> None:
+    world.run(commandId="bad")
+    good = world.run(commandId="good")
+    world.journal.flush()
+    world.journal._writer._connection.execute("UPDATE commands SET tell_by = 'soon' WHERE id = 'bad'")
+    _, updates = world.again()
+    assert [update.command_id for update in updates] == ["bad", "good"]
+    assert (codes(updates[0]), updates[1]) == (("FAILURE", "EINTERRUPTED"), good)
+    assert [command_id for command_id, _ in world.set_aside] == ["bad"]
+    assert world.journal.message("bad") == updates[0].message
+
+
+def test_many_commands_come_back_in_the_order_they_came(world: World) -> None:
+    world.take(*[message(commandId=command_id) for command_id in "zmaq"])
+    tasks, _ = world.again()
+    assert [task.command.id for task in tasks] == list("zmaq")

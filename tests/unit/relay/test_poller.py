@@ -1,0 +1,221 @@
+"""When commands are taken in: how many are asked for, what is acknowledged when, and what comes of a failure."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from relay_agent.core.clock import Clock
+from relay_agent.core.errors import Call, CredentialsExpired, JournalDamaged, JournalError, JournalUnwritable, PlatformError, RateLimited
+from relay_agent.core.failures import Obstacle
+from relay_agent.core.models import Command, Status, Update
+from relay_agent.diagnostics.loop_context import LoopContext
+from relay_agent.diagnostics.loop_status import LoopStatus
+from relay_agent.diagnostics.platform_status import PlatformStatus
+from relay_agent.relay.intake import Admitted
+from relay_agent.relay.poller import DISABLED_SECONDS, NO_DISK_SECONDS, NO_ROOM_SECONDS, TRYING_SECONDS, Poller
+from relay_agent.relay.task import Task
+from relay_agent.tdp.client import QueueDisabled
+from relay_agent.tdp.sqs import BATCH, WAIT_SECONDS, Received
+from relay_agent.telemetry.hourly_summary import Tally
+from relay_agent.telemetry.repeated_failure import RepeatedFailure
+
+DOWN = PlatformError(Call.SQS_RECEIVE, "ECONNREFUSED: connect refused")
+
+
+class World:
+    """A poller whose queue, intake and gate are scripted; `done` is what it did, in order."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, Any]] = []
+        self.messages: list[str] = []
+        self.refused_receipts: list[str] = []
+        self.faults: dict[str, Exception] = {}
+        self.room, self.obstacle, self.stopping = 10, cast("Obstacle | None", None), False
+        self.unacked: list[tuple[str, str]] = []
+        self.log = SimpleNamespace(warning=self._say, info=self._say, error=self._say)
+        clock = Clock(monotonic=lambda: 0.0)
+        self.pulse, self.standing = LoopStatus(clock), PlatformStatus(enrolled=True)
+        loop = LoopContext(self.pulse, Tally(), cast("Any", self.log), clock)
+        queue = SimpleNamespace(receive=self._receive, delete=self._delete)
+        self.poller = Poller(
+            platform=cast("Any", SimpleNamespace(inbound=lambda: self._call("inbound") or queue, replaced=lambda _queue: False)),
+            standing=self.standing,
+            intake=cast("Any", SimpleNamespace(admit=self._admit)),
+            gate=cast("Any", SimpleNamespace(room=lambda: self.room, obstacle=lambda: self.obstacle, enqueue=self._enqueue)),
+            journal=cast("Any", SimpleNamespace(unacked=lambda: self.unacked, acked=self._acked)),
+            outbox=cast("Any", SimpleNamespace(put=lambda update: self.done.append(("answer", update.command_id)))),
+            disk_full=RepeatedFailure(cast("Any", self.log), "disk-full", "disk-freed", clock.monotonic),
+            stopping=lambda: self.stopping,
+            loop=loop,
+        )
+
+    def steps(self) -> list[str]:
+        """The names of what was done."""
+        return [name for name, _ in self.done]
+
+    def _say(self, event: str, **_fields: Any) -> None:
+        self.done.append(("log", event))
+
+    def _call(self, name: str) -> None:
+        if name in self.faults:
+            raise self.faults[name]
+
+    def _receive(self, most: int, seconds: float) -> list[Received]:
+        self.done.append(("receive", (most, seconds)))
+        self._call("receive")
+        taken, self.messages = self.messages, []
+        return [Received(f"message {body}", body, f"receipt of {body}") for body in taken]
+
+    def _admit(self, messages: list[tuple[str, str]]) -> Admitted:
+        self.done.append(("admit", [text for text, _ in messages]))
+        self._call("admit")
+        tasks = [Task(Command(text, "agent", "action"), 0.0) for text, _ in messages if text != "bad"]
+        refused = [Update(text, Status.FAILURE, "") for text, _ in messages if text == "bad"]
+        return Admitted(tasks, refused, {receipt: text for text, receipt in messages}, [])
+
+    def _enqueue(self, task: Task) -> None:
+        self.done.append(("enqueue", task.command.id))
+
+    def _delete(self, receipts: list[str]) -> list[int]:
+        self.done.append(("delete", receipts))
+        self._call("delete")
+        return [place for place, receipt in enumerate(receipts) if receipt in self.refused_receipts]
+
+    def _acked(self, ids: Iterable[str]) -> None:
+        self.done.append(("acked", list(ids)))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.mark.parametrize(("room", "asked"), [(3, 3), (BATCH + 5, BATCH)])
+def test_it_asks_for_as_many_as_there_is_room_for(world: World, room: int, asked: int) -> None:
+    world.room = room
+    assert world.poller.step() == 0.0
+    assert world.done == [("receive", (asked, WAIT_SECONDS))]
+
+
+@pytest.mark.parametrize("room", [0, -2])
+def test_without_room_it_asks_for_nothing_and_is_well(world: World, room: int) -> None:
+    world.room = room
+    assert world.poller.step() == NO_ROOM_SECONDS
+    assert (world.done, world.pulse.problem) == ([], None)
+
+
+def test_commands_are_admitted_then_queued_and_only_then_acknowledged(world: World) -> None:
+    world.messages = ["a", "bad"]
+    world.poller.step()
+    assert world.done[1:] == [
+        ("admit", ["a", "bad"]),
+        ("enqueue", "a"),
+        ("answer", "bad"),
+        ("delete", ["receipt of a", "receipt of bad"]),
+        ("acked", ["a", "bad"]),
+    ]
+
+
+def test_an_obstacle_is_logged_once_and_nothing_is_received(world: World) -> None:
+    world.obstacle = Obstacle("the disk is full")
+    assert [world.poller.step(), world.poller.step()] == [NO_DISK_SECONDS] * 2
+    assert (world.done, world.pulse.problem) == ([("log", "disk-full")], "the disk is full")
+    world.obstacle = None
+    world.poller.step()
+    assert (world.done[1:], world.pulse.problem) == ([("log", "disk-freed"), ("receive", (10, WAIT_SECONDS))], None)
+
+
+def test_what_the_journal_could_not_take_now_is_held_and_admitted_before_anything_else_is_received(world: World) -> None:
+    world.messages, world.faults["admit"] = ["a"], JournalUnwritable("the disk is full")
+    world.poller.step()
+    del world.faults["admit"]
+    world.done.clear()
+    world.poller.step()
+    assert world.steps() == ["admit", "enqueue", "delete", "acked", "log"]
+
+
+def test_what_the_journal_refused_is_left_to_the_queue(world: World) -> None:
+    world.messages, world.faults["admit"] = ["a"], JournalError("refused")
+    assert world.poller.step() > 0
+    assert "delete" not in world.steps()
+    del world.faults["admit"]
+    world.done.clear()
+    world.poller.step()
+    assert world.done == [("receive", (10, TRYING_SECONDS)), ("log", "poll-recovered")]
+
+
+def test_a_damaged_journal_ends_the_loop(world: World) -> None:
+    world.messages, world.faults["admit"] = ["a"], JournalDamaged("damaged")
+    with pytest.raises(JournalDamaged):
+        world.poller.step()
+
+
+def test_an_acknowledgement_that_failed_is_made_before_the_next_receive(world: World) -> None:
+    world.messages, world.faults["delete"] = ["a"], DOWN
+    assert world.poller.step() == 0.0
+    assert world.done[-1] == ("log", "ack-failed")
+    del world.faults["delete"]
+    world.unacked = [("a", "receipt of a")]
+    world.done.clear()
+    world.poller.step()
+    assert world.steps() == ["delete", "log", "acked", "receive"]
+
+
+def test_what_an_earlier_run_did_not_acknowledge_is_acknowledged_first_and_once(world: World) -> None:
+    world.unacked = [(str(place), f"receipt-{place}") for place in range(BATCH + 1)]
+    world.poller.step()
+    assert world.steps() == ["delete", "acked", "delete", "acked", "receive"]
+    world.done.clear()
+    world.poller.step()
+    assert world.steps() == ["receive"]
+
+
+def test_a_receipt_that_is_refused_is_not_noted_as_acknowledged(world: World) -> None:
+    world.messages, world.refused_receipts = ["a", "b"], ["receipt of a"]
+    world.poller.step()
+    assert world.done[-2:] == [("log", "ack-refused"), ("acked", ["b"])]
+
+
+def test_a_failed_receive_is_logged_and_waited_for(world: World) -> None:
+    world.faults["receive"] = DOWN
+    assert world.poller.step() > 0
+    assert world.done[-1] == ("log", "poll-failed")
+    assert world.pulse.problem == str(DOWN)
+
+
+def test_a_receive_that_the_stop_broke_off_is_no_failure(world: World) -> None:
+    world.faults["receive"], world.stopping = DOWN, True
+    assert world.poller.step() == 0.0
+    assert (world.steps(), world.pulse.problem) == (["receive"], None)
+
+
+def test_it_waits_as_long_as_the_platform_asks(world: World) -> None:
+    world.faults["receive"] = RateLimited(Call.SQS_RECEIVE, 40.0)
+    assert world.poller.step() >= 40.0
+
+
+def test_credentials_that_aws_refuses_have_the_configuration_read_again(world: World) -> None:
+    world.faults["receive"] = CredentialsExpired(Call.SQS_RECEIVE, "ExpiredToken")
+    world.poller.step()
+    assert world.standing.look_again.is_set()
+
+
+def test_a_disabled_agent_and_a_disabled_queue_are_not_polled_and_are_no_failure(world: World) -> None:
+    world.standing.disabled = True
+    assert world.poller.step() == DISABLED_SECONDS
+    world.standing.disabled = False
+    world.faults["inbound"] = QueueDisabled("agent/config", "the queue is disabled")
+    assert world.poller.step() == DISABLED_SECONDS
+    assert (world.done, world.pulse.problem) == ([], None)
+
+
+def test_before_the_agent_is_enrolled_it_waits_for_that(world: World) -> None:
+    world.standing.enrolled, world.standing.ready = False, threading.Event()
+    world.standing.ready.set()
+    assert world.poller.step() == 0.0
+    assert (world.done, world.pulse.activity) == ([], "starting")

@@ -1,0 +1,244 @@
+"""Group commit: who waits for whom, and what becomes of changes when the disk takes none."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay_agent.core.errors import JournalDamaged, JournalError, JournalUnwritable
+from relay_agent.storage import group_commit
+from relay_agent.storage.group_commit import Writer
+
+CANARY = "canary-77"
+
+
+class Disk:
+    """A database of one table, and a reserve; `fails` makes the next transactions fail as SQLite would."""
+
+    def __init__(self, path: Path) -> None:
+        self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self.connection.execute("CREATE TABLE seen (value INTEGER UNIQUE)")
+        self.others = 1
+        self.time = 100.0
+        self.reserve = 0
+        self.fails: list[int] = []
+        self.writer = Writer(self.connection, others=lambda: self.others, monotonic=lambda: self.time, make_room=self._make_room)
+
+    def _make_room(self) -> bool:
+        self.reserve -= 1
+        return self.reserve >= 0
+
+    def add(self, value: int) -> Any:
+        """A change that adds a row."""
+
+        def change(connection: sqlite3.Connection) -> int:
+            if self.fails:
+                error = sqlite3.OperationalError("as told")
+                error.sqlite_errorcode = self.fails.pop(0)
+                raise error
+            connection.execute("INSERT INTO seen VALUES (?)", (value,))
+            return value
+
+        return change
+
+    def rows(self) -> list[int]:
+        return [row[0] for row in self.writer.read("SELECT value FROM seen ORDER BY value")]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    made = Disk(tmp_path / "a.db")
+    yield made
+    made.writer.close(1.0)
+
+
+def test_a_lone_command_s_changes_wait_for_nobody(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(*_: float) -> bool:
+        raise AssertionError("it lingered")
+
+    monkeypatch.setattr(disk.writer._more, "wait", wait)
+    for value in range(50):  # as much load as can be, but of one command only
+        disk.writer.commit(disk.add(value))
+    disk.others, disk.time = 5, disk.time + 10
+    for value in range(50, 100):  # several commands, and no load
+        disk.time += group_commit.LOAD_SECONDS
+        disk.writer.commit(disk.add(value))
+    assert disk.writer.commits == 100
+
+
+def test_under_load_the_leader_waits_a_moment_for_those_who_are_about_to_come(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_commit, "LINGER_SECONDS", 60.0)  # the third ends it, not the time
+    for value in range(group_commit.LOAD_CHANGES):
+        disk.writer.commit(disk.add(value))
+    before, disk.others = disk.writer.commits, 3
+    threads = [threading.Thread(target=disk.writer.commit, args=(disk.add(100 + value),)) for value in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert disk.writer.commits == before + 1
+    assert disk.rows()[-3:] == [100, 101, 102]
+
+
+def test_the_wait_has_an_end(disk: Disk) -> None:
+    disk.writer._monotonic = time.monotonic
+    disk.others = 1000
+    for value in range(group_commit.LOAD_CHANGES + 3):
+        disk.writer.commit(disk.add(value))
+    assert len(disk.rows()) == group_commit.LOAD_CHANGES + 3
+
+
+def test_a_change_that_cannot_be_made_spoils_no_other_of_its_batch(disk: Disk) -> None:
+    disk.writer.commit(disk.add(1))
+    disk.writer.later(disk.add(2))
+    with pytest.raises(JournalError):
+        disk.writer.commit(disk.add(1))
+    assert disk.rows() == [1, 2]
+
+
+def test_a_full_disk_s_reserve_is_used_at_once(disk: Disk) -> None:
+    disk.reserve, disk.fails = 1, [sqlite3.SQLITE_FULL]
+    assert disk.writer.commit(disk.add(1)) == 1
+    assert (disk.writer.unwritable, disk.reserve) == (None, 0)
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_READONLY])
+def test_a_disk_that_takes_nothing_says_so_until_it_does(disk: Disk, code: int) -> None:
+    disk.fails = [code]
+    with pytest.raises(JournalUnwritable, match="as told"):
+        disk.writer.commit(disk.add(1))
+    assert disk.writer.unwritable is not None and "as told" in disk.writer.unwritable.reason
+    disk.writer.commit(disk.add(2))
+    assert (disk.writer.unwritable, disk.rows()) == (None, [2])
+
+
+def test_what_nobody_waits_for_is_written_once_the_disk_takes_it(disk: Disk) -> None:
+    disk.writer.later(disk.add(1))
+    disk.fails = [sqlite3.SQLITE_FULL]
+    with pytest.raises(JournalUnwritable):
+        disk.writer.commit(disk.add(2))
+    disk.writer.commit(disk.add(3))
+    assert disk.rows() == [1, 3]
+
+
+def test_what_nobody_waits_for_is_on_the_disk_after_a_flush_which_costs_nothing_where_it_is_already(disk: Disk) -> None:
+    told: list[int] = []
+    disk.writer.later(disk.add(1), then=lambda: told.append(disk.connection.execute("SELECT MAX(value) FROM seen").fetchone()[0]))
+    assert (disk.writer.commits, told) == (0, [])
+    disk.writer.flush()
+    disk.writer.flush()
+    assert (disk.writer.commits, told) == (1, [1])
+
+
+def test_under_load_a_flush_rides_with_the_commit_of_another(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_commit, "RIDE_SECONDS", 60.0)  # the other's commit ends it, not the time
+    monkeypatch.setattr(group_commit, "LINGER_SECONDS", 0.0)
+    disk.others = 2
+    for value in range(group_commit.LOAD_CHANGES):
+        disk.writer.later(disk.add(value))
+    flush = threading.Thread(target=disk.writer.flush)
+    flush.start()
+    while not any(work.change is None for work in disk.writer._waiting):
+        time.sleep(0)
+    disk.writer.commit(disk.add(100))
+    flush.join(10)
+    assert not flush.is_alive()
+    assert (disk.writer.commits, len(disk.rows())) == (1, group_commit.LOAD_CHANGES + 1)
+
+
+def test_a_flush_under_load_waits_for_another_only_a_moment(disk: Disk) -> None:
+    disk.writer._monotonic = time.monotonic
+    disk.others = 2
+    for value in range(group_commit.LOAD_CHANGES):
+        disk.writer.later(disk.add(value))
+    disk.writer.flush()
+    assert len(disk.rows()) == group_commit.LOAD_CHANGES
+
+
+def test_a_flush_raises_what_the_disk_does_not_take_and_the_next_one_has_it(disk: Disk) -> None:
+    disk.writer.later(disk.add(1))
+    disk.fails = [sqlite3.SQLITE_FULL]
+    with pytest.raises(JournalUnwritable):
+        disk.writer.flush()
+    disk.writer.flush()
+    assert disk.rows() == [1]
+
+
+def test_every_flush_raises_after_a_change_that_cannot_be_made(disk: Disk) -> None:
+    """Whoever relies on it may not be the first who flushes."""
+    disk.writer.commit(disk.add(1))
+    disk.writer.later(disk.add(1))
+    disk.writer.commit(disk.add(2))
+    for _ in range(2):
+        with pytest.raises(JournalError):
+            disk.writer.flush()
+    assert disk.rows() == [1, 2]
+
+
+def test_damage_is_told_from_a_full_disk(disk: Disk) -> None:
+    disk.fails = [sqlite3.SQLITE_CORRUPT]
+    with pytest.raises(JournalDamaged):
+        disk.writer.commit(disk.add(1))
+
+
+def test_an_error_never_repeats_a_value(disk: Disk) -> None:
+    """SQLite's own error of a text that is no UTF-8 does."""
+    disk.connection.execute("CREATE TABLE text (value TEXT)")
+    disk.connection.execute("INSERT INTO text VALUES (CAST(? AS TEXT))", (CANARY.encode() + b"\xff",))
+    with pytest.raises(JournalError) as caught:
+        disk.writer.read("SELECT value FROM text")
+    assert CANARY not in str(caught.value)
+    with pytest.raises(JournalError) as caught:
+        disk.writer.commit(lambda connection: connection.execute("INSERT INTO text VALUES (?)", (f"{CANARY}\ud800",)))
+    assert CANARY not in str(caught.value)
+
+
+def test_a_reader_does_not_wait_for_ever_for_a_commit_that_does_not_end(disk: Disk) -> None:
+    disk.writer.patience_seconds = 0.01
+    with disk.writer._using, pytest.raises(JournalError, match="does not end"):
+        disk.rows()
+
+
+def test_a_flush_that_lost_its_patience_leaves_no_place_that_nobody_fills(disk: Disk) -> None:
+    held = threading.Thread(target=disk.writer.commit, args=(disk.add(1),))
+    with disk.writer._using:
+        held.start()
+        while disk.writer.stuck_seconds() == 0 and disk.writer._leading_since is None:
+            time.sleep(0)
+        disk.writer.later(disk.add(2))
+        with pytest.raises(JournalError, match="does not end"):
+            disk.writer.flush(0.01)
+    held.join(10)
+    disk.writer.flush()
+    disk.writer.commit(disk.add(3))
+    assert disk.rows() == [1, 2, 3]
+
+
+def test_changes_that_the_disk_did_not_take_keep_their_order(disk: Disk) -> None:
+    """Also when a batch is written one by one, because one of its changes cannot be made."""
+    for value in (4, 5, 6):
+        disk.writer.later(disk.add(value))
+    disk.fails = [sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FULL]
+    with pytest.raises(JournalUnwritable):
+        disk.writer.commit(disk.add(7))
+    seen: list[int] = []
+    disk.writer.use(lambda connection: seen.extend(work.change(connection) for work in disk.writer._waiting if work.change is not None))
+    assert seen == [4, 5, 6]
+
+
+def test_a_flush_does_not_succeed_where_a_change_before_it_met_a_full_disk(disk: Disk) -> None:
+    """Also where another change of the batch cannot be made, and each is written alone."""
+    told: list[int] = []
+    disk.writer.commit(disk.add(1))
+    disk.writer.later(disk.add(1))  # It cannot be made.
+    disk.writer.later(disk.add(2), then=lambda: told.append(2))
+    disk.fails = [sqlite3.SQLITE_ERROR, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FULL]
+    with pytest.raises(JournalUnwritable):
+        disk.writer.flush()
+    assert (disk.rows(), told) == ([1], [])

@@ -1,0 +1,194 @@
+"""Bytes too large for memory: a buffer that can be read again, and answers as gzip files."""
+
+from __future__ import annotations
+
+import gzip
+import resource
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay_agent.storage.buffer import IN_MEMORY, Buffer, Filed
+from relay_agent.storage.spool import Spool, Spooled
+
+
+@given(st.lists(st.text(max_size=10), max_size=10))
+def test_what_fits_comes_back_as_one_text(tmp_path_factory: pytest.TempPathFactory, pieces: list[str]) -> None:
+    whole = "".join(pieces)
+    spool = Spool(tmp_path_factory.getbasetemp() / "fits")
+    assert spool.store(pieces, len(whole.encode()), "x") == whole
+    assert list(spool.directory.iterdir()) == []
+
+
+def test_one_byte_more_than_fits_goes_to_a_gzip_file(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    stored = spool.store(iter(["\xe9" * 5, "abc"]), 12, "answer.json.gz")
+    path = spool.path("answer.json.gz")
+    assert stored == Spooled("answer.json.gz", path.stat().st_size)
+    assert gzip.decompress(path.read_bytes()).decode() == "\xe9" * 5 + "abc"
+
+
+def test_the_limit_counts_bytes_and_not_characters(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    assert spool.store(["\u20ac\u20ac"], 6, "x") == "\u20ac\u20ac"
+    assert isinstance(spool.store(["\u20ac\u20ac"], 5, "x"), Spooled)
+
+
+def test_the_directory_and_the_files_are_the_owners_alone(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.store(["abc"], 0, "a")
+    assert stat.S_IMODE(spool.directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE(spool.path("a").stat().st_mode) == 0o600
+
+
+def test_the_same_answer_gives_the_same_bytes(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    for name in "ab":
+        spool.store(["abc" * 100], 0, name)
+    assert spool.path("a").read_bytes() == spool.path("b").read_bytes()
+
+
+def test_removing_is_idempotent(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.store(["abc"], 0, "a")
+    spool.remove("a")
+    spool.remove("a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_what_no_answer_names_is_an_orphan(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    for name in "abc":
+        spool.store(["abc"], 0, name)
+    assert spool.remove_orphans({"b", "elsewhere"}) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_file_that_could_not_be_written_whole_is_removed(tmp_path: Path) -> None:
+    def pieces() -> Iterator[str]:
+        yield "a" * 100
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        Spool(tmp_path).store(pieces(), 10, "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 65536, 65537, IN_MEMORY, IN_MEMORY + 1, 3 * IN_MEMORY])
+def test_a_buffer_can_be_read_more_than_once_in_bounded_pieces(tmp_path: Path, size: int) -> None:
+    buffer = Buffer(tmp_path)
+    data = bytes(range(251)) * (size // 251 + 1)
+    for start in range(0, size, 50_000):
+        buffer.write(data[start : min(size, start + 50_000)])
+    assert buffer.size == size
+    for _ in range(2):
+        pieces = list(buffer.chunks())
+        assert b"".join(pieces) == data[:size]
+        assert all(0 < len(piece) <= 65536 for piece in pieces)
+    buffer.close()
+
+
+def test_a_large_buffer_leaves_no_name_in_the_directory(tmp_path: Path) -> None:
+    buffer = Buffer(tmp_path)
+    buffer.write(b"x" * (IN_MEMORY + 1))
+    assert list(tmp_path.iterdir()) == []
+    buffer.close()
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """A disk that takes no more of a file than that many bytes: the last write is short, the next fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def unnamed_file(directory: Path) -> Path:
+    """The one file without a name that this process has open there."""
+    links = {path: path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+    (found,) = [path for path, link in links.items() if link.is_relative_to(directory)]
+    return found
+
+
+def pieces_of(data: bytes, size: int = 50_000) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+@pytest.mark.parametrize("room", [10**9, 3 * IN_MEMORY - 1, 70_001, 0])
+def test_a_requests_body_is_held_whole_whatever_the_disk_takes(tmp_path: Path, room: int) -> None:
+    data = bytes(range(251)) * (3 * IN_MEMORY // 251)
+    with room_for(room):
+        held = Spool(tmp_path).hold(pieces_of(data))
+    assert isinstance(held, Buffer)
+    assert (held.size, list(tmp_path.iterdir())) == (len(data), [])
+    for _ in range(2):
+        pieces = list(held.chunks())
+        assert (b"".join(pieces), max(map(len, pieces)) <= 65536) == (data, True)
+    held.close()
+
+
+def test_a_small_body_is_held_as_bytes(tmp_path: Path) -> None:
+    assert Spool(tmp_path).hold([b"ab", b"", b"c"]) == b"abc"
+    assert Spool(tmp_path).hold([]) == b""
+
+
+def test_a_body_that_cannot_be_encoded_leaves_no_open_file(tmp_path: Path) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"a" * (IN_MEMORY + 1)
+        raise ValueError("no base64")
+
+    with pytest.raises(ValueError, match="no base64"):
+        Spool(tmp_path).hold(pieces())
+
+
+def test_a_held_file_that_became_shorter_is_an_error_and_no_shorter_body(tmp_path: Path) -> None:
+    held = Spool(tmp_path).hold([b"a" * 60_000, b"b" * 60_000])
+    assert isinstance(held, Buffer)
+    with unnamed_file(tmp_path).open("r+b") as file:
+        file.truncate(50_000)
+    with pytest.raises(OSError, match="Input/output"):
+        list(held.chunks())
+    held.close()
+
+
+def test_what_is_fetched_is_kept_as_bytes_or_in_a_file(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    assert spool.keep([b"ab", b"cd"], 4, "x.body") == b"abcd"
+    assert list(tmp_path.iterdir()) == []
+    assert spool.keep([b"ab", b"\xc3", b"\xa9\r\n"], 4, "x.body") is None
+    assert spool.text("x.body") == "ab\xe9\r\n"
+    assert stat.S_IMODE(spool.path("x.body").stat().st_mode) == 0o600
+    content = Filed(spool.path("x.body"))
+    assert (content.size, list(content.chunks())) == (6, [b"ab\xc3\xa9\r\n"])
+
+
+def test_what_cannot_be_kept_whole_is_not_kept(tmp_path: Path) -> None:
+    with room_for(100), pytest.raises(OSError, match="too large"):
+        Spool(tmp_path).keep([b"a" * 101], 4, "x.body")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("of", ["a request", "a response"])
+def test_nothing_of_a_body_is_on_the_disk_in_the_clear(tmp_path: Path, of: str) -> None:
+    text = b"canary-7b1f " * 60_000
+    spool = Spool(tmp_path)
+    if of == "a request":
+        buffer = spool.hold(pieces_of(text))
+        assert isinstance(buffer, Buffer)
+    else:
+        buffer = Buffer(tmp_path)
+        for piece in pieces_of(text):
+            buffer.write(piece)
+    stored = unnamed_file(tmp_path).read_bytes()
+    assert len(stored) > len(text) / 2
+    assert b"canary" not in stored
+    assert b"".join(buffer.chunks()) == text
+    buffer.close()

@@ -1,0 +1,91 @@
+"""Sockets whose every wait ends at one wall-clock deadline."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from relay_agent.core.clock import Deadline
+from relay_agent.transport.deadline_sockets import DeadlineSocket
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[DeadlineSocket, socket.socket]]:
+    """A clocked socket and its peer, on loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as server, DeadlineSocket(socket.AF_INET, socket.SOCK_STREAM) as ours:
+        ours.connect(server.getsockname())
+        theirs, _ = server.accept()
+        with theirs:
+            yield ours, theirs
+
+
+def test_without_a_deadline_it_is_a_plain_socket(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+    ours, theirs = pair
+    ours.sendall(b"abc")
+    assert theirs.recv(10) == b"abc"
+    theirs.sendall(b"def")
+    assert ours.recv(10) == b"def"
+
+
+def test_a_wait_ends_at_the_deadline(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+    ours, _ = pair
+    ours.deadline = Deadline(0.1)
+    begun = time.monotonic()
+    with pytest.raises(TimeoutError):
+        ours.recv(1)
+    with pytest.raises(TimeoutError):
+        ours.recv_into(bytearray(1))
+    assert 0.1 <= time.monotonic() - begun < 2
+
+
+def test_a_deadline_that_has_passed_lets_nothing_out(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+    ours, _ = pair
+    ours.deadline = Deadline(0)
+    for call in (lambda: ours.send(b"x"), lambda: ours.sendall(b"x"), lambda: ours.recv(1)):
+        with pytest.raises(TimeoutError):
+            call()
+    assert ours.bytes_sent == 0
+
+
+def test_a_peer_that_drips_does_not_move_the_deadline(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+    """Time is the test's own: each byte that comes takes a second of it."""
+    ours, theirs = pair
+    now = 0.0
+    ours.deadline = Deadline(3.0, lambda: now)
+    theirs.sendall(b"drip" * 10)
+    read = 0
+    with pytest.raises(TimeoutError):
+        while True:
+            read += len(ours.recv(1))
+            now += 1.0
+    assert read == 3
+
+
+def test_what_the_system_took_is_counted(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+    ours, theirs = pair
+    data = b"x" * 3_000_000
+    got = bytearray()
+
+    def read() -> None:
+        while len(got) < len(data):
+            got.extend(theirs.recv(65536))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    ours.deadline = Deadline(10)
+    ours.sendall(memoryview(data))
+    reader.join(10)
+    assert (ours.bytes_sent, bytes(got)) == (len(data), data)
+
+
+def test_a_peer_that_does_not_read_ends_the_sending_at_the_deadline(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+    ours, _ = pair
+    data = b"x" * 50_000_000
+    ours.deadline = Deadline(0.3)
+    with pytest.raises(TimeoutError):
+        ours.sendall(data)
+    assert 0 < ours.bytes_sent < 50_000_000

@@ -1,0 +1,105 @@
+"""Names with an underscore, which OpenSSL does not match as other clients do."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from relay_agent.transport.dialer import _is_for
+from relay_agent.transport.hostnames import is_for, openssl_cannot_judge
+from relay_agent.transport.tls_socket import TlsSocket
+
+
+def certificate(*names: str, common: tuple[str, ...] = ("lims_1.lab.example",), kind: str = "DNS") -> dict[str, Any]:
+    """A verified certificate as Python gives it."""
+    subject = tuple((("commonName", name),) for name in common)
+    return {"subject": subject, "subjectAltName": tuple((kind, name) for name in names)} if names else {"subject": subject}
+
+
+@pytest.mark.parametrize("host", ["my_lims.lab.example", "_x", "a.b_c"])
+def test_hosts_with_an_underscore_are_ours(host: str) -> None:
+    assert openssl_cannot_judge(host)
+
+
+@pytest.mark.parametrize("host", ["my-lims.lab.example", "127.0.0.1", "fe80::1", "xn--mnchen-3ya.example"])
+def test_others_are_openssl_s(host: str) -> None:
+    assert not openssl_cannot_judge(host)
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("my_lims.lab.example", "my_lims.lab.example"),
+        ("MY_LIMS.Lab.Example", "my_lims.lab.example"),
+        ("my_lims.lab.example", "My_Lims.LAB.example"),
+        ("my_lims.lab.example.", "my_lims.lab.example"),
+        ("my_lims.lab.example", "my_lims.lab.example."),
+        ("*.lab.example", "my_lims.lab.example"),
+        ("*.LAB.example", "my_lims.lab.example"),
+        ("*.lab.example", "_.lab.example"),
+        ("*.my_lab.example", "lims.my_lab.example"),
+        ("*.my_lab.example", "xn--mnchen-3ya.my_lab.example"),
+    ],
+)
+def test_a_name_or_a_star_in_place_of_its_first_label_matches(name: str, host: str) -> None:
+    assert is_for(certificate("elsewhere.example", name), host)
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("*.lab.example", "a.my_lims.lab.example"),
+        ("*.lab.example", "a_b.c.lab.example"),
+        ("*.lab.example", "my_lab.example"),
+        ("*.lab.example", ".lab.example_"),
+        ("*.my_lab.example", "my_lab.example"),
+        ("*.my_lab.example", ".my_lab.example"),
+        ("*", "my_lims"),
+        ("*.", "my_lims."),
+        ("*.example", "my_lims.example"),
+        ("*.example.", "my_lims.example"),
+        ("*.*.example", "my_lims.lab.example"),
+        ("*.*.example", "my_lims.*.example"),
+        ("m*.lab.example", "my_lims.lab.example"),
+        ("*s.lab.example", "my_lims.lab.example"),
+        ("my_*.lab.example", "my_lims.lab.example"),
+        ("**.lab.example", "my_lims.lab.example"),
+        ("my_lims.*.example", "my_lims.lab.example"),
+        ("xn--*.lab.example", "my_lims.lab.example"),
+        ("lab.example", "my_lims.lab.example"),
+        (".lab.example", "my_lims.lab.example"),
+        ("my_lims.lab.example\0.evil.example", "my_lims.lab.example"),
+        ("my_lims.lab.example ", "my_lims.lab.example"),
+        ("", "my_lims.lab.example"),
+    ],
+)
+def test_nothing_else_matches(name: str, host: str) -> None:
+    assert not is_for(certificate(name, common=(host,)), host)
+
+
+def test_names_of_another_kind_match_no_host() -> None:
+    for kind in ("URI", "email", "IP Address", "DirName"):
+        assert not is_for(certificate("my_lims.lab.example", kind=kind, common=("my_lims.lab.example",)), "my_lims.lab.example")
+
+
+def test_the_common_name_counts_only_without_any_alternative_name_and_the_last_of_several() -> None:
+    assert is_for(certificate(), "lims_1.lab.example")
+    assert is_for(certificate(common=("*.lab.example",)), "lims_1.lab.example")
+    assert not is_for(certificate(common=("lims_1.lab.example", "elsewhere.example")), "lims_1.lab.example")
+    assert not is_for(certificate("elsewhere.example"), "lims_1.lab.example")
+
+
+@pytest.mark.parametrize("nothing", [None, {}, {"subject": ()}])
+def test_no_certificate_is_for_nobody(nothing: Any) -> None:
+    assert not is_for(nothing, "my_lims.lab.example")
+
+
+def test_a_certificate_with_a_name_that_python_cannot_read_is_for_nobody() -> None:
+    """It raises for bytes that are no UTF-8, in whichever of the names."""
+
+    class Session:
+        def getpeercert(self) -> dict[str, Any]:
+            return {"subjectAltName": (("DNS", b"my\xe9.lab.example".decode()),)}
+
+    assert not _is_for(cast("TlsSocket", Session()), "my_lims.lab.example")
