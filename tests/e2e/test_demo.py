@@ -23,20 +23,20 @@ from relay_agent.sandbox.demo.table import OK, Board
 DEMO = [sys.executable, "-m", "relay_agent.sandbox.demo"]
 SPOILT = """
 import dataclasses, sys
-from relay_agent.sandbox.demo import Demo
-from relay_agent.sandbox.demo_rows import ROWS, expect_summary
+from relay_agent.sandbox.demo.__main__ import Demo
+from relay_agent.sandbox.demo.rows import ROWS, expect_summary
 wrong = lambda came, places: expect_summary(came, "SUCCESS 201") or ""
 sys.exit(Demo([dataclasses.replace(ROWS[0], judge=wrong), ROWS[3]]).run())
 """
 NO_AGENT = """
 import sys
-from relay_agent.sandbox.demo import Demo
+from relay_agent.sandbox.demo.__main__ import Demo
 sys.exit(Demo(agent_overrides={"AGENT_ID": "<agent id>"}).run())
 """
 DYING_AGENT = """
 import dataclasses, os, signal, sys
-from relay_agent.sandbox import demo
-from relay_agent.sandbox.demo_rows import ROWS
+from relay_agent.sandbox.demo import __main__ as demo
+from relay_agent.sandbox.demo.rows import ROWS
 shown = demo.Demo(ROWS)
 def kill(came, places):
     os.kill(shown._stage.agent.pid, signal.SIGKILL)
