@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from relay_agent.core.callbacks import nothing
 from relay_agent.core.errors import JournalDamaged, JournalError, JournalUnwritable
 from relay_agent.core.failures import Obstacle, StorageTrouble
 from relay_agent.storage.commit_counter import CommitCounter, count
@@ -49,10 +50,6 @@ T = TypeVar("T")
 Change = Callable[[sqlite3.Connection], Any]
 
 
-def _nothing() -> None:
-    pass
-
-
 @dataclass(eq=False)
 class _Work:
     """One change, and who waits for it; `awaited` is False for one that may come with any later commit.
@@ -62,7 +59,7 @@ class _Work:
 
     change: Change | None
     awaited: bool = True
-    then: Callable[[], None] = _nothing
+    then: Callable[[], None] = nothing
     ready: threading.Event = field(default_factory=threading.Event)
     settled: bool = False
     result: Any = None
@@ -120,7 +117,7 @@ class Writer:
         result: T = self._await(_Work(change))
         return result
 
-    def later(self, change: Change, then: Callable[[], None] = _nothing) -> None:
+    def later(self, change: Change, then: Callable[[], None] = nothing) -> None:
         """Run the change with whatever is committed next, and then `then`: the process may end before.
 
         One that cannot be made is raised by each `flush` from then on: whoever relies on it must not go on.

@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from relay_agent.core.callbacks import nothing
 from relay_agent.core.clock import Clock, from_timestamp
 from relay_agent.core.errors import JournalError, JournalUnwritable
 from relay_agent.core.failpoints import Point, reach
@@ -51,10 +52,6 @@ def _alone() -> int:
 
 def _no_room() -> bool:
     return False
-
-
-def _nothing() -> None:
-    pass
 
 
 class State(StrEnum):
@@ -196,7 +193,7 @@ class Journal:
             )
         )
 
-    def finish(self, update: Update, about: About | None = None, then: Callable[[], None] = _nothing, *, wait: bool = True) -> None:
+    def finish(self, update: Update, about: About | None = None, then: Callable[[], None] = nothing, *, wait: bool = True) -> None:
         """Record the outcome as it will be told, and wipe the request; `then` is called when it is on the disk.
 
         Under load, and where `wait` is False, this does not wait for the disk: the next commit has it with it, and whoever tells
