@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-import requests
-
 from relay_agent.core.failures import Code
 from relay_agent.core.models import Body, Headers, Url
 from relay_agent.core.urls import BadUrl, join, normal_host, split_host_port
 from relay_agent.relay.target.cookies import Cookies
 from relay_agent.transport.errors import TransportFault
-from relay_agent.transport.session import fields
 
 MAX_REDIRECTS = 10
 
@@ -85,11 +82,11 @@ def field_values(headers: Headers, name: str) -> list[str]:
     return [value for key, value in headers if key.lower() == name]
 
 
-def redirect_location(response: requests.Response) -> str | None:
+def redirect_location(status: int, headers: Headers) -> str | None:
     """Where a redirect leads; a redirect without a Location is an answer."""
-    if response.status_code not in _REDIRECTS:
+    if status not in _REDIRECTS:
         return None
-    values = field_values(fields(response), "location")
+    values = field_values(headers, "location")
     return values[0] or None if values else None
 
 
