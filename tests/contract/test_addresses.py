@@ -15,7 +15,7 @@ import pytest
 from relay_agent.core.clock import Deadline
 from relay_agent.core.failures import Code
 from relay_agent.core.urls import parse_url
-from relay_agent.transport.dialer import NEXT_ADDRESS_SECONDS, Dialer, Attempts
+from relay_agent.transport.dialer import NEXT_ADDRESS_SECONDS, Attempts, Dialer
 from relay_agent.transport.errors import TransportFault
 from relay_agent.transport.exchange import Exchange, ExchangeObserver
 from relay_agent.transport.progress import Progress
