@@ -13,11 +13,15 @@ from hypothesis import settings
 
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
+from tests import agents
 from tests.examples import USUAL, examples
+from tests.forked import Nursery
 
 # How long an example takes says something of the machine only.
 settings.register_profile("relay-agent", deadline=None, max_examples=examples(USUAL))
 settings.load_profile("relay-agent")
+
+agents.nursery = Nursery()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
