@@ -41,7 +41,7 @@ class Process:
     def poll(self) -> int | None:
         """The exit code, None while it runs."""
         with self._lock:
-            if self.returncode is None and select.select([self._descriptor], [], [], 0)[0]:
+            if self.returncode is None and self._ended(0):
                 _, status = os.waitpid(self.pid, 0)
                 self.returncode = os.waitstatus_to_exitcode(status)
                 os.close(self._descriptor)
@@ -50,10 +50,15 @@ class Process:
     def wait(self, timeout: float) -> int:
         """Wait for its end, and give its exit code."""
         if self.poll() is None:
-            select.select([self._descriptor], [], [], timeout)
+            self._ended(timeout)
         if (code := self.poll()) is None:
             raise subprocess.TimeoutExpired("relay-agent", timeout)
         return code
+
+    def _ended(self, seconds: float) -> bool:
+        end = select.poll()
+        end.register(self._descriptor, select.POLLIN)
+        return bool(end.poll(seconds * 1000))
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal."""
