@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from urllib.parse import urlsplit
 
+from relay_agent.sandbox import origin
 from relay_agent.sandbox.aws import AwsCall
 from relay_agent.sandbox.faults import Fault
 from relay_agent.sandbox.keys import Verdict
@@ -72,6 +73,7 @@ class SoakSandbox(Sandbox):
         self.rest, self.aws = Front(fronts), Front(fronts)
         self.recovery = Recovery()
         self._host = ground.host
+        origin.OWN_NAMES.add(ground.host)
         # Messages that a killed agent had taken come again soon.
         super().__init__(visibility_timeout=2)
 
