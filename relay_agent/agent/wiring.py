@@ -444,6 +444,7 @@ def upkeep_loop(stops: Stops, telemetry: Telemetry, flow: Flow, surroundings: En
     loop = telemetry.loop_context()
     upkeep = Maintenance(
         journal=flow.journal,
+        retention=flow.journal.retention,
         disk=flow.storage.disk,
         interrupt=poller.break_off,
         summarise=flow.summary.turn,
