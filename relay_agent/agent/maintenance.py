@@ -44,7 +44,7 @@ class Maintenance:
         self._interrupt = interrupt
         self._summarise = summarise
         self._look_around = look_around
-        self._pulse = loop.pulse
+        self._status = loop.status
         self._monotonic = loop.clock.monotonic
         self._full = loop.repeated_failure("backlog-full", "backlog-drained", remind_seconds=3600.0)
         self._lame = loop.repeated_failure("journal-upkeep-failed", "journal-upkeep-recovered", remind_seconds=3600.0)
@@ -59,7 +59,7 @@ class Maintenance:
         Raises:
             JournalDamaged: the agent must end; its next start sets the journal aside.
         """
-        self._pulse.turn("keeping the journal")
+        self._status.turn("keeping the journal")
         self._disk.look()
         self._say_backlog()
         self._look_around()
@@ -76,7 +76,7 @@ class Maintenance:
             self._lame.success()
         if intake_obstacle(self._journal, self._disk):
             self._interrupt()
-        self._pulse.success()
+        self._status.success()
         return TURN_SECONDS
 
     def _say_backlog(self) -> None:

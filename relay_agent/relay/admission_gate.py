@@ -18,9 +18,9 @@ from relay_agent.storage.journal import Journal
 class AdmissionGate:
     """The way from the poller to fetchers and workers. Holds nothing itself; `enqueue` is for one thread at a time."""
 
-    def __init__(self, *, tasks: FairQueue[Task], fetcher: Downloader, outbox: Outbox, journal: Journal, disk: Disk) -> None:
+    def __init__(self, *, tasks: FairQueue[Task], downloader: Downloader, outbox: Outbox, journal: Journal, disk: Disk) -> None:
         self._tasks = tasks
-        self._fetcher = fetcher
+        self._downloader = downloader
         self._outbox = outbox
         self._journal = journal
         self._disk = disk
@@ -29,7 +29,7 @@ class AdmissionGate:
         """How many commands have a free place in the queue and, later, in the outbox. None while too much waits for the platform."""
         if self._disk.backlog:
             return 0
-        return min(self._tasks.free() - self._fetcher.waiting(), self._outbox.room())
+        return min(self._tasks.free() - self._downloader.waiting(), self._outbox.room())
 
     def obstacle(self) -> Obstacle | None:
         """Why the disk lets nothing be admitted, None if it does."""
@@ -38,6 +38,6 @@ class AdmissionGate:
     def enqueue(self, task: Task) -> None:
         """Send a task to the workers, by way of the fetchers if its body must be downloaded first."""
         if task.elsewhere:
-            self._fetcher.put(task)
+            self._downloader.put(task)
         else:
             self._tasks.put((task.lane, task))

@@ -140,6 +140,7 @@ def test_on_a_full_disk_it_finishes_what_is_admitted_takes_nothing_in_and_resume
         for gate in gates:
             gate.wait_reached()
         wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
+        wait_until(sandbox, lambda: (small_disk.state / "reserve").exists())
         small_disk.fill()
         wait_full(agent)
         asked = receives(sandbox)
@@ -167,6 +168,7 @@ def test_a_disk_that_was_full_twice_is_survived_twice(sandbox: Sandbox, tmp_path
             gate = hold(target, f"/held/{round_number}")
             held = agent.create({"method": "POST", "url": target.url(f"/held/{round_number}")})
             gate.wait_reached()
+            wait_until(sandbox, lambda: (small_disk.state / "reserve").exists())
             small_disk.fill()
             wait_full(agent)
             gate.release()
@@ -225,6 +227,7 @@ def test_a_large_answer_on_a_full_disk_is_an_honest_failure(
     with running(RunningAgent(sandbox, tmp_path, small_disk.settings)) as agent:
         large = agent.create({"method": "POST", "url": target.url("/large")})
         gate.wait_reached()
+        wait_until(sandbox, lambda: (small_disk.state / "reserve").exists())
         small_disk.fill()
         wait_full(agent)
         gate.release()
@@ -246,10 +249,11 @@ def test_an_answer_for_which_the_reserve_has_room_is_told_whole_on_a_full_disk(
     with running(RunningAgent(sandbox, tmp_path, small_disk.settings)) as agent:
         large = agent.create({"method": "POST", "url": target.url("/large")})
         gate.wait_reached()
+        wait_until(sandbox, lambda: (small_disk.state / "reserve").exists())
         small_disk.fill()
         wait_full(agent)
         gate.release()
-        assert body(sandbox.wait_final(large.id))["body"] == answer.decode()
+        assert body(sandbox.wait_final(large.id, 30))["body"] == answer.decode()
         assert agent.stop() == 0
 
 

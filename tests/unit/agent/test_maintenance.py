@@ -33,7 +33,7 @@ class World:
         retention = SimpleNamespace(prune=lambda: None, checkpoint=lambda: None)
         clock = Clock(monotonic=lambda: self.time)
         whatever = cast("Any", self)
-        self.upkeep = Maintenance(
+        self.maintenance = Maintenance(
             journal=cast("Journal", journal),
             retention=cast("Retention", retention),
             disk=cast("Disk", self.disk),
@@ -58,7 +58,7 @@ class World:
     def run(self, seconds: float) -> None:
         end = self.time + seconds
         while self.time < end:
-            self.time += self.upkeep.step()
+            self.time += self.maintenance.step()
 
     @property
     def events(self) -> list[str]:
@@ -93,7 +93,7 @@ def test_a_journal_that_cannot_be_kept_is_said_once_and_not_every_second(world: 
 def test_a_damaged_journal_ends_the_thread(world: World) -> None:
     world.error = JournalDamaged("damaged")
     with pytest.raises(JournalDamaged):
-        world.upkeep.step()
+        world.maintenance.step()
 
 
 def test_the_hour_s_line_has_its_turn_even_where_the_journal_fails(world: World) -> None:
