@@ -33,6 +33,7 @@ from relay_agent.relay.poller import Poller
 from relay_agent.relay.sender import Sender
 from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
+from relay_agent.storage.retention import Retention
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.rest import AgentConfig
 from relay_agent.telemetry.hourly_summary import Summary, Tally
@@ -272,6 +273,7 @@ class SimulatedAgent:
         )
         maintenance = Maintenance(
             journal=journal,
+            retention=cast("Retention", journal),
             disk=disk,
             interrupt=lambda: None,
             summarise=summary.turn,

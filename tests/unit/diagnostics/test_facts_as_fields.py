@@ -199,7 +199,7 @@ PATTERNS = {"search", "match", "fullmatch", "findall", "finditer", "sub"}
 ERRORS = {"error", "fault", "problem", "failure", "refusal", "damage", "exc", "caught", "e"}
 TEXTS = {"message", "reason", "call"}
 ALLOWED = {
-    ("storage/group_commit.py", "words_of"): "SQLite's words repeat a value",
+    ("storage/disk_faults.py", "text_of"): "SQLite's words repeat a value",
     ("pipelines/requests_adapter.py", "_failure"): "another machine's answer has code and message only (PROTOCOL §4)",
     ("config/error_messages.py", "value_problem"): "pydantic puts its own words before ours",
     ("transport/fault_mapping.py", "_tls_words"): "OpenSSL's reasons are names (sslerr.h)",
