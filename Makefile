@@ -8,8 +8,12 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 LOWEST := build/lowest
 ARGS ?=
-# Processes that share all the tests; what is chosen by ARGS is run by one.
-JOBS ?= $(if $(ARGS),0,3)
+# Processes that share all the tests, or a directory of them; what else is chosen by ARGS is run by one. A file's tests share agents
+# and stay together, but for unit tests, which start none. Property tests draw EXAMPLES times as many examples.
+DIRECTORIES := tests $(patsubst %/,%,$(wildcard tests/*/))
+JOBS ?= $(if $(filter-out $(DIRECTORIES),$(ARGS:/=)),0,3)
+DIST := $(if $(filter tests/unit,$(ARGS:/=)),worksteal,loadfile)
+export EXAMPLES ?= 1
 SEED ?= 1
 
 # The first that is 3.11 or later and can make a virtual environment; `make PYTHON=/path/to/python …` picks another.
@@ -45,8 +49,8 @@ run: $(STAMP)-run ## run the agent with the settings of .env
 demo: $(STAMP)-sandbox ## show the whole way of a command, on a platform started on this machine
 	@exec $(PY) -m relay_agent.sandbox.demo
 
-test: $(STAMP)-test browser promtool ## run the tests; make test ARGS='-k codec -x' chooses
-	@exec $(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+test: $(STAMP)-test browser promtool ## run the tests; make test ARGS=tests/unit or ARGS='-k codec -x' chooses
+	@exec $(PY) -m pytest -n $(JOBS) --dist $(DIST) --no-loadscope-reorder $(ARGS)
 
 soak: $(STAMP)-test ## let everything around the agent fail for a minute, and count; make soak MINUTES=30 SEED=7
 	@exec $(PY) -m tests.soak $(if $(SECONDS),--seconds $(SECONDS)) $(if $(MINUTES),--minutes $(MINUTES)) --seed $(SEED)

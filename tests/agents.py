@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,11 +26,14 @@ from relay_agent.core.clock import Clock, Deadline
 from relay_agent.core.loop import Loop
 from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.server import HTTP_REQUEST, Sandbox
+from tests.forked import Nursery, Process
 
 SECURE_REQUEST = "TetraScience.Connector.http.Request.V2"
 PATIENCE_SECONDS = 20.0
 EXECUTABLE = Path(sys.executable).with_name("relay-agent")
 Json = dict[str, Any]
+nursery: Nursery | None = None
+"""Where processes of `relay-agent` come from, unless they start as a whole; tests set it (conftest.py), soak and bench do not."""
 
 
 class LogLines:
@@ -123,17 +127,24 @@ class _Watched:
 class RunningAgent(_Watched):
     """A real `relay-agent run`. Use it with `with`; nothing of it survives the block.
 
-    `environment` is added to the sandbox's; a value of None removes a variable.
+    `environment` is added to the sandbox's; a value of None removes a variable. `whole` starts a new Python, which loads all modules.
     """
 
     def __init__(
-        self, sandbox: Sandbox, directory: Path, environment: dict[str, str | None] | None = None, agent_id: str | None = None
+        self,
+        sandbox: Sandbox,
+        directory: Path,
+        environment: dict[str, str | None] | None = None,
+        agent_id: str | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
         super().__init__(sandbox, agent_id or sandbox.add_agent())
         directory.mkdir(exist_ok=True, parents=True)
         self.directory = directory
         self._environment = agent_environment(sandbox, self.agent_id, directory, environment)
-        self._process: subprocess.Popen[str] | None = None
+        self._whole = whole or nursery is None
+        self._process: subprocess.Popen[bytes] | Process | None = None
         self._reader: threading.Thread | None = None
         self._errors = directory / "stderr.txt"
 
@@ -142,17 +153,11 @@ class RunningAgent(_Watched):
         self.lines = LogLines()
         merged = {**self._environment, **(change or {})}
         self._environment = {name: value for name, value in merged.items() if value is not None}
-        with self._errors.open("w") as errors:
-            self._process = subprocess.Popen(
-                [EXECUTABLE, "run"],
-                cwd=self.directory,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        self._reader = threading.Thread(target=self._read, args=(self._process, self.lines), name="agent-stdout")
+        reading, writing = os.pipe()
+        with Path(os.devnull).open() as nothing, os.fdopen(writing, "wb") as output, self._errors.open("w") as errors:
+            streams = (nothing.fileno(), output.fileno(), errors.fileno())
+            self._process = _start(["run"], self.directory, self._environment, streams, whole=self._whole)
+        self._reader = threading.Thread(target=self._read, args=(reading, self.lines), name="agent-stdout")
         self._reader.start()
         return self
 
@@ -207,14 +212,13 @@ class RunningAgent(_Watched):
         if self._reader is not None:
             self._reader.join(PATIENCE_SECONDS)
 
-    def _running(self) -> subprocess.Popen[str]:
+    def _running(self) -> subprocess.Popen[bytes] | Process:
         assert self._process is not None, "not started"
         return self._process
 
     @staticmethod
-    def _read(process: subprocess.Popen[str], lines: LogLines) -> None:
-        assert process.stdout is not None
-        with process.stdout as stream:
+    def _read(reading: int, lines: LogLines) -> None:
+        with os.fdopen(reading, encoding="utf-8") as stream:
             for line in stream:
                 lines.feed(line.rstrip("\n"))
         lines.end()
@@ -343,9 +347,30 @@ def run_once(
     arguments: list[str], directory: Path, environment: dict[str, str], stdin: bytes = b"", timeout: float = 30.0
 ) -> subprocess.CompletedProcess[bytes]:
     """Run one `relay-agent` command to its end."""
-    return subprocess.run(
-        [str(EXECUTABLE), *arguments], cwd=directory, env=environment, input=stdin, capture_output=True, timeout=timeout, check=False
-    )
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        given.write(stdin)
+        given.seek(0)
+        streams = (given.fileno(), output.fileno(), errors.fileno())
+        process = _start(arguments, directory, environment, streams, whole=nursery is None)
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(PATIENCE_SECONDS)
+            raise
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(arguments, code, output.read(), errors.read())
+
+
+def _start(
+    arguments: list[str], directory: Path, environment: dict[str, str], streams: tuple[int, int, int], *, whole: bool
+) -> subprocess.Popen[bytes] | Process:
+    """Start a `relay-agent` command with these descriptors as its stdin, stdout and stderr."""
+    if nursery is not None and not whole:
+        return nursery.start(arguments, directory, environment, streams)
+    given, output, errors = streams
+    return subprocess.Popen([EXECUTABLE, *arguments], cwd=directory, env=environment, stdin=given, stdout=output, stderr=errors)
 
 
 @contextlib.contextmanager

@@ -13,17 +13,27 @@ from hypothesis import settings
 
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
+from tests import agents
 from tests.examples import USUAL, examples
+from tests.forked import Nursery
 
 # How long an example takes says something of the machine only.
 settings.register_profile("relay-agent", deadline=None, max_examples=examples(USUAL))
 settings.load_profile("relay-agent")
+
+agents.nursery = Nursery()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave the image's tests alone unless they are asked for: they need a built image and an engine (`make test-image`)."""
     asked = any("tests/image" in str(argument) for argument in config.invocation_params.args)
     return True if collection_path == Path(__file__).with_name("image") and not asked else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the directories whose files take longest, so that short ones fill the end."""
+    order = {name: place for place, name in enumerate(("e2e", "integration", "contract", "unit"))}
+    items.sort(key=lambda item: order.get(item.path.relative_to(Path(__file__).parent).parts[0], len(order)))
 
 
 @pytest.fixture(scope="session")

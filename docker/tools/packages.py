@@ -5,7 +5,6 @@ Runs inside the build, with the standard library only. It must not decide what i
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import json
 import platform
@@ -15,13 +14,11 @@ import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import licences
-
-if TYPE_CHECKING:
-    from rootfs import Root
+from root import Root, placed
 
 SBOM = "/usr/share/relay-agent/sbom.cdx.json"
 DPKG = Path("/var/lib/dpkg")
@@ -91,17 +88,6 @@ def diversions(admin: Path) -> dict[str, tuple[str, str]]:
     file = admin / "diversions"
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     return {path: (elsewhere, by) for path, elsewhere, by in zip(lines[::3], lines[1::3], lines[2::3], strict=True)}
-
-
-def placed(path: str | Path) -> Path:
-    """Where a path really is, the links among its directories followed and itself not: what is said to be in /lib lies in /usr/lib."""
-    return resolved(Path(path).parent) / Path(path).name
-
-
-@functools.cache
-def resolved(directory: Path) -> Path:
-    """A directory, its links followed."""
-    return directory.resolve()
 
 
 def debian_package(fields: Json, of: dict[str, str]) -> Json:

@@ -18,7 +18,7 @@ from itertools import zip_longest
 from typing import Any
 
 from relay_agent.core.clock import Deadline
-from relay_agent.core.failures import Code, Phase, Shown
+from relay_agent.core.failures import Code, Phase, RefusedCertificate
 from relay_agent.core.models import Url
 from relay_agent.transport.deadline_sockets import DeadlineSocket, closed_on_failure
 from relay_agent.transport.errors import DiskFault, TransportFault
@@ -58,7 +58,7 @@ class Dialer:
     def __init__(self, trust: TlsContexts, resolver: Resolver) -> None:
         self._trust = trust
         self._resolver = resolver
-        self._shown: dict[tuple[str, int, str], tuple[float, Shown | None]] = {}
+        self._shown: dict[tuple[str, int, str], tuple[float, RefusedCertificate | None]] = {}
         self._winners: dict[frozenset[tuple[object, ...]], tuple[float, tuple[object, ...]]] = {}
 
     def dial(self, exchange: Exchange, progress: Progress | None = None) -> Any:
@@ -79,7 +79,7 @@ class Dialer:
                 fault.show(self._looked(exchange, progress))
             raise
 
-    def _looked(self, exchange: Exchange, progress: Progress) -> Shown | None:
+    def _looked(self, exchange: Exchange, progress: Progress) -> RefusedCertificate | None:
         """Look at the certificate, once in a while: Python tells nothing of one that it refuses."""
         place, now = _place(exchange.url, exchange.proxy), time.monotonic()
         known = self._shown.get(place)
@@ -91,7 +91,7 @@ class Dialer:
         self._shown[place] = now, found
         return found
 
-    def _look(self, exchange: Exchange, progress: Progress) -> Shown | None:
+    def _look(self, exchange: Exchange, progress: Progress) -> RefusedCertificate | None:
         """Go the same way once more, without verifying."""
         limit = Deadline(min(CERTIFICATE_SECONDS, exchange.deadline.remaining()))
         look = replace(exchange, verify=False, deadline=limit, connect_seconds=limit.seconds)
@@ -234,8 +234,8 @@ def _place(url: Url, proxy: Proxy | None) -> tuple[str, int, str]:
     return url.host, url.port, proxy.masked if proxy else ""
 
 
-def _told(certificate: Certificate, roots: str) -> Shown:
-    return Shown(
+def _told(certificate: Certificate, roots: str) -> RefusedCertificate:
+    return RefusedCertificate(
         issuer=certificate.issuer,
         names=", ".join(certificate.names[:5]) or certificate.subject,
         begins=f"{certificate.not_before:%Y-%m-%d}",

@@ -140,6 +140,7 @@ def test_on_a_full_disk_it_finishes_what_is_admitted_takes_nothing_in_and_resume
         for gate in gates:
             gate.wait_reached()
         wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
+        wait_until(sandbox, lambda: (small_disk.state / "reserve").exists())
         small_disk.fill()
         wait_full(agent)
         asked = receives(sandbox)
@@ -167,6 +168,7 @@ def test_a_disk_that_was_full_twice_is_survived_twice(sandbox: Sandbox, tmp_path
             gate = hold(target, f"/held/{round_number}")
             held = agent.create({"method": "POST", "url": target.url(f"/held/{round_number}")})
             gate.wait_reached()
+            wait_until(sandbox, lambda: (small_disk.state / "reserve").exists())
             small_disk.fill()
             wait_full(agent)
             gate.release()
@@ -225,6 +227,7 @@ def test_a_large_answer_on_a_full_disk_is_an_honest_failure(
     with running(RunningAgent(sandbox, tmp_path, small_disk.settings)) as agent:
         large = agent.create({"method": "POST", "url": target.url("/large")})
         gate.wait_reached()
+        wait_until(sandbox, lambda: (small_disk.state / "reserve").exists())
         small_disk.fill()
         wait_full(agent)
         gate.release()
@@ -246,10 +249,11 @@ def test_an_answer_for_which_the_reserve_has_room_is_told_whole_on_a_full_disk(
     with running(RunningAgent(sandbox, tmp_path, small_disk.settings)) as agent:
         large = agent.create({"method": "POST", "url": target.url("/large")})
         gate.wait_reached()
+        wait_until(sandbox, lambda: (small_disk.state / "reserve").exists())
         small_disk.fill()
         wait_full(agent)
         gate.release()
-        assert body(sandbox.wait_final(large.id))["body"] == answer.decode()
+        assert body(sandbox.wait_final(large.id, 30))["body"] == answer.decode()
         assert agent.stop() == 0
 
 
@@ -363,7 +367,7 @@ def test_a_disk_on_which_not_even_the_state_directory_can_be_made_is_called_full
             (small_disk.place / f"filler-{number}").touch()
     with RunningAgent(sandbox, tmp_path, small_disk.settings) as agent:
         assert agent.wait() == 2
-        assert f"RELAY_STATE_DIR: cannot write {small_disk.state} (No space left on device); make room on its disk" in agent.errors
+        assert f"RELAY_STATE_DIR: cannot write {small_disk.state} (No space left on device); free space on its disk" in agent.errors
 
 
 def test_a_stop_ends_the_wait_for_a_journal_and_leaves_no_socket(sandbox: Sandbox, tmp_path: Path, small_disk: SmallDisk) -> None:
@@ -651,7 +655,8 @@ def test_a_newer_agents_journal_is_refused_by_name_and_keeps_its_rows(sandbox: S
     with agent:
         assert agent.wait() == 1
     assert agent.errors.splitlines() == [
-        f"the journal was written by a newer agent (schema {SCHEMA_VERSION + 1}, this one knows {SCHEMA_VERSION}); run that one, or a newer"
+        f"the journal was written by a newer agent (schema {SCHEMA_VERSION + 1}, this one knows {SCHEMA_VERSION});"
+        " run that version or a later one"
     ]
     with closing(sqlite3.connect(journal)) as left:
         assert left.execute("SELECT state FROM commands").fetchall() == [("delivered",)]
@@ -689,7 +694,7 @@ def test_with_a_clock_set_by_a_day_nothing_runs_twice(tmp_path: Path, target: By
             assert agent.stop() == 0
             lives.close()
             agent = lives.enter_context(ThreadedAgent(sandbox, tmp_path, agent_id=agent.agent_id, clock=wall.clock())).ready()
-        agent.agent.flow.journal.prune()
+        agent.agent.flow.journal.retention.prune()
         wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
         assert agent.ask({"url": target.url("/")}, expires_in=3 * 86_400).status == "SUCCESS"
         if days < 0:  # After a day forward what was acknowledged may be forgotten.

@@ -28,7 +28,7 @@ FAR = datetime.max.replace(tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def agent(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAgent]:
-    with running(RunningAgent(sandbox, tmp_path_factory.mktemp("agent"), {"RELAY_WORKERS": "4"})) as started:
+    with running(RunningAgent(sandbox, tmp_path_factory.mktemp("agent"), {"RELAY_WORKERS": "4"}, whole=True)) as started:
         yield started
 
 

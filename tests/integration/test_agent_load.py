@@ -89,7 +89,7 @@ def test_large_answers_that_cannot_be_told_wait_on_the_disk_and_are_told_after_a
     sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     text, count = "0123456789abcdef" * 12_500, 150
-    agent = RunningAgent(sandbox, tmp_path_factory.mktemp("untold"), MEMORY)
+    agent = RunningAgent(sandbox, tmp_path_factory.mktemp("untold"), MEMORY, whole=True)
     with ByteTarget() as target, running(agent):
         target.on("*", reply(body=text))
         agent.get(target.url("/first"))

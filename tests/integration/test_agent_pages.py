@@ -119,9 +119,9 @@ def test_what_is_disabled_is_named_with_its_cure_and_the_agent_lives(sandbox: Sa
 def test_a_token_that_is_refused_later_makes_it_not_ready_until_it_is_put_right(sandbox: Sandbox, tmp_path: Path) -> None:
     with running(ThreadedAgent(sandbox, tmp_path, dict(QUICK))) as agent:
         with sandbox.inject(Fault("rest", "agent/config", contains=agent.agent_id, status=401, count=None)):
-            wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 503)
-            code, text = page(agent, "/readyz")
-            assert (code, REFUSED.cause in text, REFUSED.cure in text) == (503, True, True)
+            wait_until(
+                sandbox, lambda: (found := page(agent, "/readyz"))[0] == 503 and REFUSED.cause in found[1] and REFUSED.cure in found[1]
+            )
         wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 200)
 
 

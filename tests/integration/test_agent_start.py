@@ -23,7 +23,7 @@ START = [("POST", "config"), ("POST", "credentials"), ("PUT", "status"), ("POST"
 def agent(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAgent]:
     """One real agent for the module, with short intervals."""
     environment: dict[str, str | None] = {"RELAY_HEARTBEAT_SECONDS": "1", "RELAY_CONFIG_REFRESH_SECONDS": "1", "RELAY_METRICS_SECONDS": "1"}
-    with running(RunningAgent(sandbox, tmp_path_factory.mktemp("agent"), environment)) as started:
+    with running(RunningAgent(sandbox, tmp_path_factory.mktemp("agent"), environment, whole=True)) as started:
         yield started
 
 
@@ -110,7 +110,7 @@ def test_an_idle_agent_logs_nothing(agent: RunningAgent) -> None:
 
 
 def test_sigterm_says_stopped_last_and_exits_0(sandbox: Sandbox, tmp_path: Path) -> None:
-    with RunningAgent(sandbox, tmp_path) as agent:
+    with RunningAgent(sandbox, tmp_path, whole=True) as agent:
         agent.ready()
         assert agent.stop() == 0
     assert sandbox.settings(agent.agent_id) == ["STARTED", "STOPPED"]

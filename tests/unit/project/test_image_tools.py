@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import graphlib
 import importlib
+import inspect
 import json
 import re
 import sys
@@ -25,7 +27,7 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
     """The modules, which inside the build lie beside each other."""
     monkeypatch.syspath_prepend(ROOT / "docker" / "tools")
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1577836800")
-    names = ("licences", "packages", "rootfs")
+    names = ("licences", "root", "packages", "rootfs")
     yield {name: importlib.import_module(name) for name in names}
     for name in names:
         del sys.modules[name]
@@ -59,7 +61,7 @@ def lists(admin: Path, **packages: list[Path]) -> dict[str, dict[str, str]]:
 
 
 def test_what_is_taken_is_noted_with_what_its_links_lead_to(tools: dict[str, ModuleType], system: Path, tmp_path: Path) -> None:
-    root = tools["rootfs"].Root(tmp_path / "root")
+    root = tools["root"].Root(tmp_path / "root")
     root.take(system / "lib" / "libx.so.1")
     libraries = system / "usr" / "lib"
     assert root.taken == {libraries / "libx.so.1", libraries / "libx.so.1.2"}
@@ -70,7 +72,7 @@ def test_what_is_taken_is_noted_with_what_its_links_lead_to(tools: dict[str, Mod
 def test_what_is_made_in_the_root_is_not_taken_and_nothing_taken_is_replaced(
     tools: dict[str, ModuleType], system: Path, tmp_path: Path
 ) -> None:
-    root = tools["rootfs"].Root(tmp_path / "root")
+    root = tools["root"].Root(tmp_path / "root")
     program = system / "usr" / "bin" / "ls"
     root.write(str(system / "usr" / "bin" / "made"), "text")
     root.link(str(program), "/usr/bin/busybox")
@@ -93,7 +95,7 @@ def test_only_what_was_taken_has_its_libraries_asked_for(
     monkeypatch.setenv("PATH", f"{ldd.parent}:/usr/bin:/bin")
     other = system / "usr" / "bin" / "other"
     other.write_bytes(b"\x7fELF of other")
-    root = tools["rootfs"].Root(tmp_path / "root")
+    root = tools["root"].Root(tmp_path / "root")
     root.link(str(system / "usr" / "bin" / "ls"), "/usr/bin/busybox")
     root.take(other)
     tools["rootfs"].libraries(root)
@@ -248,3 +250,12 @@ def test_a_member_that_is_called_documentation_stays(tools: dict[str, ModuleType
     assert tools["rootfs"].undocumented({"members": {"documentation": {"shape": "S", "documentation": "text"}}}) == {
         "members": {"documentation": {"shape": "S"}}
     }
+
+
+def test_the_tools_import_each_other_in_one_direction(tools: dict[str, ModuleType]) -> None:
+    imports = {
+        name: set(re.findall(r"^\s*(?:from|import) (\w+)", inspect.getsource(tool), re.MULTILINE)) & set(tools)
+        for name, tool in tools.items()
+    }
+    order = list(graphlib.TopologicalSorter(imports).static_order())  # raises CycleError
+    assert order.index("root") < order.index("packages") < order.index("rootfs")

@@ -67,14 +67,14 @@ def _worst(number: int) -> Report:
     )
 
 
-def test_a_thousand_commands_of_the_worst_kind_are_a_thousand_lines_of_at_most_500_bytes() -> None:
+def test_each_command_of_the_worst_kind_is_one_line_of_at_most_500_bytes() -> None:
     agent = SimulatedAgent()
     metrics = Metrics("1", [])
-    for number in range(1000):
+    for number in range(200):
         tell(agent.logs.logger, metrics, agent.tally, _worst(number))
-    assert events(agent) == {"command": 1000}
+    assert events(agent) == {"command": 200}
     assert agent.stdout.longest <= COMMAND_BYTES
-    assert agent.stdout.bytes <= 1000 * COMMAND_BYTES
+    assert agent.stdout.bytes <= 200 * COMMAND_BYTES
 
 
 def test_a_thousand_commands_at_work_add_nothing_but_their_lines() -> None:
@@ -106,8 +106,8 @@ def test_an_idle_day_step_by_step_stays_under_30_kb() -> None:
 
 
 def test_an_idle_year_stays_under_10_mb_and_no_day_of_it_over_30_kb() -> None:
-    """A whole year in strides: no loop steps more often than every quarter of an hour, and then does everything that is due."""
-    agent = SimulatedAgent(stride_seconds=900, watched=False)
+    """A whole year in strides: no loop steps more often than every half an hour, and then does everything that is due."""
+    agent = SimulatedAgent(stride_seconds=1800, watched=False)
     days: list[int] = []
     for _ in range(365):
         before = agent.stdout.bytes
@@ -142,7 +142,7 @@ KINDS: dict[str, PlatformError] = {
 }
 
 
-def sick_day(make_ill: Callable[[SimulatedAgent], None], stride: float = 10.0) -> SimulatedAgent:
+def sick_day(make_ill: Callable[[SimulatedAgent], None], stride: float = 20.0) -> SimulatedAgent:
     """An hour of health, and a day of the illness, with an answer that waits to be told all the while."""
     agent = SimulatedAgent(stride_seconds=stride)
     agent.run(HOUR)

@@ -6,10 +6,8 @@ import io
 import json
 import logging
 import re
-import sys
 import threading
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +27,7 @@ from relay_agent.telemetry.logs import WITHHELD, LibraryHandler, Logs
 from relay_agent.telemetry.redaction import Redactor
 from relay_agent.telemetry.repeated_failure import RepeatedFailure
 from relay_agent.telemetry.secret_patterns import MASK
+from tests.counting import calls_of
 
 NOW = datetime(2026, 11, 23, 3, 13, 0, 123_456, tzinfo=UTC)
 CANARY = "c4n4rY-Tr0ub4dor"
@@ -318,19 +317,11 @@ def test_a_secret_is_not_saved_by_the_cut(written: Written) -> None:
 
 def test_a_command_line_costs_few_calls(written: Written) -> None:
     """Counted, since a time would be the machine's; `make bench` says what part of a command's time it is."""
-    calls = Counter[str]()
 
     def line() -> None:
         line_of(written, id="9b9f275c-a60d-454f-8c6c-1ea094e3fd38", action="a.b", method="GET", host="h.example", status=Status.SUCCESS)
 
-    line()
-    before = sys.getprofile()
-    sys.setprofile(lambda _frame, event, _argument: calls.update([event]))
-    try:
-        line()
-    finally:
-        sys.setprofile(before)
-    assert 10 < calls["call"] + calls["c_call"] < MOST_CALLS
+    assert 10 < calls_of(line) < MOST_CALLS
 
 
 def test_what_is_withheld_stands_on_stdout_and_not_in_what_is_shipped(written: Written) -> None:
