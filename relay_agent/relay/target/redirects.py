@@ -20,7 +20,7 @@ MAX_REDIRECTS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-_BODY_HEADERS = frozenset(
+BODY_HEADERS = frozenset(
     {
         "content-type",
         "content-encoding",
@@ -37,10 +37,10 @@ _BODY_HEADERS = frozenset(
 """RFC 9110 §15.4: what describes a body that is no longer sent."""
 
 
-_ACROSS_ORIGINS = frozenset({"accept", "accept-language", "accept-encoding", "user-agent", "range"})
+ACROSS_ORIGINS = frozenset({"accept", "accept-language", "accept-encoding", "user-agent", "range"})
 
 
-_ACROSS_WITH_BODY = frozenset({"content-type", "content-encoding", "content-language"})
+ACROSS_WITH_BODY = frozenset({"content-type", "content-encoding", "content-language"})
 """PROTOCOL §3: what goes along to another origin. A field of any other name may be a secret, since senders put keys into any."""
 
 
@@ -105,9 +105,9 @@ def next_hop(hop: Hop, status: int, location: str) -> Hop:
     headers, method, body = hop.headers, hop.method, hop.body
     if (status in (301, 302) and method == "POST") or (status == 303 and method not in ("GET", "HEAD")):
         method, body = "GET", None
-        headers = tuple(pair for pair in headers if pair[0].lower() not in _BODY_HEADERS)
+        headers = tuple(pair for pair in headers if pair[0].lower() not in BODY_HEADERS)
     if not _same_origin(hop.url, url):
-        along = _ACROSS_ORIGINS if body is None else _ACROSS_ORIGINS | _ACROSS_WITH_BODY
+        along = ACROSS_ORIGINS if body is None else ACROSS_ORIGINS | ACROSS_WITH_BODY
         headers = tuple(pair for pair in headers if pair[0].lower() in along)
     elif url.authorization is None:
         url = replace(url, authorization=hop.url.authorization)
