@@ -19,7 +19,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-_REQUEST_FIELDS = frozenset(
+REQUEST_FIELDS = frozenset(
     {
         *("method", "url", "headers", "body", "ignore_tls_certificate"),
         *("timeout", "follow_redirects", "encrypt_response", "not_after"),
@@ -116,7 +116,7 @@ def wants_sealed_answer(payload: object) -> bool:
 
 def _unknown(payload: dict[str, Any], secure: bool) -> list[str]:
     """A warning for each of the first unknown fields; their names too are a secure command's plaintext."""
-    names = [name for name in payload if name not in _REQUEST_FIELDS]
+    names = [name for name in payload if name not in REQUEST_FIELDS]
     if secure:
         return [f"{len(names)} unknown field(s) ignored"] if names else []
     return [f"unknown field {name[:64]!r} ignored" for name in names[:MOST_WARNINGS]]

@@ -77,7 +77,8 @@ class Writer:
         self._monotonic = monotonic
         self._make_room = make_room
         self._counter = counter
-        self._using = threading.Lock()
+        self.using = threading.Lock()
+        """Held while the connection is used; a test holds it for a commit that does not end."""
         self._lock = threading.Lock()
         self._more = threading.Condition(self._lock)
         self._waiting: list[_Work] = []
@@ -153,14 +154,14 @@ class Writer:
         Raises:
             JournalError: as for `read`.
         """
-        if not self._using.acquire(timeout=self.patience_seconds):
+        if not self.using.acquire(timeout=self.patience_seconds):
             raise JournalError("the journal cannot be read: a commit does not end")
         try:
             return act(self._connection)
         except (sqlite3.Error, ValueError, OverflowError) as error:
             raise journal_error(error, "the journal cannot be read") from None
         finally:
-            self._using.release()
+            self.using.release()
 
     def stuck_seconds(self) -> float:
         """Return how long the commit under way has taken, 0 if there is none."""
@@ -169,13 +170,13 @@ class Writer:
 
     def close(self, patience_seconds: float) -> None:
         """Close the connection; if it stays in use for longer than this, leave it to the end of the process."""
-        if self._using.acquire(timeout=patience_seconds):
+        if self.using.acquire(timeout=patience_seconds):
             try:
                 self._connection.close()
                 if self._counter is not None:
                     self._counter.close()
             finally:
-                self._using.release()
+                self.using.release()
 
     # --- a thread that waits for its change ---
 
@@ -214,7 +215,7 @@ class Writer:
             batch, self._waiting = self._waiting, []
             self._awaited = 0
         try:
-            with self._using:
+            with self.using:
                 self._write(batch)
         finally:
             self._hand_over()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -189,7 +190,7 @@ def test_the_system_asks_after_a_minute_whether_a_silent_peer_is_there(way: str,
     ):
         proxy = {"proxy": http_proxy.url(), "tunnel": http_proxy.url(), "socks": socks_proxy.url()}.get(way)
         sock = dialer.dial(exchange(server.url(), proxy=parse_proxy(proxy) if proxy else None))
-        plain = getattr(sock, "_below", sock)
-        found = [plain.getsockopt(socket.IPPROTO_TCP, option) for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL)]
-        assert (bool(plain.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)), found) == (True, [60, 30])
+        with socket.socket(fileno=os.dup(sock.fileno())) as plain:  # beneath TLS
+            found = [plain.getsockopt(socket.IPPROTO_TCP, option) for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL)]
+            assert (bool(plain.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)), found) == (True, [60, 30])
         sock.close()

@@ -248,7 +248,7 @@ def test_a_request_needs_only_its_url_and_has_the_defaults_of_the_protocol() -> 
 
 
 def test_null_counts_as_absent() -> None:
-    names = requests._REQUEST_FIELDS - {"url"}
+    names = requests.REQUEST_FIELDS - {"url"}
     assert request(**dict.fromkeys(names)) == request()
 
 

@@ -705,7 +705,7 @@ def test_a_journal_of_version_3_is_opened_with_every_row_and_its_used_tokens_sta
         assert journal.admit([("forgotten", "raw", "r"), ("open", "raw", "r")]) == [Admission.NEW, Admission.KNOWN]
         assert not journal.remember_token("used", "forgotten", week)
         assert journal.remember_token("waits", "open", week)
-        assert journal._writer.read("PRAGMA user_version") == [(SCHEMA_VERSION,)]
+        assert journal.writer.read("PRAGMA user_version") == [(SCHEMA_VERSION,)]
 
 
 @pytest.mark.parametrize("which", [0, 1, -1])
