@@ -16,7 +16,7 @@ from botocore.config import Config
 from botocore.credentials import CredentialProvider, CredentialResolver
 from botocore.exceptions import BotoCoreError, ClientError
 
-from relay_agent.core.clock import http_date
+from relay_agent.core.clock import clock_offset
 from relay_agent.core.errors import Call, CredentialsExpired, NotThePlatform, PlatformError, PlatformRefused, QueueUnavailable, RateLimited
 from relay_agent.protocol.json_bounds import check_text
 from relay_agent.tdp.credentials import PlatformCredentials
@@ -49,12 +49,6 @@ _CALLS = {
 }
 """The operations that botocore is asked for."""
 _CLOCK = frozenset({"RequestTimeTooSkewed", "SignatureDoesNotMatch", "InvalidSignatureException"})
-
-
-def _clock_off(error: ClientError) -> float | None:
-    """Seconds by which this machine's clock, which signed, is ahead of the answer's `Date`; None where it had none."""
-    there = http_date(error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"))
-    return None if there is None else (datetime.now(UTC) - there).total_seconds()
 
 
 class _Provider(CredentialProvider):
@@ -173,7 +167,9 @@ def platform_error(call: Call, error: ClientError) -> PlatformError:
     if code in _NO_QUEUE:
         return QueueUnavailable(call, said, status, aws_code=code)
     if code in _CLOCK:
-        return PlatformRefused(call, said, status, aws_code=code, clock_off=_clock_off(error))
+        now = datetime.now(UTC)  # The machine's clock, by which botocore signed.
+        date = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        return PlatformRefused(call, said, status, aws_code=code, clock_off=clock_offset(date, now, now))
     if "Throttl" in code or code in ("SlowDown", "TooManyRequestsException", "RequestThrottled"):
         return RateLimited(call, 0.0)
     return PlatformError(call, said, status, aws_code=code)

@@ -17,7 +17,7 @@ from urllib3.filepost import encode_multipart_formdata
 
 from relay_agent import AGENT_VERSION
 from relay_agent.config.secrets import token_expiry
-from relay_agent.core.clock import MAX_DATE, Clock, clamped, http_date
+from relay_agent.core.clock import MAX_DATE, Clock, clamped, clock_offset, http_date
 from relay_agent.core.errors import Call, NotThePlatform, PlatformError, PlatformRefused, RateLimited, UnknownAgent
 from relay_agent.protocol.json_bounds import check_text
 from relay_agent.tdp.call_outcomes import Count, counted, nobody
@@ -174,7 +174,7 @@ class Rest:
         form = {**self._who(), name: (filename, data, "application/octet-stream")}
         body, content_type = encode_multipart_formdata(form)
         with counted(self._count, call):
-            self._checked(call, self._send(call, "POST", f"/v1/data-acquisition/{call}", body, content_type))
+            self._send(call, "POST", f"/v1/data-acquisition/{call}", body, content_type)
 
     def _who(self) -> dict[str, Any]:
         return {"agentId": self._agent_id, "agentVersion": AGENT_VERSION}
@@ -185,7 +185,7 @@ class Rest:
 
     def _exchange(self, call: Call, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         encoded = None if body is None else json.dumps(body).encode("utf-8")
-        answer = self._checked(call, self._send(call, method, path, encoded, "application/json"))
+        answer = self._send(call, method, path, encoded, "application/json")
         if not answer.body.strip():
             return {}
         try:
@@ -197,19 +197,28 @@ class Rest:
         return found
 
     def _send(self, call: Call, method: str, path: str, body: bytes | None, content_type: str) -> Answer:
+        """Return an answer that accepts the call.
+
+        Raises:
+            PlatformError: one of its kinds, see errors.
+        """
         headers = [("ts-auth-token", self._token()), ("x-org-slug", self._org_slug), ("Accept", "application/json")]
         if body is not None:
             headers.append(("Content-Type", content_type))
+        asked = self._clock.now()
         try:
-            return self._http.send(method, self._base + path, tuple(headers), body, CALL_SECONDS)
+            answer = self._http.send(method, self._base + path, tuple(headers), body, CALL_SECONDS)
         except TransportFault as fault:
             raise unreachable(call, fault, self._base) from None
+        self._check(call, answer)
+        self.clock_off = clock_offset(answer.header("date"), asked, self._clock.now())
+        self._judged(None)
+        return answer
 
-    def _checked(self, call: Call, answer: Answer) -> Answer:
+    def _check(self, call: Call, answer: Answer) -> None:
+        """Raise what a status other than 2xx means (PROTOCOL §1)."""
         if 200 <= answer.status < 300:
-            self.clock_off = self._off(answer.header("date"))
-            self._judged(None)
-            return answer
+            return
         if answer.status in (401, 403) and answer.is_web_page and answer.body.strip():
             raise NotThePlatform(call, f"a web page answered ({answer.status}) in the platform's place", answer.status)
         if answer.status in (401, 403):
@@ -227,10 +236,6 @@ class Rest:
             raise RateLimited(call, self._retry_after(answer.header("retry-after")))
         kind = NotThePlatform if 300 <= answer.status < 400 else PlatformError
         raise kind(call, f"answered {answer.status}", answer.status)
-
-    def _off(self, date: str | None) -> float | None:
-        there = http_date(date)
-        return None if there is None else (self._clock.now() - there).total_seconds()
 
     def _token_ended(self) -> datetime | None:
         """When the token ended, None while it is good; a refusal itself does not say so."""
