@@ -1,6 +1,6 @@
-"""HTTP to the platform: one bounded exchange, from any thread, through the platform leg's proxy and trust.
+"""HTTP to the platform: one exchange with a deadline, from any thread, through the proxy and trusted roots for the platform.
 
-This room owns the transports of the platform leg. It must not know what the calls mean.
+This module owns the transports to the platform, one for each thread. It must not know what the calls mean.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ MAX_ANSWER = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the platform said."""
+    """An answer of the platform, read to its end."""
 
     status: int
     headers: Headers
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """The first field of that name."""
+        """Return the first header field of that name, None if there is none."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
     @property
     def is_web_page(self) -> bool:
-        """Whether it is for people: the platform answers JSON, S3 XML or nothing. Proxies' and firewalls' block pages are HTML."""
+        """Whether a proxy's or firewall's block page answered: the platform answers JSON, S3 XML or nothing, and they HTML."""
         told = (self.header("content-type") or "").lower().startswith("text/html")
         return told or self.body.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html"))
 
 
 def unreachable(call: Call, fault: TransportFault, url: str) -> PlatformUnreachable:
-    """Say a fault on the way to `url` as the platform's, with all that tells its causes apart (`causes`)."""
+    """Return the PlatformError for a fault on the way to `url`, with all facts that tell its causes apart (`platform_causes`)."""
     parsed = parse_url(url)
     return PlatformUnreachable(call, f"{fault.code}: {fault.message}", replace(fault.facts, host=parsed.host, port=parsed.port))
 
