@@ -75,7 +75,7 @@ def test_the_protocol_names_every_action() -> None:
     "text", [section(README, "Send a command"), section(PROTOCOL, "3. Commands and requests")], ids=["README.md", "protocol.md"]
 )
 def test_every_field_of_a_request_is_told(text: str) -> None:
-    assert {names(row[0])[0] for row in rows(text, "field")} == requests._REQUEST_FIELDS
+    assert {names(row[0])[0] for row in rows(text, "field")} == requests.REQUEST_FIELDS
 
 
 def test_the_fields_of_a_response_body_are_those_that_are_sent() -> None:
@@ -129,7 +129,7 @@ def test_the_request_that_the_protocol_shows_is_one() -> None:
     block = next(block for block in blocks(PROTOCOL, "json") if '"method"' in block)
     request = requests.decode_request(json.loads(block))
     assert (request.warnings, request.method, len(request.headers)) == ((), "POST", 3)
-    assert set(json.loads(block)) == requests._REQUEST_FIELDS
+    assert set(json.loads(block)) == requests.REQUEST_FIELDS
 
 
 @pytest.mark.parametrize(
