@@ -33,6 +33,7 @@ from relay_agent.relay.poller import Poller
 from relay_agent.relay.sender import Sender
 from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
+from relay_agent.storage.retention import Retention
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.rest import AgentConfig
 from relay_agent.telemetry.hourly_summary import Summary, Tally
@@ -203,29 +204,29 @@ class SimulatedAgent:
             put_last=lambda entries: self.answers.extend(entries),
         )
         clock, log = self._clock, self.logs.logger
-        pulses = {name: LoopStatus(clock) for name in ("poller", "sender", "heartbeat", "config-refresh", "upkeep")}
-        loops = {name: LoopContext(pulse, self.tally, log, clock) for name, pulse in pulses.items()}
-        standing = PlatformStatus()
-        standing.ready = cast("threading.Event", _Ready(self))
+        statuses = {name: LoopStatus(clock) for name in ("poller", "sender", "heartbeat", "config-refresh", "upkeep")}
+        loops = {name: LoopContext(status, self.tally, log, clock) for name, status in statuses.items()}
+        platform_status = PlatformStatus()
+        platform_status.ready = cast("threading.Event", _Ready(self))
         disk = cast("Disk", self.disk)
         self.watchdog = Watchdog(
-            loops=pulses,
+            loops=statuses,
             workers=[],
             journal=journal,
             disk=disk,
-            standing=standing,
+            platform_status=platform_status,
             draining=lambda: False,
         )
         gate = AdmissionGate(
             tasks=cast("Any", SimpleNamespace(free=lambda: 10)),
-            fetcher=cast("Any", SimpleNamespace(waiting=lambda: 0)),
+            downloader=cast("Any", SimpleNamespace(waiting=lambda: 0)),
             outbox=cast("Outbox", outbox),
             journal=journal,
             disk=disk,
         )
         poller = Poller(
             platform=platform,
-            standing=standing,
+            platform_status=platform_status,
             intake=cast("Intake", None),
             gate=gate,
             journal=journal,
@@ -240,21 +241,21 @@ class SimulatedAgent:
             platform=platform,
             journal=journal,
             outbox=cast("Outbox", outbox),
-            standing=standing,
+            platform_status=platform_status,
             metrics=Metrics("0", []),
             loop=loops["sender"],
         )
         heartbeat = Heartbeat(
             platform=platform,
-            standing=standing,
+            platform_status=platform_status,
             watchdog=self.watchdog if watched else cast("Watchdog", SimpleNamespace(standstill=lambda: None)),
             interval_seconds=30.0,
             loop=loops["heartbeat"],
         )
         self.given_up: list[str] = []
-        enrolment = Registration(
+        registration = Registration(
             platform=platform,
-            standing=standing,
+            platform_status=platform_status,
             refresh_seconds=300.0,
             metrics_seconds=300.0,
             metrics=lambda: b"{}\n",
@@ -270,8 +271,9 @@ class SimulatedAgent:
             running=lambda: 0,
             journal=lambda: {"admitted": 0, "started": 0, "finished": 0, "delivered": 0},
         )
-        upkeep = Maintenance(
+        maintenance = Maintenance(
             journal=journal,
+            retention=cast("Retention", journal),
             disk=disk,
             interrupt=lambda: None,
             summarise=summary.turn,
@@ -282,7 +284,7 @@ class SimulatedAgent:
         shipper = LogShipper(
             self._buffer, lambda: cast("Any", client), lambda: "group", stream_name("agent", START), log, self.logs.local, clock
         )
-        self._steps = [enrolment.step, heartbeat.step, poller.step, sender.step, upkeep.step, shipper.step]
+        self._steps = [registration.step, heartbeat.step, poller.step, sender.step, maintenance.step, shipper.step]
 
 
 class _Ready:

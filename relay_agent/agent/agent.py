@@ -19,12 +19,12 @@ from relay_agent.agent.startup import open_journal, recover, say_what_was_found
 from relay_agent.agent.status_pages import StatusPages
 from relay_agent.agent.threads import Ending, Stops
 from relay_agent.agent.wiring import (
+    build_environment_monitor,
     build_flow,
     build_network,
     build_platform,
     build_secrets,
     build_storage,
-    build_surroundings,
     build_telemetry,
     build_threads,
 )
@@ -80,9 +80,9 @@ class Agent:
             tasks: FairQueue[Task] = FairQueue(settings.queue_size, settings.workers)
             journal = open_journal(storage, clock, self._signals, others=tasks.running, waiting=self.pages.show_obstacle)
             self.flow = build_flow(settings, stops, self.telemetry, secrets, self.platform, storage, tasks, journal)
-            surroundings = build_surroundings(settings, self.telemetry, secrets, self.platform)
-            self.threads = build_threads(settings, stops, self.ending, self.telemetry, self.network, self.platform, self.flow, surroundings)
-            self.pages.show(self.flow, self.threads, self.network, surroundings, unknown)
+            environment = build_environment_monitor(settings, self.telemetry, secrets, self.platform)
+            self.threads = build_threads(settings, stops, self.ending, self.telemetry, self.network, self.platform, self.flow, environment)
+            self.pages.show(self.flow, self.threads, self.network, environment, unknown)
         except BaseException:
             self.pages.close()
             raise
@@ -135,7 +135,7 @@ class Agent:
         self.pages.close()
         if self.threads.over():
             self.platform.client.close()
-            self.network.idle.close()
+            self.network.connection_pool.close()
             within(ENDING_SECONDS, self._close_journal)
         self._directory.close()
 

@@ -23,15 +23,15 @@ class Heartbeat:
         self,
         *,
         platform: PlatformClient,
-        standing: PlatformStatus,
+        platform_status: PlatformStatus,
         watchdog: Watchdog,
         interval_seconds: float,
         loop: LoopContext,
     ) -> None:
         self._platform = platform
-        self._standing = standing
+        self._platform_status = platform_status
         self._watchdog = watchdog
-        self._pulse = loop.pulse
+        self._status = loop.status
         self._tally = loop.tally
         self._clock = loop.clock
         self._interval_seconds = interval_seconds
@@ -42,16 +42,16 @@ class Heartbeat:
 
     def step(self) -> float:
         """Send one when it is due; seconds until the next look."""
-        self._pulse.turn("waiting for the next heartbeat to be due")
-        if not self._standing.ready.is_set():
+        self._status.turn("waiting for the next heartbeat to be due")
+        if not self._platform_status.ready.is_set():
             return 0.25
         now = self._clock.monotonic()
         if self._next is None:
             # Enrolment sent the first one itself; a disabled agent was not enrolled.
-            self._next = now if self._standing.disabled else now + self._interval_seconds
-            if not self._standing.disabled:
-                self._pulse.success()
-        if self._standing.doubt.is_set() and self._pulse.problem is None:
+            self._next = now if self._platform_status.disabled else now + self._interval_seconds
+            if not self._platform_status.disabled:
+                self._status.success()
+        if self._platform_status.doubt.is_set() and self._status.problem is None:
             self._next = now  # Another call was refused: is it the token, or that call alone?
         if now < self._next:
             return min(0.5, self._next - now)
@@ -62,7 +62,7 @@ class Heartbeat:
             return 0.5
         self._withheld.success()
         self._next = now + self._beat()
-        self._standing.doubt.clear()
+        self._platform_status.doubt.clear()
         return 0.0
 
     def _beat(self) -> float:
@@ -72,7 +72,7 @@ class Heartbeat:
         except PlatformError as error:
             self._tally.count("heartbeats_failed")
             cause = cause_of(error)
-            self._pulse.failure(str(error), cause)
+            self._status.failure(str(error), cause)
             self._trouble.failure(str(error), cause)
             return (
                 min(self._interval_seconds, self._retry.next_seconds())
@@ -80,7 +80,7 @@ class Heartbeat:
                 else error.retry_after or RETRY_SECONDS
             )
         self._tally.count("heartbeats")
-        self._pulse.success()
+        self._status.success()
         self._trouble.success()
         self._retry.reset()
         return self._interval_seconds

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from relay_agent.core.errors import JournalDamaged, JournalError, JournalUnwritable
 from relay_agent.diagnostics.local_causes import BACKLOG, journal_cause
 from relay_agent.diagnostics.loop_context import LoopContext
+from relay_agent.storage.disk_faults import intake_obstacle
 from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
+from relay_agent.storage.retention import Retention
 
 TURN_SECONDS = 1.0
 CHECKPOINT_SECONDS = 3.0
@@ -26,6 +28,7 @@ class Maintenance:
         self,
         *,
         journal: Journal,
+        retention: Retention,
         disk: Disk,
         interrupt: Callable[[], None],
         summarise: Callable[[], None],
@@ -36,11 +39,12 @@ class Maintenance:
         `look_around` what changed around the agent.
         """
         self._journal = journal
+        self._retention = retention
         self._disk = disk
         self._interrupt = interrupt
         self._summarise = summarise
         self._look_around = look_around
-        self._pulse = loop.pulse
+        self._status = loop.status
         self._monotonic = loop.clock.monotonic
         self._full = loop.repeated_failure("backlog-full", "backlog-drained", remind_seconds=3600.0)
         self._lame = loop.repeated_failure("journal-upkeep-failed", "journal-upkeep-recovered", remind_seconds=3600.0)
@@ -55,7 +59,7 @@ class Maintenance:
         Raises:
             JournalDamaged: the agent must end; its next start sets the journal aside.
         """
-        self._pulse.turn("keeping the journal")
+        self._status.turn("keeping the journal")
         self._disk.look()
         self._say_backlog()
         self._look_around()
@@ -70,9 +74,9 @@ class Maintenance:
             self._lame.failure(str(error), journal_cause(error.trouble))
         else:
             self._lame.success()
-        if self._journal.unwritable or self._disk.obstacle:
+        if intake_obstacle(self._journal, self._disk):
             self._interrupt()
-        self._pulse.success()
+        self._status.success()
         return TURN_SECONDS
 
     def _say_backlog(self) -> None:
@@ -87,9 +91,9 @@ class Maintenance:
         self._journal.flush()
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_SECONDS
-            self._journal.prune()
+            self._retention.prune()
         if now >= self._next_checkpoint and self._journal.commits != self._checkpointed:
             self._next_checkpoint = now + CHECKPOINT_SECONDS
             commits = self._journal.commits
-            if self._journal.checkpoint():
+            if self._retention.checkpoint():
                 self._checkpointed = commits

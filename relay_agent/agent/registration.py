@@ -30,7 +30,7 @@ class Registration:
         self,
         *,
         platform: PlatformClient,
-        standing: PlatformStatus,
+        platform_status: PlatformStatus,
         refresh_seconds: float,
         metrics_seconds: float,
         metrics: Callable[[], bytes],
@@ -39,8 +39,8 @@ class Registration:
     ) -> None:
         """`give_up` ends the agent with an exit code; `metrics` gives the system metrics to upload."""
         self._platform = platform
-        self._standing = standing
-        self._pulse = loop.pulse
+        self._platform_status = platform_status
+        self._status = loop.status
         self._tally = loop.tally
         self._log = loop.log
         self._clock = loop.clock
@@ -60,31 +60,31 @@ class Registration:
 
     def step(self) -> float:
         """Do what is due; seconds until something may be due again."""
-        self._pulse.turn("keeping configuration and credentials fresh")
+        self._status.turn("keeping configuration and credentials fresh")
         now = self._clock.monotonic()
-        asked = self._standing.look_again.is_set() and now - self._last_refresh >= LOOK_AGAIN_SECONDS and not self._trouble.failing
+        asked = self._platform_status.look_again.is_set() and now - self._last_refresh >= LOOK_AGAIN_SECONDS and not self._trouble.failing
         if now >= self._next_refresh or asked:
             self._refresh()
-            if asked and self._standing.enrolled:
+            if asked and self._platform_status.enrolled:
                 self._renew_credentials()  # AWS refuses us: the credentials may be what is wrong.
-        elif self._standing.enrolled and now >= self._next_renewal:
+        elif self._platform_status.enrolled and now >= self._next_renewal:
             self._keep_credentials()
-        if self._standing.enrolled and now >= self._next_metrics:
+        if self._platform_status.enrolled and now >= self._next_metrics:
             self._upload_metrics()
-        if self._platform.replaced(self._standing.polled):
+        if self._platform.replaced(self._platform_status.polled):
             # It is in a long poll on the queue that was. A queue that is only disabled is left to its poll: if it
             # is enabled again at once, breaking off would swallow its next message for the visibility time-out.
             self._platform.break_off("poller")
         if not self._trouble.failing:
-            self._pulse.success()
+            self._status.success()
         return TICK_SECONDS
 
     def _refresh(self) -> None:
         """Read the configuration; the first time, enrol."""
-        self._standing.look_again.clear()
+        self._platform_status.look_again.clear()
         try:
             changed = self._platform.refresh_config()
-            if not self._standing.enrolled:
+            if not self._platform_status.enrolled:
                 self._enrol()
         except AgentDisabled:
             self._agent_disabled()
@@ -101,44 +101,44 @@ class Registration:
         self._tally.count("heartbeats")
 
     def _succeeded(self, changed: bool) -> None:
-        standing, config = self._standing, self._platform.config
+        status, config = self._platform_status, self._platform.config
         assert config is not None, "a configuration was just taken over"
         self._tally.count("config_refreshes")
         self._trouble.success()
         self._backoff.reset()
         self._next_refresh = self._clock.monotonic() + self._refresh_seconds
-        if standing.disabled:
+        if status.disabled:
             self._log.info("agent-enabled")
-        standing.disabled, standing.refused = False, None
-        standing.refreshed = self._clock.now()
+        status.disabled, status.refused = False, None
+        status.refreshed = self._clock.now()
         queue_disabled = config.source_queue is None
-        if queue_disabled and not standing.queue_disabled:
+        if queue_disabled and not status.queue_disabled:
             self._log.warning("queue-disabled", cause=QUEUE_DISABLED.cause, cure=QUEUE_DISABLED.cure)
-        standing.queue_disabled = queue_disabled
-        if not standing.enrolled:
-            standing.enrolled = True
-            standing.ready.set()
+        status.queue_disabled = queue_disabled
+        if not status.enrolled:
+            status.enrolled = True
+            status.ready.set()
             self._log.info("agent-ready", agent=config.agent_name, region=config.region, queue="disabled" if queue_disabled else "enabled")
         elif changed:
             self._log.info("config-changed", region=config.region, queue="disabled" if queue_disabled else "enabled")
 
     def _agent_disabled(self) -> None:
-        if not self._standing.disabled:
+        if not self._platform_status.disabled:
             self._log.warning("agent-disabled", cause=AGENT_DISABLED.cause, cure=AGENT_DISABLED.cure)
         self._trouble.success()
-        self._standing.disabled, self._standing.refused = True, None
-        self._standing.refreshed = self._clock.now()
-        self._standing.ready.set()
+        self._platform_status.disabled, self._platform_status.refused = True, None
+        self._platform_status.refreshed = self._clock.now()
+        self._platform_status.ready.set()
         self._next_refresh = self._clock.monotonic() + self._refresh_seconds
 
     def _failed(self, error: PlatformError) -> None:
         cause = cause_of(error)
-        self._pulse.failure(str(error), cause)
+        self._status.failure(str(error), cause)
         self._trouble.failure(str(error), cause)
         wait = self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)
         if isinstance(error, PlatformRefused | UnknownAgent):
-            self._standing.refused = cause
-            if not self._standing.enrolled and not self._standing.disabled:
+            self._platform_status.refused = cause
+            if not self._platform_status.enrolled and not self._platform_status.disabled:
                 wait = self._refused_at_start(f"{error}: {cause.cause}; {cause.cure}")
         self._next_refresh = self._clock.monotonic() + wait
 

@@ -52,7 +52,7 @@ class Shutdown:
 
     def run(self, seconds: float, code: int, *, report: bool) -> None:
         """Stop in order: intake, workers, answers, STOPPED where it is to be reported, logs."""
-        threads, stops, standing = self._threads, self._threads.stops, self._platform.standing
+        threads, stops, status = self._threads, self._threads.stops, self._platform.status
         drain = Deadline(seconds, self._clock.monotonic)
         over = self._bound(drain)
         stops.intake.set()
@@ -63,16 +63,16 @@ class Shutdown:
         self._break_off_intake(drain)
         self._join(threads.loops(Phase.FETCH), drain, at_most=share(1.0, drain))
         self._tell_the_rest(drain)
-        stops.rest.set()
+        stops.housekeeping.set()
         self._end(threads.loops(Phase.HOUSEKEEPING), drain)
-        if report and standing.enrolled:
+        if report and status.enrolled:
             self._report_stopped()
         within(share(ENDING_SECONDS, drain), self._flow.summary.last)
         counts = within(share(ENDING_SECONDS, drain), self._counts) or {}
         self._log.info("agent-stopped", code=code, running=cut_off, **counts)
         shipping = threads.loops(Phase.LOGS)
         self._end(shipping, drain)
-        if standing.enrolled and not any(loop.is_alive() for loop in shipping):
+        if status.enrolled and not any(loop.is_alive() for loop in shipping):
             self._flush_logs(min(REPORT_SECONDS, max(0.2, drain.remaining() - EXIT_SECONDS)))
         over.set()
 
@@ -125,10 +125,10 @@ class Shutdown:
         outbox.hurry()
         keep = min(REPORT_SECONDS, drain.seconds / 3)
         sender = self._threads.named("sender").loop
-        while self._platform.standing.enrolled and outbox.pending() and sender.is_alive():
+        while self._platform.status.enrolled and outbox.pending() and sender.is_alive():
             if drain.remaining() <= keep or self._signals.count >= 2:
                 break
-            self._threads.stops.rest.wait(0.02)
+            self._threads.stops.housekeeping.wait(0.02)
         self._threads.stops.answers.set()
         self._end(loops, drain)
 

@@ -74,7 +74,7 @@ class StatusPages:
         self.serve()
 
     def show(
-        self, flow: Flow, threads: Threads, network: Network, surroundings: EnvironmentMonitor, unknown: Sequence[tuple[str, str | None]]
+        self, flow: Flow, threads: Threads, network: Network, environment: EnvironmentMonitor, unknown: Sequence[tuple[str, str | None]]
     ) -> None:
         """Show everything from now on. `unknown` are variables that are no settings, each with the nearest that is one."""
         client, shipper, buffer = self._platform.client, self._platform.log_shipper, self._telemetry.buffer
@@ -84,11 +84,11 @@ class StatusPages:
             return [
                 *journal_problems(flow.journal),
                 *disk_problems(disk),
-                *surroundings.problems(),
+                *environment.problems(),
                 *secret_problems(self._secrets),
-                *[found for found in (flow.upload_trouble.problem, self._platform.download_trouble.problem) if found is not None],
+                *[found for found in (flow.upload_failures.problem, self._platform.download_failures.problem) if found is not None],
                 *self._admin.problems,
-                *network.target_trouble.problems(),
+                *network.target_failures.problems(),
                 *unknown_variable_problems(unknown),
             ]
 
@@ -99,7 +99,7 @@ class StatusPages:
             flow=FlowState(flow.tasks, self._settings.workers, flow.outbox.pending, self._telemetry.metrics.throughput),
             storage=StorageState(flow.journal, disk, reader),
             platform=PlatformState(
-                standing=self._platform.standing,
+                status=self._platform.status,
                 name=lambda: client.config.agent_name if client.config else None,
                 token_ends=self._secrets.token_ends,
                 credentials_end=lambda: client.credentials.expiration,

@@ -41,13 +41,13 @@ class Stops:
     def __init__(self) -> None:
         self.intake = threading.Event()
         self.answers = threading.Event()
-        self.rest = threading.Event()
+        self.housekeeping = threading.Event()
 
     def of(self, phase: Phase) -> threading.Event:
         """The event that ends the threads of this phase."""
         if phase in (Phase.INTAKE, Phase.FETCH, Phase.WORK):
             return self.intake
-        return self.answers if phase is Phase.ANSWERS else self.rest
+        return self.answers if phase is Phase.ANSWERS else self.housekeeping
 
 
 class Ending:
@@ -79,7 +79,7 @@ class AgentThread:
     phase: Phase
     activity: Callable[[], str]
     """What it is doing, for the status page."""
-    pulse: LoopStatus | None = None
+    status: LoopStatus | None = None
     """What the watchdog judges. Without one, another sign of life is judged, or none."""
     core: bool = True
     """The agent must end when this thread dies."""
@@ -95,11 +95,11 @@ class AgentThread:
         step: Callable[[], float],
         phase: Phase,
         stops: Stops,
-        pulse: LoopStatus,
+        status: LoopStatus,
         break_off: Callable[[], None] = _nothing,
     ) -> AgentThread:
-        """A thread that repeats a step until its phase's event is set, and says by its pulse what it is doing."""
-        return cls(Loop(name, step, stops.of(phase)), phase, lambda: pulse.activity, pulse, break_off=break_off)
+        """A thread that repeats a step until its phase's event is set, and says by its status what it is doing."""
+        return cls(Loop(name, step, stops.of(phase)), phase, lambda: status.activity, status, break_off=break_off)
 
     @property
     def name(self) -> str:
@@ -117,7 +117,7 @@ class Threads:
     """Every thread of the agent but the main one and the pages', in the order in which the status page lists them."""
 
     all: tuple[AgentThread, ...]
-    pulses: Mapping[str, LoopStatus]
+    statuses: Mapping[str, LoopStatus]
     """Those of the threads that have one, by the thread's name."""
     watchdog: Watchdog
     stops: Stops

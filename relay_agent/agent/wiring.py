@@ -74,7 +74,7 @@ from relay_agent.transport.proxy_routing import ProxyRouter
 from relay_agent.transport.resolver import Resolver
 from relay_agent.transport.session import Transport
 
-FETCHERS = 2
+DOWNLOADERS = 2
 UPLOADERS = 2
 
 
@@ -152,9 +152,9 @@ class Network:
     proxies: ProxyRouter
     to_platform: Dialer
     to_targets: Dialer
-    idle: ConnectionPool
+    connection_pool: ConnectionPool
     """Connections to targets that are kept."""
-    target_trouble: TargetFailures
+    target_failures: TargetFailures
 
 
 def build_network(settings: Settings, telemetry: Telemetry) -> Network:
@@ -165,8 +165,8 @@ def build_network(settings: Settings, telemetry: Telemetry) -> Network:
         to_platform=Dialer(trust, Resolver()),
         # A resolver of its own: names of targets that nobody answers for must not take the places of the platform's.
         to_targets=Dialer(trust, Resolver()),
-        idle=ConnectionPool(),
-        target_trouble=TargetFailures(telemetry.log, telemetry.clock),
+        connection_pool=ConnectionPool(),
+        target_failures=TargetFailures(telemetry.log, telemetry.clock),
     )
 
 
@@ -175,15 +175,15 @@ class Platform:
     """The platform, and what it thinks of this agent."""
 
     client: PlatformClient
-    standing: PlatformStatus
+    status: PlatformStatus
     log_shipper: LogShipper
-    download_trouble: DownloadFailures
+    download_failures: DownloadFailures
 
 
 def build_platform(settings: Settings, telemetry: Telemetry, secrets: Secrets, network: Network) -> Platform:
     """Build the platform's client, and what ships log lines with it."""
-    standing = PlatformStatus()
-    download_trouble = DownloadFailures(telemetry.log, telemetry.clock.monotonic)
+    status = PlatformStatus()
+    download_failures = DownloadFailures(telemetry.log, telemetry.clock.monotonic)
 
     def seen_credentials(*secrets: str) -> None:
         """Each new set of AWS credentials, whoever fetched it, before it is used."""
@@ -201,8 +201,8 @@ def build_platform(settings: Settings, telemetry: Telemetry, secrets: Secrets, n
         clock=telemetry.clock,
         seen_secrets=seen_credentials,
         count=telemetry.metrics.platform_request,
-        judged=standing.judge,
-        downloaded=download_trouble.note,
+        judged=status.judge,
+        downloaded=download_failures.note,
     )
     log_shipper = LogShipper(
         telemetry.buffer,
@@ -215,7 +215,7 @@ def build_platform(settings: Settings, telemetry: Telemetry, secrets: Secrets, n
         upload=client.rest.log,
         why=client.why_not_logged,
     )
-    return Platform(client, standing, log_shipper, download_trouble)
+    return Platform(client, status, log_shipper, download_failures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,9 +252,9 @@ class Flow:
     intake: Intake
     processor: Processor
     outcomes: Outcomes
-    fetcher: Downloader
+    downloader: Downloader
     gate: AdmissionGate
-    upload_trouble: UploadFailures
+    upload_failures: UploadFailures
     summary: Summary
 
 
@@ -286,7 +286,7 @@ def build_flow(
         keyring=secrets.keys.get,
         clock=clock,
     )
-    fetcher = Downloader(reader=reader, enqueue=lambda task: tasks.put((task.lane, task)), stop=stops.intake, log=telemetry.log)
+    downloader = Downloader(reader=reader, enqueue=lambda task: tasks.put((task.lane, task)), stop=stops.intake, log=telemetry.log)
     return Flow(
         storage=storage,
         journal=journal,
@@ -304,9 +304,9 @@ def build_flow(
             default_seconds=settings.request_timeout_seconds,
         ),
         outcomes=outcomes,
-        fetcher=fetcher,
-        gate=AdmissionGate(tasks=tasks, fetcher=fetcher, outbox=outbox, journal=journal, disk=storage.disk),
-        upload_trouble=UploadFailures(telemetry.log, clock.monotonic),
+        downloader=downloader,
+        gate=AdmissionGate(tasks=tasks, downloader=downloader, outbox=outbox, journal=journal, disk=storage.disk),
+        upload_failures=UploadFailures(telemetry.log, clock.monotonic),
         summary=Summary(
             telemetry.tally,
             telemetry.log,
@@ -319,7 +319,7 @@ def build_flow(
     )
 
 
-def build_surroundings(settings: Settings, telemetry: Telemetry, secrets: Secrets, platform: Platform) -> EnvironmentMonitor:
+def build_environment_monitor(settings: Settings, telemetry: Telemetry, secrets: Secrets, platform: Platform) -> EnvironmentMonitor:
     """Build what watches the files of the secrets, this machine's clock and the reader of stdout."""
     return EnvironmentMonitor(
         secrets={"JWT_FILE": settings.token, "SECURE_COMMAND_KEY_FILE": settings.secure_key},
@@ -342,17 +342,17 @@ def build_threads(
     network: Network,
     platform: Platform,
     flow: Flow,
-    surroundings: EnvironmentMonitor,
+    environment: EnvironmentMonitor,
 ) -> Threads:
     """Declare every thread. A new one gets a function below and its place in this list; nothing else needs to know of it."""
     crew = [worker(f"worker-{place}", settings, telemetry, network, flow) for place in range(settings.workers)]
-    pulses: dict[str, LoopStatus] = {}
+    statuses: dict[str, LoopStatus] = {}
     watchdog = Watchdog(
-        loops=pulses,
+        loops=statuses,
         workers=crew,
         journal=flow.journal,
         disk=flow.storage.disk,
-        standing=platform.standing,
+        platform_status=platform.status,
         draining=lambda: stops.intake.is_set() and ending.code == 0,
     )
     poller = poller_loop(stops, telemetry, platform, flow)
@@ -361,15 +361,15 @@ def build_threads(
         sender_loop(stops, telemetry, platform, flow),
         config_refresh_loop(settings, stops, ending, telemetry, platform, flow.storage.directory.path),
         heartbeat_loop(settings, stops, telemetry, platform, watchdog),
-        upkeep_loop(stops, telemetry, flow, surroundings, poller),
-        *fetcher_threads(flow),
+        maintenance_loop(stops, telemetry, flow, environment, poller),
+        *downloader_threads(flow),
         *worker_threads(flow, crew),
         *uploader_threads(stops, telemetry, platform, flow),
         log_shipper_loop(stops, platform),
     )
     # Only now: the heartbeat asks the watchdog, and is watched by it too.
-    pulses.update({thread.name: thread.pulse for thread in threads if thread.pulse is not None})
-    return Threads(all=threads, pulses=pulses, watchdog=watchdog, stops=stops)
+    statuses.update({thread.name: thread.status for thread in threads if thread.status is not None})
+    return Threads(all=threads, statuses=statuses, watchdog=watchdog, stops=stops)
 
 
 def poller_loop(stops: Stops, telemetry: Telemetry, platform: Platform, flow: Flow) -> AgentThread:
@@ -377,7 +377,7 @@ def poller_loop(stops: Stops, telemetry: Telemetry, platform: Platform, flow: Fl
     loop = telemetry.loop_context()
     poller = Poller(
         platform=platform.client,
-        standing=platform.standing,
+        platform_status=platform.status,
         intake=flow.intake,
         gate=flow.gate,
         journal=flow.journal,
@@ -389,10 +389,10 @@ def poller_loop(stops: Stops, telemetry: Telemetry, platform: Platform, flow: Fl
 
     def break_off() -> None:
         """End the open receive, and nothing else: what was received is still taken in and acknowledged."""
-        if loop.pulse.activity == "receiving":
+        if loop.status.activity == "receiving":
             platform.client.break_off("poller")
 
-    return AgentThread.looping("poller", poller.step, Phase.INTAKE, stops, loop.pulse, break_off)
+    return AgentThread.looping("poller", poller.step, Phase.INTAKE, stops, loop.status, break_off)
 
 
 def sender_loop(stops: Stops, telemetry: Telemetry, platform: Platform, flow: Flow) -> AgentThread:
@@ -402,11 +402,11 @@ def sender_loop(stops: Stops, telemetry: Telemetry, platform: Platform, flow: Fl
         platform=platform.client,
         journal=flow.journal,
         outbox=flow.outbox,
-        standing=platform.standing,
+        platform_status=platform.status,
         metrics=telemetry.metrics,
         loop=loop,
     )
-    return AgentThread.looping("sender", sender.step, Phase.ANSWERS, stops, loop.pulse)
+    return AgentThread.looping("sender", sender.step, Phase.ANSWERS, stops, loop.status)
 
 
 def config_refresh_loop(
@@ -414,16 +414,16 @@ def config_refresh_loop(
 ) -> AgentThread:
     """Makes the agent known to the platform, and keeps configuration and credentials fresh."""
     loop = telemetry.loop_context()
-    enrolment = Registration(
+    registration = Registration(
         platform=platform.client,
-        standing=platform.standing,
+        platform_status=platform.status,
         refresh_seconds=settings.config_refresh_seconds,
         metrics_seconds=settings.metrics_seconds,
         metrics=partial(system_metrics, telemetry.clock, psutil.Process(), state_directory),
         give_up=ending.give,
         loop=loop,
     )
-    return AgentThread.looping("config-refresh", enrolment.step, Phase.HOUSEKEEPING, stops, loop.pulse)
+    return AgentThread.looping("config-refresh", registration.step, Phase.HOUSEKEEPING, stops, loop.status)
 
 
 def heartbeat_loop(settings: Settings, stops: Stops, telemetry: Telemetry, platform: Platform, watchdog: Watchdog) -> AgentThread:
@@ -431,35 +431,35 @@ def heartbeat_loop(settings: Settings, stops: Stops, telemetry: Telemetry, platf
     loop = telemetry.loop_context()
     heartbeat = Heartbeat(
         platform=platform.client,
-        standing=platform.standing,
+        platform_status=platform.status,
         watchdog=watchdog,
         interval_seconds=settings.heartbeat_seconds,
         loop=loop,
     )
-    return AgentThread.looping("heartbeat", heartbeat.step, Phase.HOUSEKEEPING, stops, loop.pulse)
+    return AgentThread.looping("heartbeat", heartbeat.step, Phase.HOUSEKEEPING, stops, loop.status)
 
 
-def upkeep_loop(stops: Stops, telemetry: Telemetry, flow: Flow, surroundings: EnvironmentMonitor, poller: AgentThread) -> AgentThread:
+def maintenance_loop(stops: Stops, telemetry: Telemetry, flow: Flow, environment: EnvironmentMonitor, poller: AgentThread) -> AgentThread:
     """Looks after the journal and the disk."""
     loop = telemetry.loop_context()
-    upkeep = Maintenance(
+    maintenance = Maintenance(
         journal=flow.journal,
+        retention=flow.journal.retention,
         disk=flow.storage.disk,
         interrupt=poller.break_off,
         summarise=flow.summary.turn,
-        look_around=surroundings.look,
+        look_around=environment.look,
         loop=loop,
     )
-    return AgentThread.looping("upkeep", upkeep.step, Phase.HOUSEKEEPING, stops, loop.pulse)
+    return AgentThread.looping("upkeep", maintenance.step, Phase.HOUSEKEEPING, stops, loop.status)
 
 
-def fetcher_threads(flow: Flow) -> list[AgentThread]:
+def downloader_threads(flow: Flow) -> list[AgentThread]:
     """Download commands' bodies."""
+    downloader = flow.downloader
     return [
-        AgentThread(
-            once(f"fetcher-{place}", flow.fetcher.run), Phase.FETCH, lambda: "fetches commands' bodies from S3", end=flow.fetcher.close
-        )
-        for place in range(FETCHERS)
+        AgentThread(once(f"fetcher-{place}", downloader.run), Phase.FETCH, lambda: "fetches commands' bodies from S3", end=downloader.close)
+        for place in range(DOWNLOADERS)
     ]
 
 
@@ -478,12 +478,12 @@ def worker_threads(flow: Flow, crew: Sequence[Worker]) -> list[AgentThread]:
 def worker(name: str, settings: Settings, telemetry: Telemetry, network: Network, flow: Flow) -> Worker:
     """Build a worker with a transport of its own: no connection is in two hands."""
     executor = Executor(
-        Transport(network.to_targets, network.idle),
+        Transport(network.to_targets, network.connection_pool),
         Policy(admin=settings.admin_endpoint),
         network.proxies,
         Limits(settings.max_response_bytes, settings.connect_timeout_seconds),
         flow.spool.directory,
-        network.target_trouble,
+        network.target_failures,
     )
     return Worker(
         name=name,
@@ -506,7 +506,7 @@ def uploader_threads(stops: Stops, telemetry: Telemetry, platform: Platform, flo
             outcomes=flow.outcomes,
             spool=flow.spool,
             outbox=flow.outbox,
-            trouble=flow.upload_trouble,
+            trouble=flow.upload_failures,
             clock=telemetry.clock,
             stop=stops.answers,
         )

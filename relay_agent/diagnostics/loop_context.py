@@ -1,4 +1,4 @@
-"""What every loop of the agent reports with: its pulse, the hourly tally, the log, and the clock that all three go by.
+"""What every loop of the agent reports with: its status, the hourly tally, the log, and the clock that all three go by.
 
 This module must not judge or count anything itself.
 """
@@ -16,9 +16,9 @@ from relay_agent.telemetry.repeated_failure import RepeatedFailure
 
 @dataclass(frozen=True, slots=True)
 class LoopContext:
-    """One loop's own pulse, and what it shares with the other loops."""
+    """One loop's own status, and what it shares with the other loops."""
 
-    pulse: LoopStatus
+    status: LoopStatus
     tally: Tally
     log: Logger
     clock: Clock

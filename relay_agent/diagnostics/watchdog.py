@@ -1,6 +1,6 @@
 """Alive means working: what stands still, for how long, and when that must end the agent.
 
-This room owns the judgement of pulses. It must not mend, send or end anything: `heartbeat` is silent while it finds something,
+This room owns the judgement of statuses. It must not mend, send or end anything: `heartbeat` is silent while it finds something,
 and the main thread ends the agent on its verdict.
 """
 
@@ -15,6 +15,7 @@ from relay_agent.diagnostics.local_causes import CAUGHT, JOURNAL_HANGS, STUCK
 from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.diagnostics.platform_causes import NO_ANSWERS, NOT_READ
 from relay_agent.diagnostics.platform_status import PlatformStatus
+from relay_agent.storage.disk_faults import intake_obstacle
 from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
 
@@ -53,15 +54,15 @@ class Watchdog:
         workers: Sequence[Crew],
         journal: Journal,
         disk: Disk,
-        standing: PlatformStatus,
+        platform_status: PlatformStatus,
         draining: Callable[[], bool],
     ) -> None:
-        """`loops` are the pulses by thread name, `poller` and `sender` among them; more may be added until the threads start."""
+        """`loops` are the statuses by thread name, `poller` and `sender` among them; more may be added until the threads start."""
         self._loops = loops
         self._workers = workers
         self._journal = journal
         self._disk = disk
-        self._standing = standing
+        self._platform_status = platform_status
         self._draining = draining
 
     def standstill(self) -> Finding | None:
@@ -81,10 +82,10 @@ class Watchdog:
 
     def not_served(self) -> list[Finding]:
         """Of that, what the platform has to do with: the queue is not read, or answers are not sent."""
-        if not self._standing.enrolled or self._standing.disabled:
+        if not self._platform_status.enrolled or self._platform_status.disabled:
             return []
         # A token that is put right heals the agent without a restart (OPERATIONS §2).
-        curable = not self._full and self._standing.refused is None
+        curable = not self._full and self._platform_status.refused is None
         polling, sending = self._loops["poller"], self._loops["sender"]
         return [
             Finding(
@@ -104,8 +105,8 @@ class Watchdog:
     def standing_still(self) -> list[Finding]:
         """Of what does not come round, what is within the agent: a thread, a commit, a worker."""
         found = [
-            Finding(f"the thread {name} has not come round, while {pulse.activity}", pulse.silent_seconds(), STUCK)
-            for name, pulse in self._loops.items()
+            Finding(f"the thread {name} has not come round, while {status.activity}", status.silent_seconds(), STUCK)
+            for name, status in self._loops.items()
         ]
         found.append(Finding("the journal does not end a commit", self._journal.stuck_seconds(), JOURNAL_HANGS))
         # A full disk is cured by an administrator, and work that waits for it is not stuck.
@@ -117,4 +118,4 @@ class Watchdog:
 
     @property
     def _full(self) -> bool:
-        return self._journal.unwritable is not None or self._disk.obstacle is not None
+        return intake_obstacle(self._journal, self._disk) is not None

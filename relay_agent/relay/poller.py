@@ -48,7 +48,7 @@ class Poller:
         self,
         *,
         platform: PlatformClient,
-        standing: PlatformStatus,
+        platform_status: PlatformStatus,
         intake: Intake,
         gate: AdmissionGate,
         journal: Journal,
@@ -59,14 +59,14 @@ class Poller:
     ) -> None:
         """`disk_full` logs the gate's obstacle. For an obstacle and for the stop, other threads break off a receive that is open."""
         self._platform = platform
-        self._standing = standing
+        self._platform_status = platform_status
         self._intake = intake
         self._journal = journal
         self._gate = gate
         self._outbox = outbox
         self._disk_full = disk_full
         self._stopping = stopping
-        self._pulse = loop.pulse
+        self._status = loop.status
         self._tally = loop.tally
         self._log = loop.log
         self._left_over = True
@@ -78,27 +78,27 @@ class Poller:
 
     def step(self) -> float:
         """One receive, or the reason why there is none; seconds to wait before the next."""
-        if not self._standing.may_poll:
+        if not self._platform_status.may_poll:
             return self._wait_until_wanted()
         obstacle = self._gate.obstacle()
         if obstacle is not None:
             return self._blocked(obstacle)
         if self._disk_full.failing:
-            self._pulse.pause("waiting for commands")  # Healed, which a receive of 20 s would say late.
+            self._status.pause("waiting for commands")  # Healed, which a receive of 20 s would say late.
         self._disk_full.success()
         room = min(self._gate.room(), BATCH)
         if room <= 0:
-            self._pulse.pause("waiting for free places")
+            self._status.pause("waiting for free places")
             return NO_ROOM_SECONDS
         try:
-            self._pulse.turn("receiving")
-            self._standing.polled = queue = self._platform.inbound()
+            self._status.turn("receiving")
+            self._platform_status.polled = queue = self._platform.inbound()
             self._acknowledge_left_over(queue)
             received = self._held or self._receive(queue, room)
-            self._pulse.turn("taking in")
+            self._status.turn("taking in")
             self._take(received, queue)
         except QueueDisabled:
-            self._pulse.pause("queue disabled")
+            self._status.pause("queue disabled")
             return DISABLED_SECONDS
         except JournalDamaged:
             raise
@@ -107,7 +107,7 @@ class Poller:
                 self._held = []
             on_purpose = self._stopping() or self._gate.obstacle() is not None or self._platform.replaced(queue)
             return 0.0 if on_purpose else self._failed(error)
-        self._pulse.success()
+        self._status.success()
         self._trouble.success()
         self._backoff.reset()
         return 0.0
@@ -138,16 +138,16 @@ class Poller:
     def _blocked(self, obstacle: Obstacle) -> float:
         """Take nothing in, and say so; the heartbeat falls silent after a minute of it."""
         cause = journal_cause(obstacle.trouble)
-        self._pulse.failure(obstacle.reason, cause)
+        self._status.failure(obstacle.reason, cause)
         self._disk_full.failure(obstacle.reason, cause)
         return NO_DISK_SECONDS
 
     def _wait_until_wanted(self) -> float:
-        if self._standing.disabled:
-            self._pulse.pause("disabled")
+        if self._platform_status.disabled:
+            self._status.pause("disabled")
             return DISABLED_SECONDS
-        self._pulse.pause("starting")
-        self._standing.ready.wait(STARTING_SECONDS)
+        self._status.pause("starting")
+        self._platform_status.ready.wait(STARTING_SECONDS)
         return 0.0
 
     def _take(self, received: list[Received], queue: Queue) -> None:
@@ -189,8 +189,8 @@ class Poller:
         reason = str(error)
         self._tally.count("polls_failed")
         cause = cause_of(error) if isinstance(error, PlatformError) else journal_cause(error.trouble)
-        self._pulse.failure(reason, cause)
+        self._status.failure(reason, cause)
         self._trouble.failure(reason, cause)
         if isinstance(error, QueueUnavailable | CredentialsExpired | PlatformRefused):
-            self._standing.look_again.set()
+            self._platform_status.look_again.set()
         return self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)

@@ -43,16 +43,16 @@ class Sender:
         platform: PlatformClient,
         journal: Journal,
         outbox: Outbox,
-        standing: PlatformStatus,
+        platform_status: PlatformStatus,
         metrics: Metrics,
         loop: LoopContext,
     ) -> None:
         self._platform = platform
         self._journal = journal
         self._outbox = outbox
-        self._standing = standing
+        self._platform_status = platform_status
         self._metrics = metrics
-        self._pulse = loop.pulse
+        self._status = loop.status
         self._tally = loop.tally
         self._log = loop.log
         self._monotonic = loop.clock.monotonic
@@ -62,13 +62,13 @@ class Sender:
 
     def step(self) -> float:
         """One batch; seconds to wait before the next."""
-        if not self._standing.enrolled:
-            self._pulse.pause("starting")
+        if not self._platform_status.enrolled:
+            self._status.pause("starting")
             return STARTING_SECONDS
-        self._pulse.turn("waiting for answers")
+        self._status.turn("waiting for answers")
         entries = self._outbox.take(NOTE_SECONDS if self._unnoted else TAKE_SECONDS)
         if entries or self._unnoted:
-            self._pulse.turn("recording answers")
+            self._status.turn("recording answers")
             try:
                 self._journal.flush()
             except JournalUnwritable as error:
@@ -80,7 +80,7 @@ class Sender:
                     self._unnoted = False
                     reach(Point.DELIVERED)
         if not entries:
-            self._pulse.pause("waiting for answers")
+            self._status.pause("waiting for answers")
             return 0.0
         try:
             messages = [self._journal.message(entry.command_id) if entry.message is None else entry.message for entry in entries]
@@ -89,7 +89,7 @@ class Sender:
         except JournalError as error:  # It cannot be read now; the next try may.
             self._outbox.put_back(entries)
             return self._unrecorded(error)
-        self._pulse.turn("sending answers")
+        self._status.turn("sending answers")
         if any(entry.final for entry in entries):
             reach(Point.BEFORE_TELL)
         try:
@@ -113,7 +113,7 @@ class Sender:
         for entry in entries:
             if entry.final:
                 self._metrics.command_delivered(now - entry.since)
-        self._pulse.success()
+        self._status.success()
         self._trouble.success()
         self._backoff.reset()
 
@@ -131,9 +131,9 @@ class Sender:
     def _unrecorded(self, error: JournalError) -> float:
         """Tell nothing that is not recorded; the poller says what is wrong with the disk."""
         if self._outbox.pending():
-            self._pulse.failure(str(error), journal_cause(error.trouble))
+            self._status.failure(str(error), journal_cause(error.trouble))
         else:
-            self._pulse.pause("waiting for the disk")
+            self._status.pause("waiting for the disk")
         return DISK_SECONDS
 
     def _refused(self, refused: list[tuple[Entry, str, bool]]) -> float:
@@ -146,8 +146,8 @@ class Sender:
 
     def _failed(self, error: PlatformError) -> float:
         cause = cause_of(error)
-        self._pulse.failure(str(error), cause)
+        self._status.failure(str(error), cause)
         self._trouble.failure(str(error), cause)
         if isinstance(error, QueueUnavailable | CredentialsExpired):
-            self._standing.look_again.set()
+            self._platform_status.look_again.set()
         return self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)

@@ -79,7 +79,7 @@ def _kept(directory: Path) -> Iterator[Crew]:
     directory.mkdir()
     stop, clock = threading.Event(), Clock()
     with Crew(directory / "journal.db", WORKERS, 0.0).working() as crew:
-        upkeep = Maintenance(
+        maintenance = Maintenance(
             journal=crew.journal,
             disk=crew.disk,
             interrupt=lambda: None,
@@ -87,7 +87,7 @@ def _kept(directory: Path) -> Iterator[Crew]:
             look_around=lambda: None,
             loop=LoopContext(LoopStatus(clock), Tally(), _Loud(), clock),  # type: ignore[arg-type]
         )
-        loop = Loop("upkeep", upkeep.step, stop)
+        loop = Loop("upkeep", maintenance.step, stop)
         loop.start()
         try:
             yield crew

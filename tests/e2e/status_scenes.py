@@ -58,8 +58,8 @@ def scene(name: str, sandbox: Sandbox, directory: Path, port: int, minutes: int 
             wait_until(sandbox, lambda asked=asked: all(command.final for command in asked))  # type: ignore[misc]
             if minute < minutes - 1:
                 ahead += 60.0
-                for pulse in agent.agent.threads.pulses.values():
-                    pulse.success()
+                for status in agent.agent.threads.statuses.values():
+                    status.success()
         if name == "busy":
             for target in targets:
                 gate = target.gate()

@@ -296,7 +296,7 @@ def test_a_name_that_is_not_resolved_holds_up_no_exit(sandbox: Sandbox, tmp_path
         # The sandbox is called by its address: here it is a name, which nobody answers for.
         monkeypatch.setattr(resolver, "literal_address", lambda _host: None)
         monkeypatch.setattr(resolver, "_ask", lambda *_: [] * release.wait(30))
-        agent.agent.network.idle.close()
+        agent.agent.network.connection_pool.close()
         try:
             assert agent.stop(timeout=TENFOLD) == 0
         finally:

@@ -32,12 +32,12 @@ class Hands:
 
         A poller that is well has its poll open for 20 s of the world's time: `polling` says that it came back meanwhile.
         """
-        pulses = [pulse for name, pulse in agent.agent.threads.pulses.items() if name not in (*stuck, "poller")]
+        statuses = [status for name, status in agent.agent.threads.statuses.items() if name not in (*stuck, "poller")]
         for _ in range(int(seconds // STEP_SECONDS)):
             self._ahead += STEP_SECONDS
             if polling:
-                agent.agent.threads.pulses["poller"].success()
-            wait_until(agent.sandbox, lambda: all(pulse.silent_seconds() < STEP_SECONDS / 2 for pulse in pulses))
+                agent.agent.threads.statuses["poller"].success()
+            wait_until(agent.sandbox, lambda: all(status.silent_seconds() < STEP_SECONDS / 2 for status in statuses))
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def ends(agent: ThreadedAgent, hands: Hands, stuck: tuple[str, ...], polling: bo
     hands.move(agent, STUCK_SECONDS - 2 * RECENT_SECONDS - STEP_SECONDS, stuck, polling)
     assert len(agent.sandbox.heartbeats(agent.agent_id)) == heard
     assert not agent.agent.ending.given.is_set()
-    hands.move(agent, 3 * STEP_SECONDS, (*agent.agent.threads.pulses,), polling)
+    hands.move(agent, 3 * STEP_SECONDS, (*agent.agent.threads.statuses,), polling)
     assert agent.wait() == 1
     return str(agent.wait_log("agent-giving-up")["reason"])
 

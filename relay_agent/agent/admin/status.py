@@ -25,6 +25,7 @@ from relay_agent.diagnostics.platform_causes import AGENT_DISABLED, NO_LOGS, QUE
 from relay_agent.diagnostics.platform_status import PlatformStatus
 from relay_agent.diagnostics.watchdog import RECENT_SECONDS, Finding
 from relay_agent.relay.fair_queue import FairQueue
+from relay_agent.storage.disk_faults import intake_obstacle
 from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
 from relay_agent.storage.journal_reader import Reader
@@ -71,7 +72,7 @@ class StorageState:
 class PlatformState:
     """What the platform says of this agent, and what of it expires."""
 
-    standing: PlatformStatus
+    status: PlatformStatus
     name: Callable[[], str | None]
     """The agent's name there; None before the first configuration."""
     token_ends: Callable[[], datetime | None]
@@ -103,11 +104,11 @@ class AgentStatus:
         logs: Callable[[], Logging],
         other_problems: Callable[[], list[Problem]],
     ) -> None:
-        """`other_problems` gives what else is wrong: what neither a thread's pulse nor the platform nor the disk says."""
+        """`other_problems` gives what else is wrong: what neither a thread's status nor the platform nor the disk says."""
         self.identity = identity
         self._clock = clock
         self._threads = threads
-        self._pulses = threads.pulses
+        self._statuses = threads.statuses
         self._watchdog = threads.watchdog
         self._stopping = threads.stopping
         self._flow = flow
@@ -140,8 +141,8 @@ class AgentStatus:
             soon = TOKEN_ENDS.about(date=f"{ends:%Y-%m-%d %H:%M} UTC", days=days_left(ends, self._clock.now()))
             found.append(Problem(f"the JWT ends on {ends:%Y-%m-%d}", soon))
         known = {problem.cause for problem in problems}
-        for name, pulse in self._pulses.items():
-            reason, cause = pulse.problem, pulse.cause
+        for name, status in self._statuses.items():
+            reason, cause = status.problem, status.cause
             if reason is not None and cause is not None and cause not in known:
                 found.append(Problem(f"{name}: {reason}", cause))
         logs = self._logs()
@@ -150,23 +151,23 @@ class AgentStatus:
         return found + self._other_problems()
 
     def _of_platform(self) -> list[Problem]:
-        standing, refresh = self._platform.standing, self._pulses["config-refresh"]
+        status, refresh = self._platform.status, self._statuses["config-refresh"]
         ends = self._platform.token_ends()
         if ends is not None and ends <= self._clock.now():
             row = token_expired(ends)
             return [Problem(row.cause, row)]
-        if standing.refused is not None:
-            return [Problem(refresh.problem or "the platform refuses the agent", standing.refused)]
-        if standing.disabled:
+        if status.refused is not None:
+            return [Problem(refresh.problem or "the platform refuses the agent", status.refused)]
+        if status.disabled:
             return [Problem(AGENT_DISABLED.cause, AGENT_DISABLED)]
-        if not standing.enrolled:
+        if not status.enrolled:
             return [Problem(refresh.problem or "not initialised yet", refresh.cause or STARTING)]
-        rejected = standing.rejected
+        rejected = status.rejected
         if rejected is not None:
             return [Problem(str(rejected), cause_of(rejected))]
-        if standing.queue_disabled:
+        if status.queue_disabled:
             return [Problem(QUEUE_DISABLED.cause, QUEUE_DISABLED)]
-        beat, poll = self._pulses["heartbeat"], self._pulses["poller"]
+        beat, poll = self._statuses["heartbeat"], self._statuses["poller"]
         if beat.problem is not None and beat.cause is not None and beat.cause.id == REFUSED.id:
             return [Problem(beat.problem, beat.cause)]
         if poll.worked is None and poll.problem is not None and poll.cause is not None:
@@ -174,7 +175,7 @@ class AgentStatus:
         return []
 
     def _of_disk(self) -> list[Problem]:
-        obstacle = self._storage.journal.unwritable or self._storage.disk.obstacle
+        obstacle = intake_obstacle(self._storage.journal, self._storage.disk)
         if obstacle is not None:
             return [Problem(obstacle.reason, journal_cause(obstacle.trouble))]
         seconds = self._storage.journal.stuck_seconds()
@@ -206,10 +207,10 @@ class AgentStatus:
             "workers": {"busy": running, "total": self._flow.workers},
             "untold": self._flow.untold(),
             "journal": {**self._counts(), "bytes": self._storage.disk.used()},
-            "lastReceive": self._when(self._pulses["poller"]),
-            "lastHeartbeat": self._when(self._pulses["heartbeat"]),
-            "lastAnswer": self._when(self._pulses["sender"]),
-            "lastConfiguration": to_the_second(self._platform.standing.refreshed),
+            "lastReceive": self._when(self._statuses["poller"]),
+            "lastHeartbeat": self._when(self._statuses["heartbeat"]),
+            "lastAnswer": self._when(self._statuses["sender"]),
+            "lastConfiguration": to_the_second(self._platform.status.refreshed),
             "tokenEnds": to_the_second(self._platform.token_ends()),
             "credentialsEnd": to_the_second(self._platform.credentials_end()),
             "logLines": {"waiting": logs.waiting, "dropped": logs.dropped},
@@ -227,8 +228,8 @@ class AgentStatus:
         """What the metrics call timestamps, in seconds since 1970."""
         found = {
             "start": self.identity.uptime.started,
-            "last_receive": self._worked(self._pulses["poller"]),
-            "last_heartbeat": self._worked(self._pulses["heartbeat"]),
+            "last_receive": self._worked(self._statuses["poller"]),
+            "last_heartbeat": self._worked(self._statuses["heartbeat"]),
             "token_expiry": self._platform.token_ends(),
             "credentials_expiry": self._platform.credentials_end(),
         }
@@ -237,9 +238,9 @@ class AgentStatus:
     def _state(self, problems: bool) -> str:
         if self._stopping():
             return "stopping"
-        if self._platform.standing.disabled:
+        if self._platform.status.disabled:
             return "disabled"
-        if not self._platform.standing.enrolled:
+        if not self._platform.status.enrolled:
             return "starting"
         return "not ready" if problems else "ready"
 
@@ -260,8 +261,8 @@ class AgentStatus:
                 "name": thread.name,
                 "alive": thread.alive,
                 "activity": thread.activity(),
-                "silentSeconds": round(thread.pulse.silent_seconds(), 1) if thread.pulse else None,
-                "problem": thread.pulse.problem if thread.pulse else None,
+                "silentSeconds": round(thread.status.silent_seconds(), 1) if thread.status else None,
+                "problem": thread.status.problem if thread.status else None,
             }
             for thread in self._threads.all
         ]
@@ -271,12 +272,12 @@ class AgentStatus:
             return self._storage.reader.counts()
         return {}
 
-    def _worked(self, pulse: LoopStatus) -> datetime | None:
-        worked = pulse.worked
+    def _worked(self, status: LoopStatus) -> datetime | None:
+        worked = status.worked
         return None if worked is None else self._clock.now() - timedelta(seconds=self._clock.monotonic() - worked)
 
-    def _when(self, pulse: LoopStatus) -> str | None:
-        return to_the_second(self._worked(pulse))
+    def _when(self, status: LoopStatus) -> str | None:
+        return to_the_second(self._worked(status))
 
 
 def _lasting(findings: list[Finding]) -> list[Problem]:

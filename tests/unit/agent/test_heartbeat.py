@@ -48,15 +48,15 @@ class World:
         self.fault: PlatformError | None = None
         self.still: str | None = None
         self.log = Lines()
-        self.standing = PlatformStatus(enrolled=True)
-        self.standing.ready.set()
-        self.pulse = LoopStatus(clock)
+        self.platform_status = PlatformStatus(enrolled=True)
+        self.platform_status.ready.set()
+        self.status = LoopStatus(clock)
         self.heartbeat = Heartbeat(
             platform=cast("PlatformClient", SimpleNamespace(rest=SimpleNamespace(heartbeat=self._beat))),
-            standing=self.standing,
+            platform_status=self.platform_status,
             watchdog=cast("Watchdog", SimpleNamespace(standstill=lambda: self.still and Finding(self.still, 61.0, NOT_READ))),
             interval_seconds=INTERVAL,
-            loop=LoopContext(self.pulse, Tally(), cast("Logger", self.log), clock),
+            loop=LoopContext(self.status, Tally(), cast("Logger", self.log), clock),
         )
 
     def _beat(self) -> None:
@@ -78,7 +78,7 @@ def world() -> World:
 
 
 def test_nothing_is_sent_before_the_platform_knows_the_agent(world: World) -> None:
-    world.standing.ready.clear()
+    world.platform_status.ready.clear()
     world.run(300)
     assert world.tries == []
 
@@ -87,11 +87,11 @@ def test_one_is_sent_every_interval_the_first_an_interval_after_enrolments_own(w
     world.run(10 * INTERVAL + 1)
     assert len(world.sent) == 10
     assert world.sent[0] - 1000 == pytest.approx(INTERVAL, abs=0.6)
-    assert world.pulse.worked is not None
+    assert world.status.worked is not None
 
 
 def test_a_disabled_agent_is_alive_and_sends_its_first_at_once(world: World) -> None:
-    world.standing.enrolled, world.standing.disabled = False, True
+    world.platform_status.enrolled, world.platform_status.disabled = False, True
     world.run(INTERVAL + 1)
     assert len(world.sent) == 2
     assert world.sent[0] == 1000.0
@@ -119,10 +119,10 @@ def test_one_that_failed_is_sent_again_before_the_interval_is_over(world: World)
     world.fault = PlatformError(Call.STATUS, "answered 500", 500)
     world.run(INTERVAL + 12)
     assert 2 <= len(world.tries) <= 4  # the retries are jittered, and at most an interval apart
-    assert (world.sent, world.pulse.problem) == ([], "agent/status: answered 500")
+    assert (world.sent, world.status.problem) == ([], "agent/status: answered 500")
     world.fault = None
     world.run(INTERVAL)
-    assert (bool(world.sent), world.pulse.problem) == (True, None)
+    assert (bool(world.sent), world.status.problem) == (True, None)
     assert world.log.events == ["heartbeat-failed", "heartbeat-recovered"]
 
 

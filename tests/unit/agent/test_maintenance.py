@@ -14,6 +14,7 @@ from relay_agent.diagnostics.loop_context import LoopContext
 from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
+from relay_agent.storage.retention import Retention
 from relay_agent.telemetry.hourly_summary import Tally
 from relay_agent.telemetry.logger import Logger
 
@@ -28,11 +29,13 @@ class World:
         self.summaries = 0
         self.error: JournalError | None = None
         self.disk = SimpleNamespace(backlog=False, backlog_bytes=4_000_000_000, obstacle=None, look=lambda: None)
-        journal = SimpleNamespace(unwritable=None, commits=0, flush=self._flush, prune=lambda: None, checkpoint=lambda: None)
+        journal = SimpleNamespace(unwritable=None, commits=0, flush=self._flush)
+        retention = SimpleNamespace(prune=lambda: None, checkpoint=lambda: None)
         clock = Clock(monotonic=lambda: self.time)
         whatever = cast("Any", self)
-        self.upkeep = Maintenance(
+        self.maintenance = Maintenance(
             journal=cast("Journal", journal),
+            retention=cast("Retention", retention),
             disk=cast("Disk", self.disk),
             interrupt=lambda: None,
             summarise=self._summarise,
@@ -55,7 +58,7 @@ class World:
     def run(self, seconds: float) -> None:
         end = self.time + seconds
         while self.time < end:
-            self.time += self.upkeep.step()
+            self.time += self.maintenance.step()
 
     @property
     def events(self) -> list[str]:
@@ -90,7 +93,7 @@ def test_a_journal_that_cannot_be_kept_is_said_once_and_not_every_second(world: 
 def test_a_damaged_journal_ends_the_thread(world: World) -> None:
     world.error = JournalDamaged("damaged")
     with pytest.raises(JournalDamaged):
-        world.upkeep.step()
+        world.maintenance.step()
 
 
 def test_the_hour_s_line_has_its_turn_even_where_the_journal_fails(world: World) -> None:

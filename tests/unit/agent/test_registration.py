@@ -93,25 +93,25 @@ class World:
         self.time = 0.0
         clock = Clock(now=lambda: datetime(2026, 3, 1, tzinfo=UTC), monotonic=lambda: self.time)
         self.platform = Platform(clock)
-        self.standing = PlatformStatus()
-        self.pulse = LoopStatus(clock)
+        self.platform_status = PlatformStatus()
+        self.status = LoopStatus(clock)
         self.log = Lines()
         self.given_up: list[tuple[float, int, str]] = []
-        self.enrolment = Registration(
+        self.registration = Registration(
             platform=cast("PlatformClient", self.platform),
-            standing=self.standing,
+            platform_status=self.platform_status,
             refresh_seconds=REFRESH,
             metrics_seconds=METRICS,
             metrics=lambda: b"{}\n",
             give_up=lambda code, reason: self.given_up.append((self.time, code, reason)),
-            loop=LoopContext(self.pulse, Tally(), cast("Logger", self.log), clock),
+            loop=LoopContext(self.status, Tally(), cast("Logger", self.log), clock),
         )
 
     def run(self, seconds: float) -> None:
         """Let the loop turn for so long."""
         end = self.time + seconds
         while self.time < end and not self.given_up:
-            self.time += self.enrolment.step()
+            self.time += self.registration.step()
 
 
 @pytest.fixture
@@ -123,9 +123,9 @@ def world() -> World:
 
 
 def test_a_quick_platform_enrols_the_agent_in_one_step(world: World) -> None:
-    world.enrolment.step()
+    world.registration.step()
     assert world.platform.names()[:4] == ["config", "credentials", "STARTED", "heartbeat"]
-    assert (world.standing.enrolled, world.standing.ready.is_set(), world.standing.may_poll) == (True, True, True)
+    assert (world.platform_status.enrolled, world.platform_status.ready.is_set(), world.platform_status.may_poll) == (True, True, True)
     assert world.log.events == ["agent-ready"]
 
 
@@ -140,7 +140,7 @@ def test_a_refusal_at_start_gets_three_tries_within_15_s_and_then_exit_3_with_it
     assert moment <= 15
     assert words in reason
     assert world.platform.names() == ["config"] * 3
-    assert not world.standing.ready.is_set()
+    assert not world.platform_status.ready.is_set()
 
 
 @pytest.mark.parametrize("call", ["credentials", "STARTED", "heartbeat"])
@@ -148,7 +148,7 @@ def test_a_refusal_of_a_later_step_of_enrolment_is_one_too(world: World, call: s
     world.platform.faults[call] = PlatformRefused(call, "answered 403", 403)
     world.run(60)
     assert [code for _, code, _ in world.given_up] == [3]
-    assert not world.standing.enrolled
+    assert not world.platform_status.enrolled
 
 
 def test_a_platform_out_of_reach_is_tried_with_capped_backoff_and_told_once_a_minute_after_the_first_three(world: World) -> None:
@@ -163,7 +163,7 @@ def test_a_platform_out_of_reach_is_tried_with_capped_backoff_and_told_once_a_mi
     assert 3 <= len(world.log.events) <= 3 + 31
     world.platform.faults.clear()
     world.run(62)
-    assert world.standing.enrolled
+    assert world.platform_status.enrolled
     assert world.log.events[-2:] == ["platform-recovered", "agent-ready"]
 
 
@@ -180,11 +180,11 @@ def test_an_agent_disabled_at_start_stays_up_says_so_once_and_starts_within_one_
     world.run(2 * REFRESH)
     assert world.log.events == ["agent-disabled"]
     assert "enable the agent's connection" in world.log.text
-    assert (world.standing.ready.is_set(), world.standing.may_poll, world.given_up) == (True, False, [])
+    assert (world.platform_status.ready.is_set(), world.platform_status.may_poll, world.given_up) == (True, False, [])
     world.platform.faults.clear()
     world.run(REFRESH + 1)
     assert world.platform.names().count("STARTED") == 1
-    assert (world.standing.may_poll, world.standing.disabled) == (True, False)
+    assert (world.platform_status.may_poll, world.platform_status.disabled) == (True, False)
     assert world.log.events == ["agent-disabled", "agent-enabled", "agent-ready"]
 
 
@@ -193,11 +193,11 @@ def test_a_disabled_queue_is_said_once_and_the_agent_is_ready_all_the_same(world
     world.run(3 * REFRESH)
     assert world.log.events == ["queue-disabled", "agent-ready"]
     assert "enable the agent's queue" in world.log.text
-    assert world.standing.may_poll
-    assert world.standing.queue_disabled
+    assert world.platform_status.may_poll
+    assert world.platform_status.queue_disabled
     world.platform.answer = CONFIG
     world.run(REFRESH + 1)
-    assert not world.standing.queue_disabled
+    assert not world.platform_status.queue_disabled
     assert world.log.events[-1] == "config-changed"
 
 
@@ -216,21 +216,21 @@ def test_a_refusal_in_service_is_told_and_heals_without_a_restart(world: World) 
     world.platform.faults["config"] = REFUSED
     world.run(REFRESH + 600)
     assert world.given_up == []
-    assert world.standing.refused is not None
-    assert world.standing.may_poll
+    assert world.platform_status.refused is not None
+    assert world.platform_status.may_poll
     world.platform.faults.clear()
     world.run(62)
-    assert world.standing.refused is None
+    assert world.platform_status.refused is None
 
 
 def test_an_agent_disabled_in_service_stops_polling_and_starts_again_without_enrolling(world: World) -> None:
     world.run(1)
     world.platform.faults["config"] = DISABLED
     world.run(REFRESH + 1)
-    assert (world.standing.may_poll, world.standing.enrolled) == (False, True)
+    assert (world.platform_status.may_poll, world.platform_status.enrolled) == (False, True)
     world.platform.faults.clear()
     world.run(REFRESH + 1)
-    assert world.standing.may_poll
+    assert world.platform_status.may_poll
     assert world.platform.names().count("STARTED") == 1
 
 
@@ -240,15 +240,15 @@ def test_a_disabled_agent_is_no_longer_called_refused(world: World) -> None:
     world.run(REFRESH + 1)
     world.platform.faults["config"] = DISABLED
     world.run(62)
-    assert world.standing.disabled
-    assert world.standing.refused is None
+    assert world.platform_status.disabled
+    assert world.platform_status.refused is None
 
 
 def test_who_asks_for_the_configuration_gets_it_soon_and_not_more_often_than_every_five_seconds(world: World) -> None:
     world.run(60)
     before = len(world.platform.moments("config"))
     for _ in range(40):
-        world.standing.look_again.set()
+        world.platform_status.look_again.set()
         world.run(0.5)
     asked = world.platform.moments("config")[before:]
     assert asked[0] <= 60.5
@@ -260,7 +260,7 @@ def test_who_asks_for_the_configuration_does_not_shorten_retry_after(world: Worl
     world.platform.faults["config"] = RateLimited(Call.CONFIG, 120.0)
     before = len(world.platform.moments("config"))
     for _ in range(200):
-        world.standing.look_again.set()
+        world.platform_status.look_again.set()
         world.run(0.5)
     assert len(world.platform.moments("config")) == before + 1
 
@@ -294,10 +294,10 @@ def test_metrics_that_cannot_be_uploaded_wait_for_their_next_turn(world: World) 
     world.platform.faults["metrics"] = PlatformError(Call.METRICS, "answered 500", 500)
     world.run(METRICS - 10)
     assert len(world.platform.moments("metrics")) == 1
-    assert world.standing.may_poll
+    assert world.platform_status.may_poll
 
 
 def test_the_loop_shows_that_it_turns_whatever_the_platform_says(world: World) -> None:
     world.platform.faults["config"] = DOWN
     world.run(100)
-    assert world.pulse.silent_seconds() <= 0.5
+    assert world.status.silent_seconds() <= 0.5

@@ -36,10 +36,10 @@ class World:
     def __init__(self) -> None:
         self.did: list[str] = []
         self.logged: dict[str, dict[str, Any]] = {}
-        self.standing = SimpleNamespace(enrolled=True)
+        self.platform_status = SimpleNamespace(enrolled=True)
         self.report_fails = self.journal_fails = False
         stops = Stops()
-        for name in ("intake", "answers", "rest"):
+        for name in ("intake", "answers", "housekeeping"):
             setattr(stops, name, self._event(name))
         declared = [
             AgentThread(
@@ -63,7 +63,7 @@ class World:
         )
         platform = SimpleNamespace(
             client=SimpleNamespace(break_off=lambda _name: None, rest=SimpleNamespace(report=self._report)),
-            standing=self.standing,
+            status=self.platform_status,
             log_shipper=SimpleNamespace(flush=lambda _seconds: did.append("flush")),
         )
         log = SimpleNamespace(info=self._log, warning=self._log)
@@ -113,7 +113,7 @@ def test_a_stop_goes_in_order() -> None:
         "end uploader-0",
         "hurry",
         "set answers",
-        "set rest",
+        "set housekeeping",
         "STOPPED",
         "summary",
         "agent-stopped",
@@ -139,7 +139,7 @@ def test_nothing_is_reported_to_a_platform_that_refused_or_does_not_know_the_age
     enrolled: bool, report: bool, reported: bool, flushed: bool
 ) -> None:
     world = World()
-    world.standing.enrolled = enrolled
+    world.platform_status.enrolled = enrolled
     did = world.stop(report=report)
     assert ("STOPPED" in did, "flush" in did) == (reported, flushed)
 

@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def threads(*declared: AgentThread, stops: Stops | None = None) -> Threads:
-    pulses = {thread.name: thread.pulse for thread in declared if thread.pulse}
-    return Threads(declared, pulses, cast("Watchdog", None), stops or Stops())
+    statuses = {thread.name: thread.status for thread in declared if thread.status}
+    return Threads(declared, statuses, cast("Watchdog", None), stops or Stops())
 
 
 def idle(name: str, phase: Phase = Phase.WORK, **more: Any) -> AgentThread:
@@ -55,9 +55,9 @@ def test_only_the_death_of_a_core_thread_counts() -> None:
 
 
 def test_a_loop_ends_with_its_phase_and_says_what_its_pulse_says() -> None:
-    stops, pulse = Stops(), LoopStatus(Clock())
-    sender = AgentThread.looping("sender", lambda: 0.0, Phase.ANSWERS, stops, pulse)
-    pulse.turn("sending")
+    stops, status = Stops(), LoopStatus(Clock())
+    sender = AgentThread.looping("sender", lambda: 0.0, Phase.ANSWERS, stops, status)
+    status.turn("sending")
     assert sender.activity() == "sending"
     stops.answers.set()
     sender.loop.run()  # Returns at once.
@@ -72,8 +72,8 @@ def test_every_phase_has_an_event_that_ends_it(phase: Phase) -> None:
         Phase.FETCH: stops.intake,
         Phase.WORK: stops.intake,
         Phase.ANSWERS: stops.answers,
-        Phase.HOUSEKEEPING: stops.rest,
-        Phase.LOGS: stops.rest,
+        Phase.HOUSEKEEPING: stops.housekeeping,
+        Phase.LOGS: stops.housekeeping,
     }
     assert stops.of(phase) is named[phase]
 

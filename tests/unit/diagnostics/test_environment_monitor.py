@@ -25,7 +25,7 @@ class World:
         self.file.write_text("a token", encoding="utf-8")
         self.source = SecretSource(path=self.file)
         self.source.get()
-        self.surroundings = EnvironmentMonitor(
+        self.environment = EnvironmentMonitor(
             secrets={"JWT_FILE": self.source},
             read=self.source.get,
             clock_off=lambda: self.off,
@@ -45,8 +45,8 @@ class World:
 
     def look(self, times: int = 1) -> list[str]:
         for _ in range(times):
-            self.surroundings.look()
-        return [problem.cause.cause for problem in self.surroundings.problems()]
+            self.environment.look()
+        return [problem.cause.cause for problem in self.environment.problems()]
 
 
 @pytest.fixture

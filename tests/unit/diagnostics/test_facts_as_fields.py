@@ -151,10 +151,10 @@ def test_a_body_that_is_too_large_is_its_senders_in_whatever_words(monkeypatch: 
 @pytest.mark.parametrize("words", ["the queue was not read: no answer", NONSENSE])
 def test_the_page_tells_once_what_lies_behind_a_problem_in_whatever_words(words: str) -> None:
     clock = Clock()
-    pulses = {name: LoopStatus(clock) for name in ("poller", "sender", "heartbeat", "config-refresh")}
-    pulses["poller"].success()
-    pulses["poller"].failure("no answer", SQS_UNREACHABLE)
-    pulses["heartbeat"].failure("no answer", UNREACHABLE)
+    statuses = {name: LoopStatus(clock) for name in ("poller", "sender", "heartbeat", "config-refresh")}
+    statuses["poller"].success()
+    statuses["poller"].failure("no answer", SQS_UNREACHABLE)
+    statuses["heartbeat"].failure("no answer", UNREACHABLE)
     stub: Any = SimpleNamespace(
         dead=list,
         standing_still=lambda: [Finding("no commit ends", 100.0, STUCK)],
@@ -163,7 +163,7 @@ def test_the_page_tells_once_what_lies_behind_a_problem_in_whatever_words(words:
         obstacle=None,
         stuck_seconds=lambda: 0.0,
     )
-    threads: Any = SimpleNamespace(pulses=pulses, watchdog=stub, stopping=lambda: False, dead=list)
+    threads: Any = SimpleNamespace(statuses=statuses, watchdog=stub, stopping=lambda: False, dead=list)
     page = AgentStatus(
         identity=stub,
         clock=clock,
@@ -199,7 +199,7 @@ PATTERNS = {"search", "match", "fullmatch", "findall", "finditer", "sub"}
 ERRORS = {"error", "fault", "problem", "failure", "refusal", "damage", "exc", "caught", "e"}
 TEXTS = {"message", "reason", "call"}
 ALLOWED = {
-    ("storage/group_commit.py", "words_of"): "SQLite's words repeat a value",
+    ("storage/disk_faults.py", "text_of"): "SQLite's words repeat a value",
     ("pipelines/requests_adapter.py", "_failure"): "another machine's answer has code and message only (PROTOCOL §4)",
     ("config/error_messages.py", "value_problem"): "pydantic puts its own words before ours",
     ("transport/fault_mapping.py", "_tls_words"): "OpenSSL's reasons are names (sslerr.h)",

@@ -37,8 +37,8 @@ class World:
     def __init__(self) -> None:
         self.time = 1000.0
         clock = Clock(now=lambda: datetime(2026, 3, 1, tzinfo=UTC), monotonic=lambda: self.time)
-        self.pulses = {name: LoopStatus(clock) for name in LOOPS}
-        self.standing = PlatformStatus(enrolled=True)
+        self.statuses = {name: LoopStatus(clock) for name in LOOPS}
+        self.platform_status = PlatformStatus(enrolled=True)
         self.disk = SimpleNamespace(obstacle=None)
         self.commits = Commits()
         self.limit: float | None = None
@@ -52,11 +52,11 @@ class World:
         self.dead: set[str] = set()
         self.failing: dict[str, str] = {}
         self.dog = Watchdog(
-            loops=self.pulses,
+            loops=self.statuses,
             workers=[self.worker],
             journal=cast("Journal", self._journal()),
             disk=cast("Disk", self.disk),
-            standing=self.standing,
+            platform_status=self.platform_status,
             draining=lambda: self.draining,
         )
 
@@ -81,11 +81,11 @@ class World:
         end = self.time + seconds
         while self.time < end:
             self.time += 1.0
-            for name, pulse in self.pulses.items():
+            for name, status in self.statuses.items():
                 if name in self.failing:
-                    pulse.failure(self.failing[name])
+                    status.failure(self.failing[name])
                 elif name not in self.dead:
-                    pulse.success()
+                    status.success()
 
     def ends(self) -> tuple[float, float, str]:
         """Let time pass until the verdict: seconds to the silence, seconds to the end, and why."""
@@ -161,14 +161,14 @@ def test_a_worker_that_hangs_outside_its_request_is_found_too(world: World) -> N
 
 
 def test_a_disabled_agent_or_queue_is_no_standstill(world: World) -> None:
-    world.standing.disabled = True
+    world.platform_status.disabled = True
     world.failing["poller"] = "would be one, were it enabled"
     world.run(3600)
     assert (world.dog.standstill(), world.dog.verdict()) == (None, None)
 
 
 def test_an_agent_that_was_never_enrolled_keeps_trying(world: World) -> None:
-    world.standing.enrolled = False
+    world.platform_status.enrolled = False
     world.failing |= {"poller": "starting", "sender": "starting"}
     world.run(3600)
     assert (world.dog.standstill(), world.dog.verdict()) == (None, None)
@@ -176,7 +176,7 @@ def test_an_agent_that_was_never_enrolled_keeps_trying(world: World) -> None:
 
 def test_a_refused_token_silences_the_agent_and_does_not_end_it(world: World) -> None:
     """A token that is put right heals it without a restart (OPERATIONS §2)."""
-    world.standing.refused = REFUSED
+    world.platform_status.refused = REFUSED
     world.failing["poller"] = "agent/credentials: answered 401"
     world.run(3600)
     still = world.dog.standstill()

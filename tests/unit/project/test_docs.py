@@ -203,12 +203,24 @@ def test_every_event_that_the_readme_names_is_logged() -> None:
     assert told - known == set()
 
 
-def test_every_room_has_its_place_in_the_design() -> None:
-    layers = section(DESIGN, "Rooms, layers, fences")
-    rooms = [path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"]
-    rooms += [path.parent.name for path in PACKAGE.glob("*/__init__.py")]
-    rooms += [path.stem for package in ("tdp", "telemetry", "pipelines") for path in (PACKAGE / package).glob("[!_]*.py")]
-    assert [name for name in sorted(rooms) if not re.search(rf"`([a-z_]+\.)?{name}`", layers)] == []
+def test_the_design_names_every_module_in_its_package_and_no_other() -> None:
+    without_notes = {
+        names(row[0])[0]: re.sub(r"\([^()]*\)", "", row[1]) for row in rows(section(DESIGN, "The thirteen packages"), "package")
+    }
+    modules: dict[str, list[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent != PACKAGE and path.stem != "__init__":
+            modules.setdefault(path.parent.relative_to(PACKAGE).as_posix(), []).append(path.stem)
+    assert {package: sorted(names(text)) for package, text in without_notes.items()} == {
+        name: sorted(found) for name, found in modules.items()
+    }
+
+
+def test_the_design_s_floors_are_those_that_lint_checks() -> None:
+    drawn = next(text for text in re.findall(r"^```text\n(.*?)^```", section(DESIGN, "The thirteen packages"), re.MULTILINE | re.DOTALL))
+    shown = [re.split(r"\s{2,}", line)[0] for line in drawn.splitlines()]
+    contract = (ROOT / ".importlinter").read_text(encoding="utf-8").partition("layers =\n")[2].partition("\n\n")[0]
+    assert shown == [line.strip() for line in contract.splitlines()]
 
 
 # --- links and examples ---

@@ -37,7 +37,7 @@ from relay_agent.pipelines.encoding import Answer, request_payload
 from relay_agent.pipelines.requests_adapter import RelayAdapter
 from relay_agent.protocol.jwe import MAX_JTI_CHARACTERS, MAX_VALID_SECONDS, look_inside, open_answer, open_command
 from relay_agent.protocol.keyring import Keyring
-from relay_agent.storage import journal as bounds
+from relay_agent.storage import retention
 from tests.envelopes import b64, by_hand, by_joserfc, unb64
 from tests.worlds import AGENT, CANARY, GDC, NOW, SECONDS, V2, Target, World, message, response, sealed
 
@@ -83,8 +83,8 @@ class Agent(World):
         ids = [found for found, _ in self.journal.undelivered()]
         self.journal.acked(ids)
         self.journal.deliver(ids)
-        with patch.object(bounds, "KEEP_IDS", 0):
-            self.journal.prune()
+        with patch.object(retention, "KEEP_IDS", 0):
+            self.journal.retention.prune()
 
     def body(self, update: Update | None) -> Any:
         """The response body as the sender gets it."""

@@ -24,7 +24,7 @@ class World:
         self.disk = SimpleNamespace(obstacle=None, backlog=False)
         self.gate = AdmissionGate(
             tasks=self.tasks,
-            fetcher=cast("Any", SimpleNamespace(put=self.downloads.append, waiting=lambda: len(self.downloads))),
+            downloader=cast("Any", SimpleNamespace(put=self.downloads.append, waiting=lambda: len(self.downloads))),
             outbox=cast("Any", SimpleNamespace(room=lambda: self.outbox_room)),
             journal=cast("Any", self.journal),
             disk=cast("Any", self.disk),

@@ -41,12 +41,12 @@ def fetched(error: Exception, action: str = ACTION_SECURE) -> tuple[list[Task], 
     """What is queued, and said, of a command whose fetch ends with that error and of one behind it."""
     queued: list[Task] = []
     lines = Lines()
-    fetcher = Downloader(reader=cast("Any", Tripped(error)), enqueue=queued.append, stop=threading.Event(), log=cast("Any", lines))
+    downloader = Downloader(reader=cast("Any", Tripped(error)), enqueue=queued.append, stop=threading.Event(), log=cast("Any", lines))
     for command_id in ("bad", "good"):
-        fetcher.put(Task(Command(command_id, "agent", action), 0.0))
-    fetcher.close()
-    fetcher.run()
-    assert fetcher.waiting() == 0
+        downloader.put(Task(Command(command_id, "agent", action), 0.0))
+    downloader.close()
+    downloader.run()
+    assert downloader.waiting() == 0
     return queued, lines.said
 
 

@@ -39,12 +39,12 @@ class World:
         self.unacked: list[tuple[str, str]] = []
         self.log = SimpleNamespace(warning=self._say, info=self._say, error=self._say)
         clock = Clock(monotonic=lambda: 0.0)
-        self.pulse, self.standing = LoopStatus(clock), PlatformStatus(enrolled=True)
-        loop = LoopContext(self.pulse, Tally(), cast("Any", self.log), clock)
+        self.status, self.platform_status = LoopStatus(clock), PlatformStatus(enrolled=True)
+        loop = LoopContext(self.status, Tally(), cast("Any", self.log), clock)
         queue = SimpleNamespace(receive=self._receive, delete=self._delete)
         self.poller = Poller(
             platform=cast("Any", SimpleNamespace(inbound=lambda: self._call("inbound") or queue, replaced=lambda _queue: False)),
-            standing=self.standing,
+            platform_status=self.platform_status,
             intake=cast("Any", SimpleNamespace(admit=self._admit)),
             gate=cast("Any", SimpleNamespace(room=lambda: self.room, obstacle=lambda: self.obstacle, enqueue=self._enqueue)),
             journal=cast("Any", SimpleNamespace(unacked=lambda: self.unacked, acked=self._acked)),
@@ -106,7 +106,7 @@ def test_it_asks_for_as_many_as_there_is_room_for(world: World, room: int, asked
 def test_without_room_it_asks_for_nothing_and_is_well(world: World, room: int) -> None:
     world.room = room
     assert world.poller.step() == NO_ROOM_SECONDS
-    assert (world.done, world.pulse.problem) == ([], None)
+    assert (world.done, world.status.problem) == ([], None)
 
 
 def test_commands_are_admitted_then_queued_and_only_then_acknowledged(world: World) -> None:
@@ -124,10 +124,10 @@ def test_commands_are_admitted_then_queued_and_only_then_acknowledged(world: Wor
 def test_an_obstacle_is_logged_once_and_nothing_is_received(world: World) -> None:
     world.obstacle = Obstacle("the disk is full")
     assert [world.poller.step(), world.poller.step()] == [NO_DISK_SECONDS] * 2
-    assert (world.done, world.pulse.problem) == ([("log", "disk-full")], "the disk is full")
+    assert (world.done, world.status.problem) == ([("log", "disk-full")], "the disk is full")
     world.obstacle = None
     world.poller.step()
-    assert (world.done[1:], world.pulse.problem) == ([("log", "disk-freed"), ("receive", (10, WAIT_SECONDS))], None)
+    assert (world.done[1:], world.status.problem) == ([("log", "disk-freed"), ("receive", (10, WAIT_SECONDS))], None)
 
 
 def test_what_the_journal_could_not_take_now_is_held_and_admitted_before_anything_else_is_received(world: World) -> None:
@@ -185,13 +185,13 @@ def test_a_failed_receive_is_logged_and_waited_for(world: World) -> None:
     world.faults["receive"] = DOWN
     assert world.poller.step() > 0
     assert world.done[-1] == ("log", "poll-failed")
-    assert world.pulse.problem == str(DOWN)
+    assert world.status.problem == str(DOWN)
 
 
 def test_a_receive_that_the_stop_broke_off_is_no_failure(world: World) -> None:
     world.faults["receive"], world.stopping = DOWN, True
     assert world.poller.step() == 0.0
-    assert (world.steps(), world.pulse.problem) == (["receive"], None)
+    assert (world.steps(), world.status.problem) == (["receive"], None)
 
 
 def test_it_waits_as_long_as_the_platform_asks(world: World) -> None:
@@ -202,20 +202,20 @@ def test_it_waits_as_long_as_the_platform_asks(world: World) -> None:
 def test_credentials_that_aws_refuses_have_the_configuration_read_again(world: World) -> None:
     world.faults["receive"] = CredentialsExpired(Call.SQS_RECEIVE, "ExpiredToken")
     world.poller.step()
-    assert world.standing.look_again.is_set()
+    assert world.platform_status.look_again.is_set()
 
 
 def test_a_disabled_agent_and_a_disabled_queue_are_not_polled_and_are_no_failure(world: World) -> None:
-    world.standing.disabled = True
+    world.platform_status.disabled = True
     assert world.poller.step() == DISABLED_SECONDS
-    world.standing.disabled = False
+    world.platform_status.disabled = False
     world.faults["inbound"] = QueueDisabled("agent/config", "the queue is disabled")
     assert world.poller.step() == DISABLED_SECONDS
-    assert (world.done, world.pulse.problem) == ([], None)
+    assert (world.done, world.status.problem) == ([], None)
 
 
 def test_before_the_agent_is_enrolled_it_waits_for_that(world: World) -> None:
-    world.standing.enrolled, world.standing.ready = False, threading.Event()
-    world.standing.ready.set()
+    world.platform_status.enrolled, world.platform_status.ready = False, threading.Event()
+    world.platform_status.ready.set()
     assert world.poller.step() == 0.0
-    assert (world.done, world.pulse.activity) == ([], "starting")
+    assert (world.done, world.status.activity) == ([], "starting")
