@@ -196,7 +196,7 @@ class SimulatedAgent:
 
         journal = cast("Journal", Stub())
         outbox = SimpleNamespace(
-            room=lambda: 1000,
+            free=lambda: 1000,
             take=self._take,
             put_back=lambda entries: self.answers.extend(entries),
             delivered=lambda _entries: None,

@@ -230,12 +230,12 @@ def test_what_was_under_way_and_expires_while_it_waits_again_is_not_called_never
     assert codes(world.process(task)[0]) == ("FAILURE", "EINTERRUPTED")
 
 
-def test_a_command_that_cannot_be_taken_up_again_is_answered_and_keeps_no_other_from_it(
+def test_a_command_that_cannot_be_resume_again_is_answered_and_keeps_no_other_from_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.take(*[message(commandId=command_id) for command_id in ("first", "bad", "last")])
-    right = Intake._taken_up
-    monkeypatch.setattr(Intake, "_taken_up", lambda intake, left: right(intake, left) if left.id != "bad" else 1 // 0)
+    right = Intake._resume
+    monkeypatch.setattr(Intake, "_resume", lambda intake, unfinished: right(intake, unfinished) if unfinished.id != "bad" else 1 // 0)
     tasks, (update,) = world.again()
     assert ([task.command.id for task in tasks], update.command_id, codes(update)) == (
         ["first", "last"],

@@ -167,7 +167,7 @@ def start(path: Path) -> Found:
 
         reader = PayloadReader(agent_id=AGENT, journal=journal, spool=spool, payloads=cast("Payloads", None), keyring=keyring, clock=time)
         outcomes = Outcomes(
-            journal=journal, answers=UpdateBuilder(spool, keyring, time), monotonic=time.monotonic, report=lambda _report: None
+            journal=journal, updates=UpdateBuilder(spool, keyring, time), monotonic=time.monotonic, report=lambda _report: None
         )
         intake = Intake(agent_id=AGENT, journal=journal, reader=reader, outcomes=outcomes, monotonic=time.monotonic)
         updates: list[Update] = []
