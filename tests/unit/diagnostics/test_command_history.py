@@ -146,7 +146,7 @@ def test_the_journal_of_a_killed_agent_is_read_with_its_log_and_left_as_it_is(wo
 
 def test_a_look_does_not_wait_for_a_commit_that_does_not_end(world: World) -> None:
     world.admit("a")
-    with world.journal._writer._using:
+    with world.journal.writer.using:
         assert world.reader.counts()["admitted"] == 1
         assert len(command_history.recent(world.reader, 10)) == 1
 

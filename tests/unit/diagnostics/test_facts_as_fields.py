@@ -132,7 +132,7 @@ def test_each_trouble_of_the_journal_has_the_same_cause_in_other_words(tmp_path:
 
 def test_a_disk_that_takes_nothing_has_the_same_cause_in_other_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reword(monkeypatch)
-    monkeypatch.setattr("relay_agent.storage.disk_space._is_read_only", lambda _: True)
+    monkeypatch.setattr("relay_agent.storage.disk_space.is_read_only", lambda _: True)
     disk = Disk(tmp_path, reserve_bytes=1000)
     disk.look()
     assert disk.obstacle is not None

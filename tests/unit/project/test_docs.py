@@ -161,7 +161,7 @@ def test_the_methods_that_may_be_repeated_are_those_of_the_protocol() -> None:
 
 def test_every_field_that_crosses_to_another_origin_is_told_and_every_one_that_goes_with_the_body() -> None:
     told = section(PROTOCOL, "Redirects").lower()
-    named = {*redirects._ACROSS_ORIGINS, *redirects._ACROSS_WITH_BODY, *redirects._BODY_HEADERS}
+    named = {*redirects.ACROSS_ORIGINS, *redirects.ACROSS_WITH_BODY, *redirects.BODY_HEADERS}
     assert [name for name in sorted(named) if f"`{name}`" not in told] == []
 
 

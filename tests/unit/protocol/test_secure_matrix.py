@@ -72,7 +72,7 @@ class Agent(World):
         fields = {"targetId": self.agent_id, "expiresAt": (self.now + timedelta(minutes=5)).isoformat()} | fields
         taken = self.take(message(payload, commandId=command_id or str(uuid.uuid4()), action=action, **fields))
         for task in taken.tasks:
-            fetched = self.reader.fetch(task, cast("Any", None)) if task.elsewhere else task
+            fetched = self.reader.download(task, cast("Any", None)) if task.needs_download else task
             assert fetched is not None
             self.updates.append(self.process(fetched)[0])
         return self.updates[-1] if taken.tasks else None
