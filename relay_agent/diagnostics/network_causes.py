@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from relay_agent.core.failures import Cause, Code, FaultFacts, TlsTrouble
+from relay_agent.core.failures import CERTIFICATE_CODES, Cause, Code, FaultFacts, TlsTrouble
 from relay_agent.diagnostics.local_causes import SET_CLOCK
 
 
@@ -280,15 +280,7 @@ _PROXY_FAILURES = {
 }
 
 
-_TLS_CODES = frozenset(
-    {
-        Code.CERT_HAS_EXPIRED,
-        Code.DEPTH_ZERO_SELF_SIGNED_CERT,
-        Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE,
-        Code.ERR_TLS_CERT_ALTNAME_INVALID,
-        Code.EPROTO,
-    }
-)
+_TLS_CODES = CERTIFICATE_CODES | {Code.EPROTO}
 
 
 PROXY_AUTHENTICATION_REQUIRED = 407
