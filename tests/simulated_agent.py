@@ -277,7 +277,7 @@ class SimulatedAgent:
             disk=disk,
             interrupt=lambda: None,
             summarise=summary.turn,
-            look_around=lambda: None,
+            check_environment=lambda: None,
             loop=loops["upkeep"],
         )
         client = SimpleNamespace(create_log_stream=lambda **_where: {}, put_log_events=self._put_log_events)

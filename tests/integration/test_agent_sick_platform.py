@@ -143,7 +143,7 @@ def test_an_unwell_platform_is_tried_again_until_it_is_well(unwell: dict[str, Th
     assert agent.get(target.url("/")).status == "SUCCESS"
 
 
-def test_retry_after_is_waited_for(unwell: dict[str, ThreadedAgent]) -> None:
+def test_retry_after_is_respected(unwell: dict[str, ThreadedAgent]) -> None:
     agent = unwell["429"]
     agent.wait_log("agent-ready")
     first, second = [call for call in rest_calls(agent.sandbox, agent.agent_id) if call.path.endswith("config")][:2]
