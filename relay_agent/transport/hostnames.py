@@ -5,15 +5,31 @@ For such names only: unlike other clients, OpenSSL matches no wildcard with them
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 _LEAST_DOTS = 2
+
+
+class Session(Protocol):
+    """A TLS session whose certificate was verified."""
+
+    def getpeercert(self) -> Mapping[str, Any] | None:
+        """Return the certificate as `SSLSocket.getpeercert` does."""
 
 
 def openssl_cannot_judge(host: str) -> bool:
     """Return whether the host has an underscore."""
     return "_" in host
+
+
+def has_certificate_for(session: Session, host: str) -> bool:
+    """Return whether the certificate of a verified session is for a host name; False if Python cannot decode one of its names."""
+    try:
+        return is_for(session.getpeercert(), host)
+    except (ValueError, ssl.SSLError):
+        return False
 
 
 def is_for(certificate: Mapping[str, Any] | None, host: str) -> bool:

@@ -202,7 +202,7 @@ ALLOWED = {
     ("storage/disk_faults.py", "text_of"): "SQLite's words repeat a value",
     ("pipelines/requests_adapter.py", "_failure"): "another machine's answer has code and message only (PROTOCOL §4)",
     ("config/error_messages.py", "value_problem"): "pydantic puts its own words before ours",
-    ("transport/fault_mapping.py", "_tls_words"): "OpenSSL's reasons are names (sslerr.h)",
+    ("transport/fault_mapping.py", "_tls_text"): "OpenSSL's reasons are names (sslerr.h)",
     ("transport/handshake.py", "alert"): "OpenSSL's reasons are names (sslerr.h)",
 }
 """Texts of libraries that are the only source of a fact; each is read at one place."""

@@ -316,7 +316,7 @@ def test_a_certificate_that_is_refused_is_named_in_the_error_itself_and_looked_a
 ) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_bytes(ca_pem())
-    dialer = Dialer(TlsContexts(None if fault == "unknown_authority" else bundle, said="these"), Resolver())
+    dialer = Dialer(TlsContexts(None if fault == "unknown_authority" else bundle, description="these"), Resolver())
     with ByteTarget(server_context(fault)) as target:
         http = PlatformHttp(lambda: Transport(dialer), ProxyRouter({}), Policy())
         rest = Rest(http, target.url(""), "org", "agent-1", lambda: TOKEN, Clock(now=lambda: NOW))

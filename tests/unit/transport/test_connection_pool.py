@@ -1,4 +1,4 @@
-"""The pool of idle connections: which may be used again, and which are closed."""
+"""Which idle connections are reused, and which are closed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Sock:
 
 
 class World:
-    """A pool, and the time it sees."""
+    """A pool, and its clock."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -57,7 +57,7 @@ def test_a_connection_that_is_too_old_is_closed_and_not_reused(world: World) -> 
 
 
 def test_a_connection_is_reused_only_as_long_as_it_may_be_kept(world: World) -> None:
-    """A target says how long it keeps an idle connection (Keep-Alive: timeout=)."""
+    """The time comes from the target's `Keep-Alive: timeout=`."""
     long, short = Sock(), Sock()
     world.pool.keep("a", long, 20.0)
     world.pool.keep("a", short, 4.0)
@@ -67,7 +67,7 @@ def test_a_connection_is_reused_only_as_long_as_it_may_be_kept(world: World) -> 
 
 
 def test_no_connection_is_kept_while_a_new_one_has_no_answer(world: World) -> None:
-    """An instrument that serves one connection at a time turns to the second when the first is closed."""
+    """An instrument that serves one connection at a time answers on the second only when the first is closed."""
     sock = Sock()
     world.pool.opening("a")
     world.pool.keep("a", sock)

@@ -1,4 +1,4 @@
-"""Sockets whose every wait ends at one wall-clock deadline."""
+"""Sockets on which every wait ends at one deadline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from relay_agent.transport.deadline_sockets import DeadlineSocket
 
 @pytest.fixture
 def pair() -> Iterator[tuple[DeadlineSocket, socket.socket]]:
-    """A clocked socket and its peer, on loopback."""
+    """A socket with a deadline and its peer, on loopback."""
     with socket.create_server(("127.0.0.1", 0)) as server, DeadlineSocket(socket.AF_INET, socket.SOCK_STREAM) as ours:
         ours.connect(server.getsockname())
         theirs, _ = server.accept()
@@ -52,7 +52,7 @@ def test_nothing_is_sent_after_the_deadline(pair: tuple[DeadlineSocket, socket.s
 
 
 def test_a_peer_that_sends_byte_by_byte_does_not_move_the_deadline(pair: tuple[DeadlineSocket, socket.socket]) -> None:
-    """Time is the test's own: each byte that comes takes a second of it."""
+    """The clock is the test's: each received byte advances it by a second."""
     ours, theirs = pair
     now = 0.0
     ours.deadline = Deadline(3.0, lambda: now)

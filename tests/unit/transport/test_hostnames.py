@@ -1,18 +1,16 @@
-"""Names with an underscore, which OpenSSL does not match as other clients do."""
+"""Names with an underscore, which OpenSSL does not match as other clients do (RFC 9525)."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from relay_agent.transport.dialer import _is_for
-from relay_agent.transport.hostnames import is_for, openssl_cannot_judge
-from relay_agent.transport.tls_socket import TlsSocket
+from relay_agent.transport.hostnames import has_certificate_for, is_for, openssl_cannot_judge
 
 
 def certificate(*names: str, common: tuple[str, ...] = ("lims_1.lab.example",), kind: str = "DNS") -> dict[str, Any]:
-    """A verified certificate as Python gives it."""
+    """A verified certificate as `SSLSocket.getpeercert` returns it."""
     subject = tuple((("commonName", name),) for name in common)
     return {"subject": subject, "subjectAltName": tuple((kind, name) for name in names)} if names else {"subject": subject}
 
@@ -96,10 +94,10 @@ def test_without_a_certificate_no_host_matches(nothing: Any) -> None:
 
 
 def test_a_certificate_with_a_name_that_python_cannot_read_matches_no_host() -> None:
-    """It raises for bytes that are no UTF-8, in whichever of the names."""
+    """Decoding raises for bytes that are not UTF-8, in any of the names."""
 
     class Session:
         def getpeercert(self) -> dict[str, Any]:
             return {"subjectAltName": (("DNS", b"my\xe9.lab.example".decode()),)}
 
-    assert not _is_for(cast("TlsSocket", Session()), "my_lims.lab.example")
+    assert not has_certificate_for(Session(), "my_lims.lab.example")

@@ -1,4 +1,4 @@
-"""Which proxy and which roots serve a call, on both legs (SECURITY §1)."""
+"""Which proxy and which trusted roots a call uses, on both legs (SECURITY §1)."""
 
 from __future__ import annotations
 
@@ -315,7 +315,7 @@ def test_each_context_is_made_once_for_all_threads() -> None:
 
 
 def _handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> ssl.SSLObject:
-    """Shake hands in memory: no socket, no thread."""
+    """Do a handshake in memory, without sockets and threads."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [client.wrap_bio(to_client, to_server, server_hostname=name), server.wrap_bio(to_server, to_client, server_side=True)]
     for _ in range(10):

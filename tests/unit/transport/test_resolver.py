@@ -1,4 +1,4 @@
-"""Names to addresses: literals and localhost, names that cannot be, and look-ups that hang."""
+"""Name resolution: literals and localhost, names that cannot exist, and look-ups that hang."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_waiting_for_a_look_up_that_hangs_can_be_interrupted(monkeypatch: pytest
 
 
 class Names:
-    """Stands in for the system's resolver: it answers at once, but for names that end with `silent`, which wait for `release`."""
+    """Replaces the system's resolver: answers at once, except for names that end with `silent`, which wait for `release`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *silent: str) -> None:
         self.silent = silent
@@ -86,7 +86,7 @@ class Names:
 
     @property
     def asked(self) -> Counter[str]:
-        """What was asked, once every look-up that was begun has got as far as it gets."""
+        """The names that were looked up, after every look-up has ended or waits for `release`."""
         deadline = Deadline(10)
         with self._changed:
             while self._waiting != len(self.look_ups()):
@@ -95,7 +95,7 @@ class Names:
             return self._asked
 
     def look_ups(self) -> list[threading.Thread]:
-        """The threads of look-ups that are under way."""
+        """The threads of the look-ups that are running."""
         return [thread for thread in threading.enumerate() if thread.name == "lookup" and thread not in self._before]
 
     def __call__(self, host: str, port: int, *_args: int) -> list[object]:
@@ -136,7 +136,7 @@ def _late(ours: Resolver, host: str) -> TransportFault:
 
 
 def test_an_unresponsive_zone_leaves_look_ups_to_other_zones(names: Names) -> None:
-    """However many names of a zone hang, names beside it, above it and elsewhere are looked up."""
+    """However many names of a zone hang, names beside it, above it and elsewhere are resolved."""
     ours = Resolver()
     for number in range(3 * ZONE_LOOKUPS):
         _late(ours, f"h{number}.slow.lab.example")
@@ -147,7 +147,7 @@ def test_an_unresponsive_zone_leaves_look_ups_to_other_zones(names: Names) -> No
 
 
 def test_the_zones_below_one_domain_use_at_most_half_of_the_look_ups(names: Names) -> None:
-    """Sub-zones do not multiply what a domain may take."""
+    """Sub-zones do not multiply the look-ups of a domain."""
     ours = Resolver()
     names.silent = (".lab.example",)
     for deep in ("", "b.", "c.b.", "d.c.b."):
@@ -175,7 +175,7 @@ def test_the_number_of_look_ups_is_bounded_whatever_their_zones(names: Names) ->
 
 @pytest.mark.parametrize("name", ["h.z{}.silent", "x{0}.zone{0}silent", "x{}.silent"])
 def test_domains_that_never_answered_leave_look_ups_to_those_that_have(names: Names, name: str) -> None:
-    """Whoever thinks of domains without end does not starve the hosts that others call."""
+    """A sender that makes up any number of domains does not block the hosts that others call."""
     ours = Resolver()
     assert ours.resolve("good.lab.example", 80, Deadline(10))
     for number in range(MAX_LOOKUPS + 20):
@@ -185,7 +185,7 @@ def test_domains_that_never_answered_leave_look_ups_to_those_that_have(names: Na
 
 
 def test_a_host_that_was_resolved_before_is_looked_up_although_its_zone_is_full(names: Names) -> None:
-    """Names of one label are all of one zone: those that others call must not starve with those that nobody has."""
+    """Names of one label are all in one zone; names that do not exist must not block those that do."""
     ours = Resolver()
     assert ours.resolve("lims", 80, Deadline(10))
     for number in range(MAX_LOOKUPS):
@@ -198,7 +198,7 @@ def test_a_host_that_was_resolved_before_is_looked_up_although_its_zone_is_full(
 
 
 def test_names_of_one_label_share_a_zone(names: Names) -> None:
-    """They are asked for in the same search domains."""
+    """They are looked up in the same search domains."""
     ours = Resolver()
     for number in range(MAX_LOOKUPS):
         _late(ours, f"n{number}silent")
@@ -208,7 +208,7 @@ def test_names_of_one_label_share_a_zone(names: Names) -> None:
 
 
 def test_one_look_up_serves_all_callers_with_the_same_name(names: Names, pool: ThreadPoolExecutor) -> None:
-    """Each port is a question of its own to whoever asks, and none to the system."""
+    """Callers ask for different ports; the system is asked once."""
     ours = Resolver()
     barrier = threading.Barrier(100)
 
@@ -251,7 +251,7 @@ def test_waiting_to_begin_a_look_up_can_be_interrupted(names: Names) -> None:
 
 
 def test_an_old_look_up_is_not_joined(names: Names) -> None:
-    """A question that the resolver lost does not make its name unknown for good."""
+    """A query that was lost does not block its name for ever."""
     now = 0.0
     ours = Resolver(lambda: now)
     _late(ours, "h.slow.lab.example")
@@ -294,7 +294,7 @@ def test_the_number_of_addresses_that_are_kept_is_bounded(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("host", ["127.0.0.1.", "127.1.", "10.1.2.3", "fe80::1%1"])
 def test_an_address_literal_is_never_looked_up(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system would ask its servers for `127.0.0.1.`, and nothing can interrupt that."""
+    """The system would ask its servers for `127.0.0.1.`, and that cannot be interrupted."""
     real, flags = socket.getaddrinfo, []
 
     def note(*args: object) -> object:

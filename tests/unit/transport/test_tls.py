@@ -1,6 +1,6 @@
-"""TLS record by record: the other side is a session in memory, so nothing here waits for anybody.
+"""TLS record by record. The peer is a session in memory, so that nothing waits.
 
-Where the socket below is itself a TLS session, only the way it ends differs: without a goodbye it raises SSLEOFError.
+A socket below that is itself a TLS session differs only in its end: without close_notify it raises SSLEOFError.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.target_certificates import ca_pem, server_context
 
 
 class Tunnel(DeadlineWait):
-    """The socket below as TlsSocket sees it, and the target behind it. What comes in together is handed over together."""
+    """The socket below, as TlsSocket sees it, and the target at its other end. Everything that has arrived is received at once."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         context.sni_callback = None  # type: ignore[assignment]
@@ -54,7 +54,7 @@ class Tunnel(DeadlineWait):
             self.target.do_handshake()
 
     def goodbye(self) -> None:
-        """Say close_notify and end."""
+        """Send close_notify, and end the connection."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self.target.unwrap()
         self.ended = True
@@ -68,7 +68,7 @@ def trust(tmp_path_factory: pytest.TempPathFactory) -> TlsContexts:
 
 
 def opened(trust: TlsContexts, *, verify: bool = True, tickets: int = 2, **versions: Any) -> tuple[TlsSocket, Tunnel]:
-    """A session that stands, and the tunnel to its target."""
+    """A session whose handshake is done, and the tunnel to its target."""
     context = server_context(**versions)
     if not versions:
         context.num_tickets = tickets
@@ -101,7 +101,7 @@ def test_both_sides_receive_everything_that_was_sent(trust: TlsContexts, version
 
 @pytest.mark.parametrize("error", [None, ssl.SSLEOFError(8, "EOF")], ids=["proxy said goodbye", "proxy did not"])
 def test_an_end_without_the_targets_close_notify_is_an_error(trust: TlsContexts, error: OSError | None) -> None:
-    """Whatever the proxy says: anybody on the way could cut there. Without verification it is one, as over one TLS."""
+    """Whatever the proxy reports: anybody on the way could cut there. Without verification it is accepted, as without a proxy."""
     for verify in (True, False):
         tls, tunnel = opened(trust, verify=verify)
         tunnel.target.write(b"cut")
@@ -132,7 +132,7 @@ def test_a_reset_is_raised_as_a_reset(trust: TlsContexts) -> None:
 
 
 def test_unread_bytes_are_counted_in_every_layer(trust: TlsContexts) -> None:
-    """Decrypted and not read, received and not decrypted."""
+    """Those that are decrypted, and those that are not yet."""
     tls, tunnel = opened(trust)
     tunnel.target.write(b"the answer")
     tunnel.target.write(b"another that nobody asked for")
@@ -145,7 +145,7 @@ def test_unread_bytes_are_counted_in_every_layer(trust: TlsContexts) -> None:
 
 
 def test_session_tickets_before_an_answer_leave_no_pending_bytes(trust: TlsContexts) -> None:
-    """TLS 1.3 hands out session tickets after the handshake: the connection is still clean when they are read past."""
+    """TLS 1.3 sends session tickets after the handshake; once they are read, the connection can be reused."""
     tls, tunnel = opened(trust, tickets=5)
     tunnel.target.write(b"the answer")
     assert tls.recv(100) == b"the answer"
@@ -153,7 +153,7 @@ def test_session_tickets_before_an_answer_leave_no_pending_bytes(trust: TlsConte
 
 
 def test_a_flood_of_records_without_content_ends_at_the_deadline(trust: TlsContexts) -> None:
-    """Time is the test's own: each look at it is a second."""
+    """The clock is the test's: each reading advances it by a second."""
     tls, tunnel = opened(trust, tickets=5000)
     now = 0.0
 
@@ -215,7 +215,7 @@ def test_another_protocol_than_tls_is_an_ssl_error(trust: TlsContexts) -> None:
 
 
 def asked(trust: TlsContexts, version: ssl.TLSVersion, verify: ssl.VerifyMode) -> tuple[TlsSocket, Tunnel]:
-    """A session in which the target asked for a client certificate, and was shown none."""
+    """A session in which the target asked for a client certificate and got none."""
     context = server_context(oldest=version, newest=version, client_authority=ca_pem())
     context.verify_mode = verify
     tunnel = Tunnel(context)
@@ -225,12 +225,12 @@ def asked(trust: TlsContexts, version: ssl.TLSVersion, verify: ssl.VerifyMode) -
 
 
 def test_an_alert_received_while_sending_is_taken_for_a_missing_client_certificate(trust: TlsContexts) -> None:
-    """In TLS 1.3 the handshake is done by then."""
+    """In TLS 1.3 it comes after the handshake."""
     tls, tunnel = asked(trust, ssl.TLSVersion.TLSv1_3, ssl.CERT_REQUIRED)
     with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN"):
         tunnel.target.do_handshake()
     with pytest.raises(ClientCertificateWanted):
-        tls.heard(tunnel._from_target.read())
+        tls.decrypt(tunnel._from_target.read())
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -243,7 +243,7 @@ def test_an_end_is_taken_for_a_missing_client_certificate_only_before_any_data(
         tunnel._shake()
         if answer:
             tunnel.target.write(answer)
-            assert (tls.heard(tunnel._from_target.read()) if watching else tls.recv(100)) == answer
+            assert (tls.decrypt(tunnel._from_target.read()) if watching else tls.recv(100)) == answer
         tunnel.ended = True
         with pytest.raises(kind):
             tls.recv(100)
