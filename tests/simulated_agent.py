@@ -33,6 +33,7 @@ from relay_agent.relay.poller import Poller
 from relay_agent.relay.sender import Sender
 from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
+from relay_agent.storage.retention import Retention
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.rest import AgentConfig
 from relay_agent.telemetry.hourly_summary import Summary, Tally
@@ -94,9 +95,9 @@ class SimulatedAgent:
         self._calls = dict.fromkeys(PLATFORM_CALLS, 0)
         self._stride_seconds = stride_seconds
         self.disk = SimpleNamespace(obstacle=None, backlog=False, backlog_bytes=4_000_000_000, look=lambda: None)
-        self._clock = Clock(now=lambda: START + timedelta(seconds=self.time), monotonic=lambda: self.time)
+        self.clock = Clock(now=lambda: START + timedelta(seconds=self.time), monotonic=lambda: self.time)
         self._buffer = LogBuffer()
-        self.logs = Logs("info", Redactor(), self._buffer, cast("Any", self.stdout), self._clock)
+        self.logs = Logs("info", Redactor(), self._buffer, cast("Any", self.stdout), self.clock)
         self._build(watched)
 
     # --- time ---
@@ -202,7 +203,7 @@ class SimulatedAgent:
             pending=lambda: len(self.answers),
             put_last=lambda entries: self.answers.extend(entries),
         )
-        clock, log = self._clock, self.logs.logger
+        clock, log = self.clock, self.logs.logger
         statuses = {name: LoopStatus(clock) for name in ("poller", "sender", "heartbeat", "config-refresh", "upkeep")}
         loops = {name: LoopContext(status, self.tally, log, clock) for name, status in statuses.items()}
         platform_status = PlatformStatus()
@@ -272,6 +273,7 @@ class SimulatedAgent:
         )
         maintenance = Maintenance(
             journal=journal,
+            retention=cast("Retention", journal),
             disk=disk,
             interrupt=lambda: None,
             summarise=summary.turn,

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from relay_agent.core.errors import JournalDamaged, JournalError, JournalUnwritable
 from relay_agent.diagnostics.local_causes import BACKLOG, journal_cause
 from relay_agent.diagnostics.loop_context import LoopContext
+from relay_agent.storage.disk_faults import intake_obstacle
 from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
+from relay_agent.storage.retention import Retention
 
 STEP_SECONDS = 1.0
 CHECKPOINT_SECONDS = 3.0
@@ -26,6 +28,7 @@ class Maintenance:
         self,
         *,
         journal: Journal,
+        retention: Retention,
         disk: Disk,
         interrupt: Callable[[], None],
         summarise: Callable[[], None],
@@ -36,6 +39,7 @@ class Maintenance:
         `check_environment` logs changes around the agent (`EnvironmentMonitor`).
         """
         self._journal = journal
+        self._retention = retention
         self._disk = disk
         self._interrupt = interrupt
         self._summarise = summarise
@@ -70,7 +74,7 @@ class Maintenance:
             self._journal_failure.failure(str(error), journal_cause(error.trouble))
         else:
             self._journal_failure.success()
-        if self._journal.unwritable or self._disk.obstacle:
+        if intake_obstacle(self._journal, self._disk):
             self._interrupt()
         self._status.success()
         return STEP_SECONDS
@@ -87,9 +91,9 @@ class Maintenance:
         self._journal.flush()
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_SECONDS
-            self._journal.prune()
+            self._retention.prune()
         if now >= self._next_checkpoint and self._journal.commits != self._checkpointed:
             self._next_checkpoint = now + CHECKPOINT_SECONDS
             commits = self._journal.commits
-            if self._journal.checkpoint():
+            if self._retention.checkpoint():
                 self._checkpointed = commits

@@ -444,6 +444,7 @@ def maintenance_loop(stops: Stops, telemetry: Telemetry, flow: Flow, environment
     loop = telemetry.loop_context()
     maintenance = Maintenance(
         journal=flow.journal,
+        retention=flow.journal.retention,
         disk=flow.storage.disk,
         interrupt=poller.break_off,
         summarise=flow.summary.turn,

@@ -1,1 +1,1 @@
-"""What every room may use: models, errors, clock, URLs, loops, fail points. Imports nothing of ours."""
+"""What every package may use: models, errors, clock, URLs, loops, fail points. It imports no other package of the agent."""

@@ -1,6 +1,6 @@
-"""Time and identity, injected: UTC for the wire, monotonic seconds for durations.
+"""Times and new ids: UTC on the wire, monotonic seconds for durations.
 
-This room owns the two clocks. It must not wait: waits belong to stop events and queues.
+It must not wait: waits belong to stop events and queues.
 """
 
 from __future__ import annotations
@@ -14,33 +14,32 @@ from datetime import UTC, datetime
 from typing import Literal
 
 RECHECK_SECONDS = 0.1
-"""How often a wait that nothing can wake checks whether it is to go on."""
+"""Interval at which a wait that no event can end checks whether to continue."""
+# datetime's own first and last day cannot be converted to UTC, stored or read back.
 FAR_PAST, FAR_FUTURE = datetime(1970, 1, 1, tzinfo=UTC), datetime(2999, 12, 31, tzinfo=UTC)
-"""What a moment that somebody else names is clamped to: the calendar's own ends cannot be stored, moved to UTC or read back."""
+"""Limits to which a time that comes from outside is clamped."""
+MAX_DATE = 64
+"""Length above which a date in a header is not parsed."""
 
 
 def from_timestamp(seconds: float) -> datetime:
-    """The moment of a number of seconds since 1970, clamped to FAR_PAST and FAR_FUTURE."""
+    """Convert seconds since 1970 to a time in UTC, clamped to FAR_PAST and FAR_FUTURE; NaN becomes FAR_PAST."""
     least, most = FAR_PAST.timestamp(), FAR_FUTURE.timestamp()
-    return datetime.fromtimestamp(min(seconds, most) if seconds > least else least, UTC)  # What is no number is not more than any.
+    return datetime.fromtimestamp(min(seconds, most) if seconds > least else least, UTC)
 
 
 def clamped(moment: datetime) -> datetime:
-    """A moment between FAR_PAST and FAR_FUTURE; one without a time zone is in UTC."""
+    """Return `moment` clamped to FAR_PAST and FAR_FUTURE; without a time zone it is taken as UTC."""
     return min(max(moment if moment.tzinfo else moment.replace(tzinfo=UTC), FAR_PAST), FAR_FUTURE)
 
 
 def iso(moment: datetime, timespec: Literal["seconds", "milliseconds"] = "milliseconds") -> str:
-    """Return a moment as ISO 8601 in UTC, with a Z: the form of every message, log line and page."""
+    """Return a time as ISO 8601 in UTC, ending in Z: the form of every message, log line and page."""
     return moment.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
-MAX_DATE = 64
-"""Characters of a date that are looked at."""
-
-
 def http_date(text: str | None) -> datetime | None:
-    """The moment that a field such as `Date` names (RFC 9110 §5.6.7), clamped as above; None where it names none."""
+    """Return the time in a header field such as `Date` (RFC 9110 §5.6.7), clamped; returns None if it cannot be parsed."""
     if text is None or len(text) > MAX_DATE:
         return None
     try:
@@ -48,6 +47,19 @@ def http_date(text: str | None) -> datetime | None:
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return None if moment.tzinfo is None else clamped(moment)
+
+
+def clock_offset(date: str | None, asked: datetime, answered: datetime) -> float | None:
+    """Return how many seconds this machine's clock is ahead of the one that wrote a `Date` field; None if the text is not a date.
+
+    `asked` and `answered` are this machine's times before and after the exchange.
+    """
+    there = http_date(date)
+    if there is None:
+        return None
+    # The field was written at some moment between the two, and is rounded down to the second.
+    between = asked + (answered - asked) / 2
+    return (between - there).total_seconds() - 0.5
 
 
 def _utc_now() -> datetime:
@@ -60,7 +72,7 @@ def _new_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The agent's sources of time and ids; tests hand in their own."""
+    """Source of time and new ids; tests pass their own."""
 
     now: Callable[[], datetime] = field(default=_utc_now)
     monotonic: Callable[[], float] = field(default=time.monotonic)
@@ -68,7 +80,7 @@ class Clock:
 
 
 class Uptime:
-    """Since when something runs, by both of a clock's hands: it begins when this is made."""
+    """Start time and running time; counts from its own construction."""
 
     def __init__(self, clock: Clock) -> None:
         self.started = clock.now()
@@ -76,12 +88,12 @@ class Uptime:
         self._began = clock.monotonic()
 
     def seconds(self) -> float:
-        """How long it has run."""
+        """Return the seconds since construction, on the monotonic clock."""
         return self._monotonic() - self._began
 
 
 class Deadline:
-    """A wall-clock limit: a moment on the monotonic clock after which nothing may still be waited for."""
+    """Time limit on the monotonic clock, `seconds` after its construction."""
 
     __slots__ = ("_at", "_monotonic", "started", "seconds")
 
@@ -92,16 +104,16 @@ class Deadline:
         self._at = self.started + seconds
 
     def remaining(self) -> float:
-        """Seconds left, never negative."""
+        """Return the seconds left, never negative."""
         return max(0.0, self._at - self._monotonic())
 
     @property
     def ends_at(self) -> float:
-        """The moment itself, on the monotonic clock."""
+        """When it passes, in seconds of the monotonic clock."""
         return self._at
 
     def now(self) -> float:
-        """The moment it is, on the same clock."""
+        """Return the current time, in seconds of the same clock."""
         return self._monotonic()
 
     @property
@@ -110,5 +122,5 @@ class Deadline:
         return self._monotonic() >= self._at
 
     def elapsed(self) -> float:
-        """Seconds since it was set."""
+        """Return the seconds since construction."""
         return self._monotonic() - self.started

@@ -1,30 +1,30 @@
-"""Our own exception tree, and the one reaction each class has.
+"""The agent's exceptions, and the one reaction to each.
 
-This room owns what can go wrong on *our* side. It must not describe faults of a target: those are
-values (`models.Failure`), because failing to reach a target is an answer like any other.
+They must not describe a target's faults: those are values (`models.Failure`), because failing to reach a target is an
+answer like any other.
 
 ::
 
     RelayError
-    ├── ConfigurationError      say every mistake at once, exit 2
-    ├── TokenExpired            say how to get a new one, exit 1
+    ├── ConfigurationError      report every mistake at once, exit 2
+    ├── TokenExpired            say how to get a new token, exit 1
     ├── StateDirectoryBusy      another agent holds the directory, exit 2
-    ├── JournalError            the loop that met it backs off; nothing is acknowledged
-    │   ├── JournalUnwritable   the disk is full or read-only: nothing is taken in, what is recorded waits until it can be
+    ├── JournalError            the loop backs off; nothing is acknowledged
+    │   ├── JournalUnwritable   the disk is full or read-only: admit nothing, retry the writes that are pending
     │   └── JournalDamaged      the agent ends; the next start sets the file aside and salvages what can be read
-    ├── Interrupted             the stop broke off a request: EINTERRUPTED, or left for the next start
-    ├── MalformedMessage        answer it when it names a commandId, else count and acknowledge
-    ├── BadRequest              the command is FAILURE EBADCOMMAND and names the field
-    ├── SecureCommandError      the command is FAILURE ENOKEY, EDECRYPT or EREPLAY
+    ├── Interrupted             the stop broke off a request: EINTERRUPTED, or repeated at the next start
+    ├── MalformedMessage        answer it if it names a commandId, else count and acknowledge it
+    ├── BadRequest              the command ends as FAILURE EBADCOMMAND, and the message names the field
+    ├── SecureCommandError      the command ends as FAILURE ENOKEY, EDECRYPT or EREPLAY
     └── PlatformError           back off (jittered, at most 60 s) and try again, except:
-        ├── PlatformRefused     401/403: at start three tries, then exit 3; later keep trying, not ready
-        ├── UnknownAgent        404: the same as refused, with its own cure
+        ├── PlatformRefused     401/403: at the start three tries, then exit 3; later keep trying, not ready
+        ├── UnknownAgent        404: as PlatformRefused, with a cure of its own
         ├── RateLimited         429: wait at least `retry_after` seconds
-        ├── PlatformUnreachable no HTTP answer came; says whether the proxy is at fault
+        ├── PlatformUnreachable no HTTP answer came; `facts` say whether the proxy is at fault
         ├── NotThePlatform      something answered, but not as the platform does
-        ├── PayloadRefused      trying again does not help: the command fails, the answer goes without its body
+        ├── PayloadRefused      do not try again: the command fails, or its answer is sent without the body
         ├── CredentialsExpired  fetch new AWS credentials at once, then repeat once
-        └── QueueUnavailable    read the configuration again: queue disabled, moved or not ours
+        └── QueueUnavailable    read the configuration again: the queue is disabled, moved or another agent's
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Call(StrEnum):
     service: Service
 
     def __new__(cls, name: str, service: Service = Service.API) -> Self:
-        """Take the name as the text, and note whose call it is."""
+        """Make a member whose text is `name`, and which belongs to `service`."""
         call = str.__new__(cls, name)
         call._value_ = name
         call.service = service
@@ -76,26 +76,26 @@ class Call(StrEnum):
 
 
 class PayloadFault(StrEnum):
-    """Why a body cannot travel by its presigned URL, however often it is tried."""
+    """Why a body cannot be transferred by its presigned URL, however often it is tried."""
 
     ANSWERED = "answered"
-    """S3 answered 4xx: a policy forbids it, or nothing is there."""
+    """S3 answered 4xx: a policy forbids the access, or the object does not exist."""
     EXPIRED = "expired"
     BAD_URL = "bad-url"
     TOO_LARGE = "too-large"
     DAMAGED = "damaged"
-    """The body is not what it seems to be: its sender's fault, not S3's."""
+    """The body does not match its own encoding: its sender's fault, not S3's."""
     FORBIDDEN = "forbidden"
-    """The presigned URL leads where the agent calls nobody (SECURITY §2)."""
+    """The presigned URL names an address that the agent never calls (SECURITY §2)."""
 
 
 class RelayError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of all exceptions that the agent raises on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong with one setting. `variable` is its name, or the file of a line that sets none; as a text it begins with that."""
+    """What is wrong with one setting. `variable` is its name, or the file's if a line of it sets nothing."""
 
     variable: str
     text: str
@@ -105,7 +105,7 @@ class Mistake:
 
 
 class ConfigurationError(RelayError):
-    """One or more settings are wrong; `mistakes` holds one for each, never a secret's value."""
+    """One or more settings are wrong. `mistakes` has one entry for each, never a secret's value."""
 
     def __init__(self, *mistakes: Mistake) -> None:
         super().__init__("; ".join(map(str, mistakes)))
@@ -113,7 +113,7 @@ class ConfigurationError(RelayError):
 
     @property
     def problems(self) -> list[str]:
-        """One line for each, for people."""
+        """One line of text for each mistake."""
         return [str(mistake) for mistake in self.mistakes]
 
 
@@ -126,7 +126,7 @@ class StateDirectoryBusy(RelayError):
 
 
 class JournalError(RelayError):
-    """The journal could not be read or written; what was asked has not happened. `trouble` is None where it is none of the disk's."""
+    """The journal could not be read or written; nothing was changed. `trouble` is None if the disk is not the cause."""
 
     def __init__(self, message: str, trouble: StorageTrouble | None = None) -> None:
         super().__init__(message)
@@ -134,12 +134,12 @@ class JournalError(RelayError):
 
     @property
     def obstacle(self) -> Obstacle:
-        """The same, as what keeps the agent from taking anything in."""
+        """The reason for admitting no commands that follows from this error."""
         return Obstacle(str(self), self.trouble)
 
 
 class JournalUnwritable(JournalError):
-    """The disk takes nothing now: full, read-only, failing."""
+    """Nothing can be written at present: the disk is full, read-only or failing."""
 
 
 class JournalDamaged(JournalError):
@@ -147,11 +147,11 @@ class JournalDamaged(JournalError):
 
 
 class Interrupted(RelayError):
-    """A request was broken off by the agent's stop, after its first byte had gone out."""
+    """The agent's stop broke off a request of which bytes had already been sent."""
 
 
 class MalformedMessage(RelayError):
-    """A queue message is no command. `command_id` is set where it could still be read."""
+    """A queue message is not a command. `command_id` is None if it could not be read."""
 
     def __init__(self, message: str, command_id: str | None = None, target_id: str | None = None) -> None:
         super().__init__(message)
@@ -160,7 +160,7 @@ class MalformedMessage(RelayError):
 
 
 class BadRequest(RelayError):
-    """A command's payload is not a request (PROTOCOL §3). Names the field, never its value."""
+    """A command's payload is not a valid request (PROTOCOL §3). The text names the field, never its value."""
 
     def __init__(self, field: str, problem: str) -> None:
         self.field = field if len(field) <= 100 else field[:99] + "…"
@@ -168,7 +168,7 @@ class BadRequest(RelayError):
 
 
 class SecureCommandError(RelayError):
-    """A secure command cannot be opened (PROTOCOL §5). `code` is ENOKEY, EDECRYPT or EREPLAY."""
+    """A secure command cannot be decrypted or is refused (PROTOCOL §5). `code` is ENOKEY, EDECRYPT or EREPLAY."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -176,18 +176,13 @@ class SecureCommandError(RelayError):
 
 
 class PlatformError(RelayError):
-    """A call to the platform did not succeed.
+    """A call to the platform failed.
 
-    `call` is a `Call`, or a sender's method and path; `service` is whom it was for. `status` is the HTTP status where there was one,
-    `aws_code` the name that AWS gives its error; `endpoint` is set where the call went to AWS_ENDPOINT_URL and not to AWS.
+    `call` is a `Call`, or a sender's method and path; `service` is the service that was called. `status` is the HTTP status and
+    `aws_code` the name of AWS's error, each None if there was none. `endpoint` is AWS_ENDPOINT_URL if the call went there, not to AWS.
     """
 
     endpoint: str | None = None
-
-    def at(self, endpoint: str | None) -> Self:
-        """The same, said of a call to that endpoint."""
-        self.endpoint = endpoint
-        return self
 
     def __init__(self, call: Call | str, reason: str, status: int | None = None, *, aws_code: str | None = None) -> None:
         super().__init__(f"{call}: {reason}")
@@ -197,17 +192,22 @@ class PlatformError(RelayError):
         self.status = status
         self.aws_code = aws_code
 
+    def at(self, endpoint: str | None) -> Self:
+        """Set the endpoint that was called, and return the error itself."""
+        self.endpoint = endpoint
+        return self
+
     @property
     def denied(self) -> bool:
-        """Whether AWS says that a policy forbids the call."""
+        """Whether an AWS policy forbids the call."""
         return self.aws_code in ("AccessDenied", "AccessDeniedException")
 
 
 class PlatformRefused(PlatformError):
     """The platform answered 401 or 403, or AWS refused a signature.
 
-    `token_ended` is when the JWT that the platform was shown had ended, where it had; `clock_off` how many seconds this machine's
-    clock is ahead of AWS's, where its answer told the time.
+    `token_ended` is the time at which the JWT that was sent expired, None if it had not. `clock_off` is by how many seconds
+    this machine's clock is ahead of AWS's, None if the answer has no date.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class UnknownAgent(PlatformError):
 
 
 class PlatformUnreachable(PlatformError):
-    """No HTTP answer came; `facts` say what stood in the way. `status` is what a proxy answered in the platform's place."""
+    """No HTTP answer came; `facts` say why. `status` is that of a proxy which answered in the platform's place."""
 
     def __init__(self, call: Call | str, reason: str, facts: FaultFacts | None = None) -> None:
         self.facts = facts or FaultFacts(None)
@@ -238,7 +238,7 @@ class PlatformUnreachable(PlatformError):
 
 
 class PayloadRefused(PlatformError):
-    """A body does not travel by this presigned URL: trying again does not help."""
+    """A body cannot be transferred by this presigned URL; trying again does not help."""
 
     def __init__(self, call: Call, reason: str, status: int | None = None, *, why: PayloadFault = PayloadFault.ANSWERED) -> None:
         super().__init__(call, reason, status)
@@ -250,7 +250,7 @@ class NotThePlatform(PlatformError):
 
 
 class RateLimited(PlatformError):
-    """The platform answered 429; `retry_after` is in seconds (0 where it named none)."""
+    """The platform answered 429. `retry_after` is in seconds, 0 if the answer names none."""
 
     def __init__(self, call: Call | str, retry_after: float) -> None:
         super().__init__(call, "answered 429, called too often", 429)
@@ -262,4 +262,4 @@ class CredentialsExpired(PlatformError):
 
 
 class QueueUnavailable(PlatformError):
-    """SQS says that the queue does not exist, or that it is not ours."""
+    """SQS answered that the queue does not exist, or that it is not this agent's."""

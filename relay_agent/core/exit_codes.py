@@ -1,9 +1,9 @@
-"""The exit codes of every `relay-agent` command (OPERATIONS §1). They are a contract: a supervisor decides by them."""
+"""The exit codes of every `relay-agent` command (OPERATIONS §1). Supervisors decide by them: do not change them."""
 
 from __future__ import annotations
 
 EXIT_OK = 0
-"""Stopped cleanly, ready, nothing is wrong."""
+"""Stopped cleanly; ready; no check failed."""
 EXIT_ERROR = 1
 """`run` gave up or the token has expired; `check` or `explain` found an error; `status` found an agent that is not ready."""
 EXIT_CONFIGURATION = 2
@@ -13,4 +13,4 @@ EXIT_REFUSED = 3
 EXIT_NO_AGENT = 4
 """`status`: no agent runs here."""
 EXIT_HTTP_ERROR = 22
-"""`send --fail`: the target answered with an error status. curl's code for that."""
+"""`send --fail`: the target answered with an error status. The same code as curl's."""

@@ -1,11 +1,7 @@
-"""Fault points: the exact places where a test lets the process die.
+"""Fault points: the exact places where a test kills the process.
 
-Armed from outside, through the environment (`RELAY_FAULT_POINT`), and never silently: an agent that is armed says so in
-its log. This room owns the names and the death. It must not do anything else: what a power cut would leave is what is
-left, so nothing is flushed, closed or told.
-
-A module's state in place of a constructor's argument, on purpose: a flag handed through seven rooms for the tests' sake
-would be a part of each of them.
+A fault point is armed through the environment (`RELAY_FAULT_POINT`); an armed agent logs it. Reaching one must not flush,
+close or report anything: it leaves what a power cut would leave.
 """
 
 from __future__ import annotations
@@ -17,7 +13,7 @@ from enum import StrEnum
 
 
 class Point(StrEnum):
-    """Where the process can die, in the order of a command's way (docs/durability.md)."""
+    """Where the process can be killed, in the order in which a command passes them (docs/durability.md)."""
 
     RECEIVED = "received"
     BEFORE_COMMIT = "before-commit"
@@ -38,8 +34,8 @@ class Point(StrEnum):
     DELIVERED = "delivered"
 
 
-class _Trap:
-    """What is armed in this process."""
+class _Armed:
+    """The armed point of this process, and how often it is still to be reached."""
 
     def __init__(self) -> None:
         self.point: Point | None = None
@@ -47,32 +43,33 @@ class _Trap:
         self.lock = threading.Lock()
 
 
-_TRAP = _Trap()
+# Global on purpose: as an argument it would pass through a dozen constructors that only tests need it in.
+_ARMED = _Armed()
 
 
 def arm(text: str | None) -> Point | None:
-    """Arm `point`, or `point:N`, which dies the Nth time it is reached. The point, None where nothing is armed.
+    """Arm `point`, or `point:N` to kill the process the Nth time that it is reached; return the point, None if `text` is empty.
 
     Raises:
-        ValueError: there is no such point, or N is no whole number from 1.
+        ValueError: there is no such point, or N is not a whole number of 1 or more.
     """
     name, _, count = (text or "").partition(":")
     if count and not int(count) > 0:
-        raise ValueError(f"{count} is no whole number from 1")
-    _TRAP.point, _TRAP.left = (Point(name), int(count or 1)) if name else (None, 0)
-    return _TRAP.point
+        raise ValueError(f"{count} is not a whole number of 1 or more")
+    _ARMED.point, _ARMED.left = (Point(name), int(count or 1)) if name else (None, 0)
+    return _ARMED.point
 
 
 def armed() -> Point | None:
-    """What is armed in this process."""
-    return _TRAP.point
+    """Return the point that is armed in this process, None if none is."""
+    return _ARMED.point
 
 
 def reach(point: Point) -> None:
-    """Die here, as by `kill -9`, if a test wants it so."""
-    if point is not _TRAP.point:
+    """Kill the process with SIGKILL if this point is armed and due."""
+    if point is not _ARMED.point:
         return
-    with _TRAP.lock:
-        _TRAP.left -= 1
-        if _TRAP.left == 0:
+    with _ARMED.lock:
+        _ARMED.left -= 1
+        if _ARMED.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,7 @@
-"""What can be known of a failure, as fields: codes, phases, certificates, causes."""
+"""What is known about a failure, as fields: codes, phases, certificates, obstacles, causes.
+
+Code decides on these fields alone, never on a message's text.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class Code(StrEnum):
 
 
 class TlsTrouble(StrEnum):
-    """What a TLS session failed for, where a code of PROTOCOL §4 does not say it."""
+    """Why TLS failed, where the code of PROTOCOL §4 is less specific."""
 
     NOT_TLS = "not-tls"
     OLD_VERSION = "old-version"
@@ -53,7 +56,7 @@ class TlsTrouble(StrEnum):
 
 
 class Phase(StrEnum):
-    """What an exchange waits for, as the text of ETIMEDOUT has it."""
+    """What an exchange waits for; the value appears in the text of ETIMEDOUT."""
 
     NAME = "name resolution"
     CONNECT = "connect"
@@ -69,24 +72,25 @@ class Phase(StrEnum):
 
     @property
     def of_proxy(self) -> bool:
-        """Whether it is the proxy that is waited for."""
+        """Whether the exchange waits for the proxy."""
         return self in (Phase.PROXY_NAME, Phase.PROXY_CONNECT, Phase.PROXY_TLS, Phase.TUNNEL)
 
     @property
     def sent(self) -> bool:
-        """Whether bytes of the request may have left."""
+        """Whether bytes of the request may have been sent."""
         return self in (Phase.SENDING, Phase.FIRST_BYTE, Phase.HEAD, Phase.BODY)
 
     @property
     def connected(self) -> bool:
-        """Whether the connection to the host stands."""
+        """Whether the host has accepted the connection."""
         return self is Phase.TLS or self.sent
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """The certificate of a TLS handshake that was refused: its issuer, the names it is for, its first and last day; `roots` are
-    the trusted ones, by the settings that give them.
+class RefusedCertificate:
+    """The certificate that a TLS handshake refused: its issuer, its names, its first and last day.
+
+    `roots` names the trusted roots by the settings that give them.
     """
 
     issuer: str
@@ -98,36 +102,36 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class FaultFacts:
-    """What is known of an exchange that got no response: causes are told apart by this alone, never by a message.
-
-    `code` is of PROTOCOL §4, None for an answer in the host's place; `host` and `port` are what was called, `phase` what was waited
-    for. `proxy` is the masked URL of the proxy that is at fault, None where none is; `status` what it answered, `forwarded` whether it
-    was to pass the request itself on, and so may have passed on an answer; `behind` says that it answered that it cannot get there
-    itself. `rule` is the policy's that forbids the call, `trouble` what TLS failed for where the code does not say it, `certificate`
-    the one that was refused, `errno` the system's number.
-    """
+    """What is known about an exchange that got no response. A field is None if it is not known or does not apply."""
 
     code: Code | None
+    """The code of PROTOCOL §4; None if a proxy answered in the host's place."""
     host: str = ""
     port: int | None = None
     phase: Phase | None = None
+    """What the exchange waited for."""
     proxy: str | None = None
+    """The masked URL of the proxy that is at fault."""
     status: int | None = None
+    """The HTTP status that the proxy answered."""
     forwarded: bool = False
+    """Whether the proxy had to forward the request itself, without a tunnel: its answer may then be the target's."""
     behind: bool = False
+    """Whether the proxy answered that it cannot reach the host."""
     rule: str | None = None
+    """The policy's rule that forbids the call."""
     trouble: TlsTrouble | None = None
-    certificate: Shown | None = None
+    certificate: RefusedCertificate | None = None
     errno: int | None = None
 
     @property
     def late(self) -> bool:
-        """Whether the time was over when the connection stood."""
+        """Whether the time limit passed after the host had accepted the connection."""
         return self.code is Code.ETIMEDOUT and self.phase is not None and self.phase.connected
 
 
 class StorageTrouble(StrEnum):
-    """Why the disk, or another program on it, does not let the journal be used."""
+    """Why the journal cannot be used: the disk, or another program that uses it."""
 
     FULL = "full"
     READ_ONLY = "read-only"
@@ -137,7 +141,7 @@ class StorageTrouble(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Why nothing may be taken in: `reason` for people, `trouble` what it is, None where that is not known."""
+    """Why no command may be admitted: `reason` for people, `trouble` for code (None if it is not known)."""
 
     reason: str
     trouble: StorageTrouble | None = None
@@ -145,15 +149,12 @@ class Obstacle:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What lies behind something that is wrong, and what cures it. `id` is the check's (OPERATIONS §2).
-
-    A row with names in braces is told with `about`.
-    """
+    """The cause of a problem, and its cure. `id` is the check's (OPERATIONS §2). `about` fills the names in braces."""
 
     id: str
     cause: str
     cure: str
 
     def about(self, **names: object) -> Cause:
-        """The row with its braces filled."""
+        """Return the cause with the names in braces replaced."""
         return Cause(self.id, self.cause.format(**names), self.cure.format(**names))

@@ -1,7 +1,6 @@
-"""What flows through the agent: plain frozen values.
+"""The values that pass through the agent: command, request, response, failure, status update.
 
-This room owns the vocabulary of a command's life. It must not know the wire's field names (that is
-`codec`), threads, or files.
+Frozen dataclasses. Field names on the wire belong to `protocol`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from relay_agent.core.failures import Code, FaultFacts
 ACTIONS_PLAIN = frozenset({"TetraScience.Connector.gdc.HttpRequest", "TetraScience.Connector.http.Request.V1"})
 ACTION_SECURE = "TetraScience.Connector.http.Request.V2"
 ACTIONS = ACTIONS_PLAIN | {ACTION_SECURE}
-"""The actions that ask for an HTTP request (PROTOCOL §2); any other is rejected."""
+"""The actions for which the agent sends an HTTP request (PROTOCOL §2); it rejects any other."""
 
 
 class Status(StrEnum):
@@ -31,12 +30,11 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """An absolute http or https URL, taken apart without changing a byte of its path and query.
+    """An absolute http or https URL in its parts, with every byte of its path and query unchanged.
 
-    `scheme` is lower case; `host` is lower case ASCII (IDNA), an IPv6 address without brackets;
-    `port` is always set; `explicit_port` says whether the URL named it; `target` is what stands in
-    the request line (path and query, non-ASCII percent-encoded as UTF-8, no fragment);
-    `authorization` is the Basic credentials of the user info, already encoded.
+    `scheme` is lower case. `host` is lower-case ASCII (IDNA), an IPv6 address without brackets. `explicit_port` says whether the
+    URL names the port. `target` is the request line's: path and query, non-ASCII percent-encoded as UTF-8, without the fragment.
+    `authorization` is the value of the Authorization header that the user info stands for, None if there is none.
     """
 
     scheme: str
@@ -48,22 +46,22 @@ class Url:
 
     @property
     def netloc(self) -> str:
-        """Host and, where the URL named one, port: what a `Host` header says."""
+        """Host, and port if the URL names it: the value of a `Host` header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}" if self.explicit_port else host
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """Scheme, host and port: another origin is another host for redirects (SECURITY §2)."""
+        """Scheme, host and port. Credentials do not follow a redirect to another origin (SECURITY §2)."""
         return (self.scheme, self.host, self.port)
 
     def __str__(self) -> str:
-        """The URL without user info and fragment."""
+        """Return the URL without user info and fragment."""
         return f"{self.scheme}://{self.netloc}{self.target}"
 
 
 Headers = tuple[tuple[str, str], ...]
-"""Header fields in order, names as given, repeats kept."""
+"""Header fields in order, names as given, repeated names kept."""
 
 
 class Content(Protocol):
@@ -74,34 +72,36 @@ class Content(Protocol):
         """Length in bytes."""
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes from the start, in pieces of at most 64 KiB."""
+        """Yield all bytes, in pieces of at most 64 KiB."""
 
     def close(self) -> None:
-        """Free what holds the bytes."""
+        """Free the memory or the file."""
 
 
 Body = bytes | Content
-"""A request's body: the bytes, or where they lie."""
+"""A request's body, in memory or in a file."""
 
 
 def size_of(body: Body | None) -> int:
-    """The bytes that a body has; 0 where there is none."""
+    """Return the length of a body in bytes; 0 if it is None."""
     return 0 if body is None else len(body) if isinstance(body, bytes) else body.size
 
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-"""RFC 9110 §9.2.2: sending one twice is as sending it once."""
+"""The idempotent methods of RFC 9110 §9.2.2."""
 
 
 def may_repeat(method: str, headers: Headers) -> bool:
-    """Whether sending a request twice is as sending it once: by its method, or because its sender says so."""
+    """Return whether a request may be sent twice: its method is idempotent, or it has an `Idempotency-Key`."""
     return method in IDEMPOTENT or any(name.lower() == "idempotency-key" for name, _ in headers)
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One HTTP request as a command asks for it (PROTOCOL §3). `timeout` is in seconds, in all; `jti` is a secure command's own;
-    after `not_after` it is not started any more.
+    """The HTTP request of a command (PROTOCOL §3).
+
+    `timeout` is in seconds, for the whole exchange. `jti` is a secure command's, else None. The request is not started after
+    `not_after`.
     """
 
     url: Url
@@ -120,10 +120,10 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What a target, or a proxy that refused a tunnel, answered (PROTOCOL §4).
+    """The response of a target, or of a proxy that refused a tunnel (PROTOCOL §4).
 
-    `headers` are as received, without those the agent undid by decoding; `charset` is the name the
-    response gives, None where it names none; `text` says whether the bytes decode in it.
+    `headers` are as received, without those that decoding made untrue. `charset` is as the response names it, else None; `text`
+    says whether the bytes are text in it.
     """
 
     status_code: int
@@ -138,9 +138,10 @@ class HttpResponse:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is no HTTP response. `message` holds no secret; `url` is the final URL, where known.
+    """Why there is no HTTP response. `message` holds no secret; `url` is the final URL, None if it is not known.
 
-    `sealed` says that it is to be encrypted, though the request that asks for that cannot be read; `jti` is that command's own.
+    `sealed` says that the failure is to be encrypted although the request that asks for it could not be decoded; `jti` is then
+    the command's.
     """
 
     code: Code
@@ -150,12 +151,12 @@ class Failure:
     sealed: bool = False
     jti: str | None = field(default=None, repr=False)
     facts: FaultFacts | None = field(default=None, compare=False, repr=False)
-    """For whoever explains it; no answer carries it."""
+    """For diagnostics only; never sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One message of the inbound queue (PROTOCOL §2), its payload not yet looked at."""
+    """One message of the inbound queue (PROTOCOL §2), its payload not yet decoded."""
 
     id: str
     target_id: str
@@ -174,11 +175,10 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One status update, complete as it goes onto the outbound queue.
+    """One status update, ready for the outbound queue.
 
-    `message` is the queue message's text, `code` the error code that it tells. Where the body was spooled, `spool` is the gzip file that
-    goes to `upload_url` first, and `fallback` the message to send instead when it cannot be uploaded before
-    `tell_by`, after which its sender has stopped waiting.
+    `message` is the text of the queue message, `code` its error code or None. If the body is spooled, the gzip file `spool` is
+    uploaded to `upload_url` first; `fallback` is sent instead if that does not succeed by `tell_by`, when the sender stops waiting.
     """
 
     command_id: str

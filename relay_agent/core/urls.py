@@ -1,7 +1,6 @@
-"""Absolute http(s) URLs, taken apart without changing a byte of what the target will see.
+"""The grammar of URLs and hosts in commands, redirects and policies; parsing changes no byte of what the target receives.
 
-This room owns the grammar of URLs that commands, redirects and policies name. It must not resolve
-names or judge who may be called.
+It must not resolve names, nor decide which hosts may be called.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_URL = 64 * 1024
 MAX_HOST = 253
 MAX_LABEL = 63
-"""Characters (PROTOCOL §3; RFC 1035 §2.3.4)."""
+"""Lengths in characters (PROTOCOL §3; RFC 1035 §2.3.4)."""
 
 _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^#]*)", re.DOTALL)
 # RFC 3986, appendix B, without the fragment: scheme, authority, path, query with its question mark.
@@ -35,14 +34,14 @@ _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 class BadUrl(ValueError):
-    """The URL is not one that can be called. The text says why, never what stood there."""
+    """The URL cannot be called. The text says why, and repeats no part of it."""
 
 
 def parse_url(url: str) -> Url:
-    """Take an absolute http or https URL apart (RFC 3986, IDNA 2008).
+    """Parse an absolute http or https URL (RFC 3986, IDNA 2008).
 
-    Path and query keep every byte (`%2F`, `%2f`, `a//b`, `|`, `{`); non-ASCII characters are
-    percent-encoded as UTF-8 (RFC 3987 §3.1), since a request line has no place for them.
+    Path and query keep every byte (`%2F`, `%2f`, `a//b`, `|`, `{`); non-ASCII characters, which a request line cannot hold, are
+    percent-encoded as UTF-8 (RFC 3987 §3.1).
 
     Raises:
         BadUrl: not absolute, another scheme, no host, a bad port, a control character or a space, or longer than PROTOCOL §3 allows.
@@ -50,7 +49,7 @@ def parse_url(url: str) -> Url:
     if len(url) > MAX_URL:
         raise BadUrl(f"is longer than {MAX_URL:,} characters")
     if _FORBIDDEN.search(url):
-        raise BadUrl("holds a space or a control character; percent-encode it")
+        raise BadUrl("contains a space or a control character; percent-encode it")
     match = _ABSOLUTE.fullmatch(url.partition("#")[0])
     if match is None:
         raise BadUrl("must be an absolute URL such as https://host/path")
@@ -73,20 +72,20 @@ def parse_url(url: str) -> Url:
 
 
 def join(base: Url, location: str) -> Url:
-    """Resolve a `Location` against the URL it came from (RFC 3986 §5, RFC 9110 §10.2.2).
+    """Resolve a `Location` against the URL of its response (RFC 3986 §5, RFC 9110 §10.2.2).
 
-    A target may be sloppy where a sender may not: spaces and control characters are encoded as a
-    browser would. `urllib.parse.urljoin` does not do: it drops an empty query and merges slashes.
-    A reference without an authority keeps the base's user info, as it is part of the authority.
+    Unlike in a command's URL, spaces and control characters are percent-encoded, as browsers do it. A reference without an
+    authority keeps the user info of `base`, which is part of the authority.
 
     Raises:
-        BadUrl: the result is not an absolute http or https URL, or either is longer than PROTOCOL §3 allows.
+        BadUrl: the result is not an absolute http or https URL, or one of the two is longer than PROTOCOL §3 allows.
     """
+    # urllib.parse.urljoin drops an empty query and merges slashes.
     if len(location) > MAX_URL:
         raise BadUrl(f"is longer than {MAX_URL:,} characters")
     cleaned = _FORBIDDEN.sub(lambda match: quote(match[0]), location.strip(" \t\r\n")).partition("#")[0]
     match = _REFERENCE.fullmatch(cleaned)
-    assert match is not None  # the pattern takes any text without a fragment
+    assert match is not None  # the pattern matches any text without a fragment
     scheme, authority, path, query = match[1], match[2], match[3], match[4] or ""
     if authority is not None:
         return parse_url(f"{scheme or base.scheme}://{authority}{_without_dots(path)}{query}")
@@ -96,9 +95,9 @@ def join(base: Url, location: str) -> Url:
 
 
 def literal_address(host: str) -> IpAddress | None:
-    """Tell the address a host is when it is no name: dotted, IPv6, decimal, octal or hex (SECURITY §2).
+    """Return the address that a host is written as: dotted, IPv6, decimal, octal or hexadecimal (SECURITY §2).
 
-    IPv4-mapped IPv6 addresses come back as the IPv4 address they reach; a zone is left out.
+    Returns None for a name. An IPv4-mapped IPv6 address is returned as IPv4; a zone is left out.
     """
     try:
         return unmapped(ipaddress.ip_address(host.partition("%")[0]))
@@ -113,17 +112,17 @@ def literal_address(host: str) -> IpAddress | None:
 
 
 def unmapped(address: IpAddress) -> IpAddress:
-    """Give the IPv4 address inside an IPv4-mapped IPv6 one (RFC 4291 §2.5.5.2), else the address itself."""
+    """Return the IPv4 address of an IPv4-mapped IPv6 one (RFC 4291 §2.5.5.2), else the address itself."""
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
 
 
 def check_host_header(value: str) -> None:
-    """Accept `value` as a `Host` header: an ASCII host with an optional port (PROTOCOL §3, RFC 9110 §7.2).
+    """Check the value of a `Host` header: an ASCII host with an optional port (PROTOCOL §3, RFC 9110 §7.2).
 
     Raises:
-        BadUrl: it is something else.
+        BadUrl: it is anything else.
     """
     if not value.isascii() or _FORBIDDEN.search(value):
         raise BadUrl("must be a host, or host:port, in ASCII")
@@ -132,7 +131,7 @@ def check_host_header(value: str) -> None:
 
 
 def split_host_port(hostport: str) -> tuple[str, int | None]:
-    """Split `host`, `host:port`, `[v6]` or `[v6]:port`; brackets stay, an empty port is none.
+    """Split `host`, `host:port`, `[v6]` or `[v6]:port`; brackets stay, an empty port becomes None.
 
     Raises:
         BadUrl: a bracket is missing, or the port is not between 1 and 65535.
@@ -149,10 +148,10 @@ def split_host_port(hostport: str) -> tuple[str, int | None]:
 
 
 def normal_host(host: str) -> str:
-    """Bring a host into the one form it is compared in: lower case, IDNA as ASCII, IPv6 without brackets.
+    """Normalise a host for comparison: lower case, IDNA as ASCII, IPv6 without brackets.
 
     Raises:
-        BadUrl: it is empty, no domain name, or no IPv6 address between brackets.
+        BadUrl: it is empty, not a domain name, or has brackets around something that is not an IPv6 address.
     """
     if host.startswith("["):
         if not host.endswith("]") or len(host) > MAX_HOST:
@@ -165,11 +164,33 @@ def normal_host(host: str) -> str:
         try:
             host = _idna(host)
         except (idna.IDNAError, UnicodeError):
-            raise BadUrl("has a host that is no valid international domain name") from None
+            raise BadUrl("has a host that is not a valid international domain name") from None
         _check_length(host)
     if not _REG_NAME.fullmatch(host):
-        raise BadUrl("has a host with a character no host name can have")
+        raise BadUrl("has a host with a character that host names cannot have")
     return host.lower()
+
+
+def basic_authorization(userinfo: str) -> str:
+    """Return the value of an Authorization header (RFC 7617) for a URL's percent-encoded `user:password`.
+
+    Raises:
+        BadUrl: it contains half of a surrogate pair.
+    """
+    user, _, password = userinfo.partition(":")
+    try:
+        token = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
+    except UnicodeEncodeError:
+        raise BadUrl("contains half of a surrogate pair") from None
+    return "Basic " + base64.b64encode(token).decode("ascii")
+
+
+def _port(text: str) -> int:
+    digits = text.lstrip("0")
+    # The length first: int() is slow for many digits, and fails with another error above 4,300.
+    if not text.isascii() or not text.isdigit() or not digits or len(digits) > 5 or int(digits) > 65535:
+        raise BadUrl("has a port that is not between 1 and 65535")
+    return int(digits)
 
 
 def _check_length(host: str) -> None:
@@ -177,28 +198,6 @@ def _check_length(host: str) -> None:
         raise BadUrl(f"has a host of more than {MAX_HOST} characters")
     if max(map(len, host.split("."))) > MAX_LABEL:
         raise BadUrl(f"has a host with a label of more than {MAX_LABEL} characters")
-
-
-def basic_authorization(userinfo: str) -> str:
-    """Turn `user:password`, percent-encoded as in a URL, into the value of an Authorization header (RFC 7617).
-
-    Raises:
-        BadUrl: it holds half of a surrogate pair.
-    """
-    user, _, password = userinfo.partition(":")
-    try:
-        token = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
-    except UnicodeEncodeError:
-        raise BadUrl("holds half of a surrogate pair") from None
-    return "Basic " + base64.b64encode(token).decode("ascii")
-
-
-def _port(text: str) -> int:
-    digits = text.lstrip("0")
-    # The length first: int() of a long run of digits is refused with another error, or slow.
-    if not text.isascii() or not text.isdigit() or not digits or len(digits) > 5 or int(digits) > 65535:
-        raise BadUrl("has a port that is not between 1 and 65535")
-    return int(digits)
 
 
 def _ipv6(text: str) -> str:
@@ -214,9 +213,9 @@ def _ipv6(text: str) -> str:
 
 
 def _idna(host: str) -> str:
-    """Encode label by label, so that a neighbour such as `my_host`, which IDNA forbids and DNS does not, stays."""
     mapped = idna.uts46_remap(host, std3_rules=False, transitional=False)
-    _check_length(mapped)  # One character may have become eighteen, and punycode's cost is the square of a label.
+    _check_length(mapped)  # One character may become eighteen, and the cost of Punycode is quadratic in a label's length.
+    # Label by label: IDNA forbids an ASCII label such as `my_host`, DNS does not.
     return ".".join(label if label.isascii() else idna.alabel(label).decode("ascii") for label in mapped.split("."))
 
 
@@ -224,14 +223,14 @@ def _ascii(target: str) -> str:
     try:
         encoded = _NON_ASCII.sub(lambda match: quote(match[0].encode("utf-8")), target)
     except UnicodeEncodeError:
-        raise BadUrl("holds half of a surrogate pair") from None
+        raise BadUrl("contains half of a surrogate pair") from None
     if len(encoded) > MAX_URL:
         raise BadUrl(f"is longer than {MAX_URL:,} characters")
     return encoded
 
 
 def _merged(base: str, path: str, query: str) -> str:
-    """RFC 3986 §5.2.2 for a reference without scheme and authority: the new path and query."""
+    """Return path and query of a reference without scheme and authority (RFC 3986 §5.2.2)."""
     base_path, mark, base_query = base.partition("?")
     if not path:
         return base_path + (query or mark + base_query)
@@ -241,7 +240,7 @@ def _merged(base: str, path: str, query: str) -> str:
 
 
 def _without_dots(path: str) -> str:
-    """RFC 3986 §5.2.4: resolve `.` and `..`; empty segments are segments and stay."""
+    """Resolve `.` and `..` (RFC 3986 §5.2.4); empty segments stay."""
     if not path:
         return path
     kept: list[str] = []

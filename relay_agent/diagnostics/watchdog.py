@@ -15,6 +15,7 @@ from relay_agent.diagnostics.local_causes import CAUGHT, JOURNAL_HANGS, STUCK
 from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.diagnostics.platform_causes import NO_ANSWERS, NOT_READ
 from relay_agent.diagnostics.platform_status import PlatformStatus
+from relay_agent.storage.disk_faults import intake_obstacle
 from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
 
@@ -117,4 +118,4 @@ class Watchdog:
 
     @property
     def _full(self) -> bool:
-        return self._journal.unwritable is not None or self._disk.obstacle is not None
+        return intake_obstacle(self._journal, self._disk) is not None

@@ -10,6 +10,7 @@ from relay_agent.relay.downloader import Downloader
 from relay_agent.relay.fair_queue import FairQueue
 from relay_agent.relay.outbox import Outbox
 from relay_agent.relay.task import Task
+from relay_agent.storage.disk_faults import intake_obstacle
 from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
 
@@ -35,7 +36,7 @@ class AdmissionGate:
 
     def obstacle(self) -> Obstacle | None:
         """Return why the disk prevents admission, or None if it does not."""
-        return self._journal.unwritable or self._disk.obstacle
+        return intake_obstacle(self._journal, self._disk)
 
     def enqueue(self, task: Task) -> None:
         """Queue a task for the workers, or for the downloaders first if its body must be downloaded."""

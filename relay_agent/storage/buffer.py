@@ -1,4 +1,7 @@
-"""A body that is kept in memory while it is small, and in a file beyond that."""
+"""A body as a stream of bytes: in memory, in an encrypted temporary file, or in a file that exists.
+
+This module owns where a body's bytes are while it is read or sent. It must not know what they mean.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +15,22 @@ from typing import IO
 from relay_agent.storage.file_cipher import FileCipher
 
 IN_MEMORY = 64 * 1024
-"""Bytes of a body under way that are kept in memory; what follows goes to a file."""
-
-
+"""Bytes of a body that are kept in memory; the rest goes to a file."""
 _CHUNK = 16 * 1024
 
 
 class Buffer:
-    """A body under way: its beginning in memory, the rest in an unnamed file, under a key that only memory has.
+    """A body being received: its beginning in memory, the rest in an encrypted temporary file.
 
-    What a secure command says is never on the disk in the clear, and of another body nothing either.
+    So no body is on the disk in the clear, that of a secure command least of all.
     """
 
     def __init__(self, directory: Path | None, *, without_disk: bool = False) -> None:
-        """Write to a file in `directory`; `without_disk` keeps in memory what the disk does not take."""
+        """Write to a file in `directory` (None: the system's directory); `without_disk` keeps in memory what the disk refuses."""
         self._directory = directory
         self._without_disk = without_disk
         self._head: list[bytes] = []
-        self._file: _Unnamed | None = None
+        self._file: _EncryptedFile | None = None
         self._tail: list[bytes] = []
         self._size = 0
         self._closed = False
@@ -40,10 +41,10 @@ class Buffer:
         return self._size
 
     def write(self, data: bytes) -> None:
-        """Add to the end.
+        """Append the bytes.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the disk refuses them.
         """
         self._size += len(data)
         if self._size <= IN_MEMORY:
@@ -54,11 +55,11 @@ class Buffer:
             self._store(data)
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes from the start, in pieces of at most 64 KiB.
+        """Yield the bytes from the start, in pieces of at most 16 KiB.
 
         Raises:
-            OSError: the disk does not give what it took.
-            ValueError: it was closed.
+            OSError: the file cannot be read.
+            ValueError: the buffer is closed.
         """
         if self._closed:
             raise ValueError("the buffer is closed")
@@ -79,71 +80,73 @@ class Buffer:
         before = 0 if self._file is None else self._file.size
         try:
             if self._file is None:
-                self._file = _Unnamed(self._directory)
+                self._file = _EncryptedFile(self._directory)
             self._file.write(data)
         except OSError:
             if not self._without_disk:
                 raise
-            taken = 0 if self._file is None else self._file.size - before
-            self._tail.append(data[taken:])
+            written = 0 if self._file is None else self._file.size - before
+            self._tail.append(data[written:])
 
 
-class _Unnamed:
-    """A file without a name, whose bytes are hidden."""
+class _EncryptedFile:
+    """A temporary file without a name, encrypted."""
 
     def __init__(self, directory: Path | None) -> None:
         self._file = tempfile.TemporaryFile(buffering=0, dir=directory)  # noqa: SIM115 - closed by close()
-        self._veil = FileCipher()
-        self._hide = self._veil.stream()
+        self._cipher = FileCipher()
+        self._encrypt = self._cipher.stream()
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        hidden = memoryview(self._hide(data))
-        while hidden:
-            written = self._file.write(hidden)
+        rest = memoryview(self._encrypt(data))
+        while rest:
+            written = self._file.write(rest)
             self.size += written
-            hidden = hidden[written:]
+            rest = rest[written:]
 
     def chunks(self) -> Iterator[bytes]:
         self._file.seek(0)
-        return map(self._veil.stream(), _exactly(self._file, self.size))
+        return map(self._cipher.stream(), _exactly(self._file, self.size))
 
     def close(self) -> None:
         self._file.close()
 
 
 class Filed:
-    """The content of a file that stays where it is."""
+    """The content of an existing file."""
 
     def __init__(self, path: Path) -> None:
-        """Look at the file.
+        """Take the file's size.
 
         Raises:
-            OSError: there is none.
+            OSError: there is no such file.
         """
         self.size = path.stat().st_size
         self._path = path
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes from the start, in pieces of at most 64 KiB.
+        """Yield the bytes from the start, in pieces of at most 16 KiB.
 
         Raises:
-            OSError: the disk does not give them all.
+            OSError: the file cannot be read, or is shorter than it was.
         """
         with self._path.open("rb") as file:
             yield from _exactly(file, self.size)
 
     def close(self) -> None:
-        """Do nothing: each reading closes what it opened."""
+        """Do nothing: `chunks` closes the file."""
 
 
 def _bounded(pieces: list[bytes]) -> Iterator[bytes]:
+    """Yield the bytes in pieces of at most `_CHUNK`."""
     for piece in pieces:
         for start in range(0, len(piece), _CHUNK):
             yield piece[start : start + _CHUNK]
 
 
 def _exactly(file: IO[bytes], size: int) -> Iterator[bytes]:
+    """Yield `size` bytes of the file, or raise EIO."""
     left = size
     while left:
         data = file.read(min(_CHUNK, left))

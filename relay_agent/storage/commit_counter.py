@@ -1,8 +1,9 @@
-"""A witness of the journal's commits, beside it: a write-ahead log that was cut, or is gone, looks whole to SQLite.
+"""The number of commits, kept in a file beside the journal: SQLite takes a truncated or missing write-ahead log for a whole one.
 
-Each commit counts itself in the database, and then here, without an fsync: after `kill -9` both agree, after a power cut
-the witness may be behind, and never ahead. A database that counts less than its witness has lost commits.
-This room owns one number in one file. It must not judge.
+This module owns that file and the count in the database. It must not decide whether a journal is damaged: `integrity` does.
+
+Each commit adds one to the count in the database and is then recorded in the file, without an fsync. After `kill -9` both agree or
+the file is one behind; after a power cut it may be further behind; it is never ahead. A database with a lower count has lost commits.
 """
 
 from __future__ import annotations
@@ -13,40 +14,46 @@ import sqlite3
 import struct
 from pathlib import Path
 
+FILE_NAME = "journal.witness"
 _NUMBER = struct.Struct(">Q")
 
 
-def beside(journal: Path) -> Path:
-    """Where a journal's witness lies."""
-    return journal.with_name("journal.witness")
+def counter_path(journal: Path) -> Path:
+    """Return the path of the counter's file for this journal."""
+    return journal.with_name(FILE_NAME)
 
 
-def told(journal: Path) -> int:
-    """How many commits the witness has seen, 0 where there is none."""
+def recorded_commits(journal: Path) -> int:
+    """Return the number in the counter's file, 0 if there is none."""
     try:
-        data = beside(journal).read_bytes()
+        data = counter_path(journal).read_bytes()
     except OSError:
         return 0
     return int(_NUMBER.unpack(data)[0]) if len(data) == _NUMBER.size else 0
 
 
-def count(connection: sqlite3.Connection) -> int:
-    """Count one more commit, in its transaction; the number."""
+def count_commit(connection: sqlite3.Connection) -> int:
+    """Add one to the count in the database, within the open transaction, and return the count."""
     row = connection.execute("UPDATE progress SET commits = commits + 1 RETURNING commits").fetchone()
     return int(row[0])
 
 
 class CommitCounter:
-    """The witness of an open journal. Only the writer's leader calls."""
+    """The counter's file of an open journal. Only the leader of the group commit calls."""
 
     def __init__(self, journal: Path) -> None:
-        self._file = os.open(beside(journal), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Open or create the file.
 
-    def note(self, number: int) -> None:
-        """Note a commit that is on the disk; a disk that does not take it takes no commit either, and says so."""
-        with contextlib.suppress(OSError):
+        Raises:
+            OSError: the disk does not allow it.
+        """
+        self._file = os.open(counter_path(journal), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def record(self, number: int) -> None:
+        """Record the count after a commit."""
+        with contextlib.suppress(OSError):  # A disk that fails here fails the next commit too, and that is reported.
             os.pwrite(self._file, _NUMBER.pack(number), 0)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._file)

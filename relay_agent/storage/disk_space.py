@@ -1,9 +1,9 @@
-"""Room on the disk of the state directory: what is kept back for a full one, and why nothing may be taken in.
+"""Space on the disk of the state directory, and a reserve for when it is full.
 
-This room owns the file `reserve` and the verdict. It must not know what the space is used for.
+This module owns the measurements and the file `reserve`. It must not know what the space is used for.
 
-A command that was taken over needs room until its answer is told. So some is kept back in a file, which is removed when
-the disk is full: what was admitted can be finished with it, and nothing new is taken in until it could be kept back again.
+An admitted command needs space until its outcome is delivered. So the agent reserves some in a file, and removes that when the disk
+is full: admitted commands can be finished, and no new one is admitted until the reserve could be made again.
 """
 
 from __future__ import annotations
@@ -14,58 +14,59 @@ import shutil
 import threading
 from pathlib import Path
 
-from relay_agent.core.failures import Obstacle, StorageTrouble
+from relay_agent.core.failures import Obstacle
+from relay_agent.storage.disk_faults import space_obstacle
 
 RESERVE_BYTES = 8 * 1024 * 1024
-"""What a thousand commands with small answers need; an eighth of a disk that is smaller than 64 MiB."""
+"""Enough for a thousand commands with small answers; on a disk smaller than 64 MiB an eighth of it is reserved."""
 BACKLOG_BYTES = 4_000_000_000
-"""What may wait in the state directory for the platform: beyond it nothing new is taken in."""
+"""How much may wait in the state directory for the platform before no new command is admitted."""
 
 
 class Disk:
-    """The disk under one state directory. `look` is one thread's; everything else may be called from any."""
+    """The disk of one state directory. One thread calls `look`; any thread may call the rest."""
 
     def __init__(self, directory: Path, *, reserve_bytes: int = RESERVE_BYTES, backlog_bytes: int = BACKLOG_BYTES) -> None:
         self._directory = directory
         self._path = directory / "reserve"
         self.backlog_bytes = backlog_bytes
         self._lock = threading.Lock()
-        self._size = _least(directory, reserve_bytes)
-        self._held = _kept_back(self._path)
-        self._short = False
+        self._size = _reserve_size(directory, reserve_bytes)
+        self._reserved = _has_reserve(self._path)
+        self._almost_full = False
         self._read_only = False
         self.backlog = False
-        """Whether more waits for the platform than is good for the disk."""
+        """Whether more than `backlog_bytes` wait for the platform."""
 
     @property
     def obstacle(self) -> Obstacle | None:
-        """Why nothing may be taken in; None where there is room."""
-        return _obstacle(read_only=self._read_only, full=not self._held, short=self._short)
+        """Why no command may be admitted; None if there is space."""
+        return space_obstacle(read_only=self._read_only, full=not self._reserved, almost_full=self._almost_full)
 
     def make_room(self) -> bool:
-        """Give up what was kept back; whether there was any."""
+        """Free the reserve; return whether there was one."""
         with self._lock:
-            if not self._held:
+            if not self._reserved:
                 return False
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
-            self._held = False
+            self._reserved = False
             return True
 
     def look(self) -> None:
-        """See how much room there is, and keep some back where it is missing."""
+        """Measure the disk, and make the reserve again if it is missing and there is space for twice as much."""
         try:
-            self._read_only = _is_read_only(self._directory)
+            self._read_only = is_read_only(self._directory)
             free = shutil.disk_usage(self._directory).free
-            # A step apart, so that it does not go up and down with each commit.
-            self._short = free < (2 * self._size if self._short else self._size) and self._held
+            # Two thresholds, so that the verdict does not change with each commit.
+            self._almost_full = free < (2 * self._size if self._almost_full else self._size) and self._reserved
             self.backlog = self.used() > self.backlog_bytes
         except OSError:
-            return  # The next commit says what is wrong with the disk.
-        if not self._held and free >= 2 * self._size:
-            self._keep_back()
+            return  # The next commit reports what is wrong with the disk.
+        if not self._reserved and free >= 2 * self._size:
+            self._reserve()
 
-    def _keep_back(self) -> None:
+    def _reserve(self) -> None:
         with self._lock, contextlib.suppress(OSError):
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -75,42 +76,36 @@ class Disk:
                 raise
             finally:
                 os.close(descriptor)
-            self._held = True
+            self._reserved = True
 
     def used(self) -> int:
-        """Bytes of what waits for the platform: the journal and the spool, but no journal that was set aside."""
+        """Return the bytes of the journal and the spool; a journal set aside does not count."""
         journal = [self._directory / "journal.db", self._directory / "journal.db-wal"]
         return sum(path.stat().st_size for path in (*journal, *(self._directory / "spool").glob("*")) if path.is_file())
 
 
 def obstacle_seen(directory: Path, there: Path, *, reserve_bytes: int = RESERVE_BYTES) -> Obstacle | None:
-    """Why an agent on this state directory takes nothing in, from outside; None where it does. `there` is the part of its path that exists.
+    """Return why an agent with this state directory would admit nothing, seen from another process; None if it would.
 
-    An agent at work may still say that its disk is almost full where it no longer is: its own verdict has a step.
+    `there` is the part of the directory's path that exists.
 
     Raises:
-        OSError: the disk does not say.
+        OSError: the disk cannot be measured.
     """
-    free, size = shutil.disk_usage(there).free, _least(there, reserve_bytes)
-    held = _kept_back(directory / "reserve")
-    return _obstacle(read_only=_is_read_only(there), full=not held and free < 2 * size, short=free < size)
+    # A running agent may call its disk almost full a little longer: `Disk.look` has two thresholds.
+    free, size = shutil.disk_usage(there).free, _reserve_size(there, reserve_bytes)
+    reserved = _has_reserve(directory / "reserve")
+    return space_obstacle(read_only=is_read_only(there), full=not reserved and free < 2 * size, almost_full=free < size)
 
 
-def _obstacle(*, read_only: bool, full: bool, short: bool) -> Obstacle | None:
-    if read_only:
-        return Obstacle("the disk of the state directory is read-only", StorageTrouble.READ_ONLY)
-    if full:
-        return Obstacle("the disk of the state directory is full", StorageTrouble.FULL)
-    return Obstacle("the disk of the state directory is almost full", StorageTrouble.FULL) if short else None
-
-
-def _least(directory: Path, reserve_bytes: int) -> int:
+def _reserve_size(directory: Path, reserve_bytes: int) -> int:
     return min(reserve_bytes, shutil.disk_usage(directory).total // 8)
 
 
-def _kept_back(reserve: Path) -> bool:
+def _has_reserve(reserve: Path) -> bool:
     return reserve.exists() and reserve.stat().st_size > 0
 
 
-def _is_read_only(directory: Path) -> bool:
+def is_read_only(directory: Path) -> bool:
+    """Return whether the file system of this directory is mounted read-only."""
     return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)

@@ -1,4 +1,7 @@
-"""Whether a journal holds what was written to it. Reads only."""
+"""Whether a journal holds what was written to it.
+
+This module owns the judgement of a file and of its rows. It must not change or repair either: `salvage` does.
+"""
 
 from __future__ import annotations
 
@@ -9,39 +12,41 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from relay_agent.core.errors import JournalDamaged
-from relay_agent.storage import commit_counter, schema
+from relay_agent.storage import schema
+from relay_agent.storage.commit_counter import recorded_commits
 from relay_agent.storage.wal import check_frames, check_header, read_log
 
-_MAGIC = b"SQLite format 3\x00"
-
-
 SIDE_FILES = ("-wal", "-shm")
-
-
+"""What SQLite appends to the database's name for the files beside it."""
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
-"""What reading a damaged file raises: SQLite's own words may repeat its bytes, which are no UTF-8."""
+"""What reading a damaged file raises: SQLite's error may quote bytes of the file, which need not be UTF-8."""
 
-
+_MAGIC = b"SQLite format 3\x00"
+_FORMAT_VERSIONS = slice(18, 20)
+"""The header's two version bytes, 1 or 2 (https://sqlite.org/fileformat2.html#file_format_version_numbers)."""
 _CONTRADICTIONS = (
     "state NOT IN ('admitted', 'started', 'finished', 'delivered')"
     " OR (state = 'admitted' AND (started_at IS NOT NULL OR repeatable IS NOT NULL))"
     " OR (state = 'finished' AND message IS NULL)"
     " OR (state = 'delivered' AND (raw IS NOT NULL OR message IS NOT NULL OR delivered_at IS NULL))"
 )
-"""Rows that no change of ours leaves."""
+"""Rows that the agent never writes."""
 
 
 class CommitsMissing(JournalDamaged):
-    """The database is older than it was: what its rows say may not be the last that was written."""
+    """The database is older than it was: its rows may not be the last versions that were written."""
+
+
+# --- the digests that a row carries ---
 
 
 def digest(text: str | bytes) -> bytes:
-    """What tells one message's text from another's, and a text from its damaged copy."""
+    """Return the digest by which a message's text is compared with another's, or with its own damaged copy."""
     return hashlib.sha256(_bytes(text)).digest()
 
 
 def seal(*parts: str | bytes | None) -> bytes:
-    """What an outcome's row must agree with."""
+    """Return the digest of an outcome's columns."""
     return digest(b"\x00".join(b"" if part is None else _bytes(part) for part in parts))
 
 
@@ -49,103 +54,107 @@ def _bytes(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
 
 
-def judge(path: Path) -> None:
-    """Judge a copy of a journal and of its log; the copy may be changed by it.
+# --- the files ---
+
+
+def check_copy(path: Path) -> None:
+    """Check a copy of a journal and of its log, as `check_files` does.
 
     Raises:
-        JournalDamaged: it does not hold what was written to it.
-        JournalError: a newer agent wrote it.
-        sqlite3.Error: as SQLite says.
+        JournalDamaged, JournalError, sqlite3.Error: as `check_files`.
     """
     check_files(path, read_log(path))
 
 
 def check_files(path: Path, log: bytes) -> None:
-    """Look at the file without changing it: neither it nor its log may be lost to the look.
+    """Check a journal that no process has open, and its log as `read_log` returned it; nothing in either is lost by it.
 
     Raises:
-        JournalDamaged: it does not hold what was written to it.
+        JournalDamaged: the journal does not hold what was written to it.
         JournalError: a newer agent wrote it.
-        sqlite3.Error: as SQLite says.
+        sqlite3.Error: SQLite cannot read it.
     """
     with path.open("rb") as file:
         head = file.read(len(_MAGIC) + 4)
     if not head:
         raise CommitsMissing("it is empty, and was not")
     if not head.startswith(_MAGIC):
-        raise JournalDamaged("it is no SQLite database")
-    if not set(head[18:20]) <= {1, 2}:  # https://sqlite.org/fileformat2.html#file_format_version_numbers
+        raise JournalDamaged("it is not an SQLite database")
+    if not set(head[_FORMAT_VERSIONS]) <= {1, 2}:
         raise JournalDamaged("its header is damaged")
-    sums = check_header(log)
+    checksum = check_header(log)
     with opened_read_only(path) as connection:
-        found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(1)")]
-        if found != ["ok"]:
-            raise JournalDamaged(f"SQLite finds: {found[0].splitlines()[-1][:200] if found else 'nothing'}")
+        check_pages(connection, "integrity_check")
         schema.check(connection)
-        if not _all_there(connection, commit_counter.told(path)):
-            check_frames(log, sums)
+        if not _has_all_commits(connection, recorded_commits(path)):
+            check_frames(log, checksum)
 
 
-def _all_there(connection: sqlite3.Connection, told: int) -> bool:
-    """Whether every commit that was made is there for sure; False where the witness cannot tell.
+def check_pages(connection: sqlite3.Connection, pragma: str) -> None:
+    """Let SQLite check the database's pages; `pragma` is `integrity_check` or the quicker `quick_check`.
 
     Raises:
-        JournalDamaged: commits are missing: the log was cut at a commit's end, is damaged, or is gone.
+        JournalDamaged: it finds something.
+        sqlite3.Error: SQLite cannot read the file.
     """
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'progress'").fetchone():
-        return False  # version 1
-    row = connection.execute("SELECT commits FROM progress").fetchone()
-    count = int(row[0]) if row else 0
-    if count < told:
-        raise CommitsMissing(f"the last {told - count} commits are missing: its write-ahead log was cut, is damaged, or is gone")
-    # One more than told: killed between a commit and its note. A witness that a power cut left far behind tells nothing.
-    return told > 0 and 0 <= count - told <= 1
+    found = [str(row[0]) for row in connection.execute(f"PRAGMA {pragma}(1)")]
+    if found != ["ok"]:
+        raise JournalDamaged(f"SQLite finds: {found[0].splitlines()[-1][:200] if found else 'nothing'}")
 
 
 @contextmanager
 def opened_read_only(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that changes nothing, and leaves nothing behind: SQLite makes a log and its index even to read.
+    """Yield a connection that changes nothing, and remove the side files that SQLite makes even to read.
 
-    What was there before stays: SQLite's locks are on the index, and another program's would be gone with it.
+    Raises:
+        sqlite3.Error: it cannot be opened.
     """
-    path.chmod(0o600)  # These get the database's own mode.
-    made = [other for other in (path.with_name(path.name + ending) for ending in SIDE_FILES) if not other.exists()]
+    path.chmod(0o600)  # SQLite gives the side files the database's mode.
+    # Side files that exist stay: SQLite's locks are in the index, and removing it would take another program's lock away.
+    made = [side for side in (path.with_name(path.name + ending) for ending in SIDE_FILES) if not side.exists()]
     try:
         with closing(schema.connect_to_read(path)) as connection:
             yield connection
     finally:
-        for other in made:
-            other.unlink(missing_ok=True)
+        for side in made:
+            side.unlink(missing_ok=True)
 
 
-def count_doubtful(connection: sqlite3.Connection) -> int:
-    """Hold every open row against what was noted when it was written; how many do not agree any more.
+def _has_all_commits(connection: sqlite3.Connection, recorded: int) -> bool:
+    """Return whether every commit is certainly there; False if the commit counter cannot tell.
 
-    Of such a command nothing is believed but its id: it counts as started, and its message as lost.
+    Raises:
+        CommitsMissing: the log was cut at the end of a commit, is damaged, or is gone.
     """
-    bad = [(command_id,) for command_id in _disagreeing(connection)]
-    if bad:
-        with connection:
-            connection.execute("BEGIN")
-            connection.executemany(
-                "UPDATE commands SET state = 'started', repeatable = 0, raw = NULL, message = NULL, spool = NULL,"
-                " upload_url = NULL, fallback = NULL, seal = NULL WHERE id = ?",
-                bad,
-            )
-    return len(bad)
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'progress'").fetchone():
+        return False  # Version 1 did not count.
+    row = connection.execute("SELECT commits FROM progress").fetchone()
+    count = int(row[0]) if row else 0
+    if count < recorded:
+        raise CommitsMissing(f"the last {recorded - count} commits are missing: its write-ahead log was cut, is damaged, or is gone")
+    # One more than recorded: the process was killed between the commit and its record. A counter that a power cut left further
+    # behind cannot tell.
+    return recorded > 0 and 0 <= count - recorded <= 1
 
 
-def _disagreeing(connection: sqlite3.Connection) -> list[str]:
-    """The ids of open rows whose content is not what was written, read one row at a time."""
-    text_factory, connection.text_factory = connection.text_factory, bytes  # A damaged text may be no UTF-8.
+# --- the rows ---
+
+
+def altered_rows(connection: sqlite3.Connection) -> list[str]:
+    """Return the ids of the commands whose rows are not as they were written, reading one row at a time.
+
+    Raises:
+        sqlite3.Error: the rows cannot be read.
+    """
+    text_factory, connection.text_factory = connection.text_factory, bytes  # A damaged text may not be UTF-8.
     try:
         waiting = connection.execute("SELECT id, digest, raw FROM commands WHERE state IN ('admitted', 'started') AND raw IS NOT NULL")
-        bad = [command_id for command_id, known, raw in waiting if digest(raw) != known]
+        altered = [command_id for command_id, known, raw in waiting if digest(raw) != known]
         finished = connection.execute(
             "SELECT id, seal, message, spool, upload_url, fallback, status FROM commands WHERE state = 'finished' AND seal IS NOT NULL"
         )
-        bad += [command_id for command_id, known, *parts in finished if seal(*parts) != known]
-        bad += [row[0] for row in connection.execute(f"SELECT id FROM commands WHERE {_CONTRADICTIONS}")]  # noqa: S608 - constants
+        altered += [command_id for command_id, known, *parts in finished if seal(*parts) != known]
+        altered += [row[0] for row in connection.execute(f"SELECT id FROM commands WHERE {_CONTRADICTIONS}")]  # noqa: S608 - constants
     finally:
         connection.text_factory = text_factory
-    return [command_id.decode("utf-8", "replace") for command_id in bad]
+    return [command_id.decode("utf-8", "replace") for command_id in altered]

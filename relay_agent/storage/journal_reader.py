@@ -1,6 +1,6 @@
-"""Reading a journal that another thread, or another process, writes: what was and is in it, for people.
+"""Reading the commands of a journal that another thread or process writes, to show them to people.
 
-This room owns the queries. It must not write, keep a lock or wait for a commit that does not end: it has a connection of its own.
+This module owns the queries, on a connection of its own. It must not write, keep a lock or wait for a commit that does not end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relay_agent.core.errors import JournalError
-from relay_agent.storage.group_commit import trouble_of, words_of
+from relay_agent.storage.disk_faults import journal_error
+from relay_agent.storage.wal import wal_path
 
 SQLITE_VERSION = sqlite3.sqlite_version
 
@@ -26,7 +27,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One command as the journal has it; times are seconds since 1970, `raw` the message of one that is not finished."""
+    """One command in the journal; times are seconds since 1970, `raw` is the message of an unfinished one, else None."""
 
     id: str
     state: str
@@ -46,27 +47,27 @@ class Row:
 
 
 class Reader:
-    """A look at the journal of one state directory. Each call opens it anew; any thread may call.
+    """Reads the journal of one state directory. Each call opens it anew; any thread may call.
 
-    Every method raises JournalError where there is no journal, or it cannot be read.
+    Every method raises JournalError if there is no journal or it cannot be read.
     """
 
     def __init__(self, path: Path, *, in_use: bool) -> None:
-        """`in_use` says that an agent has it open; the files of one that nobody has are copied, and left as they are."""
+        """`in_use` says that an agent has the journal open; if none has, a copy of its files is read."""
         self._path = path
         self._in_use = in_use
 
     @contextmanager
     def rows(self, state: str | None = None) -> Iterator[Iterator[Row]]:
-        """Commands, the newest first."""
+        """Yield the commands, all or those in one state, the newest first."""
         where, values = ("", ()) if state is None else (" WHERE state = ?", (state,))
         with self._connection() as connection:
             found = connection.execute(f"SELECT {_COLUMNS} FROM commands{where} ORDER BY seq DESC", values)  # noqa: S608 - our own words
-            with closing(found):  # A cursor that somebody still holds would hold what it reads.
+            with closing(found):  # An open cursor would keep its read transaction.
                 yield (Row(*row) for row in found)
 
     def one(self, command_id: str) -> Row | None:
-        """The command of that id, or of the only one that begins so."""
+        """Return the command with this id, or the only one whose id begins with it; None if there is none, or several."""
         start = command_id.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         with self._connection() as connection:
             query = f"SELECT {_COLUMNS} FROM commands WHERE id = ?1 OR id LIKE ?2 ESCAPE '\\' ORDER BY id <> ?1 LIMIT 2"  # noqa: S608 - our own
@@ -74,7 +75,7 @@ class Reader:
         return found[0] if found and (len(found) == 1 or found[0].id == command_id) else None
 
     def counts(self) -> dict[str, int]:
-        """How many commands stand in each state."""
+        """Return how many commands are in each state."""
         with self._connection() as connection:
             waiting = connection.execute("SELECT state, COUNT(*) FROM commands WHERE state <> 'delivered' GROUP BY state").fetchall()
             (delivered,) = connection.execute("SELECT COUNT(*) FROM commands WHERE state = 'delivered'").fetchone()
@@ -88,19 +89,18 @@ class Reader:
             with self._file() as path, closing(_open(path, self._in_use)) as connection:
                 yield connection
         except (sqlite3.Error, OSError) as error:
-            raise JournalError(f"the journal cannot be read: {words_of(error)}", trouble_of(error)) from None
+            raise journal_error(error, "the journal cannot be read") from None
 
     @contextmanager
     def _file(self) -> Iterator[Path]:
         if self._in_use:
             yield self._path
             return
-        # SQLite would move a log that a killed agent left into the file; the next start wants to find both as they are.
+        # SQLite would move the log that a killed agent left into the file; the next start must find both as they are.
         with tempfile.TemporaryDirectory(prefix="relay-agent-") as directory:
-            for ending in ("", "-wal"):
-                there = self._path.with_name(self._path.name + ending)
-                if there.exists():
-                    shutil.copyfile(there, Path(directory) / there.name)
+            for file in (self._path, wal_path(self._path)):
+                if file.exists():
+                    shutil.copyfile(file, Path(directory) / file.name)
             yield Path(directory) / self._path.name
 
 

@@ -1,6 +1,7 @@
 """The journal's tables, their versions, and the connection to them.
 
-This room owns what the file looks like. It must not know what a command's life is, nor judge a damaged file: that is `damage`'s.
+This module owns what the file looks like. It must not know the life of a command or decide what damage is: `journal` and
+`integrity` do.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from relay_agent.core.errors import JournalDamaged, JournalError
 
 SCHEMA_VERSION = 4
 APPLICATION_ID = 0x52454C59
-"""`RELY`, in SQLite's header: a database that says so is ours."""
+"""`RELY` in SQLite's header marks the database as a journal."""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS commands (
@@ -38,20 +39,20 @@ COLUMNS = (
 )
 _LISTED = {"action": "TEXT", "method": "TEXT", "host": "TEXT", "port": "INTEGER", "status_code": "INTEGER"}
 _ADDED = {"seal": "BLOB", **_LISTED, "keep_until": "REAL"}
-"""What version 1 did not have: `seal` came with 2, what a command is listed with came with 3, `keep_until` with 4."""
+"""Columns that version 1 did not have: `seal` came with 2, those of the list of commands with 3, `keep_until` with 4."""
 _COLUMNS_OF_1 = {name.strip() for name in COLUMNS.split(",")} - _ADDED.keys()
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the file with the journal's settings: `synchronous=FULL`, so that what is committed survives a power cut.
+    """Open the file with the journal's settings, under which a commit survives a power cut (`synchronous=FULL`).
 
     Raises:
-        sqlite3.Error: it cannot be opened, or is no database.
+        sqlite3.Error: the file cannot be opened, or is not a database.
     """
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     try:
         if path.stat().st_size == 0:
-            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # Only a file without a page takes it at once.
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # Later, this takes a VACUUM.
         connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;")
     except sqlite3.Error:
         connection.close()
@@ -60,32 +61,32 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
-    """Open the file to look at it: neither it nor its write-ahead log is changed, not even by the close.
+    """Open the file so that neither it nor its write-ahead log is changed, not even by closing the connection.
 
     Raises:
-        sqlite3.Error: it cannot be opened, or is no database.
+        sqlite3.Error: the file cannot be opened, or is not a database.
     """
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
-    connection.text_factory = lambda data: data.decode("utf-8", "replace")  # A damaged text's digest will not agree, and that is seen.
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")  # The digest of a damaged text does not match.
     return connection
 
 
 def check(connection: sqlite3.Connection) -> None:
-    """See whether it is a journal that this agent can read, before anything is written to it.
+    """Check that the database is a journal which this version can read, before anything is written to it.
 
     Raises:
         JournalError: a newer agent wrote it.
         JournalDamaged: it is another program's database.
-        sqlite3.Error: as SQLite says.
+        sqlite3.Error: SQLite cannot read it.
     """
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     mark = connection.execute("PRAGMA application_id").fetchone()[0]
     tables = {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if mark not in (0, APPLICATION_ID) or (tables and not _columns(connection) >= _COLUMNS_OF_1):
-        raise JournalDamaged("it is a database of another program")
+        raise JournalDamaged("it is another program's database")
     if version > SCHEMA_VERSION:
         raise JournalError(
-            f"the journal was written by a newer agent (schema {version}, this one knows {SCHEMA_VERSION}); run that one, or a newer"
+            f"the journal was written by a newer agent (schema {version}, this one knows {SCHEMA_VERSION}); run that version or a later one"
         )
 
 
@@ -93,7 +94,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     """Bring the tables of a checked journal, or of an empty file, to this version.
 
     Raises:
-        sqlite3.Error: as SQLite says.
+        sqlite3.Error: SQLite cannot write it.
     """
     there = _columns(connection)
     for name in _ADDED.keys() - there if there else ():
@@ -102,7 +103,7 @@ def migrate(connection: sqlite3.Connection) -> None:
         return
     connection.executescript(f"BEGIN; {TABLES} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
     if connection.execute("PRAGMA auto_vacuum").fetchone()[0] == 0:
-        # Version 1 could not give pages back; this rewrites the file once. It must not end a start on a nearly full disk.
+        # Version 1 could not give pages back; this rewrites the file once. On a nearly full disk the start goes on without it.
         with contextlib.suppress(sqlite3.OperationalError):
             connection.executescript("PRAGMA auto_vacuum=INCREMENTAL; VACUUM;")
 

@@ -1,6 +1,6 @@
-"""Bytes too large for memory: bodies of requests and responses under way, answers until they are uploaded.
+"""The directory `spool/`, for bytes too large for memory: fetched bodies, and answers until they are uploaded.
 
-This room owns the files in `spool/`, those without a name too. It must not know what the bytes mean.
+This module owns the files in it. It must not know what the bytes mean.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ from relay_agent.storage.buffer import IN_MEMORY, Buffer
 
 
 def file_name(unique: str, ending: str) -> str:
-    """A name for a file here, from an id."""
+    """Return the name of a spool file: the id without unsafe characters, and the ending."""
     return re.sub(r"[^A-Za-z0-9-]", "", unique) + ending
 
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """An answer in the form in which it is uploaded: a gzip file beside the journal."""
+    """An answer as it is uploaded: the name of a gzip file in the spool, and its size in bytes."""
 
     name: str
     size: int
 
 
 class Spool:
-    """The directory of answers that wait for their upload."""
+    """The spool's directory, created if it is missing."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def store(self, pieces: Iterable[str], limit: int, name: str) -> str | Spooled:
-        """Gather pieces of text: the whole as a string while it is at most `limit` bytes of UTF-8, else a gzip file `name`.
+        """Return the whole text if it is at most `limit` bytes of UTF-8, else write it to the gzip file `name`, which is then durable.
 
-        The file is complete and on the disk when this returns.
+        Raises:
+            OSError: the disk refuses the file.
         """
         gathered: list[str] = []
         size = 0
@@ -53,13 +54,12 @@ class Spool:
         return "".join(gathered)
 
     def keep(self, pieces: Iterable[bytes], limit: int, name: str) -> bytes | None:
-        """Keep what is fetched until its command runs: as bytes while they are at most `limit`, else in the file `name`; then None.
-
-        After a crash that file is an orphan, and its content is fetched again.
+        """Return the bytes if they are at most `limit`, else write them to the file `name` and return None.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the disk refuses the file.
         """
+        # Not durable: after a crash the file is an orphan, and its content is fetched again.
         whole, rest = _gathered(pieces, limit)
         if rest is None:
             return b"".join(whole)
@@ -74,17 +74,17 @@ class Spool:
         return None
 
     def text(self, name: str) -> str:
-        """What was kept, as text.
+        """Return the text that `keep` wrote to the file `name`.
 
         Raises:
-            OSError: the disk does not give it.
+            OSError: the file cannot be read.
             UnicodeDecodeError: it is not UTF-8.
         """
         with self.path(name).open(encoding="utf-8", newline="") as file:
             return file.read()
 
     def hold(self, pieces: Iterable[bytes]) -> Body:
-        """Hold a request's body: as bytes while it is small, else where it takes no memory. Whoever asks for it closes it."""
+        """Return a request's body: bytes if it is small, else a `Buffer`, which the caller must close."""
         whole, rest = _gathered(pieces, IN_MEMORY)
         if rest is None:
             return b"".join(whole)
@@ -98,15 +98,15 @@ class Spool:
         return held
 
     def path(self, name: str) -> Path:
-        """Where the file of that name lies."""
+        """Return the path of the file `name`."""
         return self.directory / name
 
     def remove(self, name: str) -> None:
-        """Remove a file whose answer was delivered."""
+        """Remove the file `name`, if there is one."""
         self.path(name).unlink(missing_ok=True)
 
     def remove_orphans(self, known: set[str]) -> int:
-        """Remove every file that no answer names; the number removed."""
+        """Remove every file whose name is not in `known`, and return how many there were."""
         orphans = [path for path in self.directory.iterdir() if path.name not in known]
         for path in orphans:
             path.unlink(missing_ok=True)
@@ -126,7 +126,7 @@ class Spool:
     def _pack(path: Path, head: list[str], rest: Iterator[str]) -> None:
         with path.open("wb") as file:
             os.fchmod(file.fileno(), 0o600)
-            # mtime 0: the same answer gives the same bytes, however often it is written.
+            # mtime=0, so that the same answer always gives the same bytes.
             with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=1) as packed:
                 for piece in head:
                     packed.write(piece.encode("utf-8"))
@@ -137,7 +137,7 @@ class Spool:
             os.fsync(file.fileno())
 
     def _fsync_directory(self) -> None:
-        """Make the file's name durable too: a row that names a file must find it after a power cut."""
+        """Make the file's name durable too: after a power cut, a row of the journal that names it must find it."""
         directory = os.open(self.directory, os.O_RDONLY)
         try:
             os.fsync(directory)
@@ -146,7 +146,7 @@ class Spool:
 
 
 def _gathered(pieces: Iterable[bytes], limit: int) -> tuple[list[bytes], Iterator[bytes] | None]:
-    """The pieces, and None; or those until there are more than `limit` bytes, and the rest."""
+    """Return all pieces and None; or, if they exceed `limit` bytes, those up to there and an iterator over the rest."""
     gathered: list[bytes] = []
     size = 0
     rest = iter(pieces)

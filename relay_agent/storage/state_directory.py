@@ -1,27 +1,29 @@
-"""The state directory: made private, held by one agent at a time.
+"""The state directory: private to the agent's user, and locked by one agent at a time.
 
-This room owns the directory and its lock. It must not know what the files in it say.
+This module owns the directory, its lock and the names in it. It must not know what the files hold.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 from pathlib import Path
 
 from relay_agent.core.errors import ConfigurationError, Mistake, StateDirectoryBusy
+from relay_agent.core.failures import StorageTrouble
+from relay_agent.storage import commit_counter
+from relay_agent.storage.disk_faults import trouble_of
 
 
 class StateDirectory:
-    """An open state directory. The lock goes with the process, however it ends."""
+    """An open state directory. The lock ends with the process, however that ends."""
 
     def __init__(self, path: Path) -> None:
-        """Make the directory where it is missing, and take its lock.
+        """Create the directory if it is missing, and take its lock.
 
         Raises:
-            ConfigurationError: it cannot be made or written.
-            StateDirectoryBusy: another agent has it.
+            ConfigurationError: it cannot be created or written.
+            StateDirectoryBusy: another agent holds the lock.
         """
         self.path = path
         try:
@@ -30,8 +32,8 @@ class StateDirectory:
                 path.chmod(0o700)
             self._lock = os.open(path / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            cure = "; make room on its disk, or give another directory" if full else _whose(self._closed(path))
+            full = trouble_of(error) is StorageTrouble.FULL
+            cure = "; free space on its disk, or set another directory" if full else _cure(self._unwritable(path))
             raise ConfigurationError(Mistake("RELAY_STATE_DIR", f"cannot write {path} ({error.strerror}){cure}")) from None
         self._check_files()
         try:
@@ -39,12 +41,12 @@ class StateDirectory:
         except OSError:
             os.close(self._lock)
             raise StateDirectoryBusy(
-                f"another agent is running on {path}; stop it, or give this one a directory of its own with RELAY_STATE_DIR"
+                f"another agent is running on {path}; stop it, or set another directory for this one with RELAY_STATE_DIR"
             ) from None
 
     @staticmethod
-    def _closed(path: Path) -> Path:
-        """What stands in the way: the lock's file where that is another user's, else the directory."""
+    def _unwritable(path: Path) -> Path:
+        """Return what cannot be written: the lock's file if it exists and is another user's, else the directory."""
         lock = path / "agent.lock"
         try:
             return lock if lock.exists() and not os.access(lock, os.R_OK | os.W_OK) else path
@@ -52,11 +54,11 @@ class StateDirectory:
             return path
 
     def _check_files(self) -> None:
-        """Name what an earlier run left as another user, before anything trips over it."""
-        closed = _closed_files(self.path)
-        if closed:
+        """Raise ConfigurationError for files that an earlier run left as another user."""
+        unwritable = _unwritable_files(self.path)
+        if unwritable:
             os.close(self._lock)
-            raise ConfigurationError(*(Mistake("RELAY_STATE_DIR", f"cannot write {path}{_whose(path)}") for path in closed))
+            raise ConfigurationError(*(Mistake("RELAY_STATE_DIR", f"cannot write {path}{_cure(path)}") for path in unwritable))
 
     @property
     def journal(self) -> Path:
@@ -65,40 +67,39 @@ class StateDirectory:
 
     @property
     def spool(self) -> Path:
-        """Where answers wait for their upload."""
+        """The directory of answers waiting for their upload."""
         return self.path / "spool"
 
     @property
     def socket(self) -> Path:
-        """Where the admin pages are served to this machine."""
+        """The socket on which the admin pages are served to this machine."""
         return self.path / "admin.sock"
 
     def close(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         os.close(self._lock)
 
 
 def obstacle(path: Path) -> tuple[Path, str] | None:
-    """What would keep an agent from working in this directory: the path, and what to do about it. Nothing is changed.
-
-    Room on the disk is not looked at; a directory that is missing is one that the agent makes.
+    """Return the path that the agent's user may not write, and the cure; None if there is none. Nothing is changed.
 
     Raises:
-        OSError: something else than a missing right stands in the way.
+        OSError: the path cannot be examined for another reason than permissions.
     """
+    # The agent creates a missing directory, so only the nearest existing parent counts.
     nearest = path
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
     if not nearest.is_dir():
-        return nearest, "; it is no directory"
-    closed = [nearest] if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK) else []
-    if nearest == path and not closed:
-        closed = _closed_files(path)
-    return (closed[0], _whose(closed[0])) if closed else None
+        return nearest, "; it is not a directory"
+    unwritable = [nearest] if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK) else []
+    if nearest == path and not unwritable:
+        unwritable = _unwritable_files(path)
+    return (unwritable[0], _cure(unwritable[0])) if unwritable else None
 
 
 def held(path: Path) -> bool:
-    """Whether an agent holds the directory's lock, as the system lists it (proc(5), /proc/locks): the lock itself is not touched."""
+    """Return whether an agent holds the directory's lock, from /proc/locks (proc(5)), without touching the lock."""
     try:
         lock = (path / "agent.lock").stat()
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
@@ -108,17 +109,17 @@ def held(path: Path) -> bool:
     return any(fields[1:2] == ["FLOCK"] and where in fields for fields in map(str.split, lines))
 
 
-def _closed_files(path: Path) -> list[Path]:
-    """What an earlier run left there as another user."""
-    names = ("journal.db", "journal.db-wal", "journal.db-shm", "reserve", "journal.witness", "spool", "agent.lock")
+def _unwritable_files(path: Path) -> list[Path]:
+    """Return the files that an earlier run left there as another user."""
+    names = ("journal.db", "journal.db-wal", "journal.db-shm", "reserve", commit_counter.FILE_NAME, "spool", "agent.lock")
     return [place for place in (path / name for name in names) if place.exists() and not os.access(place, os.R_OK | os.W_OK)]
 
 
-def _whose(path: Path) -> str:
-    """What to do about a path that the agent may not write, by whose it is."""
+def _cure(path: Path) -> str:
+    """Return what to do about a path that the agent's user may not write."""
     while not path.exists() and path != path.parent:
         path = path.parent
     owner, ours = path.stat().st_uid, os.getuid()
     if owner != ours:
         return f"; {path} belongs to user {owner}, and the agent runs as user {ours}: give it to that user (chown -R {ours})"
-    return "; give a directory that the agent's user may write, on a disk that is not read-only"
+    return "; set a directory that the agent's user may write, on a disk that is not read-only"

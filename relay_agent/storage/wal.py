@@ -1,4 +1,7 @@
-"""Reading SQLite's write-ahead log, to find what is missing from it."""
+"""SQLite's write-ahead log, read as bytes: SQLite passes over a damaged end of it without an error.
+
+This module owns the log's format (https://sqlite.org/fileformat2.html#walformat). It must not open the database or change a file.
+"""
 
 from __future__ import annotations
 
@@ -8,61 +11,68 @@ from pathlib import Path
 
 from relay_agent.core.errors import JournalDamaged
 
-_WAL_HEADER, _FRAME_HEADER = 32, 24
+_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
+_MAGIC_LITTLE_ENDIAN, _MAGIC_BIG_ENDIAN = 0x377F0682, 0x377F0683
 
 
-def read_log(path: Path) -> bytes:
-    """The write-ahead log as the last run left it: SQLite forgets what it cannot use when it opens the database."""
+def wal_path(database: Path) -> Path:
+    """Return the path of a database's write-ahead log."""
+    return database.with_name(f"{database.name}-wal")
+
+
+def read_log(database: Path) -> bytes:
+    """Return the write-ahead log, empty if there is none; call it before SQLite opens the database and drops what it cannot use."""
     with suppress(FileNotFoundError):
-        return path.with_name(f"{path.name}-wal").read_bytes()
+        return wal_path(database).read_bytes()
     return b""
 
 
 def check_header(log: bytes) -> tuple[int, int]:
-    """Look at the log's header (https://sqlite.org/fileformat2.html#walformat); its checksum, which that of the frames goes on from.
+    """Return the header's checksum, with which that of the first frame begins; (0, 0) if the log is too short to hold a frame.
 
     Raises:
-        JournalDamaged: it is damaged, and with it everything that the log holds.
+        JournalDamaged: the header is damaged, and SQLite ignores the whole log.
     """
-    if len(log) < _WAL_HEADER + _FRAME_HEADER:
+    if len(log) < _HEADER_BYTES + _FRAME_HEADER_BYTES:
         return 0, 0
     magic = struct.unpack(">I", log[:4])[0]
-    sum_1, sum_2 = struct.unpack(">2I", log[_WAL_HEADER - 8 : _WAL_HEADER])
-    if magic not in (0x377F0682, 0x377F0683) or _checksum((0, 0), log[:24], _order(log)) != (sum_1, sum_2):
+    checksum = struct.unpack(">2I", log[_HEADER_BYTES - 8 : _HEADER_BYTES])
+    if magic not in (_MAGIC_LITTLE_ENDIAN, _MAGIC_BIG_ENDIAN) or _checksum((0, 0), log[: _HEADER_BYTES - 8], _byte_order(log)) != checksum:
         raise JournalDamaged("the header of the write-ahead log is damaged")
-    return sum_1, sum_2
+    return checksum[0], checksum[1]
 
 
-def check_frames(log: bytes, sums: tuple[int, int]) -> None:
-    """Find damage in the log that SQLite will pass over, where no witness tells.
-
-    SQLite takes the log up to the first frame whose checksum is wrong, without a word. What lies behind it is the rest of
-    unfinished transactions, or, where that rest holds a whole commit of the same generation, what damage has cut off. (A commit that
-    a full disk broke off and a shorter one behind it look the same: that is why the witness is asked first.)
+def check_frames(log: bytes, checksum: tuple[int, int]) -> None:
+    """Check that no whole commit lies behind the first wrong frame; `checksum` is the header's.
 
     Raises:
-        JournalDamaged: there is such a commit.
+        JournalDamaged: there is one.
     """
-    if len(log) < _WAL_HEADER + _FRAME_HEADER:
+    # SQLite reads the log up to the first frame with a wrong checksum. Behind it lies the rest of unfinished transactions, or, if that
+    # rest holds a commit of the same generation (the salts), what damage has cut off. A commit that a full disk broke off, with a
+    # shorter one behind it, looks the same: so call this only if the commit counter cannot tell.
+    if len(log) < _HEADER_BYTES + _FRAME_HEADER_BYTES:
         return
-    size, salts, sound = _FRAME_HEADER + struct.unpack(">I", log[8:12])[0], log[16:24], True
-    for start in range(_WAL_HEADER, len(log) - size + 1, size):
+    order = _byte_order(log)
+    size, salts, sound = _FRAME_HEADER_BYTES + struct.unpack(">I", log[8:12])[0], log[16:24], True
+    for start in range(_HEADER_BYTES, len(log) - size + 1, size):
         _page, pages_after_commit = struct.unpack(">2I", log[start : start + 8])
         ours = log[start + 8 : start + 16] == salts
         if sound and ours:
-            sums = _checksum(_checksum(sums, log[start : start + 8], _order(log)), log[start + _FRAME_HEADER : start + size], _order(log))
-        sound = sound and ours and struct.pack(">2I", *sums) == log[start + 16 : start + _FRAME_HEADER]
+            checksum = _checksum(checksum, log[start : start + 8], order)
+            checksum = _checksum(checksum, log[start + _FRAME_HEADER_BYTES : start + size], order)
+        sound = sound and ours and struct.pack(">2I", *checksum) == log[start + 16 : start + _FRAME_HEADER_BYTES]
         if not sound and ours and pages_after_commit:
             raise JournalDamaged("the write-ahead log is damaged before its last commit")
 
 
-def _order(log: bytes) -> str:
-    """The byte order of the log's checksums, by its magic number."""
+def _byte_order(log: bytes) -> str:
+    """Return the byte order of the log's checksums, as `struct` writes it; the magic number's last bit says it."""
     return ">" if log[3] & 1 else "<"
 
 
-def _checksum(sums: tuple[int, int], data: bytes, order: str) -> tuple[int, int]:
-    first, second = sums
+def _checksum(begin: tuple[int, int], data: bytes, order: str) -> tuple[int, int]:
+    first, second = begin
     words = struct.unpack(f"{order}{len(data) // 4}I", data)
     for even, odd in zip(words[::2], words[1::2], strict=True):
         first = (first + even + second) & 0xFFFFFFFF

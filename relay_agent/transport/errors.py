@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Self
 
 from relay_agent.core.errors import RelayError
-from relay_agent.core.failures import Code, FaultFacts, Phase, Shown, TlsTrouble
+from relay_agent.core.failures import Code, FaultFacts, Phase, RefusedCertificate, TlsTrouble
 
 
 class TransportFault(RelayError):
@@ -45,7 +45,7 @@ class TransportFault(RelayError):
             self.facts = replace(self.facts, phase=phase)
         return self
 
-    def show(self, certificate: Shown | None) -> None:
+    def show(self, certificate: RefusedCertificate | None) -> None:
         """Add the certificate that was refused."""
         self.facts = replace(self.facts, certificate=certificate)
 
@@ -97,7 +97,7 @@ class ClientCertificateWanted(ssl.SSLError):
 _CERTIFICATE_TROUBLES = frozenset({TlsTrouble.NOT_YET_VALID, TlsTrouble.WEAK_CERTIFICATE, TlsTrouble.BAD_CERTIFICATE})
 _MOST_SAID = 300
 """Characters of a refused certificate that a text repeats."""
-_OF_CERTIFICATE: dict[str, Callable[[Shown], str]] = {
+_OF_CERTIFICATE: dict[str, Callable[[RefusedCertificate], str]] = {
     Code.CERT_HAS_EXPIRED: lambda it: f" (on {it.ends})",
     Code.DEPTH_ZERO_SELF_SIGNED_CERT: lambda it: f" ({it.issuer})",
     Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE: lambda it: f" ({it.issuer})",

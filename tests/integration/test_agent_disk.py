@@ -339,10 +339,10 @@ def test_a_start_on_a_disk_too_full_for_a_journal_is_told_by_every_page_until_th
             assert "journal.db" in text
             assert (JOURNAL_FULL.cause in text, JOURNAL_FULL.cure in text) == (True, True)
         assert page(agent, "/healthz")[0] == 200
-        told = run_once(["status"], tmp_path, agent._environment)
+        told = run_once(["status"], tmp_path, agent.environment)
         assert told.returncode == 1, told
         assert JOURNAL_FULL.cure in told.stdout.decode()
-        early = json.loads(run_once(["status", "--json"], tmp_path, agent._environment).stdout)
+        early = json.loads(run_once(["status", "--json"], tmp_path, agent.environment).stdout)
         assert early["problems"][0]["cause"] == JOURNAL_FULL.cause
         assert JOURNAL_FULL.cure in over_tcp(port, "/")[1]
         assert "relay_agent_start_timestamp_seconds" in over_tcp(port, "/metrics")[1]
@@ -367,7 +367,7 @@ def test_a_disk_on_which_not_even_the_state_directory_can_be_made_is_called_full
             (small_disk.place / f"filler-{number}").touch()
     with RunningAgent(sandbox, tmp_path, small_disk.settings) as agent:
         assert agent.wait() == 2
-        assert f"RELAY_STATE_DIR: cannot write {small_disk.state} (No space left on device); make room on its disk" in agent.errors
+        assert f"RELAY_STATE_DIR: cannot write {small_disk.state} (No space left on device); free space on its disk" in agent.errors
 
 
 def test_a_stop_ends_the_wait_for_a_journal_and_leaves_no_socket(sandbox: Sandbox, tmp_path: Path, small_disk: SmallDisk) -> None:
@@ -449,7 +449,7 @@ def test_a_journal_that_another_program_locks_is_named_so_and_the_agent_resumes_
             assert "database is locked" in said["reason"]
             assert (said["cause"], said["cure"]) == (JOURNAL_LOCKED.cause, JOURNAL_LOCKED.cure)
             assert JOURNAL_LOCKED.cause in page(agent, "/readyz")[1]
-            checks = json.loads(run_once(["check", "--json"], tmp_path, agent._environment).stdout)["checks"]
+            checks = json.loads(run_once(["check", "--json"], tmp_path, agent.environment).stdout)["checks"]
             assert [check["cause"] for check in checks if check["id"] == "state-dir"] == [JOURNAL_LOCKED.cause]
             other.execute("ROLLBACK")
         assert sandbox.wait_final(waiting.id).status == "SUCCESS"
@@ -503,7 +503,7 @@ def test_a_journal_that_turns_read_only_is_as_a_full_disk(sandbox: Sandbox, tmp_
         held = agent.create({"method": "POST", "url": target.url("/held")})
         gate.wait_reached()
         wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
-        writer = agent.agent.flow.journal._writer
+        writer = agent.agent.flow.journal.writer
         writer.use(lambda connection: connection.execute("PRAGMA query_only = ON"))
         new = agent.create({"method": "POST", "url": target.url("/new")})
         wait_full(agent)
@@ -655,7 +655,8 @@ def test_a_newer_agents_journal_is_refused_by_name_and_keeps_its_rows(sandbox: S
     with agent:
         assert agent.wait() == 1
     assert agent.errors.splitlines() == [
-        f"the journal was written by a newer agent (schema {SCHEMA_VERSION + 1}, this one knows {SCHEMA_VERSION}); run that one, or a newer"
+        f"the journal was written by a newer agent (schema {SCHEMA_VERSION + 1}, this one knows {SCHEMA_VERSION});"
+        " run that version or a later one"
     ]
     with closing(sqlite3.connect(journal)) as left:
         assert left.execute("SELECT state FROM commands").fetchall() == [("delivered",)]
@@ -693,7 +694,7 @@ def test_with_a_clock_set_by_a_day_nothing_runs_twice(tmp_path: Path, target: By
             assert agent.stop() == 0
             lives.close()
             agent = lives.enter_context(ThreadedAgent(sandbox, tmp_path, agent_id=agent.agent_id, clock=wall.clock())).ready()
-        agent.agent.flow.journal.prune()
+        agent.agent.flow.journal.retention.prune()
         wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
         assert agent.ask({"url": target.url("/")}, expires_in=3 * 86_400).status == "SUCCESS"
         if days < 0:  # After a day forward what was acknowledged may be forgotten.

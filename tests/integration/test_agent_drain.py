@@ -240,7 +240,7 @@ def test_where_everything_hangs_a_drain_of_a_second_is_hardly_longer(sandbox: Sa
         with ExitStack() as hanging:
             for service in ("rest", "logs", "sqs"):
                 hanging.enter_context(sandbox.inject(Fault(service, "", hang_seconds=FOREVER, count=None)))
-            hanging.enter_context(agent.agent.flow.journal._writer._using)
+            hanging.enter_context(agent.agent.flow.journal.writer.using)
             agent.agent.flow.journal.acked(["nothing"])
             assert agent.stop(timeout=TENFOLD) == 0
         gate.release()
@@ -285,7 +285,7 @@ def test_a_journal_that_hangs_holds_up_no_exit(sandbox: Sandbox, tmp_path: Path,
     target.on("/", reply(body="here"))
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "1"})) as agent:
         agent.get(target.url("/"))
-        with agent.agent.flow.journal._writer._using:
+        with agent.agent.flow.journal.writer.using:
             agent.agent.flow.journal.acked(["nothing"])
             assert agent.stop(timeout=TENFOLD) == 0
 
@@ -295,7 +295,7 @@ def test_a_name_that_is_not_resolved_holds_up_no_exit(sandbox: Sandbox, tmp_path
         release = threading.Event()
         # The sandbox is called by its address: here it is a name, which nobody answers for.
         monkeypatch.setattr(resolver, "literal_address", lambda _host: None)
-        monkeypatch.setattr(resolver, "_ask", lambda *_: [] * release.wait(30))
+        monkeypatch.setattr(resolver, "ask_system", lambda *_: [] * release.wait(30))
         agent.agent.network.connection_pool.close()
         try:
             assert agent.stop(timeout=TENFOLD) == 0

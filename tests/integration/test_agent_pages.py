@@ -325,7 +325,7 @@ def test_nothing_secret_is_on_any_page(sandbox: Sandbox, tmp_path: Path, target:
         agent.ask({**secret, "url": f"http://user:{canary}@127.0.0.1:9/{canary}"})
         held = agent.create({**secret, "url": target.url(f"/held?key={canary}")})
         gate.wait_reached()
-        token = agent._environment["JWT"]
+        token = agent.environment["JWT"]
         for path in PATHS:
             text = page(agent, path)[1]
             assert canary not in text, path

@@ -729,7 +729,7 @@ def test_a_queue_that_lets_itself_be_looked_at_and_not_be_read_is_named_with_the
     refused = Fault("sqs", "ReceiveMessage", contains=agent.agent_id, status=403, code="AccessDenied", count=None)
     with sandbox.inject(refused), running(agent):
         line = agent.wait_log("poll-failed")
-        done = run_once(["check", "--json"], tmp_path, agent._environment)
+        done = run_once(["check", "--json"], tmp_path, agent.environment)
         (sqs,) = [check for check in json.loads(done.stdout)["checks"] if check["id"] == "sqs"]
         assert (done.returncode, sqs["status"], sqs["cause"], sqs["cure"]) == (1, "error", line["cause"], line["cure"])
         assert "the agent at work here says" in sqs["summary"]
@@ -740,7 +740,7 @@ def test_an_s3_that_refuses_answers_is_named_by_the_agent_at_work_and_by_nobody_
         target.on("/", reply(body="x" * 400_000))
 
         def platform() -> Any:
-            done = run_once(["check", "--json"], tmp_path, agent._environment)
+            done = run_once(["check", "--json"], tmp_path, agent.environment)
             (found,) = [check for check in json.loads(done.stdout)["checks"] if check["id"] == "platform"]
             return done.returncode, found["status"], found["cause"]
 

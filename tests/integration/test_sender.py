@@ -259,7 +259,7 @@ def test_a_bad_request_repeats_the_platforms_reason_on_one_line(client: CommandC
 
 def test_a_page_of_something_in_between_is_not_repeated(client: CommandClient, platform: Platform) -> None:
     platform.refusals = [(502, {}, b"<html>secret page</html>"), (200, {}, b"<html>secret page</html>"), (302, {"Location": "/"}, b"")]
-    for words in ("502: without a reason; does a proxy", "no JSON object: is API_TARGET", "302"):
+    for words in ("502: without a reason; does a proxy", "not a JSON object: is API_TARGET", "302"):
         with pytest.raises(PlatformError, match=words) as caught:
             client.create("A", {}, ttl_seconds=60)
         assert "secret page" not in str(caught.value)
@@ -411,7 +411,7 @@ FAILURES = [
     (failure("EPROTO"), failures.SSLError),
     (failure("ETOOMANYREDIRECTS"), failures.TooManyRedirects),
     (failure("EBADCOMMAND", "url: must be http or https"), failures.InvalidURL),
-    (failure("EBADCOMMAND", "headers[0].X: holds a control character"), failures.InvalidHeader),
+    (failure("EBADCOMMAND", "headers[0].X: contains a control character"), failures.InvalidHeader),
     (failure("EBADRESPONSE", "x:1: the connection was closed before the end of the body"), failures.ChunkedEncodingError),
     (failure("EBADRESPONSE", "x:1: the body does not decode by its Content-Encoding"), failures.ContentDecodingError),
     (failure("EBADRESPONSE", "x:1: bad status line"), failures.ConnectionError),

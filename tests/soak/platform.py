@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from relay_agent.sandbox.aws.credentials import Verdict
 from relay_agent.sandbox.aws.guard import AwsCall
 from relay_agent.sandbox.faults import Fault
+from relay_agent.sandbox.rest import same_origin
 from relay_agent.sandbox.server import Sandbox
 from tests.soak.front import Front, FrontLoop
 from tests.soak.ground import Ground
@@ -72,6 +73,7 @@ class SoakSandbox(Sandbox):
         self.rest, self.aws = Front(fronts), Front(fronts)
         self.recovery = Recovery()
         self._host = ground.host
+        same_origin.OWN_NAMES.add(ground.host)
         # Messages that a killed agent had taken come again soon.
         super().__init__(visibility_timeout=2)
 

@@ -25,6 +25,7 @@ from relay_agent.diagnostics.platform_causes import AGENT_DISABLED, NO_LOGS, QUE
 from relay_agent.diagnostics.platform_status import PlatformStatus
 from relay_agent.diagnostics.watchdog import RECENT_SECONDS, Finding
 from relay_agent.relay.fair_queue import FairQueue
+from relay_agent.storage.disk_faults import intake_obstacle
 from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
 from relay_agent.storage.journal_reader import Reader
@@ -174,7 +175,7 @@ class AgentStatus:
         return []
 
     def _of_disk(self) -> list[Problem]:
-        obstacle = self._storage.journal.unwritable or self._storage.disk.obstacle
+        obstacle = intake_obstacle(self._storage.journal, self._storage.disk)
         if obstacle is not None:
             return [Problem(obstacle.reason, journal_cause(obstacle.trouble))]
         seconds = self._storage.journal.stuck_seconds()

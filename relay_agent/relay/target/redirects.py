@@ -5,20 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-import requests
-
 from relay_agent.core.failures import Code
 from relay_agent.core.models import Body, Headers, Url
 from relay_agent.core.urls import BadUrl, join, normal_host, split_host_port
 from relay_agent.relay.target.cookies import Cookies
 from relay_agent.transport.errors import TransportFault
-from relay_agent.transport.session import fields
 
 MAX_REDIRECTS = 10
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-_BODY_HEADERS = frozenset(
+BODY_HEADERS = frozenset(
     {
         "content-type",
         "content-encoding",
@@ -34,9 +31,9 @@ _BODY_HEADERS = frozenset(
 )
 """RFC 9110 §15.4: fields that describe a body, removed with it."""
 
-_ACROSS_ORIGINS = frozenset({"accept", "accept-language", "accept-encoding", "user-agent", "range"})
+ACROSS_ORIGINS = frozenset({"accept", "accept-language", "accept-encoding", "user-agent", "range"})
 
-_ACROSS_WITH_BODY = frozenset({"content-type", "content-encoding", "content-language"})
+ACROSS_WITH_BODY = frozenset({"content-type", "content-encoding", "content-language"})
 """PROTOCOL §3: the fields that are sent to another origin. Any other field may hold a secret, since senders choose the names."""
 
 _MAX_LOCATION = 64 * 1024
@@ -79,11 +76,11 @@ def field_values(headers: Headers, name: str) -> list[str]:
     return [value for key, value in headers if key.lower() == name]
 
 
-def redirect_location(response: requests.Response) -> str | None:
+def redirect_location(status: int, headers: Headers) -> str | None:
     """Return where a redirect leads; returns None if the response is no redirect or has no Location."""
-    if response.status_code not in _REDIRECTS:
+    if status not in _REDIRECTS:
         return None
-    values = field_values(fields(response), "location")
+    values = field_values(headers, "location")
     return values[0] or None if values else None
 
 
@@ -99,9 +96,9 @@ def next_hop(hop: Hop, status: int, location: str) -> Hop:
     headers, method, body = hop.headers, hop.method, hop.body
     if (status in (301, 302) and method == "POST") or (status == 303 and method not in ("GET", "HEAD")):
         method, body = "GET", None
-        headers = tuple(pair for pair in headers if pair[0].lower() not in _BODY_HEADERS)
+        headers = tuple(pair for pair in headers if pair[0].lower() not in BODY_HEADERS)
     if not _same_origin(hop.url, url):
-        along = _ACROSS_ORIGINS if body is None else _ACROSS_ORIGINS | _ACROSS_WITH_BODY
+        along = ACROSS_ORIGINS if body is None else ACROSS_ORIGINS | ACROSS_WITH_BODY
         headers = tuple(pair for pair in headers if pair[0].lower() in along)
     elif url.authorization is None:
         url = replace(url, authorization=hop.url.authorization)

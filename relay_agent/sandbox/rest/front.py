@@ -50,7 +50,7 @@ class RestFront:
     """An ASGI app around the Flask app. `calls` keeps the last few thousand calls, the newest last."""
 
     def __init__(self, flask: Flask, faults: Faults, now: Callable[[], datetime], on_call: Callable[[], None]) -> None:
-        self._flask = flask
+        self.flask = flask
         self._faults = faults
         self._now = now
         self._on_call = on_call
@@ -85,7 +85,7 @@ class RestFront:
                 await respond(send, call.status, body.encode() if isinstance(body, str) else body, handle.fault.headers.items())
                 return
         environ = _environ(request, call)
-        answer = await asyncio.get_running_loop().run_in_executor(None, _run, self._flask, environ)
+        answer = await asyncio.get_running_loop().run_in_executor(None, _run, self.flask, environ)
         call.status = answer.status_code
         # A HEAD's Content-Length is that of the GET; its body stays here.
         body = b"" if request.method == "HEAD" else answer.get_data()

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from flask import Response, request
 from werkzeug.exceptions import Forbidden
 
-_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+OWN_NAMES = {"127.0.0.1", "localhost", "[::1]"}
+"""A drill that gives this machine another name adds it."""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -53,7 +54,7 @@ def _is_own(host: str) -> bool:
     name, colon, port = host.lower().rpartition(":")
     if not colon or not port.isdecimal():
         name = host.lower()
-    return name in _NAMES or name.endswith(".localhost")
+    return name in OWN_NAMES or name.endswith(".localhost")
 
 
 def _follows_a_link(method: str, headers: Mapping[str, str]) -> bool:

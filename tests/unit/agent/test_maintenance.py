@@ -14,6 +14,7 @@ from relay_agent.diagnostics.loop_context import LoopContext
 from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
+from relay_agent.storage.retention import Retention
 from relay_agent.telemetry.hourly_summary import Tally
 from relay_agent.telemetry.logger import Logger
 
@@ -28,11 +29,13 @@ class World:
         self.summaries = 0
         self.error: JournalError | None = None
         self.disk = SimpleNamespace(backlog=False, backlog_bytes=4_000_000_000, obstacle=None, look=lambda: None)
-        journal = SimpleNamespace(unwritable=None, commits=0, flush=self._flush, prune=lambda: None, checkpoint=lambda: None)
+        journal = SimpleNamespace(unwritable=None, commits=0, flush=self._flush)
+        retention = SimpleNamespace(prune=lambda: None, checkpoint=lambda: None)
         clock = Clock(monotonic=lambda: self.time)
         whatever = cast("Any", self)
         self.maintenance = Maintenance(
             journal=cast("Journal", journal),
+            retention=cast("Retention", retention),
             disk=cast("Disk", self.disk),
             interrupt=lambda: None,
             summarise=self._summarise,

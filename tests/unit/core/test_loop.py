@@ -1,4 +1,4 @@
-"""Waiting: how long after a failure, and loops that end at once and keep what ended them."""
+"""Back-off after failures; loops that end at once and keep the exception that ended them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_waits_are_jittered() -> None:
     assert len({Backoff(8.0).next_seconds() for _ in range(20)}) > 1
 
 
-def test_no_wait_of_its_own_is_longer_than_60_seconds() -> None:
+def test_a_back_off_is_at_most_60_seconds() -> None:
     backoff = Backoff()
     assert max(backoff.next_seconds() for _ in range(200)) <= MAX_BACKOFF_SECONDS == 60.0
 
@@ -33,7 +33,7 @@ def test_a_success_starts_again_at_the_first_wait() -> None:
     assert backoff.next_seconds() <= 0.5
 
 
-def test_what_the_platform_asks_for_is_waited_at_least() -> None:
+def test_a_wait_is_at_least_as_long_as_the_platform_asks() -> None:
     assert Backoff().next_seconds(at_least=120.0) == 120.0
     assert Backoff(8.0).next_seconds(at_least=0.1) >= 4.0
 
@@ -70,7 +70,7 @@ def test_a_stop_ends_a_long_wait_at_once() -> None:
     assert not loop.is_alive()
 
 
-def test_a_loop_whose_stop_is_set_takes_no_step() -> None:
+def test_a_loop_whose_stop_is_already_set_takes_no_step() -> None:
     stop = threading.Event()
     stop.set()
     loop = Loop("x", lambda: pytest.fail("stepped"), stop)
@@ -80,7 +80,7 @@ def test_a_loop_whose_stop_is_set_takes_no_step() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3), KeyboardInterrupt()])
-def test_a_loop_keeps_what_ended_it(error: BaseException) -> None:
+def test_a_loop_keeps_the_exception_that_ended_it(error: BaseException) -> None:
     def step() -> float:
         raise error
 

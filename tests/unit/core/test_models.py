@@ -1,4 +1,4 @@
-"""The vocabulary of a command's life: what follows from it alone."""
+"""Which requests may be sent twice (PROTOCOL §4)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from relay_agent.core.models import may_repeat
         ("POST", (("Idempotency-Key", "k"),), True),
     ],
 )
-def test_a_request_may_be_repeated_by_its_method_or_where_its_sender_says_so(
+def test_a_request_may_be_repeated_if_its_method_is_idempotent_or_it_has_an_idempotency_key(
     method: str, headers: tuple[tuple[str, str], ...], repeat: bool
 ) -> None:
     assert may_repeat(method, headers) is repeat

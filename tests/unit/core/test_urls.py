@@ -1,4 +1,4 @@
-"""URLs are taken apart without changing a byte of what a target sees (issue 3 "Truth to HTTP", RFC 3986)."""
+"""URLs are parsed without changing a byte of what a target receives (RFC 3986)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relay_agent.core.models import Url
 from relay_agent.core.urls import BadUrl, check_host_header, join, literal_address, normal_host, parse_url
 
-# What may stand in a path or query as a client sends it, the valid and the sloppy: all visible ASCII but `#`.
+# The characters that clients send in a path or query, valid or not: all visible ASCII except `#`.
 _VISIBLE = st.text([chr(code) for code in range(0x21, 0x7F) if chr(code) != "#"], max_size=40)
 
 
@@ -40,7 +40,7 @@ def test_no_part_of_a_path_is_normalised(target: str) -> None:
         ("http://h/#@x", "/"),
     ],
 )
-def test_an_empty_path_is_a_slash_and_the_fragment_stays_behind(text: str, target: str) -> None:
+def test_an_empty_path_becomes_a_slash_and_the_fragment_is_dropped(text: str, target: str) -> None:
     assert parse_url(text).target == target
 
 
@@ -67,7 +67,7 @@ def test_non_ascii_is_percent_encoded_as_utf_8_and_nothing_else_is() -> None:
         ("http://１２７.0.0.1/", "127.0.0.1", 80, False, None),
     ],
 )
-def test_host_and_port_are_told_apart(text: str, host: str, port: int, explicit: bool, netloc: str | None) -> None:
+def test_host_and_port_are_parsed_and_normalised(text: str, host: str, port: int, explicit: bool, netloc: str | None) -> None:
     url = parse_url(text)
     assert (url.host, url.port, url.explicit_port) == (host, port, explicit)
     if netloc is not None:
@@ -120,13 +120,13 @@ def test_host_and_port_are_told_apart(text: str, host: str, port: int, explicit:
         "http://\ud800@h/",
     ],
 )
-def test_what_cannot_be_called_is_refused(text: str) -> None:
+def test_a_url_that_cannot_be_called_is_refused(text: str) -> None:
     with pytest.raises(BadUrl):
         parse_url(text)
 
 
 @pytest.mark.parametrize("end", [":x/", " /", "\\/", "|/", "/\ud800", "]/"])
-def test_a_refusal_does_not_repeat_what_stood_there(end: str) -> None:
+def test_the_error_text_of_a_bad_url_repeats_no_part_of_it(end: str) -> None:
     with pytest.raises(BadUrl) as caught:
         parse_url(f"https://u:canary-1@canary-2{end}canary-3?canary-4")
     assert "canary" not in str(caught.value)
@@ -155,14 +155,14 @@ def test_any_text_is_either_a_url_or_a_bad_one(text: str) -> None:
         ("u:%FF", b"u:\xff"),
     ],
 )
-def test_user_info_becomes_basic_credentials_and_shows_nowhere(userinfo: str, credentials: bytes) -> None:
+def test_user_info_becomes_basic_credentials_and_is_never_shown(userinfo: str, credentials: bytes) -> None:
     url = parse_url(f"https://{userinfo}@h/path")
     assert url.authorization == "Basic " + base64.b64encode(credentials).decode()
     assert str(url) == "https://h/path"
     assert url.authorization not in repr(url)
 
 
-def test_an_empty_user_info_is_none() -> None:
+def test_an_empty_user_info_gives_no_credentials() -> None:
     assert parse_url("http://@h/").authorization is None
 
 
@@ -202,7 +202,7 @@ _BASE = "http://a/b/c/d;p?q"
         ("http:g", "http://a/b/c/g"),
     ],
 )
-def test_a_reference_is_resolved_as_rfc_3986_has_it(reference: str, expected: str) -> None:
+def test_a_reference_is_resolved_as_rfc_3986_says(reference: str, expected: str) -> None:
     assert str(join(parse_url(_BASE), reference)) == expected
 
 
@@ -224,14 +224,14 @@ def test_a_reference_is_resolved_as_rfc_3986_has_it(reference: str, expected: st
         ("1:2", "http://a/b/c/1:2"),
     ],
 )
-def test_a_location_keeps_what_urljoin_would_lose(location: str, expected: str) -> None:
+def test_a_location_keeps_what_urljoin_drops(location: str, expected: str) -> None:
     assert str(join(parse_url(_BASE), location)) == expected
 
 
 @pytest.mark.parametrize(
     "location", ["ftp://h/", "mailto:a@b", "javascript:alert(1)", "https:g", "http://", "http://h:x/", "http://[/", "//"]
 )
-def test_a_location_that_is_no_http_url_is_refused(location: str) -> None:
+def test_a_location_that_is_not_an_http_url_is_refused(location: str) -> None:
     with pytest.raises(BadUrl):
         join(parse_url(_BASE), location)
 
@@ -300,12 +300,12 @@ def test_a_host_header_is_a_host_with_an_optional_port(value: str) -> None:
 @pytest.mark.parametrize(
     "value", ["", " h", "h\r\nX: y", "u@h", "h/p", "h\\p", "h?q", "h#f", "h:x", "h:70000", "::1", "http://h", "münchen.example"]
 )
-def test_a_host_header_that_is_no_host_is_refused(value: str) -> None:
+def test_a_host_header_that_is_not_a_host_is_refused(value: str) -> None:
     with pytest.raises(BadUrl):
         check_host_header(value)
 
 
-def test_a_host_has_one_form_to_compare() -> None:
+def test_a_host_has_one_normal_form() -> None:
     assert normal_host("[::1]") == "::1"
     assert normal_host("BÜCHER.example") == normal_host("xn--bcher-kva.EXAMPLE")
 
@@ -319,7 +319,7 @@ LABEL = "a" * 63
 LONGEST_HOST = f"{LABEL}.{LABEL}.{LABEL}.{'a' * 61}"
 
 
-def test_a_host_is_as_long_as_dns_has_them() -> None:
+def test_a_host_may_be_as_long_as_dns_allows() -> None:
     assert normal_host(LONGEST_HOST) == LONGEST_HOST
     assert normal_host(f"{LONGEST_HOST}.") == f"{LONGEST_HOST}."
 
@@ -341,16 +341,16 @@ def test_a_host_is_as_long_as_dns_has_them() -> None:
     ],
     ids=lambda host: f"{host[:8]!a}-{len(host)}",
 )
-def test_a_longer_host_is_refused_before_it_is_looked_at(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked_at: list[int] = []
-    monkeypatch.setattr("relay_agent.core.urls._idna", lambda text: looked_at.append(len(text)) or text)
+def test_a_longer_host_is_refused_before_idna_decodes_it(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    monkeypatch.setattr("relay_agent.core.urls._idna", lambda text: decoded.append(len(text)) or text)
     with pytest.raises(BadUrl) as refused:
         parse_url(f"http://user:password@{host}/")
-    assert max(looked_at, default=0) <= 253
+    assert max(decoded, default=0) <= 253
     assert len(str(refused.value)) < 100
 
 
-def test_a_url_is_at_most_64_kib_long_as_given_and_as_it_is_sent() -> None:
+def test_a_url_is_at_most_64_kib_long_as_given_and_as_sent() -> None:
     longest = "http://h/".ljust(64 * 1024, "a")
     assert str(parse_url(longest)) == longest
     for url in (longest + "a", "http://h/" + "é" * 20_000, "http://h/?" + "a" * 100_000):

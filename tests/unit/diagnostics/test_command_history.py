@@ -133,7 +133,7 @@ def test_a_clock_that_was_set_back_gives_no_negative_time(world: World) -> None:
 
 def test_the_journal_of_a_killed_agent_is_read_with_its_log_and_left_as_it_is(world: World, tmp_path: Path) -> None:
     world.admit("in-file")
-    world.journal.checkpoint()
+    world.journal.retention.checkpoint()
     world.admit("in-log")
     left = tmp_path / "left"
     left.mkdir()
@@ -146,7 +146,7 @@ def test_the_journal_of_a_killed_agent_is_read_with_its_log_and_left_as_it_is(wo
 
 def test_a_look_does_not_wait_for_a_commit_that_does_not_end(world: World) -> None:
     world.admit("a")
-    with world.journal._writer._using:
+    with world.journal.writer.using:
         assert world.reader.counts()["admitted"] == 1
         assert len(command_history.recent(world.reader, 10)) == 1
 
@@ -181,6 +181,6 @@ def test_a_reader_at_work_holds_up_neither_commits_nor_for_ever_the_checkpoint(w
     with world.reader.rows() as rows:
         next(rows)
         world.admit("meanwhile")
-        assert not world.journal.checkpoint()
+        assert not world.journal.retention.checkpoint()
         world.admit("and then")
-    assert world.journal.checkpoint()
+    assert world.journal.retention.checkpoint()

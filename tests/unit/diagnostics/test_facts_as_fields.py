@@ -132,7 +132,7 @@ def test_each_trouble_of_the_journal_has_the_same_cause_in_other_words(tmp_path:
 
 def test_a_disk_that_takes_nothing_has_the_same_cause_in_other_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reword(monkeypatch)
-    monkeypatch.setattr("relay_agent.storage.disk_space._is_read_only", lambda _: True)
+    monkeypatch.setattr("relay_agent.storage.disk_space.is_read_only", lambda _: True)
     disk = Disk(tmp_path, reserve_bytes=1000)
     disk.look()
     assert disk.obstacle is not None
@@ -199,7 +199,7 @@ PATTERNS = {"search", "match", "fullmatch", "findall", "finditer", "sub"}
 ERRORS = {"error", "fault", "problem", "failure", "refusal", "damage", "exc", "caught", "e"}
 TEXTS = {"message", "reason", "call"}
 ALLOWED = {
-    ("storage/group_commit.py", "words_of"): "SQLite's words repeat a value",
+    ("storage/disk_faults.py", "text_of"): "SQLite's words repeat a value",
     ("pipelines/requests_adapter.py", "_failure"): "another machine's answer has code and message only (PROTOCOL §4)",
     ("config/error_messages.py", "value_problem"): "pydantic puts its own words before ours",
     ("transport/fault_mapping.py", "_tls_words"): "OpenSSL's reasons are names (sslerr.h)",

@@ -32,7 +32,7 @@ class World:
 
     def __init__(self) -> None:
         self.agent = SimulatedAgent()
-        self.trouble = TargetFailures(self.agent.logs.logger, self.agent._clock)
+        self.trouble = TargetFailures(self.agent.logs.logger, self.agent.clock)
 
     def failed(self, fault: TransportFault, url: str = URL, times: int = 1) -> None:
         for _ in range(times):

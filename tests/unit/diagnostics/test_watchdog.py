@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -15,8 +15,6 @@ from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.diagnostics.platform_causes import REFUSED
 from relay_agent.diagnostics.platform_status import PlatformStatus
 from relay_agent.diagnostics.watchdog import RECENT_SECONDS, STUCK_SECONDS, Watchdog
-from relay_agent.relay.target.executor import Executor
-from relay_agent.relay.worker import Worker
 from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
 
@@ -31,6 +29,18 @@ class Commits:
     unwritable: Obstacle | None = None
 
 
+@dataclass
+class BusyWorker:
+    """In a worker's place: beyond its limit from `due` on, if it is busy."""
+
+    world: World
+    name: str = "worker-0"
+    due: float | None = None
+
+    def overdue_seconds(self) -> float:
+        return 0.0 if self.due is None else max(0.0, self.world.time - self.due)
+
+
 class World:
     """An enrolled agent whose loops turn, until the test lets one stand still; `time` is in seconds."""
 
@@ -41,14 +51,8 @@ class World:
         self.platform_status = PlatformStatus(enrolled=True)
         self.disk = SimpleNamespace(obstacle=None)
         self.commits = Commits()
-        self.limit: float | None = None
         self.draining = False
-        self.worker = Worker(
-            name="worker-0",
-            executor=cast("Executor", SimpleNamespace(ends_at=None)),
-            monotonic=clock.monotonic,
-            **cast("Any", dict.fromkeys(("tasks", "processor", "outcomes", "outbox", "log"))),
-        )
+        self.worker = BusyWorker(self)
         self.dead: set[str] = set()
         self.failing: dict[str, str] = {}
         self.dog = Watchdog(
@@ -72,9 +76,8 @@ class World:
         return Stub()
 
     def take(self, limit: float | None) -> None:
-        """Let the worker be in a command whose request must be over at `limit`."""
-        self.worker._busy_since = self.time
-        self.worker._executor.ends_at = limit
+        """Let the worker be in a command whose request must be over at `limit`; None is outside its request."""
+        self.worker.due = self.time if limit is None else limit
 
     def run(self, seconds: float) -> None:
         """Let time pass; the loops turn all the while, but those that are dead or failing."""

@@ -109,25 +109,24 @@ def test_a_payload_is_not_kept_in_memory_beside_its_request(world: World) -> Non
 
 def test_a_journal_that_cannot_be_written_admits_nothing(tmp_path: Path) -> None:
     world = World(tmp_path)
-    world.journal._writer._connection.execute("PRAGMA query_only = ON")
+    world.journal.writer.use(lambda connection: connection.execute("PRAGMA query_only = ON"))
     with pytest.raises(JournalError):
         world.take(message())
-    world.journal._writer._connection.execute("PRAGMA query_only = OFF")
+    world.journal.writer.use(lambda connection: connection.execute("PRAGMA query_only = OFF"))
     assert len(world.take(message()).tasks) == 1
     world.journal.close()
 
 
 def test_a_journal_that_fails_within_intake_loses_no_command_until_the_restart(world: World) -> None:
-    world.journal._writer._connection.executescript(
-        "CREATE TRIGGER full BEFORE UPDATE OF state ON commands WHEN NEW.state = 'finished' BEGIN SELECT RAISE(ABORT, 'full'); END;"
-    )
+    trigger = "CREATE TRIGGER full BEFORE UPDATE OF state ON commands WHEN NEW.state = 'finished' BEGIN SELECT RAISE(ABORT, 'full'); END;"
+    world.journal.writer.use(lambda connection: connection.executescript(trigger))
     messages = [message(commandId="good"), message(commandId="bad", action=None)]
     taken = world.intake.admit([(text, "receipt") for text in messages])
     assert [task.command.id for task in taken.tasks] == ["good"]
     with pytest.raises(JournalError):  # which ends the agent before anything is logged or sent
         world.journal.flush()
     assert world.reports == []
-    world.journal._writer._connection.execute("DROP TRIGGER full")
+    world.journal.writer.use(lambda connection: connection.execute("DROP TRIGGER full"))
     with pytest.raises(JournalError):
         world.journal.close()
     world.journal = Journal(world.directory / "journal.db", world.clock)
@@ -249,7 +248,7 @@ def test_an_answer_that_cannot_be_read_back_is_replaced_by_einterrupted_and_the_
     world.run(commandId="bad")
     good = world.run(commandId="good")
     world.journal.flush()
-    world.journal._writer._connection.execute("UPDATE commands SET tell_by = 'soon' WHERE id = 'bad'")
+    world.journal.writer.use(lambda connection: connection.execute("UPDATE commands SET tell_by = 'soon' WHERE id = 'bad'"))
     _, updates = world.again()
     assert [update.command_id for update in updates] == ["bad", "good"]
     assert (codes(updates[0]), updates[1]) == (("FAILURE", "EINTERRUPTED"), good)

@@ -35,7 +35,7 @@ class SlowTransport:
         self.time, self.seconds = time, seconds
 
     @contextmanager
-    def send(self, _exchange: Any) -> Iterator[Any]:
+    def send(self, _exchange: Any, _observer: Any) -> Iterator[Any]:
         self.time.now += self.seconds
         raise TransportFault(Code.ECONNRESET, "gone")
         yield

@@ -16,9 +16,10 @@ from relay_agent.core.clock import Clock
 from relay_agent.core.errors import JournalError
 from relay_agent.core.failures import Code
 from relay_agent.core.models import Status, Update
-from relay_agent.storage import journal as bounds
-from relay_agent.storage.journal import KEEP_IDS_SECONDS, Admission, Incoming, Journal, Open
+from relay_agent.storage import retention
+from relay_agent.storage.journal import Admission, Incoming, Journal, Open
 from relay_agent.storage.journal_reader import Reader
+from relay_agent.storage.retention import KEEP_IDS_SECONDS
 from relay_agent.storage.schema import SCHEMA_VERSION
 
 CANARY = "canary-1f0c9a"
@@ -174,10 +175,10 @@ def test_a_delivered_id_is_remembered_for_a_day(journal: Journal, time: Time) ->
     journal.finish(outcome("a"))
     journal.deliver(["a"])
     time.now += timedelta(seconds=KEEP_IDS_SECONDS - 1)
-    journal.prune()
+    journal.retention.prune()
     assert states(journal) == {"delivered": 1}
     time.now += timedelta(seconds=2)
-    journal.prune()
+    journal.retention.prune()
     assert states(journal) == {}
 
 
@@ -186,7 +187,7 @@ def test_what_is_not_delivered_is_never_forgotten(journal: Journal, time: Time) 
     journal.start("b", True)
     journal.finish(outcome("c"))
     time.now += timedelta(days=30)
-    journal.prune()
+    journal.retention.prune()
     assert states(journal) == {"admitted": 1, "started": 1, "finished": 1}
 
 
@@ -259,11 +260,11 @@ def test_a_token_belongs_to_the_first_command_that_used_it(opened: Callable[[], 
 def test_a_token_whose_exp_has_passed_is_forgotten_and_never_taken_again(path: Path, journal: Journal, time: Time) -> None:
     exp = (NOW + timedelta(hours=1)).timestamp()
     journal.remember_token("jti", "a", exp)
-    journal.prune()
+    journal.retention.prune()
     assert not journal.remember_token("jti", "b", exp)
     time.now += timedelta(hours=2)
-    journal.prune()
-    assert journal._writer.read("SELECT jti FROM seen_tokens WHERE jti <> ''") == []
+    journal.retention.prune()
+    assert journal.writer.read("SELECT jti FROM seen_tokens WHERE jti <> ''") == []
     time.now = NOW  # The clock is set back: by it, the message is still good.
     for command_id in ("a", "b"):
         assert not journal.remember_token("jti", command_id, exp)
@@ -276,7 +277,7 @@ def test_what_is_forgotten_with_the_clock_set_back_is_refused_after_a_restart_to
     exp = (NOW + timedelta(hours=1)).timestamp()
     journal.remember_token("jti", "a", exp)
     time.now += timedelta(hours=2)
-    journal.prune()
+    journal.retention.prune()
     time.now = NOW
     assert not opened().remember_token("jti", "a", exp)
 
@@ -287,13 +288,13 @@ def forget(journal: Journal, time: Time, command_id: str = "a", **passes: float)
     journal.finish(outcome(command_id))
     journal.deliver([command_id])
     time.now += timedelta(**passes)
-    journal.prune()
+    journal.retention.prune()
 
 
 def test_a_token_whose_command_was_forgotten_is_refused_under_the_same_id_too(
     opened: Callable[[], Journal], time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bounds, "KEEP_IDS", 0)
+    monkeypatch.setattr(retention, "KEEP_IDS", 0)
     journal = opened()
     exp = (NOW + timedelta(days=6)).timestamp()
     admitted(journal, "a")
@@ -324,7 +325,7 @@ def test_an_id_that_comes_again_while_it_is_known_keeps_its_token(journal: Journ
 
 def test_taking_a_command_over_looks_a_token_s_owner_up_by_an_index(journal: Journal) -> None:
     """There may be half a million tokens in a week; a scan of them would be paid by each command."""
-    plan = journal._writer.read("EXPLAIN QUERY PLAN UPDATE seen_tokens SET command_id = '' WHERE command_id = ?", "a")
+    plan = journal.writer.read("EXPLAIN QUERY PLAN UPDATE seen_tokens SET command_id = '' WHERE command_id = ?", "a")
     assert ["SEARCH" in row[3] and "tokens_owner" in row[3] for row in plan] == [True]
 
 
@@ -340,7 +341,7 @@ def test_an_id_is_kept_until_its_command_expires_a_day_at_least_and_fourteen_at_
     forget(journal, time, days=kept_days, seconds=-1)
     assert states(journal) == {"delivered": 1}
     time.now += timedelta(seconds=2)
-    journal.prune()
+    journal.retention.prune()
     assert states(journal) == {}
 
 
@@ -352,7 +353,7 @@ def test_a_secure_command_s_id_is_kept_until_its_exp(journal: Journal, time: Tim
     assert journal.admit([Incoming("a", "raw of a", "r")]) == [Admission.KNOWN]
     journal.acked(["a"])
     time.now += timedelta(seconds=2)
-    journal.prune()
+    journal.retention.prune()
     assert states(journal) == {}
 
 
@@ -387,12 +388,12 @@ def test_those_who_wait_for_a_busy_writer_share_its_next_commit(journal: Journal
     before = journal.commits
     threads = [threading.Thread(target=journal.start, args=(command_id, True)) for command_id in ids]
     first = threading.Thread(target=journal.start, args=("first", True))
-    with journal._writer._using:
+    with journal.writer.using:
         first.start()  # It leads, and stands at the connection.
-        wait_for(lambda: journal.stuck_seconds() > 0 and not journal._writer._waiting)
+        wait_for(lambda: journal.stuck_seconds() > 0 and not journal.writer._waiting)
         for thread in threads:
             thread.start()
-        wait_for(lambda: len(journal._writer._waiting) == len(ids))
+        wait_for(lambda: len(journal.writer._waiting) == len(ids))
     first.join(10)
     for thread in threads:
         thread.join(10)
@@ -409,11 +410,11 @@ def test_what_a_method_returned_for_is_on_the_disk(path: Path, journal: Journal)
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     finally:
         other.close()
-    assert journal._writer._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert journal.writer._connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 def test_a_change_that_cannot_be_written_says_so_and_the_next_one_can(path: Path, journal: Journal) -> None:
-    journal._writer._connection.execute("PRAGMA busy_timeout = 0")
+    journal.writer._connection.execute("PRAGMA busy_timeout = 0")
     other = sqlite3.connect(path, isolation_level=None)
     try:
         other.execute("BEGIN IMMEDIATE")
@@ -433,7 +434,7 @@ def test_a_value_that_sqlite_does_not_take_is_a_journal_error(path: Path, time: 
         with pytest.raises(JournalError):
             journal.remember_token("\ud800", "a", 0.0)
     finally:
-        journal._writer._connection.close()
+        journal.writer._connection.close()
 
 
 def test_a_value_that_sqlite_does_not_take_leaves_the_next_change_alone(path: Path, time: Time) -> None:
@@ -443,7 +444,7 @@ def test_a_value_that_sqlite_does_not_take_leaves_the_next_change_alone(path: Pa
             journal.admit([("a", "\ud800", "r")])
         admitted(journal, "b")
     finally:
-        journal._writer._connection.close()
+        journal.writer._connection.close()
 
 
 def test_a_change_after_the_close_is_a_journal_error(path: Path, time: Time) -> None:
@@ -475,7 +476,7 @@ def test_a_request_is_in_no_file_once_its_outcome_is_final(path: Path, journal: 
     journal.acked(["a"])
     journal.start("a", True)
     journal.finish(outcome("a"))
-    journal.checkpoint()
+    journal.retention.checkpoint()
     assert CANARY.encode() not in bytes_of(path)
 
 
@@ -487,7 +488,7 @@ def test_an_outcome_is_in_no_file_once_it_is_delivered(path: Path, journal: Jour
     assert CANARY.encode() in bytes_of(path)
     journal.deliver(["a"])
     journal.flush()
-    journal.checkpoint()
+    journal.retention.checkpoint()
     assert CANARY.encode() not in bytes_of(path)
 
 
@@ -495,13 +496,13 @@ def test_an_upload_url_is_in_no_file_once_its_answer_is_settled(path: Path, jour
     admitted(journal, "a")
     journal.finish(outcome("a", "m", spool="s", upload_url=f"https://s3/{CANARY}", fallback=CANARY))
     journal.settle(outcome("a", "m"))
-    journal.checkpoint()
+    journal.retention.checkpoint()
     assert CANARY.encode() not in bytes_of(path)
 
 
 def test_pruning_empties_the_write_ahead_log(path: Path, journal: Journal) -> None:
     admitted(journal, "a")
-    journal.prune()
+    journal.retention.prune()
     assert path.with_name("journal.db-wal").stat().st_size == 0
 
 

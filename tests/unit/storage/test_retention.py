@@ -14,8 +14,9 @@ import pytest
 
 from relay_agent.core.clock import Clock
 from relay_agent.core.models import Status, Update
-from relay_agent.storage import journal as bounds
-from relay_agent.storage.journal import KEEP_IDS_SECONDS, Admission, Journal
+from relay_agent.storage import retention
+from relay_agent.storage.journal import Admission, Journal
+from relay_agent.storage.retention import KEEP_IDS_SECONDS
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BATCH = 10
@@ -57,7 +58,7 @@ class Kept:
             other.close()
 
     def _copy(self) -> Path:
-        self.journal.checkpoint()
+        self.journal.retention.checkpoint()
         copy = self.path.with_name("copy.db")
         copy.write_bytes(self.path.read_bytes())
         return copy
@@ -78,24 +79,24 @@ def names(prefix: str, count: int) -> list[str]:
 
 
 def test_no_more_ids_are_kept_than_the_bound_and_the_newest_are(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "KEEP_IDS", 20)
+    monkeypatch.setattr(retention, "KEEP_IDS", 20)
     ids = names("c", 50)
     for start in range(0, 50, BATCH):
         kept.now += timedelta(seconds=1)
         kept.deliver(*ids[start : start + BATCH])
-    kept.journal.prune()
+    kept.journal.retention.prune()
     assert kept.journal.counts()["delivered"] == 20
     assert kept.known(*ids) == ids[30:]
 
 
 def test_the_bound_on_ids_forgets_nothing_that_is_open(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "KEEP_IDS", 0)
+    monkeypatch.setattr(retention, "KEEP_IDS", 0)
     kept.journal.admit([(command_id, "x", "r") for command_id in names("open", 30)])
     kept.journal.acked(names("open", 30))
     kept.journal.start("open-0001", False)
     kept.journal.finish(Update("open-0002", Status.SUCCESS, "y"))
     kept.deliver(*names("done", BATCH))
-    kept.journal.prune()
+    kept.journal.retention.prune()
     assert kept.journal.counts() == {"admitted": 28, "started": 1, "finished": 1, "delivered": 0}
 
 
@@ -104,20 +105,20 @@ def test_what_is_older_than_a_day_is_forgotten_and_what_is_younger_is_not(kept: 
     kept.now += timedelta(seconds=KEEP_IDS_SECONDS - 10)
     kept.deliver("young")
     kept.now += timedelta(seconds=11)
-    kept.journal.prune()
+    kept.journal.retention.prune()
     assert kept.known("old", "young") == ["young"]
 
 
 def test_what_sqs_may_still_hold_is_remembered_beside_the_bounds(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "KEEP_IDS", 5)
+    monkeypatch.setattr(retention, "KEEP_IDS", 5)
     unacked = names("unacked", BATCH)
     kept.deliver(*unacked, acked=False)
     kept.now += timedelta(days=13)
     kept.deliver(*names("acked", BATCH))
-    kept.journal.prune()
+    kept.journal.retention.prune()
     assert kept.known(*unacked) == unacked
     kept.now += timedelta(days=2)
-    kept.journal.prune()
+    kept.journal.retention.prune()
     assert kept.known(*unacked) == []
 
 
@@ -132,11 +133,11 @@ def test_a_clock_set_back_a_day_forgets_nothing_early(kept: Kept, restart: bool)
     if restart:
         kept.again()
     kept.deliver("behind")
-    kept.journal.prune()
+    kept.journal.retention.prune()
     assert kept.known("before", "behind", "waiting") == ["before", "behind", "waiting"]
     assert [left.id for left in kept.journal.unfinished()] == ["waiting"]
     kept.now += timedelta(days=1)
-    kept.journal.prune()
+    kept.journal.retention.prune()
     assert kept.known("before", "waiting") == ["before", "waiting"]
 
 
@@ -159,7 +160,7 @@ def test_with_a_clock_set_back_a_message_is_known_in_every_state(kept: Kept, sta
         kept.journal.deliver(["a"])
     kept.now -= timedelta(days=1)
     kept.again()
-    kept.journal.prune()
+    kept.journal.retention.prune()
     assert kept.journal.admit([("a", "x" * 10, "r")]) == [Admission.KNOWN]
 
 
@@ -167,7 +168,7 @@ def test_a_token_used_before_the_clock_was_set_back_is_still_used(kept: Kept) ->
     assert kept.journal.remember_token("jti", "a", (kept.now + timedelta(days=1)).timestamp())
     kept.now -= timedelta(days=1)
     kept.again()
-    kept.journal.prune()
+    kept.journal.retention.prune()
     assert not kept.journal.remember_token("jti", "b", (kept.now + timedelta(days=1)).timestamp())
 
 
@@ -178,29 +179,29 @@ def test_a_file_that_was_large_is_small_again_after_its_backlog_was_told(kept: K
     ids = names("c", 200)
     for start in range(0, 200, BATCH):
         kept.journal.admit([(command_id, "x" * 60_000, "r") for command_id in ids[start : start + BATCH]])
-    kept.journal.checkpoint()
+    kept.journal.retention.checkpoint()
     full = kept.path.stat().st_size
     assert full > 200 * 60_000
     for command_id in ids:
         kept.journal.finish(Update(command_id, Status.SUCCESS, "y"))
     kept.journal.deliver(ids)
-    kept.journal.prune()
-    assert kept.path.stat().st_size <= (bounds.AT_ONCE + 100) * 4096 < full / 4
+    kept.journal.retention.prune()
+    assert kept.path.stat().st_size <= (retention.AT_ONCE + 100) * 4096 < full / 4
 
 
 def test_pruning_goes_in_steps(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "AT_ONCE", 10)
+    monkeypatch.setattr(retention, "AT_ONCE", 10)
     for start in range(0, 100, BATCH):
         kept.deliver(*names(f"c{start}", BATCH))
     kept.now += timedelta(seconds=KEEP_IDS_SECONDS + 1)
     before = kept.journal.commits
-    kept.journal.prune()
+    kept.journal.retention.prune()
     assert kept.journal.counts()["delivered"] == 0
     assert kept.journal.commits - before >= 10
 
 
 def test_commits_from_another_thread_come_through_between_the_steps_of_a_long_prune(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "AT_ONCE", 5)
+    monkeypatch.setattr(retention, "AT_ONCE", 5)
     for start in range(0, 300, 50):
         kept.deliver(*names(f"c{start}", 50))
     kept.now += timedelta(seconds=KEEP_IDS_SECONDS + 1)
@@ -217,15 +218,15 @@ def test_commits_from_another_thread_come_through_between_the_steps_of_a_long_pr
 
     other = threading.Thread(target=command)
     other.start()
-    forget = kept.journal._forget
+    forget = kept.journal.retention.forget_delivered
 
     def noted(*arguments: object) -> int:
         begun.set()
         return forget(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(kept.journal, "_forget", noted)
+    monkeypatch.setattr(kept.journal.retention, "forget_delivered", noted)
     try:
-        kept.journal.prune()
+        kept.journal.retention.prune()
     finally:
         over.set()
         other.join(10)

@@ -91,7 +91,7 @@ def write(path: Path, *, in_log: bool) -> None:
     for start in range(0, len(IDS), 10):
         journal.admit([(command_id, raw_of(command_id), f"receipt of {command_id}") for command_id in IDS[start : start + 10]])
     if in_log:
-        journal.checkpoint()
+        journal.retention.checkpoint()
     for command_id in [*POSTED, *GOT, *ANSWERED, *TOLD]:
         journal.start(command_id, repeatable=command_id in GOT)
     for command_id in [*ANSWERED, *TOLD]:
@@ -99,7 +99,7 @@ def write(path: Path, *, in_log: bool) -> None:
     journal.deliver(TOLD)
     journal.flush()
     if not in_log:
-        journal.checkpoint()
+        journal.retention.checkpoint()
     left = {file.name: file.read_bytes() for file in path.parent.iterdir()}
     journal.close()
     for file in path.parent.iterdir():
@@ -255,12 +255,12 @@ def test_a_commit_that_a_full_disk_broke_off_behind_a_whole_one_is_no_damage(tmp
     source.mkdir()
     whole = layout(source, in_log=True)
     wal = whole.wal + flipped(whole.wal[frame(whole.wal, -1) :], 24 + 2000)
-    commits = commit_counter.told(source / "journal.db")
+    commits = commit_counter.recorded_commits(source / "journal.db")
     for told in (commits, commits - 1):  # killed before the last one was noted
         place = tmp_path / str(told)
         place.mkdir()
         path = Layout(whole.db, wal).put(place)
-        commit_counter.beside(path).write_bytes(told.to_bytes(8, "big"))
+        commit_counter.counter_path(path).write_bytes(told.to_bytes(8, "big"))
         found = start(path)
         assert (found.damage, found.spoiled) == (None, 0)
         check_all_there(found)
@@ -279,7 +279,7 @@ def test_a_commit_whose_last_frame_was_being_written_is_no_damage(in_log: Layout
 
 def test_a_database_cut_to_nothing_is_reported(in_file: Layout, tmp_path: Path) -> None:
     path = Layout(b"", b"").put(tmp_path)
-    commit_counter.beside(path).write_bytes((7).to_bytes(8, "big"))
+    commit_counter.counter_path(path).write_bytes((7).to_bytes(8, "big"))
     found = start(path)
     check(found)
     check_aside(tmp_path, found)
@@ -297,7 +297,7 @@ def test_a_log_that_was_cut_or_is_gone_is_found_by_the_commits_witness(tmp_path:
     frame = 24 + 4096
     length = 32 + int((len(whole.wal) - 32) // frame * share) * frame if share else 0
     path = Layout(whole.db, whole.wal[:length]).put(tmp_path)
-    commit_counter.beside(path).write_bytes(commit_counter.beside(source / "journal.db").read_bytes())
+    commit_counter.counter_path(path).write_bytes(commit_counter.counter_path(source / "journal.db").read_bytes())
     found = start(path)
     check(found)
     assert found.damage is not None
@@ -705,7 +705,7 @@ def test_a_journal_of_version_3_is_opened_with_every_row_and_its_used_tokens_sta
         assert journal.admit([("forgotten", "raw", "r"), ("open", "raw", "r")]) == [Admission.NEW, Admission.KNOWN]
         assert not journal.remember_token("used", "forgotten", week)
         assert journal.remember_token("waits", "open", week)
-        assert journal._writer.read("PRAGMA user_version") == [(SCHEMA_VERSION,)]
+        assert journal.writer.read("PRAGMA user_version") == [(SCHEMA_VERSION,)]
 
 
 @pytest.mark.parametrize("which", [0, 1, -1])
@@ -842,7 +842,7 @@ def test_to_judge_a_journal_takes_no_lock_away_from_another_program(tmp_path: Pa
     journal = Journal(path, Clock())
     with subprocess.Popen([sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "locked\n"
-        integrity.judge(path)
+        integrity.check_copy(path)
         with closing(sqlite3.connect(path, timeout=0.0)) as connection, pytest.raises(sqlite3.OperationalError, match="locked"):
             connection.execute("BEGIN IMMEDIATE")
         other.communicate()

@@ -350,7 +350,7 @@ def test_a_block_page_is_not_the_platform_s_refusal_which_is_json_or_nothing(ser
 )
 def test_an_answer_that_is_no_json_object_says_that_something_else_may_have_answered(server: Server, rest: Rest, body: bytes) -> None:
     server.answer(body)
-    with pytest.raises(PlatformError, match="no JSON object"):
+    with pytest.raises(PlatformError, match="not a JSON object"):
         rest.config()
 
 

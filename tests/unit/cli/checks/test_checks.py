@@ -30,7 +30,7 @@ from relay_agent.config.secrets import check_token
 from relay_agent.config.settings import Settings, variables
 from relay_agent.core.clock import Clock
 from relay_agent.core.errors import ConfigurationError, JournalDamaged, JournalError, TokenExpired
-from relay_agent.core.failures import Cause, Code, FaultFacts, Phase, Shown
+from relay_agent.core.failures import Cause, Code, FaultFacts, Phase, RefusedCertificate
 from relay_agent.diagnostics import causes, local_causes, network_causes, platform_causes
 from relay_agent.diagnostics.causes import days_left
 from relay_agent.diagnostics.network_causes import TO_LOGS, TO_PLATFORM, TO_SQS, TO_TARGET, on_the_way
@@ -214,7 +214,7 @@ def test_several_targets_are_told_apart_when_skipped() -> None:
 # --- the table ---
 
 
-OF_ANOTHER = Shown(issuer="CN=Corporate CA", names="other.example", begins="", ends="2026-01-02", roots="/ca.pem")
+OF_ANOTHER = RefusedCertificate(issuer="CN=Corporate CA", names="other.example", begins="", ends="2026-01-02", roots="/ca.pem")
 
 
 def every_row() -> list[Cause]:
