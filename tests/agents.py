@@ -414,6 +414,11 @@ def finals(command: Command) -> list[str]:
     return [status for status in statuses(command) if status != "PROCESSING"]
 
 
+def answers(command: Command) -> set[str]:
+    """The different texts with which it was finally told; a slow machine makes the agent say PROCESSING before."""
+    return {text for text in list(command.updates) if json.loads(text)["status"] != "PROCESSING"}
+
+
 def body(command: Command) -> Json:
     """A command's response body."""
     assert isinstance(command.response_body, dict), command.response_body

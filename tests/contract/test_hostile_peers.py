@@ -211,7 +211,7 @@ def test_what_is_no_domain_name_cannot_be_looked_up(host: str, socks: bool, tmp_
         with pytest.raises(TransportFault) as caught:
             Dialer(_trust(tmp_path), Resolver()).dial(exchange)
         assert caught.value.code == "ENOTFOUND"
-        assert not socks or "cannot be looked up" in caught.value.message
+        assert not socks or "cannot be resolved" in caught.value.message
         assert caught.value.facts.proxy is None
         assert proxy.asked == []
 

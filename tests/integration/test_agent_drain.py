@@ -18,7 +18,7 @@ from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.transport import resolver
-from tests.agents import RunningAgent, ThreadedAgent, body, finals, running, wait_until
+from tests.agents import RunningAgent, ThreadedAgent, answers, body, finals, running, wait_until
 from tests.target_server import Gate
 from tests.targets import ByteTarget, FullBacklog, redirect, reply, seen
 
@@ -180,7 +180,7 @@ def test_a_drain_that_is_cut_off_by_sigkill_loses_nothing(sandbox: Sandbox, tmp_
         *[200] * WAITING,
     ]
     # Told twice at most, and then the same.
-    assert {len({text for text in command.updates if json.loads(text)["status"] != "PROCESSING"}) for command in commands} == {1}
+    assert {len(answers(command)) for command in commands} == {1}
     assert seen(target) == {f"POST /{number}": 1 for number in range(UNDER_WAY + WAITING)}
 
 

@@ -91,7 +91,7 @@ def test_credentials_are_ended() -> None:
 @pytest.mark.parametrize(
     "fields, problem",
     [
-        ({"status": 500, "opration": "agent/config"}, "opration is no field of a fault"),
+        ({"status": 500, "opration": "agent/config"}, "opration is not a field of a fault"),
         ({"status": 500, "service": "rpc"}, "service must be one of rest, sqs, s3, logs"),
         ({"status": 500, "operation": 1}, "operation must be a string"),
         ({"status": 500, "contains": None}, "contains must be a string"),

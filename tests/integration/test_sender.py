@@ -282,7 +282,7 @@ def test_a_command_that_may_have_been_taken_is_not_posted_again(client: CommandC
 
 def test_a_platform_out_of_reach_says_so_without_a_secret(plain: requests.Session) -> None:
     plain.proxies = {"http": "http://user:canary-password@127.0.0.1:9"}
-    with pytest.raises(PlatformError, match=r"proxy on the way to platform\.example") as caught:
+    with pytest.raises(PlatformError, match=r"proxy for platform\.example") as caught:
         CommandClient("http://platform.example", "acme", TOKEN, AGENT, plain).create("A", {}, ttl_seconds=60)
     assert caught.value.__context__ is None
     plain.proxies = {}
@@ -660,7 +660,7 @@ def test_send_leaves_no_proxy_and_the_targets_proxy_alone(secured: dict[str, str
 
 def test_a_proxy_that_is_not_there_is_named_without_its_password(secured: dict[str, str]) -> None:
     result = run(send, URL, env=secured | {"https_proxy": "http://user:canary@127.0.0.1:9"})
-    assert result.exit_code == 1 and "the proxy on the way to localhost" in result.stderr and "canary" not in result.output
+    assert result.exit_code == 1 and "the proxy for localhost" in result.stderr and "canary" not in result.output
 
 
 def test_keygen_prints_a_new_key_alone_on_stdout(environment: dict[str, str]) -> None:

@@ -99,7 +99,7 @@ def test_a_disabled_agent_sends_its_first_heartbeat_at_once(world: World) -> Non
 
 def test_heartbeats_are_withheld_during_a_standstill_and_that_is_logged_once(world: World) -> None:
     world.run(INTERVAL + 1)
-    world.still = "the queue was not read"
+    world.still = "the queue could not be read"
     world.run(9 * INTERVAL)
     assert len(world.sent) == 1
     assert world.log.events == ["heartbeat-withheld"]  # a reminder comes after five minutes
@@ -107,7 +107,7 @@ def test_heartbeats_are_withheld_during_a_standstill_and_that_is_logged_once(wor
 
 
 def test_heartbeats_resume_soon_after_a_standstill_ends(world: World) -> None:
-    world.still = "the queue was not read"
+    world.still = "the queue could not be read"
     world.run(200)
     world.still = None
     world.run(6)
