@@ -1,6 +1,6 @@
-"""Connections kept alive between commands: never poisoned, never a request sent twice, never one command's state in another's.
+"""Connections kept open between commands: never poisoned, no request sent twice, no state of one command in another.
 
-Owns what happens between two commands. It must not look into the agent's pool: only at what targets see.
+The tests look only at what targets see, not into the agent's pool.
 """
 
 from __future__ import annotations
@@ -435,4 +435,4 @@ def test_a_target_that_serves_one_connection_at_a_time_is_not_blocked_by_ours(re
         for worker in range(4):
             answer = relay({"url": url, "timeout": 2}, worker=worker)
             assert answer.get("statusCode") == 200, answer
-        relay.close()  # it sits in a read on the connection that is kept
+        relay.close()  # it blocks in a read on the open connection

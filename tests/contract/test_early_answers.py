@@ -1,4 +1,4 @@
-"""An answer that comes while the body is still being sent ends the sending and is the answer (PROTOCOL §3)."""
+"""An answer that arrives while the body is still being sent ends the sending and is the answer (PROTOCOL §3)."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_a_refused_tunnel_in_broken_gzip_is_told_as_it_came(relay: Relay) -> Non
     assert (answer["statusCode"], answer["bodyEncoding"], field(answer, "Content-Encoding")) == (403, "base64", "gzip")
 
 
-# --- connections that are kept, by the target's own words ---
+# --- keep-alive as the target announces it ---
 
 
 def kept(relay: Relay, target: ByteTarget, *fields: tuple[str, str], **payload: Any) -> int:

@@ -1,6 +1,6 @@
-"""Whatever is met on the way to a target, at whatever step: a command fails as a value, within its time, and leaves no socket open.
+"""Whatever happens at any step on the way to a target, the command fails with a code, in time, and leaves no socket open.
 
-Owns what is no protocol at all, names that are none, and a machine that has nothing left. It must not test what each answer means.
+Peers that speak no known protocol, invalid names, and a machine without free resources.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Whatever a target sends, a command ends with an answer or with a code of PROTOCOL §4, in time (SECURITY §3).
+"""Whatever a target sends, a command ends in time with an answer or a code of PROTOCOL §4 (SECURITY §3).
 
-Owns answers that nobody means well with. It must not say which of the two ends they deserve: that stands beside each rule.
+Deliberately hostile answers. Which of the two results an answer deserves is tested with the rule for it.
 """
 
 from __future__ import annotations

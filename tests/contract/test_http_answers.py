@@ -1,6 +1,6 @@
-"""Truth to HTTP, inbound (PROTOCOL §4, SECURITY §3): the sender gets what the target answered, and no answer that it did not give.
+"""HTTP responses (PROTOCOL §4, SECURITY §3): the sender gets what the target answered, and no answer that it did not give.
 
-Owns the response side. It must not look at how the agent does it: only at the body of PROTOCOL §4.
+The tests look only at the body of PROTOCOL §4.
 """
 
 from __future__ import annotations
@@ -679,7 +679,7 @@ def test_reset_within_the_answer_is_a_reset(relay: Relay, target: ByteTarget, da
 
     def handle(conn: Connection, _request: RawRequest) -> None:
         conn.send(data)
-        reading.pass_through(0.05)  # let the bytes be read: an RST discards what was not
+        reading.pass_through(0.05)  # let the bytes be read: an RST discards unread ones
         conn.reset()
 
     target.on("/", handle)

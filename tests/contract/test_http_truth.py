@@ -1,6 +1,6 @@
-"""Truth to HTTP, outbound (PROTOCOL §3): the target sees what the command asks for, byte for byte, and nothing else.
+"""HTTP requests (PROTOCOL §3): the target receives what the command asks for, byte for byte, and nothing else.
 
-Owns the request side. It must not look at how the agent does it: only at what arrives on a socket.
+The tests look only at what arrives on a socket.
 """
 
 from __future__ import annotations
@@ -434,7 +434,7 @@ def test_unknown_field_is_ignored(relay: Relay, target: ByteTarget) -> None:
     assert sent(relay, target, verify=False, note={"a": 1}).method == "GET"
 
 
-# --- nothing from around or before ---
+# --- nothing from the environment or an earlier command ---
 
 
 def test_environment_does_not_show(relay: Relay, target: ByteTarget, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Targets reached through a proxy (SECURITY §1, PROTOCOL §4): forwarded, tunnelled, refused, and told apart from the target's own faults.
+"""Targets behind a proxy (SECURITY §1, PROTOCOL §4): forwarded, tunnelled, refused, and distinguished from the target's own faults.
 
-Owns proxies as a sender meets them. It must not test which proxy serves which URL: that is decided elsewhere.
+Which proxy serves which URL is tested in `tests/unit/transport/test_proxy_routing.py`.
 """
 
 from __future__ import annotations
@@ -325,7 +325,7 @@ def test_a_refusal_whose_end_does_not_come_is_told_with_its_status(
     def answer(conn: Connection) -> bool:
         conn.read_head()
         conn.send(b"HTTP/1.1 503 No\r\n" + framing + b"\r\n" + said)
-        conn.wait_read()  # What is reset at once takes what came before it along.
+        conn.wait_read()  # A reset discards data that was not read before it.
         getattr(conn, then)()
         return False
 

@@ -1,6 +1,6 @@
-"""What each kind of TLS peer gives, with the check of certificates and without: the table of docs/http-truth.md, row by row.
+"""The result of each kind of TLS peer, with and without the certificate check: the table of docs/http-truth.md, row by row.
 
-Owns that table and its test. How a peer is made stands in `tls_peers`.
+How a peer is built is in `tls_peers`.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def test_an_end_after_an_answer_is_a_reset_whoever_asked_for_a_certificate(relay
         target.on("/end", lambda conn, _request: conn.reset())
         assert relay({"url": target.url(host=HOST)})["statusCode"] == 200
         assert code(relay({"url": target.url("/end", host=HOST)})) in {"ECONNRESET", "EPROTO"}
-        assert target.connections == 2  # GET goes out again, over a connection on which nothing was answered
+        assert target.connections == 2  # a GET is sent again if its connection brought no answer
 
 
 @pytest.mark.parametrize("version", [V12, V13])

@@ -1,7 +1,4 @@
-"""TLS towards targets: each certificate fault told apart (PROTOCOL §4), versions, names, and what `ignore_tls_certificate` undoes.
-
-Owns TLS as a sender meets it. It must not look into the agent's TLS contexts.
-"""
+"""TLS towards targets: each certificate fault has its code (PROTOCOL §4), versions, names, and what `ignore_tls_certificate` permits."""
 
 from __future__ import annotations
 

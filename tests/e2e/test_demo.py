@@ -1,7 +1,4 @@
-"""The demo as a program of its own: its exit code, its rows, and that it leaves nothing behind.
-
-Owns what a new user sees of `make demo`. It must not look inside.
-"""
+"""The demo as a program: its exit code, its rows, and that it leaves nothing behind; what a new user sees of `make demo`."""
 
 from __future__ import annotations
 

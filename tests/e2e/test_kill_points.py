@@ -1,6 +1,6 @@
-"""The process dies by SIGKILL at each fault point, and is started again (docs/durability.md).
+"""A process is killed by SIGKILL at each fault point and started again (docs/durability.md).
 
-Owns the proof of that table with real processes. Every life is lived once, some at the same time, and judged method by method.
+Tests that table with real processes. Each point is run once, some at the same time, and checked method by method.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def test_a_command_whose_agent_is_killed_there_comes_to_its_one_answer(lives: Li
     assert (len(trace.finals), len(set(trace.finals))) == (row.told, 1)
     assert json.loads(trace.finals[0])["status"] == fate.status
     if fate.status == "SUCCESS":
-        # The target's last answer, whole: none that it did not give.
+        # The target's complete last answer, and no other.
         rest = "\n" + "x" * LARGE_BYTES if size == LARGE else ""
         assert answer["body"] == f"{kind.method} {fate.asked}{rest}"
     else:

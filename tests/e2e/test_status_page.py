@@ -1,7 +1,7 @@
 """The status page in a real browser: Debian's Chromium through playwright.
 
-Owns the proof that a person can see what the agent does and what is wrong: with no script, in dark and in light, on a phone, by keyboard
-and by the names that a screen reader says; and that nothing the platform or a command says becomes markup.
+A person can see what the agent does and what is wrong: without scripts, in dark and light mode, on a phone, by keyboard and by the names
+that a screen reader announces; and no text of the platform or a command becomes markup.
 """
 
 from __future__ import annotations

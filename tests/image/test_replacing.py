@@ -1,4 +1,4 @@
-"""run.sh replaces a container: what it undoes when it is cut off or the new one does not stay, and two of it at once."""
+"""run.sh replaces a container: what it undoes if it is interrupted or the new one does not stay, and two runs at once."""
 
 from __future__ import annotations
 

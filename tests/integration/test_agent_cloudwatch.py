@@ -1,6 +1,6 @@
-"""A CloudWatch that is slow, hangs, throttles or refuses is never in the way of commands, nor of the stop (OPERATIONS §4).
+"""A CloudWatch that is slow, hangs, throttles or refuses delays neither commands nor the stop (OPERATIONS §4).
 
-Owns the proof on a running agent. It must not test the shipper's own rules: those are unit tests of `telemetry.cloudwatch`.
+With a running agent. The shipper's own rules are tested in `tests/unit/agent/test_log_shipper.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What becomes of a command: every rule of PROTOCOL §2 to §4 through a real agent, real queues and a real target.
+"""The life of a command: every rule of PROTOCOL §2 to §4 through a real agent, real queues and a real target.
 
-Owns the proof of one command's way at a healthy platform. It must not test HTTP's corners: those are the contract tests'.
+With a healthy platform. The details of HTTP are in the contract tests.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def test_a_field_of_the_wrong_type_is_named_and_its_value_is_not(agent: RunningA
     assert "canary" not in command.updates[-1]
 
 
-# --- bodies by way of S3 ---
+# --- bodies through S3 ---
 
 
 @pytest.mark.parametrize("size", [0, 10, 300_000, 2_000_000])
@@ -426,7 +426,7 @@ def test_a_malformed_message_with_an_id_costs_one_line(agent: RunningAgent, targ
     assert len(agent.logs) - before == 2
 
 
-# --- seen twice ---
+# --- repeated messages ---
 
 
 def test_a_message_that_comes_twice_is_run_and_answered_once(agent: RunningAgent, target: ByteTarget) -> None:
@@ -452,7 +452,7 @@ def test_an_id_that_comes_again_with_another_body_is_not_run(agent: RunningAgent
     assert [request.target for request in target.requests if request.target in ("/first", "/second")] == ["/first"]
 
 
-# --- at the end: what all these requests had in common ---
+# --- at the end: what is true of all these requests ---
 
 
 def test_nothing_of_the_platforms_ever_reached_a_target_or_a_presigned_url(agent: RunningAgent, target: ByteTarget) -> None:

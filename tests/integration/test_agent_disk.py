@@ -1,7 +1,6 @@
 """The disk under a running agent: full, read-only, another user's, with a damaged or newer journal, and a clock that jumps ("The disk").
 
-Owns the proof with real processes on a small disk of their own. It must not test the journal's rescue by itself: that is
-tests/unit/storage/test_salvage.py.
+With real processes on a small disk of their own. How a journal is salvaged is tested in tests/unit/storage/test_salvage.py.
 """
 
 from __future__ import annotations
@@ -697,7 +696,7 @@ def test_with_a_clock_set_by_a_day_nothing_runs_twice(tmp_path: Path, target: By
         agent.agent.flow.journal.retention.prune()
         wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
         assert agent.ask({"url": target.url("/")}, expires_in=3 * 86_400).status == "SUCCESS"
-        if days < 0:  # After a day forward what was acknowledged may be forgotten.
+        if days < 0:  # After a jump of a day an acknowledged command may be forgotten.
             wait_until(sandbox, lambda: agent.agent.flow.journal.counts()["delivered"] == 2)
         assert agent.stop() == 0
         assert finals(command) == ["SUCCESS"]

@@ -1,6 +1,6 @@
-"""Hostile input through a real agent: whatever one sender or one target says, it is answered, and the others' commands go on.
+"""Hostile input through a real agent: every input of one sender or target is answered, and the commands of others go on.
 
-Owns the proof from outside, for each kind of input once. It must not test a parser's corners: those are unit tests of its room.
+Each kind of input once. The details of a parser are in its unit tests.
 """
 
 from __future__ import annotations

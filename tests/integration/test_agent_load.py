@@ -1,6 +1,6 @@
-"""Many commands at once: no host holds up another, and each command is run and answered once (ARCHITECTURE, "bounded fair queue").
+"""Many commands at once: no host delays another, and each command is run and answered once (ARCHITECTURE, "bounded fair queue").
 
-Owns the proof under load. It must not measure speed.
+Speed is not measured here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""An S3 that refuses or is not there: log and page say why and what to do, for answers and for commands' bodies (issue 5).
+"""An S3 that refuses or is unreachable: log and page give cause and cure, for answers and for commands' bodies (issue 5).
 
-Owns the proof on a running agent. The words are tested in `tests/unit/relay/test_uploader.py` and `tests/unit/diagnostics/test_causes.py`.
+The texts are tested in `tests/unit/relay/test_uploader.py` and `tests/unit/diagnostics/test_causes.py`.
 """
 
 from __future__ import annotations

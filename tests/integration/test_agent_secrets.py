@@ -1,6 +1,6 @@
-"""Secrets given as files (OPERATIONS §5): a changed file is in force without a restart, and a moment without it does no harm.
+"""Secrets given as files (OPERATIONS §5): a changed file takes effect without a restart, and its short absence does no harm.
 
-Owns the proof on a running agent. It must not test how a file is read: those are unit tests of `secrets_source`.
+How a file is read is tested with `config.secrets`.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def test_files_that_are_gone_or_empty_for_a_moment_do_no_harm(sandbox: Sandbox, 
         second = sandbox.issue_jwt(2000)
         replace(token, second)
         wait_until(sandbox, lambda: second in calls.tokens)
-        # Where they stay away for three looks that is said, and so is their return.
+        # An absence of three checks is logged, and so is the return.
         assert {line["event"] for line in agent.logs} - {"secret-gone", "secret-back"} == {"agent-starting", "agent-ready", "command"}
 
 

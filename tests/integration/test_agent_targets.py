@@ -1,6 +1,6 @@
-"""A target that is broken: the log, the status page and `check` say why and what to do, in the same words (issue 5, "How it is judged").
+"""A broken target: the log, the status page and `check` give cause and cure in the same words (issue 5, "How it is judged").
 
-Owns the proof on a running agent. How often something is said is in `tests/unit/diagnostics/test_target_failures.py`.
+How often something is logged is tested in `tests/unit/diagnostics/test_target_failures.py`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ BROKEN = [
 def test_log_page_and_check_name_the_same_cause_and_cure(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):  # `check` is given neither
+    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):  # `check` knows neither
         monkeypatch.delenv(name, raising=False)
     with (
         broken(what, tmp_path) as (url, settings, says),

@@ -1,6 +1,6 @@
-"""`relay-agent check` against a platform with one thing broken at a time: which check says so, why, and what to do.
+"""`relay-agent check` against a platform with one thing broken at a time: which check reports it, why, and the cure.
 
-Owns the proof with the real command. What is looked at on this machine alone is in tests/unit/cli/checks/test_checks.py.
+With the real command. Checks of this machine alone are in tests/unit/cli/checks/test_checks.py.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def test_a_token_that_ends_soon_is_a_warning_that_names_the_day(world: World) ->
     assert world.code == 0
 
 
-# --- what the platform says ---
+# --- what the platform answers ---
 
 
 @pytest.mark.parametrize("change", [{"ORG_SLUG": "another-lab"}, {"JWT": "foreign"}], ids=["organisation", "token"])
@@ -276,7 +276,7 @@ def test_the_clock_is_held_against_the_platform_s_date(world: World, off: int, s
         found = world.check(API_TARGET=target.url(""))
     assert found["clock"]["status"] == status
     number = told.partition(" ")[0]
-    if number.isdigit():  # to the second, and the second may turn meanwhile
+    if number.isdigit():  # to the second, and the second may change meanwhile
         said = int(found["clock"]["summary"].partition(" ")[0])
         assert abs(said - int(number)) <= 3
         assert told.partition(" ")[2] in found["clock"]["cause"]
@@ -289,7 +289,7 @@ def test_no_credentials_from_the_platform_are_an_error_of_their_own(world: World
     assert "agent/credentials" in found["credentials"]["summary"]
 
 
-# --- the way to the platform ---
+# --- the route to the platform ---
 
 
 @pytest.mark.parametrize(
@@ -498,7 +498,7 @@ def test_no_key_is_a_warning(world: World) -> None:
     assert "keygen" in found["secure-key"]["cure"]
 
 
-# --- what hangs: quick, by bounds that are handed in ---
+# --- calls that hang: fast, with time limits passed in ---
 
 QUICK = Bounds(call=0.6, target=0.6, local=5.0, margin=0.4, whole=5.0)
 
@@ -717,7 +717,7 @@ def test_no_secret_of_a_malformed_setting_is_shown(world: World) -> None:
     assert CANARY.encode() not in done.stdout + done.stderr
 
 
-# --- beside an agent at work ---
+# --- beside a running agent ---
 
 
 def test_a_queue_that_lets_itself_be_looked_at_and_not_be_read_is_named_with_the_words_of_the_agent_at_work(

@@ -1,6 +1,6 @@
-"""`relay-agent explain`: each stage of a command's way, the code that it would get, and nothing sent that was not asked for.
+"""`relay-agent explain`: each stage of a command's route, the code that the command would get, and no request that was not asked for.
 
-Owns the proof with the real command, and that the code is the one a command really gets.
+With the real command, and compared with the code that a real command gets.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def failed(found: dict[str, Any]) -> dict[str, Any]:
     return dict(last)
 
 
-# --- what goes through ---
+# --- requests that succeed ---
 
 
 def test_each_stage_is_told_without_any_setting_and_nothing_is_sent(explain: Explainer, target: ByteTarget) -> None:
@@ -130,7 +130,7 @@ def test_a_redirect_to_what_is_forbidden_is_a_verdict(explain: Explainer, target
     assert "link-local and cloud metadata" in failed(found)["summary"]
 
 
-# --- what does not ---
+# --- requests that fail ---
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_tls_with_a_proxy_is_a_stage_of_its_own_and_the_proxy_s_fault(explain: E
     assert "presents a certificate that the agent does not trust (ERR_TLS_CERT_ALTNAME_INVALID)" in failed(found)["summary"]
 
 
-# --- the code is a command's ---
+# --- the same code as a command's ---
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
-"""A freeze in C code that holds the interpreter's lock ends the process, and says on stderr where it froze.
+"""A freeze in C code that holds the interpreter's lock ends the process and prints on stderr where it froze.
 
-In processes of their own, which such a freeze ends.
+In separate processes, since the freeze ends them.
 """
 
 from __future__ import annotations

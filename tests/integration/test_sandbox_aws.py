@@ -1,6 +1,6 @@
-"""The sandbox's AWS side: credentials that count, queues, payloads by S3, logs (PROTOCOL §2).
+"""The sandbox's AWS side: credentials that are checked, queues, payloads through S3, logs (PROTOCOL §2).
 
-Owns the proof through real AWS clients and plain HTTP. It must not need an agent.
+Through real AWS clients and plain HTTP, without an agent.
 """
 
 from __future__ import annotations

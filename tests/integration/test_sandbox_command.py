@@ -1,7 +1,4 @@
-"""`relay-agent sandbox` at a terminal: a real process with real signals.
-
-Owns the proof of what it prints, writes and returns.
-"""
+"""`relay-agent sandbox` in a terminal: what a real process prints, writes and returns, with real signals."""
 
 from __future__ import annotations
 

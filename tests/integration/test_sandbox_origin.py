@@ -1,7 +1,7 @@
 """Who may use the sandbox: programs on this machine and its own page, on every route of every platform server; no other site's page.
 
-Owns the proof that the check stands before the routes, so that a new one cannot forget it. That the page itself works in a browser
-is tested in `tests/e2e/test_sandbox_page.py`.
+The check comes before the routes, so that a new route cannot omit it. The page itself is tested in a browser
+(`tests/e2e/test_sandbox_page.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The sandbox's REST calls for agents, rule by rule (PROTOCOL §1).
-
-Owns the proof that these routes say what the platform's reference says. It must not need an agent.
-"""
+"""The sandbox's REST calls for agents compared with the platform's reference, rule by rule (PROTOCOL §1), without an agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`relay-agent status` and `relay-agent commands`: what they tell, of a running agent and of one that is gone (OPERATIONS §1)."""
+"""`relay-agent status` and `relay-agent commands`: what they print for a running agent and for one that has ended (OPERATIONS §1)."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def on_terminal(directory: Path, columns: int, *arguments: str) -> str:
         asking = subprocess.Popen([EXECUTABLE, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=theirs)
         os.close(theirs)
         told = b""
-        with contextlib.suppress(OSError):  # EIO: the last who could write there is gone
+        with contextlib.suppress(OSError):  # EIO: the last writer has closed it
             while chunk := os.read(ours, 65536):
                 told += chunk
         assert asking.wait(20) == 0

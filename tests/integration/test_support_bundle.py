@@ -1,4 +1,4 @@
-"""`relay-agent support-bundle`: everything that support asks for, and nothing that is secret (OPERATIONS §1)."""
+"""`relay-agent support-bundle`: everything that support needs, and nothing secret (OPERATIONS §1)."""
 
 from __future__ import annotations
 
