@@ -213,7 +213,7 @@ def test_connection_that_may_go_on_does(relay: Relay, target: ByteTarget) -> Non
     assert target.connections == 1
 
 
-def test_addresses_of_one_port_are_told_apart(relay: Relay, target: ByteTarget) -> None:
+def test_addresses_with_one_port_are_distinguished(relay: Relay, target: ByteTarget) -> None:
     """A connection to one host is not used for another name of it."""
     for host in ("127.0.0.1", "::1", "localhost"):
         assert relay({"url": target.url("/next", host=host)})["statusCode"] == 200
@@ -288,7 +288,7 @@ def _ask(transport: Transport, exchange: Exchange, observer: ExchangeObserver | 
         return response.read(1000)
 
 
-def test_an_abort_is_not_lost_while_a_kept_connection_is_looked_at(transport: Transport, target: ByteTarget) -> None:
+def test_an_abort_is_not_lost_while_a_kept_connection_is_checked(transport: Transport, target: ByteTarget) -> None:
     """It came before there was a socket to shut."""
     assert _ask(transport, _exchange(target, "/next")) == b"next"
 

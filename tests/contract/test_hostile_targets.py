@@ -113,7 +113,7 @@ def put(relay: Relay, target: ByteTarget, answer: bytes) -> None:
 @example(answer=b"HTTP/1.1 302 \r\nLocation: http://\xc3\xa9\xe9/\r\n\r\n")
 @example(answer=b"HTTP/1.1 302 \r\nLocation: //[::1%25\xff]/\r\n\r\n")
 @settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_answer_is_told_or_has_a_code(relay: Relay, target: ByteTarget, answer: bytes) -> None:
+def test_any_answer_is_relayed_or_has_a_code(relay: Relay, target: ByteTarget, answer: bytes) -> None:
     put(relay, target, answer)
 
 

@@ -156,7 +156,7 @@ def test_a_wrong_answer_names_its_row_and_ends_non_zero(show) -> None:
     assert showing.nothing_left()
 
 
-def test_an_agent_that_does_not_start_is_told_with_its_own_words(show) -> None:
+def test_an_agent_that_does_not_start_is_reported_with_its_own_message(show) -> None:
     showing = show(sys.executable, "-c", NO_AGENT)
     assert showing.finish() == 1, showing.output
     assert "FAILED  starting: the agent ended by itself with exit code 2" in showing.output

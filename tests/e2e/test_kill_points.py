@@ -49,7 +49,7 @@ def test_the_table_and_the_scenes_name_every_point_in_the_order_of_a_commands_wa
     assert list(TABLE) == list(SCENES) == list(Point)
 
 
-def test_by_the_table_nothing_that_may_not_repeat_is_asked_twice_and_no_success_is_claimed_without_an_answer() -> None:
+def test_the_table_repeats_no_unrepeatable_request_and_claims_no_success_without_an_answer() -> None:
     assert max(row.once.asked for row in TABLE.values()) == 1
     assert all(fate.asked > 0 for row in TABLE.values() for fate in (row.repeatable, row.once) if fate.status == "SUCCESS")
 

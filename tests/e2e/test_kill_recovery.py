@@ -43,7 +43,7 @@ def died(agent: RunningAgent) -> bool:
 # --- receipts and repeated messages ---
 
 
-def test_what_was_taken_over_and_not_acknowledged_is_acknowledged_before_anything_is_received(tmp_path: Path, target: ByteTarget) -> None:
+def test_unacknowledged_commands_of_the_last_run_are_acknowledged_before_anything_is_received(tmp_path: Path, target: ByteTarget) -> None:
     """The queue would hand the message out again after ten minutes only: it is the old receipt that empties it."""
     with Sandbox(visibility_timeout=600) as sandbox, armed(sandbox, tmp_path, Point.AFTER_COMMIT) as agent:
         command = agent.create({"method": "POST", "url": target.url("/")})
@@ -168,9 +168,7 @@ def test_a_put_that_was_sent_and_whose_body_cannot_be_fetched_again_has_an_unkno
 # --- answers with repeated kills ---
 
 
-def test_an_answer_is_told_the_same_however_often_the_agent_is_killed_on_its_way(
-    forgetful: Sandbox, tmp_path: Path, target: ByteTarget
-) -> None:
+def test_an_answer_is_sent_unchanged_however_often_the_agent_is_killed(forgetful: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     target.on("/large", reply(201, body="x" * 400_000))
     deaths = (Point.RECORDED, Point.UPLOADED, Point.SETTLED, Point.TOLD)
     with armed(forgetful, tmp_path, deaths[0]) as agent:
@@ -192,7 +190,7 @@ def test_an_answer_is_told_the_same_however_often_the_agent_is_killed_on_its_way
 # --- expired upload URLs ---
 
 
-def test_an_answer_whose_upload_url_has_expired_is_told_without_its_body_and_a_small_one_whole(tmp_path: Path, target: ByteTarget) -> None:
+def test_an_answer_with_an_expired_upload_url_is_sent_without_its_body_and_a_small_one_complete(tmp_path: Path, target: ByteTarget) -> None:
     target.on("/large", reply(201, [("X-Sample", "7")], "x" * 400_000))
     unavailable = {"count": None, "status": 503, "code": "ServiceUnavailable"}
     with Sandbox(visibility_timeout=2, url_lifetime=1) as sandbox, armed(sandbox, tmp_path, Point.RECORDED, 2) as agent:

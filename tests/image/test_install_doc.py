@@ -260,7 +260,7 @@ def used(container: Container) -> int:
     return int(container.exec("python3", "-c", ask).stdout)
 
 
-def test_the_sizes_that_the_guide_tells_are_those_of_this_image(machine: Machine, demo_target: DemoTarget) -> None:
+def test_the_sizes_in_the_guide_are_those_of_this_image(machine: Machine, demo_target: DemoTarget) -> None:
     size = re.search(r"image (\d+) MB \(130 MB at most\), its tarball (\d+) MB", INSTALL)
     assert size
     assert inspect(image())["Size"] / 1e6 == pytest.approx(float(size[1]), rel=0.05)

@@ -274,7 +274,7 @@ def test_verify_sh_compares_every_file_of_the_delivery_that_is_there(administrat
     assert administrator.call("verify.sh").returncode == 0
 
 
-def test_verify_sh_looks_at_this_deliverys_tarball_whatever_others_lie_there(administrator: Administrator) -> None:
+def test_verify_sh_checks_this_deliverys_tarball_and_ignores_others(administrator: Administrator) -> None:
     administrator.run()
     tarball = next(DIST.glob("ts-agent-http-relay-v*.tar.gz"))
     (administrator.delivery / tarball.name).symlink_to(tarball)

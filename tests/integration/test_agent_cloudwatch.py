@@ -93,7 +93,7 @@ def test_a_stop_does_not_wait_out_its_drain_for_cloudwatch(sandbox: Sandbox, tmp
         assert agent.logs[-1]["event"] in ("agent-stopped", "log-delivery-failed")
 
 
-def test_a_stream_that_somebody_deletes_is_made_again_and_no_line_is_lost(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_a_deleted_log_stream_is_created_again_and_no_line_is_lost(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     agent_id = sandbox.add_agent()
     with running(ThreadedAgent(sandbox, tmp_path, agent_id=agent_id)) as agent, aws(sandbox, "logs") as logs:
         wait_until(sandbox, lambda: len(sandbox.log_events(agent_id)) >= 1)

@@ -218,7 +218,9 @@ def test_a_referenced_body_is_fetched_without_any_header_of_ours(agent: RunningA
 
 
 @pytest.mark.parametrize("status, data", [(403, b"<Error/>"), (404, b""), (200, b"no json"), (200, b"\x1f\x8bdamaged")])
-def test_a_referenced_body_that_cannot_be_had_fails_the_command(agent: RunningAgent, target: ByteTarget, status: int, data: bytes) -> None:
+def test_a_referenced_body_that_cannot_be_downloaded_fails_the_command(
+    agent: RunningAgent, target: ByteTarget, status: int, data: bytes
+) -> None:
     target.on("/lost", reply(status, body=data))
     sent = message(agent, body=None, bodyDelivery="referenced", bodyUrl=target.url("/lost?X-Amz-Signature=canary-signature"))
     answer = answer_to(agent, sent)
@@ -361,7 +363,9 @@ NOT_COMMANDS = {
 
 
 @pytest.mark.parametrize("name", NOT_COMMANDS)
-def test_what_is_no_command_costs_one_line_and_the_agent_goes_on(agent: RunningAgent, target: ByteTarget, name: str) -> None:
+def test_a_message_that_is_not_a_command_is_logged_in_one_line_and_the_agent_goes_on(
+    agent: RunningAgent, target: ByteTarget, name: str
+) -> None:
     agent.told({"url": target.url("/")})
     before = len(agent.logs)
     agent.sandbox.send_raw(agent.agent_id, NOT_COMMANDS[name])

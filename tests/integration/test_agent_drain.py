@@ -142,9 +142,7 @@ def test_what_outlasts_the_drain_is_answered_before_the_exit_or_left_to_the_next
     assert Counter(request.target for request in target.requests) == {path: 1 if path in once else 2 for path in requests}
 
 
-def test_a_post_whose_redirect_leads_to_a_host_that_does_not_answer_is_told_before_the_exit_too(
-    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
-) -> None:
+def test_a_post_redirected_to_a_silent_host_is_answered_before_the_exit_too(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     with FullBacklog() as nobody, running(RunningAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "1"})) as agent:
         target.on("/", redirect(307, nobody.url("/")))
         command = agent.create({"method": "POST", "url": target.url("/"), "body": "x"})
@@ -184,7 +182,7 @@ def test_a_drain_that_is_cut_off_by_sigkill_loses_nothing(sandbox: Sandbox, tmp_
     assert seen(target) == {f"POST /{number}": 1 for number in range(UNDER_WAY + WAITING)}
 
 
-def test_what_a_cut_off_drain_had_answered_and_not_told_is_told_after_the_next_start(
+def test_answers_that_an_interrupted_drain_did_not_send_are_sent_after_the_next_start(
     sandbox: Sandbox, tmp_path: Path, target: ByteTarget
 ) -> None:
     gate = held(target, "/held")
@@ -209,7 +207,7 @@ def test_what_a_cut_off_drain_had_answered_and_not_told_is_told_after_the_next_s
 # --- a platform that hangs ---
 
 
-def test_a_platform_that_hangs_in_everything_holds_up_no_exit_and_no_answer_is_lost(
+def test_a_platform_that_hangs_in_every_call_delays_no_exit_and_no_answer_is_lost(
     sandbox: Sandbox, tmp_path: Path, target: ByteTarget
 ) -> None:
     target.on("/", reply(body="here"))
@@ -229,7 +227,7 @@ def test_a_platform_that_hangs_in_everything_holds_up_no_exit_and_no_answer_is_l
     assert seen(target) == {"POST /": 1}
 
 
-def test_where_everything_hangs_a_drain_of_a_second_is_hardly_longer(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_a_drain_of_a_second_is_hardly_longer_if_everything_hangs(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     gate = target.gate()
     target.on("/", reply(body="here"))
     target.on("/held", lambda conn, _: (conn.wait(gate), conn.respond(200)))
@@ -246,7 +244,9 @@ def test_where_everything_hangs_a_drain_of_a_second_is_hardly_longer(sandbox: Sa
         gate.release()
 
 
-def test_no_drain_at_all_ends_at_once_though_answers_cannot_be_told(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_without_a_drain_the_agent_ends_at_once_although_answers_cannot_be_sent(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
     target.on("/", reply(body="here"))
     agent = RunningAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "0"})
     with running(agent):

@@ -54,14 +54,14 @@ def over_tcp(port: int, path: str, method: str = "GET", host: str | None = "127.
 # --- whether it is ready, and why not ---
 
 
-def test_an_agent_at_work_lives_and_is_ready(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_working_agent_is_live_and_ready(sandbox: Sandbox, tmp_path: Path) -> None:
     with running(ThreadedAgent(sandbox, tmp_path)) as agent:
         wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 200)
         assert page(agent, "/healthz")[0] == 200
         assert json.loads(page(agent, "/status.json")[1])["state"] == "ready"
 
 
-def test_an_agent_that_the_platform_has_not_told_anything_yet_lives_and_is_not_ready(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_an_agent_without_a_configuration_yet_is_live_and_not_ready(sandbox: Sandbox, tmp_path: Path) -> None:
     agent_id = sandbox.add_agent()
     with (
         sandbox.inject(Fault("rest", "agent/config", contains=agent_id, hang_seconds=FOREVER)) as hanging,

@@ -130,7 +130,7 @@ def unwell(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.mark.parametrize("name", UNWELL)
-def test_an_unwell_platform_is_tried_again_until_it_is_well(unwell: dict[str, ThreadedAgent], target: ByteTarget, name: str) -> None:
+def test_a_failing_platform_is_retried_until_it_works(unwell: dict[str, ThreadedAgent], target: ByteTarget, name: str) -> None:
     agent = unwell[name]
     failed = agent.wait_log("platform-failed")
     assert failed["cause"]
@@ -179,7 +179,9 @@ def test_a_disabled_agent_stays_up_beats_and_polls_when_enabled(sandbox: Sandbox
         assert len(agent.events("agent-disabled")) == 1
 
 
-def test_an_agent_disabled_in_service_beats_and_goes_on_when_enabled(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_an_agent_disabled_in_service_keeps_its_heartbeat_and_resumes_when_enabled(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
     with running(ThreadedAgent(sandbox, tmp_path, QUICK)) as agent:
         sandbox.enable_agent(agent.agent_id, False)
         assert "enable the agent's connection" in agent.wait_log("agent-disabled")["cure"]

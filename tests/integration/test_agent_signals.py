@@ -39,7 +39,9 @@ def hold(target: ByteTarget, path: str) -> Gate:
 # --- asked to stop ---
 
 
-def test_an_agent_whose_stdout_nobody_reads_works_on_says_so_and_stops(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_an_agent_whose_stdout_nobody_reads_works_on_reports_it_and_can_be_stopped(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
     agent_id = sandbox.add_agent()
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)

@@ -122,7 +122,7 @@ def test_every_metric_stands_in_the_table_with_its_type_and_labels(exposed: dict
     assert [row for row in rows(section(README, "Every metric"), "metric") if not row[4] or not (row[3] or "info" in row[0])] == []
 
 
-def test_the_values_of_labels_that_the_table_tells_are_the_agent_s(exposed: dict[str, Metric]) -> None:
+def test_the_label_values_in_the_table_are_the_agents(exposed: dict[str, Metric]) -> None:
     meaning = {names(row[0])[0]: names(row[4]) for row in rows(section(README, "Every metric"), "metric")}
     assert set(meaning["relay_agent_journal_commands"]) == values(exposed, "relay_agent_journal_commands", "state")
     assert set(meaning["relay_agent_command_seconds"]) == values(exposed, "relay_agent_command_seconds", "stage")

@@ -68,7 +68,7 @@ def test_an_aws_error_is_injected(sandbox: Sandbox, agent_id: str) -> None:
     control(sandbox, "DELETE", f"faults/{fault_id}")
 
 
-def test_every_fault_is_ended_at_once_and_none_happens_to_the_control() -> None:
+def test_every_fault_can_be_ended_at_once_and_none_affects_the_control_calls() -> None:
     with Sandbox() as sandbox:
         handle = sandbox.inject(Fault(count=None, status=500, body=b"\xff"))
         fault_id = inject(sandbox, service="rest", operation="DELETE", close=True)

@@ -101,7 +101,7 @@ def test_a_link_of_another_site_is_followed(sandbox: Sandbox) -> None:
     assert ask(sandbox.api_target, "POST", "/send", link)[0] == 403
 
 
-def test_a_form_that_does_not_say_whose_it_is_is_refused(sandbox: Sandbox) -> None:
+def test_a_form_without_an_origin_is_refused(sandbox: Sandbox) -> None:
     assert ask(sandbox.api_target, "POST", "/send", {"Content-Type": "application/x-www-form-urlencoded"}, b"")[0] == 403
     own = {"Content-Type": "application/x-www-form-urlencoded", "Origin": sandbox.api_target}
     assert ask(sandbox.api_target, "POST", "/send", own, b"")[0] == 400
