@@ -1,6 +1,6 @@
 """Agents for tests: the real `relay-agent run` as a process, and the same agent on a thread of the test's process.
 
-Owns how an agent is started against a sandbox, watched through its log lines, and ended. It must not know what any test expects.
+How an agent is started against a sandbox, watched through its log lines, and ended.
 """
 
 from __future__ import annotations

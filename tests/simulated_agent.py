@@ -1,7 +1,7 @@
 """The agent's own loops on one thread and a clock that jumps: days of service in seconds.
 
-Owns the time, the order of the steps, and the outside world: platform, queue, CloudWatch, disk and journal answer at once and as
-they are told. Everything that logs is the agent's own. It must not know how much may be logged.
+Simulates the time, the order of the steps, and the outside world: platform, queue, CloudWatch, disk and journal answer at once and as
+told. Everything that logs is the agent's own code.
 """
 
 from __future__ import annotations

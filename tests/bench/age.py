@@ -1,6 +1,6 @@
-"""A journal's age: whether many commands later it is as fast, and as small, as at the start.
+"""Whether a journal is as fast and as small after many commands as at the start.
 
-Owns this measurement, with the upkeep on its own thread as in the agent. It must not judge.
+The maintenance runs on a thread of its own, as in the agent.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The sandbox's page in a real browser: Debian's Chromium through playwright.
 
-Owns the proof that a person can see agents and commands, switch them and send one, by mouse and by keyboard, with and
-without scripts, and that nothing a command carries becomes markup. It must not need an agent.
+A person can see agents and commands, switch them and send one, by mouse and by keyboard, with and without scripts, and no
+content of a command becomes markup. Runs without an agent.
 """
 
 from __future__ import annotations

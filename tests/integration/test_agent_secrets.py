@@ -1,6 +1,6 @@
-"""Secrets given as files (OPERATIONS §5): a changed file is in force without a restart, and a moment without it does no harm.
+"""Secrets given as files (OPERATIONS §5): a changed file takes effect without a restart, and its short absence does no harm.
 
-Owns the proof on a running agent. It must not test how a file is read: those are unit tests of `secrets_source`.
+How a file is read is tested with `config.secrets`.
 """
 
 from __future__ import annotations
@@ -112,11 +112,11 @@ def test_files_that_are_gone_or_empty_for_a_moment_do_no_harm(sandbox: Sandbox, 
         second = sandbox.issue_jwt(2000)
         replace(token, second)
         wait_until(sandbox, lambda: second in calls.tokens)
-        # Where they stay away for three looks that is said, and so is their return.
+        # An absence of three checks is logged, and so is the return.
         assert {line["event"] for line in agent.logs} - {"secret-gone", "secret-back"} == {"agent-starting", "agent-ready", "command"}
 
 
-def test_a_file_that_holds_no_token_any_more_leaves_the_old_one_in_force_and_log_and_page_say_so(
+def test_a_file_without_a_token_leaves_the_old_token_in_use_and_log_and_page_report_it(
     sandbox: Sandbox, tmp_path: Path, target: ByteTarget, calls: Calls
 ) -> None:
     file, first = tmp_path / "jwt", sandbox.issue_jwt(1000)
@@ -184,9 +184,7 @@ def test_another_key_in_the_file_opens_the_next_command(sandbox: Sandbox, tmp_pa
         assert [ask_sealed(agent, target.url("/"), key) for key in (second, first)] == ["here", "EDECRYPT"]
 
 
-def test_a_file_that_holds_no_key_any_more_leaves_the_old_one_in_force_and_is_said_once(
-    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
-) -> None:
+def test_a_file_without_a_key_leaves_the_old_key_in_use_and_is_logged_once(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     first, second = secrets.token_bytes(32), secrets.token_bytes(32)
     file = tmp_path / "key"
     file.write_text(first.hex())

@@ -1,6 +1,6 @@
-"""A target that is broken: the log, the status page and `check` say why and what to do, in the same words (issue 5, "How it is judged").
+"""A broken target: the log, the status page and `check` give cause and cure in the same words (issue 5, "How it is judged").
 
-Owns the proof on a running agent. How often something is said is in `tests/unit/diagnostics/test_target_failures.py`.
+How often something is logged is tested in `tests/unit/diagnostics/test_target_failures.py`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ BROKEN = [
 def test_log_page_and_check_name_the_same_cause_and_cure(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):  # `check` is given neither
+    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):  # `check` knows neither
         monkeypatch.delenv(name, raising=False)
     with (
         broken(what, tmp_path) as (url, settings, says),
@@ -111,7 +111,7 @@ def _bare(text: str) -> str:
     return text.replace("lab:***@", "").replace("[redacted]@", "")
 
 
-def test_a_target_that_answers_again_is_said_and_leaves_the_page(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_target_that_answers_again_is_logged_and_leaves_the_page(sandbox: Sandbox, tmp_path: Path) -> None:
     with running(ThreadedAgent(sandbox, tmp_path)) as agent, ByteTarget() as target:
         target.on_accept = play(lambda conn: conn.close())
         assert agent.get(target.url("/")).status == "FAILURE"
@@ -124,7 +124,7 @@ def test_a_target_that_answers_again_is_said_and_leaves_the_page(sandbox: Sandbo
         wait_until(sandbox, lambda: "was closed by the target" not in page(agent, "/")[1])
 
 
-def test_nothing_secret_of_a_command_that_fails_is_told(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_failed_command_reveals_no_secret(sandbox: Sandbox, tmp_path: Path) -> None:
     with running(ThreadedAgent(sandbox, tmp_path)) as agent, ByteTarget() as target, ByteTarget(server_context("self_signed")) as tls:
         away = f"http://u:{CANARY}@127.0.0.1:{closed_port()}/{CANARY}?{CANARY}"
         target.on("/cut", raw(f"HTTP/1.1 2x0 {CANARY}\r\n{CANARY}".encode()))

@@ -1,7 +1,4 @@
-"""Faults on demand, on every side of the sandbox.
-
-Owns the proof that a fault happens to the call it names, as often as it says, and ends when released.
-"""
+"""Faults on demand, on every side of the sandbox: each affects the call it names, as often as it says, and ends when released."""
 
 from __future__ import annotations
 
