@@ -142,7 +142,7 @@ class RunningAgent(_Watched):
         super().__init__(sandbox, agent_id or sandbox.add_agent())
         directory.mkdir(exist_ok=True, parents=True)
         self.directory = directory
-        self._environment = agent_environment(sandbox, self.agent_id, directory, environment)
+        self.environment = agent_environment(sandbox, self.agent_id, directory, environment)
         self._whole = whole or nursery is None
         self._process: subprocess.Popen[bytes] | Process | None = None
         self._reader: threading.Thread | None = None
@@ -151,12 +151,12 @@ class RunningAgent(_Watched):
     def start(self, change: dict[str, str | None] | None = None) -> Self:
         """Start the process; what it logged before is forgotten. `change` is made to its environment first, as in the constructor."""
         self.lines = LogLines()
-        merged = {**self._environment, **(change or {})}
-        self._environment = {name: value for name, value in merged.items() if value is not None}
+        merged = {**self.environment, **(change or {})}
+        self.environment = {name: value for name, value in merged.items() if value is not None}
         reading, writing = os.pipe()
         with Path(os.devnull).open() as nothing, os.fdopen(writing, "wb") as output, self._errors.open("w") as errors:
             streams = (nothing.fileno(), output.fileno(), errors.fileno())
-            self._process = _start(["run"], self.directory, self._environment, streams, whole=self._whole)
+            self._process = _start(["run"], self.directory, self.environment, streams, whole=self._whole)
         self._reader = threading.Thread(target=self._read, args=(reading, self.lines), name="agent-stdout")
         self._reader.start()
         return self
@@ -260,7 +260,7 @@ class ThreadedAgent(_Watched):
     ) -> None:
         super().__init__(sandbox, agent_id or sandbox.add_agent())
         directory.mkdir(exist_ok=True, parents=True)
-        self._environment = agent_environment(sandbox, self.agent_id, directory, environment)
+        self.environment = agent_environment(sandbox, self.agent_id, directory, environment)
         self._clock = clock
         self._signals = Signals()
         self._thread: threading.Thread | None = None
@@ -269,7 +269,7 @@ class ThreadedAgent(_Watched):
 
     def start(self) -> Self:
         """Build the agent and run it on its thread."""
-        settings = _settings(self._environment)
+        settings = _settings(self.environment)
         self.agent = agent = Agent(settings, clock=self._clock, stream=_Stream(self.lines), signals=self._signals)
         self._loops = [*(thread.loop for thread in agent.threads.all), agent.pages.loop]
         self._thread = threading.Thread(target=self._run, args=(agent,), name="agent-main")
@@ -382,7 +382,7 @@ def running(agent: RunningAgent | ThreadedAgent) -> Iterator[Any]:
 
 def page(agent: RunningAgent | ThreadedAgent, path: str) -> tuple[int, str]:
     """The status code and the text of one of an agent's own pages."""
-    code, text = ask(Path(agent._environment["RELAY_STATE_DIR"]) / "admin.sock", path)
+    code, text = ask(Path(agent.environment["RELAY_STATE_DIR"]) / "admin.sock", path)
     return code, text.decode()
 
 
@@ -412,6 +412,11 @@ def statuses(command: Command) -> list[str]:
 def finals(command: Command) -> list[str]:
     """The final statuses among them."""
     return [status for status in statuses(command) if status != "PROCESSING"]
+
+
+def answers(command: Command) -> set[str]:
+    """The different texts with which it was finally told; a slow machine makes the agent say PROCESSING before."""
+    return {text for text in list(command.updates) if json.loads(text)["status"] != "PROCESSING"}
 
 
 def body(command: Command) -> Json:

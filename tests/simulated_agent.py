@@ -95,9 +95,9 @@ class SimulatedAgent:
         self._calls = dict.fromkeys(PLATFORM_CALLS, 0)
         self._stride_seconds = stride_seconds
         self.disk = SimpleNamespace(obstacle=None, backlog=False, backlog_bytes=4_000_000_000, look=lambda: None)
-        self._clock = Clock(now=lambda: START + timedelta(seconds=self.time), monotonic=lambda: self.time)
+        self.clock = Clock(now=lambda: START + timedelta(seconds=self.time), monotonic=lambda: self.time)
         self._buffer = LogBuffer()
-        self.logs = Logs("info", Redactor(), self._buffer, cast("Any", self.stdout), self._clock)
+        self.logs = Logs("info", Redactor(), self._buffer, cast("Any", self.stdout), self.clock)
         self._build(watched)
 
     # --- time ---
@@ -196,14 +196,14 @@ class SimulatedAgent:
 
         journal = cast("Journal", Stub())
         outbox = SimpleNamespace(
-            room=lambda: 1000,
+            free=lambda: 1000,
             take=self._take,
             put_back=lambda entries: self.answers.extend(entries),
             delivered=lambda _entries: None,
             pending=lambda: len(self.answers),
             put_last=lambda entries: self.answers.extend(entries),
         )
-        clock, log = self._clock, self.logs.logger
+        clock, log = self.clock, self.logs.logger
         statuses = {name: LoopStatus(clock) for name in ("poller", "sender", "heartbeat", "config-refresh", "upkeep")}
         loops = {name: LoopContext(status, self.tally, log, clock) for name, status in statuses.items()}
         platform_status = PlatformStatus()

@@ -117,7 +117,7 @@ class World:
             return self.keys
 
         self.outcomes = Outcomes(
-            journal=journal, answers=UpdateBuilder(spool, keyring, clock), monotonic=clock.monotonic, report=self.reports.append
+            journal=journal, updates=UpdateBuilder(spool, keyring, clock), monotonic=clock.monotonic, report=self.reports.append
         )
         self.reader = PayloadReader(
             agent_id=self.agent_id,

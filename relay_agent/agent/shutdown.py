@@ -122,7 +122,7 @@ class Shutdown:
         loops, outbox = self._threads.loops(Phase.ANSWERS), self._flow.outbox
         for thread in self._threads.of(Phase.ANSWERS):
             thread.end()
-        outbox.hurry()
+        outbox.drain()
         keep = min(REPORT_SECONDS, drain.seconds / 3)
         sender = self._threads.named("sender").loop
         while self._platform.status.enrolled and outbox.pending() and sender.is_alive():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
+from relay_agent.core.callbacks import nothing
 from relay_agent.core.loop import Loop
 from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.diagnostics.watchdog import Watchdog
@@ -67,10 +68,6 @@ class Ending:
                 self.given.set()
 
 
-def _nothing() -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True)
 class AgentThread:
     """One thread, as `wiring` declares it: everything that others need to know of it."""
@@ -83,9 +80,9 @@ class AgentThread:
     """What the watchdog judges. Without one, another sign of life is judged, or none."""
     core: bool = True
     """The agent must end when this thread dies."""
-    end: Callable[[], None] = _nothing
+    end: Callable[[], None] = nothing
     """Makes it leave what it waits for, when its phase is to end and the event alone does not do that."""
-    break_off: Callable[[], None] = _nothing
+    break_off: Callable[[], None] = nothing
     """Breaks off what it is doing, when the stop has waited long enough."""
 
     @classmethod
@@ -96,7 +93,7 @@ class AgentThread:
         phase: Phase,
         stops: Stops,
         status: LoopStatus,
-        break_off: Callable[[], None] = _nothing,
+        break_off: Callable[[], None] = nothing,
     ) -> AgentThread:
         """A thread that repeats a step until its phase's event is set, and says by its status what it is doing."""
         return cls(Loop(name, step, stops.of(phase)), phase, lambda: status.activity, status, break_off=break_off)

@@ -274,7 +274,7 @@ def build_flow(
     outbox = Outbox(clock, lambda: tasks.running() + tasks.waiting())
     outcomes = Outcomes(
         journal=journal,
-        answers=UpdateBuilder(spool, secrets.keys.get, clock),
+        updates=UpdateBuilder(spool, secrets.keys.get, clock),
         monotonic=clock.monotonic,
         report=partial(tell, telemetry.log, telemetry.metrics, telemetry.tally),
     )
@@ -506,7 +506,7 @@ def uploader_threads(stops: Stops, telemetry: Telemetry, platform: Platform, flo
             outcomes=flow.outcomes,
             spool=flow.spool,
             outbox=flow.outbox,
-            trouble=flow.upload_failures,
+            failures=flow.upload_failures,
             clock=telemetry.clock,
             stop=stops.answers,
         )

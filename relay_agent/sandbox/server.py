@@ -80,7 +80,7 @@ class Sandbox:
         control = ControlRoutes(self.faults, self.expire_credentials)
         platform = [self._routes.blueprint, self._command_routes.public, *self._command_routes.internal]
         flask = build_app([*platform, pages.blueprint, control.blueprint])
-        self._front = RestFront(flask, self.faults, self.now, self.changes.touch)
+        self.front = RestFront(flask, self.faults, self.now, self.changes.touch)
         self.aws_calls: deque[AwsCall] = deque(maxlen=20_000)
         self.under_way: Counter[str] = Counter()
         for agent_id in agent_ids or (str(uuid.uuid4()),):
@@ -109,7 +109,7 @@ class Sandbox:
         self._backend = Backend(ministack, self.keys.root, self.region, self.aws_endpoint)
         self._delivery = Delivery(self._backend, self.commands, self.aws_endpoint, self._visibility_timeout, self._url_lifetime, self.now)
         guard = Guard(ministack, self.keys, self.faults, self.now, self._on_aws_call)
-        self._hosting.start([(self._front, rest), (guard, aws)], [self._delivery.consume, self._delivery.expire])
+        self._hosting.start([(self.front, rest), (guard, aws)], [self._delivery.consume, self._delivery.expire])
         self._hosting.call(self._delivery.open())
         for agent in self.agents.all():
             self._hosting.call(self._delivery.open_agent(agent, log_group(self.org_slug, agent.id)))
@@ -287,7 +287,7 @@ class Sandbox:
     @property
     def requests(self) -> list[RestCall]:
         """The last 5,000 REST calls, the oldest first, without their tokens."""
-        return list(self._front.calls)
+        return list(self.front.calls)
 
     @property
     def system_metrics(self) -> list[tuple[str, list[Any]]]:

@@ -56,7 +56,7 @@ class Disk:
     def look(self) -> None:
         """Measure the disk, and make the reserve again if it is missing and there is space for twice as much."""
         try:
-            self._read_only = _is_read_only(self._directory)
+            self._read_only = is_read_only(self._directory)
             free = shutil.disk_usage(self._directory).free
             # Two thresholds, so that the verdict does not change with each commit.
             self._almost_full = free < (2 * self._size if self._almost_full else self._size) and self._reserved
@@ -95,7 +95,7 @@ def obstacle_seen(directory: Path, there: Path, *, reserve_bytes: int = RESERVE_
     # A running agent may call its disk almost full a little longer: `Disk.look` has two thresholds.
     free, size = shutil.disk_usage(there).free, _reserve_size(there, reserve_bytes)
     reserved = _has_reserve(directory / "reserve")
-    return space_obstacle(read_only=_is_read_only(there), full=not reserved and free < 2 * size, almost_full=free < size)
+    return space_obstacle(read_only=is_read_only(there), full=not reserved and free < 2 * size, almost_full=free < size)
 
 
 def _reserve_size(directory: Path, reserve_bytes: int) -> int:
@@ -106,5 +106,6 @@ def _has_reserve(reserve: Path) -> bool:
     return reserve.exists() and reserve.stat().st_size > 0
 
 
-def _is_read_only(directory: Path) -> bool:
+def is_read_only(directory: Path) -> bool:
+    """Return whether the file system of this directory is mounted read-only."""
     return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from relay_agent.core.callbacks import nothing
 from relay_agent.core.errors import JournalDamaged, JournalError, JournalUnwritable
 from relay_agent.core.failures import Obstacle
 from relay_agent.storage.commit_counter import CommitCounter, count_commit
@@ -34,10 +35,6 @@ T = TypeVar("T")
 Change = Callable[[sqlite3.Connection], Any]
 
 
-def _nothing() -> None:
-    pass
-
-
 @dataclass(eq=False)
 class _Work:
     """One change in the queue for the next commit.
@@ -48,7 +45,7 @@ class _Work:
 
     change: Change | None
     awaited: bool = True
-    then: Callable[[], None] = _nothing
+    then: Callable[[], None] = nothing
     ready: threading.Event = field(default_factory=threading.Event)
     settled: bool = False
     result: Any = None
@@ -80,7 +77,8 @@ class Writer:
         self._monotonic = monotonic
         self._make_room = make_room
         self._counter = counter
-        self._using = threading.Lock()
+        self.using = threading.Lock()
+        """Held while the connection is used; a test holds it for a commit that does not end."""
         self._lock = threading.Lock()
         self._more = threading.Condition(self._lock)
         self._waiting: list[_Work] = []
@@ -106,7 +104,7 @@ class Writer:
         result: T = self._await(_Work(change))
         return result
 
-    def later(self, change: Change, then: Callable[[], None] = _nothing) -> None:
+    def later(self, change: Change, then: Callable[[], None] = nothing) -> None:
         """Run the change with the next commit, and then `then`; a crash before loses it.
 
         If the change cannot be made, every `flush` from then on raises: whoever relies on it must not go on.
@@ -156,14 +154,14 @@ class Writer:
         Raises:
             JournalError: as for `read`.
         """
-        if not self._using.acquire(timeout=self.patience_seconds):
+        if not self.using.acquire(timeout=self.patience_seconds):
             raise JournalError("the journal cannot be read: a commit does not end")
         try:
             return act(self._connection)
         except (sqlite3.Error, ValueError, OverflowError) as error:
             raise journal_error(error, "the journal cannot be read") from None
         finally:
-            self._using.release()
+            self.using.release()
 
     def stuck_seconds(self) -> float:
         """Return how long the commit under way has taken, 0 if there is none."""
@@ -172,13 +170,13 @@ class Writer:
 
     def close(self, patience_seconds: float) -> None:
         """Close the connection; if it stays in use for longer than this, leave it to the end of the process."""
-        if self._using.acquire(timeout=patience_seconds):
+        if self.using.acquire(timeout=patience_seconds):
             try:
                 self._connection.close()
                 if self._counter is not None:
                     self._counter.close()
             finally:
-                self._using.release()
+                self.using.release()
 
     # --- a thread that waits for its change ---
 
@@ -217,7 +215,7 @@ class Writer:
             batch, self._waiting = self._waiting, []
             self._awaited = 0
         try:
-            with self._using:
+            with self.using:
                 self._write(batch)
         finally:
             self._hand_over()

@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from relay_agent.core.callbacks import nothing
 from relay_agent.core.clock import Clock, from_timestamp
 from relay_agent.core.errors import JournalError, JournalUnwritable
 from relay_agent.core.failpoints import Point, reach
@@ -39,10 +40,6 @@ def _alone() -> int:
 
 def _no_room() -> bool:
     return False
-
-
-def _nothing() -> None:
-    pass
 
 
 class State(StrEnum):
@@ -119,25 +116,26 @@ class Journal:
         """What was wrong with the journal at its opening, None if nothing was."""
         self.spoiled = opened.spoiled
         """How many rows were altered since they were written; only their ids are still believed."""
-        self._writer = Writer(opened.connection, others=others, monotonic=clock.monotonic, make_room=make_room, counter=CommitCounter(path))
-        self._tokens = UsedTokens(self._writer)
-        self.retention = Retention(self._writer, self._tokens, clock.now, self._stopping)
+        self.writer = Writer(opened.connection, others=others, monotonic=clock.monotonic, make_room=make_room, counter=CommitCounter(path))
+        """For whoever looks at, or disturbs, the connection itself: tests only."""
+        self._tokens = UsedTokens(self.writer)
+        self.retention = Retention(self.writer, self._tokens, clock.now, self._stopping)
         """For the maintenance thread."""
-        self._seq = self._writer.read("SELECT COALESCE(MAX(seq), 0) FROM commands")[0][0]
+        self._seq = self.writer.read("SELECT COALESCE(MAX(seq), 0) FROM commands")[0][0]
 
     @property
     def commits(self) -> int:
         """Transactions written since the opening; each is one fsync of the write-ahead log."""
-        return self._writer.commits
+        return self.writer.commits
 
     @property
     def unwritable(self) -> Obstacle | None:
         """Why the last commit failed, None since the first that succeeded again."""
-        return self._writer.unwritable
+        return self.writer.unwritable
 
     def stuck_seconds(self) -> float:
         """Return how long the commit under way has taken, 0 if there is none."""
-        return self._writer.stuck_seconds()
+        return self.writer.stuck_seconds()
 
     # --- the life of a command ---
 
@@ -149,12 +147,12 @@ class Journal:
             JournalError: a message holds what cannot be written; no message was recorded.
         """
         rows = list(messages)
-        return self._writer.commit(lambda connection: [self._admit(connection, *row) for row in rows])
+        return self.writer.commit(lambda connection: [self._admit(connection, *row) for row in rows])
 
     def acked(self, ids: Iterable[str]) -> None:
         """Record, with the next commit, that SQS has deleted these messages; after a crash before it they are only deleted again."""
         rows = [(command_id,) for command_id in ids]
-        self._writer.later(lambda connection: connection.executemany("UPDATE commands SET acked = 1, receipt = NULL WHERE id = ?", rows))
+        self.writer.later(lambda connection: connection.executemany("UPDATE commands SET acked = 1, receipt = NULL WHERE id = ?", rows))
 
     def raw(self, command_id: str) -> str:
         """Return the message of an unfinished command, as received.
@@ -189,7 +187,7 @@ class Journal:
             )
         )
 
-    def finish(self, update: Update, about: About | None = None, then: Callable[[], None] = _nothing, *, wait: bool = True) -> None:
+    def finish(self, update: Update, about: About | None = None, then: Callable[[], None] = nothing, *, wait: bool = True) -> None:
         """Record the outcome as it will be sent, and wipe the request; `then` is called once that is durable.
 
         Under load, or if `wait` is False, this returns at once and leaves the outcome to the next commit: call `flush` before
@@ -226,8 +224,8 @@ class Journal:
             reach(Point.RECORDED)
             then()
 
-        if not wait or (self._writer.loaded and update.spool is None):
-            self._writer.later(finish, then=recorded)
+        if not wait or (self.writer.loaded and update.spool is None):
+            self.writer.later(finish, then=recorded)
         else:
             self._patiently(finish)
             recorded()
@@ -255,7 +253,7 @@ class Journal:
         """
         now = self._clock.now().timestamp()
         rows = [(now, command_id) for command_id in ids]
-        self._writer.later(
+        self.writer.later(
             lambda connection: connection.executemany(
                 "UPDATE commands SET state = 'delivered', message = NULL, spool = NULL, upload_url = NULL, fallback = NULL,"
                 " seal = NULL, delivered_at = ? WHERE id = ?",
@@ -270,7 +268,7 @@ class Journal:
             JournalUnwritable: the disk takes nothing now.
             JournalError: one of the changes cannot be written.
         """
-        self._writer.flush()
+        self.writer.flush()
 
     def recorded(self, ids: Iterable[str]) -> set[str]:
         """Return the ids of those commands whose outcomes are durable and not yet recorded as delivered.
@@ -281,7 +279,7 @@ class Journal:
         return {
             str(row[0])
             for command_id in ids
-            for row in self._writer.read("SELECT id FROM commands WHERE id = ? AND state = 'finished'", command_id)
+            for row in self.writer.read("SELECT id FROM commands WHERE id = ? AND state = 'finished'", command_id)
         }
 
     def remember_token(self, jti: str, command_id: str, exp: float) -> bool:
@@ -329,7 +327,7 @@ class Journal:
 
     def about(self, command_id: str) -> About | None:
         """Return what a finished command is listed with; None if that was not recorded."""
-        row = self._writer.read(
+        row = self.writer.read(
             "SELECT action, method, host, port, status_code FROM commands WHERE id = ? AND action IS NOT NULL", command_id
         )
         return About(*row[0]) if row else None
@@ -352,7 +350,7 @@ class Journal:
     def probe(self) -> bool:
         """Return whether the disk takes a commit now, by making one that changes no row."""
         try:
-            self._writer.commit(lambda connection: connection.execute("DELETE FROM seen_tokens WHERE forget_at < 0"))
+            self.writer.commit(lambda connection: connection.execute("DELETE FROM seen_tokens WHERE forget_at < 0"))
         except JournalError:
             return False
         return True
@@ -360,7 +358,7 @@ class Journal:
     def give_up(self) -> None:
         """End every wait for a disk that takes nothing; the next start continues with what was recorded."""
         self._stopping.set()
-        self._writer.patience_seconds = RETRY_SECONDS
+        self.writer.patience_seconds = RETRY_SECONDS
 
     def close(self) -> None:
         """Commit what waits for the next commit, and close the file.
@@ -370,14 +368,14 @@ class Journal:
         """
         self.give_up()
         try:
-            self._writer.flush(self._writer.patience_seconds)
+            self.writer.flush(self.writer.patience_seconds)
         finally:
-            self._writer.close(RETRY_SECONDS)
+            self.writer.close(RETRY_SECONDS)
 
     # --- inside ---
 
     def _text(self, query: str, command_id: str, what: str) -> str:
-        row = self._writer.read(query, command_id)
+        row = self.writer.read(query, command_id)
         if not row or row[0][0] is None:
             raise JournalError(f"the journal holds no {what} for this command")
         return str(row[0][0])
@@ -385,19 +383,19 @@ class Journal:
     def _each(self, columns: str, where: str) -> Iterator[Any]:
         """Yield the rows of the commands that match now, reading one at a time."""
         for (command_id,) in self._read_all(f"SELECT id FROM commands WHERE {where} ORDER BY seq"):  # noqa: S608 - our own words
-            yield from self._writer.read(f"SELECT {columns} FROM commands WHERE id = ?", command_id)  # noqa: S608 - our own words
+            yield from self.writer.read(f"SELECT {columns} FROM commands WHERE id = ?", command_id)  # noqa: S608 - our own words
 
     def _read_all(self, query: str) -> list[Any]:
         """Return the rows of a query, after a flush; a disk that takes nothing leaves out what waits for it."""
         with contextlib.suppress(JournalUnwritable):
-            self._writer.flush(self._writer.patience_seconds)
-        return self._writer.read(query)
+            self.writer.flush(self.writer.patience_seconds)
+        return self.writer.read(query)
 
     def _patiently(self, change: Change) -> Any:
         """Commit, and retry while the disk takes nothing, until `give_up`."""
         while True:
             try:
-                return self._writer.commit(change)
+                return self.writer.commit(change)
             except JournalUnwritable:
                 if self._stopping.wait(RETRY_SECONDS):
                     raise

@@ -19,7 +19,7 @@ from relay_agent.core.errors import (
     UnknownAgent,
 )
 
-_WORDS: tuple[tuple[type[PlatformError], str], ...] = (
+WORDS: tuple[tuple[type[PlatformError], str], ...] = (
     (PlatformUnreachable, "unreachable"),
     (PlatformRefused, "refused"),
     (UnknownAgent, "unknown_agent"),
@@ -42,7 +42,7 @@ def count_outcome(count: Count, call: str) -> Iterator[None]:
     try:
         yield
     except PlatformError as error:
-        count(call, next((word for kind, word in _WORDS if isinstance(error, kind)), "error"))
+        count(call, next((word for kind, word in WORDS if isinstance(error, kind)), "error"))
         raise
     except Exception:
         count(call, "error")

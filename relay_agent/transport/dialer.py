@@ -25,6 +25,7 @@ from relay_agent.transport.errors import DiskFault, TransportFault
 from relay_agent.transport.exchange import Exchange
 from relay_agent.transport.fault_mapping import name_fault, os_fault
 from relay_agent.transport.hostnames import is_for, openssl_cannot_judge
+from relay_agent.transport.progress import Progress
 from relay_agent.transport.proxy import Proxy
 from relay_agent.transport.proxy_connect import open_tunnel
 from relay_agent.transport.resolver import Address, Resolver
@@ -60,39 +61,42 @@ class Dialer:
         self._shown: dict[tuple[str, int, str], tuple[float, RefusedCertificate | None]] = {}
         self._winners: dict[frozenset[tuple[object, ...]], tuple[float, tuple[object, ...]]] = {}
 
-    def dial(self, exchange: Exchange) -> Any:
+    def dial(self, exchange: Exchange, progress: Progress | None = None) -> Any:
         """Give a socket to the exchange's target, or to the proxy that forwards to it.
+
+        Each socket on the way is held by `progress` while it is waited for.
 
         Raises:
             TransportFault: it cannot be had; the text says whether the proxy is at fault. A certificate that was refused is looked at.
             TunnelRefused: the proxy answered, and said no.
         """
+        progress = progress or Progress(exchange)
         try:
-            return self._dial(exchange)
+            return self._dial(exchange, progress)
         except TransportFault as fault:
-            fault.during(exchange.phase)
-            if exchange.verify and exchange.phase is Phase.TLS and fault.at_certificate:
-                fault.show(self._looked(exchange))
+            fault.during(progress.phase)
+            if exchange.verify and progress.phase is Phase.TLS and fault.at_certificate:
+                fault.show(self._looked(exchange, progress))
             raise
 
-    def _looked(self, exchange: Exchange) -> RefusedCertificate | None:
+    def _looked(self, exchange: Exchange, progress: Progress) -> RefusedCertificate | None:
         """Look at the certificate, once in a while: Python tells nothing of one that it refuses."""
         place, now = _place(exchange.url, exchange.proxy), time.monotonic()
         known = self._shown.get(place)
         if known is not None and now - known[0] < LOOK_AGAIN_SECONDS:
             return known[1]
-        found = self._look(exchange)
+        found = self._look(exchange, progress)
         if len(self._shown) >= _MOST_SHOWN:
             self._shown.clear()
         self._shown[place] = now, found
         return found
 
-    def _look(self, exchange: Exchange) -> RefusedCertificate | None:
+    def _look(self, exchange: Exchange, progress: Progress) -> RefusedCertificate | None:
         """Go the same way once more, without verifying."""
         limit = Deadline(min(CERTIFICATE_SECONDS, exchange.deadline.remaining()))
         look = replace(exchange, verify=False, deadline=limit, connect_seconds=limit.seconds)
         with contextlib.suppress(TransportFault, OSError):
-            sock = self._dial(look)
+            sock = self._dial(look, _Unreported(look, progress))
             try:
                 certificate = read_certificate(sock.getpeercert(True) or b"")
             finally:
@@ -100,81 +104,81 @@ class Dialer:
             return None if certificate is None else _told(certificate, self._trust.said)
         return None
 
-    def _dial(self, exchange: Exchange) -> Any:
+    def _dial(self, exchange: Exchange, progress: Progress) -> Any:
         limit = Deadline(min(exchange.connect_seconds, exchange.deadline.remaining()))
         try:
             if exchange.proxy is None:
-                sock: Any = self._direct(exchange, limit)
+                sock: Any = self._direct(exchange, progress, limit)
             else:
-                sock = self._through(exchange.proxy, exchange, limit)
+                sock = self._through(exchange.proxy, exchange, progress, limit)
         except TimeoutError:
             late = f"took longer than {round(limit.seconds, 2):g} s"
-            if exchange.proxy is not None and exchange.phase.of_proxy:
-                raise TransportFault(Code.ETIMEDOUT, f"{exchange.phase} {late}").at(exchange.proxy.masked) from None
-            raise TransportFault(Code.ETIMEDOUT, f"{exchange.phase} to {exchange.peer} {late}") from None
+            if exchange.proxy is not None and progress.phase.of_proxy:
+                raise TransportFault(Code.ETIMEDOUT, f"{progress.phase} {late}").at(exchange.proxy.masked) from None
+            raise TransportFault(Code.ETIMEDOUT, f"{progress.phase} to {exchange.peer} {late}") from None
         sock.deadline = exchange.deadline
         return sock
 
-    def _direct(self, exchange: Exchange, limit: Deadline) -> Any:
+    def _direct(self, exchange: Exchange, progress: Progress, limit: Deadline) -> Any:
         url = exchange.url
-        exchange.enter(Phase.NAME)
-        addresses = self._resolver.resolve(url.host, url.port, limit, exchange.waiting)
+        progress.enter(Phase.NAME)
+        addresses = self._resolver.resolve(url.host, url.port, limit, progress.check_stop)
         for address in addresses:
-            exchange.check_address(address.text)
-        exchange.enter(Phase.CONNECT)
-        sock = self._connect(addresses, exchange, limit, None)
+            progress.check_address(address.text)
+        progress.enter(Phase.CONNECT)
+        sock = self._connect(addresses, progress, limit, None)
         if url.scheme == "http":
             return sock
-        exchange.enter(Phase.TLS)
-        return self._tls(sock, exchange, url.host, exchange.verify, f"TLS {url.host}:{url.port}")
+        progress.enter(Phase.TLS)
+        return self._tls(sock, progress, url.host, exchange.verify, f"TLS {url.host}:{url.port}")
 
-    def _through(self, proxy: Proxy, exchange: Exchange, limit: Deadline) -> Any:
-        exchange.enter(Phase.PROXY_NAME)
+    def _through(self, proxy: Proxy, exchange: Exchange, progress: Progress, limit: Deadline) -> Any:
+        progress.enter(Phase.PROXY_NAME)
         try:
-            addresses = self._resolver.resolve(proxy.host, proxy.port, limit, exchange.waiting)
+            addresses = self._resolver.resolve(proxy.host, proxy.port, limit, progress.check_stop)
         except TransportFault as fault:
             raise fault.at(proxy.masked) from None
-        exchange.enter(Phase.PROXY_CONNECT)
-        sock: Any = self._connect(addresses, exchange, limit, proxy.masked)
+        progress.enter(Phase.PROXY_CONNECT)
+        sock: Any = self._connect(addresses, progress, limit, proxy.masked)
         with closed_on_failure(sock):
             if proxy.scheme == "socks5h":
-                exchange.enter(Phase.TUNNEL)
+                progress.enter(Phase.TUNNEL)
                 ask_for_connection(sock, proxy, exchange.url.host, exchange.url.port)
         if proxy.scheme == "https":
-            exchange.enter(Phase.PROXY_TLS)
-            sock = self._tls_with_proxy(sock, proxy, exchange)
+            progress.enter(Phase.PROXY_TLS)
+            sock = self._tls_with_proxy(sock, proxy, progress)
         if exchange.url.scheme == "http":
             return sock
         if proxy.scheme != "socks5h":
-            exchange.enter(Phase.TUNNEL)
+            progress.enter(Phase.TUNNEL)
             open_tunnel(sock, proxy, exchange)
-        exchange.enter(Phase.TLS)
-        return self._tls(sock, exchange, exchange.url.host, exchange.verify, f"TLS {exchange.peer}")
+        progress.enter(Phase.TLS)
+        return self._tls(sock, progress, exchange.url.host, exchange.verify, f"TLS {exchange.peer}")
 
-    def _connect(self, addresses: list[Address], exchange: Exchange, limit: Deadline, proxy: str | None) -> DeadlineSocket:
+    def _connect(self, addresses: list[Address], progress: Progress, limit: Deadline, proxy: str | None) -> DeadlineSocket:
         """Connect to one of a name's addresses, the one first that was the quickest of late."""
         if len(addresses) < 2:
-            return _connect(addresses, exchange, limit, proxy)[0]
+            return _connect(addresses, progress, limit, proxy)[0]
         name, now = frozenset(address.sockaddr for address in addresses), time.monotonic()
         until, winner = self._winners.get(name, (0.0, ()))
         ordered = _by_turns(addresses)
         if now < until:
             ordered.sort(key=lambda address: address.sockaddr != winner)
-        sock, answered = _connect(ordered, exchange, limit, proxy)
+        sock, answered = _connect(ordered, progress, limit, proxy)
         if len(self._winners) >= _MOST_SHOWN:
             self._winners.clear()
         self._winners[name] = now + WINNER_SECONDS, answered.sockaddr
         return sock
 
-    def _tls_with_proxy(self, sock: Any, proxy: Proxy, exchange: Exchange) -> Any:
+    def _tls_with_proxy(self, sock: Any, proxy: Proxy, progress: Progress) -> Any:
         try:
-            return self._tls(sock, exchange, proxy.host, True, f"TLS {proxy.host}:{proxy.port}", "the proxy")
+            return self._tls(sock, progress, proxy.host, True, f"TLS {proxy.host}:{proxy.port}", "the proxy")
         except DiskFault:
             raise
         except TransportFault as fault:
             raise fault.at(proxy.masked) from None
 
-    def _tls(self, sock: Any, exchange: Exchange, host: str, verify: bool, doing: str, who: str = "the target") -> TlsSocket:
+    def _tls(self, sock: Any, progress: Progress, host: str, verify: bool, doing: str, who: str = "the target") -> TlsSocket:
         """Shake hands over a connected socket, which is closed where that fails."""
         name = host.partition("%")[0].rstrip(".")
         ours = verify and openssl_cannot_judge(name)
@@ -184,7 +188,7 @@ class Dialer:
                 wrapped = TlsSocket(sock, context, name, ragged_ends=not verify)
             except ValueError:
                 raise TransportFault(Code.EPROTO, f"{doing}: the name cannot be checked") from None
-            exchange.opened(wrapped)
+            progress.hold(wrapped)
             try:
                 wrapped.do_handshake()
             except TimeoutError:
@@ -200,6 +204,23 @@ class Dialer:
             return self._trust.context(verify, names=names)
         except OSError as error:
             raise DiskFault(Code.EPROTO, f"{doing}: the trusted roots cannot be read: {type(error).__name__}") from None
+
+
+class _Unreported(Progress):
+    """A second look, for the certificate: it can be broken off as the first can, and its phases are not the exchange's."""
+
+    def __init__(self, exchange: Exchange, first: Progress) -> None:
+        super().__init__(exchange)
+        self._first = first
+
+    def check_address(self, address: str) -> None:
+        self._first.check_address(address)
+
+    def hold(self, sock: Any) -> None:
+        self._first.hold(sock)
+
+    def check_stop(self) -> None:
+        self._first.check_stop()
 
 
 def _is_for(session: TlsSocket, host: str) -> bool:
@@ -226,11 +247,11 @@ def _told(certificate: Certificate, roots: str) -> RefusedCertificate:
 _Connected = tuple[DeadlineSocket, Address]
 
 
-class _Attempts:
+class Attempts:
     """Connections that are being opened to the addresses of one name, side by side (RFC 8305 §5)."""
 
-    def __init__(self, exchange: Exchange, limit: Deadline, proxy: str | None) -> None:
-        self._exchange = exchange
+    def __init__(self, progress: Progress, limit: Deadline, proxy: str | None) -> None:
+        self._progress = progress
         self._limit = limit
         self._proxy = proxy
         self._poller = select.poll()
@@ -245,7 +266,7 @@ class _Attempts:
             self._failed(address, error)
             return None
         with closed_on_failure(sock):
-            self._exchange.opened(sock)
+            self._progress.hold(sock)
             _keep_alive(sock)
             sock.settimeout(0.0)
             try:
@@ -322,9 +343,9 @@ def _by_turns(addresses: list[Address]) -> list[Address]:
     return [address for pair in pairs for address in pair if address is not None]
 
 
-def _connect(addresses: list[Address], exchange: Exchange, limit: Deadline, proxy: str | None) -> _Connected:
+def _connect(addresses: list[Address], progress: Progress, limit: Deadline, proxy: str | None) -> _Connected:
     """Connect to the address that answers first; the next is tried after NEXT_ADDRESS_SECONDS, or as soon as one fails (RFC 8305)."""
-    attempts = _Attempts(exchange, limit, proxy)
+    attempts = Attempts(progress, limit, proxy)
     left = deque(addresses)
     with contextlib.ExitStack() as after:
         after.callback(attempts.close)
@@ -334,14 +355,14 @@ def _connect(addresses: list[Address], exchange: Exchange, limit: Deadline, prox
             while connected is None and attempts.under_way and not limit.passed:
                 if len(attempts.faults) > failed or (left and next_at.passed):
                     break
-                exchange.waiting()
+                progress.check_stop()
                 connected = attempts.wait(min(WAKE_SECONDS, limit.remaining(), next_at.remaining() if left else WAKE_SECONDS))
             if connected is not None:
                 sock, _ = connected
                 with closed_on_failure(sock), attempts.noted(connected):
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     sock.deadline = limit
-                    exchange.opened(sock)  # Several were in reach of an abort: from here on it is this one.
+                    progress.hold(sock)  # Several were in reach of an abort: from here on it is this one.
                 return connected
         attempts.late()
     if not attempts.faults:

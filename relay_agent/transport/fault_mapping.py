@@ -10,8 +10,6 @@ import errno
 import http.client
 import ssl
 
-import urllib3
-
 from relay_agent.core.failures import Code, Phase, TlsTrouble
 from relay_agent.transport.errors import ClientCertificateWanted, TransportFault
 from relay_agent.transport.exchange import Exchange
@@ -158,32 +156,24 @@ def _tls_words(error: ssl.SSLError, who: str, heard: Heard) -> tuple[TlsTrouble 
     return trouble, text.format(**words)
 
 
-def explain(error: Exception, exchange: Exchange) -> TransportFault:
-    """Say why an exchange broke off, while sending, waiting or reading, in PROTOCOL's codes."""
-    return _explained(error, exchange).during(exchange.phase)
+def explain(error: Exception, exchange: Exchange, phase: Phase) -> TransportFault:
+    """Say why an exchange broke off in that phase, while sending, waiting or reading, in PROTOCOL's codes."""
+    return _explained(error, exchange, phase).during(phase)
 
 
-def _explained(error: Exception, exchange: Exchange) -> TransportFault:
+def _explained(error: Exception, exchange: Exchange, phase: Phase) -> TransportFault:
     if isinstance(error, TransportFault):
         return error
-    if exchange.deadline.passed or isinstance(error, TimeoutError | urllib3.exceptions.ReadTimeoutError):
-        return TransportFault(Code.ETIMEDOUT, f"{exchange.phase} from {exchange.peer} took longer than {exchange.deadline.seconds:g} s")
+    if exchange.deadline.passed or isinstance(error, TimeoutError):
+        return TransportFault(Code.ETIMEDOUT, f"{phase} from {exchange.peer} took longer than {exchange.deadline.seconds:g} s")
     if isinstance(error, BadHead):
         return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: {error}")
     if isinstance(error, ClientCertificateWanted) and exchange.forwarded and exchange.proxy is not None:
         return os_fault(error, "read", "the proxy").at(exchange.proxy.masked)
-    if isinstance(error, OSError):
-        if isinstance(error, http.client.RemoteDisconnected):
-            return TransportFault(Code.ECONNRESET, f"read ECONNRESET {exchange.peer}: closed without an answer")
-        return os_fault(error, f"{'write' if exchange.phase is Phase.SENDING else 'read'} {exchange.peer}")
-    return _body_fault(error, exchange)
-
-
-def _body_fault(error: Exception, exchange: Exchange) -> TransportFault:
-    """What ended a body: urllib3 hands on, as the last argument of its own error, the one that it met."""
-    cause = error.args[-1] if error.args else None
-    if isinstance(cause, OSError) and not isinstance(cause, TimeoutError | ssl.SSLEOFError):
-        return os_fault(cause, f"read {exchange.peer}")
-    if isinstance(error, http.client.IncompleteRead) or isinstance(cause, ssl.SSLEOFError | http.client.IncompleteRead):
+    if isinstance(error, http.client.IncompleteRead) or (phase is Phase.BODY and isinstance(error, ssl.SSLEOFError)):
         return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the connection was closed before the end of the body")
+    if isinstance(error, http.client.RemoteDisconnected):
+        return TransportFault(Code.ECONNRESET, f"read ECONNRESET {exchange.peer}: closed without an answer")
+    if isinstance(error, OSError):
+        return os_fault(error, f"{'write' if phase is Phase.SENDING else 'read'} {exchange.peer}")
     return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the body is not framed as HTTP says")

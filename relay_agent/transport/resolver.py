@@ -14,6 +14,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from relay_agent.core.callbacks import nothing
 from relay_agent.core.clock import RECHECK_SECONDS, Deadline
 from relay_agent.core.failures import Code
 from relay_agent.core.urls import literal_address
@@ -34,10 +35,6 @@ SHARED_SECONDS = 30.0
 """How long a look-up is joined by others that want the same name; after that its question may have been lost."""
 MAX_ADDRESSES = 64
 """Addresses that are kept of an answer."""
-
-
-def _nothing() -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +69,7 @@ class Resolver:
         self._directly_below: Counter[str] = Counter()
         self._anywhere_below: Counter[str] = Counter()
 
-    def resolve(self, host: str, port: int, deadline: Deadline, check: Callable[[], None] = _nothing) -> list[Address]:
+    def resolve(self, host: str, port: int, deadline: Deadline, check: Callable[[], None] = nothing) -> list[Address]:
         """Every stream address of `host`, in the system's order (RFC 6724); `check` raises what ends the wait before its time.
 
         Raises:
@@ -80,7 +77,7 @@ class Resolver:
         """
         if literal_address(host) is not None:
             # The dot that ends a name makes an address one, which the system would ask its servers for.
-            return _to_port(_ask(host.rstrip("."), socket.AI_NUMERICHOST), port)
+            return _to_port(ask_system(host.rstrip("."), socket.AI_NUMERICHOST), port)
         name = host.rstrip(".").lower()
         if name == "invalid" or name.endswith(".invalid"):
             # RFC 6761 §6.4: this name never exists, and asking a resolver only leaks it.
@@ -176,7 +173,7 @@ class Resolver:
     def _run(self, look_up: _LookUp) -> None:
         found: list[Address] | TransportFault = TransportFault(Code.EAI_AGAIN, f"getaddrinfo EAI_AGAIN {look_up.name}")
         try:
-            found = _ask(look_up.name)
+            found = ask_system(look_up.name)
         except TransportFault as fault:
             found = fault
         finally:
@@ -208,7 +205,8 @@ def _subtract(counts: Counter[str], zones: list[str]) -> None:
             del counts[zone]
 
 
-def _ask(host: str, flags: int = 0) -> list[Address]:
+def ask_system(host: str, flags: int = 0) -> list[Address]:
+    """Ask the system for the addresses of a host; nothing interrupts that."""
     try:
         found = socket.getaddrinfo(host, 0, 0, socket.SOCK_STREAM, 0, flags)[:MAX_ADDRESSES]
     except socket.gaierror as error:

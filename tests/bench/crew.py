@@ -80,7 +80,7 @@ class Crew:
         finally:
             self._tasks.close()
             self._over.set()
-            self._outbox.hurry()
+            self._outbox.drain()
             for thread in threads:
                 thread.join()
             self.journal.close()
@@ -91,7 +91,7 @@ class Crew:
         left = commands
         self._longest = 0.0
         while left:
-            room = min(self._tasks.free(), self._outbox.room(), BATCH, left)
+            room = min(self._tasks.free(), self._outbox.free(), BATCH, left)
             if room <= 0:
                 with self._progress:
                     self._progress.wait(0.01)
@@ -135,7 +135,7 @@ class Crew:
                 self.journal.finish(update)
             finally:
                 self._tasks.done(lane)
-            self._outbox.begun(Command(command_id, "agent", "bench"))
+            self._outbox.command_started(Command(command_id, "agent", "bench"))
             self._outbox.put(update)
 
     # --- the sender's ---

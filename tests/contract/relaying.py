@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from relay_agent.core.callbacks import nothing
 from relay_agent.core.clock import Deadline
 from relay_agent.core.errors import BadRequest
 from relay_agent.core.failures import Code
@@ -30,10 +31,6 @@ from relay_agent.transport.tls import TlsContexts
 from tests.target_certificates import ca_pem
 
 
-def _nothing() -> None:
-    return None
-
-
 class Relay:
     """Runs commands one after the other, those with the same options on one worker's Executor, as the agent would."""
 
@@ -47,7 +44,7 @@ class Relay:
         payload: object,
         *,
         deadline: float = 8.0,
-        before_send: Callable[[], None] = _nothing,
+        before_send: Callable[[], None] = nothing,
         proxy: str = "none",
         no_proxy: str = "",
         trust: bool = True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -13,10 +14,12 @@ from typing import Any
 import pytest
 
 from relay_agent.core.clock import Deadline
+from relay_agent.core.failures import Code
 from relay_agent.core.urls import parse_url
-from relay_agent.transport.dialer import NEXT_ADDRESS_SECONDS, Dialer, _Attempts
+from relay_agent.transport.dialer import NEXT_ADDRESS_SECONDS, Attempts, Dialer
 from relay_agent.transport.errors import TransportFault
-from relay_agent.transport.exchange import Exchange
+from relay_agent.transport.exchange import Exchange, ExchangeObserver
+from relay_agent.transport.progress import Progress
 from relay_agent.transport.proxy import parse_proxy
 from relay_agent.transport.resolver import Address, Resolver
 from relay_agent.transport.tls import TlsContexts
@@ -53,13 +56,13 @@ def dead(port: int, host: str = DEAD) -> Iterator[None]:
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The addresses that were tried, in order."""
     found: list[str] = []
-    begin = _Attempts.begin
+    begin = Attempts.begin
 
-    def noted(self: _Attempts, address: Address) -> Any:
+    def noted(self: Attempts, address: Address) -> Any:
         found.append(address.text)
         return begin(self, address)
 
-    monkeypatch.setattr(_Attempts, "begin", noted)
+    monkeypatch.setattr(Attempts, "begin", noted)
     return found
 
 
@@ -116,9 +119,16 @@ def test_the_families_take_turns(relay: Relay, monkeypatch: pytest.MonkeyPatch, 
 
 def test_the_attempt_that_lost_is_closed(target: ByteTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     Names(monkeypatch, dev=[DEAD, "127.0.0.1"])
-    opened: list[Any] = []
-    sock = Dialer(TlsContexts(), Resolver()).dial(exchange(target.url(host="dev.lab.example"), opened=opened.append))
-    lost, won, again = opened
+    held: list[Any] = []
+
+    class Noting(Progress):
+        def hold(self, sock: Any) -> None:
+            held.append(sock)
+            super().hold(sock)
+
+    asked = exchange(target.url(host="dev.lab.example"))
+    sock = Dialer(TlsContexts(), Resolver()).dial(asked, Noting(asked))
+    lost, won, again = held
     assert (lost.fileno(), won, again) == (-1, sock, sock)
     sock.close()
 
@@ -139,18 +149,19 @@ def test_an_abort_while_several_are_tried_ends_it_soon(target: ByteTarget, monke
     Names(monkeypatch, dev=[DEAD, "127.0.0.4"])
     stopped, begun = threading.Event(), threading.Event()
 
-    def waiting() -> None:
-        if len(tried) == 2:
-            begun.set()
-        if stopped.is_set():
-            raise TransportFault("ECONNRESET", "broken off")  # type: ignore[arg-type]
+    class Stopping(ExchangeObserver):
+        def check_stop(self) -> None:
+            if len(tried) == 2:
+                begun.set()
+            if stopped.is_set():
+                raise TransportFault(Code.ECONNRESET, "broken off")
 
-    asked = exchange(target.url(host="dev.lab.example"), waiting=waiting)
+    asked = exchange(target.url(host="dev.lab.example"))
     ended: list[str] = []
 
     def dial() -> None:
         with pytest.raises(TransportFault) as caught:
-            Dialer(TlsContexts(), Resolver()).dial(asked)
+            Dialer(TlsContexts(), Resolver()).dial(asked, Progress(asked, Stopping()))
         ended.append(caught.value.message)
 
     thread = threading.Thread(target=dial)
@@ -179,7 +190,7 @@ def test_the_system_asks_after_a_minute_whether_a_silent_peer_is_there(way: str,
     ):
         proxy = {"proxy": http_proxy.url(), "tunnel": http_proxy.url(), "socks": socks_proxy.url()}.get(way)
         sock = dialer.dial(exchange(server.url(), proxy=parse_proxy(proxy) if proxy else None))
-        plain = getattr(sock, "_below", sock)
-        found = [plain.getsockopt(socket.IPPROTO_TCP, option) for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL)]
-        assert (bool(plain.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)), found) == (True, [60, 30])
+        with socket.socket(fileno=os.dup(sock.fileno())) as plain:  # beneath TLS
+            found = [plain.getsockopt(socket.IPPROTO_TCP, option) for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL)]
+            assert (bool(plain.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)), found) == (True, [60, 30])
         sock.close()

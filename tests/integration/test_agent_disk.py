@@ -339,10 +339,10 @@ def test_a_start_on_a_disk_too_full_for_a_journal_is_told_by_every_page_until_th
             assert "journal.db" in text
             assert (JOURNAL_FULL.cause in text, JOURNAL_FULL.cure in text) == (True, True)
         assert page(agent, "/healthz")[0] == 200
-        told = run_once(["status"], tmp_path, agent._environment)
+        told = run_once(["status"], tmp_path, agent.environment)
         assert told.returncode == 1, told
         assert JOURNAL_FULL.cure in told.stdout.decode()
-        early = json.loads(run_once(["status", "--json"], tmp_path, agent._environment).stdout)
+        early = json.loads(run_once(["status", "--json"], tmp_path, agent.environment).stdout)
         assert early["problems"][0]["cause"] == JOURNAL_FULL.cause
         assert JOURNAL_FULL.cure in over_tcp(port, "/")[1]
         assert "relay_agent_start_timestamp_seconds" in over_tcp(port, "/metrics")[1]
@@ -449,7 +449,7 @@ def test_a_journal_that_another_program_locks_is_named_so_and_the_agent_resumes_
             assert "database is locked" in said["reason"]
             assert (said["cause"], said["cure"]) == (JOURNAL_LOCKED.cause, JOURNAL_LOCKED.cure)
             assert JOURNAL_LOCKED.cause in page(agent, "/readyz")[1]
-            checks = json.loads(run_once(["check", "--json"], tmp_path, agent._environment).stdout)["checks"]
+            checks = json.loads(run_once(["check", "--json"], tmp_path, agent.environment).stdout)["checks"]
             assert [check["cause"] for check in checks if check["id"] == "state-dir"] == [JOURNAL_LOCKED.cause]
             other.execute("ROLLBACK")
         assert sandbox.wait_final(waiting.id).status == "SUCCESS"
@@ -503,7 +503,7 @@ def test_a_journal_that_turns_read_only_is_as_a_full_disk(sandbox: Sandbox, tmp_
         held = agent.create({"method": "POST", "url": target.url("/held")})
         gate.wait_reached()
         wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
-        writer = agent.agent.flow.journal._writer
+        writer = agent.agent.flow.journal.writer
         writer.use(lambda connection: connection.execute("PRAGMA query_only = ON"))
         new = agent.create({"method": "POST", "url": target.url("/new")})
         wait_full(agent)

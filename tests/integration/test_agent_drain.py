@@ -18,7 +18,7 @@ from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.transport import resolver
-from tests.agents import RunningAgent, ThreadedAgent, body, finals, running, wait_until
+from tests.agents import RunningAgent, ThreadedAgent, answers, body, finals, running, wait_until
 from tests.target_server import Gate
 from tests.targets import ByteTarget, FullBacklog, redirect, reply, seen
 
@@ -180,7 +180,7 @@ def test_a_drain_that_is_cut_off_by_sigkill_loses_nothing(sandbox: Sandbox, tmp_
         *[200] * WAITING,
     ]
     # Told twice at most, and then the same.
-    assert {len({text for text in command.updates if json.loads(text)["status"] != "PROCESSING"}) for command in commands} == {1}
+    assert {len(answers(command)) for command in commands} == {1}
     assert seen(target) == {f"POST /{number}": 1 for number in range(UNDER_WAY + WAITING)}
 
 
@@ -240,7 +240,7 @@ def test_where_everything_hangs_a_drain_of_a_second_is_hardly_longer(sandbox: Sa
         with ExitStack() as hanging:
             for service in ("rest", "logs", "sqs"):
                 hanging.enter_context(sandbox.inject(Fault(service, "", hang_seconds=FOREVER, count=None)))
-            hanging.enter_context(agent.agent.flow.journal._writer._using)
+            hanging.enter_context(agent.agent.flow.journal.writer.using)
             agent.agent.flow.journal.acked(["nothing"])
             assert agent.stop(timeout=TENFOLD) == 0
         gate.release()
@@ -285,7 +285,7 @@ def test_a_journal_that_hangs_holds_up_no_exit(sandbox: Sandbox, tmp_path: Path,
     target.on("/", reply(body="here"))
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "1"})) as agent:
         agent.get(target.url("/"))
-        with agent.agent.flow.journal._writer._using:
+        with agent.agent.flow.journal.writer.using:
             agent.agent.flow.journal.acked(["nothing"])
             assert agent.stop(timeout=TENFOLD) == 0
 
@@ -295,7 +295,7 @@ def test_a_name_that_is_not_resolved_holds_up_no_exit(sandbox: Sandbox, tmp_path
         release = threading.Event()
         # The sandbox is called by its address: here it is a name, which nobody answers for.
         monkeypatch.setattr(resolver, "literal_address", lambda _host: None)
-        monkeypatch.setattr(resolver, "_ask", lambda *_: [] * release.wait(30))
+        monkeypatch.setattr(resolver, "ask_system", lambda *_: [] * release.wait(30))
         agent.agent.network.connection_pool.close()
         try:
             assert agent.stop(timeout=TENFOLD) == 0

@@ -235,7 +235,7 @@ def test_a_port_that_is_taken_is_a_warning_and_the_socket_answers(sandbox: Sandb
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": address})) as agent:
             line = agent.wait_log("admin-unavailable")
-            assert "another program listens there" in line["cause"] and "RELAY_ADMIN_ADDR" in line["cure"]
+            assert "already uses this port" in line["cause"] and "RELAY_ADMIN_ADDR" in line["cure"]
             assert line["cause"] in [one["cause"] for one in json.loads(page(agent, "/status.json")[1])["warnings"]]
             assert (line["level"], line["address"]) == ("warning", address)
             assert page(agent, "/healthz")[0] == 200
@@ -325,7 +325,7 @@ def test_nothing_secret_is_on_any_page(sandbox: Sandbox, tmp_path: Path, target:
         agent.ask({**secret, "url": f"http://user:{canary}@127.0.0.1:9/{canary}"})
         held = agent.create({**secret, "url": target.url(f"/held?key={canary}")})
         gate.wait_reached()
-        token = agent._environment["JWT"]
+        token = agent.environment["JWT"]
         for path in PATHS:
             text = page(agent, path)[1]
             assert canary not in text, path

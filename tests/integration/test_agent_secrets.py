@@ -126,7 +126,7 @@ def test_a_file_that_holds_no_token_any_more_leaves_the_old_one_in_force_and_log
             replace(file, garbage)
             beats = len(sandbox.heartbeats(agent.agent_id))
             wait_until(sandbox, lambda beats=beats: len(sandbox.heartbeats(agent.agent_id)) >= beats + 2)  # type: ignore[misc]
-            assert "holds no JSON Web Token" in page(agent, "/")[1]
+            assert "does not contain a JSON Web Token" in page(agent, "/")[1]
         said = agent.events("token-unusable")
         assert {(line["cause"], line["cure"]) for line in said} == {(TOKEN_UNUSABLE.cause, TOKEN_UNUSABLE.cure)}
         assert len(said) == 2, "one line for each new content"
@@ -134,7 +134,7 @@ def test_a_file_that_holds_no_token_any_more_leaves_the_old_one_in_force_and_log
         replace(file, second)
         wait_until(sandbox, lambda: second in calls.tokens)
         assert set(calls.tokens) <= {first, second}
-        assert "holds no JSON Web Token" not in page(agent, "/")[1]
+        assert "does not contain a JSON Web Token" not in page(agent, "/")[1]
         assert len(agent.events("token-usable")) == 1
         replace(file, "garbage")
         wait_until(sandbox, lambda: len(agent.events("token-unusable")) == 3)

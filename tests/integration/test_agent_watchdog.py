@@ -90,7 +90,7 @@ def test_a_commit_that_does_not_end(sandbox: Sandbox, tmp_path: Path, hands: Han
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "1"}, clock=hands.clock)) as agent:
         agent.get("http://127.0.0.1:9/")
         wait_until(sandbox, lambda: agent.agent.flow.journal.counts()["delivered"] == 1)
-        with agent.agent.flow.journal._writer._using:
+        with agent.agent.flow.journal.writer.using:
             agent.create({"url": "http://127.0.0.1:9/"})
             wait_until(sandbox, lambda: agent.agent.flow.journal.stuck_seconds() > 0)
             reason = ends(agent, hands, ("upkeep", "sender"))

@@ -136,7 +136,7 @@ def test_the_report_for_people_is_plain_when_piped_and_aligned(world: World) -> 
     assert done.returncode == 0
     assert b"\x1b" not in done.stdout
     assert lines[0].startswith("ok        configuration  ")
-    assert "          cause  no key is set: secure commands (V2) will fail with ENOKEY" in lines
+    assert "          cause  no key is set, so secure commands (V2) fail with ENOKEY" in lines
     assert "warning" in lines[-1]
 
 
@@ -239,7 +239,7 @@ def test_token_and_organisation_that_do_not_belong_together_are_refused(world: W
 
 @pytest.mark.parametrize("agent_id", ["9b9f275c-a60d-454f-8c6c-1ea094e3fd38", "no-uuid"])
 def test_an_unknown_agent_is_told_from_a_refusal(world: World, agent_id: str) -> None:
-    found = world.fails("agent", says="AGENT_ID is not known", cure="copy AGENT_ID", AGENT_ID=agent_id)
+    found = world.fails("agent", says="no agent with the id AGENT_ID", cure="copy AGENT_ID", AGENT_ID=agent_id)
     assert found["access"]["status"] == "ok"
 
 
@@ -314,9 +314,9 @@ def test_a_platform_that_is_not_reached_says_at_what(world: World, address: str,
     [
         ("unknown_authority", "was issued by OU=Testing CA", "RELAY_CA_FILE"),
         ("unknown_root_sent", "was issued by OU=Testing CA", "REQUESTS_CA_BUNDLE"),
-        ("self_signed", "signed by itself (CN=a device that signed itself)", "RELAY_CA_FILE"),
-        ("expired", "is over since 20", "API_TARGET"),
-        ("wrong_host", "for another name: elsewhere.lab.example", "API_TARGET"),
+        ("self_signed", "is self-signed (CN=a device that signed itself)", "RELAY_CA_FILE"),
+        ("expired", "has expired on 20", "API_TARGET"),
+        ("wrong_host", "is valid for other names only: elsewhere.lab.example", "API_TARGET"),
     ],
 )
 def test_each_fault_of_the_platform_s_certificate_is_named(world: World, fault: Any, says: str, cure: str) -> None:
@@ -336,7 +336,7 @@ def test_http_where_tls_is_expected_is_told(world: World, target: ByteTarget) ->
 
 @pytest.mark.parametrize(
     ("refuse", "says", "cure"),
-    [(Refusal(407), "answered 407", "user and password"), (Refusal(502), "answered 502", "whoever runs the proxy")],
+    [(Refusal(407), "answered 407", "user and password"), (Refusal(502), "answered 502", "ask the proxy's operator")],
 )
 def test_a_proxy_that_refuses_is_named_with_the_platform_behind_it(world: World, refuse: Refusal, says: str, cure: str) -> None:
     with HttpProxy(refuse=refuse) as proxy:
@@ -366,7 +366,7 @@ def test_a_proxy_that_wants_a_password_for_plain_http_is_named(world: World) -> 
 
 def test_a_proxy_that_is_not_there_is_named(world: World) -> None:
     url = f"http://127.0.0.1:{closed_port()}"
-    says = f"the proxy {url}, not the platform, is at fault: nothing listens"
+    says = f"the proxy {url}, not the platform, fails: nothing listens"
     world.fails("platform", says=says, cure="check the proxy's", RELAY_PLATFORM_PROXY=url, no_proxy=None)
 
 
@@ -383,7 +383,7 @@ def test_a_proxy_that_is_not_there_is_named(world: World) -> None:
 )
 def test_what_answers_in_the_platform_s_place_is_told_apart(world: World, target: ByteTarget, answer: Any) -> None:
     target.on("*", answer)
-    found = world.fails("platform", says="it is not the platform's API", cure="API_TARGET", API_TARGET=target.url(""))
+    found = world.fails("platform", says="is not from the platform's API", cure="API_TARGET", API_TARGET=target.url(""))
     assert skipped(found) == BEHIND_PLATFORM
 
 
@@ -464,7 +464,7 @@ def test_a_platform_that_names_no_queue_for_answers_is_told(world: World) -> Non
 def test_a_port_that_refuses_aws_s_calls_names_the_endpoint_that_was_left_standing(world: World) -> None:
     port = closed_port()
     found = world.fails("sqs", says=f"port {port} refused", cure="AWS_ENDPOINT_URL", AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
-    assert f"AWS_ENDPOINT_URL is set: calls for AWS go to http://127.0.0.1:{port}" in found["sqs"]["cause"]
+    assert f"AWS_ENDPOINT_URL is set, so calls to AWS go to http://127.0.0.1:{port}" in found["sqs"]["cause"]
     assert found["cloudwatch"]["status"] == "warning"
 
 
@@ -532,7 +532,7 @@ def test_a_platform_that_takes_the_call_and_says_nothing_ends_with_its_bound(wor
     with world.sandbox.inject(Fault("rest", "GET /v1/agents/", contains=world.agent_id, hang_seconds=FOREVER, count=None)):
         found = quickly(world, monkeypatch)
     assert found["platform"]["status"] is Status.ERROR
-    assert "takes the connection and does not answer in time" in found["platform"]["cause"]
+    assert "accepts the connection, but does not answer in time" in found["platform"]["cause"]
     assert "proxy" in found["platform"]["cure"]
     assert skipped(found) == BEHIND_PLATFORM
 
@@ -550,7 +550,7 @@ def test_a_proxy_that_drops_is_named_when_its_time_is_over(world: World, monkeyp
     with FullBacklog() as silent:
         proxy = silent.url("")
         found = quickly(world, monkeypatch, RELAY_PLATFORM_PROXY=proxy, API_TARGET="https://api.lab.example")
-    assert f"the proxy {proxy}, not the platform, is at fault: it does not answer in time" in found["platform"]["cause"]
+    assert f"the proxy {proxy}, not the platform, fails: it does not answer in time" in found["platform"]["cause"]
 
 
 def test_an_sqs_that_hangs_ends_with_its_bound_and_hides_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -612,7 +612,7 @@ def test_a_damaged_journal_is_told_and_left_as_it_is(world: World) -> None:
     state = world.directory / "state"
     state.mkdir()
     (state / "journal.db").write_bytes(b"nothing that SQLite wrote" * 500)
-    world.fails("state-dir", says="does not hold what was written to it", cure="SMART")
+    world.fails("state-dir", says="the journal is damaged", cure="SMART")
     assert [path.name for path in state.iterdir()] == ["journal.db"]
 
 
@@ -625,7 +625,7 @@ def test_targets_are_checked_by_a_head_each_and_told_apart(world: World, target:
     found = world.check("--target", target.url("/"), "--target", f"http://127.0.0.1:{port}/", "--target", target.url("/locked"))
     one, two, three = [check for check in json.loads(world.output)["checks"] if check["id"] == "target"]
     assert [check["status"] for check in (one, two, three)] == ["ok", "error", "ok"]
-    assert two["cause"] == f"port {port} refused: the host 127.0.0.1 answers, nothing listens there"
+    assert two["cause"] == f"127.0.0.1 refuses connections on port {port}: nothing listens there, or a firewall rejects them"
     assert str(port) in two["cure"]
     assert seen(target) == {"HEAD /": 1, "HEAD /locked": 1}
     assert found["sqs"]["status"] == "ok"
@@ -637,7 +637,7 @@ def test_targets_are_checked_by_a_head_each_and_told_apart(world: World, target:
     [
         ("http://169.254.169.254/latest", "link-local and cloud metadata"),
         ("http://nothing.invalid/", "the name nothing.invalid does not exist"),
-        ("no url", "no request that can be sent"),
+        ("no url", "the method or the URL is invalid"),
     ],
 )
 def test_a_target_that_cannot_be_called_says_at_what(world: World, url: str, says: str) -> None:
@@ -656,19 +656,17 @@ def test_a_target_whose_certificate_ends_soon_is_a_warning(world: World) -> None
                 pem.write_text(ssl.DER_cert_to_PEM_cert(tls.getpeercert(True) or b""))
         found = world.check("--target", device.url("/"), RELAY_CA_FILE=str(pem))
     assert (found["target"]["status"], world.code) == ("warning", 0), found["target"]
-    assert "ends on" in found["target"]["cause"]
-    assert "renewed" in found["target"]["cure"]
+    assert "expires on" in found["target"]["cause"]
+    assert "renew" in found["target"]["cure"]
 
 
 @pytest.mark.parametrize(
     ("handler", "says"),
-    [(reply(503), "answers 503"), (raw(b"SSH-2.0-OpenSSH\r\n"), "does not speak HTTP"), (raw(b"", then="close"), "cut off")],
+    [(reply(503), "server error (503)"), (raw(b"SSH-2.0-OpenSSH\r\n"), "not a valid HTTP response"), (raw(b"", then="close"), "closed by")],
 )
 def test_a_target_that_does_not_answer_as_http_should_says_so(world: World, target: ByteTarget, handler: Any, says: str) -> None:
     target.on("/", handler)
-    found = world.fails(
-        "target", says=says, cure="log of the target" if says != "cut off" else "port", arguments=("--target", target.url("/"))
-    )
+    found = world.fails("target", says=says, cure="log" if says != "closed by" else "port", arguments=("--target", target.url("/")))
     assert "http: " in found["target"]["summary"]
 
 
@@ -729,7 +727,7 @@ def test_a_queue_that_lets_itself_be_looked_at_and_not_be_read_is_named_with_the
     refused = Fault("sqs", "ReceiveMessage", contains=agent.agent_id, status=403, code="AccessDenied", count=None)
     with sandbox.inject(refused), running(agent):
         line = agent.wait_log("poll-failed")
-        done = run_once(["check", "--json"], tmp_path, agent._environment)
+        done = run_once(["check", "--json"], tmp_path, agent.environment)
         (sqs,) = [check for check in json.loads(done.stdout)["checks"] if check["id"] == "sqs"]
         assert (done.returncode, sqs["status"], sqs["cause"], sqs["cure"]) == (1, "error", line["cause"], line["cure"])
         assert "the agent at work here says" in sqs["summary"]
@@ -740,7 +738,7 @@ def test_an_s3_that_refuses_answers_is_named_by_the_agent_at_work_and_by_nobody_
         target.on("/", reply(body="x" * 400_000))
 
         def platform() -> Any:
-            done = run_once(["check", "--json"], tmp_path, agent._environment)
+            done = run_once(["check", "--json"], tmp_path, agent.environment)
             (found,) = [check for check in json.loads(done.stdout)["checks"] if check["id"] == "platform"]
             return done.returncode, found["status"], found["cause"]
 

@@ -119,7 +119,7 @@ main(["run"])
         (f"wiring.Watchdog.verdict = lambda self: {FROZEN}", "_supervise"),
         (f"wiring.Intake.recover = lambda self, *_: {FROZEN}", "recover"),
         (f"wiring.Heartbeat.step = lambda self: {FROZEN}", "step"),
-        (f"wiring.Watchdog.verdict = lambda self: self_stop()\nagent.Stopping.run = lambda *_, **__: {FROZEN}", "_stop"),
+        (f"wiring.Watchdog.verdict = lambda self: self_stop()\nagent.Shutdown.run = lambda *_, **__: {FROZEN}", "_stop"),
     ],
     ids=["at-work", "recovering", "another-thread", "stopping"],
 )
@@ -136,8 +136,8 @@ def test_an_agent_whose_drain_is_longer_than_the_limit_drains(sandbox: Sandbox, 
     patch = (
         "import os, signal, threading\n"
         "wiring.Watchdog.verdict = lambda self: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "run = agent.Stopping.run\n"
-        "agent.Stopping.run = lambda *given, **named: (threading.Event().wait(6), run(*given, **named))\n"
+        "run = agent.Shutdown.run\n"
+        "agent.Shutdown.run = lambda *given, **named: (threading.Event().wait(6), run(*given, **named))\n"
     )
     environment = agent_environment(sandbox, sandbox.add_agent(), tmp_path, {"RELAY_DRAIN_SECONDS": "20"})
     ended = run(AGENT.format(patch=patch), tmp_path, environment, timeout=50)

@@ -137,7 +137,7 @@ def values(exposed: dict[str, Metric], metric: str, label: str) -> set[str]:
 
 
 def outcomes() -> set[str]:
-    return {"ok", "error", *(word for _, word in call_outcomes._WORDS)}
+    return {"ok", "error", *(word for _, word in call_outcomes.WORDS)}
 
 
 def calls() -> set[str]:

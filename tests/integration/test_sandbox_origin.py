@@ -49,7 +49,7 @@ def ask(url: str, method: str, path: str, headers: dict[str, str], body: bytes |
 def routes(sandbox: Sandbox) -> list[tuple[str, str]]:
     """Every method and path there is, and some that there are not."""
     found = []
-    for rule in sandbox._front._flask.url_map.iter_rules():
+    for rule in sandbox.front.flask.url_map.iter_rules():
         path = rule.rule
         for argument in rule.arguments:
             path = path.replace(f"<path:{argument}>", "x").replace(f"<{argument}>", "x")

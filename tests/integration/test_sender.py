@@ -411,7 +411,7 @@ FAILURES = [
     (failure("EPROTO"), failures.SSLError),
     (failure("ETOOMANYREDIRECTS"), failures.TooManyRedirects),
     (failure("EBADCOMMAND", "url: must be http or https"), failures.InvalidURL),
-    (failure("EBADCOMMAND", "headers[0].X: holds a control character"), failures.InvalidHeader),
+    (failure("EBADCOMMAND", "headers[0].X: contains a control character"), failures.InvalidHeader),
     (failure("EBADRESPONSE", "x:1: the connection was closed before the end of the body"), failures.ChunkedEncodingError),
     (failure("EBADRESPONSE", "x:1: the body does not decode by its Content-Encoding"), failures.ContentDecodingError),
     (failure("EBADRESPONSE", "x:1: bad status line"), failures.ConnectionError),

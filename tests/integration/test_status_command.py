@@ -228,4 +228,4 @@ def test_what_was_secret_in_a_command_is_in_no_output(sandbox: Sandbox, tmp_path
         for arguments in (["status"], ["status", "--json"], ["commands"], ["commands", "--json"], ["commands", "show", command.id]):
             told = ask(tmp_path, *arguments)
             assert canary not in told.stdout + told.stderr
-            assert agent._environment["JWT"] not in told.stdout + told.stderr
+            assert agent.environment["JWT"] not in told.stdout + told.stderr

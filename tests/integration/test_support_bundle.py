@@ -50,7 +50,7 @@ def test_of_a_running_agent_it_holds_all_that_support_asks_for_and_lists_it(sand
     agent = RunningAgent(sandbox, tmp_path)
     with running(agent):
         command = agent.get(target.url("/"))
-        told = ask(tmp_path, agent._environment, "-o", "mine.zip")
+        told = ask(tmp_path, agent.environment, "-o", "mine.zip")
     assert (told.returncode, told.stderr) == (0, b"")
     parts = inside(tmp_path / "mine.zip")
     assert parts.keys() == PARTS
@@ -81,8 +81,8 @@ def test_nothing_secret_is_in_it(sandbox: Sandbox, tmp_path: Path, target: ByteT
                 "body": CANARY,
             }
         )
-        told = ask(tmp_path, agent._environment, "-o", "mine.zip", "--json")
-        token = agent._environment["JWT"]
+        told = ask(tmp_path, agent.environment, "-o", "mine.zip", "--json")
+        token = agent.environment["JWT"]
     everything = "".join(inside(tmp_path / "mine.zip").values()) + told.stdout.decode() + told.stderr.decode()
     assert {one["name"] for one in json.loads(told.stdout)["inside"]} == PARTS - {"README.txt"}
     for secret in (CANARY, KEY, token):

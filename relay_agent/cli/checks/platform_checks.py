@@ -28,7 +28,7 @@ from relay_agent.core.errors import (
     QueueUnavailable,
     UnknownAgent,
 )
-from relay_agent.core.failures import Code
+from relay_agent.core.failures import CERTIFICATE_CODES, Code
 from relay_agent.core.loop import aside
 from relay_agent.core.models import Headers
 from relay_agent.core.urls import parse_url
@@ -50,13 +50,10 @@ SLOW_SECONDS = 2.0
 CLOCK_WARNING_SECONDS = local_causes.CLOCK_SECONDS
 CLOCK_ERROR_SECONDS = 300.0
 USER_DEFINED = "user-defined"
-_CERTIFICATE_CODES = frozenset(
-    {Code.CERT_HAS_EXPIRED, Code.DEPTH_ZERO_SELF_SIGNED_CERT, Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, Code.ERR_TLS_CERT_ALTNAME_INVALID}
-)
 _STAGES = {
     Code.ENOTFOUND: "name",
     Code.EAI_AGAIN: "name",
-    **dict.fromkeys(_CERTIFICATE_CODES, "TLS"),
+    **dict.fromkeys(CERTIFICATE_CODES, "TLS"),
     Code.EPROTO: "TLS",
     Code.EBADRESPONSE: "HTTP",
 }

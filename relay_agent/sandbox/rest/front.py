@@ -51,7 +51,7 @@ class RestFront:
     """An ASGI app around the Flask app. `calls` keeps the last 5,000 calls, the newest last."""
 
     def __init__(self, flask: Flask, faults: Faults, now: Callable[[], datetime], on_call: Callable[[], None]) -> None:
-        self._flask = flask
+        self.flask = flask
         self._faults = faults
         self._now = now
         self._on_call = on_call
@@ -86,7 +86,7 @@ class RestFront:
                 await respond(send, call.status, body.encode() if isinstance(body, str) else body, handle.fault.headers.items())
                 return
         environ = _environ(request, call)
-        answer = await asyncio.get_running_loop().run_in_executor(None, _run, self._flask, environ)
+        answer = await asyncio.get_running_loop().run_in_executor(None, _run, self.flask, environ)
         call.status = answer.status_code
         # A HEAD is answered with the Content-Length of the GET, but without the body.
         body = b"" if request.method == "HEAD" else answer.get_data()

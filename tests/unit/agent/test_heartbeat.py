@@ -99,7 +99,7 @@ def test_a_disabled_agent_is_alive_and_sends_its_first_at_once(world: World) -> 
 
 def test_none_goes_out_while_something_stands_still_and_the_log_says_so_once(world: World) -> None:
     world.run(INTERVAL + 1)
-    world.still = "the queue was not read"
+    world.still = "the queue could not be read"
     world.run(9 * INTERVAL)
     assert len(world.sent) == 1
     assert world.log.events == ["heartbeat-withheld"]  # a reminder comes after five minutes
@@ -107,7 +107,7 @@ def test_none_goes_out_while_something_stands_still_and_the_log_says_so_once(wor
 
 
 def test_they_go_on_soon_after_it_turns_again(world: World) -> None:
-    world.still = "the queue was not read"
+    world.still = "the queue could not be read"
     world.run(200)
     world.still = None
     world.run(6)

@@ -129,7 +129,7 @@ def test_a_quick_platform_enrols_the_agent_in_one_step(world: World) -> None:
     assert world.log.events == ["agent-ready"]
 
 
-@pytest.mark.parametrize(("fault", "words"), [(REFUSED, "ORG_SLUG and JWT do not match"), (UNKNOWN, "AGENT_ID is not known")])
+@pytest.mark.parametrize(("fault", "words"), [(REFUSED, "ORG_SLUG and JWT do not match"), (UNKNOWN, "no agent with the id AGENT_ID")])
 def test_a_refusal_at_start_gets_three_tries_within_15_s_and_then_exit_3_with_its_cause(
     world: World, fault: PlatformError, words: str
 ) -> None:

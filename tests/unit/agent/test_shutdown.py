@@ -58,7 +58,7 @@ class World:
         flow = SimpleNamespace(
             tasks=SimpleNamespace(running=lambda: 1),
             journal=SimpleNamespace(give_up=lambda: did.append("give up"), counts=self._counts),
-            outbox=SimpleNamespace(hurry=lambda: did.append("hurry"), pending=lambda: 0),
+            outbox=SimpleNamespace(drain=lambda: did.append("drain"), pending=lambda: 0),
             summary=SimpleNamespace(last=lambda: did.append("summary")),
         )
         platform = SimpleNamespace(
@@ -111,7 +111,7 @@ def test_a_stop_goes_in_order() -> None:
         "break off worker-0",
         "end sender",
         "end uploader-0",
-        "hurry",
+        "drain",
         "set answers",
         "set housekeeping",
         "STOPPED",

@@ -75,7 +75,7 @@ def test_the_protocol_names_every_action() -> None:
     "text", [section(README, "Send a command"), section(PROTOCOL, "3. Commands and requests")], ids=["README.md", "protocol.md"]
 )
 def test_every_field_of_a_request_is_told(text: str) -> None:
-    assert {names(row[0])[0] for row in rows(text, "field")} == requests._REQUEST_FIELDS
+    assert {names(row[0])[0] for row in rows(text, "field")} == requests.REQUEST_FIELDS
 
 
 def test_the_fields_of_a_response_body_are_those_that_are_sent() -> None:
@@ -129,7 +129,7 @@ def test_the_request_that_the_protocol_shows_is_one() -> None:
     block = next(block for block in blocks(PROTOCOL, "json") if '"method"' in block)
     request = requests.decode_request(json.loads(block))
     assert (request.warnings, request.method, len(request.headers)) == ((), "POST", 3)
-    assert set(json.loads(block)) == requests._REQUEST_FIELDS
+    assert set(json.loads(block)) == requests.REQUEST_FIELDS
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_the_methods_that_may_be_repeated_are_those_of_the_protocol() -> None:
 
 def test_every_field_that_crosses_to_another_origin_is_told_and_every_one_that_goes_with_the_body() -> None:
     told = section(PROTOCOL, "Redirects").lower()
-    named = {*redirects._ACROSS_ORIGINS, *redirects._ACROSS_WITH_BODY, *redirects._BODY_HEADERS}
+    named = {*redirects.ACROSS_ORIGINS, *redirects.ACROSS_WITH_BODY, *redirects.BODY_HEADERS}
     assert [name for name in sorted(named) if f"`{name}`" not in told] == []
 
 
@@ -203,12 +203,24 @@ def test_every_event_that_the_readme_names_is_logged() -> None:
     assert told - known == set()
 
 
-def test_every_room_has_its_place_in_the_design() -> None:
-    layers = section(DESIGN, "Rooms, layers, fences")
-    rooms = [path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"]
-    rooms += [path.parent.name for path in PACKAGE.glob("*/__init__.py")]
-    rooms += [path.stem for package in ("tdp", "telemetry", "pipelines") for path in (PACKAGE / package).glob("[!_]*.py")]
-    assert [name for name in sorted(rooms) if not re.search(rf"`([a-z_]+\.)?{name}`", layers)] == []
+def test_the_design_names_every_module_in_its_package_and_no_other() -> None:
+    without_notes = {
+        names(row[0])[0]: re.sub(r"\([^()]*\)", "", row[1]) for row in rows(section(DESIGN, "The thirteen packages"), "package")
+    }
+    modules: dict[str, list[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent != PACKAGE and path.stem != "__init__":
+            modules.setdefault(path.parent.relative_to(PACKAGE).as_posix(), []).append(path.stem)
+    assert {package: sorted(names(text)) for package, text in without_notes.items()} == {
+        name: sorted(found) for name, found in modules.items()
+    }
+
+
+def test_the_design_s_floors_are_those_that_lint_checks() -> None:
+    drawn = next(text for text in re.findall(r"^```text\n(.*?)^```", section(DESIGN, "The thirteen packages"), re.MULTILINE | re.DOTALL))
+    shown = [re.split(r"\s{2,}", line)[0] for line in drawn.splitlines()]
+    contract = (ROOT / ".importlinter").read_text(encoding="utf-8").partition("layers =\n")[2].partition("\n\n")[0]
+    assert shown == [line.strip() for line in contract.splitlines()]
 
 
 # --- links and examples ---

@@ -1,4 +1,4 @@
-"""Wire JSON and models (PROTOCOL §2–§4): what is read, what is refused and by which field's name, and what is written."""
+"""JSON on the wire (PROTOCOL §2–§4): what is decoded, what is refused with which field's name, and what is sent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ANY_JSON = st.recursive(
 
 
 class Bytes:
-    """A response's content in memory, handed out in pieces of `piece` bytes."""
+    """A response's content in memory, in pieces of `piece` bytes."""
 
     def __init__(self, data: bytes, piece: int = 65536) -> None:
         self.data, self.piece = data, piece
@@ -84,7 +84,7 @@ def response(
     return HttpResponse(200, headers, Bytes(data, piece), charset, text, "http://target.example/", 12)
 
 
-def told(answer: HttpResponse) -> Any:
+def decoded(answer: HttpResponse) -> Any:
     text = "".join(responses.response_body(answer))
     assert XML_1_0.fullmatch(text)
     return json.loads(text)
@@ -93,7 +93,7 @@ def told(answer: HttpResponse) -> Any:
 # --- §2, inbound ---
 
 
-def test_a_message_of_the_inbound_queue_is_read_field_by_field() -> None:
+def test_every_field_of_an_inbound_message_is_decoded() -> None:
     command = messages.decode_message(message())
     assert (command.id, command.target_id, command.action) == ("c-1", "a-1", "TetraScience.Connector.gdc.HttpRequest")
     assert command.created_at == datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -103,21 +103,21 @@ def test_a_message_of_the_inbound_queue_is_read_field_by_field() -> None:
     assert command.upload_url == "https://s3.example/put?signature=x"
 
 
-def test_the_presigned_urls_and_the_payload_stay_out_of_a_commands_repr() -> None:
+def test_a_commands_repr_shows_neither_payload_nor_presigned_urls() -> None:
     text = repr(messages.decode_message(message(body={"a": CANARY}, responseBodyUploadUrl=f"https://s3.example/{CANARY}")))
     assert CANARY not in text
 
 
-def test_a_referenced_body_is_named_by_its_url() -> None:
+def test_a_referenced_body_is_given_by_its_url() -> None:
     command = messages.decode_message(message(body=None, bodyDelivery="referenced", bodyUrl="https://s3.example/get"))
     assert command.body_url == "https://s3.example/get"
 
 
-def test_a_body_url_beside_an_embedded_body_is_not_fetched() -> None:
+def test_a_body_url_beside_an_embedded_body_is_ignored() -> None:
     assert messages.decode_message(message(bodyUrl="https://s3.example/get")).body_url is None
 
 
-def test_a_message_without_body_delivery_is_referenced_only_where_it_has_no_body() -> None:
+def test_a_message_without_body_delivery_is_referenced_only_if_it_has_no_body() -> None:
     assert messages.decode_message(message(bodyDelivery=..., bodyUrl="https://s3.example/get")).body_url is None
     assert (
         messages.decode_message(message(bodyDelivery=..., body=..., bodyUrl="https://s3.example/get")).body_url == "https://s3.example/get"
@@ -133,12 +133,12 @@ def test_a_message_without_body_delivery_is_referenced_only_where_it_has_no_body
         ("2026-03-01T12:00:00.123456789Z", NOW),
     ],
 )
-def test_times_are_iso_8601_and_utc_where_they_name_no_zone(written: str, meant: datetime) -> None:
+def test_times_are_iso_8601_and_in_utc_if_they_have_no_time_zone(written: str, meant: datetime) -> None:
     assert messages.decode_message(message(expiresAt=written)).expires_at == meant
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", '"x"', "{", "{}", "\x00", '{"commandId": 1}', '{"commandId": "  "}', "[" * 100_000])
-def test_what_names_no_command_is_malformed_without_an_id(text: str) -> None:
+def test_a_message_without_a_usable_id_is_malformed_without_an_id(text: str) -> None:
     assert malformed(text).command_id is None
 
 
@@ -157,14 +157,14 @@ def test_what_names_no_command_is_malformed_without_an_id(text: str) -> None:
         ({"responseBodyUploadUrl": []}, "responseBodyUploadUrl"),
     ],
 )
-def test_a_malformed_message_that_names_its_command_carries_the_ids_and_the_field(fields: dict[str, Any], named: str) -> None:
+def test_a_malformed_message_with_an_id_keeps_the_ids_and_names_the_field(fields: dict[str, Any], named: str) -> None:
     error = malformed(message(**fields))
     assert (error.command_id, error.target_id) == ("c-1", "a-1")
     assert named in str(error)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "9" * 5000])
-def test_a_number_that_is_none_is_named_by_its_field_and_leaves_the_rest_readable(number: str) -> None:
+def test_a_number_that_is_not_accepted_is_named_by_its_field_and_the_rest_is_decoded(number: str) -> None:
     command = messages.decode_message(f'{{"commandId": "c-1", "action": "x", "body": {{"url": "http://h/", "timeout": {number}}}}}')
     with pytest.raises(BadRequest, match="timeout"):
         requests.decode_request(command.payload)
@@ -178,7 +178,7 @@ def test_a_number_that_is_none_is_named_by_its_field_and_leaves_the_rest_readabl
         '{"body": {}, "commandId" : "c-1",}',
     ],
 )
-def test_what_is_no_json_is_still_answered_where_its_id_can_be_read(text: str) -> None:
+def test_text_that_is_not_json_keeps_the_id_that_can_be_read(text: str) -> None:
     assert malformed(text).command_id == "c-1"
 
 
@@ -216,23 +216,23 @@ def test_arbitrary_values_in_known_fields_are_a_command_or_malformed(fields: dic
         ("9999-12-31T24:00:00.000Z", FAR_FUTURE),
     ],
 )
-def test_a_moment_at_either_end_of_the_calendar_is_one_that_can_be_stored_and_read_back(text: str, moment: datetime) -> None:
+def test_a_time_at_either_end_of_the_calendar_is_clamped_so_that_it_can_be_stored(text: str, moment: datetime) -> None:
     found = messages.decode_message(message(expiresAt=text)).expires_at
     assert found == moment
     assert from_timestamp(moment.timestamp()) == moment
 
 
 @given(seconds=st.floats() | st.integers() | st.just(253402300800.0))
-def test_any_number_of_seconds_is_some_moment(seconds: float) -> None:
+def test_any_number_of_seconds_gives_a_time(seconds: float) -> None:
     assert FAR_PAST <= from_timestamp(seconds) <= FAR_FUTURE
 
 
-def test_a_message_beyond_any_queues_limit_is_answered_and_not_read() -> None:
+def test_a_message_above_any_queues_limit_is_not_parsed_and_keeps_its_id() -> None:
     error = malformed(message(body={"url": "http://h/", "x": "y" * messages.MAX_MESSAGE}))
     assert (error.command_id, "larger" in str(error)) == ("c-1", True)
 
 
-def test_a_message_holds_any_payload_which_is_judged_only_when_it_is_read() -> None:
+def test_a_message_may_have_any_payload() -> None:
     found = messages.decode_message(message(body=[[]] * 100_001))
     with pytest.raises(BadRequest, match="payload: must be an object"):
         requests.decode_request(found.payload)
@@ -248,11 +248,11 @@ def test_a_request_needs_only_its_url_and_has_the_defaults_of_the_protocol() -> 
 
 
 def test_null_counts_as_absent() -> None:
-    names = requests._REQUEST_FIELDS - {"url"}
+    names = requests.REQUEST_FIELDS - {"url"}
     assert request(**dict.fromkeys(names)) == request()
 
 
-def test_the_protocols_own_example_is_read() -> None:
+def test_the_example_of_the_protocol_is_decoded() -> None:
     found = requests.decode_request(
         {
             "method": "POST",
@@ -272,7 +272,7 @@ def test_the_protocols_own_example_is_read() -> None:
     assert (found.method, found.body, found.timeout, found.warnings) == ("POST", b'{"id":1}', 30.0, ())
 
 
-def test_any_token_is_a_method_and_its_case_stays() -> None:
+def test_any_token_is_a_method_and_its_case_is_kept() -> None:
     assert [request(method=method).method for method in ("get", "M-SEARCH", "X!#$%&'*+.^_`|~9")] == ["get", "M-SEARCH", "X!#$%&'*+.^_`|~9"]
 
 
@@ -292,24 +292,24 @@ def test_a_header_value_keeps_its_exact_text() -> None:
     assert request(headers={"X-A": "a, \t b\xe9"}).headers == (("X-A", "a, \t b\xe9"),)
 
 
-def test_lengths_are_ours_and_given_ones_are_dropped_with_a_warning() -> None:
+def test_headers_that_the_agent_sets_are_dropped_with_a_warning() -> None:
     found = request(headers={"content-LENGTH": "5", "Transfer-Encoding": "chunked", "X-A": "1"})
     assert found.headers == (("X-A", "1"),)
     assert found.warnings == ("header content-LENGTH dropped: the agent sets it", "header Transfer-Encoding dropped: the agent sets it")
 
 
-def test_an_unknown_field_is_ignored_with_a_warning_that_has_no_value() -> None:
+def test_an_unknown_field_is_ignored_with_a_warning_that_does_not_show_its_value() -> None:
     found = request(verify=CANARY)
     assert found.warnings == ("unknown field 'verify' ignored",)
 
 
-def test_user_info_becomes_basic_authorization_and_stands_in_no_url_or_repr() -> None:
+def test_user_info_becomes_basic_authorization_and_is_in_no_url_and_no_repr() -> None:
     found = request(url=f"http://me:{CANARY}@target.example/")
     assert found.url.authorization == "Basic " + base64.b64encode(f"me:{CANARY}".encode()).decode()
     assert CANARY not in str(found.url) + repr(found)
 
 
-def test_warnings_are_few_however_much_is_dropped_or_unknown() -> None:
+def test_the_number_of_warnings_is_bounded() -> None:
     found = request(headers=[{"Content-Length": "1"}] * 1000, **{f"unknown-{place}": 1 for place in range(1000)})
     assert len(found.warnings) == 10
 
@@ -321,7 +321,7 @@ def test_a_url_may_be_as_long_as_the_protocol_says(url: str) -> None:
     assert str(request(url=url, method="M" * 32).url) == url
 
 
-def test_a_host_header_is_sent_in_place_of_the_urls_when_it_is_a_host() -> None:
+def test_a_host_header_may_replace_the_urls_host() -> None:
     assert request(headers={"Host": "virtual.example:81"}).headers == (("Host", "virtual.example:81"),)
     assert refused({"url": "http://a/", "headers": {"Host": "virtual.example/path"}}).field == "headers.Host"
     assert refused({"url": "http://a/", "headers": [{"Host": "a"}, {"host": "b"}]}).field == "headers"
@@ -371,14 +371,14 @@ def test_a_host_header_is_sent_in_place_of_the_urls_when_it_is_a_host() -> None:
         ({"x": functools.reduce(lambda inner, _: [inner], range(64), 0)}, "payload"),
     ],
 )
-def test_a_field_of_the_wrong_kind_is_named_and_its_value_is_not(fields: dict[str, Any], named: str) -> None:
+def test_the_error_text_names_a_wrong_field_but_not_its_value(fields: dict[str, Any], named: str) -> None:
     error = refused({"url": "http://target.example/"} | fields)
     assert error.field == named
     assert CANARY not in str(error)
 
 
 @pytest.mark.parametrize("payload", [None, [], "GET http://a/", 5])
-def test_a_payload_that_is_no_object_is_refused(payload: object) -> None:
+def test_a_payload_that_is_not_an_object_is_refused(payload: object) -> None:
     assert refused(payload).field == "payload"
 
 
@@ -444,7 +444,7 @@ def test_the_envelope_of_a_secure_command_is_its_jwe() -> None:
 
 
 def test_a_response_body_has_the_protocols_fields_in_order() -> None:
-    body = told(
+    body = decoded(
         response(b"caf\xc3\xa9", headers=(("Content-Type", "text/plain"), ("Set-Cookie", "a=1"), ("X", "y"), ("set-cookie", "b=2")))
     )
     assert list(body) == ["statusCode", "headers", "body", "bodyEncoding", "url", "elapsedMs"]
@@ -454,8 +454,8 @@ def test_a_response_body_has_the_protocols_fields_in_order() -> None:
 
 
 @given(data=st.binary(max_size=300), piece=st.integers(1, 50))
-def test_bytes_that_are_no_text_come_back_from_base64_whatever_the_pieces(data: bytes, piece: int) -> None:
-    body = told(response(data, text=False, piece=piece))
+def test_bytes_that_are_not_text_are_sent_as_base64_whatever_the_pieces(data: bytes, piece: int) -> None:
+    body = decoded(response(data, text=False, piece=piece))
     assert body["bodyEncoding"] == "base64"
     assert base64.b64decode(body["body"], validate=True) == data
 
@@ -482,12 +482,12 @@ CHARSETS = [
     piece=st.integers(1, 9),
 )
 @settings(max_examples=examples(60))
-def test_text_comes_back_as_the_same_bytes_in_its_charset_whatever_the_pieces(data: bytes, charset: str | None, piece: int) -> None:
+def test_text_can_be_encoded_to_the_same_bytes_whatever_the_pieces(data: bytes, charset: str | None, piece: int) -> None:
     try:
         data.decode(charset or "utf-8")
     except UnicodeError:
         return
-    body = told(response(data, charset=charset, piece=piece))
+    body = decoded(response(data, charset=charset, piece=piece))
     assert body["body"] == data.decode(charset or "utf-8")
     assert body["body"].encode(charset or "utf-8") == data
 
@@ -495,9 +495,9 @@ def test_text_comes_back_as_the_same_bytes_in_its_charset_whatever_the_pieces(da
 @given(
     st.lists(st.tuples(st.sampled_from(["A", "a", "B", "Set-Cookie"]), st.text(st.characters(max_codepoint=255), max_size=8)), max_size=8)
 )
-def test_every_header_value_comes_back_in_order_under_its_name(pairs: list[tuple[str, str]]) -> None:
+def test_every_header_value_is_sent_in_order_under_its_name(pairs: list[tuple[str, str]]) -> None:
     found: dict[str, list[str]] = {}
-    for entry in told(response(headers=tuple(pairs)))["headers"]:
+    for entry in decoded(response(headers=tuple(pairs)))["headers"]:
         ((name, value),) = entry.items()
         found[name.lower()] = value if isinstance(value, list) else [value]
     wanted: dict[str, list[str]] = {}
@@ -537,17 +537,17 @@ def test_a_referenced_update_has_no_body() -> None:
     assert (found["body"], found["responseBodyDelivery"]) == (None, "referenced")
 
 
-def test_times_go_out_in_utc_with_milliseconds() -> None:
+def test_times_are_sent_in_utc_with_milliseconds() -> None:
     assert iso(NOW.astimezone(timezone(timedelta(hours=2)))) == "2026-03-01T12:00:00.123Z"
 
 
 @given(ANY_JSON.filter(lambda value: "NaN" not in json.dumps(value) and "Infinity" not in json.dumps(value)))
-def test_every_character_of_what_is_written_is_allowed_by_xml_and_means_the_same(value: object) -> None:
+def test_every_character_sent_is_allowed_in_xml_and_decodes_to_the_same_value(value: object) -> None:
     text = messages.dumps(value)
     assert XML_1_0.fullmatch(text)
     assert json.loads(text) == json.loads(json.dumps(value))
 
 
-def test_what_sqs_does_not_take_goes_as_an_escape() -> None:
+def test_characters_that_sqs_refuses_are_escaped() -> None:
     assert messages.dumps("\x00\x0b\x1f\ufffe\uffff\ud800\\\uffff") == r'"\u0000\u000b\u001f\ufffe\uffff\ud800\\\uffff"'
     assert messages.dumps("\u20ac\U0001f600") == '"\u20ac\U0001f600"'

@@ -19,13 +19,13 @@ class World:
     def __init__(self) -> None:
         self.tasks: FairQueue[Task] = FairQueue(10, 2)
         self.downloads: list[Task] = []
-        self.outbox_room = 1000
+        self.outbox_free = 1000
         self.journal = SimpleNamespace(unwritable=None)
         self.disk = SimpleNamespace(obstacle=None, backlog=False)
         self.gate = AdmissionGate(
             tasks=self.tasks,
             downloader=cast("Any", SimpleNamespace(put=self.downloads.append, waiting=lambda: len(self.downloads))),
-            outbox=cast("Any", SimpleNamespace(room=lambda: self.outbox_room)),
+            outbox=cast("Any", SimpleNamespace(free=lambda: self.outbox_free)),
             journal=cast("Any", self.journal),
             disk=cast("Any", self.disk),
         )
@@ -37,24 +37,24 @@ def task(body_url: str | None = None) -> Task:
 
 def test_a_task_takes_a_place_in_the_queue_and_so_does_one_whose_body_is_being_downloaded() -> None:
     world = World()
-    assert world.gate.room() == 10
+    assert world.gate.free() == 10
     world.gate.enqueue(task())
     world.gate.enqueue(task("https://s3.example/get"))
     assert (world.tasks.get(), len(world.downloads)) == (("h:80", task()), 1)
     world.tasks.done("h:80")
-    assert world.gate.room() == 9
+    assert world.gate.free() == 9
 
 
 def test_no_more_is_admitted_than_the_outbox_can_hold_answers_of() -> None:
     world = World()
-    world.outbox_room = 3
-    assert world.gate.room() == 3
+    world.outbox_free = 3
+    assert world.gate.free() == 3
 
 
 def test_nothing_is_admitted_while_too_much_waits_for_the_platform() -> None:
     world = World()
     world.disk.backlog = True
-    assert (world.gate.room(), world.gate.obstacle()) == (0, None)
+    assert (world.gate.free(), world.gate.obstacle()) == (0, None)
 
 
 @pytest.mark.parametrize(("journal", "disk", "obstacle"), [(None, None, None), ("hangs", None, "hangs"), (None, "full", "full")])

@@ -109,25 +109,24 @@ def test_a_payload_does_not_wait_in_memory_twice(world: World) -> None:
 
 def test_a_journal_that_cannot_be_written_takes_nothing_over(tmp_path: Path) -> None:
     world = World(tmp_path)
-    world.journal._writer._connection.execute("PRAGMA query_only = ON")
+    world.journal.writer.use(lambda connection: connection.execute("PRAGMA query_only = ON"))
     with pytest.raises(JournalError):
         world.take(message())
-    world.journal._writer._connection.execute("PRAGMA query_only = OFF")
+    world.journal.writer.use(lambda connection: connection.execute("PRAGMA query_only = OFF"))
     assert len(world.take(message()).tasks) == 1
     world.journal.close()
 
 
 def test_a_journal_that_fails_within_intake_loses_no_command_until_the_restart(world: World) -> None:
-    world.journal._writer._connection.executescript(
-        "CREATE TRIGGER full BEFORE UPDATE OF state ON commands WHEN NEW.state = 'finished' BEGIN SELECT RAISE(ABORT, 'full'); END;"
-    )
+    trigger = "CREATE TRIGGER full BEFORE UPDATE OF state ON commands WHEN NEW.state = 'finished' BEGIN SELECT RAISE(ABORT, 'full'); END;"
+    world.journal.writer.use(lambda connection: connection.executescript(trigger))
     messages = [message(commandId="good"), message(commandId="bad", action=None)]
     taken = world.intake.admit([(text, "receipt") for text in messages])
     assert [task.command.id for task in taken.tasks] == ["good"]
     with pytest.raises(JournalError):  # which ends the agent, before anything was said or told
         world.journal.flush()
     assert world.reports == []
-    world.journal._writer._connection.execute("DROP TRIGGER full")
+    world.journal.writer.use(lambda connection: connection.execute("DROP TRIGGER full"))
     with pytest.raises(JournalError):
         world.journal.close()
     world.journal = Journal(world.directory / "journal.db", world.clock)
@@ -231,12 +230,12 @@ def test_what_was_under_way_and_expires_while_it_waits_again_is_not_called_never
     assert codes(world.process(task)[0]) == ("FAILURE", "EINTERRUPTED")
 
 
-def test_a_command_that_cannot_be_taken_up_again_is_answered_and_keeps_no_other_from_it(
+def test_a_command_that_cannot_be_resume_again_is_answered_and_keeps_no_other_from_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.take(*[message(commandId=command_id) for command_id in ("first", "bad", "last")])
-    right = Intake._taken_up
-    monkeypatch.setattr(Intake, "_taken_up", lambda intake, left: right(intake, left) if left.id != "bad" else 1 // 0)
+    right = Intake._resume
+    monkeypatch.setattr(Intake, "_resume", lambda intake, unfinished: right(intake, unfinished) if unfinished.id != "bad" else 1 // 0)
     tasks, (update,) = world.again()
     assert ([task.command.id for task in tasks], update.command_id, codes(update)) == (
         ["first", "last"],
@@ -251,7 +250,7 @@ def test_an_answer_that_cannot_be_read_back_is_told_as_interrupted_for_good_and_
     world.run(commandId="bad")
     good = world.run(commandId="good")
     world.journal.flush()
-    world.journal._writer._connection.execute("UPDATE commands SET tell_by = 'soon' WHERE id = 'bad'")
+    world.journal.writer.use(lambda connection: connection.execute("UPDATE commands SET tell_by = 'soon' WHERE id = 'bad'"))
     _, updates = world.again()
     assert [update.command_id for update in updates] == ["bad", "good"]
     assert (codes(updates[0]), updates[1]) == (("FAILURE", "EINTERRUPTED"), good)

@@ -36,11 +36,11 @@ class World:
 
     def __init__(self, capacity: int = 1000) -> None:
         self.time = 1000.0
-        self.others = 0
-        self.outbox = Outbox(Clock(now=lambda: NOW, monotonic=lambda: self.time), lambda: self.others, capacity)
+        self.in_flight = 0
+        self.outbox = Outbox(Clock(now=lambda: NOW, monotonic=lambda: self.time), lambda: self.in_flight, capacity)
 
     def begin(self, command_id: str) -> None:
-        self.outbox.begun(Command(command_id, "agent", "action"))
+        self.outbox.command_started(Command(command_id, "agent", "action"))
 
     def finish(self, command_id: str, text: str = "final") -> None:
         self.outbox.put(Update(command_id, Status.SUCCESS, text))
@@ -219,12 +219,12 @@ def test_an_answer_is_pending_until_it_is_delivered(world: World) -> None:
 
 def test_there_is_room_until_too_many_wait() -> None:
     world = World(capacity=2)
-    assert world.outbox.room() == 2
+    assert world.outbox.free() == 2
     for command_id in "abc":
         world.finish(command_id)
-    assert world.outbox.room() == 0
+    assert world.outbox.free() == 0
     world.outbox.delivered(world.take())
-    assert world.outbox.room() == 2
+    assert world.outbox.free() == 2
 
 
 def test_a_message_stays_out_of_an_entrys_repr(world: World) -> None:
@@ -281,7 +281,7 @@ def test_a_processing_wakes_the_sender_that_waits() -> None:
     taken: list[Entry] = []
     sender = threading.Thread(target=lambda: taken.extend(outbox.take(20)))
     sender.start()
-    outbox.begun(Command("a", "agent", "action"))
+    outbox.command_started(Command("a", "agent", "action"))
     sender.join(10)
     assert told(taken) == [("a", False)]
 
@@ -291,7 +291,7 @@ def test_a_stop_ends_the_wait_at_once_and_what_waits_still_goes() -> None:
     taken: list[list[Entry]] = []
     sender = threading.Thread(target=lambda: taken.append(outbox.take(20)))
     sender.start()
-    outbox.hurry()
+    outbox.drain()
     sender.join(10)
     assert taken == [[]]
     outbox.put(Update("a", Status.SUCCESS, "x"))
@@ -302,16 +302,16 @@ class Noted(Outbox):
     """Keeps how many commands the queue says are on their way at the moment an answer is put."""
 
     tasks: FairQueue[Task]
-    others_at_put: list[int]
+    in_flight_at_put: list[int]
 
     def put(self, update: Update) -> None:
-        self.others_at_put.append(self.tasks.running() + self.tasks.waiting())
+        self.in_flight_at_put.append(self.tasks.running() + self.tasks.waiting())
 
 
 def test_a_worker_that_puts_its_answer_is_no_other_on_its_way() -> None:
     tasks: FairQueue[Task] = FairQueue(10, 2)
     outbox = Noted(Clock(), lambda: 0)
-    outbox.tasks, outbox.others_at_put = tasks, []
+    outbox.tasks, outbox.in_flight_at_put = tasks, []
     done = Update("a", Status.SUCCESS, "x")
 
     def process(_task: Task, _executor: object) -> Update:
@@ -329,4 +329,4 @@ def test_a_worker_that_puts_its_answer_is_no_other_on_its_way() -> None:
         monotonic=Clock().monotonic,
         log=Logs("info", Redactor(), LogBuffer(), io.StringIO(), Clock()).logger,
     ).run()
-    assert outbox.others_at_put == [0]
+    assert outbox.in_flight_at_put == [0]

@@ -274,7 +274,7 @@ def test_an_error_answer_whose_body_cannot_be_told_has_the_code_of_that_everywhe
     (report,) = world.reports
     assert (report.status, report.code, report.status_code) == ("FAILURE", "ERESPONSETOOLARGE", 404)
     assert told(update)[1]["code"] == "ERESPONSETOOLARGE"
-    assert world.journal._writer.read("SELECT code FROM commands") == [("ERESPONSETOOLARGE",)]
+    assert world.journal.writer.read("SELECT code FROM commands") == [("ERESPONSETOOLARGE",)]
 
 
 def test_headers_too_large_for_the_fallback_are_left_out_of_it(world: World) -> None:

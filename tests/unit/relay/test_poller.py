@@ -17,7 +17,7 @@ from relay_agent.diagnostics.loop_context import LoopContext
 from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.diagnostics.platform_status import PlatformStatus
 from relay_agent.relay.intake import Admitted
-from relay_agent.relay.poller import DISABLED_SECONDS, NO_DISK_SECONDS, NO_ROOM_SECONDS, TRYING_SECONDS, Poller
+from relay_agent.relay.poller import DISABLED_SECONDS, NO_DISK_SECONDS, QUEUE_FULL_SECONDS, SHORT_WAIT_SECONDS, Poller
 from relay_agent.relay.task import Task
 from relay_agent.tdp.client import QueueDisabled
 from relay_agent.tdp.sqs import BATCH, WAIT_SECONDS, Received
@@ -35,7 +35,7 @@ class World:
         self.messages: list[str] = []
         self.refused_receipts: list[str] = []
         self.faults: dict[str, Exception] = {}
-        self.room, self.obstacle, self.stopping = 10, cast("Obstacle | None", None), False
+        self.free, self.obstacle, self.stopping = 10, cast("Obstacle | None", None), False
         self.unacked: list[tuple[str, str]] = []
         self.log = SimpleNamespace(warning=self._say, info=self._say, error=self._say)
         clock = Clock(monotonic=lambda: 0.0)
@@ -46,7 +46,7 @@ class World:
             platform=cast("Any", SimpleNamespace(inbound=lambda: self._call("inbound") or queue, replaced=lambda _queue: False)),
             platform_status=self.platform_status,
             intake=cast("Any", SimpleNamespace(admit=self._admit)),
-            gate=cast("Any", SimpleNamespace(room=lambda: self.room, obstacle=lambda: self.obstacle, enqueue=self._enqueue)),
+            gate=cast("Any", SimpleNamespace(free=lambda: self.free, obstacle=lambda: self.obstacle, enqueue=self._enqueue)),
             journal=cast("Any", SimpleNamespace(unacked=lambda: self.unacked, acked=self._acked)),
             outbox=cast("Any", SimpleNamespace(put=lambda update: self.done.append(("answer", update.command_id)))),
             disk_full=RepeatedFailure(cast("Any", self.log), "disk-full", "disk-freed", clock.monotonic),
@@ -95,17 +95,17 @@ def world() -> World:
     return World()
 
 
-@pytest.mark.parametrize(("room", "asked"), [(3, 3), (BATCH + 5, BATCH)])
-def test_it_asks_for_as_many_as_there_is_room_for(world: World, room: int, asked: int) -> None:
-    world.room = room
+@pytest.mark.parametrize(("free", "asked"), [(3, 3), (BATCH + 5, BATCH)])
+def test_it_asks_for_as_many_as_there_is_room_for(world: World, free: int, asked: int) -> None:
+    world.free = free
     assert world.poller.step() == 0.0
     assert world.done == [("receive", (asked, WAIT_SECONDS))]
 
 
-@pytest.mark.parametrize("room", [0, -2])
-def test_without_room_it_asks_for_nothing_and_is_well(world: World, room: int) -> None:
-    world.room = room
-    assert world.poller.step() == NO_ROOM_SECONDS
+@pytest.mark.parametrize("free", [0, -2])
+def test_without_room_it_asks_for_nothing_and_is_well(world: World, free: int) -> None:
+    world.free = free
+    assert world.poller.step() == QUEUE_FULL_SECONDS
     assert (world.done, world.status.problem) == ([], None)
 
 
@@ -146,7 +146,7 @@ def test_what_the_journal_refused_is_left_to_the_queue(world: World) -> None:
     del world.faults["admit"]
     world.done.clear()
     world.poller.step()
-    assert world.done == [("receive", (10, TRYING_SECONDS)), ("log", "poll-recovered")]
+    assert world.done == [("receive", (10, SHORT_WAIT_SECONDS)), ("log", "poll-recovered")]
 
 
 def test_a_damaged_journal_ends_the_loop(world: World) -> None:

@@ -105,7 +105,7 @@ def test_no_exchange_takes_longer_than_a_day(world: World, payload: dict[str, An
 
 def test_an_unknown_action_is_rejected_without_its_body(world: World) -> None:
     (task,) = world.take(message(action="Other", body=None, bodyDelivery="referenced", bodyUrl="http://nowhere.invalid/")).tasks
-    assert not task.elsewhere
+    assert not task.needs_download
     assert codes(world.process(task)[0]) == ("REJECTED", "UNKNOWN_COMMAND")
 
 

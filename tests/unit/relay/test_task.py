@@ -56,17 +56,17 @@ def test_the_journals_no_stands_whatever_the_request_is() -> None:
     assert Task(COMMAND, 0.0, request=request("GET"), started=True).may_run_again(False, unread) is False
 
 
-@pytest.mark.parametrize(("noted", "runs"), [(True, True), (False, False), (None, False)])
-def test_of_a_body_that_is_still_to_be_downloaded_only_the_journal_knows(noted: bool | None, runs: bool) -> None:
+@pytest.mark.parametrize(("recorded", "runs"), [(True, True), (False, False), (None, False)])
+def test_of_a_body_that_is_still_to_be_downloaded_only_the_journal_knows(recorded: bool | None, runs: bool) -> None:
     task = Task(replace(COMMAND, body_url="https://s3.example/get"), 0.0, started=True)
-    assert task.elsewhere
-    assert task.may_run_again(noted, unread) is runs
+    assert task.needs_download
+    assert task.may_run_again(recorded, unread) is runs
 
 
 def test_a_body_is_no_longer_elsewhere_once_it_is_in_the_spool_or_cannot_be_had() -> None:
     task = Task(replace(COMMAND, body_url="https://s3.example/get"), 0.0)
-    assert not replace(task, body="name").elsewhere
-    assert not replace(task, request=BAD).elsewhere
+    assert not replace(task, body="name").needs_download
+    assert not replace(task, request=BAD).needs_download
 
 
 def test_a_lane_is_host_and_port_and_failures_share_one() -> None:

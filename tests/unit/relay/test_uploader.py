@@ -32,13 +32,13 @@ class World:
         self.fields: dict[str, object] = {}
         clock = Clock(now=lambda: START + timedelta(seconds=self.time), monotonic=lambda: self.time)
         whatever = cast("Any", self)
-        self.trouble = UploadFailures(whatever, clock.monotonic)
+        self.failures = UploadFailures(whatever, clock.monotonic)
         self.uploader = Uploader(
             platform=whatever,
             outcomes=whatever,
             spool=whatever,
             outbox=whatever,
-            trouble=self.trouble,
+            failures=self.failures,
             clock=clock,
             stop=threading.Event(),
         )
@@ -142,33 +142,33 @@ def test_an_answer_that_is_given_up_has_cause_and_cure_in_the_log_and_on_the_pag
     world.uploader.upload(world.job())
     assert world.log == ["upload-refused"]
     assert (world.fields["cause"], world.fields["cure"]) == (cause.cause, cause.cure)
-    assert world.trouble.problem is not None and world.trouble.problem.cause == cause
+    assert world.failures.problem is not None and world.failures.problem.cause == cause
 
 
 def test_the_page_forgets_a_refusal_when_another_answer_is_uploaded_or_an_hour_has_passed(world: World) -> None:
     refused = PayloadRefused(Call.UPLOAD, "S3 answered 403", 403)
     world.answers = [refused, None, refused]
     world.uploader.upload(world.job())
-    assert world.trouble.problem is not None
+    assert world.failures.problem is not None
     world.uploader.upload(world.job())
-    assert world.trouble.problem is None
+    assert world.failures.problem is None
     world.uploader.upload(world.job())
     world.time += 3601
-    assert world.trouble.problem is None
+    assert world.failures.problem is None
 
 
 def test_bodies_that_cannot_be_fetched_are_said_once_with_cause_and_cure_and_when_it_is_over(world: World) -> None:
-    trouble = DownloadFailures(cast("Any", world), lambda: world.time)
-    trouble.note(PayloadRefused(Call.DOWNLOAD, "text", why=PayloadFault.TOO_LARGE))
-    assert world.log == [] and trouble.problem is None
+    failures = DownloadFailures(cast("Any", world), lambda: world.time)
+    failures.note(PayloadRefused(Call.DOWNLOAD, "text", why=PayloadFault.TOO_LARGE))
+    assert world.log == [] and failures.problem is None
     for _ in range(5):
-        trouble.note(NotThePlatform(Call.DOWNLOAD, "a web page answered (403) in Amazon S3's place", 403))
+        failures.note(NotThePlatform(Call.DOWNLOAD, "a web page answered (403) in Amazon S3's place", 403))
     assert world.log == ["download-failed"]
     assert world.fields["cause"] == platform_causes.NOT_S3.cause
-    assert trouble.problem is not None and trouble.problem.cause is platform_causes.NOT_S3
-    trouble.note(None)
+    assert failures.problem is not None and failures.problem.cause is platform_causes.NOT_S3
+    failures.note(None)
     assert world.log == ["download-failed", "download-recovered"]
-    assert trouble.problem is None
+    assert failures.problem is None
 
 
 AWAY = PlatformError(Call.UPLOAD, "ECONNREFUSED: nobody listens")

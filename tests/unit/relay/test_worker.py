@@ -35,7 +35,7 @@ class SlowTransport:
         self.time, self.seconds = time, seconds
 
     @contextmanager
-    def send(self, _exchange: Any) -> Iterator[Any]:
+    def send(self, _exchange: Any, _observer: Any) -> Iterator[Any]:
         self.time.now += self.seconds
         raise TransportFault(Code.ECONNRESET, "gone")
         yield
@@ -62,7 +62,7 @@ class Processor:
 
 
 class Outbox:
-    def begun(self, _command: Command) -> None:
+    def command_started(self, _command: Command) -> None:
         pass
 
     def put(self, _update: Update) -> None:
@@ -86,7 +86,7 @@ def test_a_request_that_took_longer_than_the_watchdog_waits_leaves_its_worker_ti
     for command_id in ("first", "second"):
         task = Task(Command(command_id, "agent", "action"), time.now, "h:80")
         tasks.put((task.lane, task))
-        processor.worker._turn(*tasks.get())
+        processor.worker._run_one(*tasks.get())
         time.now += 3 * STUCK_SECONDS
         assert processor.worker.overdue_seconds() == 0.0
     assert processor.overdue == [0.0, 0.0, 7.0] * 2

@@ -201,13 +201,13 @@ def test_an_error_never_repeats_a_value(disk: Disk) -> None:
 
 def test_a_reader_does_not_wait_for_ever_for_a_commit_that_does_not_end(disk: Disk) -> None:
     disk.writer.patience_seconds = 0.01
-    with disk.writer._using, pytest.raises(JournalError, match="does not end"):
+    with disk.writer.using, pytest.raises(JournalError, match="does not end"):
         disk.rows()
 
 
 def test_a_flush_that_lost_its_patience_leaves_no_place_that_nobody_fills(disk: Disk) -> None:
     held = threading.Thread(target=disk.writer.commit, args=(disk.add(1),))
-    with disk.writer._using:
+    with disk.writer.using:
         held.start()
         while disk.writer.stuck_seconds() == 0 and disk.writer._leading_since is None:
             time.sleep(0)

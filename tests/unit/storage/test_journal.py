@@ -264,7 +264,7 @@ def test_a_token_whose_exp_has_passed_is_forgotten_and_never_taken_again(path: P
     assert not journal.remember_token("jti", "b", exp)
     time.now += timedelta(hours=2)
     journal.retention.prune()
-    assert journal._writer.read("SELECT jti FROM seen_tokens WHERE jti <> ''") == []
+    assert journal.writer.read("SELECT jti FROM seen_tokens WHERE jti <> ''") == []
     time.now = NOW  # The clock is set back: by it, the message is still good.
     for command_id in ("a", "b"):
         assert not journal.remember_token("jti", command_id, exp)
@@ -325,7 +325,7 @@ def test_an_id_that_comes_again_while_it_is_known_keeps_its_token(journal: Journ
 
 def test_taking_a_command_over_looks_a_token_s_owner_up_by_an_index(journal: Journal) -> None:
     """There may be half a million tokens in a week; a scan of them would be paid by each command."""
-    plan = journal._writer.read("EXPLAIN QUERY PLAN UPDATE seen_tokens SET command_id = '' WHERE command_id = ?", "a")
+    plan = journal.writer.read("EXPLAIN QUERY PLAN UPDATE seen_tokens SET command_id = '' WHERE command_id = ?", "a")
     assert ["SEARCH" in row[3] and "tokens_owner" in row[3] for row in plan] == [True]
 
 
@@ -388,12 +388,12 @@ def test_those_who_wait_for_a_busy_writer_share_its_next_commit(journal: Journal
     before = journal.commits
     threads = [threading.Thread(target=journal.start, args=(command_id, True)) for command_id in ids]
     first = threading.Thread(target=journal.start, args=("first", True))
-    with journal._writer._using:
+    with journal.writer.using:
         first.start()  # It leads, and stands at the connection.
-        wait_for(lambda: journal.stuck_seconds() > 0 and not journal._writer._waiting)
+        wait_for(lambda: journal.stuck_seconds() > 0 and not journal.writer._waiting)
         for thread in threads:
             thread.start()
-        wait_for(lambda: len(journal._writer._waiting) == len(ids))
+        wait_for(lambda: len(journal.writer._waiting) == len(ids))
     first.join(10)
     for thread in threads:
         thread.join(10)
@@ -410,11 +410,11 @@ def test_what_a_method_returned_for_is_on_the_disk(path: Path, journal: Journal)
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     finally:
         other.close()
-    assert journal._writer._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert journal.writer._connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 def test_a_change_that_cannot_be_written_says_so_and_the_next_one_can(path: Path, journal: Journal) -> None:
-    journal._writer._connection.execute("PRAGMA busy_timeout = 0")
+    journal.writer._connection.execute("PRAGMA busy_timeout = 0")
     other = sqlite3.connect(path, isolation_level=None)
     try:
         other.execute("BEGIN IMMEDIATE")
@@ -434,7 +434,7 @@ def test_a_value_that_sqlite_does_not_take_is_a_journal_error(path: Path, time: 
         with pytest.raises(JournalError):
             journal.remember_token("\ud800", "a", 0.0)
     finally:
-        journal._writer._connection.close()
+        journal.writer._connection.close()
 
 
 def test_a_value_that_sqlite_does_not_take_leaves_the_next_change_alone(path: Path, time: Time) -> None:
@@ -444,7 +444,7 @@ def test_a_value_that_sqlite_does_not_take_leaves_the_next_change_alone(path: Pa
             journal.admit([("a", "\ud800", "r")])
         admitted(journal, "b")
     finally:
-        journal._writer._connection.close()
+        journal.writer._connection.close()
 
 
 def test_a_change_after_the_close_is_a_journal_error(path: Path, time: Time) -> None:

@@ -167,7 +167,7 @@ def start(path: Path) -> Found:
 
         reader = PayloadReader(agent_id=AGENT, journal=journal, spool=spool, payloads=cast("Payloads", None), keyring=keyring, clock=time)
         outcomes = Outcomes(
-            journal=journal, answers=UpdateBuilder(spool, keyring, time), monotonic=time.monotonic, report=lambda _report: None
+            journal=journal, updates=UpdateBuilder(spool, keyring, time), monotonic=time.monotonic, report=lambda _report: None
         )
         intake = Intake(agent_id=AGENT, journal=journal, reader=reader, outcomes=outcomes, monotonic=time.monotonic)
         updates: list[Update] = []
@@ -705,7 +705,7 @@ def test_a_journal_of_version_3_is_opened_with_every_row_and_its_used_tokens_sta
         assert journal.admit([("forgotten", "raw", "r"), ("open", "raw", "r")]) == [Admission.NEW, Admission.KNOWN]
         assert not journal.remember_token("used", "forgotten", week)
         assert journal.remember_token("waits", "open", week)
-        assert journal._writer.read("PRAGMA user_version") == [(SCHEMA_VERSION,)]
+        assert journal.writer.read("PRAGMA user_version") == [(SCHEMA_VERSION,)]
 
 
 @pytest.mark.parametrize("which", [0, 1, -1])

@@ -305,10 +305,10 @@ def test_a_proxy_that_wants_a_password_is_named_masked_for_plain_http_too() -> N
     ("fault", "says", "cure"),
     [
         ("unknown_authority", "was issued by OU=Testing CA", "RELAY_CA_FILE"),
-        ("self_signed", "signed by itself (CN=a device that signed itself)", "RELAY_CA_FILE"),
-        ("wrong_host", "is for another name: elsewhere.lab.example", "API_TARGET"),
-        ("expired", "is over since 20", local_causes.CLOCK_OFF.cure),
-        ("not_yet_valid", "is not valid yet (it begins on 20", local_causes.CLOCK_OFF.cure),
+        ("self_signed", "is self-signed (CN=a device that signed itself)", "RELAY_CA_FILE"),
+        ("wrong_host", "is valid for other names only: elsewhere.lab.example", "API_TARGET"),
+        ("expired", "has expired on 20", local_causes.CLOCK_OFF.cure),
+        ("not_yet_valid", "is not valid yet (it is valid from 20", local_causes.CLOCK_OFF.cure),
     ],
 )
 def test_a_certificate_that_is_refused_is_named_in_the_error_itself_and_looked_at_once(
@@ -701,9 +701,9 @@ def test_what_stands_in_the_way_of_the_queue_is_told_of_the_host_that_was_called
     with pytest.raises(PlatformUnreachable) as caught:
         Queue(sqs, "https://sqs.eu-west-1.amazonaws.com/1/q", credentials, endpoint=endpoint).receive(1)
     told = cause_of(caught.value)
-    assert told.cause.startswith(f"port {endpoint.rpartition(':')[2]} refused: the host 127.0.0.1 answers")
-    assert f"AWS_ENDPOINT_URL is set: calls for AWS go to {endpoint}" in told.cause
-    assert "take AWS_ENDPOINT_URL away" in told.cure
+    assert told.cause.startswith(f"127.0.0.1 refuses connections on port {endpoint.rpartition(':')[2]}")
+    assert f"AWS_ENDPOINT_URL is set, so calls to AWS go to {endpoint}" in told.cause
+    assert "remove AWS_ENDPOINT_URL" in told.cure
 
 
 ANY_JSON = st.recursive(

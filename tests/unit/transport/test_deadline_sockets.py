@@ -42,7 +42,7 @@ def test_a_wait_ends_at_the_deadline(pair: tuple[DeadlineSocket, socket.socket])
     assert 0.1 <= time.monotonic() - begun < 2
 
 
-def test_a_deadline_that_has_passed_lets_nothing_out(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+def test_nothing_is_sent_after_the_deadline(pair: tuple[DeadlineSocket, socket.socket]) -> None:
     ours, _ = pair
     ours.deadline = Deadline(0)
     for call in (lambda: ours.send(b"x"), lambda: ours.sendall(b"x"), lambda: ours.recv(1)):
@@ -51,7 +51,7 @@ def test_a_deadline_that_has_passed_lets_nothing_out(pair: tuple[DeadlineSocket,
     assert ours.bytes_sent == 0
 
 
-def test_a_peer_that_drips_does_not_move_the_deadline(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+def test_a_peer_that_sends_byte_by_byte_does_not_move_the_deadline(pair: tuple[DeadlineSocket, socket.socket]) -> None:
     """Time is the test's own: each byte that comes takes a second of it."""
     ours, theirs = pair
     now = 0.0
@@ -65,7 +65,7 @@ def test_a_peer_that_drips_does_not_move_the_deadline(pair: tuple[DeadlineSocket
     assert read == 3
 
 
-def test_what_the_system_took_is_counted(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+def test_the_bytes_that_the_system_accepted_are_counted(pair: tuple[DeadlineSocket, socket.socket]) -> None:
     ours, theirs = pair
     data = b"x" * 3_000_000
     got = bytearray()

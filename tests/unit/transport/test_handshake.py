@@ -31,19 +31,19 @@ def renegotiated(*handshakes: list[int]) -> OwnRecords:
 
 
 @pytest.mark.parametrize("handshakes", [[FULL], [RESUMED], [FULL, FULL, FULL], [FULL, RESUMED]])
-def test_who_is_not_asked_sends_no_certificate(handshakes: list[list[int]]) -> None:
+def test_a_client_that_was_not_asked_sends_no_certificate(handshakes: list[list[int]]) -> None:
     assert not renegotiated(*handshakes).asked
 
 
 @pytest.mark.parametrize("handshakes", [[ASKED], [FULL, ASKED], [RESUMED, ASKED], [FULL, FULL, ASKED]])
-def test_who_is_asked_answers_in_any_handshake_of_a_session(handshakes: list[list[int]]) -> None:
+def test_a_client_that_was_asked_is_recognised_in_any_handshake_of_a_session(handshakes: list[list[int]]) -> None:
     """In TLS 1.2 a server may ask only once it knows which path is wanted (IIS, Apache), in a second handshake."""
     assert renegotiated(*handshakes).asked
 
 
 @pytest.mark.parametrize(("cipher", "finished"), [("TLS_AES_256_GCM_SHA384", 69), ("TLS_AES_128_GCM_SHA256", 53)])
 @pytest.mark.parametrize("certificate", [0, 8, 25])
-def test_in_tls_1_3_all_that_is_sealed_is_finished_where_nobody_asked(cipher: str, finished: int, certificate: int) -> None:
+def test_in_tls_1_3_a_client_that_was_not_asked_encrypts_only_finished(cipher: str, finished: int, certificate: int) -> None:
     """However the empty Certificate (8 bytes, sealed 25) and Finished are put into records."""
     own = OwnRecords()
     own.note(records(HELLO, CHANGE, HELLO))  # Asked for another key share, the client says hello twice.
@@ -52,7 +52,7 @@ def test_in_tls_1_3_all_that_is_sealed_is_finished_where_nobody_asked(cipher: st
     assert own.asked == (certificate > 0)
 
 
-def test_a_server_hello_tells_its_version_and_its_cipher() -> None:
+def test_version_and_cipher_are_read_from_a_server_hello() -> None:
     assert heard(peers.server_hello(0x0005, 0x0301)) == Heard(None, "TLS 1.0", "RC4")
     assert heard(peers.server_hello(0x1301)) == Heard(None, None, "number 0x1301")
     assert heard(peers.server_hello(0x0005)[:40]) == Heard()
@@ -70,11 +70,11 @@ def test_a_server_hello_tells_its_version_and_its_cipher() -> None:
         (b"\x00", "something else"),
     ],
 )
-def test_what_is_no_tls_is_named(first: bytes, protocol: str) -> None:
+def test_another_protocol_than_tls_is_named(first: bytes, protocol: str) -> None:
     assert heard(first) == Heard(protocol)
 
 
-def test_a_fatal_alert_is_heard_by_its_number_and_a_warning_is_not() -> None:
+def test_a_fatal_alert_is_read_by_its_number_and_a_warning_is_ignored() -> None:
     """Python has no name for each."""
     assert heard(peers.alert(120)).alert == "no_application_protocol"
     assert heard(peers.alert(255)).alert == "number 255"
@@ -82,7 +82,7 @@ def test_a_fatal_alert_is_heard_by_its_number_and_a_warning_is_not() -> None:
 
 
 @given(st.binary(max_size=MAX_FIRST) | st.binary(max_size=MAX_FIRST - 6).map(lambda rest: b"\x16\x03\x03\x01\x00\x02" + rest))
-def test_whatever_comes_first_is_read(first: bytes) -> None:
+def test_any_first_bytes_can_be_read(first: bytes) -> None:
     assert isinstance(heard(first), Heard)
 
 
@@ -95,7 +95,7 @@ def test_whatever_comes_first_is_read(first: bytes) -> None:
         ("X{0}", "x{0}"),
     ],
 )
-def test_a_reason_of_openssl_that_nobody_knows_is_told_as_it_is(reason: str | None, told: str) -> None:
+def test_an_unknown_reason_of_openssl_is_repeated(reason: str | None, told: str) -> None:
     error = ssl.SSLError(1, "text")
     error.reason = reason  # type: ignore[assignment]
     fault = tls_fault(error, "TLS h:443")
@@ -106,7 +106,7 @@ def test_a_reason_of_openssl_that_nobody_knows_is_told_as_it_is(reason: str | No
 @pytest.mark.parametrize(
     ("code", "trouble"), [(9, TlsTrouble.NOT_YET_VALID), (66, TlsTrouble.WEAK_CERTIFICATE), (26, TlsTrouble.BAD_CERTIFICATE)]
 )
-def test_a_certificate_s_trouble_is_a_fact_and_not_read_from_the_text(code: int, trouble: TlsTrouble) -> None:
+def test_what_is_wrong_with_a_certificate_is_a_field_of_the_fault(code: int, trouble: TlsTrouble) -> None:
     error = ssl.SSLCertVerificationError(1, "text")
     error.verify_code, error.verify_message = code, "words {} of OpenSSL"
     fault = tls_fault(error, "TLS h:443")

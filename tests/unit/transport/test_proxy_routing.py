@@ -53,7 +53,7 @@ def _bypassed(url: str, no_proxy: str) -> bool:
         ("http://münchen.example:1", Proxy("http", "xn--mnchen-3ya.example", 1)),
     ],
 )
-def test_a_proxy_url_is_read_in_each_of_its_forms(text: str, proxy: Proxy) -> None:
+def test_every_form_of_a_proxy_url_is_parsed(text: str, proxy: Proxy) -> None:
     assert parse_proxy(text) == proxy
 
 
@@ -78,13 +78,13 @@ def test_a_proxy_url_is_read_in_each_of_its_forms(text: str, proxy: Proxy) -> No
         "http://u:canary@[::1",
     ],
 )
-def test_a_wrong_proxy_url_is_refused_without_its_password(text: str) -> None:
+def test_the_error_text_of_a_wrong_proxy_url_does_not_repeat_its_password(text: str) -> None:
     with pytest.raises(BadUrl) as caught:
         parse_proxy(text)
     assert "can" not in str(caught.value).replace("cannot", "")
 
 
-def test_a_proxy_is_shown_masked_and_its_repr_holds_no_password() -> None:
+def test_neither_the_masked_url_nor_the_repr_of_a_proxy_has_its_password() -> None:
     proxy = parse_proxy("http://us%40er:canary@p.lab.example:3128")
     assert proxy.masked == "http://us%40er:***@p.lab.example:3128"
     assert "canary" not in repr(proxy)
@@ -92,7 +92,7 @@ def test_a_proxy_is_shown_masked_and_its_repr_holds_no_password() -> None:
     assert parse_proxy("http://user@p:1").masked == "http://user@p:1"
 
 
-def test_credentials_become_basic_authorization_of_the_decoded_text() -> None:
+def test_credentials_are_percent_decoded_for_basic_authorization() -> None:
     assert parse_proxy("http://Aladdin:open%20sesame@p").authorization == "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
     assert parse_proxy("http://u:%C3%BC%25@p").authorization == "Basic dTrDvCU="
     assert parse_proxy("http://u@p").authorization == "Basic dTo="
@@ -106,7 +106,7 @@ def test_without_settings_a_call_is_direct() -> None:
     assert _route("http://h/") == Route(None, "no proxy is set for http")
 
 
-def test_each_scheme_has_its_proxy_and_all_proxy_serves_the_rest() -> None:
+def test_each_scheme_has_its_proxy_and_all_proxy_is_for_the_rest() -> None:
     shared = {"http_proxy": "http://a:1", "all_proxy": "socks5h://b:2"}
     assert _route("http://h/", **shared) == Route(Proxy("http", "a", 1), "http_proxy")
     assert _route("https://h/", **shared) == Route(Proxy("socks5h", "b", 2), "all_proxy")
@@ -114,7 +114,7 @@ def test_each_scheme_has_its_proxy_and_all_proxy_serves_the_rest() -> None:
 
 
 @pytest.mark.parametrize("leg", list(Leg))
-def test_shared_variables_serve_both_legs(leg: Leg) -> None:
+def test_shared_variables_apply_to_both_legs(leg: Leg) -> None:
     assert _route("https://h/", leg=leg, https_proxy=_SHARED).proxy == parse_proxy(_SHARED)
 
 
@@ -131,7 +131,7 @@ def test_none_makes_a_leg_direct() -> None:
     assert route == Route(None, "RELAY_TARGET_PROXY is none")
 
 
-def test_no_proxy_holds_for_a_legs_own_proxy_too() -> None:
+def test_no_proxy_applies_to_a_legs_own_proxy_too() -> None:
     route = _route("https://x.lab.example/", ".lab.example", replaced={Leg.TARGET: "http://own:1"})
     assert route == Route(None, "no_proxy names .lab.example")
 
@@ -206,16 +206,16 @@ def test_no_proxy_holds_for_a_legs_own_proxy_too() -> None:
         ("10.0.0.0/99, h:x, h", "http://h/", True),
     ],
 )
-def test_no_proxy_names_hosts_as_written(no_proxy: str, url: str, bypassed: bool) -> None:
+def test_no_proxy_matches_hosts_as_written(no_proxy: str, url: str, bypassed: bool) -> None:
     assert _bypassed(url, no_proxy) is bypassed
 
 
-def test_the_reason_names_the_part_as_written() -> None:
+def test_the_reason_repeats_the_entry_as_written() -> None:
     assert _route("http://10.9.9.9/", "a, 10.0.0.0/8", http_proxy=_SHARED).reason == "no_proxy names 10.0.0.0/8"
 
 
 @given(st.text(max_size=80))
-def test_any_no_proxy_can_be_read(text: str) -> None:
+def test_any_no_proxy_can_be_parsed(text: str) -> None:
     parse_no_proxy(text)
 
 
@@ -223,14 +223,16 @@ _LABEL = st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
 
 
 @given(st.lists(_LABEL, min_size=1, max_size=3).map(".".join), _LABEL, st.sampled_from(["", ".", "*."]))
-def test_a_name_covers_itself_and_its_subdomains_and_no_other(name: str, label: str, lead: str) -> None:
+def test_a_name_matches_itself_and_its_subdomains_only(name: str, label: str, lead: str) -> None:
     assert _bypassed(f"http://{name}/", lead + name)
     assert _bypassed(f"http://{label}.{name}/", lead + name)
     assert not _bypassed(f"http://{label}x{name}/", lead + name)
 
 
 @given(st.ip_addresses(v=4), st.integers(0, 32), st.ip_addresses(v=4))
-def test_an_ipv4_subnet_holds_each_spelling_of_its_addresses(base: ipaddress.IPv4Address, bits: int, other: ipaddress.IPv4Address) -> None:
+def test_an_ipv4_subnet_contains_every_spelling_of_its_addresses(
+    base: ipaddress.IPv4Address, bits: int, other: ipaddress.IPv4Address
+) -> None:
     inside = other in ipaddress.ip_network((int(base), bits), strict=False)
     for host in (str(other), str(int(other)), hex(int(other)), f"[::ffff:{other}]"):
         assert _bypassed(f"http://{host}/", f"{base}/{bits}") is inside
@@ -279,7 +281,7 @@ def test_certifis_roots_are_trusted_by_default_and_ca_file_adds_to_them(ca_file:
     assert TlsContexts(ca_file=ca_file).roots == (Path(certifi.where()), ca_file)
 
 
-def test_a_bundle_stands_in_place_of_certifis_roots_and_ca_file_adds_to_it(ca_file: Path, tmp_path: Path) -> None:
+def test_a_bundle_replaces_certifis_roots_and_ca_file_adds_to_it(ca_file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(str(other))
     assert _count(TlsContexts(ca_bundle=ca_file).context(verify=True)) == 1
