@@ -75,12 +75,13 @@ def _turn_about(old: Crew, new: Crew, old_first: bool) -> float:
 
 @contextmanager
 def _kept(directory: Path) -> Iterator[Crew]:
-    """A crew whose journal is kept by the agent's own upkeep."""
+    """A crew whose journal the agent's own `Maintenance` looks after."""
     directory.mkdir()
     stop, clock = threading.Event(), Clock()
     with Crew(directory / "journal.db", WORKERS, 0.0).working() as crew:
         maintenance = Maintenance(
             journal=crew.journal,
+            retention=crew.journal.retention,
             disk=crew.disk,
             interrupt=lambda: None,
             summarise=lambda: None,
@@ -99,7 +100,7 @@ def _kept(directory: Path) -> Iterator[Crew]:
 
 
 class _Loud:
-    """In the place of the agent's log, where upkeep only writes what is wrong."""
+    """A stub log that fails on any line, since `Maintenance` logs only problems."""
 
     def warning(self, event: str, **fields: object) -> None:
         raise AssertionError(f"{event}: {fields}")
