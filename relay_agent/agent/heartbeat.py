@@ -42,7 +42,7 @@ class Heartbeat:
 
     def step(self) -> float:
         """Send one when it is due; seconds until the next look."""
-        self._pulse.turn("waiting for the next heartbeat to be due")
+        self._pulse.turn("waiting for the next heartbeat")
         if not self._standing.ready.is_set():
             return 0.25
         now = self._clock.monotonic()

@@ -55,7 +55,7 @@ class Maintenance:
         Raises:
             JournalDamaged: the agent must end; its next start sets the journal aside.
         """
-        self._pulse.turn("keeping the journal")
+        self._pulse.turn("maintaining the journal")
         self._disk.look()
         self._say_backlog()
         self._look_around()
@@ -77,7 +77,7 @@ class Maintenance:
 
     def _say_backlog(self) -> None:
         if self._disk.backlog:
-            self._full.failure(f"more than {self._disk.backlog_bytes / 1e9:g} GB wait for the platform", BACKLOG)
+            self._full.failure(f"more than {self._disk.backlog_bytes / 1e9:g} GB wait to be sent to the platform", BACKLOG)
         else:
             self._full.success()
 

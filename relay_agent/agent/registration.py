@@ -60,7 +60,7 @@ class Registration:
 
     def step(self) -> float:
         """Do what is due; seconds until something may be due again."""
-        self._pulse.turn("keeping configuration and credentials fresh")
+        self._pulse.turn("refreshing configuration and credentials")
         now = self._clock.monotonic()
         asked = self._standing.look_again.is_set() and now - self._last_refresh >= LOOK_AGAIN_SECONDS and not self._trouble.failing
         if now >= self._next_refresh or asked:

@@ -457,7 +457,7 @@ def fetcher_threads(flow: Flow) -> list[AgentThread]:
     """Download commands' bodies."""
     return [
         AgentThread(
-            once(f"fetcher-{place}", flow.fetcher.run), Phase.FETCH, lambda: "fetches commands' bodies from S3", end=flow.fetcher.close
+            once(f"fetcher-{place}", flow.fetcher.run), Phase.FETCH, lambda: "downloading commands' bodies from S3", end=flow.fetcher.close
         )
         for place in range(FETCHERS)
     ]
@@ -467,7 +467,7 @@ def worker_threads(flow: Flow, crew: Sequence[Worker]) -> list[AgentThread]:
     """Execute commands. The watchdog judges the workers by their commands' time limits."""
 
     def activity(worker: Worker) -> str:
-        return "at work on a command" if worker.busy else "waiting for a command"
+        return "running a command" if worker.busy else "waiting for a command"
 
     return [
         AgentThread(once(worker.name, worker.run), Phase.WORK, partial(activity, worker), end=flow.tasks.close, break_off=worker.interrupt)
@@ -515,7 +515,7 @@ def uploader_threads(stops: Stops, telemetry: Telemetry, platform: Platform, flo
         AgentThread(
             once(f"uploader-{place}", uploader().run),
             Phase.ANSWERS,
-            lambda: "uploads large answers to S3",
+            lambda: "uploading large answers to S3",
             end=lambda: flow.outbox.uploads.put(None),
         )
         for place in range(UPLOADERS)
@@ -525,4 +525,4 @@ def uploader_threads(stops: Stops, telemetry: Telemetry, platform: Platform, flo
 def log_shipper_loop(stops: Stops, platform: Platform) -> AgentThread:
     """Ships log lines; the agent works on without it."""
     loop = Loop("log-shipper", platform.log_shipper.step, stops.of(Phase.LOGS))
-    return AgentThread(loop, Phase.LOGS, lambda: "ships log lines to CloudWatch", core=False)
+    return AgentThread(loop, Phase.LOGS, lambda: "delivering log lines to CloudWatch", core=False)

@@ -88,17 +88,17 @@ class Poller:
         self._disk_full.success()
         room = min(self._gate.room(), BATCH)
         if room <= 0:
-            self._pulse.pause("waiting for free places")
+            self._pulse.pause("waiting for space in the agent's queue")
             return NO_ROOM_SECONDS
         try:
             self._pulse.turn("receiving")
             self._standing.polled = queue = self._platform.inbound()
             self._acknowledge_left_over(queue)
             received = self._held or self._receive(queue, room)
-            self._pulse.turn("taking in")
+            self._pulse.turn("accepting commands")
             self._take(received, queue)
         except QueueDisabled:
-            self._pulse.pause("queue disabled")
+            self._pulse.pause("waiting for the queue to be enabled")
             return DISABLED_SECONDS
         except JournalDamaged:
             raise
@@ -144,7 +144,7 @@ class Poller:
 
     def _wait_until_wanted(self) -> float:
         if self._standing.disabled:
-            self._pulse.pause("disabled")
+            self._pulse.pause("waiting for the agent to be enabled")
             return DISABLED_SECONDS
         self._pulse.pause("starting")
         self._standing.ready.wait(STARTING_SECONDS)

@@ -31,7 +31,7 @@ class StateDirectory:
             self._lock = os.open(path / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            cure = "; make room on its disk, or give another directory" if full else _whose(self._closed(path))
+            cure = "; free space on its disk, or set another directory" if full else _whose(self._closed(path))
             raise ConfigurationError(Mistake("RELAY_STATE_DIR", f"cannot write {path} ({error.strerror}){cure}")) from None
         self._check_files()
         try:
@@ -39,7 +39,7 @@ class StateDirectory:
         except OSError:
             os.close(self._lock)
             raise StateDirectoryBusy(
-                f"another agent is running on {path}; stop it, or give this one a directory of its own with RELAY_STATE_DIR"
+                f"another agent is running on {path}; stop it, or set RELAY_STATE_DIR to a directory of its own for this agent"
             ) from None
 
     @staticmethod
@@ -90,7 +90,7 @@ def obstacle(path: Path) -> tuple[Path, str] | None:
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
     if not nearest.is_dir():
-        return nearest, "; it is no directory"
+        return nearest, "; it is not a directory"
     closed = [nearest] if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK) else []
     if nearest == path and not closed:
         closed = _closed_files(path)
@@ -120,5 +120,5 @@ def _whose(path: Path) -> str:
         path = path.parent
     owner, ours = path.stat().st_uid, os.getuid()
     if owner != ours:
-        return f"; {path} belongs to user {owner}, and the agent runs as user {ours}: give it to that user (chown -R {ours})"
-    return "; give a directory that the agent's user may write, on a disk that is not read-only"
+        return f"; {path} belongs to user {owner}, and the agent runs as user {ours}: change its owner (chown -R {ours})"
+    return "; set a directory that the agent's user may write, on a disk that is not read-only"

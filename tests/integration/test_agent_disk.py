@@ -363,7 +363,7 @@ def test_a_disk_on_which_not_even_the_state_directory_can_be_made_is_called_full
             (small_disk.place / f"filler-{number}").touch()
     with RunningAgent(sandbox, tmp_path, small_disk.settings) as agent:
         assert agent.wait() == 2
-        assert f"RELAY_STATE_DIR: cannot write {small_disk.state} (No space left on device); make room on its disk" in agent.errors
+        assert f"RELAY_STATE_DIR: cannot write {small_disk.state} (No space left on device); free space on its disk" in agent.errors
 
 
 def test_a_stop_ends_the_wait_for_a_journal_and_leaves_no_socket(sandbox: Sandbox, tmp_path: Path, small_disk: SmallDisk) -> None:
