@@ -111,7 +111,7 @@ def test_an_env_file_of_any_editor_is_read(load: Load, env_file: Path, text: str
     assert (settings.org_slug, settings.workers) == ("windows", 3)
 
 
-def test_state_lies_beside_the_env_file_unless_told_otherwise(load: Load, env_file: Path) -> None:
+def test_the_state_directory_is_beside_the_env_file_by_default(load: Load, env_file: Path) -> None:
     assert load().state_dir == Path(".relay")
     env_file.write_text("ORG_SLUG=acme\n")
     assert load().state_dir == env_file.resolve().parent / ".relay"
@@ -162,14 +162,14 @@ def test_requests_ca_bundle_wins_over_ssl_cert_file(load: Load, tmp_path: Path) 
 # --- Mistakes ---
 
 
-def test_everything_missing_is_told_at_once_in_the_documented_order(problems: Problems) -> None:
+def test_all_missing_settings_are_reported_at_once_in_the_documented_order(problems: Problems) -> None:
     found = problems(**dict.fromkeys(_REQUIRED))
     assert [line.partition(":")[0] for line in found] == ["API_TARGET", "ORG_SLUG", "AGENT_ID", "JWT"]
     assert all("is not set; set it" in line for line in found)
     assert "https://api.tetrascience.com" in found[0]
 
 
-def test_every_mistake_is_told_in_one_message(problems: Problems, env_file: Path) -> None:
+def test_all_mistakes_are_reported_at_once(problems: Problems, env_file: Path) -> None:
     env_file.write_text("RELAY_QUEUE_SIZE=many\n")
     wrong = {"ORG_SLUG": "a b", "JWT": "no", "RELAY_WORKERS": "0", "RELAY_CA_FILE": "/nonexistent", "SECURE_COMMAND_KEY": "short"}
     found = problems(AGENT_ID=None, API_TARGET="<url>", **wrong)
@@ -177,7 +177,7 @@ def test_every_mistake_is_told_in_one_message(problems: Problems, env_file: Path
     assert len(found) == len({line.partition(":")[0] for line in found})
 
 
-def test_every_wrong_value_has_one_line_that_says_what_right_looks_like(problems: Problems) -> None:
+def test_every_invalid_value_has_one_line_that_says_what_is_expected(problems: Problems) -> None:
     for row in variables():
         if row.name in {"no_proxy", "RELAY_STATE_DIR"}:
             continue
@@ -194,13 +194,13 @@ def test_a_placeholder_is_a_mistake(problems: Problems, name: str, text: str) ->
     assert line.startswith(f"{name}: is still a placeholder; set it to ")
 
 
-def test_the_example_as_it_stands_is_one_message_of_its_four_placeholders(problems: Problems, env_file: Path) -> None:
+def test_the_unchanged_example_reports_its_four_placeholders(problems: Problems, env_file: Path) -> None:
     env_file.write_text((_ROOT / ".env.example").read_text())
     found = problems(**dict.fromkeys(_REQUIRED))
     assert [line.partition(";")[0] for line in found] == [f"{name}: is still a placeholder" for name in _REQUIRED]
 
 
-def test_what_only_resembles_a_placeholder_is_a_value(load: Load) -> None:
+def test_a_value_that_only_resembles_a_placeholder_is_accepted(load: Load) -> None:
     load(ORG_SLUG="acme-your-labs", http_proxy="http://u:changeme@p.lab.example:1", https_proxy="http://<u>:p<a>ss@p.lab.example:1")
 
 
@@ -259,9 +259,9 @@ def test_what_only_resembles_a_placeholder_is_a_value(load: Load) -> None:
         ("JWT", f'"{_token()}"'),
     ],
 )
-def test_a_wrong_value_is_told_by_its_variable_and_a_secret_never_repeated(problems: Problems, name: str, value: str) -> None:
+def test_an_invalid_value_is_reported_by_its_variable_and_no_secret_is_repeated(problems: Problems, name: str, value: str) -> None:
     (line,) = problems(**{name: value})
-    assert re.fullmatch(rf"{name}: (?!Value error).+; it takes .+", line)
+    assert re.fullmatch(rf"{name}: (?!Value error).+; expected: .+", line)
     assert "canary" not in line
     assert _token() not in line
 
@@ -271,19 +271,17 @@ def test_a_wrong_value_is_told_by_its_variable_and_a_secret_never_repeated(probl
     "content, reason",
     [
         (None, "cannot read {} (No such file or directory)"),
-        (b"", "{} holds no certificate in PEM form"),
-        (b"\x30\x82\x01", "{} holds no certificate in PEM form"),
-        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "{} holds a damaged certificate"),
+        (b"", "{} contains no PEM certificate"),
+        (b"\x30\x82\x01", "{} contains no PEM certificate"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "{} contains a damaged certificate"),
     ],
 )
-def test_a_file_of_roots_that_cannot_be_used_is_named(
-    problems: Problems, tmp_path: Path, name: str, content: bytes | None, reason: str
-) -> None:
+def test_an_unusable_file_of_roots_is_named(problems: Problems, tmp_path: Path, name: str, content: bytes | None, reason: str) -> None:
     path = tmp_path / "roots.pem"
     if content is not None:
         path.write_bytes(content)
     (line,) = problems(**{name: str(path)})
-    assert line.startswith(f"{name}: {reason.format(path)}; it takes a PEM file")
+    assert line.startswith(f"{name}: {reason.format(path)}; expected: a PEM file")
 
 
 def test_a_directory_of_roots_is_named(problems: Problems, tmp_path: Path) -> None:
@@ -291,15 +289,17 @@ def test_a_directory_of_roots_is_named(problems: Problems, tmp_path: Path) -> No
     assert line.startswith(f"SSL_CERT_FILE: cannot read {tmp_path} (Is a directory)")
 
 
-def test_lines_of_the_env_file_that_set_nothing_are_named(problems: Problems, env_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_malformed_lines_of_the_env_file_are_named(problems: Problems, env_file: Path, caplog: pytest.LogCaptureFixture) -> None:
     env_file.write_text("ORG_SLUG=acme\n\nthis is canary\nRELAY_WORKERS='1\n")
     found = problems()
-    assert [line.partition(": ")[2] for line in found] == [f"line {number} is not NAME=value with closed quotes" for number in (3, 4)]
+    assert [line.partition(": ")[2] for line in found] == [
+        f"line {number} is malformed; expected: NAME=value, with closed quotes, if any" for number in (3, 4)
+    ]
     assert "canary" not in "".join(found)
     assert not caplog.records
 
 
-def test_an_env_file_that_is_no_text_is_named(problems: Problems, env_file: Path) -> None:
+def test_an_env_file_that_is_not_text_is_named(problems: Problems, env_file: Path) -> None:
     env_file.write_bytes(b"ORG_SLUG=\xff\xfe\n")
     assert problems() == [f"{env_file}: is not UTF-8 text; save it as UTF-8"]
 
@@ -332,23 +332,23 @@ def test_a_secret_may_be_a_file_but_not_both(load: Load, problems: Problems, tmp
         (b" \n", "the file is empty"),
         (b"\xff\xfe", "cannot read {} (it is not UTF-8 text)"),
         (b"<canary>", "is still a placeholder"),
-        (b"canary", "is no JSON Web Token (three base64url parts with dots between them)"),
+        (b"canary", "is not a JSON Web Token (three base64url parts separated by dots)"),
     ],
 )
-def test_a_secrets_file_that_cannot_be_used_is_told(problems: Problems, tmp_path: Path, content: bytes | None, reason: str) -> None:
+def test_an_unusable_file_of_a_secret_is_reported(problems: Problems, tmp_path: Path, content: bytes | None, reason: str) -> None:
     path = tmp_path / "token"
     if content is not None:
         path.write_bytes(content)
     (line,) = problems(JWT=None, JWT_FILE=str(path))
-    assert line.startswith(f"JWT_FILE: {reason.format(path)}; it takes a readable file")
+    assert line.startswith(f"JWT_FILE: {reason.format(path)}; expected: a readable file")
     assert "canary" not in line
 
 
-def test_a_wrong_secret_is_told_beside_other_mistakes(problems: Problems) -> None:
+def test_an_invalid_secret_is_reported_beside_other_mistakes(problems: Problems) -> None:
     assert [line.partition(":")[0] for line in problems(ORG_SLUG=None, JWT="no")] == ["ORG_SLUG", "JWT"]
 
 
-def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path: Path) -> None:
+def test_only_a_changed_file_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("first")
     source = SecretSource(path=path)
@@ -361,7 +361,7 @@ def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path: Path
     assert source.get() == "other"
 
 
-def test_a_file_that_vanished_or_is_being_rewritten_leaves_the_last_secret(tmp_path: Path) -> None:
+def test_a_missing_or_empty_file_keeps_the_last_secret(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("first")
     source = SecretSource(path=path)
@@ -392,22 +392,22 @@ def test_an_expired_token_is_a_valid_configuration_but_refused(load: Load) -> No
     check_token(_token(), lambda: _NOW)
 
 
-def test_a_tokens_end_is_read_without_checking_anything_else() -> None:
+def test_a_tokens_expiry_is_read_without_checking_anything_else() -> None:
     past = _NOW - timedelta(days=9999)
     assert token_expiry(_token(exp=_NOW, nbf=_NOW + timedelta(days=9), iat=_NOW + timedelta(days=9), aud="x", iss="x", jti=2)) == _NOW
     assert token_expiry(_token(exp=past)) == past
     assert token_expiry(jwt.encode({"sub": "x"}, key="", algorithm="none")) is None
 
 
-def test_an_end_beyond_any_calendar_is_not_past() -> None:
+def test_an_expiry_beyond_any_calendar_is_not_past() -> None:
     check_token(_token(exp=int(_NOW.timestamp() * 1000)), lambda: _NOW)
 
 
 @pytest.mark.parametrize(
     "text", ["", "a", "a.b", "a.b.c", "..", "é.é.é", _token()[:-50].rpartition(".")[0], "Bearer " + _token(), _token(exp=1) + ".x.y"]
 )
-def test_what_is_no_token_is_told_without_repeating_it(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^is no JSON Web Token"):
+def test_an_invalid_token_is_reported_without_repeating_it(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^is not a JSON Web Token"):
         token_expiry(text)
 
 
@@ -421,11 +421,11 @@ def test_what_is_no_token_is_told_without_repeating_it(text: str) -> None:
         _KEY.hex().upper(),
     ],
 )
-def test_a_key_is_read_in_each_of_its_forms(text: str) -> None:
+def test_a_key_is_read_in_each_form(text: str) -> None:
     assert parse_key(text) == _KEY
 
 
-def test_base64url_and_base64_of_the_same_key_are_one() -> None:
+def test_base64url_and_base64_of_the_same_key_are_equal() -> None:
     key = b"\xfb\xff" * 16
     assert parse_key(base64.b64encode(key).decode()) == parse_key(base64.urlsafe_b64encode(key).decode()) == key
 
@@ -433,26 +433,26 @@ def test_base64url_and_base64_of_the_same_key_are_one() -> None:
 @pytest.mark.parametrize(
     "text, reason",
     [
-        ("", "holds 0 bytes, not 32"),
-        ("YQ==", "holds 1 bytes, not 32"),
-        (base64.b64encode(bytes(33)).decode(), "holds 33 bytes, not 32"),
-        (_KEY.hex()[:-2], "holds 46 bytes, not 32"),
-        ("canary!", "is neither base64 nor base64url nor 64 hex digits"),
-        ("é" * 43, "is neither base64 nor base64url nor 64 hex digits"),
-        ("A" * 45, "is neither base64 nor base64url nor 64 hex digits"),
+        ("", "is 0 bytes long, not 32"),
+        ("YQ==", "is 1 bytes long, not 32"),
+        (base64.b64encode(bytes(33)).decode(), "is 33 bytes long, not 32"),
+        (_KEY.hex()[:-2], "is 46 bytes long, not 32"),
+        ("canary!", "is not base64, base64url or 64 hex digits"),
+        ("é" * 43, "is not base64, base64url or 64 hex digits"),
+        ("A" * 45, "is not base64, base64url or 64 hex digits"),
     ],
 )
-def test_what_is_no_key_is_told_without_repeating_it(text: str, reason: str) -> None:
+def test_an_invalid_key_is_reported_without_repeating_it(text: str, reason: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse_key(text)
     assert str(caught.value) == reason
 
 
-def test_several_keys_keep_their_order_and_a_wrong_one_is_named_by_its_place() -> None:
+def test_several_keys_keep_their_order_and_an_invalid_one_is_named_by_its_position() -> None:
     assert parse_keys(f"{_KEY.hex()}, {'ff' * 32},") == [_KEY, b"\xff" * 32]
-    with pytest.raises(ValueError, match=r"^key 2 holds 1 bytes"):
+    with pytest.raises(ValueError, match=r"^key 2 is 1 bytes long"):
         parse_keys(f"{_KEY.hex()},YQ==")
-    with pytest.raises(ValueError, match=r"^holds no key$"):
+    with pytest.raises(ValueError, match=r"^contains no key$"):
         parse_keys(" , ")
 
 
@@ -502,7 +502,7 @@ def test_the_example_documents_every_variable_with_its_default_and_a_comment() -
         ("RELAY_", None),
     ],
 )
-def test_a_variable_that_is_no_setting_is_found_with_the_nearest_name(
+def test_an_unknown_variable_is_found_with_the_nearest_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, nearest: str | None
 ) -> None:
     monkeypatch.setenv(name, "secret")
@@ -513,7 +513,7 @@ def test_a_variable_that_is_no_setting_is_found_with_the_nearest_name(
     assert unknown_variables(file) == [(name, nearest)]
 
 
-def test_settings_empty_variables_and_those_of_others_are_not_taken_for_mistakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_settings_empty_variables_and_those_of_other_programs_are_not_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for variable in variables():
         monkeypatch.setenv(variable.name, "1")
     for name, value in {"RELAY_FAULT_POINT": "x", "RELAY_EMPTY": "", "RELAYS": "1", "MY_RELAY_X": "1", "HTTP_PROXY": "1"}.items():
@@ -521,7 +521,7 @@ def test_settings_empty_variables_and_those_of_others_are_not_taken_for_mistakes
     assert unknown_variables(tmp_path / "absent") == []
 
 
-def test_one_that_stands_in_both_places_is_named_once(monkeypatch: pytest.MonkeyPatch, env_file: Path) -> None:
+def test_an_unknown_variable_set_in_both_places_is_named_once(monkeypatch: pytest.MonkeyPatch, env_file: Path) -> None:
     env_file.write_text("RELAY_WORKER=1\nRELAY_B=1\nAGENT_ID=x\n")
     monkeypatch.setenv("RELAY_WORKER", "2")
     assert unknown_variables(env_file) == [("RELAY_B", None), ("RELAY_WORKER", "RELAY_WORKERS")]

@@ -31,7 +31,7 @@ from relay_agent.config.settings import Settings, variables
 from relay_agent.core.clock import Clock
 from relay_agent.core.errors import ConfigurationError, JournalDamaged, JournalError, TokenExpired
 from relay_agent.core.failures import Cause, Code, FaultFacts, Phase, RefusedCertificate
-from relay_agent.diagnostics import causes, local_causes, network_causes, platform_causes
+from relay_agent.diagnostics import local_causes, network_causes, platform_causes
 from relay_agent.diagnostics.causes import days_left
 from relay_agent.diagnostics.network_causes import TO_LOGS, TO_PLATFORM, TO_SQS, TO_TARGET, on_the_way
 from relay_agent.storage.journal import Journal
@@ -105,7 +105,7 @@ def test_the_documented_checks_are_those_of_the_code_in_their_order() -> None:
     assert tuple(names(row[0])[0] for row in rows(section(text, "Checks"), "check")) == CHECK_IDS
 
 
-def test_the_documented_waits_are_those_of_the_plan() -> None:
+def test_the_documented_dependencies_are_those_of_the_plan() -> None:
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     told = {names(row[0])[0]: set(names(row[1])) for row in rows(section(text, "Checks"), "check")}
     steps = preflight._steps(settings(), frozenset(), ["http://h/"], Bounds(), Clock(), redaction.Redactor())
@@ -119,7 +119,7 @@ def test_the_documented_stages_are_those_of_the_walk() -> None:
     assert set(STAGES) == {phase for phase in Phase if not phase.sent}  # A walk sends nothing.
 
 
-def test_what_follows_each_other_on_a_network_that_hangs_fits_into_30_s() -> None:
+def test_the_sequential_checks_of_a_hanging_network_fit_into_30_s() -> None:
     bounds = Bounds()
     longest = 3 * (bounds.call + bounds.margin)  # platform, credentials, sqs
     assert max(longest, bounds.target + bounds.margin, bounds.local) <= bounds.whole < 29.5
@@ -128,7 +128,7 @@ def test_what_follows_each_other_on_a_network_that_hangs_fits_into_30_s() -> Non
 # --- the plan ---
 
 
-def test_checks_come_in_the_order_of_the_plan_whatever_ends_first() -> None:
+def test_checks_are_reported_in_the_order_of_the_plan() -> None:
     later = threading.Event()
 
     def first() -> Check:
@@ -142,7 +142,7 @@ def test_checks_come_in_the_order_of_the_plan_whatever_ends_first() -> None:
     assert [check.id for check in run_steps([Step("first", first), Step("second", second)], 10)] == ["first", "second"]
 
 
-def test_a_step_runs_after_what_it_waits_for_even_when_that_stands_behind_it() -> None:
+def test_a_step_runs_after_those_it_waits_for_even_if_they_come_later_in_the_plan() -> None:
     seen: list[str] = []
 
     def note(name: str) -> Check:
@@ -153,7 +153,7 @@ def test_a_step_runs_after_what_it_waits_for_even_when_that_stands_behind_it() -
     assert seen == ["platform", "clock"]
 
 
-def test_what_waits_for_a_failure_is_skipped_and_names_it_and_the_root() -> None:
+def test_a_check_that_waits_for_a_failed_one_is_skipped_and_names_it_and_the_first_failure() -> None:
     steps = [
         Step("platform", lambda: GOOD),
         Step("access", lambda: BAD, ("platform",)),
@@ -163,16 +163,16 @@ def test_what_waits_for_a_failure_is_skipped_and_names_it_and_the_root() -> None
     ]
     found = run_steps(steps, 10)
     assert [check.status for check in found] == [Status.OK, Status.ERROR, Status.SKIPPED, Status.SKIPPED, Status.OK]
-    assert [check.summary for check in found[2:4]] == ["waits for access", "waits for agent, and that for access"]
+    assert [check.summary for check in found[2:4]] == ["waits for access", "waits for agent, which waits for access"]
 
 
-def test_a_warning_keeps_nobody_waiting() -> None:
+def test_a_warning_skips_no_other_check() -> None:
     steps = [Step("platform", lambda: warning(platform_causes.SLOW, "slow")), Step("access", lambda: ok("access", ""), ("platform",))]
     assert [check.status for check in run_steps(steps, 10)] == [Status.WARNING, Status.OK]
 
 
 @pytest.mark.parametrize(("bound", "whole"), [(0.05, 10.0), (10.0, 0.05)])
-def test_a_check_that_hangs_is_an_error_when_its_bound_or_the_whole_s_ends_and_hides_no_other(bound: float, whole: float) -> None:
+def test_a_check_that_hangs_is_an_error_after_its_own_or_the_whole_limit_and_hides_no_other(bound: float, whole: float) -> None:
     release = threading.Event()
 
     def hang() -> Check:
@@ -193,7 +193,7 @@ def test_a_check_that_hangs_is_an_error_when_its_bound_or_the_whole_s_ends_and_h
     assert 0.05 <= hung.seconds < 5
 
 
-def test_an_error_that_nobody_foresaw_is_told_by_its_kind_alone_and_hides_no_other() -> None:
+def test_an_unexpected_error_is_reported_by_its_type_alone_and_hides_no_other() -> None:
     def broken() -> Check:
         raise RuntimeError("with a secret in it")
 
@@ -203,7 +203,7 @@ def test_an_error_that_nobody_foresaw_is_told_by_its_kind_alone_and_hides_no_oth
     assert "secret" not in str(found)
 
 
-def test_several_targets_are_told_apart_when_skipped() -> None:
+def test_several_skipped_targets_are_named() -> None:
     steps = [
         Step("configuration", lambda: error(local_causes.CONFIGURATION, "")),
         Step("target", lambda: GOOD, ("configuration",), about="http://a/"),
@@ -218,12 +218,13 @@ OF_ANOTHER = RefusedCertificate(issuer="CN=Corporate CA", names="other.example",
 
 
 def every_row() -> list[Cause]:
-    return [value for value in vars(causes).values() if isinstance(value, Cause)]
+    tables = (local_causes, network_causes, platform_causes)
+    return [value for table in tables for value in vars(table).values() if isinstance(value, Cause)]
 
 
 @pytest.mark.parametrize("leg", [TO_PLATFORM, TO_SQS, TO_LOGS, TO_TARGET], ids=lambda leg: leg.id)
 @pytest.mark.parametrize("code", network_causes.ON_THE_WAY)
-def test_each_fault_on_each_way_has_a_cause_and_a_cure_that_name_it(code: Code, leg: network_causes.Destination) -> None:
+def test_each_network_fault_of_each_destination_has_a_cause_and_cure_that_name_it(code: Code, leg: network_causes.Destination) -> None:
     for way in (
         FaultFacts(code, "host.example", 443, certificate=OF_ANOTHER, rule="the rule"),
         FaultFacts(code, "host.example", 443, proxy="http://u:***@p:3128"),
@@ -237,7 +238,7 @@ def test_each_fault_on_each_way_has_a_cause_and_a_cure_that_name_it(code: Code, 
         assert way.proxy is None or way.proxy in row.cause
 
 
-def test_a_certificate_s_fault_names_issuer_names_end_and_the_variables() -> None:
+def test_the_cause_of_a_bad_certificate_names_issuer_names_expiry_and_the_variables() -> None:
     way = FaultFacts(Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, "h", 443, certificate=OF_ANOTHER)
     unknown = on_the_way(way, TO_TARGET)
     assert "CN=Corporate CA" in unknown.cause
@@ -249,19 +250,20 @@ def test_a_certificate_s_fault_names_issuer_names_end_and_the_variables() -> Non
     assert "2026-01-02" in on_the_way(replace(way, code=Code.CERT_HAS_EXPIRED), TO_TARGET).cause
 
 
-def test_every_variable_that_a_row_names_is_one() -> None:
+def test_every_variable_named_in_a_cause_or_cure_exists() -> None:
     known = {variable.name for variable in variables()} | {"RELAY_FAULT_POINT"}
     text = " ".join(row.cause + row.cure for row in every_row()) + " ".join(a + b for a, b in network_causes.ON_THE_WAY.values())
     assert set(re.findall(r"\bRELAY_[A-Z_]+\b", text)) - known == set()
 
 
-def test_a_row_with_braces_is_filled_by_whoever_tells_it() -> None:
-    """A brace that nobody fills would reach an administrator."""
+def test_every_cause_with_placeholders_is_filled_in_where_it_is_used() -> None:
+    """An unfilled placeholder would reach an administrator."""
+    assert len(every_row()) > 60
     filled = {row.id for row in every_row() if any(name for _, name, _, _ in string.Formatter().parse(row.cause + row.cure) if name)}
     assert filled <= {"configuration", "token", "clock", "state-dir", "agent", "platform", "sqs", "target", ""}
 
 
-def test_an_expired_token_is_told_by_run_in_the_table_s_words() -> None:
+def test_run_reports_an_expired_token_in_the_words_of_the_table() -> None:
     with pytest.raises(TokenExpired) as caught:
         check_token(jwt_until(NOW - timedelta(days=1)), lambda: NOW)
     row = local_causes.TOKEN_EXPIRED.about(date="2026-11-22 03:13 UTC")
@@ -300,13 +302,13 @@ def test_unknown_variables_of_the_file_are_found_too(environment: pytest.MonkeyP
     assert unknown_variables() == [("RELAY_STATEDIR", "RELAY_STATE_DIR"), ("RELAY_ZZZZ", None), ("relay_workers", "RELAY_WORKERS")]
 
 
-def test_a_file_that_was_asked_for_and_is_not_there_is_an_error(environment: pytest.MonkeyPatch) -> None:
+def test_a_missing_env_file_that_was_asked_for_is_an_error(environment: pytest.MonkeyPatch) -> None:
     loaded, found = configuration(Path("missing.env"), named=True)
     assert loaded is None
     assert "missing.env" in (found.cause or "")
 
 
-def test_explain_s_settings_need_no_platform_and_pass_over_what_does_not_matter(environment: pytest.MonkeyPatch) -> None:
+def test_explain_needs_no_platform_settings_and_ignores_invalid_ones(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("https_proxy", "http://proxy.lab.example:3128")
     environment.setenv("RELAY_WORKERS", "many")
     environment.setenv("API_TARGET", "<placeholder>")
@@ -315,7 +317,7 @@ def test_explain_s_settings_need_no_platform_and_pass_over_what_does_not_matter(
     assert (found.https_proxy, found.connect_timeout_seconds) == ("http://proxy.lab.example:3128", 30)
 
 
-def test_explain_s_settings_name_what_matters_and_is_wrong(environment: pytest.MonkeyPatch) -> None:
+def test_explain_names_the_invalid_settings_that_it_needs(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("RELAY_CA_FILE", "/nowhere/ca.pem")
     environment.setenv("RELAY_TARGET_PROXY", "ftp://x")
     with pytest.raises(ConfigurationError) as caught:
@@ -329,20 +331,20 @@ def test_explain_s_settings_name_what_matters_and_is_wrong(environment: pytest.M
 @pytest.mark.parametrize(
     ("expiry", "status", "told"),
     [
-        (None, Status.OK, "no end"),
+        (None, Status.OK, "never expires"),
         (NOW + timedelta(days=31), Status.OK, "2026-12-24"),
         (NOW + timedelta(days=29), Status.WARNING, "2026-12-22"),
         (NOW - timedelta(seconds=1), Status.ERROR, "2026-11-23"),
     ],
 )
-def test_a_token_is_judged_by_its_end_and_the_day_is_named(expiry: datetime | None, status: Status, told: str) -> None:
+def test_a_token_is_judged_by_its_expiry_and_the_date_is_named(expiry: datetime | None, status: Status, told: str) -> None:
     found = token(settings(JWT=jwt_until(expiry)), NOW)
     assert (found.id, found.status) == ("token", status)
     assert told in f"{found.summary} {found.cause}"
     assert found.status is Status.OK or "JWT_FILE" in (found.cure or "")
 
 
-def test_no_key_is_a_warning_and_a_key_is_told_by_its_name() -> None:
+def test_a_missing_key_is_a_warning_and_a_key_is_named_by_its_kid() -> None:
     assert secure_key(settings()).status is Status.WARNING
     key = "00" * 32
     found = secure_key(settings(SECURE_COMMAND_KEY=key))
@@ -351,7 +353,7 @@ def test_no_key_is_a_warning_and_a_key_is_told_by_its_name() -> None:
     assert key not in str(found)
 
 
-def test_days_are_told_in_words() -> None:
+def test_days_left_are_given_in_words() -> None:
     assert [days_left(NOW + timedelta(days=n, hours=1), NOW) for n in (0, 1, 2)] == ["less than a day", "1 day", "2 days"]
 
 
@@ -362,21 +364,21 @@ def on_disk() -> list[tuple[str, str]]:
     return [("/", "ext4")]
 
 
-def test_a_directory_that_is_not_there_yet_is_right_and_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_state_directory_is_ok_and_is_not_created(tmp_path: Path) -> None:
     found = state_dir(tmp_path / "a" / "state", on_disk)
     assert found.id == "state-dir"
     assert found.status in (Status.OK, Status.WARNING)  # The test's machine may have under 1 GB free.
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_in_its_place_is_an_error(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_state_directory_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
     found = state_dir(tmp_path / "state", on_disk)
     assert (found.status, str(tmp_path / "state") in (found.cause or "")) == (Status.ERROR, True)
     assert "RELAY_STATE_DIR" in (found.cure or "")
 
 
-def test_a_container_s_own_layer_is_a_warning_and_a_volume_on_it_is_none(tmp_path: Path) -> None:
+def test_a_containers_own_layer_is_a_warning_and_a_volume_is_not(tmp_path: Path) -> None:
     layer = state_dir(tmp_path, lambda: [("/", "overlay"), ("/proc", "proc")])
     assert layer.status is Status.WARNING
     assert "container's own layer" in (layer.cause or "")
@@ -385,13 +387,13 @@ def test_a_container_s_own_layer_is_a_warning_and_a_volume_on_it_is_none(tmp_pat
     assert "layer" not in (volume.cause or "")
 
 
-def test_looking_leaves_lock_journal_and_files_as_they_were(tmp_path: Path) -> None:
+def test_the_check_changes_neither_lock_nor_journal_nor_files(tmp_path: Path) -> None:
     state = StateDirectory(tmp_path)
     journal = Journal(state.journal, Clock())
     journal.close()
     before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()}
     assert held(tmp_path)
-    assert "an agent is at work" in state_dir(tmp_path, on_disk).summary or shutil_free(tmp_path)
+    assert "in use by a running agent" in state_dir(tmp_path, on_disk).summary or shutil_free(tmp_path)
     assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()} == before
     state.close()
     assert not held(tmp_path)
@@ -426,7 +428,7 @@ def crash_left(journal: Path, copy: Path) -> Path:
     return copy / "journal.db"
 
 
-def test_no_journal_a_sound_one_and_one_in_use_are_right(tmp_path: Path, journal: Path) -> None:
+def test_a_missing_a_sound_and_a_used_journal_are_ok(tmp_path: Path, journal: Path) -> None:
     look(tmp_path / "nothing.db", in_use=False)
     look(journal, in_use=False)
     opened = Journal(journal, Clock())
@@ -437,7 +439,7 @@ def test_no_journal_a_sound_one_and_one_in_use_are_right(tmp_path: Path, journal
     look(journal, in_use=False)
 
 
-def test_a_journal_that_a_crash_left_is_looked_at_without_touching_it(tmp_path: Path, journal: Path) -> None:
+def test_a_journal_left_by_a_crash_is_checked_without_changing_it(tmp_path: Path, journal: Path) -> None:
     place = tmp_path / "crashed"
     place.mkdir()
     left = crash_left(journal, place)
@@ -457,7 +459,7 @@ def test_a_damaged_journal_is_found(journal: Path, in_use: bool) -> None:
         look(journal, in_use=in_use)
 
 
-def test_damage_behind_a_log_is_found(tmp_path: Path, journal: Path) -> None:
+def test_damage_hidden_by_the_write_ahead_log_is_found(tmp_path: Path, journal: Path) -> None:
     place = tmp_path / "crashed"
     place.mkdir()
     left = crash_left(journal, place)
@@ -484,7 +486,7 @@ def test_a_damaged_journal_is_an_error_of_the_state_directory(tmp_path: Path, jo
 # --- certificates ---
 
 
-def test_a_certificate_that_nobody_trusts_is_read() -> None:
+def test_an_untrusted_certificate_is_read() -> None:
     found = read_certificate(ssl.PEM_cert_to_DER_cert(ca_pem().decode()))
     assert found is not None
     assert "trustme" in found.issuer
@@ -493,13 +495,13 @@ def test_a_certificate_that_nobody_trusts_is_read() -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 10, 100, 200])
-def test_what_is_no_certificate_is_none(cut: int) -> None:
+def test_other_data_is_not_read_as_a_certificate(cut: int) -> None:
     der = ssl.PEM_cert_to_DER_cert(ca_pem().decode())
     assert read_certificate(der[:cut]) is None
     assert read_certificate(b"\x30\x82\xff\xff" + der[:cut]) is None
 
 
-def test_of_a_certificate_whoever_made_it_names_and_numbers_are_read_as_far_as_they_are_shown() -> None:
+def test_names_and_numbers_of_any_certificate_are_read_only_as_far_as_they_are_shown() -> None:
     """An object identifier's numbers have no bound, and to decode one takes time in the square of its length."""
 
     def cpu_seconds(identifier: bytes) -> float:
