@@ -276,7 +276,7 @@ class SimulatedAgent:
             retention=cast("Retention", journal),
             disk=disk,
             interrupt=lambda: None,
-            summarise=summary.turn,
+            summarise=summary.log_if_due,
             look_around=lambda: None,
             loop=loops["upkeep"],
         )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from relay_agent.telemetry.log_rendering import frames, render
 from relay_agent.telemetry.redaction import Redactor, describe
-from relay_agent.telemetry.secret_patterns import MOST_CHARACTERS, SENSITIVE_FIELD, harmless, mask_shapes, redact_text, shown_target
+from relay_agent.telemetry.secret_patterns import MAX_CHARACTERS, SENSITIVE_FIELD, harmless, mask_patterns, redact_text, shown_target
 from tests.examples import examples
 
 LINEAR = 8.0
@@ -107,7 +107,7 @@ def growth(run: Callable[[str], object], unit: str, head: str = "") -> float:
 
 @pytest.mark.parametrize("unit", FRAGMENTS, ids=ascii)
 def test_taking_shapes_out_of_a_text_is_linear_in_it(unit: str) -> None:
-    assert growth(mask_shapes, unit) < LINEAR
+    assert growth(mask_patterns, unit) < LINEAR
     assert growth(harmless, unit) < LINEAR
 
 
@@ -116,7 +116,7 @@ def test_taking_shapes_out_of_a_text_is_linear_in_it(unit: str) -> None:
     st.lists(st.sampled_from(FRAGMENTS), min_size=2, max_size=5).map("".join), st.lists(st.sampled_from(FRAGMENTS), max_size=3).map("".join)
 )
 def test_taking_shapes_out_of_any_mixture_is_linear_in_it(unit: str, head: str) -> None:
-    assert growth(mask_shapes, unit, head) < LINEAR
+    assert growth(mask_patterns, unit, head) < LINEAR
 
 
 def _line(text: str) -> object:
@@ -182,8 +182,8 @@ def test_patterns_are_applied_to_a_bounded_part_of_a_text(monkeypatch: pytest.Mo
         looked_at.append(len(text))
         return text
 
-    monkeypatch.setattr("relay_agent.telemetry.secret_patterns.mask_shapes", counted)
-    monkeypatch.setattr("relay_agent.telemetry.redaction.mask_shapes", counted)
+    monkeypatch.setattr("relay_agent.telemetry.secret_patterns.mask_patterns", counted)
+    monkeypatch.setattr("relay_agent.telemetry.redaction.mask_patterns", counted)
     redactor = Redactor(SECRETS)
     for look in (
         redact_text,
@@ -194,4 +194,4 @@ def test_patterns_are_applied_to_a_bounded_part_of_a_text(monkeypatch: pytest.Mo
     ):
         looked_at.clear()
         look("a = b " * 100_000)
-        assert looked_at and max(looked_at) <= MOST_CHARACTERS and sum(looked_at) <= 5 * MOST_CHARACTERS
+        assert looked_at and max(looked_at) <= MAX_CHARACTERS and sum(looked_at) <= 5 * MAX_CHARACTERS

@@ -63,7 +63,7 @@ def test_it_says_what_was_counted_and_how_things_stand(world: World) -> None:
         world.tally.finished(status)
     world.dropped = 9
     world.seconds += HOUR_SECONDS
-    world.summary.turn()
+    world.summary.log_if_due()
     (line,) = world.lines
     assert line == {
         "event": "summary",
@@ -86,8 +86,8 @@ def test_nothing_is_said_twice(world: World) -> None:
         world.tally.finished("SUCCESS")
         world.dropped += 1
         world.seconds += HOUR_SECONDS
-        world.summary.turn()
-        world.summary.turn()
+        world.summary.log_if_due()
+        world.summary.log_if_due()
     assert [(line["polls"], line["finished"], line["lines_dropped"], line["uptime_seconds"]) for line in world.lines] == [
         (3, {"SUCCESS": 1}, 1, 3600),
         (3, {"SUCCESS": 1}, 1, 7200),
@@ -96,45 +96,45 @@ def test_nothing_is_said_twice(world: World) -> None:
 
 def test_an_hour_without_anything_is_said_too(world: World) -> None:
     world.seconds += HOUR_SECONDS - 0.1
-    world.summary.turn()
+    world.summary.log_if_due()
     assert world.lines == []
     world.seconds += 0.1
-    world.summary.turn()
+    world.summary.log_if_due()
     assert [line["polls"] for line in world.lines] == [0]
 
 
 def test_late_looks_make_no_more_and_no_fewer_than_24_lines_a_day(world: World) -> None:
     for _ in range(86_400 // 7):
         world.seconds += 7
-        world.summary.turn()
+        world.summary.log_if_due()
     assert len(world.lines) == 23
     world.seconds += 7
-    world.summary.turn()
+    world.summary.log_if_due()
     assert len(world.lines) == 24
 
 
 def test_hours_in_which_nobody_looked_are_one_line(world: World) -> None:
     world.seconds += 5.5 * HOUR_SECONDS
-    world.summary.turn()
+    world.summary.log_if_due()
     world.seconds += HOUR_SECONDS - 1
-    world.summary.turn()
+    world.summary.log_if_due()
     assert [line["seconds"] for line in world.lines] == [19_800]
 
 
 def test_the_stop_says_what_happened_since_and_only_if_something_did(world: World) -> None:
-    world.summary.last()
+    world.summary.log_rest()
     assert world.lines == []
     world.tally.finished("SUCCESS")
     world.seconds += 60
-    world.summary.last()
-    world.summary.last()
+    world.summary.log_rest()
+    world.summary.log_rest()
     assert [(line["seconds"], line["finished"]) for line in world.lines] == [(60, {"SUCCESS": 1})]
 
 
 def test_a_journal_that_cannot_be_read_costs_its_own_field_only(world: World) -> None:
     world.journal = None
     world.seconds += HOUR_SECONDS
-    world.summary.turn()
+    world.summary.log_if_due()
     assert world.lines[0]["journal"] == {}
 
 
@@ -147,7 +147,7 @@ def test_the_line_stays_under_500_bytes_in_the_busiest_hour_of_an_old_agent(worl
     world.dropped = 999_999
     world.journal = dict.fromkeys(("admitted", "started", "finished", "delivered"), 999_999)
     world.seconds += 10 * 365 * 86_400
-    world.summary.turn()
+    world.summary.log_if_due()
     assert len(world.stream.getvalue()) <= 500
 
 

@@ -27,7 +27,7 @@ from relay_agent.core.errors import (
 from relay_agent.core.failures import Code, FaultFacts, Obstacle, StorageTrouble
 from relay_agent.core.models import Status
 from relay_agent.relay.outbox import Entry
-from relay_agent.telemetry.command_report import Report, tell
+from relay_agent.telemetry.command_report import Report, report_command
 from relay_agent.telemetry.metrics import Metrics
 from tests.simulated_agent import SimulatedAgent
 
@@ -71,7 +71,7 @@ def test_each_command_of_the_worst_kind_is_one_line_of_at_most_500_bytes() -> No
     agent = SimulatedAgent()
     metrics = Metrics("1", [])
     for number in range(200):
-        tell(agent.logs.logger, metrics, agent.tally, _worst(number))
+        report_command(agent.logs.logger, metrics, agent.tally, _worst(number))
     assert events(agent) == {"command": 200}
     assert agent.stdout.longest <= COMMAND_BYTES
     assert agent.stdout.bytes <= 200 * COMMAND_BYTES

@@ -23,7 +23,8 @@ from relay_agent.core.failures import Cause
 from relay_agent.core.models import ACTION_SECURE, Status
 from relay_agent.telemetry.command_report import Report, command_line
 from relay_agent.telemetry.log_rendering import frames, render
-from relay_agent.telemetry.logs import WITHHELD, LibraryHandler, Logs
+from relay_agent.telemetry.logger import WITHHELD
+from relay_agent.telemetry.logs import LibraryHandler, Logs
 from relay_agent.telemetry.redaction import Redactor
 from relay_agent.telemetry.repeated_failure import RepeatedFailure
 from relay_agent.telemetry.secret_patterns import MASK

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_agent.telemetry.redaction import Redactor, describe
-from relay_agent.telemetry.secret_patterns import MASK, MOST_CHARACTERS, redact_text, shown_target
+from relay_agent.telemetry.secret_patterns import MASK, MAX_CHARACTERS, redact_text, shown_target
 
 CANARY = "c4n4rY-Tr0ub4dor"
 JWT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJjYW5hcnkiLCJleHAiOjF9.dGhpcyBpcyB0aGUgc2lnbmF0dXJl"
@@ -204,8 +204,8 @@ def _over_the_edge(text: str, secret: str) -> Iterator[str]:
     """Long texts in which the bound falls into the secret: after its first character, here and there, before its last."""
     start = text.index(secret)
     for inside in {*range(1, len(secret), len(secret) // 6 + 1), len(secret) - 1}:
-        padding = "a " * MOST_CHARACTERS
-        yield padding[-(MOST_CHARACTERS - start - inside) :] + text + " and more" * 10
+        padding = "a " * MAX_CHARACTERS
+        yield padding[-(MAX_CHARACTERS - start - inside) :] + text + " and more" * 10
 
 
 @pytest.mark.parametrize("text", BY_SHAPE.values(), ids=BY_SHAPE.keys())
@@ -231,7 +231,7 @@ def test_a_text_that_is_cut_shows_no_half_of_a_known_secret(written: str) -> Non
 
 def test_a_known_secret_that_no_cut_spares_is_not_shown_at_all() -> None:
     redactor = Redactor(["a a a a"])
-    assert redactor.text("a " * MOST_CHARACTERS) == f"{MASK}..."
+    assert redactor.text("a " * MAX_CHARACTERS) == f"{MASK}..."
 
 
 def test_a_long_text_without_a_place_to_cut_it_is_masked_whole() -> None:
@@ -242,7 +242,7 @@ def test_a_long_text_without_a_place_to_cut_it_is_masked_whole() -> None:
 def test_of_a_long_text_the_beginning_is_shown() -> None:
     shown = redact_text("some words " * 100_000)
     assert shown.startswith("some words some words ") and shown.endswith(" words some...")
-    assert len(shown) <= MOST_CHARACTERS + 3
+    assert len(shown) <= MAX_CHARACTERS + 3
 
 
 def test_what_is_known_is_taken_out_of_a_whole_text_however_long() -> None:
@@ -266,7 +266,7 @@ def test_of_many_long_texts_the_first_are_shown() -> None:
         {f"{'key ' * 10_000}{n}": "a b " * 100_000 for n in range(100)},
         [ValueError("a b " * 100_000)] * 900,
     ):
-        assert len(json.dumps(redactor.value(many))) < 8 * MOST_CHARACTERS
+        assert len(json.dumps(redactor.value(many))) < 8 * MAX_CHARACTERS
 
 
 def test_a_secret_is_found_in_each_of_many_texts() -> None:

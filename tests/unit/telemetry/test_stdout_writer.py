@@ -27,7 +27,7 @@ class Pipe:
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
         fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        self.piped = Piped(self.writing, "utf-8", time.monotonic, most_bytes=10 * PIPE_BYTES)
+        self.piped = Piped(self.writing, "utf-8", time.monotonic, max_bytes=10 * PIPE_BYTES)
 
     def read(self, lines: int) -> list[str]:
         """Read until so many lines came."""
@@ -106,7 +106,7 @@ def test_the_end_waits_for_what_was_logged_and_not_for_a_reader_that_never_comes
 
 def test_the_end_waits_for_a_reader_that_is_slow_and_reads_on(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader reads while the end waits, one piece each time: no machine is too busy for that."""
-    monkeypatch.setattr(stdout_writer, "LONGEST_SECONDS", 60.0)
+    monkeypatch.setattr(stdout_writer, "SLOW_READER_SECONDS", 60.0)
     for number in range(300):
         pipe.piped.write(f"{number} {LINE}")
     pieces: list[bytes] = []
