@@ -1,6 +1,6 @@
-"""The journal's users as the agent has them, without a network: one that admits, some that start and finish, one that delivers.
+"""The journal's users as in the agent, without a network: one that admits, some that start and finish, one that delivers.
 
-Owns the load on a journal. It must not judge: it says how many commands went through, and how many commits they took.
+Produces load on a journal; reports how many commands went through and how many commits they took.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Crew:
                 self._progress.wait(1.0)
         return Cost(commands, self.journal.commits - commits, time.monotonic() - began, self._longest)
 
-    # --- the poller's part ---
+    # --- the poller ---
 
     def _admit(self, count: int) -> None:
         ids = [self._clock.new_id() for _ in range(count)]
@@ -117,7 +117,7 @@ class Crew:
             self._tasks.put((f"host-{hash(command_id) % LANES}", command_id))
         self.journal.acked(ids)
 
-    # --- a worker's ---
+    # --- a worker ---
 
     def _work(self) -> None:
         never = threading.Event()
@@ -138,7 +138,7 @@ class Crew:
             self._outbox.command_started(Command(command_id, "agent", "bench"))
             self._outbox.put(update)
 
-    # --- the sender's ---
+    # --- the sender ---
 
     def _send(self) -> None:
         while not self._over.is_set():

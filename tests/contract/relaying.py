@@ -1,6 +1,6 @@
-"""The one way in which the contract tests run a command: payload in, the body of PROTOCOL §4 and its status out.
+"""How the contract tests run a command: payload in, the body of PROTOCOL §4 and its status out.
 
-Owns how the parts of the agent are put together for that. It must not know what any test expects.
+Connects the parts of the agent that this needs. What a test expects is in the test.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Relay:
             ca_file = self._directory / "ca.pem"
             ca_file.write_bytes(ca_pem())
             dialer = Dialer(TlsContexts(ca_file=ca_file if trust else None), Resolver())
-            pool = self._pools.setdefault(key[:-1], ConnectionPool())  # workers share theirs, as in the agent
+            pool = self._pools.setdefault(key[:-1], ConnectionPool())  # shared by all workers, as in the agent
             transport = Transport(dialer, pool)
             limits = Limits(max_response_bytes=max_response_bytes, connect_seconds=connect_seconds)
             proxies = ProxyRouter({}, no_proxy, {Leg.TARGET: proxy})

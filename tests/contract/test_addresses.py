@@ -140,7 +140,9 @@ def test_addresses_that_are_all_dead_are_late_and_named(relay: Relay, target: By
     assert (code(answer), answer["message"]) == ("ETIMEDOUT", f"connect 127.0.0.4:{target.port} timed out (2 addresses were tried)")
 
 
-def test_what_a_host_answers_says_more_than_a_dead_address_of_it(relay: Relay, target: ByteTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_answer_of_one_address_is_reported_rather_than_a_dead_address(
+    relay: Relay, target: ByteTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Names(monkeypatch, dev=["127.0.0.8", DEAD])
     assert code(relay({"url": target.url(host="dev.lab.example"), "timeout": 1})) == "ECONNREFUSED"
 

@@ -1,6 +1,6 @@
-"""Connections kept alive between commands: never poisoned, never a request sent twice, never one command's state in another's.
+"""Connections kept open between commands: never poisoned, no request sent twice, no state of one command in another.
 
-Owns what happens between two commands. It must not look into the agent's pool: only at what targets see.
+The tests look only at what targets see, not into the agent's pool.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def test_connection_that_may_go_on_does(relay: Relay, target: ByteTarget) -> Non
     assert target.connections == 1
 
 
-def test_addresses_of_one_port_are_told_apart(relay: Relay, target: ByteTarget) -> None:
+def test_addresses_with_one_port_are_distinguished(relay: Relay, target: ByteTarget) -> None:
     """A connection to one host is not used for another name of it."""
     for host in ("127.0.0.1", "::1", "localhost"):
         assert relay({"url": target.url("/next", host=host)})["statusCode"] == 200
@@ -288,7 +288,7 @@ def _ask(transport: Transport, exchange: Exchange, observer: ExchangeObserver | 
         return response.read(1000)
 
 
-def test_an_abort_is_not_lost_while_a_kept_connection_is_looked_at(transport: Transport, target: ByteTarget) -> None:
+def test_an_abort_is_not_lost_while_a_kept_connection_is_checked(transport: Transport, target: ByteTarget) -> None:
     """It came before there was a socket to shut."""
     assert _ask(transport, _exchange(target, "/next")) == b"next"
 
@@ -435,4 +435,4 @@ def test_a_target_that_serves_one_connection_at_a_time_is_not_blocked_by_ours(re
         for worker in range(4):
             answer = relay({"url": url, "timeout": 2}, worker=worker)
             assert answer.get("statusCode") == 200, answer
-        relay.close()  # it sits in a read on the connection that is kept
+        relay.close()  # it blocks in a read on the open connection

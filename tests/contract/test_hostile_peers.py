@@ -1,6 +1,6 @@
-"""Whatever is met on the way to a target, at whatever step: a command fails as a value, within its time, and leaves no socket open.
+"""Whatever happens at any step on the way to a target, the command fails with a code, in time, and leaves no socket open.
 
-Owns what is no protocol at all, names that are none, and a machine that has nothing left. It must not test what each answer means.
+Peers that speak no known protocol, invalid names, and a machine without free resources.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def test_a_socks_proxy_may_end_after_any_byte(relay: Relay, login: bool) -> None
         ([GREETING, b"\x05\x63\x00\x01" + b"\x00" * 6], "ECONNREFUSED"),
     ],
 )
-def test_what_a_socks_proxy_answers_is_told_as_the_proxy_s(relay: Relay, said: list[bytes], wanted: str) -> None:
+def test_a_refusal_by_a_socks_proxy_is_the_proxys_fault(relay: Relay, said: list[bytes], wanted: str) -> None:
     def talk(conn: Connection) -> bool:
         for piece in said:
             conn.sock.recv(65536)
@@ -289,7 +289,7 @@ def test_a_machine_without_file_descriptors_is_a_fault(monkeypatch: pytest.Monke
             Dialer(_trust(tmp_path), Resolver()).dial(_exchange("http://127.0.0.1:1/", proxy))
 
 
-def test_a_limit_beyond_what_the_system_can_wait_is_none(tmp_path: Path) -> None:
+def test_a_limit_longer_than_the_system_can_wait_means_no_limit(tmp_path: Path) -> None:
     """A command may live for years."""
     transport = Transport(Dialer(_trust(tmp_path), Resolver()))
     with ByteTarget(server_context()) as target, HttpProxy(tls=server_context()) as proxy, Socks5Proxy() as socks:

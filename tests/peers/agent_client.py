@@ -1,7 +1,4 @@
-"""The agent as a client: its own decoding, Executor and Transport, and the sender's reading of what they give.
-
-Owns that way of calling it. It must not judge.
-"""
+"""The agent as a client: its own decoding, Executor and Transport, and the sender's reading of the answer."""
 
 from __future__ import annotations
 

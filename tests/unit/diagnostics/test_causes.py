@@ -1,4 +1,4 @@
-"""One table of causes and cures: each way in which the platform fails us is told apart, in words that help."""
+"""The tables of causes and cures: every failure of the platform has its own cause and cure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from relay_agent.core.errors import (
     UnknownAgent,
 )
 from relay_agent.core.failures import Cause, Code, FaultFacts, Phase, TlsTrouble
-from relay_agent.diagnostics import causes, local_causes, network_causes, platform_causes
+from relay_agent.diagnostics import local_causes, network_causes, platform_causes
 from relay_agent.telemetry.secret_patterns import MASK, redact_text
 
 TRUST = (Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, Code.DEPTH_ZERO_SELF_SIGNED_CERT)
@@ -28,12 +28,12 @@ TRUST = (Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, Code.DEPTH_ZERO_SELF_SIGNED_CERT)
 def reached_nobody(
     code: str, *, call: Call = Call.CONFIG, proxy: str | None = None, status: int | None = None, phase: Phase = Phase.CONNECT
 ) -> PlatformUnreachable:
-    """What a call raises that got no answer."""
+    """The error of a call that got no answer."""
     return PlatformUnreachable(call, f"{code}: text", FaultFacts(Code(code), "api.lab.example", 443, phase, proxy=proxy, status=status))
 
 
 def aws(kind: type[PlatformError], call: Call, code: str, status: int) -> PlatformError:
-    """What AWS refuses."""
+    """The error of a call that AWS refused."""
     return kind(call, f"AWS says {code}", status, aws_code=code)
 
 
@@ -65,46 +65,46 @@ def test_each_failure_has_its_cause_and_cure(error: PlatformError, cause: Cause)
     [
         (reached_nobody("ENOTFOUND"), "platform", "the name api.lab.example does not exist"),
         (reached_nobody("EAI_AGAIN"), "platform", "DNS server does not answer"),
-        (reached_nobody("ECONNREFUSED"), "platform", "port 443 refused"),
+        (reached_nobody("ECONNREFUSED"), "platform", "refuses connections on port 443"),
         (reached_nobody("ETIMEDOUT"), "platform", "does not answer on port 443"),
-        (reached_nobody("ETIMEDOUT", phase=Phase.FIRST_BYTE), "platform", "takes the connection"),
-        (reached_nobody("EHOSTUNREACH"), "platform", "no way from this machine"),
-        (reached_nobody("UNABLE_TO_VERIFY_LEAF_SIGNATURE"), "platform", "whom the agent does not trust"),
+        (reached_nobody("ETIMEDOUT", phase=Phase.FIRST_BYTE), "platform", "accepts the connection"),
+        (reached_nobody("EHOSTUNREACH"), "platform", "no route to the host"),
+        (reached_nobody("UNABLE_TO_VERIFY_LEAF_SIGNATURE"), "platform", "which the agent does not trust"),
         (
             reached_nobody("ECONNREFUSED", proxy="http://p:1"),
             "platform",
-            "proxy http://p:1, not the platform, is at fault: nothing",
+            "proxy http://p:1, not the platform, fails: nothing",
         ),
         (
             reached_nobody("EBADRESPONSE", proxy="http://p:1", status=403),
             "platform",
             "proxy http://p:1, not the platform, answered 403",
         ),
-        (reached_nobody("EBADRESPONSE", proxy="http://p:1", status=407), "platform", "answered 407: it wants a user and password"),
-        (PlatformError(Call.CONFIG, "answered 407", 407), "platform", "answered 407: it wants a user and password"),
+        (reached_nobody("EBADRESPONSE", proxy="http://p:1", status=407), "platform", "answered 407: it requires a user and password"),
+        (PlatformError(Call.CONFIG, "answered 407", 407), "platform", "answered 407: it requires a user and password"),
         (reached_nobody("ETIMEDOUT", call=Call.SQS_RECEIVE), "sqs", "does not answer on port 443"),
         (reached_nobody("ETIMEDOUT", call=Call.LOGS_LOOK), "cloudwatch", "does not answer on port 443"),
         (aws(QueueUnavailable, Call.SQS_LOOK, "AccessDenied", 403), "sqs", "a policy does not let this agent"),
-        (aws(PlatformError, Call.SQS_LOOK, "403", 403), "sqs", "something answers in Amazon SQS's place"),
-        (PlatformError(Call.AGENTS, "answered 400", 400), "agent", "AGENT_ID is not known"),
+        (aws(PlatformError, Call.SQS_LOOK, "403", 403), "sqs", "the answer is not from Amazon SQS"),
+        (PlatformError(Call.AGENTS, "answered 400", 400), "agent", "no agent with the id AGENT_ID"),
         (
             aws(PlatformError, Call.SQS_RECEIVE, "InternalError", 500),
             "sqs",
-            "Amazon SQS answers with an error of its own (AWS says Inter",
+            "Amazon SQS answers with a server error (AWS says Inter",
         ),
-        (RateLimited(Call.SQS_RECEIVE, 0.0), "sqs", "Amazon SQS asks to be called less often"),
-        (aws(PlatformError, Call.LOGS_PUT, "403", 403), "cloudwatch", "something answers in Amazon CloudWatch Logs's place"),
+        (RateLimited(Call.SQS_RECEIVE, 0.0), "sqs", "Amazon SQS limits the rate of calls"),
+        (aws(PlatformError, Call.LOGS_PUT, "403", 403), "cloudwatch", "the answer is not from Amazon CloudWatch Logs"),
         (aws(QueueUnavailable, Call.LOGS_PUT, "AccessDeniedException", 400), "cloudwatch", "a policy does not let this agent write"),
         (aws(PlatformError, Call.LOGS_PUT, "ResourceNotFoundException", 400), "cloudwatch", "log group does not exist"),
     ],
 )
-def test_what_stands_in_the_way_is_told_apart(error: PlatformError, check: str, told: str) -> None:
+def test_each_network_fault_has_its_own_cause(error: PlatformError, check: str, told: str) -> None:
     found = platform_causes.cause_of(error)
     assert found.id == check
     assert told in found.cause
 
 
-def test_each_way_in_which_cloudwatch_fails_has_a_cure_of_its_own_and_says_that_the_agent_works_without() -> None:
+def test_each_failure_of_cloudwatch_has_its_own_cure_and_says_that_the_agent_works_without_it() -> None:
     errors: list[PlatformError] = [
         RateLimited(Call.LOGS_PUT, 0.0),
         PlatformRefused(Call.LOGS_PUT, "AWS says InvalidSignatureException", 400, aws_code="InvalidSignatureException", clock_off=-600.0),
@@ -117,21 +117,22 @@ def test_each_way_in_which_cloudwatch_fails_has_a_cure_of_its_own_and_says_that_
     ]
     found = [platform_causes.cause_of(error) for error in errors]
     assert len({one.cause for one in found}) == len({one.cure for one in found}) == len(errors)
-    assert all(one.id == "cloudwatch" and "without which the agent works" in one.cause for one in found)
+    assert all(one.id == "cloudwatch" and "the agent works without them" in one.cause for one in found)
     assert [errors[place].reason for place, one in enumerate(found) if "firewall" in one.cure] == ["ETIMEDOUT: text"]
     assert "600 s behind" in found[1].cause and found[1].cure == local_causes.CLOCK_OFF.cure
 
 
-def test_each_cure_on_the_way_to_the_platform_names_its_setting() -> None:
+def test_each_cure_of_a_fault_between_agent_and_platform_names_its_setting() -> None:
     for code in network_causes.ON_THE_WAY:
         if code not in (Code.ERESPONSETOOLARGE, Code.ETOOMANYREDIRECTS, Code.EBADCOMMAND, *TRUST):
             assert "API_TARGET" in platform_causes.cause_of(reached_nobody(code)).cure
 
 
 def rows() -> Iterator[Cause]:
-    """The whole table: each row that stands by itself, and each of the way, filled."""
-    yield from (row for row in vars(causes).values() if isinstance(row, Cause))
-    for to in (to for to in vars(causes).values() if isinstance(to, network_causes.Destination)):
+    """Every cause: the constants, and each cause of a network fault, filled in."""
+    for table in (local_causes, network_causes, platform_causes):
+        yield from (row for row in vars(table).values() if isinstance(row, Cause))
+    for to in (to for to in vars(network_causes).values() if isinstance(to, network_causes.Destination)):
         for code in network_causes.ON_THE_WAY:
             for proxy, status in ((None, None), ("http://lab:***@proxy.lab.example:3128", None), ("http://p.lab.example:8080", 407)):
                 facts = FaultFacts(code, "api.lab.example", 443, proxy=proxy, status=status, rule="default: allow")
@@ -141,9 +142,11 @@ def rows() -> Iterator[Cause]:
                     yield network_causes.on_the_way(replace(facts, trouble=trouble), to)
 
 
-def test_no_row_of_the_table_looks_like_a_secret_to_the_redactor() -> None:
-    """What is taken out of a cure helps nobody; the proxy's own user stands in the place of an @."""
-    for row in rows():
+def test_no_cause_looks_like_a_secret_to_the_redactor() -> None:
+    """A cure must reach its reader whole. The proxy's masked user is the one text that is masked again."""
+    every = list(rows())
+    assert len(every) > 300
+    for row in every:
         for text in (row.cause, row.cure):
             assert redact_text(text) == text.replace("lab:***@", f"{MASK}@")
 
@@ -151,14 +154,14 @@ def test_no_row_of_the_table_looks_like_a_secret_to_the_redactor() -> None:
 def test_a_407_s_cure_says_where_user_and_password_go() -> None:
     cure = platform_causes.cause_of(reached_nobody("EBADRESPONSE", proxy="http://p:1", status=407)).cure
     assert "put user and password into the proxy's URL (https_proxy" in cure
-    assert "an @ behind them" in cure
+    assert "an @ after them" in cure
 
 
-def test_the_guides_words_are_used() -> None:
+def test_the_terms_of_the_user_guide_are_used() -> None:
     assert "enable the agent's connection" in platform_causes.AGENT_DISABLED.cure
     assert "enable the agent's queue" in platform_causes.QUEUE_DISABLED.cure
     assert "ORG_SLUG and JWT do not match" in platform_causes.REFUSED.cause
 
 
-def test_what_pauses_the_agent_says_that_it_resumes_by_itself() -> None:
+def test_the_cure_of_a_pause_says_that_the_agent_resumes_by_itself() -> None:
     assert all("the agent resumes by itself" in cause.cure for cause in (local_causes.JOURNAL, local_causes.BACKLOG))

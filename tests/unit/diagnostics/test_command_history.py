@@ -1,4 +1,4 @@
-"""Recent commands as people may see them: from a journal in use, from one that a killed agent left, and nothing secret in either."""
+"""Recent commands as people may see them: read from a journal in use and from one of a killed agent, without any secret."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CANARY = "canary-81b2"
 
 
 class World:
-    """A journal, its reader, and a clock that the test moves on."""
+    """A journal, its reader, and a clock that the test advances."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -76,7 +76,7 @@ def test_a_command_is_listed_with_the_time_of_each_stage(world: World) -> None:
     assert (one.queued_ms, one.target_ms, one.delivered_ms) == (1000, 2000, 500)
 
 
-def test_of_one_that_is_not_finished_its_message_tells_what_it_is(world: World) -> None:
+def test_an_unfinished_command_is_described_from_its_message(world: World) -> None:
     world.admit("plain")
     world.admit("secure", action=ACTION_SECURE)
     world.journal.admit([("odd", "no JSON", "r")])
@@ -86,7 +86,7 @@ def test_of_one_that_is_not_finished_its_message_tells_what_it_is(world: World) 
     assert (odd.action, odd.method, odd.state) == (None, None, "admitted")
 
 
-def test_the_newest_come_first_and_can_be_chosen_by_state_host_and_outcome(world: World) -> None:
+def test_the_newest_come_first_and_can_be_filtered_by_state_host_and_outcome(world: World) -> None:
     for number in range(20):
         world.admit(f"c{number}")
     world.admit("elsewhere", host="other.lab.example")
@@ -106,7 +106,7 @@ def test_the_newest_come_first_and_can_be_chosen_by_state_host_and_outcome(world
     assert [one.code for one in command_history.recent(world.reader, 5, failed=True)] == ["EEXPIRED", "ECONNREFUSED"]
 
 
-def test_nothing_that_a_sender_may_have_meant_to_be_secret_is_listed(world: World) -> None:
+def test_no_possible_secret_of_a_sender_is_listed(world: World) -> None:
     world.admit("open")
     world.admit("done")
     world.finish("done")
@@ -116,7 +116,7 @@ def test_nothing_that_a_sender_may_have_meant_to_be_secret_is_listed(world: Worl
         assert CANARY not in repr(list(rows))
 
 
-def test_a_command_is_found_by_its_id_or_by_what_only_its_id_begins_with(world: World) -> None:
+def test_a_command_is_found_by_its_id_or_a_unique_prefix_of_it(world: World) -> None:
     for command_id in ("abc-1", "abc-2", "xyz", "a%c"):
         world.admit(command_id)
     found = {text: row and row.id for text in ("abc-1", "abc", "x", "a%", "nothing") for row in [world.reader.one(text)]}
@@ -131,7 +131,7 @@ def test_a_clock_that_was_set_back_gives_no_negative_time(world: World) -> None:
     assert one.queued_ms == 0
 
 
-def test_the_journal_of_a_killed_agent_is_read_with_its_log_and_left_as_it_is(world: World, tmp_path: Path) -> None:
+def test_the_journal_of_a_killed_agent_is_read_with_its_log_and_not_changed(world: World, tmp_path: Path) -> None:
     world.admit("in-file")
     world.journal.retention.checkpoint()
     world.admit("in-log")
@@ -144,7 +144,7 @@ def test_the_journal_of_a_killed_agent_is_read_with_its_log_and_left_as_it_is(wo
     assert {path.name: path.read_bytes() for path in left.iterdir()} == before
 
 
-def test_a_look_does_not_wait_for_a_commit_that_does_not_end(world: World) -> None:
+def test_a_reader_does_not_wait_for_a_commit_that_hangs(world: World) -> None:
     world.admit("a")
     with world.journal.writer.using:
         assert world.reader.counts()["admitted"] == 1
@@ -152,7 +152,7 @@ def test_a_look_does_not_wait_for_a_commit_that_does_not_end(world: World) -> No
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no database" * 500])
-def test_what_cannot_be_read_is_told(tmp_path: Path, content: bytes | None) -> None:
+def test_an_unreadable_journal_is_reported(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "other.db"
     if content is not None:
         path.write_bytes(content)
@@ -160,7 +160,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, content: bytes | None) -> N
         Reader(path, in_use=False).counts()
 
 
-def test_what_a_terminal_would_act_on_is_not_listed(world: World) -> None:
+def test_control_characters_are_not_listed(world: World) -> None:
     world.admit("a\x1b[2J", action="\x1b]0;owned\x07")
     world.finish("a\x1b[2J", about=About("\x1b[2J", "GET\x07", "host\x1b", 1))
     text = repr(command_history.as_json(command_history.recent(world.reader, 1)))
@@ -168,14 +168,14 @@ def test_what_a_terminal_would_act_on_is_not_listed(world: World) -> None:
     assert "x07" not in text
 
 
-def test_of_what_a_command_that_is_not_finished_names_at_length_the_beginning_is_listed(world: World) -> None:
+def test_long_names_in_an_unfinished_command_are_cut(world: World) -> None:
     message = {"commandId": "a", "action": ACTION, "body": {"method": "M" * 30, "url": "http://h/"}}
     world.journal.admit([("a", json.dumps(message), "r")])
     (one,) = command_history.recent(world.reader, 1)
     assert one.method == "M" * 20
 
 
-def test_a_reader_at_work_holds_up_neither_commits_nor_for_ever_the_checkpoint(world: World) -> None:
+def test_a_reader_blocks_no_commit_and_delays_a_checkpoint_only_for_a_while(world: World) -> None:
     for number in range(5):
         world.admit(f"before-{number}")
     with world.reader.rows() as rows:

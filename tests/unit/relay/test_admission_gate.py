@@ -14,7 +14,7 @@ from relay_agent.relay.task import Task
 
 
 class World:
-    """A gate before a queue of ten places; the rest is as the test says."""
+    """A gate before a queue of ten places; the test sets the state of the other parts."""
 
     def __init__(self) -> None:
         self.tasks: FairQueue[Task] = FairQueue(10, 2)
@@ -45,7 +45,7 @@ def test_a_task_takes_a_place_in_the_queue_and_so_does_one_whose_body_is_being_d
     assert world.gate.free() == 9
 
 
-def test_no_more_is_admitted_than_the_outbox_can_hold_answers_of() -> None:
+def test_no_more_commands_are_admitted_than_the_outbox_can_hold_answers() -> None:
     world = World()
     world.outbox_free = 3
     assert world.gate.free() == 3
@@ -58,7 +58,7 @@ def test_nothing_is_admitted_while_too_much_waits_for_the_platform() -> None:
 
 
 @pytest.mark.parametrize(("journal", "disk", "obstacle"), [(None, None, None), ("hangs", None, "hangs"), (None, "full", "full")])
-def test_a_disk_that_takes_nothing_is_an_obstacle(journal: str | None, disk: str | None, obstacle: str | None) -> None:
+def test_a_disk_that_is_not_writable_is_an_obstacle(journal: str | None, disk: str | None, obstacle: str | None) -> None:
     world = World()
     world.journal.unwritable, world.disk.obstacle = journal, disk
     assert world.gate.obstacle() == obstacle

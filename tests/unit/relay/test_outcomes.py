@@ -29,7 +29,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.journal.close()
 
 
-def test_the_report_says_what_the_canonical_line_needs(world: World) -> None:
+def test_the_report_has_everything_the_canonical_log_line_needs(world: World) -> None:
     task = world.task(payload={"url": "http://target.example:81/p?q=1", "method": "POST", "body": "12345", "extra": 1})
     world.time += 0.5
 
@@ -61,7 +61,7 @@ def test_the_report_counts_the_bytes_that_came_in(world: World) -> None:
     assert world.process(world.task())[1].bytes_in == 3
 
 
-def test_a_command_that_our_own_error_ended_is_answered(world: World) -> None:
+def test_a_command_that_an_error_of_the_agent_ended_is_answered(world: World) -> None:
     task = world.task()
     world.target.answers = [ZeroDivisionError(CANARY)]
     with pytest.raises(ZeroDivisionError):
@@ -83,7 +83,7 @@ def test_a_status_update_never_repeats_the_request(world: World) -> None:
     assert CANARY not in update.message + str(report) + repr(world.target.asked[0][0])
 
 
-def test_an_answer_that_takes_long_to_be_encoded_is_a_failure_that_says_so_and_leaves_nothing(world: World) -> None:
+def test_an_answer_that_takes_too_long_to_encode_is_etimedout_and_leaves_no_file(world: World) -> None:
     class Slow(Buffer):
         """Content whose every piece takes a second of the clock."""
 
@@ -104,7 +104,7 @@ def test_an_answer_that_takes_long_to_be_encoded_is_a_failure_that_says_so_and_l
         next(content.chunks())
 
 
-def test_an_answer_that_came_in_the_last_moment_has_a_moment_to_be_encoded(world: World) -> None:
+def test_an_answer_that_came_at_the_last_moment_still_gets_time_to_be_encoded(world: World) -> None:
     world.target.meanwhile = lambda: setattr(world, "time", world.time + 0.999)
     assert world.run(payload={"url": "http://target.example/", "timeout": 1}).status is Status.SUCCESS
 
@@ -124,7 +124,7 @@ HIDDEN = {"url": "http://target.example/", "method": "POST", "encrypt_response":
 
 
 def inside(body: dict[str, Any], jti: str = "once") -> dict[str, Any]:
-    """What a sealed answer to `c-1` says."""
+    """Return the decrypted content of a sealed answer to `c-1`."""
     found: dict[str, Any] = json.loads(open_answer(body["jwe"], RING, cid="c-1", jti=jti))
     return found
 
@@ -142,7 +142,7 @@ def test_an_encrypted_answer_shows_status_or_code_and_nothing_else(world: World,
 
 
 @pytest.mark.parametrize("size", [100, 250_000], ids=["in full", "in its brief form"])
-def test_a_failure_is_encrypted_in_every_form_in_which_it_is_told(world: World, size: int) -> None:
+def test_a_failure_is_encrypted_in_both_its_forms(world: World, size: int) -> None:
     world.target.answers = [Failure(Code.ECONNREFUSED, f"connect {CANARY}", f"http://h/{CANARY}{'x' * size}")]
     update = world.run(action=V2, payload=sealed(HIDDEN, jti="once"))
     assert set(told(update)[1]) == {"code", "jwe"}
@@ -162,7 +162,7 @@ def test_a_failure_is_encrypted_in_every_form_in_which_it_is_told(world: World, 
         {"encrypt_response": CANARY},
     ],
 )
-def test_a_request_that_is_none_is_told_encrypted_where_it_does_not_say_otherwise(world: World, wrong: dict[str, Any]) -> None:
+def test_the_failure_of_an_invalid_request_is_encrypted_unless_it_clearly_asks_otherwise(world: World, wrong: dict[str, Any]) -> None:
     update = world.run(action=V2, payload=sealed(HIDDEN | wrong, jti="once"))
     _, body = told(update)
     assert (set(body), body["code"]) == ({"code", "jwe"}, "EBADCOMMAND")
@@ -171,7 +171,7 @@ def test_a_request_that_is_none_is_told_encrypted_where_it_does_not_say_otherwis
     assert world.target.asked == []
 
 
-def test_what_expired_by_its_own_word_is_told_encrypted(world: World) -> None:
+def test_an_expiry_by_not_after_is_answered_encrypted(world: World) -> None:
     task = world.task(action=V2, payload=sealed(HIDDEN | {"not_after": iso(NOW + timedelta(seconds=1))}, jti="once"))
     world.now += timedelta(seconds=1)
     _, body = told(world.process(task)[0])
@@ -192,7 +192,7 @@ def test_an_encrypted_answer_to_a_plain_command_names_the_command_and_no_jti(wor
     assert json.loads(open_answer(body["jwe"], RING, cid="c-1", jti=None))["body"] == "ok"
 
 
-def test_what_stands_for_an_encrypted_answer_that_cannot_be_uploaded_is_encrypted_too(world: World) -> None:
+def test_the_fallback_of_an_encrypted_answer_is_encrypted_too(world: World) -> None:
     world.target.answers = [response(b"x" * 400_000, headers=(("Set-Cookie", CANARY),))]
     update = world.run(action=V2, payload=sealed(HIDDEN, jti="once"))
     assert CANARY not in (update.fallback or "") + update.message
@@ -227,7 +227,7 @@ def test_a_message_is_embedded_up_to_262144_bytes_exactly(world: World, over: in
     assert over == 1 or len(update.message.encode()) == messages.MESSAGE_LIMIT == 262_144
 
 
-def test_the_fallback_tells_all_but_the_body(world: World) -> None:
+def test_the_fallback_has_everything_but_the_body(world: World) -> None:
     world.target.answers = [response(b"x" * 300_000, 201, (("X-A", "1"),))]
     body = json.loads(world.run().fallback or "")["body"]
     assert (body["code"], body["statusCode"], body["headers"]) == ("ERESPONSETOOLARGE", 201, [{"X-A": "1"}])
@@ -241,7 +241,7 @@ def test_an_answer_too_large_without_upload_url_is_a_failure_and_leaves_no_file(
     assert list(world.spool.directory.iterdir()) == []
 
 
-def test_a_large_answer_is_spoken_of_once_and_only_when_it_is_settled(world: World) -> None:
+def test_a_large_answer_is_reported_once_and_only_when_it_is_settled(world: World) -> None:
     world.target.answers = [response(b"x" * 300_000, 201)]
     update = world.run()
     assert world.reports == []
@@ -252,7 +252,7 @@ def test_a_large_answer_is_spoken_of_once_and_only_when_it_is_settled(world: Wor
     assert (report.status, report.code, report.status_code, report.bytes_in) == ("SUCCESS", None, 201, size)
 
 
-def test_a_large_answer_whose_upload_is_refused_is_spoken_of_as_it_is_told(world: World) -> None:
+def test_a_large_answer_whose_upload_is_refused_is_reported_as_it_is_sent(world: World) -> None:
     world.target.answers = [response(b"x" * 300_000, 201)]
     update = world.run()
     world.outcomes.settle(Update(update.command_id, Status.FAILURE, update.fallback or "", code=Code.ERESPONSETOOLARGE))
@@ -260,7 +260,7 @@ def test_a_large_answer_whose_upload_is_refused_is_spoken_of_as_it_is_told(world
     assert (report.status, report.code, report.status_code, report.bytes_in) == ("FAILURE", "ERESPONSETOOLARGE", 201, size)
 
 
-def test_a_large_answer_that_is_settled_after_a_restart_is_spoken_of_with_what_the_journal_knows(world: World) -> None:
+def test_a_large_answer_settled_after_a_restart_is_reported_with_what_the_journal_knows(world: World) -> None:
     world.target.answers = [response(b"x" * 300_000, 201)]
     world.run(payload={"url": "http://target.example:8080/", "method": "POST"})
     _, (update,) = world.again()
@@ -268,7 +268,7 @@ def test_a_large_answer_that_is_settled_after_a_restart_is_spoken_of_with_what_t
     assert world.reports == [Report("c-1", GDC, Status.SUCCESS, "POST", "target.example", 8080, status_code=201, measured=False)]
 
 
-def test_an_error_answer_whose_body_cannot_be_told_has_the_code_of_that_everywhere(world: World) -> None:
+def test_an_error_response_whose_body_cannot_be_sent_is_eresponsetoolarge_everywhere(world: World) -> None:
     world.target.answers = [response(b"x" * 300_000, 404)]
     update = world.run(responseBodyUploadUrl=...)
     (report,) = world.reports
@@ -284,12 +284,12 @@ def test_headers_too_large_for_the_fallback_are_left_out_of_it(world: World) -> 
     assert json.loads(fallback)["body"]["headers"] == []
 
 
-def test_a_failure_with_a_url_beyond_all_measure_still_fits_the_queue(world: World) -> None:
+def test_a_failure_with_a_huge_url_still_fits_the_queue(world: World) -> None:
     world.target.answers = [Failure(Code.ECONNREFUSED, "x", "http://target.example/" + "%E2%82%AC" * 60_000)]
     assert len(world.run().message.encode()) <= messages.MESSAGE_LIMIT
 
 
-def test_an_answer_with_a_url_beyond_all_measure_has_a_fallback_that_fits(world: World) -> None:
+def test_an_answer_with_a_huge_url_has_a_fallback_that_fits(world: World) -> None:
     answer = response(b"x")
     world.target.answers = [HttpResponse(200, (), answer.content, None, True, "http://target.example/" + "x" * 300_000)]
     assert len((world.run().fallback or "").encode()) <= messages.MESSAGE_LIMIT

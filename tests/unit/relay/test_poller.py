@@ -1,4 +1,4 @@
-"""When commands are taken in: how many are asked for, what is acknowledged when, and what comes of a failure."""
+"""When commands are received: how many are requested, when they are acknowledged, and what a failure leads to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DOWN = PlatformError(Call.SQS_RECEIVE, "ECONNREFUSED: connect refused")
 
 
 class World:
-    """A poller whose queue, intake and gate are scripted; `done` is what it did, in order."""
+    """A poller whose queue, intake and gate are scripted; `done` holds its actions, in order."""
 
     def __init__(self) -> None:
         self.done: list[tuple[str, Any]] = []
@@ -96,14 +96,14 @@ def world() -> World:
 
 
 @pytest.mark.parametrize(("free", "asked"), [(3, 3), (BATCH + 5, BATCH)])
-def test_it_asks_for_as_many_as_there_is_room_for(world: World, free: int, asked: int) -> None:
+def test_it_requests_as_many_commands_as_fit(world: World, free: int, asked: int) -> None:
     world.free = free
     assert world.poller.step() == 0.0
     assert world.done == [("receive", (asked, WAIT_SECONDS))]
 
 
 @pytest.mark.parametrize("free", [0, -2])
-def test_without_room_it_asks_for_nothing_and_is_well(world: World, free: int) -> None:
+def test_with_a_full_queue_it_requests_nothing_and_reports_no_problem(world: World, free: int) -> None:
     world.free = free
     assert world.poller.step() == QUEUE_FULL_SECONDS
     assert (world.done, world.status.problem) == ([], None)
@@ -130,7 +130,7 @@ def test_an_obstacle_is_logged_once_and_nothing_is_received(world: World) -> Non
     assert (world.done[1:], world.status.problem) == ([("log", "disk-freed"), ("receive", (10, WAIT_SECONDS))], None)
 
 
-def test_what_the_journal_could_not_take_now_is_held_and_admitted_before_anything_else_is_received(world: World) -> None:
+def test_messages_that_the_journal_cannot_write_are_held_and_admitted_before_the_next_receive(world: World) -> None:
     world.messages, world.faults["admit"] = ["a"], JournalUnwritable("the disk is full")
     world.poller.step()
     del world.faults["admit"]
@@ -139,7 +139,7 @@ def test_what_the_journal_could_not_take_now_is_held_and_admitted_before_anythin
     assert world.steps() == ["admit", "enqueue", "delete", "acked", "log"]
 
 
-def test_what_the_journal_refused_is_left_to_the_queue(world: World) -> None:
+def test_messages_that_the_journal_refuses_are_left_to_the_queue(world: World) -> None:
     world.messages, world.faults["admit"] = ["a"], JournalError("refused")
     assert world.poller.step() > 0
     assert "delete" not in world.steps()
@@ -175,13 +175,13 @@ def test_what_an_earlier_run_did_not_acknowledge_is_acknowledged_first_and_once(
     assert world.steps() == ["receive"]
 
 
-def test_a_receipt_that_is_refused_is_not_noted_as_acknowledged(world: World) -> None:
+def test_a_refused_receipt_is_not_recorded_as_acknowledged(world: World) -> None:
     world.messages, world.refused_receipts = ["a", "b"], ["receipt of a"]
     world.poller.step()
     assert world.done[-2:] == [("log", "ack-refused"), ("acked", ["b"])]
 
 
-def test_a_failed_receive_is_logged_and_waited_for(world: World) -> None:
+def test_a_failed_receive_is_logged_and_retried_later(world: World) -> None:
     world.faults["receive"] = DOWN
     assert world.poller.step() > 0
     assert world.done[-1] == ("log", "poll-failed")
@@ -199,7 +199,7 @@ def test_it_waits_as_long_as_the_platform_asks(world: World) -> None:
     assert world.poller.step() >= 40.0
 
 
-def test_credentials_that_aws_refuses_have_the_configuration_read_again(world: World) -> None:
+def test_credentials_that_aws_refuses_cause_a_refresh_of_the_configuration(world: World) -> None:
     world.faults["receive"] = CredentialsExpired(Call.SQS_RECEIVE, "ExpiredToken")
     world.poller.step()
     assert world.platform_status.look_again.is_set()
@@ -214,7 +214,7 @@ def test_a_disabled_agent_and_a_disabled_queue_are_not_polled_and_are_no_failure
     assert (world.done, world.status.problem) == ([], None)
 
 
-def test_before_the_agent_is_enrolled_it_waits_for_that(world: World) -> None:
+def test_it_waits_until_the_agent_is_registered(world: World) -> None:
     world.platform_status.enrolled, world.platform_status.ready = False, threading.Event()
     world.platform_status.ready.set()
     assert world.poller.step() == 0.0

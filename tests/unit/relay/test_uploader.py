@@ -1,4 +1,4 @@
-"""Uploads of large answers: tried again without holding up others, and given up before the sender does."""
+"""Uploads of large answers: retried without delaying others, and given up before the sender stops waiting."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class World:
-    """An uploader whose platform is scripted and whose time stands still until it is moved."""
+    """An uploader whose platform is scripted and whose time the test moves."""
 
     def __init__(self, directory: Path) -> None:
         self.time = 0.0
@@ -67,7 +67,7 @@ FALLBACK = '{"commandId":"c","body":{"code":"ERESPONSETOOLARGE","message":"too l
 
 
 def because(reason: str) -> str:
-    """The fallback, and what happened."""
+    """Return the fallback with the reason added."""
     return FALLBACK.replace("too large", f"too large ({reason})")
 
 
@@ -76,7 +76,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def test_what_is_uploaded_is_told_as_it_was_written(world: World) -> None:
+def test_an_uploaded_answer_is_sent_as_it_was_recorded(world: World) -> None:
     world.answers = [None]
     told = world.uploader.upload(world.job())
     assert told is not None and (told.status, told.message, told.spool) == (Status.SUCCESS, "referenced", None)
@@ -90,7 +90,7 @@ def test_a_failed_try_is_due_again_later(world: World) -> None:
     assert world.log == ["upload-failed"]
 
 
-def test_it_is_told_without_its_body_before_its_sender_stops_waiting(world: World) -> None:
+def test_an_answer_is_sent_without_its_body_before_its_sender_stops_waiting(world: World) -> None:
     job = world.job(tell_by=120)
     world.time = 120 - TELL_SECONDS
     world.answers = [PlatformError(Call.UPLOAD, "ECONNREFUSED")]
@@ -98,7 +98,7 @@ def test_it_is_told_without_its_body_before_its_sender_stops_waiting(world: Worl
     assert told is not None and (told.status, told.message) == (Status.FAILURE, because("payload upload: ECONNREFUSED"))
 
 
-def test_no_try_is_due_after_it_must_be_told(world: World) -> None:
+def test_no_attempt_is_due_after_the_answer_must_be_sent(world: World) -> None:
     job = world.job(tell_by=TELL_SECONDS + 0.1)
     world.answers = [PlatformError(Call.UPLOAD, "ECONNREFUSED")]
     assert world.uploader.upload(job) is None
@@ -116,13 +116,13 @@ def test_without_an_expiry_an_upload_is_given_up_after_an_hour(world: World) -> 
     assert told is not None and (told.status, told.code) == (Status.FAILURE, "ERESPONSETOOLARGE")
 
 
-def test_what_s3_refuses_is_not_tried_again(world: World) -> None:
+def test_an_upload_that_s3_refuses_is_not_retried(world: World) -> None:
     world.answers = [PayloadRefused(Call.UPLOAD, "S3 answered 403", 403)]
     told = world.uploader.upload(world.job())
     assert told is not None and (told.status, told.message) == (Status.FAILURE, because("payload upload: S3 answered 403"))
 
 
-# --- what is said of it ---
+# --- what is logged and shown ---
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_the_page_forgets_a_refusal_when_another_answer_is_uploaded_or_an_hour_h
     assert world.failures.problem is None
 
 
-def test_bodies_that_cannot_be_fetched_are_said_once_with_cause_and_cure_and_when_it_is_over(world: World) -> None:
+def test_failing_downloads_are_logged_once_with_cause_and_cure_and_so_is_their_end(world: World) -> None:
     failures = DownloadFailures(cast("Any", world), lambda: world.time)
     failures.note(PayloadRefused(Call.DOWNLOAD, "text", why=PayloadFault.TOO_LARGE))
     assert world.log == [] and failures.problem is None
@@ -185,7 +185,7 @@ def test_uploads_that_fail_again_and_again_are_one_line_with_cause_and_cure(worl
     assert "Amazon S3" in str(world.fields["cause"]) and "firewall" in str(world.fields["cure"])
 
 
-def test_another_reason_is_said_and_a_lasting_one_every_five_minutes(world: World) -> None:
+def test_a_new_reason_is_logged_and_a_lasting_one_every_five_minutes(world: World) -> None:
     job = world.job()
     world.answers = [AWAY, UNWELL, AWAY, UNWELL]
     for _ in range(3):
@@ -196,7 +196,7 @@ def test_another_reason_is_said_and_a_lasting_one_every_five_minutes(world: Worl
     assert world.log == ["upload-failed"] * 3
 
 
-def test_the_end_is_said_when_no_answer_waits_for_another_try(world: World) -> None:
+def test_recovery_is_logged_when_no_answer_waits_for_another_attempt(world: World) -> None:
     first, second = world.job(command_id="first"), world.job(command_id="second")
     world.answers = [AWAY, AWAY, None, None, None, None]
     world.uploader.upload(first)
@@ -209,7 +209,7 @@ def test_the_end_is_said_when_no_answer_waits_for_another_try(world: World) -> N
     assert world.log == ["upload-failed", "upload-recovered"]
 
 
-def test_one_that_is_given_up_is_no_recovery(world: World) -> None:
+def test_giving_up_an_answer_is_no_recovery(world: World) -> None:
     job = world.job()
     world.answers = [AWAY, PayloadRefused(Call.UPLOAD, "S3 answered 403", 403), None, AWAY]
     world.uploader.upload(job)

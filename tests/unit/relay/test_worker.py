@@ -1,4 +1,4 @@
-"""A worker's time: what its request may take is the request's; before and after that it has none to lose (see `watchdog`)."""
+"""A worker's overdue time, which `watchdog` checks: the request has its own limit, the steps before and after it have none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Time:
 
 
 class SlowTransport:
-    """In the transport's place: each exchange takes so many seconds, and comes to nothing."""
+    """A stub transport: each exchange takes `seconds` and fails."""
 
     def __init__(self, time: Time, seconds: float) -> None:
         self.time, self.seconds = time, seconds
@@ -42,7 +42,7 @@ class SlowTransport:
 
 
 class Processor:
-    """In the processor's place: carries the request out, and records its answer in its own time."""
+    """A stub processor: executes the request, then takes 7 s to record its answer."""
 
     def __init__(self, time: Time) -> None:
         self.time = time
@@ -69,7 +69,7 @@ class Outbox:
         pass
 
 
-def test_a_request_that_took_longer_than_the_watchdog_waits_leaves_its_worker_time_to_record_the_answer() -> None:
+def test_a_long_request_does_not_make_its_worker_overdue_while_it_records_the_answer() -> None:
     time = Time()
     processor, tasks = Processor(time), FairQueue[Task](10, 1)
     executor = Executor(cast("Any", SlowTransport(time, 10 * STUCK_SECONDS)), Policy(), ProxyRouter({}), Limits())

@@ -1,4 +1,4 @@
-"""The journal: states and their order, who is known, what a restart finds, and that nothing wiped lingers."""
+"""The journal: states and their order, known ids, what a restart finds, and that wiped data is in no file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def opened(path: Path, time: Time) -> Iterator[Callable[[], Journal]]:
-    """Open the journal again and again; the one before is closed first, and the last one at the end."""
+    """Open the journal as often as called; each call closes the one before, and the teardown the last."""
     last: list[Journal] = []
 
     def again() -> Journal:
@@ -87,7 +87,7 @@ def wait_for(holds: Callable[[], bool]) -> None:
         if holds():
             return
         limit.wait(0.01)
-    raise AssertionError("what was waited for did not happen within 10 s")
+    raise AssertionError("the condition did not hold within 10 s")
 
 
 def bytes_of(path: Path) -> bytes:
@@ -112,7 +112,7 @@ def test_every_state_is_counted_even_at_zero(journal: Journal) -> None:
     assert journal.counts() == {"admitted": 0, "started": 0, "finished": 0, "delivered": 0}
 
 
-def test_no_command_goes_back(journal: Journal) -> None:
+def test_no_command_returns_to_an_earlier_state(journal: Journal) -> None:
     admitted(journal, "a")
     journal.finish(outcome("a", "first"))
     journal.start("a", repeatable=True)
@@ -130,7 +130,7 @@ def test_a_command_may_finish_without_having_started(journal: Journal) -> None:
     assert (list(journal.unfinished()), len(undelivered(journal))) == ([], 1)
 
 
-def test_settling_replaces_what_will_be_told_and_forgets_the_upload(journal: Journal) -> None:
+def test_settling_replaces_the_update_and_forgets_the_upload(journal: Journal) -> None:
     admitted(journal, "a")
     journal.finish(outcome("a", "referenced", spool="a.gz", upload_url="https://s3/", fallback="too large"))
     assert undelivered(journal) == [Update("a", Status.SUCCESS, "referenced", "a.gz", "https://s3/", "too large")]
@@ -143,13 +143,13 @@ def test_settling_replaces_what_will_be_told_and_forgets_the_upload(journal: Jou
 # --- admission ---
 
 
-def test_a_message_that_comes_again_is_known(journal: Journal) -> None:
+def test_a_duplicate_message_is_known(journal: Journal) -> None:
     message = ("a", "raw", "receipt")
     assert journal.admit([message, message]) == [Admission.NEW, Admission.KNOWN]
     assert journal.admit([("a", "raw", "another receipt"), ("b", "raw", "r")]) == [Admission.KNOWN, Admission.NEW]
 
 
-def test_an_id_that_comes_with_another_body_is_told_apart_and_changes_nothing(journal: Journal) -> None:
+def test_a_known_id_with_another_body_is_detected_and_changes_nothing(journal: Journal) -> None:
     admitted(journal, "a")
     assert journal.admit([("a", "something else", "r")]) == [Admission.CHANGED]
     assert journal.raw("a") == "raw of a"
@@ -207,7 +207,7 @@ def test_there_is_no_message_of_an_unknown_or_finished_command(journal: Journal)
 # --- after a restart ---
 
 
-def test_a_restart_finds_what_was_left_in_the_order_it_came(opened: Callable[[], Journal]) -> None:
+def test_a_restart_finds_unfinished_commands_in_the_order_of_admission(opened: Callable[[], Journal]) -> None:
     journal = opened()
     admitted(journal, "z", "m", "a", "k", "done")
     journal.start("m", repeatable=False)
@@ -226,7 +226,7 @@ def test_a_restart_finds_what_was_left_in_the_order_it_came(opened: Callable[[],
     assert [left.id for left in journal.unfinished()] == ["z", "m", "a", "b"]
 
 
-def test_receipts_are_kept_until_the_ack_is_noted(opened: Callable[[], Journal]) -> None:
+def test_receipts_are_kept_until_the_ack_is_recorded(opened: Callable[[], Journal]) -> None:
     journal = opened()
     admitted(journal, "b", "a")
     journal.acked(["b"])
@@ -236,7 +236,7 @@ def test_receipts_are_kept_until_the_ack_is_noted(opened: Callable[[], Journal])
     assert opened().unacked() == []
 
 
-def test_noting_an_ack_costs_no_commit_of_its_own(journal: Journal) -> None:
+def test_recording_an_ack_takes_no_commit_of_its_own(journal: Journal) -> None:
     admitted(journal, "a")
     before = journal.commits
     journal.acked(["a"])
@@ -257,7 +257,7 @@ def test_a_token_belongs_to_the_first_command_that_used_it(opened: Callable[[], 
     assert not opened().remember_token("jti", "b", until)
 
 
-def test_a_token_whose_exp_has_passed_is_forgotten_and_never_taken_again(path: Path, journal: Journal, time: Time) -> None:
+def test_an_expired_token_is_forgotten_and_never_accepted_again(path: Path, journal: Journal, time: Time) -> None:
     exp = (NOW + timedelta(hours=1)).timestamp()
     journal.remember_token("jti", "a", exp)
     journal.retention.prune()
@@ -265,14 +265,14 @@ def test_a_token_whose_exp_has_passed_is_forgotten_and_never_taken_again(path: P
     time.now += timedelta(hours=2)
     journal.retention.prune()
     assert journal.writer.read("SELECT jti FROM seen_tokens WHERE jti <> ''") == []
-    time.now = NOW  # The clock is set back: by it, the message is still good.
+    time.now = NOW  # The clock is set back, so that the message has not expired by it.
     for command_id in ("a", "b"):
         assert not journal.remember_token("jti", command_id, exp)
         assert not journal.remember_token("never seen", command_id, exp)
     assert journal.remember_token("later", "c", exp + 1)
 
 
-def test_what_is_forgotten_with_the_clock_set_back_is_refused_after_a_restart_too(opened: Callable[[], Journal], time: Time) -> None:
+def test_a_forgotten_token_stays_refused_after_a_restart_with_the_clock_set_back(opened: Callable[[], Journal], time: Time) -> None:
     journal = opened()
     exp = (NOW + timedelta(hours=1)).timestamp()
     journal.remember_token("jti", "a", exp)
@@ -283,7 +283,7 @@ def test_what_is_forgotten_with_the_clock_set_back_is_refused_after_a_restart_to
 
 
 def forget(journal: Journal, time: Time, command_id: str = "a", **passes: float) -> None:
-    """Answer a command, and let so much time pass."""
+    """Answer a command, let time pass, and prune."""
     journal.acked([command_id])
     journal.finish(outcome(command_id))
     journal.deliver([command_id])
@@ -307,7 +307,7 @@ def test_a_token_whose_command_was_forgotten_is_refused_under_the_same_id_too(
 
 
 def test_a_token_whose_command_is_not_in_the_journal_is_refused_when_that_comes_again(journal: Journal) -> None:
-    """As after a damage, or in a journal of an older agent, which forgot ids after a day."""
+    """As after damage, or in the journal of an older agent, which forgot ids after a day."""
     exp = (NOW + timedelta(days=6)).timestamp()
     assert journal.remember_token("jti", "a", exp)
     journal.flush()
@@ -323,8 +323,8 @@ def test_an_id_that_comes_again_while_it_is_known_keeps_its_token(journal: Journ
     assert journal.remember_token("jti", "a", (NOW + timedelta(days=1)).timestamp())
 
 
-def test_taking_a_command_over_looks_a_token_s_owner_up_by_an_index(journal: Journal) -> None:
-    """There may be half a million tokens in a week; a scan of them would be paid by each command."""
+def test_admission_finds_a_tokens_owner_by_an_index(journal: Journal) -> None:
+    """There may be half a million tokens in a week, and each command would scan them."""
     plan = journal.writer.read("EXPLAIN QUERY PLAN UPDATE seen_tokens SET command_id = '' WHERE command_id = ?", "a")
     assert ["SEARCH" in row[3] and "tokens_owner" in row[3] for row in plan] == [True]
 
@@ -361,7 +361,7 @@ def test_a_secure_command_s_id_is_kept_until_its_exp(journal: Journal, time: Tim
 
 
 def test_many_threads_share_commits(journal: Journal) -> None:
-    """A writer that holds the file keeps the first commit waiting, so the others gather behind it."""
+    """A writer that holds the file delays the first commit, so that the others queue behind it."""
     threads_count, ids = 12, [f"c{place}" for place in range(12)]
     admitted(journal, *ids)
     before = journal.commits
@@ -382,14 +382,14 @@ def test_many_threads_share_commits(journal: Journal) -> None:
     assert 0 < journal.commits - before < threads_count * 21
 
 
-def test_those_who_wait_for_a_busy_writer_share_its_next_commit(journal: Journal) -> None:
+def test_threads_that_wait_for_a_busy_writer_share_its_next_commit(journal: Journal) -> None:
     ids = [f"c{place}" for place in range(8)]
     admitted(journal, *ids)
     before = journal.commits
     threads = [threading.Thread(target=journal.start, args=(command_id, True)) for command_id in ids]
     first = threading.Thread(target=journal.start, args=("first", True))
     with journal.writer.using:
-        first.start()  # It leads, and stands at the connection.
+        first.start()  # It leads, and waits for the connection.
         wait_for(lambda: journal.stuck_seconds() > 0 and not journal.writer._waiting)
         for thread in threads:
             thread.start()
@@ -401,7 +401,7 @@ def test_those_who_wait_for_a_busy_writer_share_its_next_commit(journal: Journal
     assert journal.commits - before == 2
 
 
-def test_what_a_method_returned_for_is_on_the_disk(path: Path, journal: Journal) -> None:
+def test_a_change_is_durable_when_its_method_returns(path: Path, journal: Journal) -> None:
     admitted(journal, "a")
     journal.start("a", False)
     other = sqlite3.connect(path)
@@ -413,7 +413,7 @@ def test_what_a_method_returned_for_is_on_the_disk(path: Path, journal: Journal)
     assert journal.writer._connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
-def test_a_change_that_cannot_be_written_says_so_and_the_next_one_can(path: Path, journal: Journal) -> None:
+def test_a_change_that_cannot_be_written_raises_and_the_next_one_succeeds(path: Path, journal: Journal) -> None:
     journal.writer._connection.execute("PRAGMA busy_timeout = 0")
     other = sqlite3.connect(path, isolation_level=None)
     try:
@@ -462,7 +462,7 @@ def test_the_file_is_the_owners_alone(path: Path, journal: Journal) -> None:
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
 
 
-def test_a_file_that_others_could_read_is_taken_from_them(path: Path) -> None:
+def test_a_file_that_others_could_read_is_made_private(path: Path) -> None:
     Journal(path, Clock()).close()
     path.chmod(0o644)
     Journal(path, Clock()).close()
@@ -514,12 +514,12 @@ def test_a_journal_of_a_newer_agent_is_refused_and_left_alone(path: Path, time: 
         Journal(path, time.clock())
 
 
-def test_a_place_where_nothing_can_be_written_is_refused_by_name(tmp_path: Path, time: Time) -> None:
+def test_a_path_that_cannot_be_written_is_named_in_the_error(tmp_path: Path, time: Time) -> None:
     with pytest.raises(JournalError, match="missing"):
         Journal(tmp_path / "missing" / "journal.db", time.clock())
 
 
-def test_under_load_an_outcome_is_said_when_it_is_on_the_disk_and_not_before(path: Path) -> None:
+def test_under_load_an_outcome_is_announced_only_once_it_is_durable(path: Path) -> None:
     said: list[str] = []
     journal = Journal(path, Clock(), others=lambda: 4)
     for number in range(10):
@@ -532,7 +532,7 @@ def test_under_load_an_outcome_is_said_when_it_is_on_the_disk_and_not_before(pat
     journal.close()
 
 
-def test_an_answer_that_could_not_be_uploaded_is_listed_with_the_code_it_was_told_with(path: Path, journal: Journal) -> None:
+def test_an_answer_that_could_not_be_uploaded_is_listed_with_the_code_that_was_sent(path: Path, journal: Journal) -> None:
     admitted(journal, "a", "b")
     for command_id, code in (("a", Code.ERESPONSETOOLARGE), ("b", None)):
         journal.finish(outcome(command_id, "m", spool="s", upload_url="https://s3/", fallback="f"))

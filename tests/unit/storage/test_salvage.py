@@ -1,4 +1,4 @@
-"""A journal that does not hold what was written to it: found out, set aside, salvaged; and never the reason that a request goes out twice.
+"""A damaged journal is detected, set aside and salvaged, and never sends a request twice.
 
 Owns the proof against files that were cut, flipped, exchanged or written by another version. It must not start threads or open sockets.
 """
@@ -51,7 +51,7 @@ WAITING, POSTED, GOT, ANSWERED, TOLD = (
 )
 IDS = [*WAITING, *POSTED, *GOT, *ANSWERED, *TOLD]
 BEGUN_POSTS = {*POSTED, *ANSWERED, *TOLD}
-"""What went out and may not go out again."""
+"""Requests that were sent and may not be sent again."""
 
 
 ASIDE = re.compile(r"journal\.db\.damaged-20260301T120000Z(-\d+)?")
@@ -86,7 +86,7 @@ def clock() -> Clock:
 
 
 def write(path: Path, *, in_log: bool) -> None:
-    """Leave a journal with rows in every state as `kill -9` does; `in_log`: what came after the admission is only in the log."""
+    """Leave a journal with rows in every state, as `kill -9` does; `in_log`: all after the admission is only in the log."""
     journal = Journal(path, clock())
     for start in range(0, len(IDS), 10):
         journal.admit([(command_id, raw_of(command_id), f"receipt of {command_id}") for command_id in IDS[start : start + 10]])
@@ -144,12 +144,12 @@ def in_log(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 @dataclass
 class Found:
-    """What an agent that starts on a journal makes of it."""
+    """What an agent does when it starts on a journal."""
 
     damage: Damage | None
     spoiled: int
     runs: dict[str, str]
-    """What will be sent to a target, by id: the message it is made from."""
+    """The messages of the requests that will be sent to a target, by id."""
     answers: dict[str, str]
     known: dict[str, Admission]
 
@@ -158,7 +158,7 @@ class Found:
 
 
 def start(path: Path) -> Found:
-    """Do what an agent's start does, and then let every message come again."""
+    """Do what an agent's start does, and then admit every message again."""
     with closing(Journal(path, clock())) as journal:
         spool, time = Spool(path.parent / "spool"), clock()
 
@@ -178,19 +178,19 @@ def start(path: Path) -> Found:
 
 
 def check(found: Found) -> None:
-    """Hold what was found against what was written."""
+    """Compare what was found with what was written."""
     for command_id, raw in found.runs.items():
         assert raw == raw_of(command_id)
         assert command_id in IDS
     assert not BEGUN_POSTS & found.runs.keys()
     for command_id, text in found.answers.items():
-        # An answer that was told already may be told again, the same.
+        # A delivered answer may be sent again, unchanged.
         assert command_id in found.interrupted() or (command_id in {*ANSWERED, *TOLD} and text == answer_of(command_id))
     assert not found.runs.keys() & found.answers.keys()
 
 
 def check_all_there(found: Found) -> None:
-    """Every command is run or answered, as if nothing had happened."""
+    """Check that every command is executed or answered, as without damage."""
     check(found)
     assert found.runs.keys() == {*WAITING, *GOT}
     assert found.interrupted() == set(POSTED)
@@ -202,7 +202,7 @@ def asides(directory: Path) -> list[Path]:
 
 
 def check_aside(directory: Path, found: Found) -> Path:
-    """The damaged file lies beside under a name with the date, the owner's alone, and the new journal is sound."""
+    """Check that the damaged file has a dated name and is private, and the new journal is sound; return its path."""
     assert found.damage is not None
     (aside,) = asides(directory)
     assert aside.name == found.damage.aside
@@ -219,7 +219,7 @@ def flipped(data: bytes, place: int, bits: int = 0xFF, length: int = 1) -> bytes
 
 
 def leaves(db: bytes, name: str) -> list[int]:
-    """The numbers of a table's or an index's pages that hold rows, the first page being 1."""
+    """Return the numbers of the pages of a table or index that hold rows, counted from 1."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "copy.db"
         file.write_bytes(db)
@@ -249,14 +249,14 @@ def test_a_journal_after_kill_9_is_whole(request: pytest.FixtureRequest, tmp_pat
     assert set(found.known.values()) == {Admission.KNOWN}
 
 
-def test_a_commit_that_a_full_disk_broke_off_behind_a_whole_one_is_no_damage(tmp_path: Path) -> None:
-    """Its frames stay in the log until others are written over them, its last, which says that it ends a commit, among them."""
+def test_an_unfinished_commit_behind_a_whole_one_is_not_damage(tmp_path: Path) -> None:
+    """Its frames stay in the log until others overwrite them, including the last, which marks the end of a commit."""
     source = tmp_path / "source"
     source.mkdir()
     whole = layout(source, in_log=True)
     wal = whole.wal + flipped(whole.wal[frame(whole.wal, -1) :], 24 + 2000)
     commits = commit_counter.recorded_commits(source / "journal.db")
-    for told in (commits, commits - 1):  # killed before the last one was noted
+    for told in (commits, commits - 1):  # Killed before the last one was recorded.
         place = tmp_path / str(told)
         place.mkdir()
         path = Layout(whole.db, wal).put(place)
@@ -267,7 +267,7 @@ def test_a_commit_that_a_full_disk_broke_off_behind_a_whole_one_is_no_damage(tmp
 
 
 @pytest.mark.parametrize("length", [24, 25, 2000, 24 + PAGE - 1])
-def test_a_commit_whose_last_frame_was_being_written_is_no_damage(in_log: Layout, tmp_path: Path, length: int) -> None:
+def test_a_commit_without_its_last_frame_is_not_damage(in_log: Layout, tmp_path: Path, length: int) -> None:
     last = in_log.wal[frame(in_log.wal, -1) :]
     found = start(Layout(in_log.db, in_log.wal + last[:length]).put(tmp_path))
     assert (found.damage, found.spoiled) == (None, 0)
@@ -277,7 +277,7 @@ def test_a_commit_whose_last_frame_was_being_written_is_no_damage(in_log: Layout
 # --- cut off ---
 
 
-def test_a_database_cut_to_nothing_is_reported(in_file: Layout, tmp_path: Path) -> None:
+def test_an_emptied_database_is_reported(in_file: Layout, tmp_path: Path) -> None:
     path = Layout(b"", b"").put(tmp_path)
     commit_counter.counter_path(path).write_bytes((7).to_bytes(8, "big"))
     found = start(path)
@@ -285,12 +285,12 @@ def test_a_database_cut_to_nothing_is_reported(in_file: Layout, tmp_path: Path) 
     check_aside(tmp_path, found)
 
 
-def test_an_empty_file_that_nobody_wrote_to_is_a_first_start(tmp_path: Path) -> None:
+def test_an_empty_file_without_log_or_counter_is_a_first_start(tmp_path: Path) -> None:
     assert start(Layout(b"", b"").put(tmp_path)).damage is None
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.4, 0.6, 0.8, 0.95])
-def test_a_log_that_was_cut_or_is_gone_is_found_by_the_commits_witness(tmp_path: Path, share: float) -> None:
+def test_a_truncated_or_missing_log_is_found_by_the_commit_counter(tmp_path: Path, share: float) -> None:
     source = tmp_path / "source"
     source.mkdir()
     whole = layout(source, in_log=True)
@@ -318,14 +318,12 @@ def test_a_database_cut_within_its_first_page_is_set_aside(in_file: Layout, tmp_
 
 @pytest.mark.parametrize("pages", [1, 2, 3, 5, 8, -2, -1])
 @pytest.mark.parametrize("more", [0, 1, 2048])
-def test_a_database_that_is_cut_is_set_aside_and_what_is_left_of_it_salvaged(
-    in_file: Layout, tmp_path: Path, pages: int, more: int
-) -> None:
+def test_a_truncated_database_is_set_aside_and_its_rest_salvaged(in_file: Layout, tmp_path: Path, pages: int, more: int) -> None:
     whole = len(in_file.db) // PAGE
     length = (pages if pages > 0 else whole + pages) * PAGE + more
     found = start(Layout(in_file.db[:length], b"").put(tmp_path))
     check(found)
-    if pages == -1 and more:  # SQLite takes what is missing of the last page for zeros; whom it concerns is seen.
+    if pages == -1 and more:  # SQLite reads the missing part of the last page as zeros, and the digests show which rows it concerns.
         assert found.runs.keys() | found.answers.keys() | set(TOLD) == set(IDS)
         return
     check_aside(tmp_path, found)
@@ -333,7 +331,7 @@ def test_a_database_that_is_cut_is_set_aside_and_what_is_left_of_it_salvaged(
     assert not found.damage.complete or found.runs.keys() == {*WAITING, *GOT}
 
 
-def test_a_database_cut_to_nothing_beside_its_log_is_set_aside(in_log: Layout, tmp_path: Path) -> None:
+def test_an_emptied_database_beside_its_log_is_set_aside(in_log: Layout, tmp_path: Path) -> None:
     found = start(Layout(b"", in_log.wal).put(tmp_path))
     check(found)
     aside = check_aside(tmp_path, found)
@@ -350,7 +348,7 @@ def test_a_database_cut_beside_its_log_is_set_aside_with_it(in_log: Layout, tmp_
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.33, 0.5, 0.75, 0.9, 0.99])
 @pytest.mark.parametrize("more", [0, 10, 24, 100])
 def test_a_log_that_is_cut_gives_an_earlier_state_and_never_another_text(in_log: Layout, tmp_path: Path, share: float, more: int) -> None:
-    """Nobody can tell it from the log of a commit that a power cut left unfinished; what was committed before it is there."""
+    """It looks like the log of a commit that a power cut left unfinished; the commits before it are there."""
     frames = (len(in_log.wal) - 32) // (24 + PAGE)
     length = 32 + int(frames * share) * (24 + PAGE) + more
     found = start(Layout(in_log.db, in_log.wal[:length]).put(tmp_path))
@@ -360,7 +358,7 @@ def test_a_log_that_is_cut_gives_an_earlier_state_and_never_another_text(in_log:
     assert set(found.known.values()) == {Admission.KNOWN}
 
 
-def test_a_log_cut_within_its_header_is_as_none(in_log: Layout, tmp_path: Path) -> None:
+def test_a_log_cut_within_its_header_counts_as_missing(in_log: Layout, tmp_path: Path) -> None:
     found = start(Layout(in_log.db, in_log.wal[:20]).put(tmp_path))
     assert found.runs.keys() | found.answers.keys() == set(IDS)
 
@@ -406,7 +404,7 @@ def test_a_flipped_stretch_of_a_page_is_harmless_or_found(in_file: Layout, tmp_p
 
 
 def test_an_index_whose_entry_names_another_state_is_found(in_file: Layout, tmp_path: Path) -> None:
-    """A started command that the index does not show as open would be neither run nor answered."""
+    """A started command that the index does not list as open would be neither executed nor answered."""
     (page,) = leaves(in_file.db, "commands_open")
     place = in_file.db.index(b"started", (page - 1) * PAGE)
     found = start(Layout(flipped(in_file.db, place, 0x01), b"").put(tmp_path))
@@ -414,7 +412,7 @@ def test_an_index_whose_entry_names_another_state_is_found(in_file: Layout, tmp_
     assert found.damage is not None or found.runs.keys() | found.answers.keys() | set(TOLD) == set(IDS)
 
 
-def test_of_a_page_that_cannot_be_read_the_ids_are_reported_and_answered(in_file: Layout, tmp_path: Path) -> None:
+def test_the_ids_of_an_unreadable_page_are_reported_and_answered(in_file: Layout, tmp_path: Path) -> None:
     page = leaves(in_file.db, "commands")[2]
     found = start(Layout(in_file.db[: (page - 1) * PAGE] + bytes(PAGE) + in_file.db[page * PAGE :], b"").put(tmp_path))
     check(found)
@@ -447,7 +445,7 @@ def test_a_message_altered_inside_the_file_is_not_run(in_file: Layout, tmp_path:
 
 
 @pytest.mark.parametrize("column", ["message", "spool", "upload_url", "fallback", "status"])
-def test_an_answer_altered_inside_the_file_is_not_told(in_file: Layout, tmp_path: Path, column: str) -> None:
+def test_an_answer_altered_inside_the_file_is_not_sent(in_file: Layout, tmp_path: Path, column: str) -> None:
     path = in_file.put(tmp_path)
     alter(path, f"UPDATE commands SET {column} = 'FAILURE' WHERE id = ?", "answered-1")
     found = start(path)
@@ -487,7 +485,7 @@ def test_a_row_whose_id_was_altered_is_not_run(in_file: Layout, tmp_path: Path) 
 
 
 def test_a_started_command_whose_message_can_no_longer_be_read_is_einterrupted(tmp_path: Path) -> None:
-    """As with a secure one whose key was taken away meanwhile: what it asked for may have been done."""
+    """As with a secure command whose key was removed meanwhile: its request may have been executed."""
     path = tmp_path / "journal.db"
     with closing(Journal(path, clock())) as journal:
         journal.admit([("posted-0", json.dumps(json.loads(raw_of("posted-0")) | {"body": None}), "receipt")])
@@ -500,14 +498,14 @@ def test_a_started_command_whose_message_can_no_longer_be_read_is_einterrupted(t
 
 
 def frame(wal: bytes, number: int) -> int:
-    """Where a frame of the log begins; negative numbers count from the end."""
+    """Return the offset of a frame in the log; negative numbers count from the end."""
     size = 24 + PAGE
     frames = (len(wal) - 32) // size
     return 32 + (number if number >= 0 else frames + number) * size
 
 
 @pytest.mark.parametrize("place", [0, 4, 8, 12, 16, 20, 24, 31])
-def test_a_flipped_header_of_the_log_is_found_and_what_waited_is_not_run_blindly(in_log: Layout, tmp_path: Path, place: int) -> None:
+def test_a_flipped_header_of_the_log_is_found_and_waiting_commands_count_as_started(in_log: Layout, tmp_path: Path, place: int) -> None:
     found = start(Layout(in_log.db, flipped(in_log.wal, place)).put(tmp_path))
     check(found)
     check_aside(tmp_path, found)
@@ -553,7 +551,7 @@ class Killed(BaseException):
         ".fresh",
     ],
 )
-def test_a_salvage_that_is_killed_before_a_rename_is_done_again_and_nothing_goes_out_twice(
+def test_a_salvage_killed_before_a_rename_is_repeated_and_no_request_is_sent_twice(
     in_log: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     path = Layout(in_log.db, flipped(in_log.wal, 0)).put(tmp_path)
@@ -578,7 +576,7 @@ def test_a_salvage_that_is_killed_before_a_rename_is_done_again_and_nothing_goes
 
 
 @pytest.mark.parametrize("text", [b"Dear diary,\n" * 1000, b"\x00" * 10_000, b"x", b"SQLite format 4\x00" + bytes(4080)])
-def test_a_file_that_is_no_database_is_set_aside_as_it_is(tmp_path: Path, text: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_set_aside_unchanged(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "journal.db"
     path.write_bytes(text)
     found = start(path)
@@ -588,7 +586,7 @@ def test_a_file_that_is_no_database_is_set_aside_as_it_is(tmp_path: Path, text: 
 
 
 @pytest.mark.parametrize("table", ["notes", "commands"])
-def test_another_programs_database_is_set_aside_as_it_is(tmp_path: Path, table: str) -> None:
+def test_another_programs_database_is_set_aside_unchanged(tmp_path: Path, table: str) -> None:
     path = tmp_path / "journal.db"
     with closing(sqlite3.connect(path)) as other:
         other.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, text TEXT)")
@@ -668,7 +666,7 @@ def test_a_journal_of_version_1_is_opened_with_every_row(tmp_path: Path) -> None
 
 
 def test_a_journal_of_version_2_is_opened_with_every_row(tmp_path: Path) -> None:
-    """It had seals and the count of commits, and not what a command is listed with."""
+    """It had seals and the count of commits, but not the columns of the list of commands."""
     path = tmp_path / "journal.db"
     version_1(path)
     with closing(sqlite3.connect(path)) as old:
@@ -689,7 +687,7 @@ def test_a_journal_of_version_2_is_opened_with_every_row(tmp_path: Path) -> None
 
 
 def test_a_journal_of_version_3_is_opened_with_every_row_and_its_used_tokens_stay_used(tmp_path: Path) -> None:
-    """It had what a command is listed with, not until when an id is kept; it forgot ids after a day, but not their tokens."""
+    """It had the columns of the list of commands, but not `keep_until`: it forgot ids after a day, but not their tokens."""
     path = tmp_path / "journal.db"
     Journal(path, clock()).close()
     week = NOW.timestamp() + 6 * 86_400
@@ -709,7 +707,7 @@ def test_a_journal_of_version_3_is_opened_with_every_row_and_its_used_tokens_sta
 
 
 @pytest.mark.parametrize("which", [0, 1, -1])
-def test_a_damaged_page_of_tokens_loses_no_other_page_of_them_and_is_said(tmp_path: Path, which: int) -> None:
+def test_a_damaged_page_of_tokens_is_reported_and_loses_no_other_page(tmp_path: Path, which: int) -> None:
     path = tmp_path / "journal.db"
     jtis = [f"jti-{number:04}-{'x' * 200}" for number in range(100)]
     with closing(Journal(path, clock())) as journal:
@@ -769,7 +767,7 @@ def test_a_journal_that_a_newer_agent_left_when_it_was_killed_keeps_every_row(in
         }
 
 
-# --- whatever happens ---
+# --- random damage ---
 
 
 @pytest.fixture(scope="module")
@@ -777,16 +775,16 @@ def layouts(in_file: Layout, in_log: Layout) -> dict[str, Layout]:
     return {"in_file": in_file, "in_log": in_log}
 
 
-"""What SQLite says of a header that the agent does not take for damaged yet: bugs with tests of their own. To be emptied with them."""
+"""SQLite's errors about headers that the agent does not recognise as damaged yet: known bugs with tests of their own."""
 PLACES = st.integers(0, 999_999)
-"""In millionths of a file, so that an example means the same for every length."""
+"""In millionths of a file, so that an example means the same for files of any length."""
 SPOTS = st.lists(
     st.tuples(PLACES, st.one_of(st.binary(min_size=1, max_size=8), st.binary(min_size=200, max_size=600))), min_size=1, max_size=3
 )
 
 
 def spoiled(data: bytes, spots: list[tuple[int, bytes]]) -> bytes:
-    """The data with some stretches overwritten."""
+    """Return the data with some stretches overwritten."""
     for share, noise in spots:
         place = len(data) * share // 1_000_000
         data = data[:place] + noise[: len(data) - place] + data[place + len(noise) :]
@@ -795,7 +793,7 @@ def spoiled(data: bytes, spots: list[tuple[int, bytes]]) -> bytes:
 
 @settings(max_examples=examples(35), derandomize=True)
 @given(kept=st.sampled_from(["in_file", "in_log"]), which=st.sampled_from(["db", "wal"]), spots=SPOTS)
-def test_no_overwritten_bytes_make_a_request_go_out_twice_or_change_one(
+def test_no_overwritten_bytes_send_a_request_twice_or_change_one(
     layouts: dict[str, Layout], kept: str, which: str, spots: list[tuple[int, bytes]]
 ) -> None:
     whole = layouts[kept]
@@ -813,9 +811,7 @@ def test_no_overwritten_bytes_make_a_request_go_out_twice_or_change_one(
 
 @settings(max_examples=examples(15), derandomize=True)
 @given(kept=st.sampled_from(["in_file", "in_log"]), share=PLACES)
-def test_no_length_to_which_the_database_is_cut_makes_a_request_go_out_twice_or_changes_one(
-    layouts: dict[str, Layout], kept: str, share: int
-) -> None:
+def test_no_truncation_of_the_database_sends_a_request_twice_or_changes_one(layouts: dict[str, Layout], kept: str, share: int) -> None:
     whole = layouts[kept]
     length = len(whole.db) * share // 1_000_000
     with tempfile.TemporaryDirectory() as directory:
@@ -836,8 +832,8 @@ sys.stdin.read()
 """
 
 
-def test_to_judge_a_journal_takes_no_lock_away_from_another_program(tmp_path: Path) -> None:
-    """SQLite's locks are on the index beside the journal: were that removed, two programs would write at once."""
+def test_checking_a_journal_keeps_another_programs_lock(tmp_path: Path) -> None:
+    """SQLite's locks are in the index beside the journal: if that were removed, two programs could write at once."""
     path = tmp_path / "journal.db"
     journal = Journal(path, Clock())
     with subprocess.Popen([sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:

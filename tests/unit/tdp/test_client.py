@@ -1,4 +1,4 @@
-"""The platform's client: credentials shared by threads, what each REST status means, bodies by presigned URL, and SQS's errors."""
+"""The platform's client: shared credentials, the meaning of each REST status, bodies by presigned URL, and the errors of SQS."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Seen:
 
 @dataclass
 class Server:
-    """Answers every request with `status`, `headers` and `body`, and keeps what it saw."""
+    """Answers every request with `status`, `headers` and `body`, and records the requests."""
 
     url: str = ""
     status: int = 200
@@ -201,14 +201,14 @@ def test_the_configuration_is_read(server: Server, rest: Rest) -> None:
 
 
 @pytest.mark.parametrize("region", ["x.evil.example/", "us east", "R", "a" * 64, "us-east-1\n"])
-def test_a_region_that_is_none_of_awss_is_not_taken_over(server: Server, rest: Rest, region: str) -> None:
+def test_an_invalid_region_is_rejected(server: Server, rest: Rest, region: str) -> None:
     server.answer({"agentName": "A", "region": region})
     with pytest.raises(NotThePlatform):
         rest.config()
 
 
 @pytest.mark.parametrize("end", ["9999-12-31T23:59:59.9999999Z", "0001-01-01T00:00:00+14:00"])
-def test_credentials_that_end_at_an_end_of_the_calendar_can_be_reckoned_with(server: Server, rest: Rest, end: str) -> None:
+def test_credentials_that_expire_at_a_limit_of_the_calendar_are_accepted(server: Server, rest: Rest, end: str) -> None:
     server.answer({"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": end})
     credentials = PlatformCredentials(rest.credentials, Clock(now=lambda: NOW), lambda *_: None)
     credentials.renew(None)
@@ -216,7 +216,7 @@ def test_credentials_that_end_at_an_end_of_the_calendar_can_be_reckoned_with(ser
 
 
 @pytest.mark.parametrize("date", ["x" * 100_000, "Sun, 31 Dec 9999 23:59:59 -2300", "Mon, 01 Jan 0001 00:00:00 +2300", "1", ",,,,", "\xb2"])
-def test_a_date_that_is_none_leaves_the_clock_unjudged_and_the_call_good(server: Server, rest: Rest, date: str) -> None:
+def test_an_invalid_date_field_does_not_fail_the_call(server: Server, rest: Rest, date: str) -> None:
     server.answer({}, Date=date)
     rest.heartbeat()
 
@@ -249,7 +249,7 @@ def test_a_token_that_may_not_ask_whether_the_agent_is_enabled_gets_its_configur
     assert client.inbound().url == "https://in"
 
 
-def test_credentials_are_read_and_shown_nowhere(server: Server, rest: Rest) -> None:
+def test_credentials_are_read_and_never_shown(server: Server, rest: Rest) -> None:
     given = {"AccessKeyId": "AKIA-canary", "SecretAccessKey": "canary", "SessionToken": "canary", "Expiration": "2026-03-01T13:00:00"}
     server.answer(given)
     found = rest.credentials()
@@ -277,9 +277,7 @@ def test_credentials_are_read_and_shown_nowhere(server: Server, rest: Rest) -> N
         (400, PlatformError),
     ],
 )
-def test_each_status_is_its_own_error_which_repeats_nothing_that_is_secret(
-    server: Server, rest: Rest, status: int, kind: type[PlatformError]
-) -> None:
+def test_each_status_has_its_own_error_without_secrets(server: Server, rest: Rest, status: int, kind: type[PlatformError]) -> None:
     server.answer({"statusCode": status, "message": f"token {TOKEN}"}, status)
     with pytest.raises(PlatformError) as caught:
         rest.heartbeat()
@@ -288,7 +286,7 @@ def test_each_status_is_its_own_error_which_repeats_nothing_that_is_secret(
     assert TOKEN not in str(caught.value) + repr(caught.value)
 
 
-def test_a_proxy_that_wants_a_password_is_named_masked_for_plain_http_too() -> None:
+def test_a_proxy_that_requires_a_login_is_named_without_its_password_for_plain_http_too() -> None:
     dialer = Dialer(TlsContexts(), Resolver())
     with HttpProxy(auth=("lab", "right")) as proxy:
         http = PlatformHttp(lambda: Transport(dialer), ProxyRouter({"http_proxy": proxy.url(("lab", "canary-wrong"))}), Policy())
@@ -305,15 +303,13 @@ def test_a_proxy_that_wants_a_password_is_named_masked_for_plain_http_too() -> N
     ("fault", "says", "cure"),
     [
         ("unknown_authority", "was issued by OU=Testing CA", "RELAY_CA_FILE"),
-        ("self_signed", "signed by itself (CN=a device that signed itself)", "RELAY_CA_FILE"),
-        ("wrong_host", "is for another name: elsewhere.lab.example", "API_TARGET"),
-        ("expired", "is over since 20", local_causes.CLOCK_OFF.cure),
-        ("not_yet_valid", "is not valid yet (it begins on 20", local_causes.CLOCK_OFF.cure),
+        ("self_signed", "is self-signed (CN=a device that signed itself)", "RELAY_CA_FILE"),
+        ("wrong_host", "is valid for other names only: elsewhere.lab.example", "API_TARGET"),
+        ("expired", "has expired on 20", local_causes.CLOCK_OFF.cure),
+        ("not_yet_valid", "is not valid yet (it is valid from 20", local_causes.CLOCK_OFF.cure),
     ],
 )
-def test_a_certificate_that_is_refused_is_named_in_the_error_itself_and_looked_at_once(
-    tmp_path: Path, fault: Any, says: str, cure: str
-) -> None:
+def test_a_rejected_certificate_is_described_in_the_error_and_fetched_once(tmp_path: Path, fault: Any, says: str, cure: str) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_bytes(ca_pem())
     dialer = Dialer(TlsContexts(None if fault == "unknown_authority" else bundle, description="these"), Resolver())
@@ -332,7 +328,7 @@ def test_a_certificate_that_is_refused_is_named_in_the_error_itself_and_looked_a
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_block_page_is_not_the_platform_s_refusal_which_is_json_or_nothing(server: Server, rest: Rest, status: int) -> None:
+def test_a_block_page_is_not_a_refusal_by_the_platform(server: Server, rest: Rest, status: int) -> None:
     for page in (b"<!DOCTYPE html><title>Blocked by the firewall</title>", b"\n<HTML><body>Access denied</body></HTML>"):
         server.answer(page, status)
         with pytest.raises(NotThePlatform, match="web page") as caught:
@@ -348,7 +344,7 @@ def test_a_block_page_is_not_the_platform_s_refusal_which_is_json_or_nothing(ser
 @pytest.mark.parametrize(
     "body", [b"<html>proxy login</html>", b"[]", b"\xff", b"[" * 100_000, b'{"region":[' + b"[]," * 1_000_000 + b"0]}"]
 )
-def test_an_answer_that_is_no_json_object_says_that_something_else_may_have_answered(server: Server, rest: Rest, body: bytes) -> None:
+def test_an_answer_that_is_not_a_json_object_is_not_the_platforms(server: Server, rest: Rest, body: bytes) -> None:
     server.answer(body)
     with pytest.raises(PlatformError, match="not a JSON object"):
         rest.config()
@@ -381,7 +377,7 @@ def test_a_platform_that_cannot_be_reached_is_a_platform_error_without_status(ht
         ("Sun, 01 Mar 2026 12:00:30 -0000", 0.0),
     ],
 )
-def test_retry_after_is_seconds_or_a_date_and_at_most_one(server: Server, rest: Rest, value: str | None, seconds: float) -> None:
+def test_retry_after_is_seconds_or_a_date_and_at_most_a_minute(server: Server, rest: Rest, value: str | None, seconds: float) -> None:
     server.answer({}, 429, **({} if value is None else {"Retry_After": value}))
     with pytest.raises(RateLimited) as caught:
         rest.heartbeat()
@@ -389,7 +385,7 @@ def test_retry_after_is_seconds_or_a_date_and_at_most_one(server: Server, rest: 
 
 
 @pytest.mark.parametrize("value", ["Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "Mon, 01 Jan 2026 00:00:00 +99999999999999"])
-def test_a_retry_after_far_beyond_any_calendar_is_one_that_says_nothing(server: Server, rest: Rest, value: str) -> None:
+def test_a_retry_after_beyond_the_calendar_is_ignored(server: Server, rest: Rest, value: str) -> None:
     server.answer({}, 429, Retry_After=value)
     with pytest.raises(RateLimited):
         rest.heartbeat()
@@ -399,7 +395,7 @@ def test_a_retry_after_far_beyond_any_calendar_is_one_that_says_nothing(server: 
 
 
 class Source:
-    """Where credentials come from: each fetch gives new ones, which live for `life`."""
+    """The source of credentials: each fetch gives new ones, which are valid for `life`."""
 
     def __init__(self, life: timedelta = timedelta(hours=1)) -> None:
         self.now = NOW
@@ -418,7 +414,7 @@ class Source:
         return TemporaryCredentials(f"key-{self.fetches}", f"secret-{self.fetches}", f"token-{self.fetches}", self.now + self.life)
 
 
-def test_credentials_are_due_ten_minutes_before_their_end() -> None:
+def test_credentials_are_due_ten_minutes_before_they_expire() -> None:
     source = Source()
     assert source.credentials.due_seconds() == 0
     source.credentials.renew(None)
@@ -428,13 +424,13 @@ def test_credentials_are_due_ten_minutes_before_their_end() -> None:
     assert source.credentials.due_seconds() == 0
 
 
-def test_credentials_that_live_shortly_are_due_a_fifth_of_their_life_before_their_end() -> None:
+def test_short_lived_credentials_are_due_a_fifth_of_their_lifetime_before_they_expire() -> None:
     source = Source(timedelta(seconds=60))
     source.credentials.renew(None)
     assert source.credentials.due_seconds() == 48
 
 
-def test_what_signs_is_whatever_is_current_and_reading_it_fetches_only_once() -> None:
+def test_signing_uses_the_current_credentials_and_fetches_only_once() -> None:
     source = Source()
     for _ in range(3):
         frozen = source.credentials.get_frozen_credentials()
@@ -444,7 +440,7 @@ def test_what_signs_is_whatever_is_current_and_reading_it_fetches_only_once() ->
     assert source.fetches == 2
 
 
-def test_a_secret_is_made_known_to_the_redactor_before_it_is_used() -> None:
+def test_a_secret_is_passed_to_the_redactor_before_it_is_used() -> None:
     source = Source()
     source.credentials.renew(None)
     assert source.seen == [("secret-1", "token-1")]
@@ -480,7 +476,7 @@ def test_many_threads_whose_credentials_are_refused_fetch_once() -> None:
     assert (found, source.fetches) == (["key-2"] * 8, 2)
 
 
-def test_a_renewal_that_fails_leaves_the_old_ones_in_force() -> None:
+def test_a_failed_renewal_keeps_the_old_credentials() -> None:
     source = Source()
     source.credentials.renew(None)
     source.fault = PlatformError(Call.CREDENTIALS, "answered 500", 500)
@@ -499,7 +495,7 @@ def payloads(http: PlatformHttp) -> Payloads:
     return Payloads(http, 1000)
 
 
-def test_a_body_is_fetched_without_any_header_of_ours_that_authorises(server: Server, payloads: Payloads) -> None:
+def test_a_download_carries_no_authorization_of_the_agent(server: Server, payloads: Payloads) -> None:
     server.answer(b'{"url":"http://a/"}')
     assert payloads.download(f"{server.url}/b/k?X-Amz-Signature=s%2Fs", 5, b"".join) == b'{"url":"http://a/"}'
     (seen,) = server.seen
@@ -508,9 +504,7 @@ def test_a_body_is_fetched_without_any_header_of_ours_that_authorises(server: Se
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content_Encoding": "gzip"}])
-def test_a_body_that_is_gzip_encoded_is_undone_whether_or_not_it_says_so(
-    server: Server, payloads: Payloads, headers: dict[str, str]
-) -> None:
+def test_a_gzip_body_is_unpacked_with_or_without_content_encoding(server: Server, payloads: Payloads, headers: dict[str, str]) -> None:
     server.answer(gzip.compress(b'{"a":1}'), **headers)
     assert payloads.download(server.url, 5, b"".join) == b'{"a":1}'
 
@@ -525,16 +519,14 @@ def test_a_gzip_body_of_several_members_is_whole(server: Server, payloads: Paylo
     [b"x" * 1001, gzip.compress(b"x" * 1001), gzip.compress(b"x" * 30_000_000)[:900], gzip.compress(b"abc")[:-4], b"\x1f\x8bxxxx"],
     ids=range(5),
 )
-def test_a_body_too_large_or_damaged_is_refused_for_good(server: Server, payloads: Payloads, body: bytes) -> None:
+def test_a_body_too_large_or_damaged_is_refused_permanently(server: Server, payloads: Payloads, body: bytes) -> None:
     server.answer(body)
     with pytest.raises(PayloadRefused):
         payloads.download(server.url, 5, b"".join)
 
 
-def test_a_body_that_is_unpacked_for_long_is_given_up_at_the_limit_of_its_fetching(
-    monkeypatch: pytest.MonkeyPatch, http: PlatformHttp
-) -> None:
-    """Empty members, of which nothing comes out: the pieces are here at once, so no socket keeps the time."""
+def test_unpacking_a_body_ends_at_the_deadline_of_its_download(monkeypatch: pytest.MonkeyPatch, http: PlatformHttp) -> None:
+    """Empty gzip members unpack to nothing, and all pieces are there at once, so no socket checks the deadline."""
     members = [gzip.compress(b"", mtime=0) * 1000] * 800
 
     @contextlib.contextmanager
@@ -547,7 +539,7 @@ def test_a_body_that_is_unpacked_for_long_is_given_up_at_the_limit_of_its_fetchi
     assert not isinstance(caught.value, PayloadRefused)
 
 
-def test_a_spooled_answer_is_put_as_json_in_gzip(server: Server, payloads: Payloads, tmp_path: Path) -> None:
+def test_a_spooled_answer_is_uploaded_as_gzipped_json(server: Server, payloads: Payloads, tmp_path: Path) -> None:
     path = tmp_path / "a.json.gz"
     path.write_bytes(gzip.compress(b"{}"))
     payloads.upload(f"{server.url}/b/k?X-Amz-Signature=s", path, 5)
@@ -566,7 +558,7 @@ def test_a_spooled_answer_is_put_as_json_in_gzip(server: Server, payloads: Paylo
 
 
 @pytest.mark.parametrize(("status", "headers"), [(200, {"Content_Type": "text/html; charset=utf-8"}), (200, {}), (403, {})])
-def test_a_web_page_in_s3_s_place_is_neither_a_body_nor_an_upload_nor_s3_s_refusal(
+def test_a_web_page_in_place_of_s3_is_neither_a_body_nor_a_refusal(
     server: Server, payloads: Payloads, tmp_path: Path, status: int, headers: dict[str, str]
 ) -> None:
     server.answer(b"\n<!DOCTYPE html><html>log in</html>", status, **headers)
@@ -582,7 +574,7 @@ def test_a_web_page_in_s3_s_place_is_neither_a_body_nor_an_upload_nor_s3_s_refus
 @pytest.mark.parametrize(
     ("status", "for_good"), [(403, True), (404, True), (400, True), (408, False), (429, False), (500, False), (503, False), (307, False)]
 )
-def test_what_s3_refuses_for_good_is_told_from_what_may_work_another_time(
+def test_permanent_refusals_of_s3_are_distinguished_from_temporary_ones(
     server: Server, payloads: Payloads, status: int, for_good: bool
 ) -> None:
     server.answer(b"", status)
@@ -592,13 +584,13 @@ def test_what_s3_refuses_for_good_is_told_from_what_may_work_another_time(
     assert "canary" not in str(caught.value)
 
 
-def test_a_presigned_url_that_is_none_is_refused_without_being_repeated(payloads: Payloads) -> None:
+def test_an_invalid_presigned_url_is_refused_and_not_repeated(payloads: Payloads) -> None:
     with pytest.raises(PayloadRefused) as caught:
         payloads.download("canary", 5, b"".join)
     assert "canary" not in str(caught.value)
 
 
-def test_a_presigned_url_to_where_nobody_is_called_is_refused_by_name_or_address_and_nothing_is_asked(server: Server) -> None:
+def test_a_presigned_url_to_a_forbidden_host_is_refused_by_name_or_address_before_any_request(server: Server) -> None:
     port = int(server.url.rpartition(":")[2])
     dialer = Dialer(TlsContexts(), Resolver())
     http = PlatformHttp(lambda: Transport(dialer), ProxyRouter({}), Policy(admin=("127.0.0.1", port)))
@@ -639,13 +631,13 @@ def aws_error(code: str, status: int = 400) -> ClientError:
         ("InternalError", PlatformError),
     ],
 )
-def test_an_aws_error_is_one_of_ours_and_repeats_no_text(code: str, kind: type[PlatformError]) -> None:
+def test_an_aws_error_becomes_a_platform_error_without_awss_text(code: str, kind: type[PlatformError]) -> None:
     error = platform_error(Call.SQS_RECEIVE, aws_error(code))
     assert type(error) is kind
     assert "canary" not in str(error)
 
 
-def test_what_an_answer_calls_its_error_is_repeated_as_far_as_codes_go() -> None:
+def test_an_overlong_error_code_is_truncated() -> None:
     assert len(str(platform_error(Call.SQS_RECEIVE, aws_error("A" * 1_000_000)))) < 200
 
 
@@ -653,7 +645,7 @@ def test_what_an_answer_calls_its_error_is_repeated_as_far_as_codes_go() -> None
     ("off", "told"),
     [(600, "(599|600) s behind"), (-600, "(600|601) s ahead of"), (5, "refuses the signature"), (None, "refuses the signature")],
 )
-def test_a_signature_that_aws_refuses_says_how_far_the_clock_is_off_in_the_words_of_check(off: float | None, told: str) -> None:
+def test_a_rejected_signature_gives_the_clock_offset_in_the_words_of_check(off: float | None, told: str) -> None:
     error = aws_error("RequestTimeTooSkewed", 403)
     if off is not None:
         date = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=off), usegmt=True)
@@ -665,7 +657,7 @@ def test_a_signature_that_aws_refuses_says_how_far_the_clock_is_off_in_the_words
 
 
 class Sqs:
-    """In botocore's place: answers in turn, or raises."""
+    """Replaces botocore's client: returns or raises its answers in order."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -694,16 +686,16 @@ def test_calls_to_sqs_go_through_the_platforms_proxy_signed_for_the_agents_regio
         http.close()
 
 
-def test_what_stands_in_the_way_of_the_queue_is_told_of_the_host_that_was_called_in_the_words_of_check(http: PlatformHttp) -> None:
+def test_a_connection_error_to_the_queue_names_the_host_that_was_called_in_the_words_of_check(http: PlatformHttp) -> None:
     endpoint = f"http://127.0.0.1:{closed_port()}"
     credentials = Source().credentials
     sqs = Aws(http, credentials, endpoint).client("sqs", "eu-west-1")
     with pytest.raises(PlatformUnreachable) as caught:
         Queue(sqs, "https://sqs.eu-west-1.amazonaws.com/1/q", credentials, endpoint=endpoint).receive(1)
     told = cause_of(caught.value)
-    assert told.cause.startswith(f"port {endpoint.rpartition(':')[2]} refused: the host 127.0.0.1 answers")
-    assert f"AWS_ENDPOINT_URL is set: calls for AWS go to {endpoint}" in told.cause
-    assert "take AWS_ENDPOINT_URL away" in told.cure
+    assert told.cause.startswith(f"127.0.0.1 refuses connections on port {endpoint.rpartition(':')[2]}")
+    assert f"AWS_ENDPOINT_URL is set, so calls to AWS go to {endpoint}" in told.cause
+    assert "remove AWS_ENDPOINT_URL" in told.cure
 
 
 ANY_JSON = st.recursive(
@@ -721,7 +713,7 @@ ANY_JSON = st.recursive(
     named=st.dictionaries(st.sampled_from(["Messages", "Successful", "Failed", "__type", "message"]), ANY_JSON),
     status=st.sampled_from([200, 400]),
 )
-def test_whatever_answers_in_sqs_place_gives_what_sqs_gives_or_a_platform_error(
+def test_any_answer_in_place_of_sqs_gives_messages_or_a_platform_error(
     server: Server, http: PlatformHttp, named: dict[str, Any], status: int
 ) -> None:
     credentials = Source().credentials
@@ -736,7 +728,7 @@ def test_whatever_answers_in_sqs_place_gives_what_sqs_gives_or_a_platform_error(
         assert sorted([*result.sent, *(place for place, _, _ in result.failed)]) == [0, 1]
 
 
-def test_an_answer_of_millions_of_values_in_sqs_place_is_not_read(server: Server, http: PlatformHttp) -> None:
+def test_an_answer_of_millions_of_values_in_place_of_sqs_is_not_parsed(server: Server, http: PlatformHttp) -> None:
     queue = Queue(_client(http, server.url), "https://sqs.eu-west-1.amazonaws.com/1/q", Source().credentials, endpoint=server.url)
     server.answer(b'{"Messages":[' + b"[]," * 3_000_000 + b"0]}")
     with pytest.raises(PlatformError, match="more than 100,000"):
@@ -748,21 +740,21 @@ def _client(http: PlatformHttp, url: str) -> Any:
     return Aws(http, Source().credentials, url).client("sqs", "eu-west-1")
 
 
-def test_a_message_that_is_none_stands_in_no_others_way() -> None:
+def test_an_invalid_message_does_not_block_others() -> None:
     good = {"MessageId": "m", "Body": "b", "ReceiptHandle": "r"}
     sqs = Sqs({"Messages": [{}, None, {"ReceiptHandle": "no body"}, good | {"Body": 5}, {"Body": "no receipt"}, good]})
     received = Queue(sqs, "https://in", Source().credentials).receive(10)
     assert [(message.receipt, message.body) for message in received] == [("no body", ""), ("r", ""), ("r", "b")]
 
 
-def test_credentials_are_renewed_within_an_hour_whatever_end_they_name() -> None:
+def test_credentials_are_renewed_within_an_hour_whatever_expiration_they_name() -> None:
     source = Source()
     source.life = timedelta(days=3000)
     source.credentials.renew(None)
     assert source.credentials.due_seconds() == 50 * 60
 
 
-def test_messages_are_received_ten_at_most(server: Server) -> None:
+def test_at_most_ten_messages_are_received(server: Server) -> None:
     sqs = Sqs({"Messages": [{"MessageId": "m", "Body": "b", "ReceiptHandle": "r"}]}, {})
     queue = Queue(sqs, "https://in", Source().credentials)
     assert queue.receive(50) == [Received("m", "b", "r")]
@@ -771,7 +763,7 @@ def test_messages_are_received_ten_at_most(server: Server) -> None:
     assert sqs.asked[0]["WaitTimeSeconds"] == 20
 
 
-def test_what_sqs_took_and_what_it_did_not_is_told_by_place() -> None:
+def test_sent_and_failed_messages_are_reported_by_index() -> None:
     sqs = Sqs(
         {"Successful": [{"Id": "2"}, {"Id": "0"}], "Failed": [{"Id": "1", "Code": "InvalidMessageContents", "SenderFault": True}]},
         {"Successful": [{"Id": "0"}], "Failed": [{"Id": "1"}]},
@@ -782,7 +774,7 @@ def test_what_sqs_took_and_what_it_did_not_is_told_by_place() -> None:
     assert queue.send(["a", "b", "c"]) == SendResult((0, 2), ((1, "InvalidMessageContents", True),))
     assert queue.delete(["r0", "r1"]) == [1]
     assert [entry["MessageBody"] for entry in sqs.asked[0]["Entries"]] == ["a", "b", "c"]
-    # What an answer does not confirm was not done.
+    # What an answer does not confirm counts as not done.
     assert queue.send(["a"]) == SendResult((), ((0, "Unconfirmed", False),))
     assert queue.delete(["r0"]) == [0]
 

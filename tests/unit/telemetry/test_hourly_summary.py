@@ -1,4 +1,4 @@
-"""The hour's one line: what it counts, when it is said, and that nothing is said twice."""
+"""The hourly summary: what it counts, when it is logged, and that nothing is counted twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES: tuple[Counted, ...] = get_args(Counted)
 
 
 class World:
-    """A summary whose hour the test moves."""
+    """A summary with a clock that the test sets."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -56,7 +56,7 @@ def world() -> World:
     return World()
 
 
-def test_it_says_what_was_counted_and_how_things_stand(world: World) -> None:
+def test_the_line_has_the_counters_and_the_current_state(world: World) -> None:
     for place, name in enumerate(NAMES):
         world.tally.count(name, place + 1)
     for status in (Status.SUCCESS, Status.SUCCESS, Status.FAILURE):
@@ -80,7 +80,7 @@ def test_it_says_what_was_counted_and_how_things_stand(world: World) -> None:
     }
 
 
-def test_nothing_is_said_twice(world: World) -> None:
+def test_every_line_starts_at_zero(world: World) -> None:
     for _ in range(2):
         world.tally.count("polls", 3)
         world.tally.finished("SUCCESS")
@@ -94,7 +94,7 @@ def test_nothing_is_said_twice(world: World) -> None:
     ]
 
 
-def test_an_hour_without_anything_is_said_too(world: World) -> None:
+def test_an_hour_without_any_events_has_a_line(world: World) -> None:
     world.seconds += HOUR_SECONDS - 0.1
     world.summary.log_if_due()
     assert world.lines == []
@@ -103,7 +103,7 @@ def test_an_hour_without_anything_is_said_too(world: World) -> None:
     assert [line["polls"] for line in world.lines] == [0]
 
 
-def test_late_looks_make_no_more_and_no_fewer_than_24_lines_a_day(world: World) -> None:
+def test_late_calls_still_give_24_lines_a_day(world: World) -> None:
     for _ in range(86_400 // 7):
         world.seconds += 7
         world.summary.log_if_due()
@@ -113,7 +113,7 @@ def test_late_looks_make_no_more_and_no_fewer_than_24_lines_a_day(world: World) 
     assert len(world.lines) == 24
 
 
-def test_hours_in_which_nobody_looked_are_one_line(world: World) -> None:
+def test_several_hours_without_a_call_are_one_line(world: World) -> None:
     world.seconds += 5.5 * HOUR_SECONDS
     world.summary.log_if_due()
     world.seconds += HOUR_SECONDS - 1
@@ -121,7 +121,7 @@ def test_hours_in_which_nobody_looked_are_one_line(world: World) -> None:
     assert [line["seconds"] for line in world.lines] == [19_800]
 
 
-def test_the_stop_says_what_happened_since_and_only_if_something_did(world: World) -> None:
+def test_the_stop_logs_the_rest_and_only_if_there_is_any(world: World) -> None:
     world.summary.log_rest()
     assert world.lines == []
     world.tally.finished("SUCCESS")
@@ -131,7 +131,7 @@ def test_the_stop_says_what_happened_since_and_only_if_something_did(world: Worl
     assert [(line["seconds"], line["finished"]) for line in world.lines] == [(60, {"SUCCESS": 1})]
 
 
-def test_a_journal_that_cannot_be_read_costs_its_own_field_only(world: World) -> None:
+def test_an_unreadable_journal_empties_only_its_own_field(world: World) -> None:
     world.journal = None
     world.seconds += HOUR_SECONDS
     world.summary.log_if_due()
@@ -151,7 +151,7 @@ def test_the_line_stays_under_500_bytes_in_the_busiest_hour_of_an_old_agent(worl
     assert len(world.stream.getvalue()) <= 500
 
 
-def test_no_count_of_many_threads_is_lost_or_given_twice() -> None:
+def test_no_count_of_many_threads_is_lost_or_repeated() -> None:
     tally, taken, over = Tally(), [], threading.Event()
 
     def count() -> None:
@@ -175,7 +175,7 @@ def test_no_count_of_many_threads_is_lost_or_given_twice() -> None:
     assert sum(counts["polls"] for counts, _ in taken) == sum(finished["SUCCESS"] for _, finished in taken) == 20_000
 
 
-def test_a_count_costs_less_than_two_microseconds() -> None:
+def test_a_count_takes_less_than_two_microseconds() -> None:
     tally, best = Tally(), float("inf")
     for _ in range(20):
         began = time.thread_time()

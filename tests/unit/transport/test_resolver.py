@@ -91,7 +91,7 @@ class Names:
         with self._changed:
             while self._waiting != len(self.look_ups()):
                 assert not deadline.passed
-                self._changed.wait(0.01)  # The end of a thread notifies nobody.
+                self._changed.wait(0.01)  # The end of a thread sets no event.
             return self._asked
 
     def look_ups(self) -> list[threading.Thread]:
