@@ -58,7 +58,7 @@ from relay_agent.storage.spool import Spool
 from relay_agent.storage.state_directory import StateDirectory
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.platform_http import PlatformHttp
-from relay_agent.telemetry.command_report import tell
+from relay_agent.telemetry.command_report import report_command
 from relay_agent.telemetry.hourly_summary import Summary, Tally
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logger import Logger
@@ -276,7 +276,7 @@ def build_flow(
         journal=journal,
         updates=UpdateBuilder(spool, secrets.keys.get, clock),
         monotonic=clock.monotonic,
-        report=partial(tell, telemetry.log, telemetry.metrics, telemetry.tally),
+        report=partial(report_command, telemetry.log, telemetry.metrics, telemetry.tally),
     )
     reader = PayloadReader(
         agent_id=settings.agent_id,
@@ -447,7 +447,7 @@ def maintenance_loop(stops: Stops, telemetry: Telemetry, flow: Flow, environment
         retention=flow.journal.retention,
         disk=flow.storage.disk,
         interrupt=poller.break_off,
-        summarise=flow.summary.turn,
+        summarise=flow.summary.log_if_due,
         check_environment=environment.look,
         loop=loop,
     )

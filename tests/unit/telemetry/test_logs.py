@@ -1,4 +1,4 @@
-"""Log lines: their form, their length, what is left out, and that logging never fails."""
+"""Log lines: their form and length, what is left out, and that logging never raises."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from relay_agent.core.failures import Cause
 from relay_agent.core.models import ACTION_SECURE, Status
 from relay_agent.telemetry.command_report import Report, command_line
 from relay_agent.telemetry.log_rendering import frames, render
-from relay_agent.telemetry.logs import WITHHELD, LibraryHandler, Logs
+from relay_agent.telemetry.logger import WITHHELD
+from relay_agent.telemetry.logs import LibraryHandler, Logs
 from relay_agent.telemetry.redaction import Redactor
 from relay_agent.telemetry.repeated_failure import RepeatedFailure
 from relay_agent.telemetry.secret_patterns import MASK
@@ -79,7 +80,7 @@ def test_a_line_is_json_with_event_time_and_level_first(written: Written) -> Non
     )
 
 
-def test_what_is_shipped_is_the_line_on_stdout(written: Written) -> None:
+def test_the_shipped_line_is_the_line_on_stdout(written: Written) -> None:
     written.log.warning("x", a=1)
     assert written.sink.lines == [(1795403580123, written.stream.getvalue().rstrip("\n"))]
 
@@ -91,7 +92,7 @@ def test_local_lines_are_not_shipped(written: Written) -> None:
 
 
 @pytest.mark.parametrize("level, seen", [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
-def test_the_level_leaves_out_what_is_below(level: str, seen: int) -> None:
+def test_events_below_the_level_are_not_logged(level: str, seen: int) -> None:
     written = Written(level)
     for method in (written.log.debug, written.log.info, written.log.warning, written.log.error):
         method("x")
@@ -107,14 +108,14 @@ def test_two_logs_share_nothing_and_leave_structlog_alone() -> None:
     assert structlog.get_config() == before
 
 
-def test_bound_fields_stand_in_each_line(written: Written) -> None:
+def test_bound_fields_are_in_each_line(written: Written) -> None:
     log = written.log.bind(thread="poller")
     log.info("x")
     written.log.info("y")
     assert [line.get("thread") for line in written.lines] == ["poller", None]
 
 
-def test_secrets_are_out_of_every_field(written: Written) -> None:
+def test_secrets_are_masked_in_every_field(written: Written) -> None:
     written.log.info("x", reason=f"http://u:{CANARY}@h/?k=v", nested={"Authorization": "zzz"}, other=CANARY)
     assert CANARY not in written.stream.getvalue() and "zzz" not in written.stream.getvalue()
     assert written.lines[0]["other"] == MASK
@@ -126,7 +127,7 @@ def fail(message: str) -> None:
 
 
 @pytest.mark.parametrize("level", ["info", "debug"])
-def test_an_exception_is_a_few_words_and_its_frames_only_at_debug(level: str) -> None:
+def test_an_exception_is_a_short_text_and_has_its_frames_only_at_debug(level: str) -> None:
     written = Written(level)
     try:
         try:
@@ -145,7 +146,7 @@ def test_an_exception_is_a_few_words_and_its_frames_only_at_debug(level: str) ->
         assert any("ConnectionError" in text for text in line["traceback"])
 
 
-def test_a_validation_error_tells_places_and_never_the_input(written: Written) -> None:
+def test_a_validation_error_shows_fields_but_never_the_input(written: Written) -> None:
     class Model(BaseModel):
         number: int
 
@@ -171,7 +172,7 @@ def test_logging_never_raises(written: Written) -> None:
     assert len(written.sink.lines) == 2
 
 
-def test_a_full_disk_loses_the_line_and_not_the_agent() -> None:
+def test_a_full_disk_loses_the_line_but_raises_nothing() -> None:
     class Full(io.StringIO):
         def write(self, text: str) -> int:
             raise OSError(28, "No space left on device")
@@ -211,8 +212,8 @@ def test_the_console_shows_control_characters_escaped_and_still_ships_json() -> 
 
 
 @given(st.text(alphabet='\x00\x1b"\\é\U0001f600\ud800x ', max_size=60), st.integers(100, 300))
-def test_a_text_is_cut_where_its_line_is_full(text: str, copies: int) -> None:
-    """Not a character earlier: a line that was cut has room for less than one more, which takes twelve at most."""
+def test_a_text_is_cut_only_as_far_as_its_line_needs(text: str, copies: int) -> None:
+    """A line that was cut has no space for one more character, which takes twelve bytes at most."""
     line = render({"event": "x", "text": text * copies, "list": [text * copies]})
     json.loads(line)
     assert len(line) <= 8192
@@ -220,7 +221,7 @@ def test_a_text_is_cut_where_its_line_is_full(text: str, copies: int) -> None:
         assert len(line) > 8192 - 2 * 12
 
 
-def test_of_a_deep_stack_and_a_long_chain_of_causes_the_nearest_are_told() -> None:
+def test_the_nearest_frames_and_causes_are_kept_of_a_deep_stack_and_a_long_chain() -> None:
     def sink(depth: int) -> None:
         if depth:
             sink(depth - 1)
@@ -234,9 +235,9 @@ def test_of_a_deep_stack_and_a_long_chain_of_causes_the_nearest_are_told() -> No
             caught.__cause__ = error
             error = caught
     assert error is not None
-    told = frames(error, str)
-    assert len(told) <= 10 * 3
-    assert told[0].endswith("_chain_of_causes_the_nearest_are_told")
+    lines = frames(error, str)
+    assert len(lines) <= 10 * 3
+    assert lines[0].endswith("_kept_of_a_deep_stack_and_a_long_chain")
     with pytest.raises(KeyError) as deep:
         sink(50)
     assert len(frames(deep.value, str)) == 21
@@ -302,7 +303,7 @@ def test_a_command_line_is_at_most_500_bytes_whatever_the_sender_wrote(id: str, 
     assert json.loads(raw)["bytesIn"] == size
 
 
-def test_only_what_is_long_is_cut(written: Written) -> None:
+def test_only_the_long_fields_are_cut(written: Written) -> None:
     line_of(written, id="the-id", action="a" * 3000, method="GET", host="h.example", status=Status.REJECTED)
     line = written.lines[0]
     assert (line["id"], line["method"], line["host"]) == ("the-id", "GET", "h.example")
@@ -310,13 +311,13 @@ def test_only_what_is_long_is_cut(written: Written) -> None:
     assert 490 <= len(written.stream.getvalue()) <= 500
 
 
-def test_a_secret_is_not_saved_by_the_cut(written: Written) -> None:
+def test_a_secret_is_masked_before_the_line_is_cut(written: Written) -> None:
     line_of(written, id=CANARY, action=f"{'a' * 150} {CANARY}" * 4, method=CANARY, host=f"u:{CANARY}@h", status=Status.FAILURE)
     assert not re.search(f"{CANARY[:8]}", written.stream.getvalue())
 
 
-def test_a_command_line_costs_few_calls(written: Written) -> None:
-    """Counted, since a time would be the machine's; `make bench` says what part of a command's time it is."""
+def test_a_command_line_takes_few_function_calls(written: Written) -> None:
+    """Counted, because times depend on the machine; `make bench` measures them."""
 
     def line() -> None:
         line_of(written, id="9b9f275c-a60d-454f-8c6c-1ea094e3fd38", action="a.b", method="GET", host="h.example", status=Status.SUCCESS)
@@ -324,7 +325,7 @@ def test_a_command_line_costs_few_calls(written: Written) -> None:
     assert 10 < calls_of(line) < MOST_CALLS
 
 
-def test_what_is_withheld_stands_on_stdout_and_not_in_what_is_shipped(written: Written) -> None:
+def test_withheld_fields_are_on_stdout_but_not_shipped(written: Written) -> None:
     line_of(written, id="7", action=ACTION_SECURE, method="PUT", host="lims.example", port=443, status=Status.SUCCESS)
     written.log.warning("x", a=1, b=2, **{WITHHELD: "b.c"})
     here, there = written.lines, [json.loads(line) for _, line in written.sink.lines]
@@ -346,7 +347,7 @@ def captured(written: Written) -> Iterator[Written]:
     restore()
 
 
-def test_a_library_is_heard_from_warning_on_and_redacted(captured: Written) -> None:
+def test_library_records_are_logged_from_warning_up_and_redacted(captured: Written) -> None:
     library = logging.getLogger("urllib3.connectionpool")
     library.info("not heard")
     library.warning("Retrying after %r: /path?X-Amz-Signature=%s", OSError("gone"), CANARY)
@@ -367,7 +368,7 @@ def test_a_library_never_prints_a_traceback(captured: Written, capsys: pytest.Ca
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_broken_record_of_a_library_stops_nothing(written: Written, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_record_of_a_library_raises_nothing(written: Written, capsys: pytest.CaptureFixture[str]) -> None:
     library = logging.Logger("botocore")  # noqa: LOG001 - one of its own, beside the handlers that pytest adds
     library.addHandler(LibraryHandler(written.log, written.time))
     library.warning("%d", "no number")
@@ -376,7 +377,7 @@ def test_a_broken_record_of_a_library_stops_nothing(written: Written, capsys: py
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_library_that_repeats_itself_is_heard_once_a_minute(captured: Written) -> None:
+def test_a_repeated_library_record_is_logged_once_a_minute(captured: Written) -> None:
     library = logging.getLogger("urllib3.connectionpool")
     for number in range(50):
         library.warning("Connection pool is full: %s", number)
@@ -396,7 +397,7 @@ def test_a_python_warning_is_a_log_line(captured: Written) -> None:
     assert CANARY not in captured.stream.getvalue()
 
 
-def test_capturing_libraries_is_undone_whole(written: Written) -> None:
+def test_capturing_libraries_can_be_undone_completely(written: Written) -> None:
     root = logging.getLogger()
     before = (root.handlers[:], root.level, warnings.showwarning)
     written.logs.capture_libraries()()
@@ -440,7 +441,7 @@ def test_the_next_failure_is_a_new_one(written: Written) -> None:
     assert [line["event"] for line in written.lines] == ["heartbeat-failed", "heartbeat-recovered", "heartbeat-failed"]
 
 
-def test_a_lasting_failure_is_told_three_times_and_then_once_a_minute(written: Written) -> None:
+def test_a_lasting_failure_is_logged_three_times_and_then_once_a_minute(written: Written) -> None:
     failure = repeated(written, first=3, remind_seconds=60.0)
     for _ in range(100):
         failure.failure("refused", CAUSE)
@@ -449,7 +450,7 @@ def test_a_lasting_failure_is_told_three_times_and_then_once_a_minute(written: W
     assert len(written.lines) == 3 + 8
 
 
-def test_of_a_reason_no_more_is_kept_than_tells_it_from_others(written: Written) -> None:
+def test_only_the_beginning_of_a_reason_is_kept(written: Written) -> None:
     failure = repeated(written)
     for number in range(100):
         failure.failure("the answer was " + "a" * 10_000 + str(number), CAUSE)
@@ -458,7 +459,7 @@ def test_of_a_reason_no_more_is_kept_than_tells_it_from_others(written: Written)
     assert len(written.lines) == 2
 
 
-def test_ever_new_reasons_do_not_flood_the_log(written: Written) -> None:
+def test_always_different_reasons_do_not_flood_the_log(written: Written) -> None:
     failure = repeated(written)
     for number in range(1000):
         failure.failure(f"after {number} s", CAUSE)

@@ -1,4 +1,4 @@
-"""Redaction: whatever looks like a secret, or is known to be one, comes out masked."""
+"""Everything that looks like a secret, or is known to be one, is masked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_agent.telemetry.redaction import Redactor, describe
-from relay_agent.telemetry.secret_patterns import MASK, MOST_CHARACTERS, redact_text, shown_target
+from relay_agent.telemetry.secret_patterns import MASK, MAX_CHARACTERS, redact_text, shown_target
 
 CANARY = "c4n4rY-Tr0ub4dor"
 JWT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJjYW5hcnkiLCJleHAiOjF9.dGhpcyBpcyB0aGUgc2lnbmF0dXJl"
@@ -70,7 +70,7 @@ BY_SHAPE = {
 
 
 @pytest.mark.parametrize("text", BY_SHAPE.values(), ids=BY_SHAPE.keys())
-def test_a_secret_is_masked_by_its_place(text: str) -> None:
+def test_a_secret_is_recognised_by_its_context(text: str) -> None:
     masked = redact_text(text)
     assert MASK in masked
     assert CANARY not in masked
@@ -78,7 +78,7 @@ def test_a_secret_is_masked_by_its_place(text: str) -> None:
 
 
 @pytest.mark.parametrize("secret", [JWT, JWT[:60], JWE, "AKIAIOSFODNN7EXAMPLE", "ASIAIOSFODNN7EXAMPLE", AWS_SECRET, SESSION])
-def test_a_secret_is_masked_by_its_own_looks(secret: str) -> None:
+def test_a_secret_is_recognised_by_its_own_form(secret: str) -> None:
     for text in (secret, f"({secret})", f"value {secret}, and more", f"'{secret}'", f"x={secret}"):
         masked = redact_text(text)
         assert secret not in masked
@@ -103,7 +103,7 @@ def test_a_secret_is_masked_by_its_own_looks(secret: str) -> None:
         "arn:aws:logs:us-east-2:123456789012:log-group:agent",
     ],
 )
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_text_without_secrets_is_not_changed(text: str) -> None:
     assert redact_text(text) == text
     assert Redactor([JWT]).text(text) == text
 
@@ -112,14 +112,14 @@ def test_host_and_path_stay_readable_beside_the_mask() -> None:
     assert redact_text("GET https://u:p@host:9005/a%2Fb?x=1 -> 200") == "GET https://[redacted]@host:9005/a%2Fb?[redacted] -> 200"
 
 
-def test_redacting_twice_changes_nothing_more() -> None:
+def test_redacting_twice_is_the_same_as_once() -> None:
     for text in BY_SHAPE.values():
         once = redact_text(text)
         assert redact_text(once) == once
 
 
 @given(st.text(min_size=4, max_size=40))
-def test_a_known_secret_is_found_in_any_writing(secret: str) -> None:
+def test_a_known_secret_is_masked_in_any_encoding(secret: str) -> None:
     secret = secret.strip()
     if len(secret.encode("utf-8", "surrogatepass")) < 4:
         return
@@ -131,7 +131,7 @@ def test_a_known_secret_is_found_in_any_writing(secret: str) -> None:
 
 
 @given(st.binary(min_size=9, max_size=40), st.binary(max_size=5), st.binary(max_size=5))
-def test_a_known_secret_is_found_wherever_in_base64_it_stands(secret: bytes, before: bytes, after: bytes) -> None:
+def test_a_known_secret_is_masked_at_any_position_in_base64(secret: bytes, before: bytes, after: bytes) -> None:
     redactor = Redactor([secret])
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         masked = redactor.text(encode(before + secret + after).decode())
@@ -139,7 +139,7 @@ def test_a_known_secret_is_found_wherever_in_base64_it_stands(secret: bytes, bef
         assert len(masked.replace(MASK, "")) <= 4 * ((len(before) + len(after)) // 3 + 3)
 
 
-def test_a_key_is_found_whichever_way_it_was_written() -> None:
+def test_a_key_is_masked_in_every_form_that_settings_accept() -> None:
     key = bytes(range(32, 64))
     for written in (base64.b64encode(key).decode(), base64.urlsafe_b64encode(key).decode().rstrip("="), key.hex()):
         redactor = Redactor([written])
@@ -150,7 +150,7 @@ def test_a_key_is_found_whichever_way_it_was_written() -> None:
             assert shown[:12] not in masked
 
 
-def test_a_rotated_secret_stays_known_for_one_more_rotation() -> None:
+def test_a_rotated_secret_is_masked_until_the_next_rotation() -> None:
     redactor = Redactor()
     redactor.rotate("aws", "first-one")
     redactor.rotate("aws", "second-one")
@@ -160,7 +160,7 @@ def test_a_rotated_secret_stays_known_for_one_more_rotation() -> None:
     assert redactor.text("first-one second-one third-one") == f"first-one {MASK} {MASK}"
 
 
-def test_fields_are_redacted_by_name_and_by_value_however_deep() -> None:
+def test_fields_are_redacted_by_name_and_by_value_at_any_depth() -> None:
     redactor = Redactor([CANARY])
     event = redactor(
         None,
@@ -186,11 +186,11 @@ def test_fields_are_redacted_by_name_and_by_value_however_deep() -> None:
     assert not any(secret in text for secret in (CANARY, "zzz", "yyy", "www", "p4ss"))
 
 
-def test_short_strings_are_no_secrets() -> None:
+def test_strings_of_fewer_than_four_characters_are_not_masked() -> None:
     assert Redactor(["a", "", "abc"]).text("a abc alphabet") == "a abc alphabet"
 
 
-def test_the_redactor_shows_no_secret_itself() -> None:
+def test_the_redactors_repr_shows_no_secret() -> None:
     assert CANARY not in repr(Redactor([CANARY]))
 
 
@@ -201,56 +201,56 @@ PASSPHRASE = "correct horse 'battery' staple"
 
 
 def _over_the_edge(text: str, secret: str) -> Iterator[str]:
-    """Long texts in which the bound falls into the secret: after its first character, here and there, before its last."""
+    """Long texts in which the bound is within the secret: after its first character, at some others, before its last."""
     start = text.index(secret)
     for inside in {*range(1, len(secret), len(secret) // 6 + 1), len(secret) - 1}:
-        padding = "a " * MOST_CHARACTERS
-        yield padding[-(MOST_CHARACTERS - start - inside) :] + text + " and more" * 10
+        padding = "a " * MAX_CHARACTERS
+        yield padding[-(MAX_CHARACTERS - start - inside) :] + text + " and more" * 10
 
 
 @pytest.mark.parametrize("text", BY_SHAPE.values(), ids=BY_SHAPE.keys())
-def test_a_text_that_is_cut_shows_no_half_of_a_secret_that_its_place_gives_away(text: str) -> None:
+def test_a_cut_text_shows_no_part_of_a_secret_recognised_by_context(text: str) -> None:
     secret = CANARY if CANARY in text else base64.b64encode(f"user:{CANARY}".encode()).decode()
     for long in _over_the_edge(text, secret):
         assert secret[:4] not in redact_text(long)
 
 
 @pytest.mark.parametrize("secret", [JWT, JWE, "AKIAIOSFODNN7EXAMPLE", AWS_SECRET, SESSION])
-def test_a_text_that_is_cut_shows_no_half_of_a_secret_that_its_looks_give_away(secret: str) -> None:
+def test_a_cut_text_shows_no_part_of_a_secret_recognised_by_form(secret: str) -> None:
     for text in (f"({secret})", f"value {secret}, and more", f'{{"x":"{secret}"}}'):
         for long in _over_the_edge(text, secret):
             assert secret[:6] not in redact_text(long)
 
 
 @pytest.mark.parametrize("written", [PASSPHRASE, repr(PASSPHRASE)[1:-1], quote(PASSPHRASE), PASSPHRASE.encode().hex()])
-def test_a_text_that_is_cut_shows_no_half_of_a_known_secret(written: str) -> None:
+def test_a_cut_text_shows_no_part_of_a_known_secret(written: str) -> None:
     redactor = Redactor([PASSPHRASE])
     for long in _over_the_edge(f"it is {written}, they say", written):
         assert written[:4] not in redactor.text(long)
 
 
-def test_a_known_secret_that_no_cut_spares_is_not_shown_at_all() -> None:
+def test_a_known_secret_that_every_cut_would_split_is_not_shown() -> None:
     redactor = Redactor(["a a a a"])
-    assert redactor.text("a " * MOST_CHARACTERS) == f"{MASK}..."
+    assert redactor.text("a " * MAX_CHARACTERS) == f"{MASK}..."
 
 
-def test_a_long_text_without_a_place_to_cut_it_is_masked_whole() -> None:
+def test_a_long_text_that_cannot_be_cut_is_masked_completely() -> None:
     for text in ("a" * 1_000_000, "ab/" * 400_000, "\N{LATIN SMALL LETTER E WITH ACUTE}" * 1_000_000):
         assert redact_text(text) == Redactor().text(text) == f"{MASK}..."
 
 
-def test_of_a_long_text_the_beginning_is_shown() -> None:
+def test_the_beginning_of_a_long_text_is_shown() -> None:
     shown = redact_text("some words " * 100_000)
     assert shown.startswith("some words some words ") and shown.endswith(" words some...")
-    assert len(shown) <= MOST_CHARACTERS + 3
+    assert len(shown) <= MAX_CHARACTERS + 3
 
 
-def test_what_is_known_is_taken_out_of_a_whole_text_however_long() -> None:
+def test_known_secrets_are_masked_in_a_whole_text_of_any_length() -> None:
     text = f"a line with {CANARY} in it\n" * 20_000
     assert Redactor([CANARY]).known(text) == text.replace(CANARY, MASK)
 
 
-def test_of_many_values_the_first_are_shown() -> None:
+def test_the_first_of_many_values_are_shown() -> None:
     redactor = Redactor([CANARY])
     for many in (["warning"] * 100_000, dict.fromkeys(range(100_000), "warning"), [["warning"] * 500] * 500, {"a": [("a", "b")] * 100_000}):
         shown = json.dumps(redactor.value(many))
@@ -259,31 +259,31 @@ def test_of_many_values_the_first_are_shown() -> None:
     assert redactor.value(["x"] * 3) == ["x"] * 3
 
 
-def test_of_many_long_texts_the_first_are_shown() -> None:
+def test_the_first_of_many_long_texts_are_shown() -> None:
     redactor = Redactor([CANARY])
     for many in (
         ["a b " * 100_000] * 900,
         {f"{'key ' * 10_000}{n}": "a b " * 100_000 for n in range(100)},
         [ValueError("a b " * 100_000)] * 900,
     ):
-        assert len(json.dumps(redactor.value(many))) < 8 * MOST_CHARACTERS
+        assert len(json.dumps(redactor.value(many))) < 8 * MAX_CHARACTERS
 
 
-def test_a_secret_is_found_in_each_of_many_texts() -> None:
+def test_a_secret_is_masked_in_each_of_many_texts() -> None:
     shown = json.dumps(Redactor([CANARY]).value([f"{'a ' * n} {CANARY} {JWT}" for n in range(900)]))
     assert CANARY not in shown and JWT[:20] not in shown
 
 
-def test_a_number_that_json_has_no_digits_for_is_left_out() -> None:
+def test_a_number_of_too_many_digits_for_json_is_left_out() -> None:
     assert Redactor().value([1 << 63, 10**5000]) == [1 << 63, "…"]
 
 
-def test_an_exception_that_says_much_is_told_in_a_few_words() -> None:
-    said = describe(ValueError("a word and " * 100_000 + CANARY), Redactor([CANARY]).text)
-    assert said.startswith("ValueError: a word and a word") and len(said) == 300
+def test_the_text_of_an_exception_is_bounded() -> None:
+    text = describe(ValueError("a word and " * 100_000 + CANARY), Redactor([CANARY]).text)
+    assert text.startswith("ValueError: a word and a word") and len(text) == 300
 
 
-def test_a_path_too_long_to_be_looked_at_is_not_shown() -> None:
+def test_a_path_that_is_too_long_to_be_searched_is_masked() -> None:
     assert shown_target("/a" * 20_000) == f"/{MASK}"
     assert shown_target("/a/b?" + "x" * 20_000 + "&X-Amz-Signature=y") == f"/{MASK}?{MASK}"
     assert shown_target("/a/b?c") == f"/a/b?{MASK}"
