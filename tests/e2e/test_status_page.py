@@ -117,7 +117,7 @@ def test_the_keyboard_reaches_the_state_first_and_everything_that_scrolls_or_lea
             page.keyboard.press("Tab")
             reached.append(page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.textContent"))
         assert reached[:3] == ["Skip to the state", "Recent commands", "Threads"]
-        assert {"Let it show itself anew", "status.json", "metrics"} <= set(reached)
+        assert {"Update automatically", "status.json", "metrics"} <= set(reached)
 
 
 def test_it_refreshes_automatically_until_it_is_paused(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:

@@ -270,7 +270,7 @@ def test_a_web_page_in_the_queue_s_place_is_no_empty_queue(sandbox: Sandbox, ser
     with sandbox.inject(Fault("sqs", "ReceiveMessage", contains=served.agent_id, status=200, body="<html>log in</html>")) as handle:
         served.get(target.url("/"))
         wait_until(sandbox, lambda: handle.hits == 1)
-        assert "Amazon SQS's place" in served.wait_log("poll-failed", reason="sqs receive: the answer (200) is not a JSON object")["cause"]
+        assert "not from Amazon SQS" in served.wait_log("poll-failed", reason="sqs receive: the answer (200) is not a JSON object")["cause"]
         assert served.get(target.url("/")).status == "SUCCESS"
 
 

@@ -145,7 +145,7 @@ def test_the_report_for_people_is_plain_when_piped_and_aligned(world: World) -> 
 
 def test_an_invalid_configuration_names_every_variable_and_exits_2(world: World) -> None:
     found = world.fails("configuration", says="RELAY_WORKERS: is not a number", cure=".env", RELAY_WORKERS="many", JWT="no-token")
-    assert "JWT: is no JSON Web Token" in found["configuration"]["cause"]
+    assert "JWT: is not a JSON Web Token" in found["configuration"]["cause"]
 
 
 @pytest.mark.parametrize(
