@@ -264,7 +264,7 @@ class Sandbox:
             raise KeyError(command_id)
         return command
 
-    def wait_final(self, command_id: str, timeout: float = 10.0) -> Command:
+    def wait_final(self, command_id: str, timeout: float = 30.0) -> Command:
         """Wait until a command's status is final, and return the command.
 
         Raises:

@@ -126,7 +126,7 @@ def test_what_outlasts_the_drain_is_answered_before_the_exit_or_left_to_the_next
         assert agent.stop(timeout=TENFOLD) == 0
         assert agent.wait_log("agent-stopped")["untold"] == 0
         for path in once:
-            answer = body(sandbox.wait_final(commands[path].id, 2))
+            answer = body(sandbox.wait_final(commands[path].id, 20))
             assert (answer["code"], "statusCode" in answer) == ("EINTERRUPTED", False)
         assert [path for path, command in commands.items() if command.final] == list(once)
     for gate in gates:
@@ -148,7 +148,7 @@ def test_a_post_redirected_to_a_silent_host_is_answered_before_the_exit_too(sand
         command = agent.create({"method": "POST", "url": target.url("/"), "body": "x"})
         target.wait_requests(1)
         assert agent.stop() == 0
-        assert body(sandbox.wait_final(command.id, 2))["code"] == "EINTERRUPTED"
+        assert body(sandbox.wait_final(command.id, 20))["code"] == "EINTERRUPTED"
     assert finals(command) == ["FAILURE"]
 
 

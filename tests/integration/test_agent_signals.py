@@ -138,7 +138,7 @@ def test_the_drain_has_an_end_at_which_a_post_is_answered_and_a_get_is_left_to_t
             gate.wait_reached()
         assert agent.stop(timeout=10) == 0
         assert not get.final
-        assert body(sandbox.wait_final(post.id, 2))["code"] == "EINTERRUPTED"
+        assert body(sandbox.wait_final(post.id, 20))["code"] == "EINTERRUPTED"
     for gate in gates:
         gate.release()
     with running(agent):
