@@ -61,7 +61,7 @@ TO_TARGET = Destination("target", "the target", "the URL", "https_proxy, http_pr
 CERTIFICATE_ENDS = Cause(
     "target",
     "the certificate of {host} expires on {date}, in {days}; after that calls fail with CERT_HAS_EXPIRED",
-    "renew the target's certificate before that date",
+    "have the target's certificate renewed before that date",
 )
 
 
@@ -119,12 +119,12 @@ ON_THE_WAY = {
     ),
     Code.CERT_HAS_EXPIRED: (
         "the certificate of {host} has expired{ended}, according to this machine's clock",
-        f"renew the certificate of {{what}}; if other machines accept it, {SET_CLOCK}; check the address in {{setting}}",
+        f"have the certificate of {{what}} renewed; if other machines accept it, {SET_CLOCK}; check the address in {{setting}}",
     ),
     Code.DEPTH_ZERO_SELF_SIGNED_CERT: (
         "the certificate of {host} is self-signed ({issuer}), and the agent does not trust it (trusted: {roots})",
-        "set RELAY_CA_FILE to a PEM file with that certificate, which is trusted in addition; or install a certificate of a trusted CA on"
-        " {what}",
+        "set RELAY_CA_FILE to a PEM file with that certificate, which is trusted in addition; or have {what} use a certificate of a"
+        " trusted CA",
     ),
     Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE: (
         "the certificate of {host} was issued by {issuer}, which the agent does not trust (trusted: {roots}), or an intermediate"
@@ -133,7 +133,7 @@ ON_THE_WAY = {
     ),
     Code.ERR_TLS_CERT_ALTNAME_INVALID: (
         "the certificate of {host} is valid for other names only: {names}",
-        "use one of those names in {setting}, or install a certificate for {host} on {what}",
+        "use one of those names in {setting}, or have {what} use a certificate for {host}",
     ),
     Code.EPROTO: (
         "the TLS handshake with {host}:{port} failed",
@@ -168,7 +168,7 @@ ON_THE_WAY[Code.EPIPE] = ON_THE_WAY[Code.ECONNRESET]
 
 _EARLY = (
     "the certificate of {host} is not valid yet{begun}, according to this machine's clock",
-    f"{SET_CLOCK}; if the clock is right, install a certificate that is already valid on {{what}}; check the address in {{setting}}",
+    f"{SET_CLOCK}; if the clock is right, have {{what}} use a certificate that is already valid; check the address in {{setting}}",
 )
 
 
@@ -180,19 +180,20 @@ _TLS_ALONE = {
     ),
     TlsTrouble.OLD_VERSION: (
         "{peer} supports only TLS versions older than 1.2",
-        "update its TLS, or put a reverse proxy with TLS 1.2 or later in front of it; check the address in {address}",
+        "have its TLS updated, or put a reverse proxy with TLS 1.2 or later in front of it; check the address in {address}",
     ),
     TlsTrouble.NO_COMMON_CIPHER: (
         "{peer} and the agent have no cipher in common, or none that fits its certificate",
-        "enable a current cipher there (for example ECDHE with AES-GCM) and a certificate that fits it; check the address in {address}",
+        "have a current cipher enabled there (for example ECDHE with AES-GCM), with a certificate that fits it; check the address in"
+        " {address}",
     ),
     TlsTrouble.WEAK_EXCHANGE: (
         "{peer} uses keys or signatures in the handshake that are too weak (Diffie-Hellman below 2048 bits, SHA-1)",
-        "enable ECDHE, or Diffie-Hellman with 2048 bits, and SHA-256 signatures there; check the address in {address}",
+        "have ECDHE, or Diffie-Hellman with 2048 bits, and SHA-256 signatures enabled there; check the address in {address}",
     ),
     TlsTrouble.OLD_RENEGOTIATION: (
         "{peer} does not support secure renegotiation (RFC 5746), which protects a session from tampering",
-        "update its TLS; check the address in {address}",
+        "have its TLS updated; check the address in {address}",
     ),
     TlsTrouble.UNKNOWN_NAME: (
         "{peer} does not recognise the host name that was requested",
@@ -204,7 +205,7 @@ _TLS_ALONE = {
     ),
     TlsTrouble.LONG_CHAIN: (
         "{peer} sends more certificates than a handshake may contain (100 KB)",
-        "install a certificate with fewer names or a shorter chain there; check the address in {address}",
+        "have a certificate with fewer names or a shorter chain installed there; check the address in {address}",
     ),
 }
 
@@ -214,11 +215,12 @@ _TLS_CERTIFICATE = {
     TlsTrouble.WEAK_CERTIFICATE: (
         "the certificate of {host}, or one that signed it, has a key that is too short (RSA below 2048 bits) or an outdated signature"
         " (SHA-1)",
-        "replace the certificate of {what}: RSA with 2048 bits or an elliptic curve, signed with SHA-256; check the address in {setting}",
+        "have the certificate of {what} replaced: RSA with 2048 bits or an elliptic curve, signed with SHA-256; check the address in"
+        " {setting}",
     ),
     TlsTrouble.BAD_CERTIFICATE: (
         "the certificate of {host}, or one that signed it, is not valid for a server",
-        "look at the certificate of {what} (openssl s_client -connect {host}:{port} -showcerts) and replace it; check the address in"
+        "look at the certificate of {what} (openssl s_client -connect {host}:{port} -showcerts) and have it replaced; check the address in"
         " {setting}",
     ),
 }
@@ -303,7 +305,7 @@ def on_the_way(facts: FaultFacts, to: Destination, roots: str | None = None) -> 
         "proxy": proxy,
         "failure": _PROXY_FAILURES.get(facts.code or Code.ETIMEDOUT, "it cannot be used"),
         "issuer": (shown and shown.issuer) or "an authority",
-        "names": (shown and shown.names) or "not the one requested",
+        "names": (shown and shown.names) or "(unknown)",
         "roots": roots or (shown and shown.roots) or "certifi's roots, or those of REQUESTS_CA_BUNDLE, and RELAY_CA_FILE",
         "begun": f" (it is valid from {shown.begins})" if shown and shown.begins else "",
         "ended": f" on {shown.ends}" if shown and shown.ends else "",
