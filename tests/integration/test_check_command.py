@@ -1,6 +1,6 @@
 """`relay-agent check` against a platform with one thing broken at a time: which check says so, why, and what to do.
 
-Owns the proof with the real command. What is looked at on this machine alone is in tests/unit/cli/checks/test_checks.py.
+Owns the proof with the real command. What is looked at on this machine alone is in tests/unit/cli/checks/test_local_checks.py.
 """
 
 from __future__ import annotations
@@ -501,8 +501,6 @@ def test_no_key_is_a_warning(world: World) -> None:
 # --- what hangs: quick, by bounds that are handed in ---
 
 QUICK = Bounds(call=0.6, target=0.6, local=5.0, margin=0.4, whole=5.0)
-
-
 PATIENT = Bounds(call=4.0, target=4.0, local=10.0, margin=4.0, whole=20.0)
 """Where only one call hangs: it is waited for, and the others, of which credentials have half a bound, get through on a busy machine."""
 
