@@ -1,6 +1,6 @@
-"""Relay Agent: HTTP commands in from the Tetra Data Platform's queue, answers out.
+"""Relay Agent: runs the HTTP commands of the Tetra Data Platform's queue and returns their answers.
 
-The version stands here and nowhere else; ``agentVersion`` on the wire is ``v`` and this (PROTOCOL §1).
+The only place that holds the version; on the wire, ``agentVersion`` is ``v`` followed by it (PROTOCOL §1).
 """
 
 __version__ = "0.1.0"

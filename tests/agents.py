@@ -1,6 +1,6 @@
 """Agents for tests: the real `relay-agent run` as a process, and the same agent on a thread of the test's process.
 
-Owns how an agent is started against a sandbox, watched through its log lines, and ended. It must not know what any test expects.
+How an agent is started against a sandbox, watched through its log lines, and ended.
 """
 
 from __future__ import annotations
@@ -412,6 +412,11 @@ def statuses(command: Command) -> list[str]:
 def finals(command: Command) -> list[str]:
     """The final statuses among them."""
     return [status for status in statuses(command) if status != "PROCESSING"]
+
+
+def answers(command: Command) -> set[str]:
+    """The different texts with which it was finally told; a slow machine makes the agent say PROCESSING before."""
+    return {text for text in list(command.updates) if json.loads(text)["status"] != "PROCESSING"}
 
 
 def body(command: Command) -> Json:

@@ -1,6 +1,6 @@
-"""Fixtures that every kind of test may use.
+"""Fixtures for every kind of test.
 
-The sandbox is started once for a test run: tests share it and stay apart by making agents of their own (`add_agent`).
+The sandbox is started once per test run: tests share it, and stay independent by making agents of their own (`add_agent`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests import agents
 from tests.examples import USUAL, examples
 from tests.forked import Nursery
 
-# How long an example takes says something of the machine only.
+# The time of an example depends on the machine only.
 settings.register_profile("relay-agent", deadline=None, max_examples=examples(USUAL))
 settings.load_profile("relay-agent")
 

@@ -1,4 +1,4 @@
-"""How much work something is, counted in calls: the same on a machine that has much else to do, which a time is not."""
+"""The amount of work, counted in calls: unlike a time, it is the same on a busy machine."""
 
 from __future__ import annotations
 

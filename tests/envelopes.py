@@ -1,7 +1,4 @@
-"""Envelopes of secure commands as somebody else makes them: with an independent JOSE library, and by hand with any header at all.
-
-This module owns what the tests put in the place of our own sealing. It must not know which envelopes are good.
-"""
+"""Envelopes of secure commands as others make them: with an independent JOSE library, and by hand with any header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many examples a property test draws: few before each commit, more where there is time (`make test EXAMPLES=10`)."""
+"""How many examples a property test draws: few before each commit, more with more time (`make test EXAMPLES=10`)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""`relay-agent` processes that begin where its modules are loaded already: most of what a start costs is loading them.
+"""`relay-agent` processes that start with the modules already loaded, since loading them is most of the cost of a start.
 
-Owns the process that loads the package once and forks for each command, and what stands for such a command's process here. It must not
-know what a command does. A whole start, a new Python that loads everything itself, is `agents.launched`; tests ask for it by `whole`.
+Owns the process that loads the package once and forks for each command, and the object that represents such a command here. A complete
+start in a new Python is `agents.launched`; tests request it with `whole`.
 """
 
 from __future__ import annotations

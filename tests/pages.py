@@ -1,4 +1,4 @@
-"""The project's pages, cut into sections, tables and blocks, for the tests that hold them to the code."""
+"""The project's pages, split into sections, tables and blocks, for the tests that compare them with the code."""
 
 from __future__ import annotations
 

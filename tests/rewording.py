@@ -1,4 +1,4 @@
-"""Every message that the agent makes of a failure, replaced by nonsense: what is still diagnosed then was decided by fields."""
+"""Replaces every message that the agent makes of a failure by nonsense: what is still diagnosed was decided by fields."""
 
 from __future__ import annotations
 

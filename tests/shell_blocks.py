@@ -1,7 +1,4 @@
-"""The `sh` blocks of a page: what an administrator is told to type.
-
-Owns how a page's commands are found, and which of them are the reader's own. It must not run any.
-"""
+"""The `sh` blocks of a page: the commands that an administrator is told to type, and which of them are the reader's own."""
 
 from __future__ import annotations
 

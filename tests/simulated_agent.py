@@ -1,7 +1,7 @@
 """The agent's own loops on one thread and a clock that jumps: days of service in seconds.
 
-Owns the time, the order of the steps, and the outside world: platform, queue, CloudWatch, disk and journal answer at once and as
-they are told. Everything that logs is the agent's own. It must not know how much may be logged.
+Simulates the time, the order of the steps, and the outside world: platform, queue, CloudWatch, disk and journal answer at once and as
+told. Everything that logs is the agent's own code.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class SimulatedAgent:
 
         journal = cast("Journal", Stub())
         outbox = SimpleNamespace(
-            room=lambda: 1000,
+            free=lambda: 1000,
             take=self._take,
             put_back=lambda entries: self.answers.extend(entries),
             delivered=lambda _entries: None,
@@ -277,7 +277,7 @@ class SimulatedAgent:
             disk=disk,
             interrupt=lambda: None,
             summarise=summary.turn,
-            look_around=lambda: None,
+            check_environment=lambda: None,
             loop=loops["upkeep"],
         )
         client = SimpleNamespace(create_log_stream=lambda **_where: {}, put_log_events=self._put_log_events)

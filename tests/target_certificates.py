@@ -1,7 +1,4 @@
-"""Certificates for test targets: a private authority and each fault that PROTOCOL §4 tells apart.
-
-Owns what a TLS server of the tests presents. It must not touch the system's trust store.
-"""
+"""Certificates for test targets: a private authority and each fault of PROTOCOL §4. The system's trust store is not touched."""
 
 from __future__ import annotations
 
@@ -53,7 +50,7 @@ def server_context(
     if client_authority is not None:
         context.load_verify_locations(cadata=client_authority.decode("ascii"))
         context.verify_mode = ssl.CERT_REQUIRED
-    with warnings.catch_warnings():  # TLS 1.0 and 1.1 are deprecated; a target may speak nothing else
+    with warnings.catch_warnings():  # TLS 1.0 and 1.1 are deprecated, but a target may support nothing else
         warnings.simplefilter("ignore", DeprecationWarning)
         if oldest is not None:
             context.minimum_version = oldest

@@ -1,6 +1,6 @@
 """Forward proxies for the tests, on loopback: HTTP (absolute-form and CONNECT, optionally over TLS) and SOCKS5.
 
-Owns what a proxy does and remembers. It must not reach beyond loopback: a name resolves only by its `resolve` map.
+They never connect beyond loopback: names resolve only through their `resolve` map.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""A threaded TCP server on loopback that stops cleanly: what the byte-level target and the test proxies stand on.
+"""A threaded TCP server on loopback that stops cleanly: the base of the byte-level target and the test proxies.
 
-Owns listening, one thread a connection, exact byte I/O and stopping. It must not know HTTP semantics beyond where
-a message ends, nor know anything of the agent.
+Listening, one thread per connection, exact byte I/O and stopping. Of HTTP it knows only where a message ends.
 """
 
 from __future__ import annotations
@@ -337,7 +336,7 @@ class Server:
         if self._stopping.is_set():
             return
         self._stopping.set()
-        with contextlib.suppress(OSError):  # the acceptor saw the stop by itself, and has closed it
+        with contextlib.suppress(OSError):  # the acceptor noticed the stop and has closed it
             self._wake_in.send(b".")
         self._acceptor.join(PATIENCE_SECONDS)
         with self._lock:
@@ -388,7 +387,7 @@ class Server:
             if self.accepted(conn) and not conn.closed and self._shake_hands(conn):
                 self.serve(conn)
         except (OSError, ValueError):
-            pass  # the peer has gone, or the server is stopping: the test sees what it sees
+            pass  # the peer has gone, or the server is stopping
         finally:
             conn.close()
             with self._lock:

@@ -1,7 +1,6 @@
 """The target that tests call: a raw TCP server whose behaviour is scripted path by path, down to the byte.
 
-Owns the scripting of targets and gathers what tests import (proxies, certificates, gates). It must not use an HTTP
-library: what it sends is what stands in the test.
+Also re-exports what tests import with it (proxies, certificates, gates). It uses no HTTP library: it sends exactly what the test says.
 """
 
 from __future__ import annotations

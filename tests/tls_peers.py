@@ -1,6 +1,6 @@
-"""TLS peers with one thing odd about them: the catalogue of badssl.com, and more, rebuilt on loopback.
+"""TLS peers with one odd property each: the catalogue of badssl.com, and more, rebuilt on loopback.
 
-Owns how each certificate is issued and each server set up. It must not know what the agent makes of them.
+How each certificate is issued and each server configured.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def issue(
 
 
 def _general_name(text: str) -> x509.GeneralName:
-    if text.startswith("dns:"):  # an address where a name should stand
+    if text.startswith("dns:"):  # an address in place of a name
         return x509.DNSName(text.removeprefix("dns:"))
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
@@ -113,7 +113,7 @@ def context_of(pem: bytes, key: Any, *, ciphers: str | None = None, version: ssl
         file.flush()
         context.load_cert_chain(file.name)
     if version is not None:
-        with warnings.catch_warnings():  # TLS 1.0 and 1.1 are deprecated; a target may speak nothing else
+        with warnings.catch_warnings():  # TLS 1.0 and 1.1 are deprecated, but a target may support nothing else
             warnings.simplefilter("ignore", DeprecationWarning)
             context.minimum_version = context.maximum_version = version
     return context
@@ -311,7 +311,7 @@ def sends(*records: bytes) -> Peer:
     return start
 
 
-# --- records, byte by byte, for what no OpenSSL of today serves ---
+# --- records byte by byte, for peers that a current OpenSSL cannot imitate ---
 
 
 def alert(number: int) -> bytes:

@@ -1,7 +1,4 @@
-"""The rules of a command with a real journal and spool, and in the network's place an executor that answers as the test says.
-
-This module owns the scene of the tests of one command's life. It must not judge what came of one.
-"""
+"""The rules of a command with a real journal and spool, and a stub executor that answers as the test says."""
 
 from __future__ import annotations
 
@@ -117,7 +114,7 @@ class World:
             return self.keys
 
         self.outcomes = Outcomes(
-            journal=journal, answers=UpdateBuilder(spool, keyring, clock), monotonic=clock.monotonic, report=self.reports.append
+            journal=journal, updates=UpdateBuilder(spool, keyring, clock), monotonic=clock.monotonic, report=self.reports.append
         )
         self.reader = PayloadReader(
             agent_id=self.agent_id,

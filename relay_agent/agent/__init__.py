@@ -1,1 +1,1 @@
-"""The running agent: wiring, start, stop, and the threads that keep house."""
+"""The running agent: wiring, start, stop, and the housekeeping threads."""

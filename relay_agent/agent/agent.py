@@ -1,7 +1,6 @@
-"""The agent: builds every part from the settings, starts and stops the threads in order, supervises them.
+"""The agent: builds its parts from the settings, and starts, supervises and stops its threads. Runs on the main thread.
 
-This module owns the main thread. What is wired to what stands in `wiring`, the order of the stop in `stopping`. It must not hold rules
-about commands.
+How the parts are connected is in `wiring`, the order of the stop in `shutdown`. Rules about commands belong to `relay`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from relay_agent import AGENT_VERSION
 from relay_agent.agent.freeze import Freeze
 from relay_agent.agent.shutdown import ENDING_SECONDS, Shutdown, within
 from relay_agent.agent.signals import Signals
-from relay_agent.agent.startup import open_journal, recover, say_what_was_found
+from relay_agent.agent.startup import log_findings, open_journal, recover
 from relay_agent.agent.status_pages import StatusPages
 from relay_agent.agent.threads import Ending, Stops
 from relay_agent.agent.wiring import (
@@ -39,11 +38,11 @@ from relay_agent.relay.task import Task
 from relay_agent.storage.state_directory import StateDirectory
 
 REFUSED_SECONDS = 5.0
-"""How long the stop of an agent that the platform refused may take."""
+"""Longest stop of an agent that the platform refused."""
 
 
 class Agent:
-    """One agent, from its settings to its exit code. Its parts are attributes, for whoever looks at one from outside."""
+    """One agent, from its settings to its exit code. Its parts are public attributes, for tests."""
 
     def __init__(
         self,
@@ -54,10 +53,10 @@ class Agent:
         signals: Signals | None = None,
         unknown: Sequence[tuple[str, str | None]] = (),
     ) -> None:
-        """Build every part. Nothing is sent before `run`. `unknown` are variables that are no settings (`config.unknown_variables`).
+        """Build every part; nothing is sent before `run`. `unknown` lists unknown variables (`config.inspection.unknown_variables`).
 
         Raises:
-            TokenExpired, ConfigurationError, StateDirectoryBusy, JournalError: see errors.
+            TokenExpired, ConfigurationError, StateDirectoryBusy, JournalError: see `core.errors`.
         """
         clock = clock or Clock()
         uptime = Uptime(clock)
@@ -78,7 +77,7 @@ class Agent:
         self.pages = StatusPages(settings, uptime, self.telemetry, secrets, self.platform, storage)
         try:
             tasks: FairQueue[Task] = FairQueue(settings.queue_size, settings.workers)
-            journal = open_journal(storage, clock, self._signals, others=tasks.running, waiting=self.pages.show_obstacle)
+            journal = open_journal(storage, clock, self._signals, in_flight=tasks.running, waiting=self.pages.show_obstacle)
             self.flow = build_flow(settings, stops, self.telemetry, secrets, self.platform, storage, tasks, journal)
             environment = build_environment_monitor(settings, self.telemetry, secrets, self.platform)
             self.threads = build_threads(settings, stops, self.ending, self.telemetry, self.network, self.platform, self.flow, environment)
@@ -88,12 +87,12 @@ class Agent:
             raise
 
     def run(self) -> int:
-        """Run until a signal or a reason to end; the exit code of OPERATIONS §1."""
+        """Run until a signal or a fatal condition; return the exit code (OPERATIONS §1)."""
         restore = self.telemetry.logs.capture_libraries()
         self._freeze.keep_alive()
         settings, log = self._settings, self.telemetry.log
         log.info("agent-starting", version=AGENT_VERSION, agent=settings.agent_id, organisation=settings.org_slug, workers=settings.workers)
-        say_what_was_found(log, self.flow.journal, self._unknown)
+        log_findings(log, self.flow.journal, self._unknown)
         self.pages.serve()
         try:
             recover(self.flow, log, self._freeze.keep_alive)
@@ -108,30 +107,30 @@ class Agent:
         while not self.ending.given.wait(RECHECK_SECONDS) and self._signals.count == 0:
             self._freeze.keep_alive()
             for loop in self.threads.dead():
-                self.ending.give(EXIT_ERROR, f"the thread {loop.name} ended: {_kind(loop.error)}")
+                self.ending.give(EXIT_ERROR, f"the thread {loop.name} ended: {_error_name(loop.error)}")
                 self.telemetry.log.error("thread-died", thread=loop.name, exc_info=loop.error)
             verdict = self.threads.watchdog.verdict()
             if verdict is not None:
                 self.ending.give(EXIT_ERROR, f"no progress for {STUCK_SECONDS:g} s: {verdict}")
 
     def _stop(self) -> int:
-        """Stop in order, then let go of what no thread uses any more."""
+        """Stop the threads in order, then release what none of them uses any more; return the exit code."""
         code, seconds, tasks = self.ending.code, self._settings.drain_seconds, self.flow.tasks
         refused = code == EXIT_REFUSED
         if code:
             self.telemetry.log.error("agent-giving-up", code=code, reason=self.ending.reason)
         else:
             self.telemetry.log.info("agent-stopping", running=tasks.running(), waiting=tasks.waiting(), drain_seconds=seconds)
-        stopping = Shutdown(
+        shutdown = Shutdown(
             threads=self.threads, flow=self.flow, platform=self.platform, signals=self._signals, log=self.telemetry.log, clock=self._clock
         )
         self._freeze.allow(seconds)
-        stopping.run(min(REFUSED_SECONDS, seconds) if refused else seconds, code, report=not refused)
+        shutdown.run(min(REFUSED_SECONDS, seconds) if refused else seconds, code, report=not refused)
         self._close()
         return code
 
     def _close(self) -> None:
-        """Free what no thread uses any more; a thread that is stuck keeps its own, and ends with the process."""
+        """Release resources; those of a thread that is stuck stay open until the process ends."""
         self.pages.close()
         if self.threads.over():
             self.platform.client.close()
@@ -140,9 +139,9 @@ class Agent:
         self._directory.close()
 
     def _close_journal(self) -> None:
-        with contextlib.suppress(JournalError):  # A disk that takes nothing: what it has is what the next start finds.
+        with contextlib.suppress(JournalError):  # The disk accepts no writes: the next start continues from what it holds.
             self.flow.journal.close()
 
 
-def _kind(error: BaseException | None) -> str:
+def _error_name(error: BaseException | None) -> str:
     return type(error).__name__ if error is not None else "without an error"

@@ -1,6 +1,6 @@
-"""Alive means working: a heartbeat goes out only while the loop behind it turns.
+"""When heartbeats are sent: only while the agent works. The loop of the thread `heartbeat`.
 
-The steps of the thread `heartbeat`. It must not mend anything; it says what stands still.
+It repairs nothing; it asks `watchdog` and logs what is stuck.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ RETRY_SECONDS = 5.0
 
 
 class Heartbeat:
-    """Sends heartbeats while the agent works."""
+    """Sends heartbeats, unless the watchdog reports a standstill."""
 
     def __init__(
         self,
@@ -37,43 +37,43 @@ class Heartbeat:
         self._interval_seconds = interval_seconds
         self._next: float | None = None
         self._retry = Backoff(first_seconds=RETRY_SECONDS)
-        self._trouble = loop.repeated_failure("heartbeat-failed", "heartbeat-recovered")
+        self._send_failure = loop.repeated_failure("heartbeat-failed", "heartbeat-recovered")
         self._withheld = loop.repeated_failure("heartbeat-withheld", "heartbeat-resumed")
 
     def step(self) -> float:
-        """Send one when it is due; seconds until the next look."""
+        """Send a heartbeat if one is due; return the seconds to wait before the next step."""
         self._status.turn("waiting for the next heartbeat to be due")
         if not self._platform_status.ready.is_set():
             return 0.25
         now = self._clock.monotonic()
         if self._next is None:
-            # Enrolment sent the first one itself; a disabled agent was not enrolled.
+            # `Registration` sent the first heartbeat; a disabled agent was not registered.
             self._next = now if self._platform_status.disabled else now + self._interval_seconds
             if not self._platform_status.disabled:
                 self._status.success()
         if self._platform_status.doubt.is_set() and self._status.problem is None:
-            self._next = now  # Another call was refused: is it the token, or that call alone?
+            self._next = now  # Another call was refused: find out at once whether the token is refused in general.
         if now < self._next:
             return min(0.5, self._next - now)
-        still = self._watchdog.standstill()
-        if still is not None:
-            self._withheld.failure(still.reason, still.cause)
+        standstill = self._watchdog.standstill()
+        if standstill is not None:
+            self._withheld.failure(standstill.reason, standstill.cause)
             self._next = now + RETRY_SECONDS
             return 0.5
         self._withheld.success()
-        self._next = now + self._beat()
+        self._next = now + self._send()
         self._platform_status.doubt.clear()
         return 0.0
 
-    def _beat(self) -> float:
-        """Send one; seconds until the next."""
+    def _send(self) -> float:
+        """Send one heartbeat; return the seconds until the next."""
         try:
             self._platform.rest.heartbeat()
         except PlatformError as error:
             self._tally.count("heartbeats_failed")
             cause = cause_of(error)
             self._status.failure(str(error), cause)
-            self._trouble.failure(str(error), cause)
+            self._send_failure.failure(str(error), cause)
             return (
                 min(self._interval_seconds, self._retry.next_seconds())
                 if not isinstance(error, RateLimited)
@@ -81,6 +81,6 @@ class Heartbeat:
             )
         self._tally.count("heartbeats")
         self._status.success()
-        self._trouble.success()
+        self._send_failure.success()
         self._retry.reset()
         return self._interval_seconds

@@ -1,9 +1,6 @@
-"""Lines to CloudWatch Logs: the shipper that turns a buffer into batches.
+"""Delivery of log lines to CloudWatch Logs in batches: the service's limits, the order, the retries.
 
-This room owns the service's limits, the order of delivery and the tries. It must not decide what is
-logged, and never lets a failure of delivery reach whoever logged.
-
-Threads: all of it is called by the thread `log-shipper`, and by main once that one has ended.
+A failed delivery never reaches the code that logged. Called by the thread `log-shipper`, and by main once that has ended.
 """
 
 from __future__ import annotations
@@ -36,18 +33,18 @@ OLDEST = timedelta(days=14)
 NEWEST = timedelta(hours=2)
 
 LEAST_RETRY_SECONDS = 0.5
-TELL_DROPPED_SECONDS = 300.0
-"""The count of what was dropped is a line too, and could be dropped for the same reason: not every time."""
-_TOO_MUCH = frozenset({"InvalidParameterException", "RequestEntityTooLarge", "RequestEntityTooLargeException", "413"})
-"""A batch is refused for what is in it, or a proxy on the way lets none of its size through."""
+REPORT_DROPPED_SECONDS = 300.0
+"""Least interval between two log lines that report dropped lines: they may be dropped for the same reason."""
+_TOO_LARGE = frozenset({"InvalidParameterException", "RequestEntityTooLarge", "RequestEntityTooLargeException", "413"})
+"""Codes for a batch that is refused because of its content, or by a proxy because of its size."""
 
 
 class LogShipper:
-    """Deliver a buffer's lines to one stream of a CloudWatch log group, in order of time.
+    """Delivers a buffer's lines to one stream of a CloudWatch log group, in order of time.
 
-    `client` and `log_group` give None until the agent is initialised; both are asked anew each time,
-    since credentials and configuration change. `upload`, where given, takes lines as newline-delimited
-    JSON by another way (PROTOCOL §1, `agent/log`) while CloudWatch cannot be reached.
+    `client` and `log_group` return None until the agent is initialised; both are called for each batch, since credentials
+    and configuration change. While CloudWatch cannot be reached, `upload` (optional) receives the lines as newline-delimited
+    JSON (PROTOCOL §1, `agent/log`).
     """
 
     def __init__(
@@ -64,7 +61,7 @@ class LogShipper:
         upload_after_seconds: float = 300.0,
         why: Callable[[Exception], PlatformError | None] = lambda _error: None,
     ) -> None:
-        """`log` is told what was dropped, by the way that just worked; `local` writes to stdout only; `why` tells causes apart."""
+        """`log` receives reports of dropped lines; `local` writes to stdout only; `why` finds the platform error behind an exception."""
         self._why = why
         self._buffer = buffer
         self._client = client
@@ -79,24 +76,24 @@ class LogShipper:
         self._most_events = BATCH_EVENTS
         self._group_with_stream: str | None = None
         self._failing_since: float | None = None
-        self.trouble: str | None = None
-        """Why lines are not delivered, while they are not."""
+        self.problem: str | None = None
+        """Why lines are not delivered; None while they are."""
         self.cause: Cause = NO_LOGS
-        """The row of the table for that."""
-        self._failure = RepeatedFailure(local, "log-delivery-failed", "log-delivery-recovered", self._clock.monotonic)
+        """The cause of `problem`."""
+        self._delivery_failure = RepeatedFailure(local, "log-delivery-failed", "log-delivery-recovered", self._clock.monotonic)
         self._backoff = Backoff()
-        self._told_dropped = float("-inf")
+        self._dropped_reported = float("-inf")
 
     @property
     def waiting(self) -> int:
-        """How many lines are not delivered yet."""
+        """Return how many lines are not delivered yet."""
         return len(self._pending) + self._buffer.waiting
 
     def step(self) -> float:
-        """Ship one batch; return the seconds until the next turn. Never raises: a failure is logged to stdout."""
+        """Ship one batch; return the seconds to wait before the next step. Never raises: a failure is logged to stdout."""
         try:
             shipped = self.ship_once(self._clock.now())
-        except Exception as error:  # noqa: BLE001 - the top of the loop's step: any failure is one more try later
+        except Exception as error:  # noqa: BLE001 - top of the loop: any failure is retried later
             return self._failed(error)
         if shipped is None:
             return min(1.0, self._interval_seconds)
@@ -104,9 +101,9 @@ class LogShipper:
         return 0.0 if shipped and self.waiting >= BATCH_EVENTS // 10 else self._interval_seconds
 
     def flush(self, deadline_seconds: float) -> bool:
-        """Ship what waits, for at most so many seconds (a call under way is not cut off); whether nothing is left.
+        """Ship the waiting lines; return whether none is left.
 
-        One failure ends it: at the end of the agent's life there is nothing to wait for.
+        Starts no call after `deadline_seconds`, but does not abort a running one. Ends at the first failure, since the agent is ending.
         """
         deadline = Deadline(deadline_seconds, self._clock.monotonic)
         while self.waiting and not deadline.passed:
@@ -120,10 +117,10 @@ class LogShipper:
         return not self.waiting
 
     def ship_once(self, now: datetime) -> int | None:
-        """Deliver one batch; return its number of lines, None where there is no client or log group yet.
+        """Deliver one batch; return its number of lines, or None if there is no client or log group yet.
 
         Raises:
-            ClientError, BotoCoreError: the service refused, or was not reached; the lines are kept.
+            ClientError, BotoCoreError: the service refused or could not be reached; the lines are kept.
         """
         client, group = self._client(), self._log_group()
         if client is None or not group:
@@ -135,7 +132,7 @@ class LogShipper:
         return len(batch)
 
     def _next_batch(self, now: datetime) -> list[Line]:
-        """The oldest lines within all of the service's limits; those too old or too new for it are dropped."""
+        """Return the oldest lines that fit the service's limits; drop those that are too old or too new for it."""
         if not self._pending:
             self._pending = sorted(self._buffer.take(), key=lambda line: line.timestamp_ms)
         oldest, newest = _ms(now - OLDEST), _ms(now + NEWEST)
@@ -165,23 +162,23 @@ class LogShipper:
                 logEvents=[{"timestamp": line.timestamp_ms, "message": line.text} for line in batch],
             )
         except ClientError as error:
-            if not self._settled(code_of(error), batch):
+            if not self._handle_refusal(code_of(error), batch):
                 raise
             return
         self._buffer.count_dropped(_rejected(answer.get("rejectedLogEventsInfo", {}), len(batch)))
         self._most_events = BATCH_EVENTS
         del self._pending[: len(batch)]
 
-    def _settled(self, code: str, batch: list[Line]) -> bool:
-        """Whether a refusal needs no further try, and what it changes for the next one."""
+    def _handle_refusal(self, code: str, batch: list[Line]) -> bool:
+        """Adjust the next batch to a refusal; return whether this one needs no back-off."""
         if code == "ResourceNotFoundException":
-            self._group_with_stream = None  # someone deleted the stream: make it again
+            self._group_with_stream = None  # the stream was deleted: create it again
         if code == "DataAlreadyAcceptedException":
             del self._pending[: len(batch)]
             return True
-        if code not in _TOO_MUCH:
+        if code not in _TOO_LARGE:
             return False
-        if len(batch) > 1:  # one line spoils the batch: halve it until that one stands alone
+        if len(batch) > 1:  # one bad line: halve the batch until only that line is left
             self._most_events = len(batch) // 2
         else:
             del self._pending[0]
@@ -190,15 +187,15 @@ class LogShipper:
         return True
 
     def _succeeded(self) -> None:
-        self._failure.success()
-        self.trouble = None
+        self._delivery_failure.success()
+        self.problem = None
         if self._failing_since is not None:
             self._failing_since = None
             self._backoff.reset()
         now = self._clock.monotonic()
-        dropped = self._buffer.take_unreported() if now - self._told_dropped >= TELL_DROPPED_SECONDS else 0
+        dropped = self._buffer.take_unreported() if now - self._dropped_reported >= REPORT_DROPPED_SECONDS else 0
         if dropped:
-            self._told_dropped = now
+            self._dropped_reported = now
             self._log.warning("log-lines-dropped", count=dropped)
 
     def _failed(self, error: Exception) -> float:
@@ -206,34 +203,34 @@ class LogShipper:
         self._failing_since = now if self._failing_since is None else self._failing_since
         found = self._why(error)
         if found is None:
-            # An AWS error repeats what was answered, by whoever it was: its code says enough.
+            # Only the code: the text of an AWS error repeats the response, which anybody may have sent.
             reason, cause = code_of(error) if isinstance(error, ClientError) else type(error).__name__, NO_LOGS
         else:
             reason, cause = found.reason, cause_of(found)
         known = found is not None or isinstance(error, (ClientError, BotoCoreError))
-        self.trouble, self.cause = reason, cause
-        self._failure.failure(reason, cause, exc_info=None if known else error)
+        self.problem, self.cause = reason, cause
+        self._delivery_failure.failure(reason, cause, exc_info=None if known else error)
         if self._upload is not None and now - self._failing_since >= self._upload_after_seconds:
-            self._send_otherwise(self._upload)
+            self._upload_batch(self._upload)
         return self._backoff.next_seconds(LEAST_RETRY_SECONDS)
 
-    def _send_otherwise(self, upload: Callable[[bytes], None]) -> None:
+    def _upload_batch(self, upload: Callable[[bytes], None]) -> None:
         batch = self._pending or self._buffer.take()
         self._pending = batch
         if not batch:
             return
         try:
             upload("".join(f"{line.text}\n" for line in batch).encode("utf-8", "replace"))
-        except Exception as error:  # noqa: BLE001 - the second way is a courtesy; the lines are kept for the first
+        except Exception as error:  # noqa: BLE001 - best effort; the lines are kept for CloudWatch
             ours = isinstance(error, PlatformError)
             reason, cause = (error.reason, cause_of(error)) if isinstance(error, PlatformError) else (type(error).__name__, NO_LOGS)
-            self._failure.failure(f"upload: {reason}", cause, exc_info=None if ours else error)
+            self._delivery_failure.failure(f"upload: {reason}", cause, exc_info=None if ours else error)
         else:
             self._pending = []
 
 
 def stream_name(agent_id: str, started: datetime) -> str:
-    """The log stream of one start: `agent-id/20261123T031300Z`, without the characters that a name must not hold."""
+    """Return the name of one start's log stream, `agent-id/20261123T031300Z`; replace characters that the service forbids."""
     return f"{re.sub(r'[:*]', '-', agent_id)[:480]}/{started:%Y%m%dT%H%M%SZ}"
 
 
@@ -242,6 +239,6 @@ def _ms(moment: datetime) -> int:
 
 
 def _rejected(info: RejectedLogEventsInfoTypeDef, total: int) -> int:
-    """How many of a sorted batch the service left out: those before the one index and from the other on."""
+    """Return how many lines of a sorted batch the service rejected: those before one index and from another on."""
     too_old = max(info.get("tooOldLogEventEndIndex", 0), info.get("expiredLogEventEndIndex", 0))
     return too_old + total - info.get("tooNewLogEventStartIndex", total)

@@ -1,6 +1,6 @@
-"""The journal's and the disk's upkeep, and the hour's summary: the loop of the thread `upkeep`.
+"""Maintenance of the journal and the disk, and the hourly summary: the loop of the thread `upkeep`.
 
-A thread of its own, so that neither credentials nor commands wait for it. It must not know what a command is.
+It has a thread of its own so that neither credentials nor commands wait for a slow disk.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
 from relay_agent.storage.retention import Retention
 
-TURN_SECONDS = 1.0
+STEP_SECONDS = 1.0
 CHECKPOINT_SECONDS = 3.0
-"""5 s after delivery no file of the journal holds what was wiped (SECURITY §4): this, and the time a checkpoint takes."""
+"""SECURITY §4: 5 s after delivery no file of the journal holds wiped content; this leaves 2 s for the checkpoint."""
 PRUNE_SECONDS = 60.0
 
 
 class Maintenance:
-    """Looks after room on the disk, empties the write-ahead log, forgets what is old."""
+    """Watches the disk, checkpoints the write-ahead log, prunes old commands, and triggers the hourly and environment checks."""
 
     def __init__(
         self,
@@ -32,60 +32,60 @@ class Maintenance:
         disk: Disk,
         interrupt: Callable[[], None],
         summarise: Callable[[], None],
-        look_around: Callable[[], None],
+        check_environment: Callable[[], None],
         loop: LoopContext,
     ) -> None:
-        """`interrupt` ends the receive that is open: what it would bring could not be taken in; `summarise` says the hour's line,
-        `look_around` what changed around the agent.
+        """`interrupt` aborts the open receive, whose commands could not be admitted; `summarise` logs the hourly line;
+        `check_environment` logs changes around the agent (`EnvironmentMonitor`).
         """
         self._journal = journal
         self._retention = retention
         self._disk = disk
         self._interrupt = interrupt
         self._summarise = summarise
-        self._look_around = look_around
+        self._check_environment = check_environment
         self._status = loop.status
         self._monotonic = loop.clock.monotonic
-        self._full = loop.repeated_failure("backlog-full", "backlog-drained", remind_seconds=3600.0)
-        self._lame = loop.repeated_failure("journal-upkeep-failed", "journal-upkeep-recovered", remind_seconds=3600.0)
+        self._backlog_full = loop.repeated_failure("backlog-full", "backlog-drained", remind_seconds=3600.0)
+        self._journal_failure = loop.repeated_failure("journal-upkeep-failed", "journal-upkeep-recovered", remind_seconds=3600.0)
         now = self._monotonic()
         self._next_checkpoint = now + CHECKPOINT_SECONDS
         self._next_prune = now + PRUNE_SECONDS
         self._checkpointed = 0
 
     def step(self) -> float:
-        """Do what is due; seconds until the next look.
+        """Do what is due; return the seconds to wait before the next step.
 
         Raises:
-            JournalDamaged: the agent must end; its next start sets the journal aside.
+            JournalDamaged: the agent must end; the next start sets the journal aside.
         """
         self._status.turn("keeping the journal")
         self._disk.look()
-        self._say_backlog()
-        self._look_around()
+        self._report_backlog()
+        self._check_environment()
         self._summarise()
         try:
-            self._keep_journal(self._monotonic())
+            self._maintain_journal(self._monotonic())
         except JournalDamaged:
             raise
         except JournalUnwritable:
-            pass  # The poller takes nothing in, and says so.
+            pass  # The poller admits nothing and reports it.
         except JournalError as error:
-            self._lame.failure(str(error), journal_cause(error.trouble))
+            self._journal_failure.failure(str(error), journal_cause(error.trouble))
         else:
-            self._lame.success()
+            self._journal_failure.success()
         if intake_obstacle(self._journal, self._disk):
             self._interrupt()
         self._status.success()
-        return TURN_SECONDS
+        return STEP_SECONDS
 
-    def _say_backlog(self) -> None:
+    def _report_backlog(self) -> None:
         if self._disk.backlog:
-            self._full.failure(f"more than {self._disk.backlog_bytes / 1e9:g} GB wait for the platform", BACKLOG)
+            self._backlog_full.failure(f"more than {self._disk.backlog_bytes / 1e9:g} GB wait for the platform", BACKLOG)
         else:
-            self._full.success()
+            self._backlog_full.success()
 
-    def _keep_journal(self, now: float) -> None:
+    def _maintain_journal(self, now: float) -> None:
         if self._journal.unwritable is not None and not self._journal.probe():
             return
         self._journal.flush()

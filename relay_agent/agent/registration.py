@@ -1,6 +1,6 @@
-"""Being known to the platform: configuration, credentials, STARTED, and keeping all of it fresh.
+"""Registration with the platform (configuration, credentials, STARTED), and its renewal.
 
-The steps of the thread `config-refresh`. It must not poll or send answers; it says whether the poller may.
+The loop of the thread `config-refresh`. The poller and the heartbeat read the result in `PlatformStatus`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from relay_agent.tdp.client import AgentDisabled, PlatformClient
 
 TRIES_AT_START = 3
 REFUSED_WAITS = (3.0, 6.0)
-"""Seconds between the three tries that a refusal gets at start: within 15 s (OPERATIONS §2)."""
+"""Seconds between the three attempts after a refusal at start, which end within 15 s (OPERATIONS §2)."""
 TICK_SECONDS = 0.5
 LOOK_AGAIN_SECONDS = 5.0
-"""The configuration is not read more often than this, however often someone asks."""
+"""Least interval between two reads of the configuration, however often another thread requests one."""
 
 
 class Registration:
-    """Enrols, and then refreshes what ages."""
+    """Registers the agent, then refreshes configuration and credentials and uploads metrics."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Registration:
         give_up: Callable[[int, str], None],
         loop: LoopContext,
     ) -> None:
-        """`give_up` ends the agent with an exit code; `metrics` gives the system metrics to upload."""
+        """`give_up` ends the agent with an exit code and a reason; `metrics` returns the system metrics to upload."""
         self._platform = platform
         self._platform_status = platform_status
         self._status = loop.status
@@ -50,7 +50,7 @@ class Registration:
         self._give_up = give_up
         self._refusals = 0
         self._backoff = Backoff()
-        self._trouble = loop.repeated_failure("platform-failed", "platform-recovered", first=3, remind_seconds=60.0)
+        self._failure = loop.repeated_failure("platform-failed", "platform-recovered", first=3, remind_seconds=60.0)
         now = loop.clock.monotonic()
         self._next_refresh = now
         self._last_refresh = now - LOOK_AGAIN_SECONDS
@@ -59,33 +59,35 @@ class Registration:
         self._next_metrics = now
 
     def step(self) -> float:
-        """Do what is due; seconds until something may be due again."""
+        """Do what is due; return the seconds to wait before the next step."""
         self._status.turn("keeping configuration and credentials fresh")
         now = self._clock.monotonic()
-        asked = self._platform_status.look_again.is_set() and now - self._last_refresh >= LOOK_AGAIN_SECONDS and not self._trouble.failing
-        if now >= self._next_refresh or asked:
+        requested = (
+            self._platform_status.look_again.is_set() and now - self._last_refresh >= LOOK_AGAIN_SECONDS and not self._failure.failing
+        )
+        if now >= self._next_refresh or requested:
             self._refresh()
-            if asked and self._platform_status.enrolled:
-                self._renew_credentials()  # AWS refuses us: the credentials may be what is wrong.
+            if requested and self._platform_status.enrolled:
+                self._renew_credentials()  # AWS refused another thread: the credentials may be invalid.
         elif self._platform_status.enrolled and now >= self._next_renewal:
-            self._keep_credentials()
+            self._renew_credentials_if_due()
         if self._platform_status.enrolled and now >= self._next_metrics:
             self._upload_metrics()
         if self._platform.replaced(self._platform_status.polled):
-            # It is in a long poll on the queue that was. A queue that is only disabled is left to its poll: if it
-            # is enabled again at once, breaking off would swallow its next message for the visibility time-out.
+            # The poller is in a long poll on the old queue. If a queue is merely disabled, its poll goes on: were it enabled
+            # again at once, aborting the poll would hide its next message for the visibility time-out.
             self._platform.break_off("poller")
-        if not self._trouble.failing:
+        if not self._failure.failing:
             self._status.success()
         return TICK_SECONDS
 
     def _refresh(self) -> None:
-        """Read the configuration; the first time, enrol."""
+        """Read the configuration; register if the agent is not registered yet."""
         self._platform_status.look_again.clear()
         try:
             changed = self._platform.refresh_config()
             if not self._platform_status.enrolled:
-                self._enrol()
+                self._register()
         except AgentDisabled:
             self._agent_disabled()
         except PlatformError as error:
@@ -94,7 +96,7 @@ class Registration:
             self._succeeded(changed)
         self._last_refresh = self._clock.monotonic()
 
-    def _enrol(self) -> None:
+    def _register(self) -> None:
         self._platform.credentials.renew(None)
         self._platform.rest.report("STARTED")
         self._platform.rest.heartbeat()
@@ -102,9 +104,9 @@ class Registration:
 
     def _succeeded(self, changed: bool) -> None:
         status, config = self._platform_status, self._platform.config
-        assert config is not None, "a configuration was just taken over"
+        assert config is not None, "the configuration was just read"
         self._tally.count("config_refreshes")
-        self._trouble.success()
+        self._failure.success()
         self._backoff.reset()
         self._next_refresh = self._clock.monotonic() + self._refresh_seconds
         if status.disabled:
@@ -125,7 +127,7 @@ class Registration:
     def _agent_disabled(self) -> None:
         if not self._platform_status.disabled:
             self._log.warning("agent-disabled", cause=AGENT_DISABLED.cause, cure=AGENT_DISABLED.cure)
-        self._trouble.success()
+        self._failure.success()
         self._platform_status.disabled, self._platform_status.refused = True, None
         self._platform_status.refreshed = self._clock.now()
         self._platform_status.ready.set()
@@ -134,7 +136,7 @@ class Registration:
     def _failed(self, error: PlatformError) -> None:
         cause = cause_of(error)
         self._status.failure(str(error), cause)
-        self._trouble.failure(str(error), cause)
+        self._failure.failure(str(error), cause)
         wait = self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)
         if isinstance(error, PlatformRefused | UnknownAgent):
             self._platform_status.refused = cause
@@ -149,7 +151,7 @@ class Registration:
             return self._refresh_seconds
         return REFUSED_WAITS[self._refusals - 1]
 
-    def _keep_credentials(self) -> None:
+    def _renew_credentials_if_due(self) -> None:
         if self._platform.credentials.due_seconds() <= 0:
             self._renew_credentials()
 
@@ -158,7 +160,7 @@ class Registration:
         try:
             credentials.renew(credentials.access_key_in_use)
         except PlatformError as error:
-            # The old ones still hold a while; who needs new ones at once asks for them, and says what is wrong.
+            # The old ones are still valid for a while; a thread that needs new ones at once renews them itself and reports a failure.
             wait = self._renewals.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)
             self._next_renewal = self._clock.monotonic() + wait
             self._log.debug("credentials-failed", reason=str(error))

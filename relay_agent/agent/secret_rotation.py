@@ -1,6 +1,6 @@
-"""The token and the keys that are in force, while the files that they come from change.
+"""The token and the keys in use, while the files that hold them change.
 
-This room owns what is taken over from a file and what is not, and says it. It must not read the files itself (`secrets_source`).
+This module decides which new values replace the old ones, and logs it. The files are read in `config.secrets`.
 """
 
 from __future__ import annotations
@@ -15,82 +15,86 @@ from relay_agent.telemetry.logger import Logger
 
 
 class CurrentToken:
-    """A token whose every new value is made known to the redactor before it is used; one that is none leaves the old in force."""
+    """The current token. Each new value is passed to the redactor before it is used; an invalid one does not replace the old."""
 
-    def __init__(self, source: SecretSource, seen: Callable[[str], None], log: Logger) -> None:
+    def __init__(self, source: SecretSource, register: Callable[[str], None], log: Logger) -> None:
+        """`register` makes a value known to the redactor."""
         self._source = source
-        self._seen = seen
+        self._register = register
         self._log = log
         self._lock = threading.Lock()
-        self._last = self._refused = ""
+        self._current = self._rejected = ""
         self.unusable = False
-        """Whether what is in the file now is no token."""
+        """Whether the file now holds no valid token."""
 
     def get(self) -> str:
-        """The token, read anew where its file has changed."""
-        with self._lock:  # Every thread that calls the platform comes here, and one of them says what changed.
+        """Return the token, read again if its file has changed."""
+        with self._lock:  # Called by every thread that calls the platform; only one of them may log the change.
             before = self.unusable
-            changed = self._look(self._source.get())
+            changed = self._update(self._source.get())
             healed = before and not self.unusable
-            token = self._last
+            token = self._current
         if changed and self.unusable:
             self._log.warning("token-unusable", cause=TOKEN_UNUSABLE.cause, cure=TOKEN_UNUSABLE.cure)
         elif healed:
             self._log.info("token-usable")
         return token
 
-    def _look(self, value: str) -> bool:
-        """Take over a token, and remember what is none; whether this is the first look at it."""
-        if value == self._last:
-            self._refused, self.unusable = "", False
+    def _update(self, value: str) -> bool:
+        """Adopt a valid token or remember an invalid one; return whether the value is new."""
+        if value == self._current:
+            self._rejected, self.unusable = "", False
             return False
-        if value == self._refused:
+        if value == self._rejected:
             return False
-        usable = _is_token(value) or not self._last
-        self._seen(value)
+        usable = _is_token(value) or not self._current
+        self._register(value)
         if usable:
-            self._last, self._refused = value, ""
+            self._current, self._rejected = value, ""
         else:
-            self._refused = value
-            self._seen(self._last)  # What is none may be a token half written; the one in force stays known as the newest.
+            self._rejected = value
+            self._register(
+                self._current
+            )  # An invalid value may be a half-written token; the redactor must keep the current one as the newest.
         self.unusable = not usable
         return True
 
 
 class CurrentKeys:
-    """The keyring, made again when the keys' file changed; one that holds no key any more leaves the old in place, and is said once."""
+    """The current keyring. A changed file replaces it, unless it holds no valid key, which is logged once."""
 
-    def __init__(self, source: SecretSource, seen: Callable[..., None], log: Logger) -> None:
+    def __init__(self, source: SecretSource, register: Callable[..., None], log: Logger) -> None:
+        """`register` makes values known to the redactor."""
         self._source = source
-        self._seen = seen
+        self._register = register
         self._log = log
         self._lock = threading.Lock()
         self._text: str | None = None
-        self._unusable: str | None = None
+        self._rejected: str | None = None
         self.unusable = False
-        """Whether what is in the file now is no key."""
+        """Whether the file now holds no valid key."""
         self._keyring = Keyring([])
 
     def get(self) -> Keyring:
-        """The keyring, read anew where its file has changed."""
-        with self._lock:  # Workers come here, and `upkeep` does.
-            self._look(self._source.get() if self._source.given else "")
+        """Return the keyring, read again if its file has changed."""
+        with self._lock:  # Called by workers and by the thread `upkeep`.
+            self._update(self._source.get() if self._source.given else "")
             return self._keyring
 
-    def _look(self, text: str) -> None:
+    def _update(self, text: str) -> None:
         if text != self._text:
             try:
                 keyring = Keyring.from_text(text)
             except ValueError as error:
                 self.unusable = True
-                if text != self._unusable:
-                    self._unusable = text
+                if text != self._rejected:
+                    self._rejected = text
                     self._log.warning("secure-key-unusable", reason=str(error), cause=KEYS.cause, cure=KEYS.cure)
                 return
-            self._seen(text, *[part.strip() for part in text.split(",") if part.strip()])
+            self._register(text, *[part.strip() for part in text.split(",") if part.strip()])
             self._keyring, self._text = keyring, text
         if self.unusable:
-            self.unusable, self._unusable = False, None
+            self.unusable, self._rejected = False, None
             self._log.info("secure-key-usable")
 
 

@@ -1,7 +1,7 @@
-"""Stopping is not cancelling: the order in which the agent ends, all against one deadline (ARCHITECTURE; docs/durability.md).
+"""The order in which the agent stops, and how long each step may take, within one deadline (ARCHITECTURE; docs/durability.md).
 
-On the main thread. This room owns the order and how long each step may take. It must not decide that the agent stops, nor close what
-its threads used: the agent does.
+Stopping is not cancelling: running commands are finished first. Runs on the main thread. `agent` decides that the agent stops,
+and closes what the threads used.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from relay_agent.telemetry.logger import Logger
 T = TypeVar("T")
 
 INTERRUPT_SECONDS = 1.0
-FAREWELL_SECONDS = 3.0
-"""Of the drain's time, what is kept for telling answers, STOPPED and the last log lines."""
-FAREWELL_PART = 5
-"""But no more than this part of it."""
+DELIVERY_SECONDS = 3.0
+"""The end of the drain time, reserved for sending answers, reporting STOPPED and shipping the last log lines."""
+DELIVERY_FRACTION = 5
+"""At most one fifth of the drain time is reserved for that."""
 REPORT_SECONDS = 2.0
-"""Of that, for STOPPED and the log."""
+"""The part of `DELIVERY_SECONDS` reserved for STOPPED and the log."""
 EXIT_SECONDS = 0.5
-"""And of that, for the exit itself."""
+"""The part of `REPORT_SECONDS` reserved for the exit itself."""
 ENDING_SECONDS = 0.5
-"""How long a call to the platform may take that is under way when its thread is told to end."""
+"""How long a thread that was told to end may take to finish a call to the platform."""
 SHARE = 2
 LEAST_SECONDS = 0.05
-"""A step of the stop takes at most this part of what is left of the drain, and this much when nothing is: where everything
-hangs, the steps together are not much longer than the drain, however short."""
+"""A step takes at most half of the remaining drain time, but may always take this long. So a stop in which everything
+hangs is not much longer than the drain time, however short."""
 
 
 class Shutdown:
-    """One stop, from the first signal to the last log line."""
+    """The steps of one stop, up to the last log line."""
 
     def __init__(self, *, threads: Threads, flow: Flow, platform: Platform, signals: Signals, log: Logger, clock: Clock) -> None:
         self._threads = threads
@@ -51,18 +51,18 @@ class Shutdown:
         self._clock = clock
 
     def run(self, seconds: float, code: int, *, report: bool) -> None:
-        """Stop in order: intake, workers, answers, STOPPED where it is to be reported, logs."""
+        """Stop intake, workers, delivery, housekeeping and logs within `seconds`; `report` decides whether STOPPED is reported."""
         threads, stops, status = self._threads, self._threads.stops, self._platform.status
         drain = Deadline(seconds, self._clock.monotonic)
-        over = self._bound(drain)
+        done = self._limit_own_calls(drain)
         stops.intake.set()
         for thread in [*threads.of(Phase.FETCH), *threads.of(Phase.WORK)]:
             thread.end()
-        self._join(threads.loops(Phase.WORK), drain, keep=min(FAREWELL_SECONDS, drain.seconds / FAREWELL_PART))
-        cut_off = self._break_off_work(drain)
-        self._break_off_intake(drain)
+        self._join(threads.loops(Phase.WORK), drain, keep=min(DELIVERY_SECONDS, drain.seconds / DELIVERY_FRACTION))
+        cut_off = self._abort_work(drain)
+        self._abort_receive(drain)
         self._join(threads.loops(Phase.FETCH), drain, at_most=share(1.0, drain))
-        self._tell_the_rest(drain)
+        self._deliver_answers(drain)
         stops.housekeeping.set()
         self._end(threads.loops(Phase.HOUSEKEEPING), drain)
         if report and status.enrolled:
@@ -74,34 +74,34 @@ class Shutdown:
         self._end(shipping, drain)
         if status.enrolled and not any(loop.is_alive() for loop in shipping):
             self._flush_logs(min(REPORT_SECONDS, max(0.2, drain.remaining() - EXIT_SECONDS)))
-        over.set()
+        done.set()
 
     def _flush_logs(self, seconds: float) -> None:
-        """Ship what waits; a CloudWatch that hangs holds up the exit no longer than that, however much is left of the drain."""
-        over = self._bound(Deadline(seconds, self._clock.monotonic))
+        """Ship the waiting lines for at most `seconds`, even if CloudWatch hangs and more drain time is left."""
+        done = self._limit_own_calls(Deadline(seconds, self._clock.monotonic))
         self._platform.log_shipper.flush(seconds)
-        over.set()
+        done.set()
 
-    def _bound(self, drain: Deadline) -> threading.Event:
-        """Break off this thread's own calls shortly before the drain is over, and after a second signal: no platform holds up the exit.
+    def _limit_own_calls(self, drain: Deadline) -> threading.Event:
+        """Abort this thread's calls to the platform shortly before the drain ends and after a second signal.
 
-        Set what is returned at the end.
+        Without that, a platform that hangs would delay the exit. The caller must set the returned event when its calls are done.
         """
-        over, name = threading.Event(), threading.current_thread().name
+        done, name = threading.Event(), threading.current_thread().name
         keep = min(EXIT_SECONDS, drain.seconds / 4)
 
         def watch() -> None:
-            while not over.wait(RECHECK_SECONDS):
+            while not done.wait(RECHECK_SECONDS):
                 if drain.remaining() <= keep or self._signals.count >= 2:
                     self._platform.client.break_off(name)
 
         threading.Thread(target=watch, name="drain", daemon=True).start()
-        return over
+        return done
 
-    def _break_off_work(self, drain: Deadline) -> int:
-        """End what outlasts the drain: a request that may not run again is answered EINTERRUPTED, another left to the next start.
+    def _abort_work(self, drain: Deadline) -> int:
+        """Abort commands that outlast the drain; return how many there were.
 
-        How many they were.
+        A command that must not run again is answered EINTERRUPTED; the next start runs the others again.
         """
         cut_off = self._flow.tasks.running()
         self._flow.journal.give_up()
@@ -110,19 +110,20 @@ class Shutdown:
         self._join(self._threads.loops(Phase.WORK), drain, at_most=share(INTERRUPT_SECONDS, drain))
         return cut_off
 
-    def _break_off_intake(self, drain: Deadline) -> None:
-        """Break off the open receive; what was received already is still taken in and acknowledged."""
+    def _abort_receive(self, drain: Deadline) -> None:
+        """Abort the open receive; commands that were already received are still admitted and acknowledged."""
         limit = Deadline(share(1.0, drain), self._clock.monotonic)
         for thread in self._threads.of(Phase.INTAKE):
             while thread.loop.is_alive() and not limit.passed:
                 thread.break_off()
                 thread.loop.join(RECHECK_SECONDS / 2)
 
-    def _tell_the_rest(self, drain: Deadline) -> None:
+    def _deliver_answers(self, drain: Deadline) -> None:
+        """Let uploaders and sender deliver the remaining answers, then end them."""
         loops, outbox = self._threads.loops(Phase.ANSWERS), self._flow.outbox
         for thread in self._threads.of(Phase.ANSWERS):
             thread.end()
-        outbox.hurry()
+        outbox.drain()
         keep = min(REPORT_SECONDS, drain.seconds / 3)
         sender = self._threads.named("sender").loop
         while self._platform.status.enrolled and outbox.pending() and sender.is_alive():
@@ -147,14 +148,14 @@ class Shutdown:
         return {"left": counts["admitted"] + counts["started"], "untold": counts["finished"]}
 
     def _join(self, loops: list[Loop], drain: Deadline, *, keep: float = 0.0, at_most: float | None = None) -> None:
-        """Wait for threads until the drain's end less `keep`, and no longer than `at_most`; a second signal ends the wait."""
+        """Wait for threads: for `at_most` seconds if given, else until `keep` seconds before the drain ends, or a second signal."""
         limit = Deadline(max(0.0, drain.remaining() - keep) if at_most is None else at_most, self._clock.monotonic)
         for loop in loops:
             while loop.is_alive() and not limit.passed and self._signals.count < 2:
                 loop.join(min(RECHECK_SECONDS, limit.remaining()))
 
     def _end(self, loops: list[Loop], drain: Deadline) -> None:
-        """Wait for threads that were told to end; one that hangs in a call to the platform is broken off."""
+        """Wait for threads that were told to end; abort the platform call of a thread that does not."""
         self._join(loops, drain, at_most=min(drain.seconds / 10, share(ENDING_SECONDS, drain)))
         for loop in loops:
             if loop.is_alive():
@@ -163,15 +164,15 @@ class Shutdown:
 
 
 def share(most: float, drain: Deadline) -> float:
-    """How many seconds a step may take that usually takes none."""
+    """Return how many seconds a step that usually takes none may take, at most `most`."""
     return min(most, max(LEAST_SECONDS, drain.remaining() / SHARE))
 
 
 def within(seconds: float, act: Callable[[], T]) -> T | None:
-    """What it gives, None where it takes longer: it goes on by itself then, and ends with the process.
+    """Call `act` on a thread of its own; returns None if it fails or takes longer than `seconds`.
 
-    For what asks the journal at the end. A commit or a disk that hangs cannot be broken off, and must not hold up the exit.
+    For steps that need the journal. A commit or a disk that hangs cannot be aborted, and must not delay the exit.
     """
-    look = aside(act, "last-look")
-    wait([look], seconds)
-    return look.result() if look.done() and look.exception() is None else None
+    call = aside(act, "last-look")
+    wait([call], seconds)
+    return call.result() if call.done() and call.exception() is None else None

@@ -1,7 +1,6 @@
-"""First, second, third signal (SIGTERM or SIGINT).
+"""SIGTERM and SIGINT: the first starts a graceful stop, the second skips its waits, the third ends the process at once.
 
-First: stop taking commands, finish what runs. Second: skip the waits. Third: end at once. The handler only
-counts: an event set from a handler may deadlock with the thread that waits on it.
+The handler only counts: an event set from a handler may deadlock with the thread that waits on it.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ STOP = (signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
-    """Counts the signals that ask for a stop. Made and read on the main thread."""
+    """Counts stop signals. Created and read on the main thread."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def install(self) -> None:
-        """Count from now on. A process that is PID 1 gets no default handlers, so this is what makes it stop."""
+        """Install the handlers. Without them a process with PID 1 would ignore the signals."""
         for number in STOP:
             signal.signal(number, self._on_signal)
 

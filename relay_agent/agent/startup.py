@@ -1,6 +1,6 @@
-"""The start, on the main thread: opening the journal, saying what was found, taking up what the last run left.
+"""The start, on the main thread: opens the journal, logs damage and unknown variables, resumes what the last run left.
 
-This module owns how long the start waits for a disk. It must not start the agent's threads: `agent` does.
+This module owns how long the start waits for a disk. The agent's threads are started by `agent`.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ SLOW_SECONDS = 5.0
 
 
 def open_journal(
-    storage: Storage, clock: Clock, signals: Signals, *, others: Callable[[], int], waiting: Callable[[Obstacle], None]
+    storage: Storage, clock: Clock, signals: Signals, *, in_flight: Callable[[], int], waiting: Callable[[Obstacle], None]
 ) -> Journal:
-    """Open the journal, and wait for a disk that does not let it be opened: a full one is no reason to end.
+    """Open the journal, waiting as long as the disk is full or not writable.
 
-    `others` is how many commands are under way besides a caller's own (`Journal`); `waiting` is called with what the disk says.
+    `in_flight` returns how many commands are running (`Journal`); `waiting` is called with the obstacle.
 
     Raises:
         JournalError: it cannot be opened for another reason, or a signal ended the wait.
     """
 
-    def say(obstacle: Obstacle) -> None:
+    def report(obstacle: Obstacle) -> None:
         storage.disk_full.failure(obstacle.reason, journal_cause(obstacle.trouble))
         waiting(obstacle)
 
     while True:
         try:
-            journal = _opened(storage, clock, signals, others, say)
+            journal = _open(storage, clock, signals, in_flight, report)
         except JournalUnwritable as error:
-            say(error.obstacle)
+            report(error.obstacle)
             if signals.count:
                 raise
             threading.Event().wait(NO_DISK_SECONDS)
@@ -56,28 +56,28 @@ def open_journal(
             return journal
 
 
-def _opened(storage: Storage, clock: Clock, signals: Signals, others: Callable[[], int], slow: Callable[[Obstacle], None]) -> Journal:
-    """Open the journal on a thread of its own: a disk that hangs would keep this one from every signal. `slow` is called if one does.
+def _open(storage: Storage, clock: Clock, signals: Signals, in_flight: Callable[[], int], slow: Callable[[Obstacle], None]) -> Journal:
+    """Open the journal on a thread of its own, so that the main thread still sees signals; call `slow` if the disk hangs.
 
     Raises:
-        JournalError: it cannot be opened, a signal ended the wait, or the disk hung for as long as the watchdog allows.
+        JournalError: it cannot be opened, a signal ended the wait, or the disk hung for `STUCK_SECONDS`.
     """
-    opening = aside(lambda: Journal(storage.directory.journal, clock, others=others, make_room=storage.disk.make_room), "opening")
-    began, said = clock.monotonic(), False
+    opening = aside(lambda: Journal(storage.directory.journal, clock, others=in_flight, make_room=storage.disk.make_room), "opening")
+    began, reported = clock.monotonic(), False
     while not wait([opening], RECHECK_SECONDS).done:
         seconds = clock.monotonic() - began
         if signals.count:
             raise JournalError("stopped while the disk did not let the journal be opened")
         if seconds > STUCK_SECONDS:
             raise JournalError(f"the disk did not let the journal be opened within {STUCK_SECONDS:g} s: it hangs; {JOURNAL_HANGS.cure}")
-        if seconds > SLOW_SECONDS and not said:
+        if seconds > SLOW_SECONDS and not reported:
             slow(Obstacle(f"the disk hangs: opening the journal has taken {SLOW_SECONDS:g} s so far", StorageTrouble.HANGS))
-            said = True
+            reported = True
     return opening.result()
 
 
-def say_what_was_found(log: Logger, journal: Journal, unknown: Sequence[tuple[str, str | None]]) -> None:
-    """Log what an administrator must know of the settings and the state directory, before anything else is logged."""
+def log_findings(log: Logger, journal: Journal, unknown: Sequence[tuple[str, str | None]]) -> None:
+    """Log unknown variables, damage to the journal and an armed failpoint."""
     for name, nearest in unknown:
         log.warning("unknown-setting", name=name, nearest=nearest)
     damage = journal.damage
@@ -100,17 +100,17 @@ def say_what_was_found(log: Logger, journal: Journal, unknown: Sequence[tuple[st
 
 
 def recover(flow: Flow, log: Logger, keep_alive: Callable[[], None]) -> None:
-    """Queue again what the last run left in the journal; `keep_alive` is called for each answer, since there may be many."""
+    """Queue the commands and answers that the last run left; call `keep_alive` for each answer, since there may be many."""
     flow.spool.remove_orphans(flow.journal.spooled())
 
     def put(update: Update) -> None:
         keep_alive()
         flow.outbox.put(update)
 
-    def say_set_aside(command_id: str, error: Exception) -> None:
+    def log_set_aside(command_id: str, error: Exception) -> None:
         log.error("command-set-aside", id=command_id, cause=NOT_TAKEN_UP.cause, cure=NOT_TAKEN_UP.cure, exc_info=error)
 
-    tasks = flow.intake.recover(put, say_set_aside)
+    tasks = flow.intake.recover(put, log_set_aside)
     for task in tasks:
         flow.gate.enqueue(task)
     if tasks or flow.outbox.pending():

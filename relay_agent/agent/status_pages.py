@@ -1,7 +1,7 @@
-"""The agent's own pages: what they are given to show, and when they are served. The thread `admin` is theirs.
+"""The agent's status pages: what they show and when they are served, on the thread `admin`.
 
-This module must not judge anything: `admin.facts` does. The pages are there before the journal is open, since a disk that keeps it from
-being opened is said on them, and they are served until everything else has ended.
+They are served before the journal is open, to show a disk that prevents it, and until everything else has ended. What the pages
+conclude from the facts is decided in `admin.status`.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
 
 CLOSING_SECONDS = 0.5
-"""How long the pages' thread may take to end."""
+"""How long the thread `admin` may take to end."""
 
 
 class StatusPages:
-    """The pages, from the start of the agent to its end. The main thread calls."""
+    """The pages, from the start of the agent to its end. Called by the main thread."""
 
     def __init__(
         self, settings: Settings, uptime: Uptime, telemetry: Telemetry, secrets: Secrets, platform: Platform, storage: Storage
     ) -> None:
-        """Listen; until `show` the pages say that the journal is being opened."""
+        """Start listening; until `show` is called, the pages say that the journal is being opened."""
         self._settings = settings
         self._telemetry = telemetry
         self._secrets = secrets
         self._platform = platform
         self._identity = Identity(AGENT_VERSION, settings.agent_id, settings.org_slug, settings.api_target, uptime)
-        self._waiting = StartupStatus(
+        self._startup_status = StartupStatus(
             identity=self._identity,
             clock=telemetry.clock,
             disk=storage.disk,
@@ -51,9 +51,9 @@ class StatusPages:
             token_ends=secrets.token_ends,
             log_lines=lambda: platform.log_shipper.waiting,
         )
-        telemetry.metrics.watch(moments=self._waiting.moments)
+        telemetry.metrics.watch(moments=self._startup_status.moments)
         self._admin = Admin(
-            self._waiting,
+            self._startup_status,
             telemetry.metrics.render,
             settings.admin_endpoint,
             storage.directory.socket,
@@ -64,19 +64,19 @@ class StatusPages:
         self.loop = Loop("admin", self._admin.step, self._end)
 
     def serve(self) -> None:
-        """Serve the pages from now on."""
+        """Start serving the pages, if they are not served yet."""
         if self.loop.ident is None:
             self.loop.start()
 
     def show_obstacle(self, obstacle: Obstacle) -> None:
-        """Serve pages that say why the journal cannot be opened yet."""
-        self._waiting.obstacle = obstacle
+        """Show why the journal cannot be opened yet, and start serving."""
+        self._startup_status.obstacle = obstacle
         self.serve()
 
     def show(
         self, flow: Flow, threads: Threads, network: Network, environment: EnvironmentMonitor, unknown: Sequence[tuple[str, str | None]]
     ) -> None:
-        """Show everything from now on. `unknown` are variables that are no settings, each with the nearest that is one."""
+        """Show the whole agent from now on. `unknown` lists unknown variables, each with the most similar setting."""
         client, shipper, buffer = self._platform.client, self._platform.log_shipper, self._telemetry.buffer
         disk, reader = flow.storage.disk, flow.storage.reader
 
@@ -92,7 +92,7 @@ class StatusPages:
                 *unknown_variable_problems(unknown),
             ]
 
-        facts = AgentStatus(
+        status = AgentStatus(
             identity=self._identity,
             clock=self._telemetry.clock,
             threads=threads,
@@ -104,7 +104,7 @@ class StatusPages:
                 token_ends=self._secrets.token_ends,
                 credentials_end=lambda: client.credentials.expiration,
             ),
-            logs=lambda: Logging(shipper.waiting, buffer.dropped_total, shipper.trouble, shipper.cause),
+            logs=lambda: Logging(shipper.waiting, buffer.dropped_total, shipper.problem, shipper.cause),
             other_problems=other_problems,
         )
         self._telemetry.metrics.watch(
@@ -114,12 +114,12 @@ class StatusPages:
             journal_bytes=disk.used,
             journal_commands=reader.counts,
             log_events_dropped=lambda: buffer.dropped_total,
-            moments=facts.moments,
+            moments=status.moments,
         )
-        self._admin.show(facts)
+        self._admin.show(status)
 
     def close(self) -> None:
-        """Stop listening; a page that hangs holds up nobody."""
+        """Stop listening; waits at most `CLOSING_SECONDS` for a page that hangs."""
         self._end.set()
         self._admin.wake()
         if self.loop.ident is not None:
@@ -129,7 +129,7 @@ class StatusPages:
 
 
 def journal_problems(journal: Journal) -> list[Problem]:
-    """What was damaged when the journal was opened."""
+    """Return what was damaged when the journal was opened."""
     found = []
     if journal.damage is not None:
         found.append(Problem(f"the journal was damaged, and set aside as {journal.damage.aside}", JOURNAL_DAMAGED))
@@ -139,12 +139,12 @@ def journal_problems(journal: Journal) -> list[Problem]:
 
 
 def disk_problems(disk: Disk) -> list[Problem]:
-    """Too much that waits for the platform."""
+    """Return a problem if too many answers wait for the platform."""
     return [Problem(f"more than {disk.backlog_bytes / 1e9:g} GB wait for the platform", BACKLOG)] if disk.backlog else []
 
 
 def secret_problems(secrets: Secrets) -> list[Problem]:
-    """New secrets that cannot be used, so that the old ones are."""
+    """Return new secrets that cannot be used, so that the old ones stay in use."""
     found = []
     if secrets.token.unusable:
         found.append(Problem("the new token cannot be used", TOKEN_UNUSABLE))
@@ -154,7 +154,7 @@ def secret_problems(secrets: Secrets) -> list[Problem]:
 
 
 def unknown_variable_problems(unknown: Sequence[tuple[str, str | None]]) -> list[Problem]:
-    """Variables that look like the agent's and are no settings."""
+    """Return variables that look like settings of the agent but are not."""
     found = []
     for name, nearest in unknown:
         guess = f"is it {nearest}?" if nearest else "none is like it"

@@ -1,6 +1,6 @@
-"""The agent's threads: when each ends, how each is watched, and what makes the agent as a whole end.
+"""The agent's threads: when each ends, how each is watched, and what ends the agent as a whole.
 
-A thread is declared once, as an `AgentThread` that a function of `wiring` returns. This module must not know what a thread does.
+Each thread is declared once, as an `AgentThread` that a function of `wiring` returns. What a thread does is not known here.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
+from relay_agent.core.callbacks import nothing
 from relay_agent.core.loop import Loop
 from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.diagnostics.watchdog import Watchdog
@@ -19,24 +20,24 @@ T = TypeVar("T")
 
 
 class Phase(Enum):
-    """When a stop ends a thread: one phase after the other (`stopping`)."""
+    """When a stop ends a thread: one phase after the other (`shutdown`)."""
 
     INTAKE = "intake"
-    """Takes commands in. Told first, broken off once the workers have ended."""
+    """Receives commands. Told to end first, aborted once the workers have ended."""
     FETCH = "fetch"
-    """Downloads commands' bodies. Told together with the intake."""
+    """Downloads commands' bodies. Told to end together with the intake."""
     WORK = "work"
-    """Executes commands. Drained: what runs is finished."""
+    """Runs commands. Drained: running commands are finished."""
     ANSWERS = "answers"
-    """Delivers answers. Ends when none is left, or the time for it is over."""
+    """Delivers answers. Ends when none is left or the time is up."""
     HOUSEKEEPING = "housekeeping"
-    """Keeps the agent alive and known to the platform until the answers are delivered."""
+    """Heartbeat, configuration, credentials and journal maintenance, until the answers are delivered."""
     LOGS = "logs"
-    """Delivers log lines, the stop's own among them."""
+    """Delivers log lines, including those of the stop."""
 
 
 class Stops:
-    """The events that end the threads: some phases share one, and end in their order all the same."""
+    """The events that end the threads. Phases that share an event still end one after the other, since `shutdown` joins them in order."""
 
     def __init__(self) -> None:
         self.intake = threading.Event()
@@ -44,14 +45,14 @@ class Stops:
         self.housekeeping = threading.Event()
 
     def of(self, phase: Phase) -> threading.Event:
-        """The event that ends the threads of this phase."""
+        """Return the event that ends the threads of this phase."""
         if phase in (Phase.INTAKE, Phase.FETCH, Phase.WORK):
             return self.intake
         return self.answers if phase is Phase.ANSWERS else self.housekeeping
 
 
 class Ending:
-    """Why the agent ends: the first reason counts. Any thread may give one."""
+    """Why the agent ends: the first reason counts. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -67,26 +68,22 @@ class Ending:
                 self.given.set()
 
 
-def _nothing() -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True)
 class AgentThread:
-    """One thread, as `wiring` declares it: everything that others need to know of it."""
+    """One thread as `wiring` declares it."""
 
     loop: Loop
     phase: Phase
     activity: Callable[[], str]
-    """What it is doing, for the status page."""
+    """Returns what the thread is doing, for the status page."""
     status: LoopStatus | None = None
-    """What the watchdog judges. Without one, another sign of life is judged, or none."""
+    """What the watchdog checks; None for threads that it checks otherwise, or not at all."""
     core: bool = True
-    """The agent must end when this thread dies."""
-    end: Callable[[], None] = _nothing
-    """Makes it leave what it waits for, when its phase is to end and the event alone does not do that."""
-    break_off: Callable[[], None] = _nothing
-    """Breaks off what it is doing, when the stop has waited long enough."""
+    """Whether the agent must end when this thread dies."""
+    end: Callable[[], None] = nothing
+    """Ends its wait when the phase is to end, if the event alone does not."""
+    break_off: Callable[[], None] = nothing
+    """Aborts what it is doing, when the stop has waited long enough."""
 
     @classmethod
     def looping(
@@ -96,57 +93,57 @@ class AgentThread:
         phase: Phase,
         stops: Stops,
         status: LoopStatus,
-        break_off: Callable[[], None] = _nothing,
+        break_off: Callable[[], None] = nothing,
     ) -> AgentThread:
-        """A thread that repeats a step until its phase's event is set, and says by its status what it is doing."""
+        """Return a thread that repeats a step until its phase's event is set, and whose activity is that of its status."""
         return cls(Loop(name, step, stops.of(phase)), phase, lambda: status.activity, status, break_off=break_off)
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Return its name."""
         return self.loop.name
 
     @property
     def alive(self) -> bool:
-        """Whether it lives, or is still to be started."""
+        """Return whether it runs or is yet to be started."""
         return self.loop.is_alive() or self.loop.ident is None
 
 
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """Every thread of the agent but the main one and the pages', in the order in which the status page lists them."""
+    """All threads of the agent except main and `admin`, in the order of the status page."""
 
     all: tuple[AgentThread, ...]
     statuses: Mapping[str, LoopStatus]
-    """Those of the threads that have one, by the thread's name."""
+    """Loop statuses by thread name, of the threads that have one."""
     watchdog: Watchdog
     stops: Stops
 
     def start(self) -> None:
-        """Start all, the first last: whatever the poller takes in finds everybody at work."""
+        """Start all threads, the first (the poller) last, so that all others run when it admits a command."""
         for thread in reversed(self.all):
             thread.loop.start()
 
     def of(self, phase: Phase) -> list[AgentThread]:
-        """Those that end in this phase."""
+        """Return the threads of this phase."""
         return [thread for thread in self.all if thread.phase is phase]
 
     def loops(self, phase: Phase) -> list[Loop]:
-        """The same, to be waited for."""
+        """Return the loops of this phase's threads, to join them."""
         return [thread.loop for thread in self.of(phase)]
 
     def named(self, name: str) -> AgentThread:
-        """The thread of that name."""
+        """Return the thread of this name."""
         return next(thread for thread in self.all if thread.name == name)
 
     def dead(self) -> list[Loop]:
-        """Those that have ended though the agent cannot work without them."""
+        """Return the core threads that have ended."""
         return [thread.loop for thread in self.all if thread.core and not thread.alive]
 
     def over(self) -> bool:
-        """Whether all have ended."""
+        """Return whether all threads have ended."""
         return not any(thread.loop.is_alive() for thread in self.all)
 
     def stopping(self) -> bool:
-        """Whether the stop has begun."""
+        """Return whether the stop has begun."""
         return self.stops.intake.is_set()

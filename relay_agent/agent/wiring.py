@@ -1,7 +1,7 @@
-"""What is wired to what: functions that build the agent's parts, and the frozen dataclasses that hold them.
+"""Functions that build the agent's parts and connect them, and the frozen dataclasses that hold them.
 
-This module must not hold rules, start a thread or send anything. Each thread has a function of its own here, which declares it once
-(`AgentThread`): its name, its step, when a stop ends it, how it is watched and what the status page says of it.
+Each thread has a function here that declares it (`AgentThread`): its name, its step, when a stop ends it, how it is watched and what the
+status page says of it. This module starts no thread and sends nothing.
 """
 
 from __future__ import annotations
@@ -80,12 +80,12 @@ UPLOADERS = 2
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """What the agent says of itself, and the clock that it goes by."""
+    """Log, metrics and clock."""
 
     clock: Clock
     redactor: Redactor
     buffer: LogBuffer
-    """Lines that wait for CloudWatch."""
+    """Log lines waiting for CloudWatch."""
     recent_lines: RecentLines
     logs: Logs
     metrics: Metrics
@@ -93,16 +93,16 @@ class Telemetry:
 
     @property
     def log(self) -> Logger:
-        """The log."""
+        """Return the agent's logger."""
         return self.logs.logger
 
     def loop_context(self) -> LoopContext:
-        """What one more loop reports with."""
+        """Return a context with a new status, for one loop."""
         return LoopContext(LoopStatus(self.clock), self.tally, self.log, self.clock)
 
 
 def build_telemetry(settings: Settings, clock: Clock, stream: TextIO) -> Telemetry:
-    """Build log and metrics; no secret of the settings' proxies is logged from here on."""
+    """Build log and metrics. From here on the redactor knows the secrets of the proxies in the settings."""
     redactor, buffer = Redactor(), LogBuffer()
     for proxy in (settings.http_proxy, settings.https_proxy, settings.all_proxy, settings.platform_proxy, settings.target_proxy):
         redactor.add(*proxy_secrets(proxy))
@@ -120,26 +120,26 @@ def build_telemetry(settings: Settings, clock: Clock, stream: TextIO) -> Telemet
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """The token and the keys that are in force."""
+    """The token and the keys in use."""
 
     token: CurrentToken
     keys: CurrentKeys
 
     def token_ends(self) -> datetime | None:
-        """When the token expires; None if it does not say."""
+        """Return when the token expires; returns None if it does not say."""
         with contextlib.suppress(OSError, ValueError):
             return token_expiry(self.token.get())
         return None
 
 
 def build_secrets(settings: Settings, telemetry: Telemetry) -> Secrets:
-    """Read the token and the keys; neither is logged from here on."""
+    """Read the token and the keys. From here on the redactor knows them."""
     rotate = telemetry.redactor.rotate
     secrets = Secrets(
         token=CurrentToken(settings.token, partial(rotate, "jwt"), telemetry.log),
         keys=CurrentKeys(settings.secure_key, partial(rotate, "keys"), telemetry.log),
     )
-    # Now, not at the first use: a file that is gone or half written by then leaves what was read here, and no line shows either.
+    # Read now, not at the first use: if a file is missing or half written by then, the values read here stay in use.
     secrets.token.get()
     secrets.keys.get()
     return secrets
@@ -153,18 +153,18 @@ class Network:
     to_platform: Dialer
     to_targets: Dialer
     connection_pool: ConnectionPool
-    """Connections to targets that are kept."""
+    """Connections to targets kept open for reuse."""
     target_failures: TargetFailures
 
 
 def build_network(settings: Settings, telemetry: Telemetry) -> Network:
-    """Build what opens connections."""
-    trust = tls_contexts(settings)
+    """Build proxies, TLS contexts and dialers."""
+    contexts = tls_contexts(settings)
     return Network(
         proxies=proxy_router(settings),
-        to_platform=Dialer(trust, Resolver()),
-        # A resolver of its own: names of targets that nobody answers for must not take the places of the platform's.
-        to_targets=Dialer(trust, Resolver()),
+        to_platform=Dialer(contexts, Resolver()),
+        # A resolver of its own: slow look-ups of targets must not use up the look-ups of the platform.
+        to_targets=Dialer(contexts, Resolver()),
         connection_pool=ConnectionPool(),
         target_failures=TargetFailures(telemetry.log, telemetry.clock),
     )
@@ -172,7 +172,7 @@ def build_network(settings: Settings, telemetry: Telemetry) -> Network:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """The platform, and what it thinks of this agent."""
+    """The platform's client, and the agent's status there."""
 
     client: PlatformClient
     status: PlatformStatus
@@ -181,12 +181,12 @@ class Platform:
 
 
 def build_platform(settings: Settings, telemetry: Telemetry, secrets: Secrets, network: Network) -> Platform:
-    """Build the platform's client, and what ships log lines with it."""
+    """Build the platform's client and the log shipper that uses it."""
     status = PlatformStatus()
     download_failures = DownloadFailures(telemetry.log, telemetry.clock.monotonic)
 
-    def seen_credentials(*secrets: str) -> None:
-        """Each new set of AWS credentials, whoever fetched it, before it is used."""
+    def register_credentials(*secrets: str) -> None:
+        """Count and redact a new set of AWS credentials, before it is used and whichever thread fetched it."""
         telemetry.tally.count("credential_refreshes")
         telemetry.redactor.rotate("aws", *secrets)
 
@@ -199,7 +199,7 @@ def build_platform(settings: Settings, telemetry: Telemetry, secrets: Secrets, n
         endpoint_url=settings.aws_endpoint_url,
         max_body_bytes=settings.max_request_bytes,
         clock=telemetry.clock,
-        seen_secrets=seen_credentials,
+        seen_secrets=register_credentials,
         count=telemetry.metrics.platform_request,
         judged=status.judge,
         downloaded=download_failures.note,
@@ -220,17 +220,17 @@ def build_platform(settings: Settings, telemetry: Telemetry, secrets: Secrets, n
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """The state directory and its disk, before the journal is open."""
+    """The state directory and its disk."""
 
     directory: StateDirectory
     disk: Disk
     disk_full: RepeatedFailure
     reader: Reader
-    """Reads the journal beside whoever writes it."""
+    """Reads the journal while another connection writes it."""
 
 
 def build_storage(directory: StateDirectory, telemetry: Telemetry) -> Storage:
-    """Build what watches the state directory's disk."""
+    """Build what watches the state directory's disk and reads the journal for the pages."""
     log = telemetry.log.bind(directory=str(directory.path))
     return Storage(
         directory=directory,
@@ -242,7 +242,7 @@ def build_storage(directory: StateDirectory, telemetry: Telemetry) -> Storage:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """The way of a command through the agent: the rules, and what holds it between two threads."""
+    """What a command passes through: the rules, and the queues between threads."""
 
     storage: Storage
     journal: Journal
@@ -268,13 +268,13 @@ def build_flow(
     tasks: FairQueue[Task],
     journal: Journal,
 ) -> Flow:
-    """Build the way of a command, around the queue and the open journal."""
+    """Build what a command passes through, around the queue and the open journal."""
     clock = telemetry.clock
     spool = Spool(storage.directory.spool)
     outbox = Outbox(clock, lambda: tasks.running() + tasks.waiting())
     outcomes = Outcomes(
         journal=journal,
-        answers=UpdateBuilder(spool, secrets.keys.get, clock),
+        updates=UpdateBuilder(spool, secrets.keys.get, clock),
         monotonic=clock.monotonic,
         report=partial(tell, telemetry.log, telemetry.metrics, telemetry.tally),
     )
@@ -320,7 +320,7 @@ def build_flow(
 
 
 def build_environment_monitor(settings: Settings, telemetry: Telemetry, secrets: Secrets, platform: Platform) -> EnvironmentMonitor:
-    """Build what watches the files of the secrets, this machine's clock and the reader of stdout."""
+    """Build the monitor of the secrets' files, this machine's clock and the reader of stdout."""
     return EnvironmentMonitor(
         secrets={"JWT_FILE": settings.token, "SECURE_COMMAND_KEY_FILE": settings.secure_key},
         read=lambda: (secrets.token.get(), secrets.keys.get()),
@@ -344,12 +344,12 @@ def build_threads(
     flow: Flow,
     environment: EnvironmentMonitor,
 ) -> Threads:
-    """Declare every thread. A new one gets a function below and its place in this list; nothing else needs to know of it."""
-    crew = [worker(f"worker-{place}", settings, telemetry, network, flow) for place in range(settings.workers)]
+    """Declare all threads. A new thread needs a function below and an entry in this list, nothing else."""
+    workers = [worker(f"worker-{place}", settings, telemetry, network, flow) for place in range(settings.workers)]
     statuses: dict[str, LoopStatus] = {}
     watchdog = Watchdog(
         loops=statuses,
-        workers=crew,
+        workers=workers,
         journal=flow.journal,
         disk=flow.storage.disk,
         platform_status=platform.status,
@@ -363,17 +363,17 @@ def build_threads(
         heartbeat_loop(settings, stops, telemetry, platform, watchdog),
         maintenance_loop(stops, telemetry, flow, environment, poller),
         *downloader_threads(flow),
-        *worker_threads(flow, crew),
+        *worker_threads(flow, workers),
         *uploader_threads(stops, telemetry, platform, flow),
         log_shipper_loop(stops, platform),
     )
-    # Only now: the heartbeat asks the watchdog, and is watched by it too.
+    # Filled last: the heartbeat needs the watchdog, and the watchdog watches the heartbeat.
     statuses.update({thread.name: thread.status for thread in threads if thread.status is not None})
     return Threads(all=threads, statuses=statuses, watchdog=watchdog, stops=stops)
 
 
 def poller_loop(stops: Stops, telemetry: Telemetry, platform: Platform, flow: Flow) -> AgentThread:
-    """Takes commands in."""
+    """Declare the thread that receives commands."""
     loop = telemetry.loop_context()
     poller = Poller(
         platform=platform.client,
@@ -388,7 +388,7 @@ def poller_loop(stops: Stops, telemetry: Telemetry, platform: Platform, flow: Fl
     )
 
     def break_off() -> None:
-        """End the open receive, and nothing else: what was received is still taken in and acknowledged."""
+        """Abort an open receive only: commands that were received are still admitted and acknowledged."""
         if loop.status.activity == "receiving":
             platform.client.break_off("poller")
 
@@ -396,7 +396,7 @@ def poller_loop(stops: Stops, telemetry: Telemetry, platform: Platform, flow: Fl
 
 
 def sender_loop(stops: Stops, telemetry: Telemetry, platform: Platform, flow: Flow) -> AgentThread:
-    """Sends answers."""
+    """Declare the thread that sends answers."""
     loop = telemetry.loop_context()
     sender = Sender(
         platform=platform.client,
@@ -412,7 +412,7 @@ def sender_loop(stops: Stops, telemetry: Telemetry, platform: Platform, flow: Fl
 def config_refresh_loop(
     settings: Settings, stops: Stops, ending: Ending, telemetry: Telemetry, platform: Platform, state_directory: Path
 ) -> AgentThread:
-    """Makes the agent known to the platform, and keeps configuration and credentials fresh."""
+    """Declare the thread that registers the agent and refreshes configuration and credentials."""
     loop = telemetry.loop_context()
     registration = Registration(
         platform=platform.client,
@@ -427,7 +427,7 @@ def config_refresh_loop(
 
 
 def heartbeat_loop(settings: Settings, stops: Stops, telemetry: Telemetry, platform: Platform, watchdog: Watchdog) -> AgentThread:
-    """Tells the platform that the agent works."""
+    """Declare the thread that sends heartbeats."""
     loop = telemetry.loop_context()
     heartbeat = Heartbeat(
         platform=platform.client,
@@ -440,7 +440,7 @@ def heartbeat_loop(settings: Settings, stops: Stops, telemetry: Telemetry, platf
 
 
 def maintenance_loop(stops: Stops, telemetry: Telemetry, flow: Flow, environment: EnvironmentMonitor, poller: AgentThread) -> AgentThread:
-    """Looks after the journal and the disk."""
+    """Declare the thread that maintains the journal and watches the disk."""
     loop = telemetry.loop_context()
     maintenance = Maintenance(
         journal=flow.journal,
@@ -448,14 +448,14 @@ def maintenance_loop(stops: Stops, telemetry: Telemetry, flow: Flow, environment
         disk=flow.storage.disk,
         interrupt=poller.break_off,
         summarise=flow.summary.turn,
-        look_around=environment.look,
+        check_environment=environment.look,
         loop=loop,
     )
     return AgentThread.looping("upkeep", maintenance.step, Phase.HOUSEKEEPING, stops, loop.status)
 
 
 def downloader_threads(flow: Flow) -> list[AgentThread]:
-    """Download commands' bodies."""
+    """Declare the threads that download commands' bodies."""
     downloader = flow.downloader
     return [
         AgentThread(once(f"fetcher-{place}", downloader.run), Phase.FETCH, lambda: "fetches commands' bodies from S3", end=downloader.close)
@@ -463,20 +463,20 @@ def downloader_threads(flow: Flow) -> list[AgentThread]:
     ]
 
 
-def worker_threads(flow: Flow, crew: Sequence[Worker]) -> list[AgentThread]:
-    """Execute commands. The watchdog judges the workers by their commands' time limits."""
+def worker_threads(flow: Flow, workers: Sequence[Worker]) -> list[AgentThread]:
+    """Declare the threads that run commands. The watchdog checks them by their requests' time limits."""
 
     def activity(worker: Worker) -> str:
         return "at work on a command" if worker.busy else "waiting for a command"
 
     return [
         AgentThread(once(worker.name, worker.run), Phase.WORK, partial(activity, worker), end=flow.tasks.close, break_off=worker.interrupt)
-        for worker in crew
+        for worker in workers
     ]
 
 
 def worker(name: str, settings: Settings, telemetry: Telemetry, network: Network, flow: Flow) -> Worker:
-    """Build a worker with a transport of its own: no connection is in two hands."""
+    """Build a worker with a transport of its own, so that no two threads use one connection."""
     executor = Executor(
         Transport(network.to_targets, network.connection_pool),
         Policy(admin=settings.admin_endpoint),
@@ -498,7 +498,7 @@ def worker(name: str, settings: Settings, telemetry: Telemetry, network: Network
 
 
 def uploader_threads(stops: Stops, telemetry: Telemetry, platform: Platform, flow: Flow) -> list[AgentThread]:
-    """Upload large answers."""
+    """Declare the threads that upload large answers."""
 
     def uploader() -> Uploader:
         return Uploader(
@@ -506,7 +506,7 @@ def uploader_threads(stops: Stops, telemetry: Telemetry, platform: Platform, flo
             outcomes=flow.outcomes,
             spool=flow.spool,
             outbox=flow.outbox,
-            trouble=flow.upload_failures,
+            failures=flow.upload_failures,
             clock=telemetry.clock,
             stop=stops.answers,
         )
@@ -523,6 +523,6 @@ def uploader_threads(stops: Stops, telemetry: Telemetry, platform: Platform, flo
 
 
 def log_shipper_loop(stops: Stops, platform: Platform) -> AgentThread:
-    """Ships log lines; the agent works on without it."""
+    """Declare the thread that ships log lines; the agent goes on without it."""
     loop = Loop("log-shipper", platform.log_shipper.step, stops.of(Phase.LOGS))
     return AgentThread(loop, Phase.LOGS, lambda: "ships log lines to CloudWatch", core=False)

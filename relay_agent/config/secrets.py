@@ -105,8 +105,8 @@ def check_token(token: str, now: Callable[[], datetime]) -> None:
     expiry = token_expiry(token)
     if expiry is not None and expiry <= now():
         raise TokenExpired(
-            f"the JWT expired on {expiry:%Y-%m-%d %H:%M} UTC, by this machine's clock: create a new token for the service user and set JWT"
-            " (or the file of JWT_FILE); if that day is still to come, set this machine's clock"
+            f"the JWT expired on {expiry:%Y-%m-%d %H:%M} UTC, according to this machine's clock: create a new token for the service user,"
+            " and set JWT (or write it to the file of JWT_FILE); if that date is in the future, set this machine's clock"
         )
 
 

@@ -49,6 +49,19 @@ def http_date(text: str | None) -> datetime | None:
     return None if moment.tzinfo is None else clamped(moment)
 
 
+def clock_offset(date: str | None, asked: datetime, answered: datetime) -> float | None:
+    """Return how many seconds this machine's clock is ahead of the one that wrote a `Date` field; None if the text is not a date.
+
+    `asked` and `answered` are this machine's times before and after the exchange.
+    """
+    there = http_date(date)
+    if there is None:
+        return None
+    # The field was written at some moment between the two, and is rounded down to the second.
+    between = asked + (answered - asked) / 2
+    return (between - there).total_seconds() - 0.5
+
+
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 

@@ -39,6 +39,12 @@ class Code(StrEnum):
     UNKNOWN_COMMAND = "UNKNOWN_COMMAND"
 
 
+CERTIFICATE_CODES = frozenset(
+    {Code.CERT_HAS_EXPIRED, Code.DEPTH_ZERO_SELF_SIGNED_CERT, Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, Code.ERR_TLS_CERT_ALTNAME_INVALID}
+)
+"""The codes of a certificate that is not trusted."""
+
+
 class TlsTrouble(StrEnum):
     """Why TLS failed, where the code of PROTOCOL §4 is less specific."""
 

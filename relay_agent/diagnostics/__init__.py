@@ -1,1 +1,1 @@
-"""What is wrong and how to cure it: causes, states of loops and platform, the watchdog."""
+"""Diagnosis: causes and cures, the states of loops and platform, what fails now, the watchdog."""

@@ -1,6 +1,7 @@
-"""What is wrong, in an administrator's words, and what to do about it: one table for every place that says so.
+"""What the tables of causes and cures share. The tables are `local_causes`, `network_causes` and `platform_causes`.
 
-This room owns causes and cures. It must not find anything out: it is given an error, or what is known of a fault on the way.
+Every place that names a cause (the log, `check`, `explain`, `status`, the pages) takes it from there. The tables must not detect anything:
+they are given an error, or the facts of a fault.
 """
 
 from __future__ import annotations
@@ -13,25 +14,13 @@ from relay_agent.core.failures import Cause
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is wrong just now: what was seen, and the row of the table."""
+    """Something that is wrong now: what was observed, with its cause and cure."""
 
     reason: str
     cause: Cause
 
 
-# --- the settings, the token, the key, this machine ---
-
-
-# --- what the platform says ---
-
-
-# --- the agent itself ---
-
-
-# --- the way there ---
-
-
 def days_left(moment: datetime, now: datetime) -> str:
-    """How long there is still, in words."""
+    """Return the time until `moment` in words."""
     days = max(0, (moment - now).days)
     return "less than a day" if days == 0 else f"{days} day{'' if days == 1 else 's'}"

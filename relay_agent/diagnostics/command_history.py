@@ -1,7 +1,7 @@
-"""Recent commands as an administrator may see them: when, what and where to, how it ended and how long each stage took.
+"""Recent commands as an administrator may see them: when, method and host, outcome, and the time of each stage.
 
-This room owns the form, for the status page, `commands` and the support bundle. It must not show what a sender may have meant to be
-secret: bodies, headers, paths and queries stay where they are.
+Owns this form, for the status page, `commands` and the support bundle. It must not show anything that may be a sender's secret: no body,
+header, path or query.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FAILED = frozenset({"FAILURE", "REJECTED"})
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One command. Times are ISO 8601 (UTC), None where the stage was not reached; durations are milliseconds."""
+    """One command. Times are ISO 8601 (UTC), None if the stage was not reached; durations are milliseconds."""
 
     id: str
     when: str
@@ -33,25 +33,25 @@ class Listed:
     port: int | None
     status: str | None
     code: str | None
-    """The failure's code (PROTOCOL §4), else the target's status code."""
+    """The failure's code (PROTOCOL §4), otherwise the target's status code."""
     admitted: str
     started: str | None
     finished: str | None
     delivered: str | None
     queued_ms: int | None
-    """From its admission to its first byte, or to an outcome without one."""
+    """From admission to the first byte sent, or to the outcome if nothing was sent."""
     target_ms: int | None
-    """From its first byte to its outcome."""
+    """From the first byte sent to the outcome."""
     delivered_ms: int | None
-    """From its outcome to the moment that the platform's queue had it."""
+    """From the outcome to its delivery to the platform's queue."""
 
     @property
     def where(self) -> str:
-        """Host and port as a person writes them, `-` where they are not known."""
+        """Host and port as a person writes them, `-` if they are unknown."""
         return "-" if self.host is None else self.host if self.port is None else f"{self.host}:{self.port}"
 
     def as_json(self) -> dict[str, Any]:
-        """The form of `--json` and `status.json`."""
+        """Return the form of `--json` and `status.json`."""
         words = asdict(self)
         return {_CAMEL.get(name, name): value for name, value in words.items()}
 
@@ -60,7 +60,7 @@ _CAMEL = {"queued_ms": "queuedMs", "target_ms": "targetMs", "delivered_ms": "del
 
 
 def recent(reader: Reader, limit: int, *, state: str | None = None, host: str | None = None, failed: bool = False) -> list[Listed]:
-    """The newest commands that fit, at most `limit`.
+    """Return the newest commands that match, at most `limit`.
 
     Raises:
         JournalError: the journal cannot be read.
@@ -71,7 +71,7 @@ def recent(reader: Reader, limit: int, *, state: str | None = None, host: str | 
 
 
 def listed(row: Row) -> Listed:
-    """What may be shown of a row."""
+    """Return what may be shown of a row."""
     action, method, host, port = (row.action, row.method, row.host, row.port) if row.raw is None else _of_message(row.raw)
     begun = row.started_at if row.started_at is not None else row.finished_at
     return Listed(
@@ -103,7 +103,7 @@ def _fits(host: str | None, failed: bool) -> Callable[[Listed], bool]:
 
 
 def _of_message(raw: str) -> tuple[str | None, str | None, str | None, int | None]:
-    """Action, method, host and port of a command that is not finished; of a secure one, or one whose body is elsewhere, the action."""
+    """Return action, method, host and port of an unfinished command; only the action if it is secure or its body is in S3."""
     try:
         command = messages.decode_message(raw)
     except MalformedMessage:
@@ -111,19 +111,19 @@ def _of_message(raw: str) -> tuple[str | None, str | None, str | None, int | Non
     if command.payload is None or command.action not in ACTIONS_PLAIN:
         return command.action[:100], None, None, None
     try:
-        request = requests.decode_request(command.payload, keep=lambda _pieces: b"")  # Its body is not shown, so it is not made.
+        request = requests.decode_request(command.payload, keep=lambda _pieces: b"")  # The body is not shown, so it is not decoded.
     except (BadRequest, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
         return command.action[:100], None, None, None
     return command.action[:100], request.method[:20], request.url.host, request.url.port
 
 
 def _plain(text: str | None) -> str | None:
-    """What its sender chose, without characters that a terminal would act on."""
+    """Replace the characters of a sender's text that a terminal would act on."""
     return None if text is None else "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _between(start: float | None, end: float | None) -> int | None:
-    """Milliseconds; 0 where the clock was set back meanwhile."""
+    """Return the milliseconds between two moments; 0 if the clock was set back in between."""
     return None if start is None or end is None else max(0, round((end - start) * 1000))
 
 
@@ -132,5 +132,5 @@ def _iso(moment: float | None) -> str | None:
 
 
 def as_json(entries: Iterable[Listed]) -> list[dict[str, Any]]:
-    """Several."""
+    """Return the JSON form of several commands."""
     return [one.as_json() for one in entries]

@@ -1,6 +1,6 @@
-"""What changes around an agent without any call failing: the files of its secrets, this machine's clock, who reads its stdout.
+"""Watches what no failing call would show: the files of the secrets, this machine's clock, and whether stdout is read.
 
-This room owns when that is worth a word. It must not keep a secret, nor set anything right.
+Owns when such a change is reported. It must not keep a secret or repair anything.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from relay_agent.telemetry.repeated_failure import RepeatedFailure
 from relay_agent.telemetry.stdout_writer import BLOCKED_SECONDS, Output
 
 LOOKS = 3
-"""A file is gone when so many looks found nothing: one that is being replaced is for a moment."""
+"""A file counts as missing after so many looks, since a file that is being replaced is missing for a moment."""
 
 
 class EnvironmentMonitor:
-    """Looks on the thread `upkeep`; any thread may ask for the problems."""
+    """Looks on the thread `upkeep`; any thread may read the problems."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class EnvironmentMonitor:
         log: Logger,
         monotonic: Callable[[], float],
     ) -> None:
-        """`secrets` are the files' sources by variable, `read` reads them all anew, `clock_off` gives seconds (`Rest.clock_off`)."""
+        """`secrets` are the secrets' sources by variable, `read` rereads all of them, `clock_off` returns seconds (`Rest.clock_off`)."""
         self._secrets = secrets
         self._read = read
         self._clock_off = clock_off
@@ -42,7 +42,7 @@ class EnvironmentMonitor:
         self._unread = RepeatedFailure(log, "stdout-blocked", "stdout-resumed", monotonic, remind_seconds=3600.0)
 
     def look(self) -> None:
-        """Look once, and say what begins and ends."""
+        """Look once, and log what begins and ends."""
         self._read()
         for name, source in self._secrets.items():
             self._gone[name] = self._gone[name] + 1 if source.gone else 0
@@ -60,9 +60,9 @@ class EnvironmentMonitor:
         self._say_unread()
 
     def problems(self) -> list[Problem]:
-        """What is wrong now."""
+        """Return what is wrong now."""
         found = [
-            Problem(f"the file of {name} gives nothing", SECRET_GONE.about(variable=name, reason=reason))
+            Problem(f"the file of {name} cannot be read", SECRET_GONE.about(variable=name, reason=reason))
             for name, source in self._secrets.items()
             if (reason := source.gone) and self._gone[name] >= LOOKS
         ]
@@ -70,13 +70,13 @@ class EnvironmentMonitor:
         if off is not None and abs(off) > CLOCK_SECONDS:
             found.append(Problem(f"the clock is {abs(off):.0f} s off", clock_off(off)))
         if self._stdout.blocked_seconds() > BLOCKED_SECONDS:
-            found.append(Problem("nobody reads the agent's stdout", STDOUT_BLOCKED))
+            found.append(Problem("nothing reads the agent's stdout", STDOUT_BLOCKED))
         return found
 
     def _say_unread(self) -> None:
-        """Where the lines still go: to CloudWatch, and to stdout once it is read again."""
+        """Log that stdout is blocked: the line goes to CloudWatch now, and to stdout once it is read again."""
         blocked = self._stdout.blocked_seconds()
         if blocked > BLOCKED_SECONDS:
-            self._unread.failure("stdout takes no lines", STDOUT_BLOCKED)
+            self._unread.failure("nothing reads stdout", STDOUT_BLOCKED)
         elif not blocked:
             self._unread.success(dropped=self._stdout.dropped)

@@ -9,183 +9,188 @@ from relay_agent.core.failures import Cause, StorageTrouble
 CONFIGURATION = Cause(
     "configuration",
     "{problems}",
-    "correct what is named where it was set: in agent.env and by ./run.sh for a container, else in the environment or .env",
+    "correct each variable where it is set: for a container in agent.env, then run ./run.sh again; otherwise in the environment or in .env",
 )
 
 
 UNKNOWN_VARIABLES = Cause(
-    "configuration", "no variable of the agent is called {names}", "correct the name ({nearest}), or take the variable away"
+    "configuration", "the agent has no setting called {names}, so it has no effect", "correct the name ({nearest}), or remove the variable"
 )
 
 
 TOKEN_EXPIRED = Cause(
     "token",
-    "the JWT expired on {date}, by this machine's clock",
-    "create a new token for the service user and set JWT (or the file of JWT_FILE); if that day is still to come, set this machine's clock",
+    "the JWT expired on {date}, according to this machine's clock",
+    "create a new token for the service user, and set JWT (or write it to the file of JWT_FILE); if that date is in the future, set this"
+    " machine's clock",
 )
 
 
 TOKEN_UNUSABLE = Cause(
     "token",
-    "the file of JWT_FILE changed, and holds no JSON Web Token: the one from before stays in force",
-    "write the service user's token into it, and nothing else",
+    "the file of JWT_FILE has changed and does not contain a JSON Web Token; the agent keeps using the previous one",
+    "write the service user's token to that file, and nothing else",
 )
 
 
 TOKEN_ENDS = Cause(
     "token",
-    "the JWT expires on {date}, in {days}; from then on the platform refuses the agent",
-    "create a new token for the service user before that day and set JWT (or the file of JWT_FILE)",
+    "the JWT expires on {date}, in {days}; after that the platform refuses the agent",
+    "create a new token for the service user before that date, and set JWT (or write it to the file of JWT_FILE)",
 )
 
 
-SET_CLOCK = "set this machine's clock (NTP: `timedatectl set-ntp true`, or chrony); a container has its host's clock"
+SET_CLOCK = "set this machine's clock (with NTP: `timedatectl set-ntp true`, or chrony); a container uses its host's clock"
 
 
 SECRET_GONE = Cause(
     "configuration",
-    "the file of {variable} gives nothing any more ({reason}): what was read from it stays in force until the agent ends",
-    "put the file back, readable for the agent's user: without it the agent does not start again",
+    "the file of {variable} cannot be read any more ({reason}); the agent keeps using what it last read from it",
+    "restore the file, and let the agent's user read it; without it the agent cannot start again",
 )
 
 
 CLOCK_OFF = Cause(
     "clock",
-    "this machine's clock is {seconds} s {direction} the platform's; AWS refuses what is signed more than 5 minutes off",
+    "this machine's clock is {seconds} s {direction} the platform's; AWS refuses requests signed more than 5 minutes off",
     SET_CLOCK,
 )
 
 
 NO_KEY = Cause(
     "secure-key",
-    "no key is set: secure commands (V2) will fail with ENOKEY",
-    "where senders use secure commands, make a key with `relay-agent keygen` and set SECURE_COMMAND_KEY (or the file of"
+    "no key is set, so secure commands (V2) fail with ENOKEY",
+    "if senders use secure commands, create a key with `relay-agent keygen`, and set SECURE_COMMAND_KEY (or write it to the file of"
     " SECURE_COMMAND_KEY_FILE)",
 )
 
 
 KEYS = Cause(
     "secure-key",
-    "the file of SECURE_COMMAND_KEY_FILE changed, and holds no usable key: those from before stay in force",
-    "write 32 bytes as base64, base64url or 64 hex digits into it (relay-agent keygen makes a key); several with commas between them",
+    "the file of SECURE_COMMAND_KEY_FILE has changed and does not contain a usable key; the agent keeps using the previous keys",
+    "write a key to that file: 32 bytes as base64, base64url or 64 hex digits (`relay-agent keygen` creates one); separate several keys"
+    " with commas",
 )
 
 
 STATE_NOT_WRITABLE = Cause(
     "state-dir",
     "the agent cannot write its state directory: {path}",
-    "give RELAY_STATE_DIR a directory that the agent's user may write{more}",
+    "set RELAY_STATE_DIR to a directory that the agent's user may write{more}",
 )
 
 
 DISK_FULL = Cause(
-    "state-dir", "the disk of {path} is full: {free} MB are free", "make room on the disk of RELAY_STATE_DIR, or use a larger one"
+    "state-dir", "the disk of {path} is full: {free} MB are free", "free space on the disk of RELAY_STATE_DIR, or use a larger disk"
 )
 
 
 DISK_LOW = Cause(
     "state-dir",
     "the disk of {path} is filling up: {free} MB are free",
-    "make room on the disk of RELAY_STATE_DIR: answers wait there when the platform is away",
+    "free space on the disk of RELAY_STATE_DIR: answers wait there while the platform cannot be reached",
 )
 
 
 ON_LAYER = Cause(
     "state-dir",
-    "{path} lies on the container's own layer: when the container is removed, commands that are not answered yet are lost",
-    "mount a volume there (docker run -v relay-agent:{path}), or name one with RELAY_STATE_DIR",
+    "{path} is on the container's own layer, not on a volume: removing the container loses the commands that are not answered yet",
+    "mount a volume there (docker run -v relay-agent:{path}), or set RELAY_STATE_DIR to a directory on a volume",
 )
 
 
 JOURNAL = Cause(
     "state-dir",
     "the journal cannot be written",
-    "see that the disk of RELAY_STATE_DIR is neither full nor read-only; the agent resumes by itself once there is room",
+    "make sure that the disk of RELAY_STATE_DIR is neither full nor read-only; the agent resumes by itself once it can write",
 )
 
 
 JOURNAL_FULL = Cause(
     "state-dir",
     "the disk of RELAY_STATE_DIR is full",
-    f"{DISK_FULL.cure}; the agent resumes by itself once there is room",
+    f"{DISK_FULL.cure}; the agent resumes by itself once there is space",
 )
 
 
 JOURNAL_READ_ONLY = Cause(
     "state-dir",
     "the disk of RELAY_STATE_DIR is read-only",
-    "mount it writable (a disk with errors turns read-only: look into the system's log), or name another with RELAY_STATE_DIR; the agent"
-    " resumes by itself",
+    "mount it writable (the system makes a disk with errors read-only: see the system log), or set RELAY_STATE_DIR to another disk; the"
+    " agent resumes by itself once it can write",
 )
 
 
 JOURNAL_HANGS = Cause(
     "state-dir",
-    "the disk of RELAY_STATE_DIR hangs: a write to it does not end",
-    "look at the disk and how it is mounted (a file server that is away, a disk that fails: the system's log)",
+    "the disk of RELAY_STATE_DIR hangs: a write to it does not finish",
+    "check the disk and its mount (a file server that cannot be reached, a failing disk: see the system log)",
 )
 
 
 JOURNAL_LOCKED = Cause(
     "state-dir",
-    "another program has the journal open and holds a lock on it",
-    "end that program (`fuser -v` or `lsof` on journal.db in RELAY_STATE_DIR name it: a backup, a virus scanner, an SQLite shell);"
-    " the agent resumes by itself",
+    "another program holds a lock on the journal",
+    "stop that program, such as a backup, a virus scanner or an SQLite shell (`fuser -v` or `lsof` on journal.db in RELAY_STATE_DIR shows"
+    " it); the agent resumes by itself",
 )
 
 
 BACKLOG = Cause(
     "state-dir",
-    "so many answers wait for the platform that more would fill the disk",
-    "see why they cannot be sent or uploaded (send-failed, upload-failed); the agent resumes by itself once less waits",
+    "too many answers wait to be sent to the platform; more would fill the disk",
+    "find out why they cannot be sent or uploaded (see send-failed or upload-failed in the log); the agent resumes by itself once fewer"
+    " wait",
 )
 
 
 JOURNAL_DAMAGED = Cause(
     "state-dir",
-    "the journal did not hold what was written to it: it was set aside, and what could be read of it is in the new one",
-    "check the disk (its SMART values, the system's log) and who else writes to RELAY_STATE_DIR; keep the file set aside for the"
-    " vendor's support, then delete it; commands of which nothing could be read are answered by nobody: ask their senders",
+    "the journal was damaged: the agent has moved it aside, and saved in a new journal what could be read",
+    "check the disk (SMART values, system log), and whether another program writes to RELAY_STATE_DIR; keep the damaged file for the"
+    " vendor's support, then delete it; commands that could not be read stay unanswered: tell their senders",
 )
 
 
 NOT_TAKEN_UP = Cause(
     "state-dir",
-    "what the journal holds of this command cannot be taken up again",
-    "its sender is answered EINTERRUPTED: ask at the target whether the request was made; send a support bundle to the vendor",
+    "the agent cannot resume this command from the journal's record of it",
+    "check at the target whether the request was made, since the sender is answered EINTERRUPTED; send a support bundle to the vendor",
 )
 
 
 JOURNAL_SPOILED = Cause(
     "state-dir",
-    "the journal does not hold what was written to it ({reason}); when the agent starts next, it sets it aside and saves what can be read",
-    "check the disk (its SMART values, the system's log) and who else writes to RELAY_STATE_DIR; {path} may be copied for the vendor's"
-    " support before the agent is started",
+    "the journal is damaged ({reason}); at its next start the agent moves it aside, and saves what can be read",
+    "check the disk (SMART values, system log), and whether another program writes to RELAY_STATE_DIR; copy {path} for the vendor's support"
+    " if you like, then start the agent",
 )
 
 
 JOURNAL_OTHER = Cause(
     "state-dir",
     "the journal cannot be used: {reason}",
-    "run the version of the agent that wrote it, or a newer one, as the user who owns it; or give RELAY_STATE_DIR another directory",
+    "run the agent version that wrote it, or a newer one, as the user who owns it; or set RELAY_STATE_DIR to another directory",
 )
 
 
 STDOUT_BLOCKED = Cause(
     "",
-    "nobody reads what the agent writes to stdout, and the pipe is full; commands run on, and the newest lines wait (1 MiB)",
-    "see that what reads it is alive and has room: dockerd and its log driver's disk, journald, or the shell's pipe",
+    "nothing reads the agent's stdout, and the pipe is full; commands still run, and the newest log lines wait (up to 1 MiB)",
+    "check that the reader of stdout runs and has disk space: dockerd and its log driver, journald, or the program behind a shell's pipe",
 )
 
 
 TOO_SLOW = Cause(
     "",
-    "what it looks at did not answer within {seconds} s",
-    "look at what the summary names: a disk, a name server or a proxy that hangs; then check again",
+    "the check got no answer within {seconds} s",
+    "look at what the summary names: a disk, a DNS server or a proxy hangs; then run the check again",
 )
 
 
-UNEXPECTED = Cause("", "the check itself failed, by an unexpected {kind}", "report it to the vendor; RELAY_LOG_LEVEL=debug shows where")
+UNEXPECTED = Cause(
+    "", "the check itself failed with an unexpected {kind}", "report it to the vendor, with the output under RELAY_LOG_LEVEL=debug"
+)
 
 
 _OF_STORAGE = {
@@ -197,69 +202,76 @@ _OF_STORAGE = {
 
 
 def journal_cause(trouble: StorageTrouble | None) -> Cause:
-    """What lies behind a journal that takes nothing."""
+    """Return the cause of a journal that cannot be written."""
     return JOURNAL if trouble is None else _OF_STORAGE[trouble]
 
 
 SPOOL = Cause(
     "state-dir",
-    "a large answer that was written to the state directory cannot be read any more",
-    "check the disk of RELAY_STATE_DIR (its SMART values, the system's log) and who else deletes or changes files there",
+    "the file of a large answer in the state directory cannot be read any more",
+    "check the disk of RELAY_STATE_DIR (SMART values, system log), and whether another program deletes or changes files there",
+)
+
+
+_RESTART = (
+    "wait: after 5 minutes the agent ends, and Docker or systemd restarts it; if this happens again, send a support bundle"
+    " (`relay-agent support-bundle`) to the vendor"
 )
 
 
 STUCK = Cause(
     "agent",
-    "a part of the agent stands still",
-    "nothing for now: after 5 minutes the agent ends, and its supervisor starts it again; if that repeats, send a support bundle"
-    " (relay-agent support-bundle)",
+    "a thread of the agent is stuck",
+    _RESTART,
 )
 
 
-_OTHER_WAY = "; the agent works without, and `status` and health checks use admin.sock in the state directory"
+_OTHER_WAY = "; the agent works without them, and `status` and health checks use admin.sock in the state directory"
 
 
 ADMIN_TAKEN = Cause(
     "configuration",
-    "the agent's pages are not served at {address}: another program listens there, another agent of this machine, say" + _OTHER_WAY,
-    "give RELAY_ADMIN_ADDR a free port, or off",
+    "the agent's pages are not served at {address}: another program, such as a second agent, already uses this port" + _OTHER_WAY,
+    "set RELAY_ADMIN_ADDR to a free port, or to off",
 )
 
 
 ADMIN_CLOSED = Cause(
     "configuration",
-    "the agent's pages are not served at {address}, where this machine does not let the agent listen ({reason})" + _OTHER_WAY,
-    "give RELAY_ADMIN_ADDR an address of this machine and a port from 1024 on, or off",
+    "the agent's pages are not served at {address}: this machine does not let the agent listen there ({reason})" + _OTHER_WAY,
+    "set RELAY_ADMIN_ADDR to an address of this machine and a port from 1024 up, or to off",
 )
 
 
 ADMIN_SOCKET = Cause(
     "state-dir",
-    "the socket {address} cannot be made in the state directory ({reason}): `status` and health checks find no agent",
-    "give RELAY_STATE_DIR a directory that the agent's user may write, on a disk that has room and takes sockets; then it is made at once",
+    "the socket {address} cannot be created in the state directory ({reason}), so `status` and health checks find no agent",
+    "make the disk of RELAY_STATE_DIR writable for the agent's user and free space on it, or set RELAY_STATE_DIR to a disk that allows"
+    " sockets; the agent tries again by itself",
 )
 
 
 CAUGHT = Cause(
     "target",
-    "a request outlasts its own time limit",
-    "nothing for now: after 5 minutes the agent ends, and its supervisor starts it again; if that repeats, send a support bundle"
-    " (relay-agent support-bundle)",
+    "a request runs longer than its own time limit",
+    _RESTART,
 )
 
 
-STOPPING = Cause("agent", "the agent was asked to stop", "nothing: it finishes what runs; start it again to take in commands")
+STOPPING = Cause(
+    "agent", "the agent was asked to stop", "wait until it has finished the commands under way; start it again to accept commands"
+)
 
 
 CLOCK_SECONDS = 60.0
-"""A clock that is less off than this is not the reason for anything."""
+"""A smaller difference between the clocks causes no failure."""
 
 
 def clock_off(seconds: float) -> Cause:
-    """The row for a clock that is so many seconds ahead of the platform's, or behind where that is negative."""
+    """Return the cause for a clock that is so many seconds ahead of the platform's; negative: behind."""
     return CLOCK_OFF.about(seconds=f"{abs(seconds):.0f}", direction="ahead of" if seconds > 0 else "behind")
 
 
 def token_expired(moment: datetime) -> Cause:
-    """The row for a token whose time was over then (UTC)."""
+    """Return the cause for a token that expired at this moment (UTC)."""
     return TOKEN_EXPIRED.about(date=f"{moment:%Y-%m-%d %H:%M} UTC")

@@ -1,6 +1,6 @@
-"""What every loop of the agent reports with: its status, the hourly tally, the log, and the clock that all three go by.
+"""What every loop of the agent reports to: its status, the hourly tally, the log; and the clock that these use.
 
-This module must not judge or count anything itself.
+It must not judge or count anything itself.
 """
 
 from __future__ import annotations
@@ -24,5 +24,5 @@ class LoopContext:
     clock: Clock
 
     def repeated_failure(self, failed: str, recovered: str, *, first: int = 1, remind_seconds: float = 300.0) -> RepeatedFailure:
-        """A failure that this loop logs under two event names, without a line for each try."""
+        """Make a failure that this loop logs when it begins, changes and ends, not at every try."""
         return RepeatedFailure(self.log, failed, recovered, self.clock.monotonic, first=first, remind_seconds=remind_seconds)

@@ -1,6 +1,6 @@
 """Signs of life: what each loop last did, for heartbeats, health and the watchdog.
 
-This room owns the facts only. It must not judge them: that is `heartbeat`'s.
+Owns the facts only. It must not judge them; `watchdog` does.
 """
 
 from __future__ import annotations
@@ -10,46 +10,46 @@ from relay_agent.core.failures import Cause
 
 
 class LoopStatus:
-    """Written by one loop, read by any thread; each value is replaced whole."""
+    """One loop's status. The loop writes it, any thread reads it; each value is replaced as a whole."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.activity = "starting"
         self.turned = clock.monotonic()
-        """When the loop last came round, whatever came of it."""
+        """When the loop last ran an iteration, successful or not."""
         self.worked: float | None = None
-        """When it last did what it is for."""
+        """When an iteration last succeeded."""
         self.alive = clock.monotonic()
-        """When it last did that, or had a good reason not to."""
+        """When an iteration last succeeded or was idle."""
         self.problem: str | None = None
         self.cause: Cause | None = None
-        """What lies behind the problem, and what cures it."""
+        """The cause and cure of the problem."""
 
     def turn(self, activity: str) -> None:
-        """The loop came round."""
+        """Record that an iteration begins."""
         self.activity = activity
         self.turned = self._clock.monotonic()
 
     def pause(self, activity: str) -> None:
-        """The loop came round, and has a good reason not to do what it is for."""
+        """Record an idle iteration (healthy, nothing to do)."""
         self.turn(activity)
         self.alive = self.turned
         self.problem = self.cause = None
 
     def success(self) -> None:
-        """What the loop is for was done."""
+        """Record a successful iteration."""
         self.turned = self.worked = self.alive = self._clock.monotonic()
         self.problem = self.cause = None
 
     def failure(self, problem: str, cause: Cause | None = None) -> None:
-        """It was tried, and failed."""
+        """Record a failed iteration."""
         self.turned = self._clock.monotonic()
         self.problem, self.cause = problem, cause
 
     def silent_seconds(self) -> float:
-        """Seconds since the loop came round."""
+        """Return the seconds since the last iteration."""
         return self._clock.monotonic() - self.turned
 
     def dead_seconds(self) -> float:
-        """Seconds since it did what it is for, or had a good reason not to."""
+        """Return the seconds since an iteration succeeded or was idle."""
         return self._clock.monotonic() - self.alive

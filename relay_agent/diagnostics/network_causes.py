@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from relay_agent.core.failures import Cause, Code, FaultFacts, TlsTrouble
+from relay_agent.core.failures import CERTIFICATE_CODES, Cause, Code, FaultFacts, TlsTrouble
 from relay_agent.diagnostics.local_causes import SET_CLOCK
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """The far end of a way: `what` is there, `setting` gives its address, `proxies` its proxy; `open` is what a firewall must pass.
+    """A host that the agent calls: what it is, the setting that gives its address, the settings that give its proxy.
 
-    `service` is AWS's name for it.
+    `open` is what a firewall must allow; `service` is AWS's name for the host.
     """
 
     id: str
@@ -60,104 +60,105 @@ TO_TARGET = Destination("target", "the target", "the URL", "https_proxy, http_pr
 
 CERTIFICATE_ENDS = Cause(
     "target",
-    "the certificate of {host} ends on {date}, in {days}; from then on calls will fail with CERT_HAS_EXPIRED",
-    "have the target's certificate renewed before that day",
+    "the certificate of {host} expires on {date}, in {days}; after that calls fail with CERT_HAS_EXPIRED",
+    "renew the target's certificate before that date",
 )
 
 
 TARGET_UNWELL = Cause(
     "target",
-    "the target answers {status}: it is reached, and has a fault of its own",
-    "look at the log of the target; a command is given the same answer",
+    "the target can be reached, and answers with a server error ({status})",
+    "look at the target's log; a command gets the same answer",
 )
 
 
 MORE_TARGETS = Cause(
     "target",
-    "more targets than are named here do not answer the agent",
-    "relay-agent commands --failed lists them; relay-agent explain tells why",
+    "more targets fail than are listed here",
+    "list them with `relay-agent commands --failed`; find the reason for one with `relay-agent explain URL`",
 )
 
 
 _TRUST = (
-    "give the issuer's certificate (PEM) in RELAY_CA_FILE, which adds to the trusted roots, or a whole bundle in REQUESTS_CA_BUNDLE, which"
-    " replaces them; a proxy that re-signs TLS has a CA of its own: ask for its certificate"
+    "set RELAY_CA_FILE to a PEM file with the issuer's certificate, which is trusted in addition; or set REQUESTS_CA_BUNDLE to a whole"
+    " bundle, which replaces the trusted roots; if a proxy re-signs TLS, ask its operator for its CA certificate"
 )
 
 
 ON_THE_WAY = {
     Code.ENOTFOUND: (
-        "the name {host} does not exist, as far as this machine's DNS knows",
-        "check the name in {setting} for a mistake, and that this machine's DNS server (/etc/resolv.conf) is the one that knows it; where"
-        " only a proxy resolves names, set it ({proxies})",
+        "the name {host} does not exist in this machine's DNS",
+        "check the spelling in {setting}, and that this machine's DNS server (/etc/resolv.conf) knows the name; if only a proxy can resolve"
+        " it, set the proxy ({proxies})",
     ),
     Code.EAI_AGAIN: (
-        "the DNS server does not answer when asked for {host}",
-        "check this machine's DNS servers (/etc/resolv.conf) and the firewall on the way to them; {setting} may be right",
+        "the DNS server does not answer the query for {host}",
+        "check this machine's DNS servers (/etc/resolv.conf), and that the firewall allows DNS; {setting} may be correct",
     ),
     Code.ECONNREFUSED: (
-        "port {port} refused: the host {host} answers, nothing listens there",
-        "check the port in {setting} and that the service runs; a firewall that rejects looks the same: it must pass {open}",
+        "{host} refuses connections on port {port}: nothing listens there, or a firewall rejects them",
+        "check the port in {setting}, that the service runs, and that the firewall allows {open}",
     ),
     Code.ECONNRESET: (
-        "the connection to {host}:{port} was cut off, by {what} or by a firewall or proxy between",
-        "check that the port in {setting} is the right one for http or https, and that the firewall, and the proxy where there is one"
-        " ({proxies}), passes {open}",
+        "the connection to {host}:{port} was closed by {what}, or by a firewall or proxy on the way",
+        "check that the port in {setting} fits http or https, and that the firewall and the proxy, if any ({proxies}), allow {open}",
     ),
     Code.EHOSTUNREACH: (
-        "there is no way from this machine to the host {host}",
-        "check that the host in {setting} is on, this machine's routes, and that the firewall passes {open}; or set a proxy ({proxies})",
+        "this machine has no route to the host {host}",
+        "check this machine's routes, that the host in {setting} is running, and that the firewall allows {open}; or set a proxy"
+        " ({proxies})",
     ),
     Code.ENETUNREACH: (
-        "there is no way from this machine to the network of {host}",
-        "check this machine's routes (IPv6 without IPv6?) and the host in {setting}; or set a proxy that leads there ({proxies})",
+        "this machine has no route to the network of {host}",
+        "check this machine's routes (if the address is IPv6, does this machine have IPv6?) and the host in {setting}; or set a proxy that"
+        " can reach it ({proxies})",
     ),
     Code.ETIMEDOUT: (
-        "{host} does not answer on port {port}: a firewall drops what is sent there, or the host is off",
-        "open the firewall outbound to {open}, or set the proxy that leads there ({proxies}); check the address in {setting}",
+        "{host} does not answer on port {port}: a firewall drops the packets, or the host is off",
+        "allow {open} in the outbound firewall, or set a proxy that can reach it ({proxies}); check the address in {setting}",
     ),
     Code.CERT_HAS_EXPIRED: (
-        "the certificate of {host} is over{ended}, by this machine's clock",
-        f"have the certificate of {{what}} renewed; if it is good elsewhere, {SET_CLOCK}; check the address in {{setting}}",
+        "the certificate of {host} has expired{ended}, according to this machine's clock",
+        f"renew the certificate of {{what}}; if other machines accept it, {SET_CLOCK}; check the address in {{setting}}",
     ),
     Code.DEPTH_ZERO_SELF_SIGNED_CERT: (
-        "the certificate of {host} is signed by itself ({issuer}): no authority that the agent trusts ({roots}) vouches for it",
-        "give that certificate (PEM) in RELAY_CA_FILE, which adds to the trusted roots, or have one issued; REQUESTS_CA_BUNDLE replaces the"
-        " roots",
+        "the certificate of {host} is self-signed ({issuer}), and the agent does not trust it (trusted: {roots})",
+        "set RELAY_CA_FILE to a PEM file with that certificate, which is trusted in addition; or install a certificate of a trusted CA on"
+        " {what}",
     ),
     Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE: (
-        "the certificate of {host} was issued by {issuer}, whom the agent does not trust ({roots}), or an intermediate certificate is"
-        " missing",
+        "the certificate of {host} was issued by {issuer}, which the agent does not trust (trusted: {roots}), or an intermediate"
+        " certificate is missing",
         _TRUST,
     ),
     Code.ERR_TLS_CERT_ALTNAME_INVALID: (
-        "the certificate that stands at {host} is for another name: {names}",
-        "use a name of the certificate in {setting}, or have a certificate issued for {host}",
+        "the certificate of {host} is valid for other names only: {names}",
+        "use one of those names in {setting}, or install a certificate for {host} on {what}",
     ),
     Code.EPROTO: (
-        "{host}:{port} does not speak TLS with the agent, or breaks it off",
-        "check whether {setting} should say http, and the port; look at the log of {what}, which must speak TLS 1.2 or later",
+        "the TLS handshake with {host}:{port} failed",
+        "check the port in {setting}, and whether it should say http; look at the log of {what}, which must support TLS 1.2 or later",
     ),
     Code.EBADRESPONSE: (
-        "what answers at {host}:{port} does not speak HTTP that can be relayed",
-        "check the port in {setting}, and the log of {what}",
+        "{host}:{port} answers with something that is not a valid HTTP response",
+        "check the port in {setting}, and look at the log of {what}",
     ),
     Code.ERESPONSETOOLARGE: (
-        "the answer of {host} is larger than the agent relays",
-        "ask for less, or raise RELAY_MAX_RESPONSE_BYTES",
+        "the response of {host} is larger than the agent's limit",
+        "request less data, or raise RELAY_MAX_RESPONSE_BYTES",
     ),
     Code.ETOOMANYREDIRECTS: (
-        "{host} redirects in a circle",
-        "look at where it leads, with `follow_redirects: false` in the command",
+        "{host} redirects too often, probably in a loop",
+        "send the command with `follow_redirects: false` to see where the redirect leads",
     ),
     Code.EPOLICY: (
-        "the agent's policy forbids it: {rule}",
-        "use another address in {setting}; built-in denials hold for link-local and cloud metadata addresses, multicast, the unspecified"
-        " addresses and the agent's own admin pages",
+        "the agent's policy forbids this address: {rule}",
+        "use another address in {setting}; link-local, cloud metadata, multicast and unspecified addresses and the agent's own admin pages"
+        " are always denied",
     ),
     Code.EBADCOMMAND: (
-        "it is no request that can be sent",
-        "correct the method or the URL: absolute, http or https, spaces and control characters percent-encoded",
+        "the method or the URL is invalid",
+        "correct it: the URL must be absolute, with http or https, and spaces and control characters percent-encoded",
     ),
 }
 
@@ -166,44 +167,44 @@ ON_THE_WAY[Code.EPIPE] = ON_THE_WAY[Code.ECONNRESET]
 
 
 _EARLY = (
-    "the certificate of {host} is not valid yet{begun}, by this machine's clock",
-    f"{SET_CLOCK}; if it is right, have {{what}} show a certificate that is valid by now; check the address in {{setting}}",
+    "the certificate of {host} is not valid yet{begun}, according to this machine's clock",
+    f"{SET_CLOCK}; if the clock is right, install a certificate that is already valid on {{what}}; check the address in {{setting}}",
 )
 
 
-# What a TLS session failed for: of a target, or of the proxy with which TLS is spoken.
+# Why a TLS handshake failed, with the target or with a proxy that is called over TLS.
 _TLS_ALONE = {
     TlsTrouble.NOT_TLS: (
-        "{peer} does not speak TLS: something else answers there",
-        "check whether {address} should say http, and the port",
+        "{peer} does not speak TLS",
+        "check the port in {address}, and whether it should say http",
     ),
     TlsTrouble.OLD_VERSION: (
-        "{peer} speaks nothing as new as TLS 1.2",
-        "have its TLS updated, or set in front of it something that speaks TLS 1.2 or later; check the address in {address}",
+        "{peer} supports only TLS versions older than 1.2",
+        "update its TLS, or put a reverse proxy with TLS 1.2 or later in front of it; check the address in {address}",
     ),
     TlsTrouble.NO_COMMON_CIPHER: (
-        "{peer} and the agent have no cipher in common, or none for its kind of certificate",
-        "have a cipher of today allowed there (ECDHE with AES-GCM, say), with a certificate that fits it; check the address in {address}",
+        "{peer} and the agent have no cipher in common, or none that fits its certificate",
+        "enable a current cipher there (for example ECDHE with AES-GCM) and a certificate that fits it; check the address in {address}",
     ),
     TlsTrouble.WEAK_EXCHANGE: (
-        "{peer} uses keys or signatures in the handshake that are too weak, such as Diffie-Hellman below 2048 bits or SHA-1",
-        "have ECDHE, or Diffie-Hellman with 2048 bits, and signatures with SHA-256 set there; check the address in {address}",
+        "{peer} uses keys or signatures in the handshake that are too weak (Diffie-Hellman below 2048 bits, SHA-1)",
+        "enable ECDHE, or Diffie-Hellman with 2048 bits, and SHA-256 signatures there; check the address in {address}",
     ),
     TlsTrouble.OLD_RENEGOTIATION: (
-        "{peer} does not know secure renegotiation (RFC 5746), without which a session can be tampered with",
-        "have its TLS updated; check the address in {address}",
+        "{peer} does not support secure renegotiation (RFC 5746), which protects a session from tampering",
+        "update its TLS; check the address in {address}",
     ),
     TlsTrouble.UNKNOWN_NAME: (
-        "{peer} serves nothing under the name by which it was called",
-        "write a name that it serves in {address}",
+        "{peer} does not recognise the host name that was requested",
+        "use a host name that it serves in {address}",
     ),
     TlsTrouble.CLIENT_CERTIFICATE: (
-        "{peer} wants a client certificate, and the agent has none",
-        "ask whoever runs it to let the agent in without one; check the address in {address}",
+        "{peer} requires a client certificate, which the agent does not support",
+        "ask its operator to accept the agent without one; check the address in {address}",
     ),
     TlsTrouble.LONG_CHAIN: (
-        "{peer} sends more certificates than a handshake may hold (100 KB)",
-        "have a certificate with fewer names, and a shorter chain, set there; check the address in {address}",
+        "{peer} sends more certificates than a handshake may contain (100 KB)",
+        "install a certificate with fewer names or a shorter chain there; check the address in {address}",
     ),
 }
 
@@ -211,87 +212,82 @@ _TLS_ALONE = {
 _TLS_CERTIFICATE = {
     TlsTrouble.NOT_YET_VALID: _EARLY,
     TlsTrouble.WEAK_CERTIFICATE: (
-        "the certificate of {host}, or one above it, has a key that is too short or a signature of old (RSA below 2048 bits, SHA-1)",
-        "have the certificate of {what} issued anew: RSA with 2048 bits or an elliptic curve, signed with SHA-256; check the address in"
-        " {setting}",
+        "the certificate of {host}, or one that signed it, has a key that is too short (RSA below 2048 bits) or an outdated signature"
+        " (SHA-1)",
+        "replace the certificate of {what}: RSA with 2048 bits or an elliptic curve, signed with SHA-256; check the address in {setting}",
     ),
     TlsTrouble.BAD_CERTIFICATE: (
-        "the certificate of {host}, or one above it, is none that a server may show",
-        "look at the certificate of {what} (openssl s_client -connect {host}:{port} -showcerts) and have it issued anew; check the address"
-        " in {setting}",
+        "the certificate of {host}, or one that signed it, is not valid for a server",
+        "look at the certificate of {what} (openssl s_client -connect {host}:{port} -showcerts) and replace it; check the address in"
+        " {setting}",
     ),
 }
 
 
 _LATE = (
-    "{host}:{port} takes the connection and does not answer in time",
-    "look at {what}: it is busy or hangs; or a firewall or proxy between holds the connection ({proxies}); {setting} may be right",
+    "{host}:{port} accepts the connection, but does not answer in time",
+    "check whether {what} is overloaded or hangs, and whether a firewall or proxy on the way ({proxies}) holds the connection; {setting}"
+    " may be correct",
 )
 
 
 _PROXY_LOGIN = (
-    "the proxy {proxy}, not {what}, answered 407: it wants a user and password, or does not take those that it was given",
-    "put user and password into the proxy's URL ({proxies}): percent-encoded, a colon between them, an @ behind them, then the host",
+    "the proxy {proxy}, not {what}, answered 407: it requires a user and password, or does not accept those given",
+    "put user and password into the proxy's URL ({proxies}): percent-encoded, a colon between them, an @ after them, then the host",
 )
 
 
 _PROXY_REFUSED = (
-    "the proxy {proxy}, not {what}, answered {status}: it is reached, and does not let the agent through to {host}:{port}",
-    "ask whoever runs the proxy to allow {open}; or name {host} in no_proxy, where it is reached directly; check {setting}",
+    "the proxy {proxy}, not {what}, answered {status}: it refuses to connect the agent to {host}:{port}",
+    "ask the proxy's operator to allow {open}; or, if {host} can be reached directly, add it to no_proxy; check {setting}",
 )
 
 
 _PROXY_ANSWERED = (
-    "the proxy {proxy} answered {status}: it is reached, and cannot reach {host}:{port} itself, or passes on what {what} answers",
-    "see from the proxy's machine whether {host}:{port} is reached, and look at the log of {what}; or name {host} in no_proxy, where it is"
-    " reached directly; check {setting}",
+    "the proxy {proxy} answered {status}: it cannot reach {host}:{port}, or it passes on the answer of {what}",
+    "check from the proxy's machine whether {host}:{port} can be reached, and look at the log of {what}; or, if {host} can be reached"
+    " directly, add it to no_proxy; check {setting}",
 )
 
 
 _PROXY_BEHIND = (
-    "the proxy {proxy} is reached, and cannot itself reach {host}:{port} ({code})",
-    "check the address in {setting} and that the proxy may go there; or name {host} in no_proxy, where it is reached directly",
+    "the proxy {proxy} can be reached, but cannot reach {host}:{port} ({code})",
+    "check the address in {setting}, and that the proxy is allowed to connect to it; or, if {host} can be reached directly, add it to"
+    " no_proxy",
 )
 
 
 _PROXY_AWAY = (
-    "the proxy {proxy}, not {what}, is at fault: {ailment} ({code})",
-    "check the proxy's scheme, host and port ({proxies}), and that it runs; or name {host} in no_proxy, where it is reached directly;"
-    " {setting} may be right",
+    "the proxy {proxy}, not {what}, fails: {failure} ({code})",
+    "check the proxy's scheme, host and port ({proxies}), and that it runs; or, if {host} can be reached directly, add it to no_proxy;"
+    " {setting} may be correct",
 )
 
 
 _PROXY_TLS = (
-    "the proxy {proxy}, not {what}, shows a certificate that the agent does not trust ({code})",
-    f"if the proxy speaks plain HTTP to its clients, write http:// in its URL ({{proxies}}); else {_TRUST}; {{setting}} may be right",
+    "the proxy {proxy}, not {what}, presents a certificate that the agent does not trust ({code})",
+    f"if the proxy speaks plain HTTP to its clients, write http:// in its URL ({{proxies}}); otherwise {_TRUST}; {{setting}} may be"
+    " correct",
 )
 
 
-_PROXY_AILMENTS = {
+_PROXY_FAILURES = {
     Code.ENOTFOUND: "its name does not exist",
-    Code.EAI_AGAIN: "the DNS server does not answer when asked for its name",
+    Code.EAI_AGAIN: "the DNS server does not answer the query for its name",
     Code.ECONNREFUSED: "nothing listens on its port",
     Code.ETIMEDOUT: "it does not answer in time",
-    Code.EBADRESPONSE: "it does not answer as a proxy does",
+    Code.EBADRESPONSE: "it does not answer like a proxy",
 }
 
 
-_TLS_CODES = frozenset(
-    {
-        Code.CERT_HAS_EXPIRED,
-        Code.DEPTH_ZERO_SELF_SIGNED_CERT,
-        Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE,
-        Code.ERR_TLS_CERT_ALTNAME_INVALID,
-        Code.EPROTO,
-    }
-)
+_TLS_CODES = CERTIFICATE_CODES | {Code.EPROTO}
 
 
 PROXY_AUTHENTICATION_REQUIRED = 407
 
 
 def on_the_way(facts: FaultFacts, to: Destination, roots: str | None = None) -> Cause:
-    """The row for a fault on the way, filled with what is known of it; `roots` are the trusted ones, where they are known."""
+    """Return the cause of a network fault, filled with its facts; `roots` describes the trusted CA bundle, if known."""
     shown = facts.certificate
     proxy = facts.proxy or "on the way"
     names: dict[str, object] = {
@@ -305,13 +301,13 @@ def on_the_way(facts: FaultFacts, to: Destination, roots: str | None = None) -> 
         "proxies": to.proxies,
         "open": to.open.format(host=facts.host, port=facts.port),
         "proxy": proxy,
-        "ailment": _PROXY_AILMENTS.get(facts.code or Code.ETIMEDOUT, "it cannot be used"),
+        "failure": _PROXY_FAILURES.get(facts.code or Code.ETIMEDOUT, "it cannot be used"),
         "issuer": (shown and shown.issuer) or "an authority",
-        "names": (shown and shown.names) or "not the one that was called",
+        "names": (shown and shown.names) or "not the one requested",
         "roots": roots or (shown and shown.roots) or "certifi's roots, or those of REQUESTS_CA_BUNDLE, and RELAY_CA_FILE",
-        "begun": f" (it begins on {shown.begins})" if shown and shown.begins else "",
-        "ended": f" since {shown.ends}" if shown and shown.ends else "",
-        "peer": f"the proxy {proxy}, not {to.what}," if facts.proxy else f"{facts.host}:{facts.port}",
+        "begun": f" (it is valid from {shown.begins})" if shown and shown.begins else "",
+        "ended": f" on {shown.ends}" if shown and shown.ends else "",
+        "peer": f"the proxy {proxy} (not {to.what})" if facts.proxy else f"{facts.host}:{facts.port}",
         "address": to.proxies if facts.proxy else to.setting,
     }
     return Cause(to.id, *_row(facts)).about(**names)

@@ -1,4 +1,4 @@
-"""Causes and cures of what the platform and AWS refuse or do not answer."""
+"""Causes and cures for what the platform and AWS refuse or do not answer."""
 
 from __future__ import annotations
 
@@ -33,22 +33,23 @@ from relay_agent.diagnostics.network_causes import (
 
 REFUSED = Cause(
     "access",
-    "ORG_SLUG and JWT do not match, the token's user lacks the role, or the token was revoked or is another deployment's",
+    "the platform refuses the token: ORG_SLUG and JWT do not match, its user lacks the role, or it was revoked or belongs to another"
+    " deployment",
     "take ORG_SLUG, JWT and API_TARGET from the same organisation, with a service user that may run agents; or create a new token",
 )
 
 
 UNKNOWN_AGENT = Cause(
     "agent",
-    "AGENT_ID is not known in this organisation",
+    "this organisation has no agent with the id AGENT_ID",
     "copy AGENT_ID from the agent's page in the organisation that ORG_SLUG names",
 )
 
 
 NOT_USER_DEFINED = Cause(
     "agent",
-    "AGENT_ID names an agent of another type ({kind}), not a user-defined one",
-    "create a user-defined agent on the Agents page, and take its id as AGENT_ID",
+    "AGENT_ID belongs to an agent of another type ({kind}), not to a user-defined agent",
+    "create a user-defined agent on the Agents page, and set AGENT_ID to its id",
 )
 
 
@@ -59,58 +60,63 @@ QUEUE_DISABLED = Cause("queue", "the agent's queue is disabled", "enable the age
 
 
 NO_CREDENTIALS = Cause(
-    "credentials", "AWS does not take the temporary credentials", f"nothing for now: the agent fetches new ones; if it lasts, {SET_CLOCK}"
+    "credentials",
+    "AWS does not accept the temporary credentials",
+    f"wait: the agent fetches new ones; if the problem lasts, {SET_CLOCK}",
 )
 
 
 NO_QUEUE = Cause(
     "sqs",
-    "the queue does not exist, or AWS does not let this agent use it",
+    "the queue does not exist, or this agent is not allowed to use it",
     "enable the agent's queue on the Agents page; if it is enabled, ask the platform's support",
 )
 
 
 SQS_POLICY = Cause(
     "sqs",
-    "AWS answers AccessDenied: a policy does not let this agent use its queue, though its credentials and this machine's clock are right",
-    "ask the platform's support to look at the queue's and the role's policy; if calls leave by a VPC endpoint, at that one's too",
+    "AWS answers AccessDenied: a policy does not let this agent use its queue; its credentials and this machine's clock are fine",
+    "ask the platform's support to check the policies of the queue and of the role; if calls go through a VPC endpoint, check its policy"
+    " too",
 )
 
 
 ACK_REFUSED = Cause(
     "sqs",
-    "the queue did not let single messages be deleted, mostly because their visibility timeout had passed",
-    "nothing: they come again and are recognised; if it lasts, raise the queue's visibility timeout",
+    "the queue refused to delete some messages, usually because their visibility timeout had passed",
+    "wait: they arrive again, and are not run twice; if the problem lasts, raise the queue's visibility timeout",
 )
 
 
 CLOCK = Cause(
     "clock",
-    "AWS refuses the signature: this machine's clock is more than 5 minutes off, or something on the way changes what is sent",
-    f"{SET_CLOCK}; if it is right, see that no proxy rewrites calls to AWS",
+    "AWS refuses the signature: this machine's clock is more than 5 minutes off, or a proxy changes the requests",
+    f"{SET_CLOCK}; if the clock is right, make sure that no proxy rewrites calls to AWS",
 )
 
 
-BUSY = Cause("platform", "the platform asks to be called less often", "nothing: the agent waits as long as it is told to")
+BUSY = Cause(
+    "platform", "the platform limits the rate of calls (429)", "wait: the agent tries again after the time that the platform gives"
+)
 
 
 SLOW = Cause(
     "platform",
-    "the platform took {seconds} s to answer, which is slow",
-    "look at the line, the DNS server and the proxy on the way; the agent works, and commands take longer",
+    "the platform took {seconds} s to answer; the agent works, but commands take longer",
+    "check the network connection, the DNS server and the proxy, if any",
 )
 
 
 UNWELL = Cause(
     "platform",
-    "the platform, or a proxy in its place, answers with an error of its own",
-    "nothing for now: the agent keeps trying; if it lasts, ask the platform's support, and look at the log of the proxy where there is one",
+    "the platform, or a proxy in its place, answers with a server error",
+    "wait: the agent keeps trying; if the problem lasts, look at the log of the proxy, if any, and ask the platform's support",
 )
 
 
 NOT_THE_PLATFORM = Cause(
     "platform",
-    "something answers at API_TARGET, but it is not the platform's API",
+    "the answer at API_TARGET is not from the platform's API",
     "check API_TARGET (the API's address, with https, not the web page's), and whether a proxy, a firewall's block page or a log-in page"
     " answers in its place",
 )
@@ -118,41 +124,44 @@ NOT_THE_PLATFORM = Cause(
 
 NOT_AWS = Cause(
     "sqs",
-    "something answers in {service}'s place",
+    "the answer is not from {service}",
     "check whether a proxy, a firewall's block page or a log-in page answers in its place, and that AWS_ENDPOINT_URL is not set",
 )
 
 
 AWS_ENDPOINT = Cause(
     "sqs",
-    "AWS_ENDPOINT_URL is set: calls for AWS go to {url}, and not to AWS; that is for emulators such as the sandbox",
-    "take AWS_ENDPOINT_URL away, from the environment and from .env",
+    "AWS_ENDPOINT_URL is set, so calls to AWS go to {url} instead; this is meant for emulators such as the sandbox",
+    "remove AWS_ENDPOINT_URL from the environment and from .env",
 )
 
 
 AWS_BUSY = Cause(
     "sqs",
-    "{service} asks to be called less often (throttling)",
-    "nothing for now: the agent calls less often, and what waits is sent later; if it lasts, ask the platform's support to raise its quota",
+    "{service} limits the rate of calls (throttling)",
+    "wait: the agent calls less often, and sends later what waits; if the problem lasts, ask the platform's support to raise the quota",
 )
 
 
 AWS_UNWELL = Cause(
     "sqs",
-    "{service} answers with an error of its own ({reason})",
-    "nothing for now: the agent keeps trying; if it lasts, look at AWS's health page for the agent's region, or ask the platform's support",
+    "{service} answers with a server error ({reason})",
+    "wait: the agent keeps trying; if the problem lasts, check the AWS Health Dashboard for the agent's region, or ask the platform's"
+    " support",
 )
 
 
 LOGS_POLICY = Cause(
     "cloudwatch",
     "AWS answers AccessDenied: a policy does not let this agent write to its log group",
-    "ask the platform's support to look at the role's policy; if calls leave by a VPC endpoint, at that one's too",
+    "ask the platform's support to check the role's policy; if calls go through a VPC endpoint, check its policy too",
 )
 
 
 NO_LOG_GROUP = Cause(
-    "cloudwatch", "the agent's log group does not exist", "ask the platform's support to make it again, or save the agent's settings anew"
+    "cloudwatch",
+    "the agent's log group does not exist",
+    "save the agent's settings on the Agents page again, or ask the platform's support to create the log group",
 )
 
 
@@ -161,69 +170,73 @@ NO_LOG_GROUP_NAMED = Cause("cloudwatch", "the platform names no log group for th
 
 NO_LOGS = Cause(
     "cloudwatch",
-    "log lines cannot be delivered to CloudWatch Logs; the agent works without, and says the same on stdout",
-    "open the firewall outbound to CloudWatch Logs in the agent's AWS region (https, logs.<region>.amazonaws.com), or let the proxy pass"
-    " it; if it answers AccessDenied, ask the platform's support",
+    "log lines cannot be delivered to CloudWatch Logs; the agent works without it, and writes the same lines to stdout",
+    "allow CloudWatch Logs in the agent's AWS region (https, logs.<region>.amazonaws.com) in the outbound firewall and in the proxy, if"
+    " any; if AWS answers AccessDenied, ask the platform's support",
 )
 
 
 S3_UNREACHABLE = Cause(
     "platform",
     "the platform's bucket, Amazon S3, cannot be reached",
-    "open the firewall outbound to S3 in the agent's AWS region (https, *.s3.<region>.amazonaws.com), or let the proxy pass it",
+    "allow S3 in the agent's AWS region (https, *.s3.<region>.amazonaws.com) in the outbound firewall and in the proxy, if any",
 )
 
 
 S3_EXPIRED = Cause(
     "platform",
-    "the presigned URL by which a large body travels had expired when it was used; none lives longer than an hour",
-    "see what held the command up: upload-failed or download-failed before this, or a command that took that long; let its sender send it"
-    " again",
+    "the presigned URL for a large body had expired when it was used (it is valid for an hour at most)",
+    "find out what delayed the command: upload-failed or download-failed in the log before this, or a slow target; then have its sender"
+    " send it again",
 )
 
 
 S3_REFUSED = Cause(
     "platform",
-    "Amazon S3 answers {status} to the platform's presigned URL: a policy of the bucket, of the role that signed or of a VPC endpoint on"
-    " the way forbids it, or something on the way changes what is sent",
-    "ask the platform's support to look at the bucket's and the role's policy; where calls leave by a VPC endpoint or a proxy, see that it"
-    " passes GET and PUT to *.s3.<region>.amazonaws.com unchanged",
+    "Amazon S3 answers {status} to the platform's presigned URL: a policy of the bucket, of the signing role or of a VPC endpoint forbids"
+    " the call, or a proxy changes it",
+    "ask the platform's support to check the policies of the bucket and of the role; if calls go through a VPC endpoint or a proxy, make"
+    " sure that it passes GET and PUT to *.s3.<region>.amazonaws.com unchanged",
 )
 
 
 S3_GONE = Cause(
     "platform",
-    "Amazon S3 has nothing at the platform's presigned URL (it answers 404): the body is gone, or its bucket",
-    "let its sender send the command again; if that repeats, ask the platform's support",
+    "Amazon S3 finds nothing at the platform's presigned URL (404): the body or its bucket no longer exists",
+    "have its sender send the command again; if this happens again, ask the platform's support",
 )
 
 
-S3_BAD_URL = Cause("platform", "the platform gave a presigned URL that is none", "ask the platform's support")
+S3_BAD_URL = Cause("platform", "the platform gave a presigned URL that is invalid", "ask the platform's support")
 
 
-S3_UNWELL = Cause("platform", "Amazon S3 answers with an error of its own", AWS_UNWELL.cure)
+S3_UNWELL = Cause("platform", "Amazon S3 answers with a server error", AWS_UNWELL.cure)
 
 
 NOT_S3 = replace(NOT_AWS.about(service="Amazon S3"), id="platform")
 
 
-STARTING = Cause("platform", "the agent has just started", "nothing: it reads its configuration from the platform now")
+STARTING = Cause(
+    "platform", "the agent has just started, and reads its configuration from the platform", "wait until it has read its configuration"
+)
 
 
-NO_ANSWERS = Cause("sqs", "the platform's queue for answers does not take them", "nothing for now: answers are kept, and sent again")
+NO_ANSWERS = Cause(
+    "sqs", "the platform's queue for answers does not accept them", "wait: the agent keeps the answers, and tries to send them again"
+)
 
 
 UNREACHABLE = Cause(
     "platform",
     "the platform cannot be reached",
-    "check API_TARGET, DNS, the firewall's outbound rules, and the proxy (http_proxy, https_proxy, no_proxy, RELAY_PLATFORM_PROXY)",
+    "check API_TARGET, DNS, the outbound firewall, and the proxy (http_proxy, https_proxy, no_proxy, RELAY_PLATFORM_PROXY)",
 )
 
 
 SQS_UNREACHABLE = Cause(
     "sqs",
     "the platform's queue, Amazon SQS, cannot be reached",
-    "open the firewall outbound to SQS in the agent's AWS region (https, sqs.<region>.amazonaws.com), or let the proxy pass it",
+    "allow SQS in the agent's AWS region (https, sqs.<region>.amazonaws.com) in the outbound firewall and in the proxy, if any",
 )
 
 
@@ -232,8 +245,8 @@ NOT_READ = Cause("sqs", "the platform's queue does not answer", SQS_UNREACHABLE.
 
 PROXY = Cause(
     "platform",
-    "the proxy does not let the agent through to the platform",
-    "check the proxy's address, its user and password, and its rules (https_proxy, http_proxy, RELAY_PLATFORM_PROXY), or no_proxy",
+    "the proxy does not connect the agent to the platform",
+    "check the proxy's address, user and password (https_proxy, http_proxy, RELAY_PLATFORM_PROXY), no_proxy, and the proxy's own rules",
 )
 
 
@@ -272,19 +285,19 @@ _NOT_SENT = {
 
 
 def cause_of(error: PlatformError) -> Cause:
-    """The row of the table that fits."""
+    """Return the cause and cure of a failed call to the platform or to AWS."""
     cause = _at_endpoint(error, _cause_of(error))
     if error.service is not Service.LOGS:
         return cause
-    return Cause(TO_LOGS.id, f"log lines are not delivered, without which the agent works: {cause.cause}", cause.cure)
+    return Cause(TO_LOGS.id, f"log lines are not delivered (the agent works without them): {cause.cause}", cause.cure)
 
 
 def _at_endpoint(error: PlatformError, cause: Cause) -> Cause:
-    """The row, where an emulator's address that was left standing explains whatever AWS does not answer."""
+    """Name AWS_ENDPOINT_URL first if it is set: calls then go to an emulator, which explains any answer that is not AWS's."""
     if error.endpoint is None or not isinstance(error, PlatformUnreachable | NotThePlatform | CredentialsExpired):
         return cause
     row = AWS_ENDPOINT.about(url=error.endpoint)
-    return Cause(cause.id, f"{cause.cause}; {row.cause}", f"{row.cure}; where it is meant: {cause.cure}")
+    return Cause(cause.id, f"{cause.cause}; {row.cause}", f"{row.cure}; if you set it on purpose: {cause.cure}")
 
 
 def _cause_of(error: PlatformError) -> Cause:
@@ -300,7 +313,7 @@ def _cause_of(error: PlatformError) -> Cause:
     if to is not TO_PLATFORM:
         return _of_aws(error, to)
     if error.status == _BAD_REQUEST and error.call is Call.AGENTS:
-        return UNKNOWN_AGENT  # The only thing that this call says is the agent's id.
+        return UNKNOWN_AGENT  # The agent's id is all that this call sends.
     return next((cause for kind, cause in _BY_KIND if isinstance(error, kind)), UNWELL)
 
 
@@ -329,14 +342,14 @@ def _of_aws(error: PlatformError, to: Destination) -> Cause:
     if isinstance(error, RateLimited):
         row = AWS_BUSY
     elif isinstance(error, NotThePlatform) or (error.aws_code or "").isdigit():
-        row = NOT_AWS  # AWS names its errors; a bare status is somebody else's.
+        row = NOT_AWS  # AWS gives its errors a name; a bare status comes from something else.
     else:
         row = AWS_UNWELL
     return replace(row.about(service=to.service, reason=error.reason), id=to.id)
 
 
 def _of_s3(error: PlatformError) -> Cause:
-    """Bodies travel by presigned URL: neither our token nor our signature can be at fault."""
+    """Bodies travel by presigned URL, so neither our token nor our signature can be wrong."""
     why = error.why if isinstance(error, PayloadRefused) else None
     if isinstance(error, NotThePlatform):
         return NOT_S3

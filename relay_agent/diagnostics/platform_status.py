@@ -1,6 +1,6 @@
-"""What the platform thinks of this agent.
+"""The agent's status on the platform: registered, enabled, accepted.
 
-This room owns the facts only; `enrolment` finds them out, poller and heartbeat act on them.
+Owns the facts only: `registration` sets them, poller and heartbeat act on them.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from relay_agent.tdp.sqs import Queue
 
 @dataclass
 class PlatformStatus:
-    """What the platform thinks of us, for poller, heartbeat and health. Each value is replaced whole."""
+    """The agent's status on the platform, for poller, heartbeat and health. Each value is replaced as a whole."""
 
     enrolled: bool = False
-    """STARTED was reported and the first heartbeat sent."""
+    """STARTED was reported, and the first heartbeat was sent."""
     disabled: bool = False
-    """The agent is disabled: alive, but not to poll."""
+    """The agent is disabled on the platform: it sends heartbeats, but must not poll."""
     queue_disabled: bool = False
     refused: Cause | None = None
-    """Why the platform refuses us, while it does."""
+    """Why the platform refuses the agent; None while it accepts it."""
     rejected: PlatformRefused | None = None
-    """What the last answer said that judged the token, where it was a refusal (401): whichever call it was."""
+    """The refusal (401), if the last answer that judged the token was one, whichever call it answered."""
     doubt: threading.Event = field(default_factory=threading.Event)
-    """Set by such a refusal, for `heartbeat` to ask at once whether it is meant for all calls."""
+    """Set by such a refusal, so that `heartbeat` finds out at once whether the platform refuses every call."""
     refreshed: datetime | None = None
     """When the configuration was last read."""
     polled: Queue | None = None
-    """The queue that the poller last asked."""
+    """The queue that the poller last polled."""
     ready: threading.Event = field(default_factory=threading.Event)
     look_again: threading.Event = field(default_factory=threading.Event)
-    """Set by whom AWS refuses, for `enrolment` to read the configuration now: queue or credentials may have changed."""
+    """Set when AWS refuses a call, so that `registration` reads the configuration now: queue or credentials may have changed."""
 
     def judge(self, refusal: PlatformRefused | None) -> None:
-        """Take over what an answer says of the token; from any thread."""
+        """Record whether an answer refused the token (None: it accepted it); from any thread."""
         self.rejected = refusal
         if refusal is not None:
             self.doubt.set()
 
     @property
     def may_poll(self) -> bool:
-        """Whether commands may be asked for."""
+        """Whether the agent may poll for commands."""
         return self.enrolled and not self.disabled

@@ -1,7 +1,7 @@
-"""What goes wrong on the way to targets, host by host: said once when it begins, changes and ends, and shown while it lasts.
+"""Failures of targets, host by host: logged when they begin, change and end, and shown while they last.
 
-This room owns which failures of commands are an administrator's business, and how much may be said of them: hosts are the
-senders' to choose. It must not talk to a target; causes and cures stand in `causes`.
+Owns which failures of commands concern an administrator, and how many lines they may cost, since senders choose the hosts. It must not
+talk to a target; causes and cures are in `network_causes`.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from relay_agent.transport.exchange import Exchange
 from relay_agent.transport.proxy_connect import ProxyRefused
 
 MOST_HOSTS = 64
-"""Hosts that are remembered; of more, those that failed last."""
+"""How many hosts are remembered: those that failed last."""
 MOST_SHOWN = 5
 SHOWN_SECONDS = 3600.0
-"""How long a host that nobody asks any more is shown as failing."""
+"""How long a host is shown as failing after its last failure."""
 REMIND_SECONDS = 3600.0
 HOUR_SECONDS = 3600.0
 LINES_AN_HOUR = 30
-"""Of all hosts together, each with the line of its end: less than 1 MB a day, whatever senders ask for."""
+"""For all hosts together, each with a second line when it recovers: less than 1 MB a day, whatever senders request."""
 HOST_LINES_AN_HOUR = 10
 _BY_PROXY = frozenset({407, 502, 503, 504})
-"""What a proxy answers to a request that it was to forward, and could or would not."""
+"""Statuses with which a proxy answers a request that it could not or would not forward."""
 
 
 class _Allowance:
-    """So many lines an hour."""
+    """A number of log lines per hour."""
 
     def __init__(self, most: int, monotonic: Callable[[], float]) -> None:
         self._most = self._left = most
@@ -47,14 +47,14 @@ class _Allowance:
         self._began = monotonic()
 
     def left(self) -> bool:
-        """Whether there is one."""
+        """Whether a line is left."""
         now = self._monotonic()
         if now - self._began >= HOUR_SECONDS:
             self._began, self._left = now, self._most
         return self._left > 0
 
     def take(self) -> None:
-        """Take one."""
+        """Use one line."""
         self._left -= 1
 
 
@@ -69,7 +69,7 @@ class _Host:
     at: float
     when: datetime
     secure: bool = False
-    """Whether it was a secure command that failed last: then the platform's log must not name the host."""
+    """Whether the last failure was a secure command's: then the platform's log must not name the host."""
 
     @property
     def withheld(self) -> dict[str, str]:
@@ -85,7 +85,7 @@ class _Host:
 
 
 class TargetFailures:
-    """Watches all Executors (`executor.Watcher`). Any thread may call; a command that goes well costs one look into a dictionary."""
+    """Watches all Executors (`executor.Watcher`). Any thread may call; a command that succeeds costs one dictionary lookup."""
 
     def __init__(self, log: Logger, clock: Clock) -> None:
         self._log = log
@@ -95,7 +95,7 @@ class TargetFailures:
         self._lines = _Allowance(LINES_AN_HOUR, clock.monotonic)
 
     def answered(self, exchange: Exchange, status: int, *, secure: bool = False) -> None:
-        """A whole answer came: the way to its host is good, where not a proxy gave it."""
+        """Record a complete response: its host works, unless a proxy gave the response."""
         if status in _BY_PROXY and exchange.forwarded and exchange.proxy is not None:
             self.failed(exchange.url, ProxyRefused(exchange.proxy, status, exchange.method), secure=secure)
             return
@@ -105,7 +105,7 @@ class TargetFailures:
                 host.trouble.success(**host.withheld)
 
     def failed(self, url: Url, fault: TransportFault, *, secure: bool = False) -> None:
-        """No answer came, or one in the target's place."""
+        """Record that the target gave no response, or a proxy gave one in its place."""
         if fault.code is Code.EBADCOMMAND or fault.ours:
             return
         with self._lock:
@@ -122,7 +122,7 @@ class TargetFailures:
                 host.trouble.again()
 
     def problems(self) -> list[Problem]:
-        """What an administrator should know now, the newest first."""
+        """Return what an administrator should know now, the newest first."""
         now = self._clock.monotonic()
         with self._lock:
             failing = [host for host in reversed(self._hosts.values()) if host.trouble.failing and now - host.at < SHOWN_SECONDS]
@@ -131,7 +131,7 @@ class TargetFailures:
         return [*found, Problem(f"{more} more targets fail", MORE_TARGETS)] if more else found
 
     def _host(self, url: Url, fault: TransportFault) -> _Host:
-        """The host, with this as its last failure."""
+        """Return the host's record, with this as its last failure."""
         place = url.host, url.port
         now, when = self._clock.monotonic(), self._clock.now()
         host = self._hosts.get(place)

@@ -1,4 +1,4 @@
-"""What fails now of the transfers to and from Amazon S3."""
+"""Which transfers to and from Amazon S3 fail now."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from relay_agent.telemetry.logger import Logger
 from relay_agent.telemetry.repeated_failure import RepeatedFailure
 
 SHOWN_SECONDS = 3600.0
-"""How long the page tells of an answer that was given up."""
+"""How long the page shows a failed transfer: an answer whose body was given up, or a body that could not be downloaded."""
 
 
 TELL_SECONDS = 10.0
-"""How long before its sender stops waiting an answer is told without its body."""
+"""An answer is sent without its body this long before its sender stops waiting."""
 
 
 class UploadFailures:
-    """Says of all uploaders together that uploads fail: one answer after the other is one failure that repeats.
+    """Reports for all uploaders together that uploads fail; several answers in a row are one failure that repeats.
 
-    It is over when no answer waits for another try, so that one whose bucket is away and the others' success do not take turns.
+    The failure ends when no answer waits for another try: one unreachable bucket beside uploads that succeed must not begin and end it
+    again and again.
     """
 
     def __init__(self, log: Logger, monotonic: Callable[[], float]) -> None:
@@ -37,7 +38,7 @@ class UploadFailures:
         self._trouble = RepeatedFailure(log, "upload-failed", "upload-recovered", monotonic, remind_seconds=300.0)
 
     def failed(self, command_id: str, error: PlatformError) -> None:
-        """An answer's body could not be uploaded, and will be tried again."""
+        """Record that an answer's body could not be uploaded, and will be tried again."""
         cause = cause_of(error)
         with self._lock:
             self._failing.add(command_id)
@@ -46,13 +47,13 @@ class UploadFailures:
 
     @property
     def problem(self) -> Problem | None:
-        """What is wrong, while an answer waits for another try; and for an hour, or until one is uploaded, what was given up."""
+        """What is wrong while an answer waits for another try; for an hour, or until the next upload, what was given up."""
         if self._failing:
             return self._last
         return self._refused if self._monotonic() - self._refused_at < SHOWN_SECONDS else None
 
     def uploaded(self, command_id: str) -> None:
-        """It is where it belongs."""
+        """Record that an answer's body was uploaded."""
         with self._lock:
             self._failing.discard(command_id)
             self._refused = None
@@ -60,10 +61,10 @@ class UploadFailures:
                 self._trouble.success()
 
     def given_up(self, command_id: str, reason: str, cause: Cause) -> None:
-        """It is told without its body: nothing that was mended."""
+        """Record that an answer is sent without its body."""
         self._log.error("upload-refused", id=command_id, reason=reason, cause=cause.cause, cure=cause.cure)
         with self._lock:
-            self._refused = Problem(f"a large answer was told without its body: {reason}", cause)
+            self._refused = Problem(f"a large answer was sent without its body: {reason}", cause)
             self._refused_at = self._monotonic()
             if command_id in self._failing:
                 self._failing.discard(command_id)
@@ -71,12 +72,8 @@ class UploadFailures:
                     self._trouble.forget()
 
 
-SHOWN_SECONDS = 3600.0
-"""How long the page tells of a body that could not be had, while no other was asked for."""
-
-
 class DownloadFailures:
-    """Says of all fetchers together that commands' bodies cannot be fetched; over when one is."""
+    """Reports for all fetchers together that commands' bodies cannot be downloaded; the failure ends with the next success."""
 
     def __init__(self, log: Logger, monotonic: Callable[[], float]) -> None:
         self._lock = threading.Lock()
@@ -86,7 +83,7 @@ class DownloadFailures:
         self._trouble = RepeatedFailure(log, "download-failed", "download-recovered", monotonic, remind_seconds=300.0)
 
     def note(self, error: PlatformError | None) -> None:
-        """Take what came of a try, None where it worked; a body that is too large is its sender's."""
+        """Record the error of a download, None if it succeeded; a body that is too large is its sender's mistake, not a failure."""
         with self._lock:
             if error is None:
                 self._trouble.success()
@@ -94,9 +91,9 @@ class DownloadFailures:
             elif not (isinstance(error, PayloadRefused) and error.why is PayloadFault.TOO_LARGE):
                 cause = cause_of(error)
                 self._trouble.failure(error.reason, cause)
-                self._last, self._at = Problem(f"commands' bodies cannot be fetched: {error}", cause), self._monotonic()
+                self._last, self._at = Problem(f"commands' bodies cannot be downloaded: {error}", cause), self._monotonic()
 
     @property
     def problem(self) -> Problem | None:
-        """What is wrong, until a body is fetched, for an hour at most."""
+        """What is wrong, until a body is downloaded, for an hour at most."""
         return self._last if self._monotonic() - self._at < SHOWN_SECONDS else None

@@ -1,7 +1,7 @@
-"""Alive means working: what stands still, for how long, and when that must end the agent.
+"""Alive means working: which part of the agent is stuck, for how long, and when the agent must end because of it.
 
-This room owns the judgement of statuses. It must not mend, send or end anything: `heartbeat` is silent while it finds something,
-and the main thread ends the agent on its verdict.
+Owns the judgement of the loops' status. It must not repair, send or end anything: `heartbeat` sends nothing while it finds something
+stuck, and the main thread ends the agent on its verdict.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
 
 RECENT_SECONDS = 60.0
-"""What stands still for longer silences the heartbeat."""
+"""A part that is stuck for longer stops the heartbeats."""
 STUCK_SECONDS = 300.0
-"""What stands still for longer ends the agent (ARCHITECTURE, "Alive means working")."""
+"""A part that is stuck for longer ends the agent (ARCHITECTURE, "Alive means working")."""
 
 
 class Crew(Protocol):
-    """A worker, as far as it is watched."""
+    """What the watchdog needs of a worker."""
 
     name: str
 
     def overdue_seconds(self) -> float:
-        """How far the worker is beyond the limit of what it does; 0 within it."""
+        """Return by how many seconds the worker exceeds the time limit of its command; 0 within the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that stands still: for how many seconds, what lies behind it, and whether a restart may cure it."""
+    """A part that makes no progress: for how many seconds, its cause, and whether a restart may cure it."""
 
     reason: str
     seconds: float
@@ -57,7 +57,7 @@ class Watchdog:
         platform_status: PlatformStatus,
         draining: Callable[[], bool],
     ) -> None:
-        """`loops` are the statuses by thread name, `poller` and `sender` among them; more may be added until the threads start."""
+        """`loops` are the loops' status by thread name, with `poller` and `sender`; more may be added until the threads start."""
         self._loops = loops
         self._workers = workers
         self._journal = journal
@@ -66,30 +66,30 @@ class Watchdog:
         self._draining = draining
 
     def standstill(self) -> Finding | None:
-        """Why the agent must not say that it is alive; None while it works."""
+        """Return why no heartbeat may be sent; None while the agent works."""
         if self._draining():
             return None
         return next((finding for finding in self.findings() if finding.seconds > RECENT_SECONDS), None)
 
     def verdict(self) -> str | None:
-        """Why the agent must end, for its supervisor to start it again, with what lies behind it; None while there is no reason."""
+        """Return why the agent must end, so that its supervisor restarts it, with cause and cure; None if there is no reason."""
         found = next((finding for finding in self.findings() if finding.curable and finding.seconds > STUCK_SECONDS), None)
         return None if found is None else f"{found.reason}: {found.cause.cause}; {found.cause.cure}"
 
     def findings(self) -> list[Finding]:
-        """Everything that does not come round, whatever its time."""
+        """Return every part, with the time since its last progress, however short."""
         return self.standing_still() + self.not_served()
 
     def not_served(self) -> list[Finding]:
-        """Of that, what the platform has to do with: the queue is not read, or answers are not sent."""
+        """Return the findings that involve the platform: the queue is not read, or answers are not sent."""
         if not self._platform_status.enrolled or self._platform_status.disabled:
             return []
-        # A token that is put right heals the agent without a restart (OPERATIONS §2).
+        # A corrected token cures the agent without a restart (OPERATIONS §2).
         curable = not self._full and self._platform_status.refused is None
         polling, sending = self._loops["poller"], self._loops["sender"]
         return [
             Finding(
-                f"the queue was not read: {polling.problem or polling.activity}",
+                f"the queue could not be read: {polling.problem or polling.activity}",
                 polling.dead_seconds(),
                 polling.cause or NOT_READ,
                 curable,
@@ -103,15 +103,15 @@ class Watchdog:
         ]
 
     def standing_still(self) -> list[Finding]:
-        """Of what does not come round, what is within the agent: a thread, a commit, a worker."""
+        """Return the findings within the agent: a thread, a commit, a worker."""
         found = [
-            Finding(f"the thread {name} has not come round, while {status.activity}", status.silent_seconds(), STUCK)
+            Finding(f"the thread {name} is stuck, while {status.activity}", status.silent_seconds(), STUCK)
             for name, status in self._loops.items()
         ]
-        found.append(Finding("the journal does not end a commit", self._journal.stuck_seconds(), JOURNAL_HANGS))
-        # A full disk is cured by an administrator, and work that waits for it is not stuck.
+        found.append(Finding("a commit to the journal does not finish", self._journal.stuck_seconds(), JOURNAL_HANGS))
+        # A full disk is cured by an administrator, not by a restart: work that waits for it is not stuck.
         found += [
-            Finding(f"{worker.name} is caught in a command beyond its time limit", worker.overdue_seconds(), CAUGHT, not self._full)
+            Finding(f"{worker.name} runs a command longer than its time limit", worker.overdue_seconds(), CAUGHT, not self._full)
             for worker in self._workers
         ]
         return found

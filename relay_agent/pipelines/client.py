@@ -1,7 +1,6 @@
-"""Commands as a sender sees them: posted to the platform, then waited for (PROTOCOL §1).
+"""The sender's calls to the platform: post a command, and wait until it is finished (PROTOCOL §1).
 
-This room owns the sender's calls to the platform, and what their failures mean. It must not know the
-inside of a payload or an answer: that is `wire`.
+This module owns the calls and what their failures mean. It must not know what a payload or an answer holds: `encoding` does.
 """
 
 from __future__ import annotations
@@ -25,28 +24,32 @@ from relay_agent.pipelines.encoding import Answer, read_answer, read_sealed_answ
 from relay_agent.protocol.keyring import Keyring
 
 ACTION_HTTP = "TetraScience.Connector.gdc.HttpRequest"
-MINIMUM_TTL_SECONDS = 65.0  # the platform wants 60 from when it reads the request, by its own clock
-ANSWER_GRACE_SECONDS = 15.0  # an answer made in the last moment still has to travel
+MINIMUM_TTL_SECONDS = 65.0
+"""The platform wants 60, counted by its own clock from when it reads the request."""
+ANSWER_GRACE_SECONDS = 15.0
+"""How long an answer that was made just before the command expired may take to arrive."""
 CALL_TIMEOUT_SECONDS = (10.0, 30.0)
-PATIENCE_SECONDS = 30.0
+"""Connecting, and each read of an answer."""
+RATE_LIMIT_SECONDS = 30.0
+"""How long `create` keeps trying while the platform answers 429."""
 
 _UNDER_WAY = frozenset({"CREATED", "PENDING", "PROCESSING"})
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 class NoAnswer(RelayError):
-    """A command was not finished in the time given. `status` is the last one seen, empty where none was."""
+    """A command was not finished in time. `status` is the last that the platform gave, empty if it gave none."""
 
     def __init__(self, command_id: str, status: str, seconds: float) -> None:
-        super().__init__(f"no answer within {seconds:g} s; {_whereabouts(status)} (command {command_id})")
+        super().__init__(f"no answer within {seconds:g} s; {_progress(status)} (command {command_id})")
         self.command_id = command_id
         self.status = status
 
 
 class CommandClient:
-    """Posts commands for one agent. Safe for several threads as far as the `session` is.
+    """Posts commands for one agent. As safe for several threads as its `session` is.
 
-    `session` carries proxies and certificates (its `trust_env` should be False); `stop` ends every wait early.
+    `session` brings proxies and certificates (its `trust_env` should be False); setting `stop` ends every wait early.
     """
 
     def __init__(
@@ -62,46 +65,47 @@ class CommandClient:
         self._stop = stop or threading.Event()
 
     def create(self, action: str, payload: Mapping[str, Any], *, ttl_seconds: float, metadata: Mapping[str, str] | None = None) -> str:
-        """Post a command that expires in `ttl_seconds` (at least 65), and return its id. Never posted twice.
+        """Post a command that expires in `ttl_seconds` (at least 65), and return its id. It is never posted twice.
 
         Raises:
-            PlatformRefused, UnknownAgent, RateLimited, PlatformError: with what to do about it.
+            PlatformRefused, UnknownAgent, RateLimited, PlatformError: the message says what to do about it.
         """
         expires_at = datetime.now(UTC) + timedelta(seconds=max(ttl_seconds, MINIMUM_TTL_SECONDS))
         return self._create(action, payload, expires_at, metadata)
 
     def wait(self, command_id: str, timeout: float) -> dict[str, Any]:
-        """Ask for the command until it is finished, for at most `timeout` seconds, and return it.
+        """Poll the command until it is finished, for at most `timeout` seconds, and return it.
 
         Raises:
-            NoAnswer: it is still under way, or `stop` was set.
-            PlatformRefused, UnknownAgent, PlatformError: the platform does not let us ask.
+            NoAnswer: it is not finished, or `stop` was set.
+            PlatformRefused, UnknownAgent, PlatformError: the platform refuses the question, or could not be reached to the end.
         """
         deadline = Deadline(timeout)
         pauses = _pauses()
-        status, trouble = "", None
+        status, last_error = "", None
         while True:
             pause = next(pauses)
             try:
                 command = self._call("GET", f"/v1/commands/{quote(command_id, safe='')}", deadline)
             except PlatformError as error:
-                if not _passing(error):
+                if not _may_pass(error):
                     raise
-                trouble = error
+                last_error = error
                 pause = max(pause, error.retry_after if isinstance(error, RateLimited) else 1.0)
             else:
-                trouble, status = None, str(command.get("status", ""))
+                last_error, status = None, str(command.get("status", ""))
                 if status and status not in _UNDER_WAY:
                     return command
             if self._stop.wait(min(pause, deadline.remaining())) or deadline.passed:
-                raise trouble or NoAnswer(command_id, status, timeout)
+                raise last_error or NoAnswer(command_id, status, timeout)
 
     def exchange(self, payload: Mapping[str, Any], *, timeout_seconds: float, keyring: Keyring | None = None) -> Answer:
-        """Have the agent make one HTTP request (PROTOCOL §3), and wait for the answer; secure with a `keyring`.
+        """Have the agent send one HTTP request (PROTOCOL §3), and return the answer; a `keyring` makes it a secure command.
 
         Raises:
-            NoAnswer, PlatformError: as `create` and `wait` say.
-            BadAnswer, SecureCommandError: the answer cannot be read; or it is not sealed, or not this command's, where it must be.
+            NoAnswer, PlatformError: as `create` and `wait`.
+            BadAnswer: the answer cannot be read, or the answer to a secure command is not encrypted.
+            SecureCommandError: the answer cannot be decrypted, or is another command's.
         """
         ttl_seconds = max(timeout_seconds, MINIMUM_TTL_SECONDS)
         expires_at = datetime.now(UTC) + timedelta(seconds=ttl_seconds)
@@ -121,11 +125,11 @@ class CommandClient:
         body: dict[str, Any] = {"targetId": self.agent_id, "action": action, "expiresAt": iso(expires_at), "payload": payload}
         if metadata:
             body["metadata"] = metadata
-        deadline = Deadline(PATIENCE_SECONDS)
+        deadline = Deadline(RATE_LIMIT_SECONDS)
         while True:
             try:
                 command_id = self._call("POST", "/v1/commands", deadline, body).get("id")
-            except RateLimited as error:  # it was not taken, so it may be posted again
+            except RateLimited as error:  # The platform did not accept it, so it may be posted again.
                 pause = error.retry_after + backoff.full_jitter(1.0)
                 if pause > deadline.remaining() or self._stop.wait(pause):
                     raise
@@ -145,7 +149,7 @@ class CommandClient:
             reason = _network_reason(error, urlsplit(self._base).hostname or "")
         else:
             return self._read(call, response)
-        raise PlatformError(call, reason)  # outside the except: the original may show a proxy's password
+        raise PlatformError(call, reason)  # Outside the except, so that no traceback shows the original, which may hold a proxy's password.
 
     def _read(self, call: str, response: requests.Response) -> dict[str, Any]:
         answer = _json_object(response)
@@ -154,34 +158,35 @@ class CommandClient:
             cure = f"JWT and ORG_SLUG ({self._org_slug}) do not belong together, the JWT has expired, or it lacks the role for commands"
             raise PlatformRefused(call, f"the platform refused it ({status}): {cure}", status)
         if status == 404:
-            raise UnknownAgent(call, f"not found: {_said(answer)}; check AGENT_ID ({self.agent_id}), ORG_SLUG and API_TARGET", status)
+            raise UnknownAgent(call, f"not found: {_message(answer)}; check AGENT_ID ({self.agent_id}), ORG_SLUG and API_TARGET", status)
         if status == 429:
             raise RateLimited(call, _retry_after(response))
         if not 200 <= status < 300:
-            raise PlatformError(call, f"the platform answered {status}: {_said(answer)}", status)
+            raise PlatformError(call, f"the platform answered {status}: {_message(answer)}", status)
         if answer is None:
-            raise PlatformError(call, "the answer is no JSON object: is API_TARGET the platform's API?", status)
+            raise PlatformError(call, "the answer is not a JSON object: is API_TARGET the platform's API?", status)
         return answer
 
 
 def _pauses() -> Generator[float, None, None]:
-    """Seconds between two polls: 50 ms at first, 1 s after about 4 s, at most 5 s."""
+    """Yield the seconds between two polls: 50 ms at first, 1 s after about 4 s, at most 5 s."""
     pauses = backoff.expo(base=1.3, factor=0.05, max_value=5.0)
-    next(pauses)  # backoff's generators yield nothing useful first
+    next(pauses)  # The first value of backoff's generators is None.
     return pauses
 
 
-def _passing(error: PlatformError) -> bool:
-    """Whether asking again may help: the network, a rate limit, a fault of the platform."""
+def _may_pass(error: PlatformError) -> bool:
+    """Return whether a retry may help: after a network fault, a rate limit, or a 5xx."""
     return error.status is None or error.status == 429 or error.status >= 500
 
 
-def _whereabouts(status: str) -> str:
+def _progress(status: str) -> str:
+    """Return what an unfinished command's status means."""
     if status == "PROCESSING":
         return "the agent is still working on it"
     if status in ("CREATED", "PENDING"):
         return f"the command is still {status}: is the agent running, and is its queue enabled?"
-    return "the platform did not say how far it is"
+    return "the platform did not give the command's status"
 
 
 def _json_object(response: requests.Response) -> dict[str, Any] | None:
@@ -192,8 +197,8 @@ def _json_object(response: requests.Response) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _said(answer: dict[str, Any] | None) -> str:
-    """The platform's own words, cut to a line; what is not from the platform (a proxy's page) is not repeated."""
+def _message(answer: dict[str, Any] | None) -> str:
+    """Return the platform's message, cut to one line; the text of anything else, such as a proxy's page, is not repeated."""
     message = (answer or {}).get("message")
     return " ".join(message.split())[:300] if isinstance(message, str) else "without a reason; does a proxy stand in between?"
 
@@ -206,15 +211,15 @@ def _retry_after(response: requests.Response) -> float:
 def _network_reason(error: requests.RequestException, host: str) -> str:
     root = _root(error)
     if isinstance(root, ssl.SSLCertVerificationError):
-        whose = "the proxy" if isinstance(error, requests.exceptions.ProxyError) else host
-        return f"the certificate of {whose} is not trusted: set RELAY_CA_FILE if a proxy re-signs TLS ({root.verify_message})"
-    why = root.strerror if isinstance(root, OSError) and root.strerror else type(root).__name__
-    words = next((words for kind, words in _NETWORK if isinstance(error, kind)), "cannot call {host}")
-    return f"{words.format(host=host)} ({why})"
+        peer = "the proxy" if isinstance(error, requests.exceptions.ProxyError) else host
+        return f"the certificate of {peer} is not trusted: set RELAY_CA_FILE if a proxy re-signs TLS ({root.verify_message})"
+    detail = root.strerror if isinstance(root, OSError) and root.strerror else type(root).__name__
+    reason = next((reason for kind, reason in _NETWORK if isinstance(error, kind)), "cannot call {host}")
+    return f"{reason.format(host=host)} ({detail})"
 
 
 _NETWORK: tuple[tuple[type[requests.RequestException], str], ...] = (
-    (requests.exceptions.ProxyError, "the proxy on the way to {host} is out of reach or refuses: check https_proxy, RELAY_PLATFORM_PROXY"),
+    (requests.exceptions.ProxyError, "the proxy for {host} cannot be reached or refuses: check https_proxy, RELAY_PLATFORM_PROXY"),
     (requests.exceptions.SSLError, "TLS with {host} fails: check the port and the scheme of API_TARGET"),
     (requests.exceptions.Timeout, "{host} did not answer in time: check API_TARGET and the proxy settings"),
     (requests.exceptions.ConnectionError, "cannot reach {host}: check API_TARGET, the name resolution and the proxy settings"),
@@ -222,7 +227,7 @@ _NETWORK: tuple[tuple[type[requests.RequestException], str], ...] = (
 
 
 def _root(error: BaseException) -> BaseException:
-    """The first cause that urllib3 and requests wrapped up."""
+    """Return the original error, which urllib3 and requests wrap several times."""
     for _ in range(10):
         inner = [*error.args, getattr(error, "reason", None), error.__cause__, error.__context__]
         causes = [value for value in inner if isinstance(value, BaseException)]

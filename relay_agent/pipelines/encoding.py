@@ -1,6 +1,6 @@
-"""The sender's half of the wire: a request as a command's payload, and a command's answer read back (PROTOCOL §3 to §5).
+"""The sender's side of the message formats: a request as a command's payload, and a command's answer (PROTOCOL §3 to §5).
 
-This room owns those two translations, so that they mirror `codec`. It must not send anything.
+This module owns these two translations, the mirror of `protocol`. It must not send anything.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _WITHOUT_ANSWER = {
 
 
 class BadAnswer(RelayError):
-    """A command's response body is not one of PROTOCOL §4; the text never repeats it."""
+    """A command's response body is not one of PROTOCOL §4; the message never repeats it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back for a command. `body` is the response body, already decrypted where it was `sealed`, and so the agent's own."""
+    """The answer to a command. `body` is the response body, decrypted; `sealed` says that it was encrypted, and so is the agent's own."""
 
     command_id: str
     status: str
@@ -43,12 +43,12 @@ class Answer:
 
     @property
     def http(self) -> bool:
-        """Whether the target's response is here in full: one that could not be delivered has a status, but no body."""
+        """Whether this is the target's whole response; one that could not be delivered has a status and a code, but no body."""
         return isinstance(self.body.get("statusCode"), int) and "code" not in self.body
 
     @property
     def status_code(self) -> int | None:
-        """The target's HTTP status, None where there is no response."""
+        """The target's HTTP status, None if there is no response."""
         value = self.body.get("statusCode")
         return value if isinstance(value, int) else None
 
@@ -60,7 +60,7 @@ class Answer:
 
     @property
     def message(self) -> str:
-        """The same in words."""
+        """Why there is no response, for people."""
         value = self.body.get("message")
         if isinstance(value, str):
             return value
@@ -73,10 +73,10 @@ class Answer:
         return value if isinstance(value, int) else 0
 
     def headers(self) -> list[tuple[str, str]]:
-        """The response's header fields in order, repeats as fields of their own.
+        """Return the response's header fields in order, each repeat as a field of its own.
 
         Raises:
-            BadAnswer: they are not as PROTOCOL §4 has them.
+            BadAnswer: they do not have the form of PROTOCOL §4.
         """
         fields = self.body.get("headers") or []
         if not isinstance(fields, list) or not all(isinstance(entry, dict) for entry in fields):
@@ -85,10 +85,10 @@ class Answer:
         return [(name, str(value)) for name, found in named for value in (found if isinstance(found, list) else [found])]
 
     def content(self) -> bytes:
-        """The response's bytes, as the target sent them.
+        """Return the response's bytes, as the target sent them.
 
         Raises:
-            BadAnswer: the body is not as PROTOCOL §4 has it.
+            BadAnswer: the body does not have the form of PROTOCOL §4.
         """
         body = self.body.get("body")
         if body is None:
@@ -103,7 +103,7 @@ class Answer:
         return self._encoded(body)
 
     def _encoded(self, text: str) -> bytes:
-        """The agent decoded the text from the charset that the response names: the way back is the same charset."""
+        """Encode the text in the charset that the response names, from which the agent decoded it."""
         content_type = next((value for name, value in self.headers() if name.lower() == "content-type"), "")
         try:
             return encode(text, parameter(content_type, "charset") or None)
@@ -114,7 +114,7 @@ class Answer:
 def request_payload(
     method: str, url: str, headers: Iterable[tuple[str, str]], body: bytes | None, timeout_seconds: float
 ) -> dict[str, Any]:
-    """Say a request as a command's payload; other fields of PROTOCOL §3 may be added to it."""
+    """Return a request as a command's payload, to which other fields of PROTOCOL §3 may be added."""
     payload: dict[str, Any] = {"method": method, "url": url, "headers": [{name: value} for name, value in headers]}
     if body is not None:
         payload["body"] = _body(body)
@@ -123,7 +123,7 @@ def request_payload(
 
 
 def sealed_payload(payload: Mapping[str, Any], keyring: Keyring, *, agent_id: str, expires_at: datetime, jti: str) -> dict[str, str]:
-    """Encrypt a payload for one agent, once, until `expires_at`, at most seven days ahead (PROTOCOL §5).
+    """Encrypt a payload for one agent and one use, until `expires_at`, at most seven days ahead (PROTOCOL §5).
 
     Raises:
         SecureCommandError: ENOKEY, the keyring is empty.
@@ -136,7 +136,7 @@ def read_answer(command: Mapping[str, Any]) -> Answer:
     """Read a finished plain command (PROTOCOL §4).
 
     Raises:
-        BadAnswer: the response body is no object, or encrypted.
+        BadAnswer: the response body is not an object, or is encrypted.
     """
     body = _body_of(command)
     if "jwe" in body:
@@ -147,21 +147,20 @@ def read_answer(command: Mapping[str, Any]) -> Answer:
 def read_sealed_answer(command: Mapping[str, Any], keyring: Keyring, jti: str) -> Answer:
     """Read a finished secure command that had `jti`, and asked for an encrypted answer (PROTOCOL §5).
 
-    The platform may say anything: what comes from the target is taken only where it is sealed, and for this command. What is not
-    sealed can only say that no answer came, and is taken at most for that.
-
     Raises:
-        BadAnswer: the answer is not sealed, or is none.
-        SecureCommandError: it cannot be decrypted, or is not this command's.
+        BadAnswer: the answer is not encrypted, or cannot be read.
+        SecureCommandError: it cannot be decrypted, or is another command's.
     """
+    # The platform could forge what is not encrypted. So a response is accepted only if it is encrypted for this command; an answer in
+    # the clear can only say that there is none.
     command_id, outside = _id_of(command), _body_of(command)
     if "jwe" not in outside:
         if "statusCode" in outside or command.get("status") == "SUCCESS":
-            raise BadAnswer("the answer to a secure command is not encrypted: it is not taken, as anybody could have written it")
+            raise BadAnswer("the answer to a secure command is not encrypted: it is rejected, since anybody could have written it")
         return Answer(command_id, str(command.get("status", "")), outside)
     body = _object(open_answer(outside["jwe"], keyring, cid=command_id, jti=jti))
     if body is None:
-        raise BadAnswer("the decrypted response is no JSON object")
+        raise BadAnswer("the decrypted response is not a JSON object")
     answer = Answer(command_id, "FAILURE", body, sealed=True)
     return replace(answer, status="SUCCESS") if answer.http and (answer.status_code or 0) < 400 else answer
 
@@ -175,7 +174,7 @@ def _body_of(command: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(body, str):
         body = _object(body)
     if body is not None and not isinstance(body, dict):
-        raise BadAnswer("the response body is no JSON object")
+        raise BadAnswer("the response body is not a JSON object")
     return body or {}
 
 

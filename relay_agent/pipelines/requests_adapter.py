@@ -1,7 +1,6 @@
-"""requests through the agent: a transport adapter whose network is the platform's command queue.
+"""A transport adapter for requests that sends through an agent, by way of the platform's command queue.
 
-This room owns the translation between requests' objects and commands. It must not call the platform
-itself: that is `client`.
+This module owns the translation between requests' objects and commands. It must not call the platform itself: `client` does.
 """
 
 from __future__ import annotations
@@ -29,15 +28,16 @@ from relay_agent.protocol.keyring import Keyring
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
 
-_OURS_TO_SET = frozenset({"content-length", "transfer-encoding"})  # the agent frames the body itself (PROTOCOL §3)
+_FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding"})
+"""Not passed on: the agent frames the body itself (PROTOCOL §3)."""
 
 
 class RelayAdapter(BaseAdapter):
     """Sends a session's requests through the agent of `client`; `keyring` makes every one a secure command.
 
-    `timeout` becomes the limit for the whole exchange in seconds, a (connect, read) pair their sum, None
-    `timeout_seconds`. `verify=False` is passed on; a bundle's path, `cert` and `proxies` are not, since
-    certificates and proxies towards the target are the agent's own.
+    `timeout` becomes the limit in seconds for the whole exchange: a pair (connect, read) counts as their sum, None as
+    `timeout_seconds`. `verify=False` is passed on; the path of a CA bundle, `cert` and `proxies` are not, since the agent uses its
+    own towards the target.
     """
 
     def __init__(self, client: CommandClient, *, keyring: Keyring | None = None, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
@@ -55,14 +55,14 @@ class RelayAdapter(BaseAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> Response:
-        """Have the agent make the request, and wait for its answer.
+        """Have the agent send the request, and return the response.
 
         Raises:
-            requests.RequestException: the class that says the same of a direct call; the text begins with the code.
+            requests.RequestException: the class that a direct call would raise; the message begins with the code of PROTOCOL §4.
         """
         seconds = _seconds(timeout, self._timeout_seconds)
         payload = _payload(request, seconds)
-        payload["follow_redirects"] = False  # requests follows them itself
+        payload["follow_redirects"] = False  # The session follows them itself.
         if verify is False:
             payload["ignore_tls_certificate"] = True
         try:
@@ -77,11 +77,11 @@ class RelayAdapter(BaseAdapter):
             raise failures.RequestException(str(error), request=request) from error
         kind = _failure(answer)
         if kind is failures.ConnectTimeout and self._keyring is not None and not answer.sealed:
-            kind = failures.ReadTimeout  # Anybody may have written it: it must not say that a repeat is safe.
+            kind = failures.ReadTimeout  # It may be forged, so it must not say that a retry is safe.
         raise kind(f"{answer.code}: {answer.message}", request=request)
 
     def close(self) -> None:
-        """Do nothing: the client's session belongs to whoever made it."""
+        """Do nothing: the caller owns the client's session."""
 
     def _response(self, request: PreparedRequest, answer: Answer) -> Response:
         raw = _raw(request, answer)
@@ -100,7 +100,7 @@ class RelayAdapter(BaseAdapter):
 
 
 class _Received:
-    """What http.cookiejar reads cookies from: the header block that http.client would have received."""
+    """Stands in for http.client's response, from whose headers http.cookiejar reads the cookies."""
 
     def __init__(self, headers: list[tuple[str, str]]) -> None:
         self.msg = http.client.HTTPMessage()
@@ -108,11 +108,11 @@ class _Received:
             self.msg[name] = value
 
     def isclosed(self) -> bool:
-        """There is no connection behind it."""
+        """Return True: there is no connection."""
         return True
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is no connection."""
 
 
 def _raw(request: PreparedRequest, answer: Answer) -> HTTPResponse:
@@ -125,7 +125,7 @@ def _raw(request: PreparedRequest, answer: Answer) -> HTTPResponse:
         version=11,
         reason=http.client.responses.get(status, ""),
         preload_content=False,
-        enforce_content_length=False,  # the agent has seen to the framing, and undone a coding without its length
+        enforce_content_length=False,  # The agent may have decoded a body, and its length with it.
         original_response=_Received(headers),  # type: ignore[arg-type]
         request_method=request.method,
     )
@@ -133,7 +133,7 @@ def _raw(request: PreparedRequest, answer: Answer) -> HTTPResponse:
 
 def _payload(request: PreparedRequest, seconds: float) -> dict[str, Any]:
     headers = [(_latin(name), _latin(value)) for name, value in request.headers.items()]
-    kept = [(name, value) for name, value in headers if name.lower() not in _OURS_TO_SET]
+    kept = [(name, value) for name, value in headers if name.lower() not in _FRAMING_HEADERS]
     return request_payload(request.method or "GET", request.url or "", kept, _body(request.body), seconds)
 
 
@@ -142,7 +142,7 @@ def _latin(text: str | bytes) -> str:
 
 
 def _body(body: Any) -> bytes | None:
-    """All of a body at once, as requests takes it: text, bytes, a file, or anything that yields them."""
+    """Return the whole body, from any form that requests accepts: text, bytes, a file, or an iterable of text or bytes."""
     if body is None:
         return None
     if isinstance(body, str):
@@ -154,7 +154,7 @@ def _body(body: Any) -> bytes | None:
 
 
 def _seconds(timeout: Any, default: float) -> float:
-    """One limit for the whole exchange out of the forms that requests takes."""
+    """Return one limit for the whole exchange, from any form of timeout that requests accepts."""
     if timeout is None:
         return default
     if isinstance(timeout, tuple):
@@ -165,13 +165,13 @@ def _seconds(timeout: Any, default: float) -> float:
         parts = [timeout.total] if timeout.total is not None else [timeout.connect_timeout, timeout.read_timeout]
     else:
         parts = [timeout]
-    if hasattr(timeout, "connect_timeout"):  # urllib3 fills what was not given with a default of its own
+    if hasattr(timeout, "connect_timeout"):  # urllib3 has a sentinel for what was not given.
         parts = [part if part is None or isinstance(part, int | float) else None for part in parts]
     if not all(part is None or isinstance(part, int | float) for part in parts):
         raise ValueError("Timeout value must be an int, float or None, or a pair of them")
     if any(part is not None and part <= 0 for part in parts):
         raise ValueError("timeout must be more than 0 seconds")
-    # Without a limit on reading there is none on the whole; one on connecting alone says nothing about it.
+    # Without a limit on reading, one on connecting does not limit the whole.
     return default if parts[-1] is None else float(sum(part for part in parts if part is not None))
 
 
@@ -183,7 +183,7 @@ _BY_CODE: dict[str, type[requests.RequestException]] = {
     "EPROTO": failures.SSLError,
     "ETIMEDOUT": failures.ReadTimeout,
     "ETOOMANYREDIRECTS": failures.TooManyRedirects,
-    "EEXPIRED": failures.ConnectTimeout,  # never run: safe to repeat, as a ConnectTimeout is
+    "EEXPIRED": failures.ConnectTimeout,  # It was never executed, so a retry is safe, as after a ConnectTimeout.
     "EXPIRED": failures.ReadTimeout,
     "EBADCOMMAND": failures.RequestException,
     "ENOKEY": failures.RequestException,
@@ -192,7 +192,7 @@ _BY_CODE: dict[str, type[requests.RequestException]] = {
     "UNKNOWN_COMMAND": failures.RequestException,
 }
 
-# What tells two cases of one code apart is in the message (PROTOCOL §4, SECURITY §1).
+# Two cases of one code differ only by the message (PROTOCOL §4, SECURITY §1).
 _BY_MESSAGE: tuple[tuple[str, re.Pattern[str], type[requests.RequestException]], ...] = (
     ("EBADCOMMAND", re.compile(r"url\b"), failures.InvalidURL),
     ("EBADCOMMAND", re.compile(r"headers\b"), failures.InvalidHeader),

@@ -1,6 +1,6 @@
-"""A requests session for the sender's calls to the platform, with the agent's own proxies and trusted roots (SECURITY §1).
+"""A requests session for the sender's calls to the platform, with the proxies and trusted roots of the settings (SECURITY §1).
 
-This room owns how that session is put together. It must not send anything.
+This module owns how that session is built. It must not send anything.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from relay_agent.transport.proxy_routing import Leg
 
 
 def platform_session(settings: Settings) -> requests.Session:
-    """Make a session that reaches API_TARGET as the agent does; whoever asks for it closes it."""
+    """Return a session that reaches API_TARGET as the agent does; the caller must close it."""
     session = requests.Session()
     session.trust_env = False
     proxy = proxy_router(settings).route(Leg.PLATFORM, parse_url(settings.api_target)).proxy
@@ -31,7 +31,7 @@ def platform_session(settings: Settings) -> requests.Session:
 
 
 class _TrustingAdapter(HTTPAdapter):
-    """Verifies with one TLS context, towards the platform and towards a proxy that itself speaks TLS."""
+    """Verifies both the platform and an HTTPS proxy with one TLS context."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
@@ -45,7 +45,7 @@ class _TrustingAdapter(HTTPAdapter):
         return super().proxy_manager_for(proxy, ssl_context=self._context, **more, **kwargs)
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Leave the roots to the context: requests would add certifi's to it."""
+        """Do nothing: requests would add certifi's roots to those of the context."""
 
 
 def _proxy_url(proxy: Proxy) -> str:

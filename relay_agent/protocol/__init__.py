@@ -1,1 +1,1 @@
-"""The platform's JSON and JWE, to and from models. No network and no files."""
+"""Decodes and encodes the JSON and JWE of commands and answers. No network and no files."""

@@ -1,14 +1,14 @@
-"""Which charsets are text here, and whether bytes are text in one (PROTOCOL §4).
+"""Which charsets the agent decodes, and whether bytes are text in one (PROTOCOL §4).
 
-This room owns the table of names, and the way there and back. A peer's name must not reach Python's codec registry: that
-keeps each name it is asked for, known or not, for as long as the process lives.
+A charset's name from a peer must not reach Python's codec registry, which keeps every name that it is asked for, known or
+not, until the process ends.
 """
 
 from __future__ import annotations
 
 import codecs
 
-_LABELS = {
+LABELS = {
     "utf-8": "utf-8 utf8 csutf8 unicode-1-1-utf-8 unicode11utf8 unicode20utf8 x-unicode20utf8",
     "ascii": "us-ascii ascii us iso-ir-6 ansi-x3.4-1968 ansi-x3.4-1986 iso-646.irv:1991 iso646-us ibm367 cp367 csascii",
     "latin-1": "iso-8859-1 iso8859-1 iso88591 iso-8859-1:1987 iso-ir-100 latin1 latin-1 l1 ibm819 cp819 csisolatin1",
@@ -74,7 +74,7 @@ _LABELS = {
     "cp1026": "ibm1026 cp1026 csibm1026",
     "cp1140": "ibm01140 ccsid01140 cp01140 cp1140 ebcdic-us-37+euro csibm01140",
     "shift-jis": "shift-jis shiftjis sjis ms-kanji csshiftjis",
-    # Python has the first of these from 3.13 on only, and takes x-sjis for its shift-jis: what says it is Windows' means CP932.
+    # Names of Windows' variant, which is CP932. Python takes x-sjis for its shift-jis, and knows windows-31j only from 3.13 on.
     "cp932": "windows-31j cswindows31j x-sjis cp932 ms932",
     "euc-jp": "euc-jp eucjp x-euc-jp extended-unix-code-packed-format-for-japanese cseucpkdfmtjapanese",
     "iso2022-jp": "iso-2022-jp iso2022-jp csiso2022jp",
@@ -91,9 +91,10 @@ _LABELS = {
     "big5hkscs": "big5-hkscs big5hkscs csbig5hkscs",
     "cp950": "windows-950 cp950 ms950",
 }
-"""Python's codec for each charset, and IANA's name and aliases of it, in lower case and with hyphens; from WHATWG's list only what is
-a spelling of these: the meaning is IANA's."""
-_CODECS = {label: codec for codec, labels in _LABELS.items() for label in labels.split()}
+"""Python's codecs, each with the charset's names and aliases at IANA, in lower case and with hyphens. Labels of WHATWG's list are
+included only if they mean the same charset at IANA."""
+CODECS = {label: codec for codec, labels in LABELS.items() for label in labels.split()}
+"""Python's codec for each name."""
 _MAX_NAME = 64
 
 REDUNDANT = frozenset(
@@ -102,69 +103,75 @@ REDUNDANT = frozenset(
         *("iso2022-kr", "gb2312", "gbk", "gb18030", "hz", "big5", "big5hkscs", "cp950"),
     }
 )
-"""The codecs in which some text may have stood as other bytes; in all others no two bytes, or sequences of them, mean the same."""
-_MAX_AHEAD = 64
-"""Bytes that a decoder and an encoder may hold back between them: part of a character, a base that waits for its accent, an escape."""
+"""The codecs in which different bytes may decode to the same text, so that encoding the text need not give the original bytes."""
+MAX_PENDING_BYTES = 64
+"""Bytes that decoder and encoder together may hold back: part of a character, a letter before its accent, an escape sequence."""
 
 
 def codec_of(charset: str | None) -> str | None:
-    """Python's codec for a charset's name, UTF-8 where there is none; None for a name that is not in the table."""
+    """Return Python's codec for a charset's name, UTF-8 for None; returns None if the name is unknown."""
     if charset is None:
         return "utf-8"
-    return _CODECS.get(charset.strip().lower().replace("_", "-")) if len(charset) <= _MAX_NAME else None
+    return CODECS.get(charset.strip().lower().replace("_", "-")) if len(charset) <= _MAX_NAME else None
 
 
 def text_decoder(charset: str | None) -> codecs.IncrementalDecoder | None:
-    """A strict decoder for a response's charset, UTF-8 where it names none, None for a name that is not in the table."""
+    """Return a strict decoder for a charset's name, UTF-8 for None; returns None if the name is unknown."""
     codec = codec_of(charset)
     return None if codec is None else codecs.getincrementaldecoder(codec)("strict")
 
 
 def encode(text: str, charset: str | None) -> bytes:
-    """The bytes that were text in this charset; in UTF-8 where the table does not have it. No text is no bytes, not a lone mark.
+    """Encode text in a charset, in UTF-8 if its name is unknown; returns no bytes for no text.
 
     Raises:
-        UnicodeEncodeError: the text cannot come from this charset.
+        UnicodeEncodeError: the charset does not have one of the characters.
     """
+    # Python would encode no text in UTF-16 as a byte order mark.
     return text.encode(codec_of(charset) or "utf-8") if text else b""
 
 
 class TextCheck:
-    """Whether bytes, taken piece by piece, are text in a charset from which the same bytes can be made again."""
+    """Checks piece by piece whether bytes are text in a charset, and whether encoding that text gives the same bytes again."""
 
     def __init__(self, charset: str | None) -> None:
         codec = codec_of(charset)
         self._decoder = text_decoder(charset)
         self._encoder = codecs.getincrementalencoder(codec)("strict") if codec in REDUNDANT else None
-        self._ahead = b""
+        self._pending = b""
         self._any_bytes = self._any_text = False
 
+    @property
+    def pending_bytes(self) -> int:
+        """How many bytes were decoded, but not yet compared."""
+        return len(self._pending)
+
     def take(self, data: bytes) -> None:
-        """Look at the next piece."""
+        """Check the next piece."""
         self._any_bytes = self._any_bytes or bool(data)
-        self._look(data, final=False)
+        self._check(data, final=False)
 
     def is_text(self) -> bool:
-        """Say, at the end, whether all of it was text."""
+        """Return, after the last piece, whether all of it was text."""
         if self._any_bytes:
-            self._look(b"", final=True)
-        # A mark, or an escape, with nothing behind it would be lost: no text is told as no bytes.
-        return self._decoder is not None and not self._ahead and self._any_text == self._any_bytes
+            self._check(b"", final=True)
+        # A byte order mark or an escape sequence alone decodes to no text, which would be encoded as no bytes.
+        return self._decoder is not None and not self._pending and self._any_text == self._any_bytes
 
-    def _look(self, data: bytes, *, final: bool) -> None:
+    def _check(self, data: bytes, *, final: bool) -> None:
         if self._decoder is None:
             return
         try:
             text = self._decoder.decode(data, final)
             self._any_text = self._any_text or bool(text)
-            # Nothing to write is not written: UTF-16's encoder would begin with its mark.
-            again = self._encoder.encode(text, final) if self._encoder and (text or final) else b""
-            if self._encoder is not None and not self._same(data, again):
+            # Only if there is text: UTF-16's encoder would begin with a byte order mark.
+            encoded = self._encoder.encode(text, final) if self._encoder and (text or final) else b""
+            if self._encoder is not None and not self._same(data, encoded):
                 self._decoder = None
         except UnicodeError:
             self._decoder = None
 
-    def _same(self, data: bytes, again: bytes) -> bool:
-        came = self._ahead + data
-        self._ahead = came[len(again) :]
-        return came.startswith(again) and len(self._ahead) <= _MAX_AHEAD
+    def _same(self, data: bytes, encoded: bytes) -> bool:
+        original = self._pending + data
+        self._pending = original[len(encoded) :]
+        return original.startswith(encoded) and len(self._pending) <= MAX_PENDING_BYTES

@@ -1,7 +1,6 @@
-"""How much JSON a foreign text may hold, counted before anything is made of it.
+"""Bounds on the number and the nesting of JSON values in foreign text, checked before the text is parsed.
 
-Ten million bytes of `[],` are three million lists, and so 365 MB. This room owns the count. It must not judge whether the text is
-JSON, nor what it says.
+Ten million bytes of `[],` would be parsed to three million lists, which take 365 MB.
 """
 
 from __future__ import annotations
@@ -12,22 +11,22 @@ from typing import Any
 MAX_VALUES = 100_000
 """JSON values in one payload (PROTOCOL §3)."""
 MAX_DEPTH = 64
-"""Objects and lists within each other (PROTOCOL §3)."""
-_SURELY_FEW = 2 * MAX_DEPTH
-"""A text of so many characters has neither too many values nor too deep ones."""
+"""Levels of objects and lists within each other (PROTOCOL §3)."""
+_SURELY_WITHIN = 2 * MAX_DEPTH
+"""Characters up to which a text that is JSON cannot exceed a bound."""
 
-# A string as a whole, with the colon that makes it a name; what opens and closes; any other value. Each character is looked at once.
+# A whole string, with the colon that makes it a name; a bracket; any other value. Possessive, so that each character is read once.
 _SHAPE = r'"(?:[^"\\]++|\\.)*+("?)([ \t\r\n]*+:)?|[\[\]{}]|[^ \t\r\n"\[\]{},:]++'
 _TEXT, _BYTES = re.compile(_SHAPE, re.DOTALL), re.compile(_SHAPE.encode("ascii"), re.DOTALL)
 _OPENING, _CLOSING, _QUOTE = frozenset("[{"), frozenset("]}"), '"'
 
 
 def check_text(text: str | bytes) -> str | None:
-    """Say what is over in a text that may be JSON, None where nothing is.
+    """Return which bound a text exceeds, None if it exceeds none.
 
-    The work ends with the first value too many, whatever the text is: what is no JSON is its reader's to refuse.
+    Text that is not JSON is not refused here: the count ends where that is found, or at the first value above the bound.
     """
-    if len(text) <= _SURELY_FEW:
+    if len(text) <= _SURELY_WITHIN:
         return None
     values = names = depth = 0
     for match in _TEXT.finditer(text) if isinstance(text, str) else _BYTES.finditer(text):
@@ -51,7 +50,7 @@ def check_text(text: str | bytes) -> str | None:
 
 
 def check_value(value: object) -> str | None:
-    """The same of what was decoded already."""
+    """Return which bound a decoded JSON value exceeds, None if it exceeds none."""
     values, depth = 1, 0
     level: list[Any] = [value] if isinstance(value, dict | list) else []
     while level:

@@ -1,8 +1,7 @@
-"""Secure commands: the keyring, and the JWE envelopes of commands and answers, sealed and opened (PROTOCOL §5, RFC 7516).
+"""JWE envelopes of secure commands and their answers: encryption, decryption and checks (PROTOCOL §5, RFC 7516).
 
-This room owns the keys and every use of a cipher. Commands and answers are sealed with the same keys, so each envelope says which
-of the two it is, and each is opened by a function that takes no other. It must not remember what it has seen: a `jti` used
-before is the journal's to know.
+Commands and answers are encrypted with the same keys. The envelope's `typ` says which of the two it is, and the function that
+opens one refuses the other.
 """
 
 from __future__ import annotations
@@ -21,27 +20,28 @@ from Crypto.Cipher import AES
 
 from relay_agent.core.errors import SecureCommandError
 from relay_agent.core.failures import Code
-from relay_agent.protocol.keyring import NO_KEY, Keyring
+from relay_agent.protocol.keyring import KEY_BYTES, NO_KEY, Keyring
 
-KEY_BYTES = 32
 IV_BYTES = 12
 TAG_BYTES = 16
-MAX_HEADER_CHARACTERS = 16_384  # unauthenticated JSON is parsed before the tag is checked: keep it small
+# The header has to be parsed before the tag can be checked: anybody could have written it.
+MAX_HEADER_CHARACTERS = 16_384
 MAX_VALID_SECONDS = 7 * 86_400
-"""How far ahead the `exp` of a command may lie: so long its `jti` is remembered (PROTOCOL §5)."""
+"""How far ahead a command's `exp` may be. Its `jti` is remembered until then (PROTOCOL §5)."""
 MAX_JTI_CHARACTERS = 1024
 COMMAND = "relay-command"
 ANSWER = "relay-answer"
 
+# A multiple of four. In pieces, so that no further copy of a body of 10 MB is in memory.
 _PIECE = 64 * 1024
-"""Characters of base64url that are decoded at once: beside a body of 10 MB its text need not stand a third time."""
+"""Characters of base64url that are decoded at once."""
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 _KID = re.compile(r"[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What a command's envelope held. `exp` is in seconds since 1970, rounded up: `jti` is remembered until then."""
+    """A command's envelope, decrypted. `exp` is in seconds since 1970, rounded up; `jti` is to be remembered until then."""
 
     plaintext: bytes = field(repr=False)
     jti: str
@@ -50,7 +50,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class _Envelope:
-    """The parts of a compact JWE, decoded; `aad` is the protected header as it was sent."""
+    """The parts of a compact JWE, decoded. `aad` is the protected header as received."""
 
     header: dict[str, Any]
     aad: bytes
@@ -61,21 +61,22 @@ class _Envelope:
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    """What an envelope says, its tag verified. A value of its own, so that no traceback that shows a frame's names shows the text."""
+    """Header and plaintext of an envelope whose tag was verified."""
 
     header: dict[str, Any]
+    # In a field without a repr: a traceback that shows local variables must not show the text.
     plaintext: bytes = field(repr=False)
 
 
 def generate_key() -> str:
-    """Make a new random key, as the base64url text that SECURE_COMMAND_KEY takes."""
+    """Return a new random key as base64url, a form that SECURE_COMMAND_KEY takes."""
     return _encode(secrets.token_bytes(KEY_BYTES))
 
 
 def seal_command(plaintext: bytes, keyring: Keyring, *, aud: str, exp: int, jti: str) -> str:
     """Encrypt a command for the agent `aud` into a compact JWE (`alg` dir, `enc` A256GCM) with the keyring's first key.
 
-    `exp` is in seconds since 1970, `jti` what makes it good for one use.
+    `exp` is in seconds since 1970. `jti` must be new: an agent accepts each once.
 
     Raises:
         SecureCommandError: ENOKEY, the keyring is empty.
@@ -86,82 +87,79 @@ def seal_command(plaintext: bytes, keyring: Keyring, *, aud: str, exp: int, jti:
 
 
 def seal_answer(pieces: Iterable[bytes], keyring: Keyring, *, cid: str, jti: str | None = None) -> Iterator[str]:
-    """Yield, piece by piece, the compact JWE of what `pieces` give together: answers may be too large for memory.
+    """Encrypt an answer, which may be too large for memory, and yield its compact JWE piece by piece.
 
-    `cid` is the id of the command that is answered. `jti` is that command's own, None where it was plain; the envelope says it as
-    `cjti`, for a plain one as an empty text: the platform gives out the ids, and could give one out twice (`open_answer`).
+    `cid` is the command's id. `jti` is the command's, None if it is not secure; the header has it as `cjti`, empty for None.
 
     Raises:
-        SecureCommandError: ENOKEY, the keyring is empty; at once, before the first piece is taken.
+        SecureCommandError: ENOKEY, the keyring is empty; raised by the call itself, before the first piece is taken.
     """
     cipher, head = _start(keyring, {"typ": ANSWER, "cid": cid, "cjti": jti or ""})
     return _stream(pieces, cipher, head)
 
 
 def open_command(jwe: str, keyring: Keyring, *, agent_id: str, now: datetime) -> Opened:
-    """Decrypt a command that was sealed for this agent, and is still valid at `now` (an aware datetime).
+    """Decrypt a command for the agent `agent_id` that is still valid at `now` (an aware datetime).
 
-    Whether the `jti` was used before is for the caller to check.
+    The caller must check that the `jti` was not used before.
 
     Raises:
-        SecureCommandError: ENOKEY where the keyring is empty, EDECRYPT for everything else; the text
-            says what is wrong and repeats neither keys nor content.
+        SecureCommandError: ENOKEY, the keyring is empty; EDECRYPT, anything else. The text says what is wrong, and contains
+            neither keys nor content.
     """
     parts = _split(jwe, keyring)
-    del jwe  # Of a body of 10 MB each form is as long, and none is needed beside the next.
-    found = _opened(parts, keyring)
-    # Only now: before the tag is verified anybody could have written the header.
-    if found.header.get("typ", COMMAND) != COMMAND:
-        raise _refused(f"typ is not {COMMAND}: this is no command")
-    _check_audience(found.header, agent_id)
-    return Opened(found.plaintext, _jti(found.header), _expiry(found.header, now))
+    del jwe  # Of a body of 10 MB, each form is as long; none is kept longer than it is needed.
+    verified = _opened(parts, keyring)
+    # Only now: before the tag is verified, anybody could have written the header.
+    if verified.header.get("typ", COMMAND) != COMMAND:
+        raise _refused(f"typ is not {COMMAND}: this is not a command")
+    _check_audience(verified.header, agent_id)
+    return Opened(verified.plaintext, _jti(verified.header), _expiry(verified.header, now))
 
 
 def open_answer(jwe: str, keyring: Keyring, *, cid: str, jti: str | None) -> bytes:
-    """Decrypt the answer to the command `cid`, at the sender's side; `jti` is that command's own, None where it was not secure.
-
-    The id alone proves nothing: the platform gives out the ids, and may have the agent answer a plain command of its own under one,
-    encrypted (`encrypt_response`), before it gives the same id to a secure command. So the agent always says `cjti`; an envelope
-    without it is none of this agent's, but another key holder's, and is taken by its `cid`.
+    """Decrypt the answer to the command `cid`, as its sender. `jti` is the command's, None if it is not secure.
 
     Raises:
-        SecureCommandError: ENOKEY where the keyring is empty, EDECRYPT for everything else: another command's answer, too.
+        SecureCommandError: ENOKEY, the keyring is empty; EDECRYPT, anything else, for example another command's answer.
     """
     parts = _split(jwe, keyring)
     del jwe
-    found = _opened(parts, keyring)
-    header = found.header
+    verified = _opened(parts, keyring)
+    header = verified.header
     if header.get("typ") != ANSWER:
-        raise _refused(f"typ is not {ANSWER}: this is no answer")
+        raise _refused(f"typ is not {ANSWER}: this is not an answer")
     if not isinstance(header.get("cid"), str):
         raise _refused("cid is required, a string: the id of the command that is answered")
     if header["cid"] != cid:
         raise _refused("cid is not this command's id: it is another command's answer")
+    # The id alone proves nothing. The platform assigns the ids: it may have the agent answer a plain command of its own, encrypted
+    # (`encrypt_response`), and then give the same id to a secure command. This agent therefore always sets `cjti`. An envelope
+    # without it comes from another key holder, and is accepted by its `cid`.
     if header.get("cjti", jti or "") != (jti or ""):
-        asked = "a command that was not secure" if jti is None else "the command with this jti"
-        raise _refused(f"cjti does not agree: it is not the answer to {asked}")
-    return found.plaintext
+        command = "a command that was not secure" if jti is None else "the command with this jti"
+        raise _refused(f"cjti does not agree: it is not the answer to {command}")
+    return verified.plaintext
 
 
 def look_inside(jwe: str, keyring: Keyring) -> tuple[str, bytes]:
-    """What sort of envelope it is, and what it holds, for a person who has the key: it proves neither for whom it is nor until when.
+    """Return an envelope's `typ` and its plaintext, for a person who has the key; neither recipient nor `exp` is checked.
 
     Raises:
-        SecureCommandError: ENOKEY where the keyring is empty, EDECRYPT where it does not open.
+        SecureCommandError: ENOKEY, the keyring is empty; EDECRYPT, the envelope cannot be decrypted.
     """
-    found = _opened(_split(jwe, keyring), keyring)
-    kind = found.header.get("typ", COMMAND)
-    return (kind if kind in (COMMAND, ANSWER) else "an unknown typ"), found.plaintext
+    verified = _opened(_split(jwe, keyring), keyring)
+    kind = verified.header.get("typ", COMMAND)
+    return (kind if kind in (COMMAND, ANSWER) else "an unknown typ"), verified.plaintext
 
 
-# Sealing
+# --- encryption ---
 
 
-def _start(keyring: Keyring, claims: dict[str, str | int | None]) -> tuple[Any, str]:
-    """A cipher ready for the plaintext, and the JWE's text up to where the ciphertext begins."""
+def _start(keyring: Keyring, claims: dict[str, str | int]) -> tuple[Any, str]:
+    """Return a cipher that is ready for the plaintext, and the JWE's text before the ciphertext."""
     key = keyring.current
-    header: dict[str, Any] = {"alg": "dir", "enc": "A256GCM", "kid": Keyring.kid(key)}
-    header |= {name: value for name, value in claims.items() if value is not None}
+    header: dict[str, Any] = {"alg": "dir", "enc": "A256GCM", "kid": Keyring.kid(key), **claims}
     protected = _encode(json.dumps(header, separators=(",", ":")).encode("utf-8"))
     iv = secrets.token_bytes(IV_BYTES)
     cipher = AES.new(key, AES.MODE_GCM, nonce=iv, mac_len=TAG_BYTES)
@@ -174,7 +172,7 @@ def _stream(pieces: Iterable[bytes], cipher: Any, head: str) -> Iterator[str]:
     rest = b""
     for piece in pieces:
         rest += cipher.encrypt(piece)
-        whole = len(rest) - len(rest) % 3  # three bytes make four characters: only whole groups may be joined
+        whole = len(rest) - len(rest) % 3  # Three bytes make four characters; only whole groups can be joined.
         if whole:
             yield _encode(rest[:whole])
             rest = rest[whole:]
@@ -185,14 +183,12 @@ def _encode(data: bytes | bytearray) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
-# Opening. Nothing is raised from inside an `except`: the exception that would hang on to ours as its
-# context may hold what was being read.
+# --- decryption: nothing is raised inside an `except`, because the context of the new exception could show what was read ---
 
 
 def _opened(parts: list[str], keyring: Keyring) -> _Verified:
-    """What an envelope holds whose tag is right; its parts are taken out of the list."""
     envelope = _parse(parts)
-    parts.clear()
+    parts.clear()  # Frees the text: the caller has no other reference to it.
     keys = keyring.named(_name(envelope.header))
     if not keys:
         raise _refused(f"no key with {_shown(envelope.header['kid'])} is set; this agent has {', '.join(keyring.kids)}")
@@ -207,7 +203,7 @@ def _split(jwe: object, keyring: Keyring) -> list[str]:
         raise SecureCommandError(Code.ENOKEY, NO_KEY)
     parts = jwe.split(".", 5) if isinstance(jwe, str) else []
     if len(parts) != 5:
-        raise _refused("is no compact JWE: it takes five base64url parts with dots between them")
+        raise _refused("is not a compact JWE: that has five base64url parts with dots between them")
     return parts
 
 
@@ -233,14 +229,14 @@ def _header(part: str) -> dict[str, Any]:
         raise _refused("alg must be dir")
     if header.get("enc") != "A256GCM":
         raise _refused("enc must be A256GCM")
-    for name in ("crit", "zip"):  # no extension is understood; compression would let a small message grow without bound
+    for name in ("crit", "zip"):  # No extension is known, and a small compressed message could grow without bound.
         if name in header:
             raise _refused(f"the header parameter {name} is not supported")
     return header
 
 
 def _decoded(name: str, part: str) -> bytearray:
-    """Strict base64url (RFC 7515 §2): no padding, no other character, no stray bits, so one text for the same bytes."""
+    """Decode strict base64url (RFC 7515 §2): no padding, no other characters, no unused bits that are set."""
     canonical = _BASE64URL.fullmatch(part) is not None and len(part) % 4 != 1
     data = bytearray()
     if canonical:
@@ -281,7 +277,7 @@ def _name(header: dict[str, Any]) -> str | None:
 
 
 def _shown(kid: str) -> str:
-    """A kid for the error text, unless it is none of ours: somebody may have put the key itself there."""
+    # Only a text of a kid's form is shown: somebody may have put the key itself there.
     return f"kid {kid}" if _KID.fullmatch(kid) else "the kid that it names (8 hex digits are expected)"
 
 
@@ -297,7 +293,7 @@ def _decrypt(envelope: _Envelope, keys: Keyring) -> bytes | None:
 
 
 def _check_audience(header: dict[str, Any], agent_id: str) -> None:
-    """One agent, not several: each knows of its own replays only."""
+    # A list of agents is refused: an agent recognises only a `jti` that it has used itself.
     if not isinstance(header.get("aud"), str):
         raise _refused("aud is required, a string: the id of the agent that the command is for")
     if header["aud"] != agent_id:
@@ -307,7 +303,7 @@ def _check_audience(header: dict[str, Any], agent_id: str) -> None:
 def _jti(header: dict[str, Any]) -> str:
     jti = header.get("jti")
     if not isinstance(jti, str) or not jti:
-        raise _refused("jti is required, a string that is not empty: it makes the message good for one use")
+        raise _refused("jti is required, a string that is not empty: a message with the same jti is accepted once")
     if len(jti) > MAX_JTI_CHARACTERS or not jti.isprintable():
         raise _refused(f"jti must be printable, and at most {MAX_JTI_CHARACTERS} characters")
     return jti

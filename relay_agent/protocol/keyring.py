@@ -1,4 +1,4 @@
-"""The keys of secure commands, by their ids (PROTOCOL §5)."""
+"""The keys of secure commands: how they are written, named and chosen (PROTOCOL §5)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from collections.abc import Iterator
 from relay_agent.core.errors import SecureCommandError
 from relay_agent.core.failures import Code
 
+KEY_BYTES = 32
 NO_KEY = "no key for secure commands is set: set SECURE_COMMAND_KEY, or SECURE_COMMAND_KEY_FILE"
 
 
 class Keyring:
-    """The keys of secure commands: the first seals, every one opens (rotation)."""
+    """The keys of secure commands. The first encrypts, each of them decrypts, so that keys can be rotated."""
 
     def __init__(self, keys: list[bytes]) -> None:
-        """Hold `keys`, each of 32 bytes.
+        """Make a keyring of `keys`, each of 32 bytes; duplicates are dropped.
 
         Raises:
-            ValueError: a key has another length; the key is not repeated.
+            ValueError: a key has another length. The text does not contain it.
         """
         if any(len(key) != KEY_BYTES for key in keys):
             raise ValueError(f"a key must be {KEY_BYTES} bytes")
@@ -29,26 +30,26 @@ class Keyring:
 
     @classmethod
     def from_text(cls, text: str) -> Keyring:
-        """Read keys as SECURE_COMMAND_KEY gives them; an empty text makes an empty keyring.
+        """Make a keyring of the keys in a text, as SECURE_COMMAND_KEY has it; an empty text makes an empty keyring.
 
         Raises:
-            ValueError: names the place of the key that is wrong, never the key.
+            ValueError: a key is wrong. The text gives its position, never the key.
         """
         return cls(parse_keys(text) if text.strip() else [])
 
     @staticmethod
     def kid(key: bytes) -> str:
-        """Name a key without revealing it: the first 8 hex digits of its SHA-256 (PROTOCOL §5)."""
+        """Return the key's id, which does not reveal it: the first 8 hex digits of its SHA-256 (PROTOCOL §5)."""
         return hashlib.sha256(key).hexdigest()[:8]
 
     @property
     def kids(self) -> tuple[str, ...]:
-        """The names of all keys, the current one first."""
+        """The ids of all keys, the current one first."""
         return tuple(self.kid(key) for key in self._keys)
 
     @property
     def current(self) -> bytes:
-        """The key that new messages use.
+        """The key that encrypts new messages.
 
         Raises:
             SecureCommandError: ENOKEY, the keyring is empty.
@@ -58,7 +59,7 @@ class Keyring:
         return self._keys[0]
 
     def named(self, name: str | None) -> Keyring:
-        """The keys called `name`; all of them where the envelope names none."""
+        """Return a keyring of the keys with that id, of all keys if it is None."""
         return Keyring([key for key in self._keys if name is None or self.kid(key) == name])
 
     def __iter__(self) -> Iterator[bytes]:
@@ -71,14 +72,11 @@ class Keyring:
         return f"Keyring({', '.join(self.kids)})"
 
 
-KEY_BYTES = 32
-
-
 def parse_key(text: str) -> bytes:
     """Decode 32 bytes from base64, base64url or 64 hex digits (PROTOCOL §5).
 
     Raises:
-        ValueError: it is none of them; the text is not repeated.
+        ValueError: it is none of them, or of another length. The text does not contain the key.
     """
     text = text.strip()
     try:
@@ -94,19 +92,19 @@ def parse_key(text: str) -> bytes:
 
 
 def parse_keys(text: str) -> list[bytes]:
-    """Decode every key of a comma-separated list; the first is the one that new messages use (PROTOCOL §5).
+    """Decode every key of a comma-separated list, the one that encrypts first (PROTOCOL §5).
 
     Raises:
-        ValueError: names the place of the key that is wrong, never the key; or there is none.
+        ValueError: there is no key, or one is wrong. The text gives its position, never the key.
     """
     keys = []
-    for place, part in enumerate(text.split(","), 1):
+    for position, part in enumerate(text.split(","), 1):
         if not part.strip():
             continue
         try:
             keys.append(parse_key(part))
         except ValueError as error:
-            raise ValueError(f"key {place} {error}" if "," in text else str(error)) from None
+            raise ValueError(f"key {position} {error}" if "," in text else str(error)) from None
     if not keys:
         raise ValueError("holds no key")
     return keys

@@ -1,32 +1,29 @@
-"""Parameters of a media type, as `Content-Type` gives them (RFC 9110 §8.3.1, §5.6.6).
-
-This room owns their grammar, read as leniently as browsers do, each character once. It must not know what a parameter means.
-"""
+"""Parameters of a media type in `Content-Type` (RFC 9110 §8.3.1, §5.6.6), parsed as leniently as browsers do, in linear time."""
 
 from __future__ import annotations
 
 MAX_CHARACTERS = 8 * 1024
-"""A longer value says nothing: no parameter that anybody means to be read stands in one."""
+"""Length above which a `Content-Type` is not parsed."""
 _BLANKS = " \t\r\n"
 
 
 def parameter(content_type: str, name: str) -> str | None:
-    """The value of the first parameter of that name, in any case; None where there is none.
+    """Return the value of the first parameter of that name, whatever its case; returns None if there is none.
 
-    `charset*=` of RFC 2231 is another name: HTTP never had it for media types.
+    `charset*=` of RFC 2231 counts as another name: HTTP does not have it for media types.
     """
     if len(content_type) > MAX_CHARACTERS:
         return None
-    wanted, place = name.lower(), content_type.find(";")
-    while 0 <= place < len(content_type):
-        found, value, place = _next(content_type, place + 1)
+    wanted, position = name.lower(), content_type.find(";")
+    while 0 <= position < len(content_type):
+        found, value, position = _next(content_type, position + 1)
         if found == wanted and value is not None:
             return value
     return None
 
 
 def _next(text: str, start: int) -> tuple[str, str | None, int]:
-    """The name and the value that begin at `start`, and the semicolon, or the end, behind them; None for a value that is not there."""
+    """Return name and value (None if empty) of the parameter at `start`, and the position of the semicolon, or the end, after it."""
     end = _find(text, ";", start)
     equals = text.find("=", start, end)
     if equals < 0:
@@ -42,17 +39,17 @@ def _next(text: str, start: int) -> tuple[str, str | None, int]:
 
 
 def _quoted(text: str, start: int) -> tuple[str, int]:
-    """A quoted string from behind its first mark: its text, and the place behind its last; without one it ends with the text."""
-    pieces: list[str] = []
-    place = start
-    while place < len(text) and text[place] != '"':
-        if text[place] == "\\" and place + 1 < len(text):
-            place += 1
-        pieces.append(text[place])
-        place += 1
-    return "".join(pieces), place + 1
+    """Return the quoted string whose opening quote is before `start`, and the position after its closing quote, which may be missing."""
+    characters: list[str] = []
+    position = start
+    while position < len(text) and text[position] != '"':
+        if text[position] == "\\" and position + 1 < len(text):
+            position += 1
+        characters.append(text[position])
+        position += 1
+    return "".join(characters), position + 1
 
 
-def _find(text: str, what: str, start: int) -> int:
-    place = text.find(what, start)
-    return len(text) if place < 0 else place
+def _find(text: str, character: str, start: int) -> int:
+    position = text.find(character, start)
+    return len(text) if position < 0 else position

@@ -1,7 +1,6 @@
-"""Request bodies: a command's `body` turned into the bytes that go out (PROTOCOL §3, Postman's modes).
+"""Request bodies: the modes of a command's `body` and their encodings (PROTOCOL §3, Postman's modes).
 
-This room owns the modes and their encodings. It must not know the other fields of a command.
-Everything is encoded in pieces: beside a body of 10 MB no second one has to stand in memory.
+Everything is encoded in pieces, so that no second copy of a body of 10 MB is in memory.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from relay_agent.protocol.media_types import MAX_CHARACTERS, parameter
 
 Pieces = Iterator[bytes]
 _PIECE = 48 * 1024
-"""Characters that are encoded at once; of base64, a whole number of its groups of four."""
+"""Characters that are encoded at once; a multiple of base64's groups of four."""
 _BOUNDARY = re.compile(r"[\x20-\x7e]{1,70}")
 
 
 def encode_body(body: object, content_type: str | None) -> tuple[Pieces | None, str | None]:
-    """Turn `body` into its bytes, in pieces, and, where the mode needs one, the `Content-Type` to send.
+    """Return the bytes of a command's `body` in pieces (None if there is no body), and the `Content-Type` that the mode needs.
 
-    `content_type` is what the command gives, None where it gives none. The second part of the result
-    is None where the command's own header, or its absence, stands.
+    `content_type` is the command's own, None if it has none. The `Content-Type` of the result is None if the command's header, or
+    its absence, is not to be changed.
 
     Raises:
-        BadRequest: names the field that is wrong; some faults are found only as the pieces are taken.
+        BadRequest: a field is wrong. Some faults are found only when the pieces are read.
     """
     if body is None:
         return None, None
@@ -45,7 +44,7 @@ def encode_body(body: object, content_type: str | None) -> tuple[Pieces | None, 
         raise BadRequest("body.mode", "must be one of raw, urlencoded, formdata, base64")
     encode = _MODES.get(mode)
     if encode is None:
-        raise BadRequest("body.mode", "is none of raw, urlencoded, formdata, base64")
+        raise BadRequest("body.mode", "must be one of raw, urlencoded, formdata, base64")
     return encode(body.get(mode), content_type)
 
 
@@ -67,9 +66,9 @@ def _urlencoded(value: object, content_type: str | None) -> tuple[Pieces, str | 
 
 
 def _pairs(entries: list[tuple[str, dict[str, Any]]]) -> Pieces:
-    for place, (name, entry) in enumerate(entries):
+    for index, (name, entry) in enumerate(entries):
         key, text = _string(f"{name}.key", entry.get("key")), _string(f"{name}.value", entry.get("value", ""))
-        if place:
+        if index:
             yield b"&"
         yield from _quoted(f"{name}.key", key)
         yield b"="
@@ -87,7 +86,8 @@ def _formdata(value: object, content_type: str | None) -> tuple[Pieces, str | No
 
 
 def _multipart(entries: list[tuple[str, dict[str, Any]]], boundary: str) -> Pieces:
-    """RFC 7578, each field's own header as urllib3 writes it; its encoder for the whole has all of it in memory twice."""
+    """Yield a form as RFC 7578 has it, each field's header as urllib3 writes it."""
+    # Not by urllib3's encode_multipart_formdata: it has the whole body in memory twice.
     for name, entry in entries:
         field, data = _field(name, entry)
         yield f"--{boundary}\r\n{field.render_headers()}".encode()
@@ -111,17 +111,18 @@ def _field(name: str, entry: dict[str, Any]) -> tuple[RequestField, Pieces]:
     if content_type is not None:
         content_type = _string(f"{name}.contentType", content_type)
         if not content_type.isascii() or not content_type.isprintable():
-            raise BadRequest(f"{name}.contentType", "holds a character that a header cannot have")
-    b"".join(_text(f"{name}.key", key + (filename or "")))  # So that it is checked.
+            raise BadRequest(f"{name}.contentType", "contains a character that a header cannot have")
+    b"".join(_text(f"{name}.key", key + (filename or "")))  # Only to check that both can be encoded.
     field = RequestField(name=key, data=b"", filename=filename)
     field.make_multipart(content_type=content_type)
     return field, data
 
 
 def _boundary(content_type: str | None) -> tuple[str, bool]:
-    """The boundary that the command's own Content-Type names, or a new one.
+    """Return the boundary, and whether the command's own Content-Type names it.
 
-    One that RFC 2046 §5.1.1 does not allow is refused: beside it no other can be named, and before each part it would stand in full.
+    Raises:
+        BadRequest: it names one that RFC 2046 §5.1.1 does not allow.
     """
     if content_type is None:
         return choose_boundary(), False
@@ -141,11 +142,11 @@ def _entries(name: str, value: object) -> list[tuple[str, dict[str, Any]]]:
     if not isinstance(value, list):
         raise BadRequest(name, "must be a list of objects")
     entries = []
-    for place, entry in enumerate(value):
+    for index, entry in enumerate(value):
         if not isinstance(entry, dict):
-            raise BadRequest(f"{name}[{place}]", "must be an object")
+            raise BadRequest(f"{name}[{index}]", "must be an object")
         if entry.get("disabled") is not True:
-            entries.append((f"{name}[{place}]", entry))
+            entries.append((f"{name}[{index}]", entry))
     return entries
 
 
@@ -162,21 +163,21 @@ def _text(name: str, value: str) -> Pieces:
         for start in range(0, len(value), _PIECE):
             yield value[start : start + _PIECE].encode("utf-8")
     except UnicodeEncodeError:
-        raise BadRequest(name, "holds half of a surrogate pair; send the bytes with mode base64") from None
+        raise BadRequest(name, "contains half of a surrogate pair; send the bytes with mode base64") from None
 
 
 def _decoded(name: str, value: object) -> Pieces:
     text = _string(name, value)
     bad = BadRequest(name, "must be base64 (RFC 4648 §4, padded)")
     if len(text) % 4 or text.endswith("==="):
-        raise bad  # Python takes padding behind what needs none.
+        raise bad  # Python accepts surplus padding.
     for start in range(0, len(text), _PIECE):
         try:
             data = base64.b64decode(text[start : start + _PIECE], validate=True)
         except (binascii.Error, ValueError):
             raise bad from None
         if start + _PIECE < len(text) and len(data) * 4 != _PIECE * 3:
-            raise bad  # It is padded, and goes on behind that.
+            raise bad  # Padding before the end.
         yield data
 
 

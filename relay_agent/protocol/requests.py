@@ -1,4 +1,7 @@
-"""From a command's payload to the HTTP request it asks for (PROTOCOL §3)."""
+"""Decodes a command's payload to the HTTP request that it asks for (PROTOCOL §3).
+
+An error's text must not repeat the value that it refuses: values may be secret.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,8 @@ from relay_agent.core.errors import BadRequest, MalformedMessage
 from relay_agent.core.models import Body, HttpRequest, Url
 from relay_agent.core.urls import BadUrl, check_host_header, parse_url
 from relay_agent.protocol.json_bounds import check_text, check_value
-from relay_agent.protocol.messages import MAX_METHOD, MOST_WARNINGS, load_json, read_moment
+from relay_agent.protocol.messages import load_json, read_moment
 from relay_agent.protocol.request_bodies import encode_body
-
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-
-
-_BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-
 
 REQUEST_FIELDS = frozenset(
     {
@@ -25,69 +22,78 @@ REQUEST_FIELDS = frozenset(
         *("timeout", "follow_redirects", "encrypt_response", "not_after"),
     }
 )
+MAX_METHOD = 32
+MAX_WARNINGS = 5
+"""Warnings of each kind that one request gets."""
+Keep = Callable[[Iterator[bytes]], Body]
+"""Stores a body that is given in pieces, and returns it."""
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def decode_payload(text: str | bytes) -> object:
-    """Read a referenced body, or the plaintext of a secure command: any JSON value.
+    """Parse a referenced body, or the plaintext of a secure command: any JSON value.
 
     Raises:
-        BadRequest: it is no JSON.
+        BadRequest: it is not JSON, or exceeds a bound of PROTOCOL §3.
     """
     return load_payload(lambda: text if isinstance(text, str) else text.decode("utf-8"))
 
 
 def load_payload(read: Callable[[], str]) -> object:
-    """Read a payload as `decode_payload` does; its text is nobody else's, so that it is gone before what it says is used.
+    """Parse the payload that `read` returns; frees its text as soon as it is parsed, if `read` keeps no reference.
 
     Raises:
-        BadRequest: it is no JSON, or holds more than PROTOCOL §3 allows.
+        BadRequest: it is not JSON, or exceeds a bound of PROTOCOL §3.
     """
     try:
-        text = [read()]
-        over = check_text(text[0])
-        if over is not None:
-            raise BadRequest("payload", over)
+        text = [read()]  # A list, so that the text can be handed over without a reference from here.
+        excess = check_text(text[0])
+        if excess is not None:
+            raise BadRequest("payload", excess)
         return load_json(text.pop())
     except (MalformedMessage, UnicodeDecodeError):
-        raise BadRequest("payload", "is no JSON in UTF-8") from None
+        raise BadRequest("payload", "is not JSON in UTF-8") from None
 
 
 def take_envelope(payload: object) -> str:
-    """Take the JWE out of a secure command's payload (PROTOCOL §5): it may be of 10 MB, and need not stand beside its plaintext.
+    """Remove the JWE from a secure command's payload, and return it (PROTOCOL §5).
 
     Raises:
         BadRequest: there is none.
     """
     if not isinstance(payload, dict):
         raise BadRequest("payload", "must be an object")
-    jwe = payload.pop("jwe", None)
+    jwe = payload.pop("jwe", None)  # Removed, so that it need not stay in memory beside its plaintext: it may have 10 MB.
     if not isinstance(jwe, str):
         raise BadRequest("jwe", "must be a string: a JWE in compact serialisation")
     return jwe
 
 
-Keep = Callable[[Iterator[bytes]], Body]
-"""What puts the pieces of a body where they are to be."""
+def wants_sealed_answer(payload: object) -> bool:
+    """Return whether the failure of an invalid request is to be encrypted: `encrypt_response` is present and not false (PROTOCOL §5)."""
+    return isinstance(payload, dict) and payload.get("encrypt_response") not in (None, False)
 
 
 def forget(pieces: Iterator[bytes]) -> bytes:
-    """Look at a body's pieces, and keep none."""
+    """Check a body's pieces by reading them, and keep none; a `Keep`."""
     for _ in pieces:
         pass
     return b""
 
 
 def decode_request(payload: object, *, secure: bool = False, keep: Keep = b"".join) -> HttpRequest:
-    """Read the request that a command asks for (PROTOCOL §3); `keep` is given its body.
+    """Decode the request that a command asks for (PROTOCOL §3); `keep` stores its body.
 
     Raises:
-        BadRequest: names the field that is wrong, never its value.
+        BadRequest: a field is wrong. The text names the field, never its value.
     """
     if not isinstance(payload, dict):
         raise BadRequest("payload", "must be an object")
-    over = check_value(payload)
-    if over is not None:
-        raise BadRequest("payload", over)
+    excess = check_value(payload)
+    if excess is not None:
+        raise BadRequest("payload", excess)
     url = _url(payload.get("url"))
     headers, warnings = _headers(payload.get("headers"))
     pieces, content_type = encode_body(payload.get("body"), _first(headers, "content-type"))
@@ -109,17 +115,12 @@ def decode_request(payload: object, *, secure: bool = False, keep: Keep = b"".jo
     )
 
 
-def wants_sealed_answer(payload: object) -> bool:
-    """Whether a secure command that is no request wants its failure encrypted: where it does not say no, it does."""
-    return isinstance(payload, dict) and payload.get("encrypt_response") not in (None, False)
-
-
 def _unknown(payload: dict[str, Any], secure: bool) -> list[str]:
-    """A warning for each of the first unknown fields; their names too are a secure command's plaintext."""
+    """Return a warning for each of the first unknown fields."""
     names = [name for name in payload if name not in REQUEST_FIELDS]
-    if secure:
+    if secure:  # Their names are plaintext, too, which no log may show.
         return [f"{len(names)} unknown field(s) ignored"] if names else []
-    return [f"unknown field {name[:64]!r} ignored" for name in names[:MOST_WARNINGS]]
+    return [f"unknown field {name[:64]!r} ignored" for name in names[:MAX_WARNINGS]]
 
 
 def _url(value: object) -> Url:
@@ -146,13 +147,13 @@ def _method(value: object) -> str:
 
 
 def _headers(value: object) -> tuple[list[tuple[str, str]], list[str]]:
-    """The header fields in order, and a warning for each that is dropped (PROTOCOL §3)."""
+    """Return the header fields in order, and a warning for each of the first that are dropped (PROTOCOL §3)."""
     kept: list[tuple[str, str]] = []
     warnings: list[str] = []
     for where, name, text in _header_pairs(value):
         _check_header(where, name, text)
         if name.lower() in ("content-length", "transfer-encoding"):
-            if len(warnings) < MOST_WARNINGS:
+            if len(warnings) < MAX_WARNINGS:
                 warnings.append(f"header {name} dropped: the agent sets it")
             continue
         kept.append((name, text))
@@ -168,18 +169,18 @@ def _header_pairs(value: object) -> Iterator[tuple[str, str, str]]:
         for name, text in value.items():
             yield from _values("headers", name, text)
     elif isinstance(value, list):
-        for place, entry in enumerate(value):
+        for index, entry in enumerate(value):
             if not isinstance(entry, dict) or len(entry) != 1:
-                raise BadRequest(f"headers[{place}]", "must be an object with one key")
+                raise BadRequest(f"headers[{index}]", "must be an object with one key")
             for name, text in entry.items():
-                yield from _values(f"headers[{place}]", name, text)
+                yield from _values(f"headers[{index}]", name, text)
     else:
         raise BadRequest("headers", "must be a list of one-key objects, or an object")
 
 
 def _values(where: str, name: str, value: object) -> Iterator[tuple[str, str, str]]:
     if not _TOKEN.fullmatch(name):
-        raise BadRequest(where, "has a name that is no token (RFC 9110 §5.1)")
+        raise BadRequest(where, "has a name that is not a token (RFC 9110 §5.1)")
     where = f"{where}.{name}"
     for text in value if isinstance(value, list) else [value]:
         if not isinstance(text, str):
@@ -189,11 +190,12 @@ def _values(where: str, name: str, value: object) -> Iterator[tuple[str, str, st
 
 def _check_header(where: str, name: str, text: str) -> None:
     if _BAD_VALUE.search(text):
-        raise BadRequest(where, "holds a control character")
+        raise BadRequest(where, "contains a control character")
     try:
         text.encode("latin-1")
     except UnicodeEncodeError:
-        raise BadRequest(where, "holds a character beyond ISO-8859-1; percent-encode it, or give its UTF-8 bytes as ISO-8859-1") from None
+        problem = "contains a character beyond ISO-8859-1; percent-encode it, or give its UTF-8 bytes as ISO-8859-1"
+        raise BadRequest(where, problem) from None
     if name.lower() == "host":
         try:
             check_host_header(text)
@@ -202,7 +204,7 @@ def _check_header(where: str, name: str, text: str) -> None:
 
 
 def _with_content_type(headers: list[tuple[str, str]], content_type: str) -> list[tuple[str, str]]:
-    """The header fields with the type that the body's mode needs: in its place where the command gives one, else last."""
+    """Return the header fields with this Content-Type in the place of the command's, or last if it has none."""
     if _first(headers, "content-type") is None:
         return [*headers, ("Content-Type", content_type)]
     return [(name, content_type if name.lower() == "content-type" else text) for name, text in headers]
@@ -227,5 +229,5 @@ def _seconds(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadRequest("timeout", "must be a number of seconds")
     if not 0 < value < 1e9:
-        raise BadRequest("timeout", "must be more than 0 seconds, and less than 1e9")
+        raise BadRequest("timeout", "must be more than 0 and less than 1e9 seconds")
     return float(value)

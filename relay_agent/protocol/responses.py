@@ -1,4 +1,4 @@
-"""From what came of a request to the body of its answer (PROTOCOL §4)."""
+"""Encodes the result of a request as the body of the command's answer (PROTOCOL §4)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from relay_agent.protocol.messages import MESSAGE_LIMIT, dumps, sqs_safe
 
 
 def response_body(response: HttpResponse) -> Iterator[str]:
-    """Yield the response body of PROTOCOL §4 as pieces of JSON, so that no large body stands in memory whole."""
+    """Yield the body of an HTTP response's answer as pieces of JSON, so that a large one is never in memory as a whole."""
     head = {"statusCode": response.status_code, "headers": _grouped(response.headers)}
     yield dumps(head)[:-1] + ',"body":"'
     yield from _text_pieces(response) if response.text else _base64_pieces(response)
@@ -21,7 +21,7 @@ def response_body(response: HttpResponse) -> Iterator[str]:
 
 
 def failure_body(failure: Failure) -> str:
-    """The response body of a command that got no HTTP response (PROTOCOL §4)."""
+    """Return the body of an answer without an HTTP response, as JSON."""
     body: dict[str, object] = {"code": failure.code, "message": failure.message}
     if failure.url is not None:
         body["url"] = failure.url
@@ -30,12 +30,12 @@ def failure_body(failure: Failure) -> str:
 
 
 def brief_failure_body(failure: Failure) -> str:
-    """The response body of a failure whose URL or text would not fit into a message."""
+    """Return the body of a failure without its URL and with a shortened text, for one that would not fit into a message."""
     return dumps({"code": failure.code, "message": failure.message[:1000], "elapsedMs": failure.elapsed_ms})
 
 
 def undeliverable_body(response: HttpResponse, code: str, message: str) -> str:
-    """The body that stands for an answer which cannot be uploaded: status and headers, and what happened."""
+    """Return the body that replaces one which cannot be uploaded: the response's status and headers, and what happened."""
     return dumps(
         {
             "code": code,
@@ -49,7 +49,7 @@ def undeliverable_body(response: HttpResponse, code: str, message: str) -> str:
 
 
 def with_reason(message: str, reason: str) -> str:
-    """An update's text whose failure also says this; as it was, where its body is sealed or there is no room for more."""
+    """Add a reason to the failure text of an update; returns it unchanged if its body is encrypted or the message would be too long."""
     update = json.loads(message)
     body = update.get("body")
     if not isinstance(body, dict) or not isinstance(body.get("message"), str):
@@ -60,18 +60,18 @@ def with_reason(message: str, reason: str) -> str:
 
 
 def sealed_body(status_code: int) -> tuple[str, str]:
-    """What stands before and after the JWE of an encrypted response (PROTOCOL §5)."""
+    """Return the JSON before and after the JWE of an encrypted response (PROTOCOL §5)."""
     return f'{{"statusCode":{status_code},"jwe":"', '"}'
 
 
 def sealed_failure(code: str, jwe: str, status_code: int | None = None) -> str:
-    """An encrypted response that has a code: that, the status where there is one, and the JWE of the body of PROTOCOL §4."""
+    """Return the body of an encrypted failure: its code, the response's status if there was one, and the JWE (PROTOCOL §5)."""
     status = {} if status_code is None else {"statusCode": status_code}
     return dumps({"code": code, **status, "jwe": jwe})
 
 
 def _grouped(headers: Headers) -> list[dict[str, str | list[str]]]:
-    """One object for each name in the order received, a repeated name as one list (PROTOCOL §4)."""
+    """Return one object for each name in the order received, with a list for a repeated name (PROTOCOL §4)."""
     names: dict[str, str] = {}
     values: dict[str, list[str]] = {}
     for name, value in headers:

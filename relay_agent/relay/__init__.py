@@ -1,1 +1,1 @@
-"""The way of one command from the queue to its answer: the rules, and the five threads that run them."""
+"""One command from the queue to its answer: the rules, and the five kinds of threads that apply them."""

@@ -1,6 +1,6 @@
 """How many commands may be admitted now, what prevents it, and where an admitted command goes.
 
-This module owns the bounds of what is in the agent at once. It must not know rules about commands.
+This module owns the limits on how many commands the agent holds. It must not decide about a single command.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from relay_agent.storage.journal import Journal
 
 
 class AdmissionGate:
-    """The way from the poller to fetchers and workers. Holds nothing itself; `enqueue` is for one thread at a time."""
+    """Passes tasks from the poller to downloaders and workers. Holds no task itself; only one thread at a time may call `enqueue`."""
 
     def __init__(self, *, tasks: FairQueue[Task], downloader: Downloader, outbox: Outbox, journal: Journal, disk: Disk) -> None:
         self._tasks = tasks
@@ -25,19 +25,22 @@ class AdmissionGate:
         self._journal = journal
         self._disk = disk
 
-    def room(self) -> int:
-        """How many commands have a free place in the queue and, later, in the outbox. None while too much waits for the platform."""
+    def free(self) -> int:
+        """Return how many more commands fit into the queue and, later, the outbox; 0 or less if none.
+
+        Always 0 while the answers waiting for the platform exceed the limit of the disk.
+        """
         if self._disk.backlog:
             return 0
-        return min(self._tasks.free() - self._downloader.waiting(), self._outbox.room())
+        return min(self._tasks.free() - self._downloader.waiting(), self._outbox.free())
 
     def obstacle(self) -> Obstacle | None:
-        """Why the disk lets nothing be admitted, None if it does."""
+        """Return why the disk prevents admission, or None if it does not."""
         return intake_obstacle(self._journal, self._disk)
 
     def enqueue(self, task: Task) -> None:
-        """Send a task to the workers, by way of the fetchers if its body must be downloaded first."""
-        if task.elsewhere:
+        """Queue a task for the workers, or for the downloaders first if its body must be downloaded."""
+        if task.needs_download:
             self._downloader.put(task)
         else:
             self._tasks.put((task.lane, task))

@@ -1,7 +1,7 @@
-"""When referenced bodies are fetched: the loop of the threads `fetcher-0` and `fetcher-1`.
+"""When referenced bodies are downloaded: the loop of the threads `fetcher-0` and `fetcher-1`.
 
-Between poller and queue, because a command's host, and so its lane, stands in its body: were the workers to fetch,
-one slow instrument would hold up every referenced command. It must not know rules about commands.
+Downloads happen before the workers' queue because the body names the host, and the host is the lane: if workers downloaded,
+one slow instrument would hold up every referenced command. What is downloaded and how is decided in `payload_reader`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from relay_agent.telemetry.logger import Logger
 
 
 class Downloader:
-    """Takes tasks whose body is elsewhere, and queues them with their lane."""
+    """Downloads the bodies of tasks and queues the tasks in their lanes."""
 
     def __init__(self, *, reader: PayloadReader, enqueue: Callable[[Task], None], stop: threading.Event, log: Logger) -> None:
-        """`enqueue` puts a task into the workers' queue; `stop` ends a wait between two tries."""
+        """`enqueue` puts a task into the workers' queue; `stop` ends the wait between two attempts."""
         self._reader = reader
         self._enqueue = enqueue
         self._stop = stop
@@ -33,39 +33,39 @@ class Downloader:
     # --- poller, main ---
 
     def put(self, task: Task) -> None:
-        """Fetch this task's body when its turn comes."""
+        """Queue a task for download."""
         with self._lock:
             self._waiting += 1
         self._tasks.put(task)
 
     def waiting(self) -> int:
-        """How many tasks are here."""
+        """Return how many tasks are queued or being downloaded."""
         with self._lock:
             return self._waiting
 
     def close(self) -> None:
-        """End one thread that runs; what waits stays in the journal."""
+        """End one of the threads; queued tasks stay in the journal for the next start."""
         self._tasks.put(None)
 
-    # --- the fetchers' threads ---
+    # --- downloader threads ---
 
     def run(self) -> None:
-        """Fetch until the end."""
+        """Download until `close` or the stop."""
         while (task := self._tasks.get()) is not None:
             if self._stop.is_set():
                 return
-            fetched = self._fetch(task)
-            if fetched is None:
+            downloaded = self._download(task)
+            if downloaded is None:
                 return
             with self._lock:
                 self._waiting -= 1
-            self._enqueue(fetched)
+            self._enqueue(downloaded)
 
-    def _fetch(self, task: Task) -> Task | None:
+    def _download(self, task: Task) -> Task | None:
         try:
-            return self._reader.fetch(task, self._stop)
+            return self._reader.download(task, self._stop)
         except JournalError:
-            raise  # As in a worker: the agent must end, and its next start takes the command up.
-        except Exception as error:  # noqa: BLE001 - the top of a step: what one body trips must not end the agent, and its next start again
+            raise  # As in a worker: the agent must end, and its next start resumes the command.
+        except Exception as error:  # noqa: BLE001 - top of the loop: one bad body must not end the agent now and at every later start
             command_crashed(self._log, error, task.command)
-            return self._reader.unfetched(task)
+            return self._reader.crashed(task)

@@ -1,7 +1,7 @@
 """The bounded queue between poller and workers, with a lane for each target host.
 
-This room owns the order in which commands start: one slow instrument never holds up the others. It must
-not know what a command is; it sees lanes.
+This module owns the order in which commands start: one slow instrument never holds up the others. It knows
+lanes and items, not commands.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ T = TypeVar("T")
 
 
 class Closed(Exception):
-    """The queue hands out nothing more."""
+    """Raised by `get` once the queue is closed."""
 
 
 class FairQueue(queue.Queue[tuple[str, T]], Generic[T]):
-    """A `queue.Queue` of (lane, item) pairs that hands out only lanes below their share of the workers.
+    """A `queue.Queue` of (lane, item) pairs that returns an item only if its lane uses less than its share of the workers.
 
-    The share is what keeps a place free for a lane that has none yet, as long as there are more workers than
-    lanes: a lone lane may have all workers but a quarter, two a third each, and so on. The only producer asks
-    `free()` first, so a put never blocks. However many lanes wait, a hand-out looks at no more of them than there are workers.
+    The share keeps a worker free for a lane that has none yet, as long as there are more workers than lanes: a single lane may
+    use all workers but a quarter, two lanes a third each, and so on. `put` never blocks; the only producer asks `free()` first.
     """
 
     def __init__(self, capacity: int, workers: int) -> None:
@@ -44,13 +43,13 @@ class FairQueue(queue.Queue[tuple[str, T]], Generic[T]):
         self._waiting += 1
 
     def _qsize(self) -> int:
-        """What can be handed out now: `get` waits while this is 0."""
+        """Return 1 if an item can be returned now; `get` waits while this is 0."""
         return 1 if self._closed or self._next_lane() is not None else 0
 
     def _get(self) -> tuple[str, T]:
         lane = None if self._closed else self._next_lane()
         if lane is None:
-            self.not_empty.notify()  # Every waiting worker learns of the end.
+            self.not_empty.notify()  # Wakes the next waiting worker, which then wakes the next.
             raise Closed
         waiting = self._lanes[lane]
         work = waiting.popleft()
@@ -60,11 +59,11 @@ class FairQueue(queue.Queue[tuple[str, T]], Generic[T]):
         self._running[lane] += 1
         self._waiting -= 1
         if self._next_lane() is not None:
-            self.not_empty.notify()  # One `done` may have made room for more than one lane.
+            self.not_empty.notify()  # One `done` may have freed a worker for more than one lane.
         return lane, work
 
     def _next_lane(self) -> str | None:
-        # Only lanes that run something can be at their share, and of those there are no more than workers.
+        # Only lanes with a running item can be at their share, so this looks at no more lanes than there are workers, however many wait.
         share = self._share()
         return next((lane for lane in self._lanes if self._running[lane] < share), None)
 
@@ -77,7 +76,7 @@ class FairQueue(queue.Queue[tuple[str, T]], Generic[T]):
     # --- called by anyone ---
 
     def done(self, lane: str) -> None:
-        """Say that an item of the lane that was handed out is finished."""
+        """Record that one item of this lane is finished."""
         with self.mutex:
             self._running[lane] -= 1
             if self._running[lane] <= 0:
@@ -85,22 +84,22 @@ class FairQueue(queue.Queue[tuple[str, T]], Generic[T]):
             self.not_empty.notify()
 
     def free(self) -> int:
-        """How many more items may be put."""
+        """Return how many more items may be put."""
         with self.mutex:
             return max(0, self.capacity - self._waiting)
 
     def waiting(self) -> int:
-        """How many items wait, whether or not their lane has a place."""
+        """Return how many items wait, whether or not their lane may run."""
         with self.mutex:
             return self._waiting
 
     def running(self) -> int:
-        """How many items are handed out and not done."""
+        """Return how many items were taken and are not done."""
         with self.mutex:
             return self._running.total()
 
     def close(self) -> None:
-        """Hand out nothing more; what waits stays, and every `get` raises Closed."""
+        """Return no more items: every `get` raises `Closed`, and waiting items stay."""
         with self.mutex:
             self._closed = True
             self.not_empty.notify_all()

@@ -1,6 +1,6 @@
-"""How commands come in: messages of the queue, and after a restart what the journal still holds.
+"""How commands are admitted: messages from the queue and, after a restart, unfinished commands from the journal.
 
-This module must not run a command. What cannot run is answered here.
+This module runs no command; it answers those that cannot run.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ _DAMAGED = "the agent's journal was damaged, and this command's record with it; 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """What came of a batch of messages."""
+    """The result of admitting a batch of messages."""
 
     tasks: list[Task]
     """The commands to run."""
     refused: list[Update]
-    """The answers of commands that do not run."""
+    """The answers to commands that cannot run."""
     ids: dict[str, str]
-    """The command id of each receipt."""
+    """Command id by receipt."""
     oddities: list[str]
-    """A line for the log for each message that was not taken as a new command, and is not simply a repetition."""
+    """A log text for each message that is neither a new command nor an exact repetition of one."""
 
 
 class Intake:
-    """Admits commands. One thread at a time: main's at the start, then the poller's."""
+    """Admits commands. Called by one thread at a time: main at the start, then the poller."""
 
     def __init__(
         self, *, agent_id: str, journal: Journal, reader: PayloadReader, outcomes: Outcomes, monotonic: Callable[[], float]
@@ -52,10 +52,10 @@ class Intake:
     # --- the poller's thread ---
 
     def admit(self, messages: Sequence[tuple[str, str]]) -> Admitted:
-        """Admit (message text, receipt) pairs into the journal, in one commit.
+        """Admit (message text, receipt) pairs into the journal in one commit.
 
-        A malformed message that names its command is answered at once; one that names none, and an id that came
-        back with another body, is an oddity.
+        A malformed message that names its command is answered at once. One that names no command, and a known id with another body,
+        is an oddity.
 
         Raises:
             JournalError: nothing was admitted, so nothing may be acknowledged.
@@ -74,16 +74,16 @@ class Intake:
                 if error.command_id is None:
                     oddities.append(f"malformed message acknowledged: {error}")
                     continue
-                command = self._named(error.command_id, error.target_id)
+                command = self._command_by_id(error.command_id, error.target_id)
                 if command.id not in commands:
                     refused.setdefault(command.id, (command, str(error)))
             expires = None if command.expires_at is None else command.expires_at.timestamp()
             rows.append(Incoming(command.id, raw, receipt, expires))
         reach(Point.BEFORE_COMMIT)
-        new = self._new(rows, oddities)
+        new = self._admit_rows(rows, oddities)
         reach(Point.AFTER_COMMIT)
         return Admitted(
-            [self._task_whatever_comes(*entry) for command_id, entry in commands.items() if command_id in new],
+            [self._task_or_undecoded(*entry) for command_id, entry in commands.items() if command_id in new],
             [self._outcomes.refuse(command, text) for command_id, (command, text) in refused.items() if command_id in new],
             {row.receipt: row.id for row in rows},
             oddities,
@@ -91,58 +91,60 @@ class Intake:
 
     # --- main's thread, before the others start ---
 
-    def recover(self, tell: Callable[[Update], None], aside: Callable[[str, Exception], None]) -> list[Task]:
-        """Take up what the last run of the agent left, and return what may run.
+    def recover(self, deliver: Callable[[Update], None], set_aside: Callable[[str, Exception], None]) -> list[Task]:
+        """Resume the commands that the last run left, and return those that may run.
 
-        `tell` is called with each answer that SQS has not confirmed, and with those of commands that may not run again. No single command
-        may keep the agent from starting: one that cannot be taken up is answered, and `aside` is called with its id and the error.
+        `deliver` is called with each answer that SQS has not confirmed and with the answers of commands that may not run again.
+        A command that cannot be resumed is answered, and `set_aside` is called with its id and the error.
 
         Raises:
             JournalDamaged, JournalUnwritable: the journal fails as a whole.
         """
         for command_id, update in self._journal.undelivered():
-            tell(update if isinstance(update, Update) else self._set_aside(command_id, update, aside, finished=True))
+            deliver(update if isinstance(update, Update) else self._refuse_unreadable(command_id, update, set_aside, finished=True))
         tasks: list[Task] = []
-        for left in self._journal.unfinished():
+        for unfinished in self._journal.unfinished():
             try:
-                taken_up = self._taken_up(left)
+                resumed = self._resume(unfinished)
             except (JournalDamaged, JournalUnwritable):
                 raise
-            except Exception as error:  # noqa: BLE001 - the top of a step: one row must not end the start, and each start after it
-                taken_up = self._set_aside(left.id, error, aside, finished=False)
-            if isinstance(taken_up, Task):
-                tasks.append(taken_up)
+            except Exception as error:  # noqa: BLE001 - top of the loop: one bad row must not prevent this start and every later one
+                resumed = self._refuse_unreadable(unfinished.id, error, set_aside, finished=False)
+            if isinstance(resumed, Task):
+                tasks.append(resumed)
             else:
-                tell(taken_up)
+                deliver(resumed)
         return tasks
 
     # --- details ---
 
-    def _set_aside(self, command_id: str, error: Exception, aside: Callable[[str, Exception], None], *, finished: bool) -> Update:
-        """The answer of a command that cannot be taken up."""
-        aside(command_id, error)
-        command = self._named(command_id)
+    def _refuse_unreadable(
+        self, command_id: str, error: Exception, set_aside: Callable[[str, Exception], None], *, finished: bool
+    ) -> Update:
+        """Answer a command whose journal entry cannot be used."""
+        set_aside(command_id, error)
+        command = self._command_by_id(command_id)
         if finished:
             return self._outcomes.overwrite(command, _UNREADABLE)
         return self._outcomes.refuse(command, _UNREADABLE, Code.EINTERRUPTED)
 
-    def _taken_up(self, left: Open) -> Task | Update:
-        """The task of a command that the last run left, or the answer it gets instead."""
-        if left.raw is None:
-            return self._outcomes.refuse(self._named(left.id), _DAMAGED, Code.EINTERRUPTED)
+    def _resume(self, unfinished: Open) -> Task | Update:
+        """Return the task of a command that the last run left, or its answer if it must not run."""
+        if unfinished.raw is None:
+            return self._outcomes.refuse(self._command_by_id(unfinished.id), _DAMAGED, Code.EINTERRUPTED)
         try:
-            command = self._command(left.raw)
+            command = self._command(unfinished.raw)
         except MalformedMessage as error:
-            return self._outcomes.refuse(self._named(left.id, error.target_id), str(error), Code.EBADCOMMAND)
-        if command.id != left.id:
-            return self._outcomes.refuse(self._named(left.id), _DAMAGED, Code.EINTERRUPTED)
-        task = replace(self._task(command, len(left.raw)), started=left.started)
-        if left.started and not task.may_run_again(left.repeatable, lambda: self._reader.read(task, requests.forget)):
-            known = task.request if isinstance(task.request, HttpRequest) else None
-            return self._outcomes.refuse(command, INTERRUPTED, Code.EINTERRUPTED, known)
+            return self._outcomes.refuse(self._command_by_id(unfinished.id, error.target_id), str(error), Code.EBADCOMMAND)
+        if command.id != unfinished.id:
+            return self._outcomes.refuse(self._command_by_id(unfinished.id), _DAMAGED, Code.EINTERRUPTED)
+        task = replace(self._task(command, len(unfinished.raw)), started=unfinished.started)
+        if unfinished.started and not task.may_run_again(unfinished.repeatable, lambda: self._reader.read(task, requests.forget)):
+            request = task.request if isinstance(task.request, HttpRequest) else None
+            return self._outcomes.refuse(command, INTERRUPTED, Code.EINTERRUPTED, request)
         return task
 
-    def _new(self, rows: list[Incoming], oddities: list[str]) -> set[str]:
+    def _admit_rows(self, rows: list[Incoming], oddities: list[str]) -> set[str]:
         new: set[str] = set()
         for row, admission in zip(rows, self._journal.admit(rows) if rows else [], strict=True):
             if admission is Admission.NEW:
@@ -152,10 +154,10 @@ class Intake:
         return new
 
     def _command(self, raw: str) -> Command:
-        """Decode a message; one that names no target is for this agent.
+        """Decode a message; a missing target means this agent.
 
         Raises:
-            MalformedMessage: it is no command.
+            MalformedMessage: the message is not a command.
         """
         try:
             command = decode_message(raw)
@@ -163,17 +165,17 @@ class Intake:
             raise MalformedMessage("the message cannot be read", readable_id(raw)) from None
         return command if command.target_id else replace(command, target_id=self._agent_id)
 
-    def _named(self, command_id: str, target_id: str | None = None) -> Command:
-        """A command of which nothing but its id can be read."""
+    def _command_by_id(self, command_id: str, target_id: str | None = None) -> Command:
+        """Return a stand-in for a command of which only the id can be read."""
         return Command(command_id, target_id or self._agent_id, "")
 
-    def _task_whatever_comes(self, command: Command, size: int) -> Task:
-        """The task of a command that was admitted; if an error of ours keeps it from being decoded now, a worker tries, and answers it."""
+    def _task_or_undecoded(self, command: Command, size: int) -> Task:
+        """Return the task of an admitted command, undecoded if decoding hits a bug of the agent: then a worker decodes it again."""
         try:
             return self._task(command, size)
         except JournalDamaged:
             raise
-        except Exception:  # noqa: BLE001 - the journal has it: an error of ours is the worker's to answer, and stops no other command
+        except Exception:  # noqa: BLE001 - it is in the journal: the worker answers the error, and the rest of the batch goes on
             return Task(replace(command, payload=None), self._monotonic())
 
     def _task(self, command: Command, size: int) -> Task:
@@ -187,7 +189,7 @@ class Intake:
 
 
 def _in_utf8(text: str) -> str:
-    """The text with `?` for each lone surrogate: SQS takes none, and the journal cannot hold one."""
+    """Replace each lone surrogate by `?`: SQS accepts none, and the journal cannot store one."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

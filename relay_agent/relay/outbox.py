@@ -1,6 +1,6 @@
-"""What waits to be told: final answers, and the note that a command is still under way.
+"""Status updates awaiting delivery: final answers, and PROCESSING for commands that are still running.
 
-This room owns the order between a command's PROCESSING and its final status. It must not send anything.
+This module owns the order of a command's PROCESSING and its final status. It sends nothing; `sender` does.
 """
 
 from __future__ import annotations
@@ -17,29 +17,31 @@ from relay_agent.core.models import Command, Status, Update
 from relay_agent.protocol.messages import MESSAGE_LIMIT, update_message
 
 PROCESSING_AFTER_SECONDS = 0.25
-"""PROTOCOL §2: one PROCESSING update for a command still under way this long after it started."""
+"""PROTOCOL §2: a command still running this long after its start gets one PROCESSING update."""
 LINGER_SECONDS = 0.02
-HURRIED_SECONDS = 0.05
+"""How long an incomplete batch waits for more updates."""
+DRAIN_WAIT_SECONDS = 0.05
+"""How long `take` waits at most while the agent stops."""
 BATCH = 10
 KEPT_IN_MEMORY = 16 * 1024
-"""Bytes of an answer's message that wait here; a larger one waits in the journal, however many there are."""
+"""Largest message, in bytes, that waits in memory; a larger one waits in the journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One message for the outbound queue; `final` is False for PROCESSING, `message` None where the journal has it."""
+    """One message for the outbound queue; `final` is False for PROCESSING, `message` is None if it must be read from the journal."""
 
     command_id: str
     message: str | None = field(repr=False)
     final: bool
     size: int
     since: float = 0.0
-    """When its outcome was there, on the monotonic clock."""
+    """When its outcome was known, on the monotonic clock."""
 
 
 @dataclass
 class Upload:
-    """A spooled answer on its way to S3: when to try next and when it first was, on the monotonic clock."""
+    """A spooled answer to upload to S3; `begun` and `due` (the next attempt) are on the monotonic clock."""
 
     update: Update
     begun: float
@@ -48,34 +50,34 @@ class Upload:
 
 
 class Outbox:
-    """Gathers updates from the workers for the one sender. Any thread may call."""
+    """Collects updates from the workers for the single sender. Thread-safe."""
 
-    def __init__(self, clock: Clock, others: Callable[[], int], capacity: int = 1000) -> None:
-        """`others` says how many commands are on their way to an answer: a batch waits a moment for them."""
+    def __init__(self, clock: Clock, in_flight: Callable[[], int], capacity: int = 1000) -> None:
+        """`in_flight` returns how many commands are queued or running: an incomplete batch waits briefly for their answers."""
         self._clock = clock
-        self._others = others
+        self._in_flight = in_flight
         self._capacity = capacity
         self._changed = threading.Condition()
         self._ready: deque[Entry] = deque()
-        self._under_way: dict[str, tuple[float, Command]] = {}
+        self._running: dict[str, tuple[float, Command]] = {}
         self._active: set[str] = set()
         self._pending = 0
         self._since: dict[str, float] = {}
-        self._hurry = False
+        self._draining = False
         self.uploads: queue.SimpleQueue[Upload | None] = queue.SimpleQueue()
 
     # --- workers, poller, uploader ---
 
-    def begun(self, command: Command) -> None:
-        """Note that a worker has the command: a PROCESSING is due for it in a moment."""
+    def command_started(self, command: Command) -> None:
+        """Schedule the PROCESSING update of a command that a worker has taken."""
         with self._changed:
-            self._under_way[command.id] = (self._clock.monotonic() + PROCESSING_AFTER_SECONDS, command)
+            self._running[command.id] = (self._clock.monotonic() + PROCESSING_AFTER_SECONDS, command)
             self._active.add(command.id)
             if not self._ready:
                 self._changed.notify()
 
     def put(self, update: Update) -> None:
-        """Take a final answer, recorded in the journal; a spooled one goes by way of its upload."""
+        """Add a final answer that the journal has; a spooled one is uploaded first."""
         with self._changed:
             self._pending += 1
             self._since[update.command_id] = self._clock.monotonic()
@@ -85,24 +87,24 @@ class Outbox:
             self.uploads.put(Upload(update, self._clock.monotonic()))
 
     def uploaded(self, update: Update) -> None:
-        """Take an answer whose body is where it belongs, or that will do without."""
+        """Add an answer whose body was uploaded, or is given up."""
         with self._changed:
             self._add(update)
 
-    def room(self) -> int:
-        """How many answers more may wait here; 0 while the platform takes none."""
+    def free(self) -> int:
+        """Return how many more answers fit; 0 once a long outage of the platform has filled the outbox."""
         with self._changed:
             return max(0, self._capacity - self._pending)
 
     def pending(self) -> int:
-        """How many final answers were not yet delivered."""
+        """Return how many final answers are not yet delivered."""
         with self._changed:
             return self._pending
 
     # --- the sender ---
 
     def take(self, timeout: float) -> list[Entry]:
-        """Wait up to `timeout` seconds and give what one batch call can carry; nothing when there is nothing."""
+        """Wait up to `timeout` seconds, and return what one batch call can carry; an empty list if there is nothing."""
         give_up = self._clock.monotonic() + timeout
         with self._changed:
             while not self._ready:
@@ -110,72 +112,73 @@ class Outbox:
                 left = give_up - self._clock.monotonic()
                 if self._ready or left <= 0:
                     break
-                self._changed.wait(min(left, self._until_due(), HURRIED_SECONDS if self._hurry else left))
-                if self._hurry:
+                self._changed.wait(min(left, self._until_due(), DRAIN_WAIT_SECONDS if self._draining else left))
+                if self._draining:
                     break
-            if self._ready and not self._hurry:
+            if self._ready and not self._draining:
                 self._linger()
             self._promote()
             return self._batch()
 
     def delivered(self, entries: list[Entry]) -> None:
-        """Forget what the queue has taken."""
+        """Forget entries that the queue accepted."""
         with self._changed:
             self._pending -= sum(entry.final for entry in entries)
 
     def put_back(self, entries: list[Entry]) -> None:
-        """Take again what could not be sent; a PROCESSING only while its command is still under way."""
+        """Put entries that were not sent back at the front; a PROCESSING only if its command is still running."""
         with self._changed:
             self._ready.extendleft(reversed([entry for entry in entries if entry.final or entry.command_id in self._active]))
 
     def put_last(self, entries: list[Entry]) -> None:
-        """Take again what the queue refused by itself: behind the others, which it may not hold up."""
+        """Put answers that the queue refused behind the others, so that they hold up none; a PROCESSING is dropped."""
         with self._changed:
             self._ready.extend(entry for entry in entries if entry.final)
 
-    def hurry(self) -> None:
-        """Stop waiting for more: the agent is stopping."""
+    def drain(self) -> None:
+        """Return every batch at once from now on: the agent is stopping."""
         with self._changed:
-            self._hurry = True
+            self._draining = True
             self._changed.notify_all()
 
     # --- with the lock held ---
 
     def _add(self, update: Update) -> None:
-        self._no_longer_under_way(update.command_id)
+        self._end_processing(update.command_id)
         since = self._since.pop(update.command_id, 0.0)
         size = len(update.message.encode("utf-8"))
         self._ready.append(Entry(update.command_id, update.message if size <= KEPT_IN_MEMORY else None, True, size, since))
         self._changed.notify()
 
-    def _no_longer_under_way(self, command_id: str) -> None:
-        self._under_way.pop(command_id, None)
+    def _end_processing(self, command_id: str) -> None:
+        """Cancel the PROCESSING of a command: none may follow its final status."""
+        self._running.pop(command_id, None)
         self._active.discard(command_id)
         if any(not entry.final and entry.command_id == command_id for entry in self._ready):
             self._ready = deque(entry for entry in self._ready if entry.final or entry.command_id != command_id)
 
     def _promote(self) -> None:
-        """Turn every PROCESSING that is due into a message."""
+        """Make a message of every PROCESSING that is due."""
         now = self._clock.monotonic()
-        # Insertion order is order of being due, and usually nothing is.
-        while self._under_way:
-            command_id, (due, command) = next(iter(self._under_way.items()))
+        # The delay is constant, so insertion order is due order.
+        while self._running:
+            command_id, (due, command) = next(iter(self._running.items()))
             if due > now:
                 return
-            del self._under_way[command_id]
+            del self._running[command_id]
             message = update_message(command.id, command.target_id, Status.PROCESSING, self._clock.now())
             self._ready.append(Entry(command_id, message, False, len(message.encode("utf-8"))))
 
     def _until_due(self) -> float:
-        if not self._under_way:
+        if not self._running:
             return 3600.0
-        due, _ = next(iter(self._under_way.values()))
+        due, _ = next(iter(self._running.values()))
         return max(0.0, due - self._clock.monotonic())
 
     def _linger(self) -> None:
-        """Wait a moment for more, but only while more is on its way."""
+        """Wait briefly for more updates, but only while commands are in flight."""
         until = self._clock.monotonic() + LINGER_SECONDS
-        while len(self._ready) < BATCH and self._others() > 0 and not self._hurry:
+        while len(self._ready) < BATCH and self._in_flight() > 0 and not self._draining:
             left = until - self._clock.monotonic()
             if left <= 0:
                 return

@@ -1,6 +1,6 @@
-"""The outcome of a command: put into its final form, recorded in the journal, reported once that is durable.
+"""The outcome of a command: encoded as its final update, recorded in the journal, and reported once it is durable.
 
-This module must not run a command or send an answer.
+This module runs no command and sends no answer.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from relay_agent.core.clock import Deadline
 from relay_agent.core.failures import Code
 from relay_agent.core.models import Command, Failure, HttpRequest, HttpResponse, Status, Update, size_of
 from relay_agent.relay.task import Task
-from relay_agent.relay.updates import Late, UpdateBuilder
+from relay_agent.relay.updates import EncodingTimeout, UpdateBuilder
 from relay_agent.storage.journal import About, Journal
 from relay_agent.telemetry.command_report import Report
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What running a command gave, and the request that was made, if it came to one."""
+    """The outcome of running a command, and the request if one could be made."""
 
     status: Status
     outcome: HttpResponse | Failure
     request: HttpRequest | None = None
     deadline: Deadline | None = None
-    """Until when the answer must be encoded."""
+    """When the answer must be encoded."""
 
 
 class Outcomes:
-    """Records outcomes. Shared by all threads; holds the reports of answers that are being uploaded."""
+    """Records outcomes. Shared by all threads; keeps the reports of answers that are being uploaded."""
 
     def __init__(
-        self, *, journal: Journal, answers: UpdateBuilder, monotonic: Callable[[], float], report: Callable[[Report], None]
+        self, *, journal: Journal, updates: UpdateBuilder, monotonic: Callable[[], float], report: Callable[[Report], None]
     ) -> None:
         """`report` is called once an outcome is durable, so that no log line is contradicted after a crash."""
         self._journal = journal
-        self._answers = answers
+        self._updates = updates
         self._monotonic = monotonic
         self._report = report
         self._uploading: dict[str, tuple[Report, float]] = {}
@@ -44,22 +44,22 @@ class Outcomes:
     # --- a worker's thread ---
 
     def record(self, task: Task, result: Result, begun: float) -> Update:
-        """Record what running a command gave, and return the answer; `begun` is when a worker took it, on the monotonic clock.
+        """Record the outcome of a command and return its answer; `begun` is when a worker took it, on the monotonic clock.
 
         Under load this returns before the outcome is durable (`Journal.finish`).
 
         Raises:
-            JournalError: the outcome could not be recorded; the command is still the journal's.
+            JournalError: the outcome could not be recorded; the command stays unfinished in the journal.
         """
-        result, update = self._encoded(task.command, result)
-        report = self._measured(task, result, update, begun)
+        result, update = self._encode(task.command, result)
+        report = self._measured_report(task, result, update, begun)
         if update.spool is not None:
             self._uploading[update.command_id] = report, self._monotonic()
         self._journal.finish(update, _about(report), then=lambda: None if update.spool else self._report(report))
         return update
 
     def abandon(self, task: Task) -> Update:
-        """Answer a command that an error in the agent ended, so that its sender does not wait until it expires."""
+        """Answer a command that an error inside the agent ended, so that its sender need not wait until it expires."""
         return self.refuse(
             task.command, "an error inside the agent ended this command; its outcome is unknown (see the agent's log)", Code.EINTERRUPTED
         )
@@ -67,8 +67,8 @@ class Outcomes:
     # --- any thread ---
 
     def refuse(self, command: Command, text: str, code: Code = Code.EBADCOMMAND, request: HttpRequest | None = None) -> Update:
-        """Answer a command that does not run. Does not wait for the disk: the poller calls it."""
-        update = self._answers.failure(command, Status.FAILURE, Failure(code, text))
+        """Answer a command that does not run. Does not wait for the disk, since the poller calls it."""
+        update = self._updates.failure(command, Status.FAILURE, Failure(code, text))
         url = request.url if request else None
         report = Report(
             command.id,
@@ -84,46 +84,46 @@ class Outcomes:
 
     def overwrite(self, command: Command, text: str) -> Update:
         """Record `EINTERRUPTED` in place of an answer that cannot be read back from the journal."""
-        update = self._answers.failure(command, Status.FAILURE, Failure(Code.EINTERRUPTED, text))
+        update = self._updates.failure(command, Status.FAILURE, Failure(Code.EINTERRUPTED, text))
         self._journal.settle(update)
         return update
 
     # --- an uploader's thread ---
 
     def settle(self, update: Update) -> None:
-        """Record the final form of a spooled answer, after its upload or without it, and report it.
+        """Record the final form of a spooled answer, uploaded or given up, and report it.
 
         Raises:
-            JournalUnwritable: the agent stopped waiting for the disk.
+            JournalUnwritable: the disk does not accept it, and the agent is stopping.
         """
         self._journal.settle(update)
         now = self._monotonic()
-        known = self._uploading.pop(update.command_id, None)
-        report, since = (self._unmeasured(update), now) if known is None else known
+        kept = self._uploading.pop(update.command_id, None)
+        report, since = (self._unmeasured_report(update), now) if kept is None else kept
         total_ms = report.total_ms + int((now - since) * 1000)
         self._report(replace(report, status=update.status, code=update.code, total_ms=total_ms))
 
     # --- details ---
 
-    def _encoded(self, command: Command, result: Result) -> tuple[Result, Update]:
-        """Put the outcome into its final form; if that takes too long, the time-out is the outcome."""
+    def _encode(self, command: Command, result: Result) -> tuple[Result, Update]:
+        """Encode the outcome; if that takes too long, the time-out becomes the outcome."""
         response = result.outcome
         if isinstance(response, Failure):
-            return result, self._answers.failure(command, result.status, response, result.request)
+            return result, self._updates.failure(command, result.status, response, result.request)
         try:
-            return result, self._answers.response(command, result.status, response, result.request, result.deadline)
-        except Late:
+            return result, self._updates.response(command, result.status, response, result.request, result.deadline)
+        except EncodingTimeout:
             text = (
                 f"the whole answer came (status {response.status_code}), but there was no time to encode its {response.content.size} bytes"
             )
             late = Failure(Code.ETIMEDOUT, text, response.url, response.elapsed_ms)
-            told = self._answers.failure(command, Status.FAILURE, late, result.request)
-            return replace(result, status=Status.FAILURE, outcome=late), told
+            update = self._updates.failure(command, Status.FAILURE, late, result.request)
+            return replace(result, status=Status.FAILURE, outcome=late), update
         finally:
             response.content.close()
 
-    def _measured(self, task: Task, result: Result, update: Update, begun: float) -> Report:
-        """The report of an outcome. Status and code are the update's, not the target's: its answer may be too large to be sent."""
+    def _measured_report(self, task: Task, result: Result, update: Update, begun: float) -> Report:
+        """Return the report of an outcome. Status and code are the update's: the target's answer may be too large to send."""
         outcome, request = result.outcome, result.request
         response = outcome if isinstance(outcome, HttpResponse) else None
         return Report(
@@ -143,8 +143,8 @@ class Outcomes:
             warnings=request.warnings if request else (),
         )
 
-    def _unmeasured(self, update: Update) -> Report:
-        """The report of an answer whose request an earlier run of the agent made: what the journal still knows."""
+    def _unmeasured_report(self, update: Update) -> Report:
+        """Return the report of an answer from an earlier run of the agent: only what the journal still knows."""
         about = self._journal.about(update.command_id) or About("?")
         return Report(
             update.command_id,

@@ -1,6 +1,6 @@
-"""The payload of a command: downloaded where it is referenced, decrypted where it is secure, decoded into a request.
+"""The payload of a command: downloaded if referenced, decrypted if secure, decoded into a request.
 
-What is wrong with a payload is a `Failure`, never an exception. This module must not run a command or answer one.
+A bad payload is returned as a `Failure`, never raised. This module runs and answers no command.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from relay_agent.storage.spool import Spool, file_name
 from relay_agent.tdp.s3_payloads import Payloads
 
 KEPT_IN_MEMORY = 16 * 1024
-"""Bytes of a message whose decoded request waits in memory; a larger one is read from the journal again."""
+"""Largest message, in bytes, whose decoded request waits in memory; a larger one is read from the journal again."""
 DOWNLOAD_TRY_SECONDS = 30.0
 DOWNLOAD_SECONDS = 120.0
-"""How long a download is tried while S3 cannot be reached, less if the command expires before: other commands wait behind it."""
+"""How long a download is attempted while S3 is unreachable (less if the command expires earlier): other commands wait behind it."""
 BAD_PAYLOAD = (BadRequest, ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
-"""What a sender's message can make the libraries that read it raise; it must not take the agent down."""
+"""Errors that libraries raise on a sender's malformed message; they must not end the agent."""
 
 
 class PayloadReader:
-    """Reads payloads. Shared by all threads; one large payload is decoded at a time."""
+    """Reads payloads. Shared by all threads; decodes one large payload at a time."""
 
     def __init__(
         self,
@@ -52,12 +52,12 @@ class PayloadReader:
         self._payloads = payloads
         self._keyring = keyring
         self._clock = clock
-        self._reading = threading.Lock()
+        self._large_payload = threading.Lock()
 
     # --- any thread ---
 
     def decode(self, command: Command, keep: requests.Keep) -> HttpRequest | Failure:
-        """Decode the request that a command with its payload asks for; `keep` is given the request's body."""
+        """Decode the request in a command's payload; `keep` receives the request's body."""
         try:
             if command.action in ACTIONS_PLAIN:
                 return requests.decode_request(command.payload, keep=keep)
@@ -73,27 +73,27 @@ class PayloadReader:
         )
 
     def read(self, task: Task, keep: requests.Keep) -> HttpRequest | Failure:
-        """Decode a payload that was not kept in memory, from the journal or the spool; `keep` is given the request's body.
+        """Decode a payload that was not kept in memory, from the journal or the spool; `keep` receives the request's body.
 
         Raises:
-            JournalError: it cannot be read.
+            JournalError: the payload cannot be read.
         """
-        with self._reading:  # For memory: the text, its values and the request made of them stand side by side.
+        with self._large_payload:  # Bounds memory: text, decoded values and request exist at the same time.
             if task.body is None:
                 return self.decode(messages.decode_message(self._journal.raw(task.command.id)), keep)
             return self._spooled(task.command, task.body, keep)
 
-    # --- a fetcher's thread ---
+    # --- a downloader's thread ---
 
-    def fetch(self, task: Task, stop: threading.Event) -> Task | None:
-        """Download a referenced body and decode it, so that the task has its lane; None if the stop came first."""
+    def download(self, task: Task, stop: threading.Event) -> Task | None:
+        """Download and decode a referenced body, and return the task with its lane; returns None if `stop` is set first."""
         waits = Backoff()
         give_up = self._clock.monotonic() + DOWNLOAD_SECONDS
         while not task.expired(self._clock.now()):
             try:
-                fetched = self._fetched(task, task.command.body_url or "")
+                downloaded = self._download_once(task, task.command.body_url or "")
                 reach(Point.FETCHED)
-                return fetched
+                return downloaded
             except PlatformError as error:
                 if isinstance(error, PayloadRefused) and error.why is PayloadFault.FORBIDDEN:
                     return replace(task, request=Failure(Code.EPOLICY, f"bodyUrl: {error.reason}"))
@@ -104,17 +104,17 @@ class PayloadReader:
         return task
 
     @staticmethod
-    def unfetched(task: Task) -> Task:
-        """The task of a command whose body could not be read because of an error in the agent."""
+    def crashed(task: Task) -> Task:
+        """Return the task with the failure that an error inside the agent prevented its body from being read."""
         return replace(task, request=Failure(Code.EBADCOMMAND, "an error inside the agent kept it from reading the body (see its log)"))
 
     # --- details ---
 
-    def _fetched(self, task: Task, url: str) -> Task:
+    def _download_once(self, task: Task, url: str) -> Task:
         name = file_name(self._clock.new_id(), ".body")
         try:
             data = self._payloads.download(url, DOWNLOAD_TRY_SECONDS, lambda pieces: self._spool.keep(pieces, KEPT_IN_MEMORY, name))
-        except OSError:  # A full disk: then it waits in memory after all.
+        except OSError:  # The disk is full: keep it in memory after all.
             data = self._payloads.download(url, DOWNLOAD_TRY_SECONDS, b"".join)
         if data is not None:
             request = self._decode_text(task.command, data.decode, b"".join)
@@ -147,7 +147,7 @@ class PayloadReader:
         if not keyring:
             raise SecureCommandError(Code.ENOKEY, "this agent has no SECURE_COMMAND_KEY; set the one that the sender uses")
         opened = open_command(requests.take_envelope(command.payload), keyring, agent_id=self._agent_id, now=self._clock.now())
-        text = [opened.plaintext]  # Handed over, so that it is gone before what it says is used.
+        text = [opened.plaintext]  # In a list, so that `pop` frees the plaintext before the request is decoded.
         opened = replace(opened, plaintext=b"")
         if not self._journal.remember_token(opened.jti, command.id, opened.exp):
             raise SecureCommandError(Code.EREPLAY, "the jti of this secure command was used before")

@@ -1,7 +1,6 @@
-"""When commands are taken in: the loop of the thread `poller`, the queue's only producer.
+"""When commands are received: the loop of the thread `poller`, the only producer of the workers' queue.
 
-It must not know rules about commands (that is `intake`) and never waits for a worker: it asks SQS only for as
-many as there are free places.
+It never waits for a worker: it asks SQS only for as many commands as fit. What is admitted is decided in `intake`.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ from relay_agent.tdp.client import PlatformClient, QueueDisabled
 from relay_agent.tdp.sqs import BATCH, WAIT_SECONDS, Queue, Received
 from relay_agent.telemetry.repeated_failure import RepeatedFailure
 
-NO_ROOM_SECONDS = 0.05
+QUEUE_FULL_SECONDS = 0.05
 DISABLED_SECONDS = 1.0
 STARTING_SECONDS = 0.5
 NO_DISK_SECONDS = 1.0
-TRYING_SECONDS = 1
-"""How long a receive waits for messages while receiving fails."""
+SHORT_WAIT_SECONDS = 1
+"""How long a receive waits for messages while receiving or acknowledging fails."""
 
 
 class Poller:
-    """Receives, journals, queues, acknowledges."""
+    """Receives commands, journals and queues them, then acknowledges them."""
 
     def __init__(
         self,
@@ -57,7 +56,7 @@ class Poller:
         stopping: Callable[[], bool],
         loop: LoopContext,
     ) -> None:
-        """`disk_full` logs the gate's obstacle. For an obstacle and for the stop, other threads break off a receive that is open."""
+        """`disk_full` logs the gate's obstacle. Other threads abort an open receive for an obstacle and for the stop."""
         self._platform = platform
         self._platform_status = platform_status
         self._intake = intake
@@ -69,34 +68,34 @@ class Poller:
         self._status = loop.status
         self._tally = loop.tally
         self._log = loop.log
-        self._left_over = True
+        self._has_unacked = True
         self._held: list[Received] = []
         self._backoff = Backoff()
-        self._trouble = loop.repeated_failure("poll-failed", "poll-recovered")
-        self._acks = loop.repeated_failure("ack-failed", "ack-recovered")
-        self._stale = loop.repeated_failure("ack-refused", "ack-accepted")
+        self._poll_failure = loop.repeated_failure("poll-failed", "poll-recovered")
+        self._ack_failure = loop.repeated_failure("ack-failed", "ack-recovered")
+        self._refused_acks = loop.repeated_failure("ack-refused", "ack-accepted")
 
     def step(self) -> float:
-        """One receive, or the reason why there is none; seconds to wait before the next."""
+        """Receive once, or note why not; return the seconds to wait before the next step."""
         if not self._platform_status.may_poll:
-            return self._wait_until_wanted()
+            return self._wait_until_ready()
         obstacle = self._gate.obstacle()
         if obstacle is not None:
             return self._blocked(obstacle)
         if self._disk_full.failing:
-            self._status.pause("waiting for commands")  # Healed, which a receive of 20 s would say late.
+            self._status.pause("waiting for commands")  # Clears the problem now; the next receive may take 20 s.
         self._disk_full.success()
-        room = min(self._gate.room(), BATCH)
-        if room <= 0:
+        free = min(self._gate.free(), BATCH)
+        if free <= 0:
             self._status.pause("waiting for free places")
-            return NO_ROOM_SECONDS
+            return QUEUE_FULL_SECONDS
         try:
             self._status.turn("receiving")
             self._platform_status.polled = queue = self._platform.inbound()
-            self._acknowledge_left_over(queue)
-            received = self._held or self._receive(queue, room)
+            self._acknowledge_unacked(queue)
+            received = self._held or self._receive(queue, free)
             self._status.turn("taking in")
-            self._take(received, queue)
+            self._admit(received, queue)
         except QueueDisabled:
             self._status.pause("queue disabled")
             return DISABLED_SECONDS
@@ -105,44 +104,44 @@ class Poller:
         except (PlatformError, JournalError) as error:
             if isinstance(error, JournalError) and not isinstance(error, JournalUnwritable):
                 self._held = []
-            on_purpose = self._stopping() or self._gate.obstacle() is not None or self._platform.replaced(queue)
-            return 0.0 if on_purpose else self._failed(error)
+            aborted = self._stopping() or self._gate.obstacle() is not None or self._platform.replaced(queue)
+            return 0.0 if aborted else self._failed(error)
         self._status.success()
-        self._trouble.success()
+        self._poll_failure.success()
         self._backoff.reset()
         return 0.0
 
-    def _receive(self, queue: Queue, room: int) -> list[Received]:
-        """One receive; a short one while receiving or acknowledging fails, so that its end is soon seen."""
-        received = queue.receive(room, TRYING_SECONDS if self._trouble.failing or self._acks.failing else WAIT_SECONDS)
+    def _receive(self, queue: Queue, most: int) -> list[Received]:
+        """Receive once; only a short wait while receiving or acknowledging fails, so that recovery is noticed soon."""
+        received = queue.receive(most, SHORT_WAIT_SECONDS if self._poll_failure.failing or self._ack_failure.failing else WAIT_SECONDS)
         self._tally.count("polls")
         if received:
             reach(Point.RECEIVED)
             self._tally.count("commands", len(received))
         return received
 
-    def _acknowledge_left_over(self, queue: Queue) -> None:
-        """Acknowledge what the last run may not have, and what this one could not; a receipt that is no longer valid is no harm.
+    def _acknowledge_unacked(self, queue: Queue) -> None:
+        """Acknowledge commands of the last run and those whose acknowledgement failed; an invalid receipt does no harm.
 
-        SQS gives out nothing more of a message's group until it is acknowledged, or its visibility ends: ten minutes perhaps.
+        Until then, or until its visibility time-out (perhaps ten minutes), SQS delivers nothing more of a message's group.
         """
-        if not self._left_over:
+        if not self._has_unacked:
             return
-        left = self._journal.unacked()
-        for start in range(0, len(left), BATCH):
-            batch = left[start : start + BATCH]
+        unacked = self._journal.unacked()
+        for start in range(0, len(unacked), BATCH):
+            batch = unacked[start : start + BATCH]
             if not self._acknowledge(queue, [(command_id, receipt) for command_id, receipt in batch]):
                 return
-        self._left_over = False
+        self._has_unacked = False
 
     def _blocked(self, obstacle: Obstacle) -> float:
-        """Take nothing in, and say so; the heartbeat falls silent after a minute of it."""
+        """Admit nothing, and log why; after a minute of this the heartbeat stops."""
         cause = journal_cause(obstacle.trouble)
         self._status.failure(obstacle.reason, cause)
         self._disk_full.failure(obstacle.reason, cause)
         return NO_DISK_SECONDS
 
-    def _wait_until_wanted(self) -> float:
+    def _wait_until_ready(self) -> float:
         if self._platform_status.disabled:
             self._status.pause("disabled")
             return DISABLED_SECONDS
@@ -150,38 +149,41 @@ class Poller:
         self._platform_status.ready.wait(STARTING_SECONDS)
         return 0.0
 
-    def _take(self, received: list[Received], queue: Queue) -> None:
+    def _admit(self, received: list[Received], queue: Queue) -> None:
         if not received:
             return
-        # Held until the journal has them: SQS lets nothing of their group past them before their visibility ends, ten minutes perhaps.
-        # Should they come again meanwhile, the journal knows them.
+        # Held until the journal has them: SQS delivers nothing else of their group before their visibility time-out, perhaps ten minutes.
+        # If they arrive again meanwhile, the journal recognises them.
         self._held = received
-        taken = self._intake.admit([(message.body, message.receipt) for message in received])
+        admitted = self._intake.admit([(message.body, message.receipt) for message in received])
         self._held = []
-        for task in taken.tasks:
+        for task in admitted.tasks:
             self._gate.enqueue(task)
-        for update in taken.refused:
+        for update in admitted.refused:
             self._outbox.put(update)
-        for oddity in taken.oddities:
+        for oddity in admitted.oddities:
             self._log.warning("odd-message", reason=oddity)
-        if not self._acknowledge(queue, [(taken.ids.get(message.receipt), message.receipt) for message in received]):
-            self._left_over = True
+        if not self._acknowledge(queue, [(admitted.ids.get(message.receipt), message.receipt) for message in received]):
+            self._has_unacked = True
 
     def _acknowledge(self, queue: Queue, messages: list[tuple[str | None, str]]) -> bool:
-        """Delete (command id, receipt) from the queue; whether it was asked. What fails comes again and is recognised by its id."""
+        """Delete (command id, receipt) pairs from the queue; return whether the call succeeded.
+
+        A message that is not deleted is delivered again and recognised by its id.
+        """
         reach(Point.BEFORE_ACK)
         try:
             refused = set(queue.delete([receipt for _, receipt in messages]))
         except PlatformError as error:
             cause = cause_of(error)
-            self._acks.failure(error.reason, cause, messages=len(messages))
+            self._ack_failure.failure(error.reason, cause, messages=len(messages))
             return False
         reach(Point.AFTER_ACK)
-        self._acks.success()
+        self._ack_failure.success()
         if refused:
-            self._stale.failure("refused", ACK_REFUSED, messages=len(refused))
+            self._refused_acks.failure("refused", ACK_REFUSED, messages=len(refused))
         else:
-            self._stale.success()
+            self._refused_acks.success()
         self._journal.acked(command_id for place, (command_id, _) in enumerate(messages) if command_id and place not in refused)
         return True
 
@@ -190,7 +192,7 @@ class Poller:
         self._tally.count("polls_failed")
         cause = cause_of(error) if isinstance(error, PlatformError) else journal_cause(error.trouble)
         self._status.failure(reason, cause)
-        self._trouble.failure(reason, cause)
+        self._poll_failure.failure(reason, cause)
         if isinstance(error, QueueUnavailable | CredentialsExpired | PlatformRefused):
             self._platform_status.look_again.set()
         return self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)

@@ -1,7 +1,7 @@
-"""When answers are told: the loop of the thread `sender`, the outbound queue's only producer.
+"""When answers are sent: the loop of the thread `sender`, the only producer of the outbound queue.
 
-It must not change an answer, nor tell one that the journal has not recorded. What SQS has not confirmed is sent again,
-the same byte for byte.
+It never changes an answer and never sends one that is not durable in the journal. What SQS has not confirmed is sent again,
+byte for byte the same.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from relay_agent.telemetry.metrics import Metrics
 
 TAKE_SECONDS = 1.0
 STARTING_SECONDS = 0.25
-NOTE_SECONDS = 0.02
-"""How long what was told waits to be noted with another's commit."""
+RECORD_SECONDS = 0.02
+"""How long the record of a delivery waits, so that it shares a commit with others."""
 DISK_SECONDS = 1.0
 
 
 class Sender:
-    """Sends batches of updates."""
+    """Sends updates in batches."""
 
     def __init__(
         self,
@@ -57,27 +57,27 @@ class Sender:
         self._log = loop.log
         self._monotonic = loop.clock.monotonic
         self._backoff = Backoff()
-        self._unnoted = False
-        self._trouble = loop.repeated_failure("send-failed", "send-recovered")
+        self._delivery_unrecorded = False
+        self._send_failure = loop.repeated_failure("send-failed", "send-recovered")
 
     def step(self) -> float:
-        """One batch; seconds to wait before the next."""
+        """Send one batch; return the seconds to wait before the next step."""
         if not self._platform_status.enrolled:
             self._status.pause("starting")
             return STARTING_SECONDS
         self._status.turn("waiting for answers")
-        entries = self._outbox.take(NOTE_SECONDS if self._unnoted else TAKE_SECONDS)
-        if entries or self._unnoted:
+        entries = self._outbox.take(RECORD_SECONDS if self._delivery_unrecorded else TAKE_SECONDS)
+        if entries or self._delivery_unrecorded:
             self._status.turn("recording answers")
             try:
                 self._journal.flush()
             except JournalUnwritable as error:
-                entries = self._recorded(entries)
+                entries = self._durable(entries)
                 if not entries:
-                    return self._unrecorded(error)
+                    return self._wait_for_disk(error)
             else:
-                if self._unnoted:
-                    self._unnoted = False
+                if self._delivery_unrecorded:
+                    self._delivery_unrecorded = False
                     reach(Point.DELIVERED)
         if not entries:
             self._status.pause("waiting for answers")
@@ -86,9 +86,9 @@ class Sender:
             messages = [self._journal.message(entry.command_id) if entry.message is None else entry.message for entry in entries]
         except JournalDamaged:
             raise
-        except JournalError as error:  # It cannot be read now; the next try may.
+        except JournalError as error:  # The message cannot be read; retried in the next step.
             self._outbox.put_back(entries)
-            return self._unrecorded(error)
+            return self._wait_for_disk(error)
         self._status.turn("sending answers")
         if any(entry.final for entry in entries):
             reach(Point.BEFORE_TELL)
@@ -106,7 +106,7 @@ class Sender:
         if final:
             reach(Point.TOLD)
             self._journal.deliver(final)
-            self._unnoted = True
+            self._delivery_unrecorded = True
             self._tally.count("answers", len(final))
         self._outbox.delivered(entries)
         now = self._monotonic()
@@ -114,22 +114,22 @@ class Sender:
             if entry.final:
                 self._metrics.command_delivered(now - entry.since)
         self._status.success()
-        self._trouble.success()
+        self._send_failure.success()
         self._backoff.reset()
 
-    def _recorded(self, entries: list[Entry]) -> list[Entry]:
-        """What may be told while the disk takes nothing: what it has already. The rest waits behind the others."""
+    def _durable(self, entries: list[Entry]) -> list[Entry]:
+        """Return the entries that are already durable, and so may be sent although the disk accepts no writes; put the others last."""
         try:
             known = self._journal.recorded(entry.command_id for entry in entries if entry.final)
         except JournalDamaged:
             raise
         except JournalError:
-            known = set()  # It cannot even be read now; the next try may.
+            known = set()  # The journal cannot even be read; retried in the next step.
         self._outbox.put_last([entry for entry in entries if entry.final and entry.command_id not in known])
         return [entry for entry in entries if not entry.final or entry.command_id in known]
 
-    def _unrecorded(self, error: JournalError) -> float:
-        """Tell nothing that is not recorded; the poller says what is wrong with the disk."""
+    def _wait_for_disk(self, error: JournalError) -> float:
+        """Send nothing that is not durable; the poller already reports the disk."""
         if self._outbox.pending():
             self._status.failure(str(error), journal_cause(error.trouble))
         else:
@@ -137,7 +137,7 @@ class Sender:
         return DISK_SECONDS
 
     def _refused(self, refused: list[tuple[Entry, str, bool]]) -> float:
-        """Keep what SQS did not take: an answer is dropped by nobody, and the log says what stands in the way."""
+        """Keep entries that SQS refused: answers are never dropped, and the log says why they are not delivered."""
         self._outbox.put_last([entry for entry, _, _ in refused])
         for entry, code, fault in refused:
             if fault and entry.final:
@@ -147,7 +147,7 @@ class Sender:
     def _failed(self, error: PlatformError) -> float:
         cause = cause_of(error)
         self._status.failure(str(error), cause)
-        self._trouble.failure(str(error), cause)
+        self._send_failure.failure(str(error), cause)
         if isinstance(error, QueueUnavailable | CredentialsExpired):
             self._platform_status.look_again.set()
         return self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)

@@ -1,6 +1,6 @@
-"""A command on its way to a worker, and the rules that need nothing but it: its lane, its expiry, whether it may run again.
+"""A command on its way to a worker, and the rules that depend only on it: its lane, its expiry, whether it may run again.
 
-This module reads no journal and no body: what it must know of them it is given.
+This module reads neither the journal nor a body; callers pass what it needs of them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ INTERRUPTED = "the agent stopped while this request was under way; its outcome i
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A command on its way to a worker. `request` is None if the payload is only decoded when the command runs.
+    """A command on its way to a worker. `request` is None if the payload is decoded only when the command runs.
 
-    `body` names the spool file of a body that was downloaded from its presigned URL; `started` says that an earlier run of
-    the agent may have sent the request already.
+    `body` is the name of the spool file that holds a downloaded body. `started` means that an earlier run of the agent may have sent
+    the request.
     """
 
     command: Command
@@ -33,28 +33,28 @@ class Task:
     started: bool = False
 
     @property
-    def elsewhere(self) -> bool:
-        """Whether the body must still be downloaded."""
+    def needs_download(self) -> bool:
+        """Return whether the body must still be downloaded."""
         return self.command.body_url is not None and self.body is None and self.request is None
 
     def expired(self, now: datetime) -> bool:
-        """Whether the command's `expiresAt` has passed (PROTOCOL §2)."""
+        """Return whether the command's `expiresAt` has passed (PROTOCOL §2)."""
         return self.command.expires_at is not None and self.command.expires_at <= now
 
-    def may_run_again(self, noted: bool | None, read: Callable[[], HttpRequest | Failure]) -> bool:
-        """Whether a command that an earlier run of the agent started may be sent a second time.
+    def may_run_again(self, recorded: bool | None, read: Callable[[], HttpRequest | Failure]) -> bool:
+        """Return whether a command that an earlier run of the agent started may be sent a second time.
 
-        `noted` is what the journal recorded of that when the request went out, None if it did not; `read` decodes the payload. Both must
-        agree. Only a body that is still to be downloaded cannot be read here, and the journal's word stands alone.
+        `recorded` is what the journal noted about that when the request was sent, or None; `read` decodes the payload. Both must agree,
+        except for a body that is not downloaded yet: for it only the journal decides.
         """
-        if self.elsewhere or noted is False:
-            return bool(noted)
+        if self.needs_download or recorded is False:
+            return bool(recorded)
         request = self.request if self.request is not None else read()
         return isinstance(request, Failure) or may_repeat(request.method, request.headers)
 
 
 def lane_of(request: HttpRequest | Failure) -> str:
-    """The lane of the fair queue that a request waits in: its target's host and port."""
+    """Return the lane in which a request waits in the fair queue: its target's host and port."""
     if isinstance(request, Failure):
         return ANY_LANE
     return f"{request.url.host}:{request.url.port}"

@@ -1,6 +1,6 @@
-"""What is told of an outcome: the update in the form in which it goes out, byte for byte.
+"""Status updates in the form in which they are sent, byte for byte.
 
-This room owns how an answer is put: embedded, spooled, sealed, or cut to what can be told. It must not record or send it.
+This module owns how an outcome is encoded: embedded, spooled, encrypted, or cut to what fits. It neither records nor sends it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _NOT_UPLOADED = (
 )
 
 
-class Late(Exception):
-    """An answer could not be put in its form in time: it is large, and made of what takes long to encode."""
+class EncodingTimeout(Exception):
+    """Raised if an answer could not be encoded before its deadline."""
 
 
 _Seal = Callable[[Iterable[bytes]], Iterator[str]]
 
 
 class UpdateBuilder:
-    """Puts answers. Shared by all threads; holds nothing that changes."""
+    """Builds updates. Shared by all threads; immutable."""
 
     def __init__(self, spool: Spool, keyring: Callable[[], Keyring], clock: Clock) -> None:
         self._spool = spool
@@ -42,20 +42,20 @@ class UpdateBuilder:
     def response(
         self, command: Command, status: Status, response: HttpResponse, request: HttpRequest | None, deadline: Deadline | None = None
     ) -> Update:
-        """What is told of an answer: in the message where it fits, else by way of a spool file and its upload URL.
+        """Return the update for a response: embedded in the message if it fits, otherwise in a spool file to upload.
 
-        Spooled, it is complete on the disk when this returns. Where there is no room for it, or no URL, all but its body is told.
+        A spooled body is complete on the disk when this returns. Without disk space or upload URL the update has everything but the body.
 
         Raises:
-            Late: the deadline passed before.
+            EncodingTimeout: the deadline passed first.
         """
         pieces = _in_time(responses.response_body(response), deadline)
         if request is not None and request.encrypt_response:
             pieces = self._sealed(pieces, response.status_code, self._seal(command, request.jti))
         now = self._clock.now()
-        room = messages.MESSAGE_LIMIT - len(messages.update_message(command.id, command.target_id, status, now, "").encode("utf-8"))
+        most = messages.MESSAGE_LIMIT - len(messages.update_message(command.id, command.target_id, status, now, "").encode("utf-8"))
         try:
-            stored = self._spool.store(pieces, room, file_name(self._clock.new_id(), ".json.gz"))
+            stored = self._spool.store(pieces, most, file_name(self._clock.new_id(), ".json.gz"))
         except OSError as error:
             text = f"the agent's disk does not take the answer ({error.strerror}); the request was made, and this is its status"
             return self._without_body(command, self._too_large(command, response, request, now, text))
@@ -80,13 +80,17 @@ class UpdateBuilder:
         yield after
 
     def _seal(self, command: Command, jti: str | None) -> _Seal:
-        """What encrypts an answer to this command, and to no other."""
+        """Return a function that encrypts an answer to this command, and to no other."""
         return lambda pieces: seal_answer(pieces, self._keyring(), cid=command.id, jti=jti)
 
     def _too_large(self, command: Command, response: HttpResponse, request: HttpRequest | None, now: datetime, text: str) -> str:
-        """What is told where an answer too large for the queue cannot be uploaded: all but its body."""
-        for kept in (response, replace(response, headers=()), replace(response, headers=(), url=response.url.partition("?")[0][:2000])):
-            body = responses.undeliverable_body(kept, Code.ERESPONSETOOLARGE, text)
+        """Return the message for a response too large for the queue that cannot be uploaded: everything but its body."""
+        for form in (
+            response,
+            replace(response, headers=()),
+            replace(response, headers=(), url=response.url.partition("?")[0][:2000]),
+        ):
+            body = responses.undeliverable_body(form, Code.ERESPONSETOOLARGE, text)
             if request is not None and request.encrypt_response:
                 jwe = "".join(self._seal(command, request.jti)([body.encode("utf-8")]))
                 body = responses.sealed_failure(Code.ERESPONSETOOLARGE, jwe, response.status_code)
@@ -96,15 +100,15 @@ class UpdateBuilder:
         return message
 
     def failure(self, command: Command, status: Status, failure: Failure, request: HttpRequest | None = None) -> Update:
-        """The answer of a command without a response; cut to what is essential where a long URL would not fit.
+        """Return the update for a command without a response, in a brief form if a long URL would not fit.
 
-        It names the URL, so it is encrypted in both forms where the sender asked for that (PROTOCOL §5); its code is no secret.
+        It names the URL, so both forms are encrypted if the sender asked for that (PROTOCOL §5); the code is not secret.
         """
         jti = request.jti if request is not None else failure.jti
         seal = self._seal(command, jti) if failure.sealed or (request is not None and request.encrypt_response) else None
         for body in (responses.failure_body(failure), responses.brief_failure_body(failure)):
-            told = body if seal is None else responses.sealed_failure(failure.code, "".join(seal([body.encode("utf-8")])))
-            message = messages.update_message(command.id, command.target_id, status, self._clock.now(), told)
+            content = body if seal is None else responses.sealed_failure(failure.code, "".join(seal([body.encode("utf-8")])))
+            message = messages.update_message(command.id, command.target_id, status, self._clock.now(), content)
             if len(message.encode("utf-8")) <= messages.MESSAGE_LIMIT:
                 break
         return Update(command.id, status, message, code=failure.code)
@@ -113,5 +117,5 @@ class UpdateBuilder:
 def _in_time(pieces: Iterator[str], deadline: Deadline | None) -> Iterator[str]:
     for piece in pieces:
         if deadline is not None and deadline.passed:
-            raise Late
+            raise EncodingTimeout
         yield piece

@@ -1,6 +1,6 @@
 """When large answers are uploaded: the loop of the threads `uploader-0` and `uploader-1`.
 
-Apart from the sender, so that an answer of 50 MB holds up no small one. It must not change what it uploads.
+Uploads have threads of their own so that a 50 MB answer holds up no small one. It never changes what it uploads.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from relay_agent.storage.spool import Spool
 from relay_agent.tdp.client import PlatformClient
 
 TRY_SECONDS = 120.0
-LOOK_SECONDS = 0.1
+NOT_DUE_SECONDS = 0.1
+"""How long a thread waits with an upload that is not due yet, before it takes the next."""
 GIVE_UP_SECONDS = 3600.0
-"""A presigned URL lives no longer than the credentials that signed it, an hour."""
+"""A presigned URL is valid no longer than the credentials that signed it: one hour."""
 
 
 class Uploader:
-    """Puts spooled answers where their presigned URLs say."""
+    """Uploads spooled answers to their presigned URLs."""
 
     def __init__(
         self,
@@ -38,7 +39,7 @@ class Uploader:
         outcomes: Outcomes,
         spool: Spool,
         outbox: Outbox,
-        trouble: UploadFailures,
+        failures: UploadFailures,
         clock: Clock,
         stop: threading.Event,
     ) -> None:
@@ -46,19 +47,19 @@ class Uploader:
         self._outcomes = outcomes
         self._spool = spool
         self._outbox = outbox
-        self._trouble = trouble
+        self._failures = failures
         self._clock = clock
         self._stop = stop
 
     def run(self) -> None:
-        """Upload until None is taken, or the stop comes."""
+        """Upload until `uploads` yields None, or the stop."""
         while (job := self._outbox.uploads.get()) is not None:
             if self._stop.is_set():
                 return
             wait = job.due - self._clock.monotonic()
             if wait > 0:
-                # Not its turn yet: those behind it must not wait for it.
-                self._stop.wait(min(wait, LOOK_SECONDS))
+                # Not due yet: the jobs behind it must not wait for it.
+                self._stop.wait(min(wait, NOT_DUE_SECONDS))
                 self._outbox.uploads.put(job)
                 continue
             settled = self.upload(job)
@@ -72,32 +73,32 @@ class Uploader:
             self._outbox.uploaded(settled)
 
     def upload(self, job: Upload) -> Update | None:
-        """Try once, and give what to tell; None where it is to be tried again when the job is due."""
+        """Try once, and return the final update; returns None if the job is to be tried again when due."""
         update = job.update
-        assert update.spool is not None, "only spooled answers come here"
+        assert update.spool is not None, "only spooled answers are uploaded"
         try:
             self._platform.upload(
                 update.upload_url or "", self._spool.path(update.spool), min(TRY_SECONDS, max(TELL_SECONDS, self._left(job)))
             )
-            self._trouble.uploaded(update.command_id)
+            self._failures.uploaded(update.command_id)
             return replace(update, spool=None, upload_url=None, fallback=None)
         except OSError:
             return self._without_body(update, "the spool file cannot be read", SPOOL)
         except PlatformError as error:
             if isinstance(error, PayloadRefused) or self._left(job) <= 0:
                 return self._without_body(update, str(error), cause_of(error))
-            self._trouble.failed(update.command_id, error)
+            self._failures.failed(update.command_id, error)
             job.due = self._clock.monotonic() + min(job.waits.next_seconds(), max(0.0, self._left(job)))
             return None
 
     def _left(self, job: Upload) -> float:
-        """Seconds until the answer must be told, with or without its body."""
+        """Return the seconds until the answer must be sent, with or without its body."""
         left = job.begun + GIVE_UP_SECONDS - self._clock.monotonic()
         if job.update.tell_by is None:
             return left
         return min(left, (job.update.tell_by - self._clock.now()).total_seconds() - TELL_SECONDS)
 
     def _without_body(self, update: Update, reason: str, cause: Cause) -> Update:
-        self._trouble.given_up(update.command_id, reason, cause)
+        self._failures.given_up(update.command_id, reason, cause)
         fallback = update.fallback or update.message
         return Update(update.command_id, Status.FAILURE, with_reason(fallback, reason), code=Code.ERESPONSETOOLARGE)

@@ -1,6 +1,6 @@
 """When commands run: the loop of the threads `worker-0` to `worker-N`.
 
-Each owns one Executor, and so one requests session. It must not know rules about commands.
+Each worker owns one Executor, and so one requests session. How a command runs is decided in `processing`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from relay_agent.telemetry.logger import Logger
 
 
 class Worker:
-    """Takes a task, runs it, hands its outcome on."""
+    """Takes tasks from the queue, runs them, and passes their answers to the outbox."""
 
     def __init__(
         self,
@@ -48,39 +48,39 @@ class Worker:
     # --- its own thread ---
 
     def run(self) -> None:
-        """Work until the queue is closed; what is under way then is finished first."""
+        """Work until the queue is closed; a running command is finished first."""
         try:
             while True:
-                self._turn(*self._tasks.get())
+                self._run_one(*self._tasks.get())
         except (Closed, Interrupted):
             pass
         finally:
             self._executor.close()
 
-    def _turn(self, lane: str, task: Task) -> None:
+    def _run_one(self, lane: str, task: Task) -> None:
         reach(Point.QUEUED)
         self._busy_since = self._monotonic()
         try:
             update = self.work(task)
         finally:
-            # Before the answer is handed on: it waits for those that are still on their way.
+            # Before the answer reaches the outbox, which waits for commands that still run: this one must not count.
             self._tasks.done(lane)
         self._busy_since = None
         self._outbox.put(update)
 
     def work(self, task: Task) -> Update:
-        """Run one task to its recorded outcome, and give the answer.
+        """Run one task and return its recorded answer.
 
         Raises:
-            Interrupted: the stop broke it off, and the next start takes it up.
-            JournalError: the outcome could not be recorded; the agent must end, and take it up at its next start.
+            Interrupted: the stop ended it; the next start resumes it.
+            JournalError: the outcome could not be recorded; the agent must end, and its next start resumes the command.
         """
-        self._outbox.begun(task.command)
+        self._outbox.command_started(task.command)
         try:
             return self._processor.process(task, self._executor)
         except (JournalError, Interrupted):
             raise
-        except Exception as error:  # noqa: BLE001 - the top of a step: a fault of ours must not leave a sender without an answer
+        except Exception as error:  # noqa: BLE001 - top of the loop: a bug of ours must not leave a sender without an answer
             command_crashed(self._log, error, task.command)
             return self._outcomes.abandon(task)
 
@@ -88,17 +88,20 @@ class Worker:
 
     @property
     def busy(self) -> bool:
-        """Whether it has a command."""
+        """Return whether the worker has a command."""
         return self._busy_since is not None
 
     def overdue_seconds(self) -> float:
-        """How far it is beyond the limit of what it does: its request's own, and none at all before and after that; 0 while idle."""
+        """Return how long the worker has been busy beyond its request's own time limit; 0 while idle.
+
+        The steps before and after the request have no limit, so their time counts in full.
+        """
         busy_since, limit = self._busy_since, self._executor.ends_at
         if busy_since is None:
             return 0.0
         return max(0.0, self._monotonic() - max(busy_since, limit or busy_since))
 
     def interrupt(self) -> None:
-        """Break off the request under way: the stop has waited long enough for it."""
+        """Abort the running request: the stop has waited long enough for it."""
         if self._busy_since is not None:
             self._executor.interrupt()

@@ -1,6 +1,6 @@
-"""Agents as the platform knows them: enabled or not, their queue, and when they were last heard.
+"""The platform's records of agents: whether they are enabled, their queue, and their last heartbeats.
 
-This room owns an agent's record. It must not speak HTTP or SQS.
+This module owns an agent's record. It must not speak HTTP or SQS.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ONLINE_SECONDS = 90.0
 
 @dataclass(slots=True)
 class Agent:
-    """One agent. `heartbeats` and `settings` (what it said with PUT status) keep the last few thousand, the newest last."""
+    """One agent. `heartbeats` and `settings` (STARTED and STOPPED, by PUT status) keep the last 5,000, the newest last."""
 
     id: str
     name: str
@@ -39,13 +39,13 @@ class Agent:
     online_since: datetime | None = None
 
     def online(self, now: datetime) -> bool:
-        """Whether it was heard within the last 90 s and has not said since that it stops."""
+        """Return whether its last heartbeat is at most 90 s old, and it has not reported STOPPED since."""
         if not self.heartbeats or now - self.heartbeats[-1] > timedelta(seconds=ONLINE_SECONDS):
             return False
         return not (self.settings and self.settings[-1][1] == "STOPPED" and self.settings[-1][0] >= self.heartbeats[-1])
 
     def since(self, now: datetime) -> datetime | None:
-        """Since when it has been online, or not; None where it was never heard."""
+        """Return since when it has been online, or offline; None if it never sent a heartbeat."""
         if self.online(now):
             return self.online_since
         if not self.heartbeats:
@@ -54,7 +54,7 @@ class Agent:
         return max(stopped, self.heartbeats[-1]) if stopped else self.heartbeats[-1] + timedelta(seconds=ONLINE_SECONDS)
 
     def queue_json(self, visibility_timeout: int) -> Json:
-        """`GET /v1/agents/{id}/command-queue`: the name is the URL, given only while enabled."""
+        """Return the answer of `GET /v1/agents/{id}/command-queue`; only an enabled queue has a name, which is its URL."""
         if not self.queue_enabled:
             return {"enabled": False}
         return {"enabled": True, "name": self.queue_url, "visibilityTimeout": visibility_timeout}
@@ -70,7 +70,7 @@ class Agents:
         self._lock = threading.Lock()
 
     def add(self, name: str, agent_id: str | None = None) -> Agent:
-        """Create an agent, its queue not made yet."""
+        """Create an agent without a queue, and return it."""
         moment = self._now()
         agent = Agent(agent_id or str(uuid.uuid4()), name, moment, moment)
         with self._lock:
@@ -78,27 +78,27 @@ class Agents:
         return agent
 
     def get(self, agent_id: str) -> Agent | None:
-        """The agent of that id."""
+        """Return the agent with this id, None if there is none."""
         with self._lock:
             return self._agents.get(agent_id)
 
     def all(self) -> list[Agent]:
-        """Every agent, in the order of creation."""
+        """Return every agent, in the order of creation."""
         with self._lock:
             return list(self._agents.values())
 
     def enable(self, agent: Agent, enabled: bool) -> None:
-        """Switch the agent's connection."""
+        """Enable or disable the agent's connection."""
         agent.enabled, agent.updated_at = enabled, self._now()
         self._changes.touch()
 
     def enable_queue(self, agent: Agent, enabled: bool) -> None:
-        """Switch the agent's queue."""
+        """Enable or disable the agent's queue."""
         agent.queue_enabled, agent.updated_at = enabled, self._now()
         self._changes.touch()
 
     def heartbeat(self, agent: Agent, version: str, host: str | None) -> None:
-        """Note that the agent was heard."""
+        """Record a heartbeat."""
         moment = self._now()
         with self._lock:
             if not agent.online(moment):
@@ -108,14 +108,14 @@ class Agents:
         self._changes.touch()
 
     def setting(self, agent: Agent, setting: str, version: str) -> None:
-        """Note that the agent said STARTED or STOPPED."""
+        """Record that the agent reported STARTED or STOPPED."""
         with self._lock:
             agent.settings.append((self._now(), setting))
             agent.version = version
         self._changes.touch()
 
     def to_json(self, agent: Agent, org_slug: str, visibility_timeout: int) -> Json:
-        """`GET /v1/agents/{id}` (the fields of a file-log agent are null)."""
+        """Return the answer of `GET /v1/agents/{id}`; the fields of a file-log agent are null."""
         return {
             "id": agent.id,
             "name": agent.name,

@@ -1,6 +1,6 @@
-"""The little ASGI that the sandbox's two servers share: a request read whole, an answer, a dropped connection.
+"""The part of ASGI that the sandbox's two servers share: reading a whole request, sending an answer, dropping a connection.
 
-This room owns the server's vocabulary. It must not know what is asked or who asks.
+This module owns these types and functions. It must not know what a request means.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request, its body read. Header names are lower case; `target` is the request line's, undecoded."""
+    """One HTTP request with its whole body. Header names are in lower case; `target` is that of the request line, not decoded."""
 
     method: str
     path: str
@@ -37,7 +37,7 @@ class Disconnected(Exception):
 
 
 def header_fields(scope: Scope) -> dict[str, str]:
-    """A request's header fields, their names in lower case."""
+    """Return a request's header fields, their names in lower case."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
@@ -45,7 +45,7 @@ async def read_request(scope: Scope, receive: Receive) -> Request:
     """Read a request to its end.
 
     Raises:
-        Disconnected: the client closed before that.
+        Disconnected: the client closed the connection before.
     """
     parts: list[bytes] = []
     more = True
@@ -68,7 +68,7 @@ async def read_request(scope: Scope, receive: Receive) -> Request:
 
 
 def replay(body: bytes) -> Receive:
-    """A `receive` that gives a body already read, and then waits: its task is cancelled when the client leaves."""
+    """Return a `receive` that returns a body already read, and then waits; the task is cancelled when the client disconnects."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:
@@ -90,17 +90,16 @@ async def respond(send: Send, status: int, body: bytes, headers: Iterable[tuple[
 
 
 async def drop(send: Send) -> None:
-    """Close the connection as it is, without an answer: ASGI has no word for that, hypercorn's stream has."""
+    """Close the connection without an answer."""
+    # ASGI has no message for that, but hypercorn's stream has.
     stream: Any = getattr(send, "__self__", None)
     if stream is not None:
         await stream.send(StreamClosed(stream_id=stream.stream_id))
 
 
 async def until_disconnect(receive: Receive, work: Awaitable[None]) -> None:
-    """Do `work` unless the client goes away first; then it is cancelled.
-
-    Without this, a long poll whose client was killed would still swallow the next messages of a queue.
-    """
+    """Run `work`, and cancel it if the client disconnects."""
+    # Otherwise a long poll whose client was killed would still take the next messages off a queue.
     working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(receive))
     try:

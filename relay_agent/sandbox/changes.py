@@ -1,6 +1,6 @@
-"""Waiting for something to happen in the sandbox, without polling.
+"""Waiting for a change in the sandbox without polling.
 
-This room owns the one condition that every part touches after a change. It must not know what changed.
+This module owns the one condition that every part notifies after a change. It must not know what changed.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from relay_agent.core.clock import Deadline
 
 
 class Changes:
-    """A count of changes, and those who wait for the next one."""
+    """Counts changes, and wakes the threads that wait for the next one. Any thread may call it."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._count = 0
 
     def touch(self) -> None:
-        """Say that something has changed. Any thread."""
+        """Count a change, and wake every waiting thread."""
         with self._condition:
             self._count += 1
             self._condition.notify_all()
 
     def wait(self, predicate: Callable[[], bool], timeout_seconds: float) -> bool:
-        """Wait until `predicate` holds, looked at after every change; whether it does.
+        """Wait until `predicate` holds, and return whether it does; it is evaluated after every change.
 
-        The predicate runs on the caller's thread with nothing locked, so that it may ask the sandbox anything.
+        It runs on the caller's thread without a lock, so it may call anything in the sandbox.
         """
         deadline = Deadline(timeout_seconds)
         while True:

@@ -1,6 +1,6 @@
-"""`relay-agent sandbox`: the sandbox for a person at a terminal.
+"""The command `relay-agent sandbox`.
 
-This room owns the command's options, what it prints and the file it writes. It must not know how the sandbox works.
+This module owns the command's options, its output and the file it writes. It must not know how the sandbox works.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _agent_id(_context: click.Context, _parameter: click.Parameter, value: str |
     help="How far ahead a command's expiresAt must be.",
 )
 @click.option("--org-slug", default="sandbox", show_default=True, help="The organisation's short name.")
-@click.option("--agent-id", callback=_agent_id, metavar="ID", help="The agent's id; a new one where none is given.")
+@click.option("--agent-id", callback=_agent_id, metavar="ID", help="The agent's id; a new one if none is given.")
 def sandbox_command(
     port: int,
     aws_port: int,
@@ -95,8 +95,8 @@ def sandbox_command(
 ) -> None:
     """Run a platform on this machine: REST, SQS, S3, CloudWatch Logs and a web page.
 
-    Prints the address of the page and the environment that an agent needs, as KEY=value lines. What happens in it is
-    kept in memory and gone when it ends, on Ctrl-C. It listens on 127.0.0.1 only.
+    Prints the address of the page and the environment that an agent needs, as KEY=value lines. All data is in memory
+    and lost when it ends, on Ctrl-C. It listens on 127.0.0.1 only.
     """
     sandbox = Sandbox(
         rest_port=port,
@@ -129,7 +129,7 @@ def _announce(sandbox: Sandbox, env_file: Path | None) -> None:
             _write_private(env_file, "\n".join(lines) + "\n")
         except OSError as error:
             raise click.ClickException(f"cannot write {env_file} ({error.strerror}): choose another file with --env-file") from None
-    # What is no variable goes to stderr, so that stdout is an env file by itself.
+    # Only the variables go to stdout, so that it can be used as an env file.
     click.echo(f"Sandbox: {sandbox.api_target}/  (Agents, Commands, send a command; Ctrl-C stops it)", err=True)
     if env_file is not None:
         click.echo(f"The agent's environment is in {env_file}.", err=True)
@@ -137,7 +137,7 @@ def _announce(sandbox: Sandbox, env_file: Path | None) -> None:
 
 
 def _write_private(path: Path, text: str) -> None:
-    # The token in it must never be readable by others, not even before a chmod.
+    # The file holds a token, so others must not be able to read it even before the fchmod.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         os.fchmod(file.fileno(), 0o600)

@@ -1,6 +1,6 @@
-"""Commands as the platform keeps them: status, history, and every update that came for them.
+"""The platform's records of commands: status, history, and every status update received for them.
 
-This room owns the state machine CREATED → PENDING → PROCESSING → a final status, and search. It must not speak SQS or S3.
+This module owns the state machine CREATED → PENDING → PROCESSING → a final status, and search. It must not speak SQS or S3.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Event:
 
 @dataclass(slots=True)
 class Command:
-    """One command. `updates` holds the text of every update message that named it, in the order of their arrival."""
+    """One command. `updates` holds the text of every status update for it, in the order of arrival."""
 
     id: str
     org_slug: str
@@ -54,11 +54,11 @@ class Command:
 
     @property
     def final(self) -> bool:
-        """Whether nothing can change its status any more."""
+        """Whether its status can no longer change."""
         return self.status not in OPEN
 
     def to_json(self) -> Json:
-        """`GET /v1/commands/{id}`."""
+        """Return the answer of `GET /v1/commands/{id}`."""
         return {
             "id": self.id,
             "orgSlug": self.org_slug,
@@ -77,7 +77,7 @@ class Command:
         }
 
     def request_json(self) -> Json:
-        """What the agent is sent, but for the URLs."""
+        """Return the message for the agent, without its URLs."""
         return {
             "body": self.payload,
             "action": self.action,
@@ -88,7 +88,7 @@ class Command:
         }
 
     def history_json(self) -> Json:
-        """`GET /v1/commands/{id}/history`."""
+        """Return the answer of `GET /v1/commands/{id}/history`."""
         return {
             "id": self.id,
             "history": [
@@ -109,7 +109,7 @@ class Commands:
         self._lock = threading.RLock()
 
     def add(self, command: Command) -> None:
-        """Keep a new command: CREATED. Of very many, the oldest is forgotten."""
+        """Add a new command, CREATED; beyond `KEPT` commands the oldest is removed."""
         with self._lock:
             self._commands[command.id] = command
             heapq.heappush(self._ends, (command.expires_at, command.id))
@@ -118,17 +118,17 @@ class Commands:
                 del self._commands[next(iter(self._commands))]
 
     def get(self, command_id: object) -> Command | None:
-        """The command of that id."""
+        """Return the command with this id, None if there is none."""
         with self._lock:
             return self._commands.get(command_id) if isinstance(command_id, str) else None
 
     def all(self) -> list[Command]:
-        """Every command, the oldest first."""
+        """Return every command, the oldest first."""
         with self._lock:
             return list(self._commands.values())
 
     def move(self, command: Command, status: str, reason: str) -> bool:
-        """Let the platform change a status; not any more once it is final."""
+        """Change a status on the platform's behalf; return False, without a change, if it is final."""
         with self._lock:
             if command.final:
                 return False
@@ -137,11 +137,11 @@ class Commands:
             return True
 
     def touch(self) -> None:
-        """Wake who waits for something that is no command's."""
+        """Count a change that is not a command's (`Changes`)."""
         self._changes.touch()
 
     def report(self, command: Command, status: str, body: object, text: str) -> None:
-        """Take an update of the target's. What comes after a final status is noted and changes nothing."""
+        """Apply a status update of the agent's; one after a final status is recorded in the history and changes nothing."""
         with self._lock:
             command.updates.append(text)
             if status not in REPORTED:
@@ -154,7 +154,7 @@ class Commands:
                 self._note(command, f"Command status changed to {status}", "target")
 
     def expire(self) -> datetime | None:
-        """Expire every open command whose time is over; when the next one's will be."""
+        """Expire every open command whose `expires_at` has passed; return when the next one expires, None if none does."""
         moment = self._now()
         with self._lock:
             while self._ends:
@@ -168,7 +168,7 @@ class Commands:
         return None
 
     def purge(self, target_id: str) -> list[Command]:
-        """Mark every command of a target that still waits as PURGED."""
+        """Mark every command of a target that is CREATED or PENDING as PURGED, and return them."""
         waiting = [command for command in self.all() if command.target_id == target_id and command.status in ("CREATED", "PENDING")]
         return [command for command in waiting if self.move(command, "PURGED", "Status update to PURGED")]
 
@@ -182,7 +182,7 @@ class Commands:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """The filters of `GET /v1/commands`; empty ones let everything through. Times are inclusive."""
+    """The filters of `GET /v1/commands`; an empty filter matches everything. Times are inclusive."""
 
     targets: frozenset[str] = frozenset()
     actions: frozenset[str] = frozenset()
@@ -194,7 +194,7 @@ class Search:
     descending: bool = True
 
     def run(self, commands: Iterable[Command]) -> list[Command]:
-        """Those that pass, in order."""
+        """Return the commands that match, in order."""
         found = [command for command in commands if self._passes(command)]
         return sorted(found, key=lambda command: getattr(command, self.sort_by), reverse=self.descending)
 

@@ -1,7 +1,7 @@
-"""Commands out to an agent's queue, and what comes back from the platform's queue.
+"""Sending commands to an agent's queue, and receiving status updates from the platform's queue.
 
-This room owns the messages of PROTOCOL §2 on the platform's side. It must not judge requests or keep commands.
-Everything here runs in the thread `sandbox-loop`.
+This module owns the messages of PROTOCOL §2 on the platform's side. It must not validate requests or keep commands.
+Everything here runs on the thread `sandbox-loop`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from relay_agent.sandbox.forms import Json
 
 MESSAGE_LIMIT = 256 * 1024
 _UPLOAD_HEADERS = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-# What JSON leaves as it is and SQS does not take (PROTOCOL §2).
+# Characters that JSON need not escape and SQS rejects (PROTOCOL §2).
 _FORBIDDEN = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
 
@@ -50,25 +50,25 @@ class Delivery:
         self.strays: list[str] = []
 
     async def open(self) -> None:
-        """Make the platform's queue and bucket."""
+        """Create the platform's queue and bucket."""
         await self._backend.create_bucket(self.bucket)
         self.queue_url = await self._create_queue(self._queue_name, {})
 
     async def open_agent(self, agent: Agent, log_group: str) -> None:
-        """Make an agent's queue and log group."""
+        """Create an agent's queue and log group."""
         await self.move_queue(agent)
         await self._backend.call("logs", "CreateLogGroup", logGroupName=log_group)
 
     async def move_queue(self, agent: Agent) -> str:
-        """Give an agent a new queue; the URL of the one it had, which stays as it is."""
-        left = agent.queue_url
+        """Give an agent a new queue, and return the URL of the old one, which stays."""
+        old = agent.queue_url
         name = f"onprem-{agent.id}{f'-{agent.queue_moves}' if agent.queue_moves else ''}.fifo"
         agent.queue_url = await self._create_queue(name, {"FifoQueue": "true", "VisibilityTimeout": str(self._visibility_timeout)})
         agent.queue_moves += 1
-        return left
+        return old
 
     async def delete_queue(self, queue_url: str) -> None:
-        """Delete a queue with what is in it."""
+        """Delete a queue and its messages."""
         await self._backend.call("sqs", "DeleteQueue", QueueUrl=queue_url)
 
     async def purge(self, agent: Agent) -> None:
@@ -80,13 +80,13 @@ class Delivery:
         return f"{self._endpoint}{urlsplit(created['QueueUrl']).path}"
 
     def arrived(self) -> None:
-        """Say that something was sent to a queue. In the loop."""
+        """Wake `consume`: a message was sent to a queue."""
         self._arrived.set()
 
     async def send(self, command: Command, agent: Agent) -> None:
-        """Put a command on its agent's queue: PENDING, or ERROR where the queue does not take it."""
+        """Put a command on its agent's queue: PENDING, or ERROR if the queue refuses it."""
         text = await self._message(command)
-        # Before the send: the agent may be quicker than this coroutine's next step.
+        # Before the send, since the agent may answer before this coroutine continues.
         self._commands.move(command, "PENDING", "Status update to PENDING")
         self._created.set()
         try:
@@ -125,7 +125,7 @@ class Delivery:
         await self._backend.put_object(self.bucket, key, body, headers)
 
     async def consume(self) -> None:
-        """Take updates off the platform's queue whenever something was sent, for as long as the sandbox runs."""
+        """Receive updates from the platform's queue after each `arrived`, until cancelled."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()
@@ -167,7 +167,7 @@ class Delivery:
         return body
 
     async def expire(self) -> None:
-        """Expire commands when their time is over, for as long as the sandbox runs."""
+        """Expire commands in time, until cancelled."""
         while True:
             self._created.clear()
             upcoming = self._commands.expire()

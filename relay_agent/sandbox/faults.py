@@ -1,6 +1,6 @@
-"""Faults on demand: what the sandbox answers in place of the truth, for which call and how often.
+"""Faults on demand: what the sandbox does in place of a correct answer, to which calls and how often.
 
-This room owns the choice of a fault for a call, and its release. It must not know how an answer is sent.
+This module owns the choice of a fault for a call, and its release. It must not know how an answer is sent.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ FOREVER = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What goes wrong, and where.
+    """One fault, and the calls that it happens to.
 
-    `service` is rest, sqs, s3 or logs, empty for every one. `operation` is, for rest, a part of "METHOD /path"
-    ("agent/config", "PUT /v1/data-acquisition/agent/status"), else the operation's name ("ReceiveMessage"), empty for all.
-    `contains` narrows it to requests whose path, query or body holds that text (an agent's id, say).
+    `service` is rest, sqs, s3 or logs, empty for all. `operation` is a part of "METHOD /path" for rest ("agent/config",
+    "PUT /v1/data-acquisition/agent/status"), else the operation's name ("ReceiveMessage"), empty for all. `contains` limits it to
+    requests with that text in path, query or body, such as an agent's id.
 
-    It happens `count` times (None: until released) after letting `skip` calls through. First it hangs for
-    `hang_seconds` (`FOREVER`: until released). Then it closes the connection without an answer (`close`), or
-    answers `status` with `headers` and `body`, or, for AWS, with the error `code` in the service's own form; with none
-    of these the call goes through, late.
+    The first `skip` matching calls pass, the next `count` meet the fault (None: all until released). The call hangs for
+    `hang_seconds` (`FOREVER`: until released). Then the connection is closed without an answer (`close`), or the answer is `status`
+    with `headers` and `body`, or, for AWS, the error `code` in the service's own form; without any of these the call continues.
     """
 
     service: str = ""
@@ -43,7 +42,7 @@ class Fault:
 
 
 class FaultHandle:
-    """One fault that is in force, until it is released. `hits` counts how often it happened."""
+    """One injected fault, until it is released. `hits` counts the calls that it happened to."""
 
     def __init__(self, fault: Fault, withdraw: Callable[[FaultHandle], None]) -> None:
         self.id = str(uuid.uuid4())
@@ -56,7 +55,7 @@ class FaultHandle:
         self._released = False
 
     def release(self) -> None:
-        """End the fault, and let go of every call that hangs in it. May be called twice, from any thread."""
+        """End the fault, and every hang in it. May be called twice, from any thread."""
         self._withdraw(self)
         with self._lock:
             self._released = True
@@ -72,7 +71,7 @@ class FaultHandle:
         self.release()
 
     def take(self) -> bool:
-        """Count one matching call; whether the fault happens to it."""
+        """Count one matching call, and return whether the fault happens to it."""
         with self._lock:
             self._seen += 1
             if self._released or self._seen <= self.fault.skip or self.spent:
@@ -82,11 +81,11 @@ class FaultHandle:
 
     @property
     def spent(self) -> bool:
-        """Whether it has happened as often as it should."""
+        """Whether it has happened `count` times."""
         return self.fault.count is not None and self.hits >= self.fault.count
 
     async def hang(self) -> None:
-        """Wait as long as the fault says, or until it is released."""
+        """Wait for the fault's `hang_seconds`, or until it is released."""
         if not self.fault.hang_seconds:
             return
         released = asyncio.Event()
@@ -106,28 +105,31 @@ class FaultHandle:
 
 
 class Faults:
-    """The faults in force, the oldest first. Any thread may call it."""
+    """The injected faults, the oldest first. Any thread may call it."""
 
     def __init__(self, on_hit: Callable[[], None]) -> None:
-        """`on_hit` is told after each time that a fault happened."""
+        """`on_hit` is called each time a fault happens."""
         self._on_hit = on_hit
         self._handles: list[FaultHandle] = []
         self._lock = threading.Lock()
 
     def inject(self, fault: Fault) -> FaultHandle:
-        """Put a fault in force."""
+        """Inject a fault."""
         handle = FaultHandle(fault, self._withdraw)
         with self._lock:
             self._handles.append(handle)
         return handle
 
     def all(self) -> list[FaultHandle]:
-        """Those that were not released, spent ones too, the oldest first."""
+        """Return the faults that were not released, spent ones included, the oldest first."""
         with self._lock:
             return list(self._handles)
 
     def find(self, service: str, operation: str, text: Callable[[], str]) -> FaultHandle | None:
-        """The fault that happens to this call, counted. `text` is asked for only where a fault wants to look at it."""
+        """Return the fault that happens to this call, after counting it; None if there is none.
+
+        `text` returns the request's text; it is called only for a fault with `contains`.
+        """
         for handle in self.all():
             if _matches(handle.fault, service, operation, text) and handle.take():
                 self._on_hit()
@@ -135,7 +137,7 @@ class Faults:
         return None
 
     def release_all(self) -> list[FaultHandle]:
-        """End every fault; those that were in force."""
+        """Release every fault, and return them."""
         handles = self.all()
         for handle in handles:
             handle.release()

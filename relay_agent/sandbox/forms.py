@@ -1,6 +1,6 @@
-"""The platform's forms on the wire: times, errors, what a request's fields must be (PROTOCOL §1).
+"""What every call of the platform's API shares: the form of errors, times and ids (PROTOCOL §1).
 
-This room owns the shapes that every call shares. It must not keep state.
+This module owns these forms. It must not keep state.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 
 class ApiError(Exception):
-    """An answer other than 200: `{statusCode, error, message}`, with one line for each invalid field where there are any."""
+    """An answer other than 200: `{statusCode, error, message}`, and `validation` with one line for each invalid field."""
 
     def __init__(self, status: int, message: str, validation: list[str] | None = None) -> None:
         super().__init__(message)
@@ -23,7 +23,7 @@ class ApiError(Exception):
         self.validation = validation or []
 
     def to_json(self) -> Json:
-        """The body of the answer."""
+        """Return the answer's body."""
         body: Json = {"statusCode": self.status, "error": HTTPStatus(self.status).phrase, "message": self.message}
         if self.validation:
             body["validation"] = [{"message": line} for line in self.validation]
@@ -31,7 +31,7 @@ class ApiError(Exception):
 
 
 def parse_time(text: object) -> datetime | None:
-    """Read any ISO time with an offset; one without is UTC. None where it is no time."""
+    """Return an ISO 8601 time, in UTC if it has no offset; None if it is not one."""
     try:
         moment = datetime.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:
@@ -42,7 +42,7 @@ def parse_time(text: object) -> datetime | None:
 
 
 def is_uuid(text: object) -> bool:
-    """Whether it is an id as the platform gives them."""
+    """Return whether it is a UUID, the form of the platform's ids."""
     try:
         return isinstance(text, str) and str(uuid.UUID(text)) == text.lower()
     except ValueError:

@@ -1,7 +1,7 @@
-"""One thread, one event loop, and the HTTP servers on loopback that run in it.
+"""One thread with an event loop, and the HTTP servers on loopback that run in it.
 
-This room owns sockets, the loop's thread and its end. It must not know what the servers answer.
-Threads: `sandbox-loop` runs everything here but `start`, `call` and `stop`, which other threads call.
+This module owns the sockets, the thread and its end. It must not know what the servers answer.
+Threads: `sandbox-loop` runs everything here but `start`, `call`, `soon` and `stop`, which other threads call.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Task = Callable[[], Coroutine[Any, Any, None]]
 
 
 def listen(port: int) -> socket.socket:
-    """Bind a loopback port, 0 for any that is free.
+    """Return a socket that listens on a loopback port; 0 stands for any free port.
 
     Raises:
         OSError: the port is taken.
@@ -52,7 +52,7 @@ def listen(port: int) -> socket.socket:
 
 
 class Front:
-    """What stands before every app: who may ask, the `Date` header, and a list of what is under way, so that a stop can end it."""
+    """Wraps every app: refuses other sites' requests, adds `Date`, and lists the requests under way, so that a stop can end them."""
 
     def __init__(self, app: App, now: Callable[[], datetime]) -> None:
         self._app = app
@@ -88,7 +88,7 @@ class Front:
             del self._under_way[task]
 
     async def drop_all(self) -> None:
-        """Close every connection with a request under way, so that no long poll holds up a stop."""
+        """Close every connection with a request under way, so that no long poll delays a stop."""
         for task, send in list(self._under_way.items()):
             await drop(send)
             task.cancel()
@@ -103,7 +103,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 
 class Hosting:
-    """The thread that serves: started once, stopped once."""
+    """The serving thread: started once, stopped once."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
@@ -113,18 +113,22 @@ class Hosting:
         self._thread: threading.Thread | None = None
 
     def start(self, servers: Sequence[tuple[App, socket.socket]], tasks: Sequence[Task]) -> None:
-        """Serve each app on its socket, which is closed at the end, and run each background task until the stop."""
+        """Serve each app on its socket, and run each background task, until `stop`, which closes the sockets."""
         self._thread = threading.Thread(target=self._run, args=(servers, tasks), name="sandbox-loop", daemon=True)
         self._thread.start()
         self._loop = self._ready.result(_START_SECONDS)
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the loop from another thread, and wait for what it returns (30 s at most)."""
+        """Run a coroutine in the loop from another thread, and return its result.
+
+        Raises:
+            TimeoutError: it did not end within 30 s.
+        """
         assert self._loop is not None and threading.current_thread() is not self._thread
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_CALL_SECONDS)
 
     def soon(self, act: Callable[[], object]) -> None:
-        """Call `act` in the loop, from any thread; not at all once the loop has ended."""
+        """Call `act` in the loop, from any thread; do nothing if the loop has ended."""
         if self._loop is not None and not self._loop.is_closed():
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(act)
@@ -156,7 +160,7 @@ class Hosting:
         background = [asyncio.create_task(task()) for task in tasks]
         self._ready.set_result(loop)
         stopping = asyncio.create_task(self._stop.wait())
-        # A background task ends only by a fault of ours: better no sandbox than half of one.
+        # A background task ends only by a bug; then the whole sandbox stops, rather than run without it.
         await asyncio.wait({stopping, *serving, *background}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         for front in fronts:
@@ -177,7 +181,7 @@ def _config(listening: socket.socket) -> Config:
     config.accesslog = config.errorlog = None
     config.include_date_header = False
     config.include_server_header = False
-    # An idle connection of a client's pool stays open as long as it would with AWS, not hypercorn's 5 s.
+    # Idle connections stay open about as long as AWS's, not hypercorn's 5 s.
     config.keep_alive_timeout = 75
     config.keep_alive_max_requests = 1_000_000
     config.h11_max_incomplete_size = 64 * 1024

@@ -1,7 +1,7 @@
-"""The sandbox: a whole platform in one process, started and stopped as one thing.
+"""The sandbox: a whole platform in one process.
 
-This room owns how the parts are put together, and what a test or a person may ask of them. It must not hold rules of the
-platform itself. `start` and `stop` are called by one thread; everything else by any but `sandbox-loop`.
+This module owns how the parts are put together, and the calls for tests and people. It must not hold rules of the platform.
+Threads: one thread calls `start` and `stop`; any thread but `sandbox-loop` may call the rest.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _TOKEN_SECONDS = 365 * 86_400
 class Sandbox:
     """A platform on this machine: `with Sandbox() as sandbox: ...`.
 
-    Its state lives in memory and ends with the process. `credentials_lifetime`, `min_ttl_seconds` (how far ahead a
-    command's `expiresAt` must be) and `url_lifetime` (of presigned URLs) are in seconds; port 0 is any free one.
-    `aws_calls` holds the last 20,000 AWS operations as they came in, `under_way` how many of each are open now.
+    Its state is in memory. `credentials_lifetime`, `min_ttl_seconds` (how far ahead a command's `expiresAt` must be) and
+    `url_lifetime` (of presigned URLs) are in seconds; port 0 stands for any free port. `aws_calls` holds the last 20,000 calls to
+    AWS in the order of arrival, `under_way` how many of each operation are not answered yet.
     """
 
     def __init__(
@@ -91,13 +91,13 @@ class Sandbox:
         self.aws_endpoint = ""
 
     def now(self) -> datetime:
-        """The platform's time: this machine's, and `clock_offset`."""
+        """Return the platform's time: this machine's plus `clock_offset`."""
         return datetime.now(UTC) + self.clock_offset
 
     # ---- start and stop
 
     def start(self) -> Sandbox:
-        """Listen, and make queues, bucket and log groups.
+        """Listen, and create queues, bucket and log groups.
 
         Raises:
             OSError: a port is taken; its `filename` is the port.
@@ -140,7 +140,7 @@ class Sandbox:
     # ---- what an agent needs
 
     def environment(self, agent_id: str | None = None) -> dict[str, str]:
-        """The variables that make an agent work against this sandbox (the first agent, where none is named)."""
+        """Return the variables for an agent that uses this sandbox; without an id, for the first agent."""
         return {
             "API_TARGET": self.api_target,
             "ORG_SLUG": self.org_slug,
@@ -151,11 +151,11 @@ class Sandbox:
         }
 
     def issue_jwt(self, lifetime_seconds: float = 3600.0, org_slug: str | None = None) -> str:
-        """Another token: one that ends soon, has ended (a negative lifetime) or is another organisation's."""
+        """Return another token: one that expires soon, has expired (a negative lifetime) or is another organisation's."""
         return self.tokens.issue(lifetime_seconds, org_slug)
 
     def add_agent(self, name: str = "another agent") -> str:
-        """Create an agent with its queue and log group; its id."""
+        """Create an agent with its queue and log group, and return its id."""
         agent = self.agents.add(name)
         self._hosting.call(self._delivery.open_agent(agent, log_group(self.org_slug, agent.id)))
         return agent.id
@@ -163,27 +163,27 @@ class Sandbox:
     # ---- what an administrator does
 
     def enable_agent(self, agent_id: str, enabled: bool) -> None:
-        """Switch an agent's connection."""
+        """Enable or disable an agent's connection."""
         self.agents.enable(self._agent(agent_id), enabled)
 
     def enable_queue(self, agent_id: str, enabled: bool) -> None:
-        """Switch an agent's queue."""
+        """Enable or disable an agent's queue."""
         self.agents.enable_queue(self._agent(agent_id), enabled)
 
     def move_queue(self, agent_id: str, *, delete: bool = False) -> str:
-        """Give an agent a new, empty queue, told with its next configuration; delete the old one where asked. The new URL."""
+        """Give an agent a new, empty queue, named in its next configuration, and return its URL; `delete` removes the old one."""
         agent = self._agent(agent_id)
-        left = self._hosting.call(self._delivery.move_queue(agent))
+        old = self._hosting.call(self._delivery.move_queue(agent))
         if delete:
-            self._hosting.call(self._delivery.delete_queue(left))
+            self._hosting.call(self._delivery.delete_queue(old))
         return agent.queue_url
 
     def expire_credentials(self) -> None:
-        """Let every AWS credential that was handed out end now."""
+        """Let every AWS credential that was issued expire now."""
         self.keys.expire_all()
 
     def inject(self, fault: Fault) -> FaultHandle:
-        """Put a fault in force."""
+        """Inject a fault."""
         return self.faults.inject(fault)
 
     # ---- what a sender does
@@ -198,12 +198,12 @@ class Sandbox:
         delivery: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> str:
-        """Create a command as `POST /v1/commands` does, but for the limits of what it may look like; its id.
+        """Create a command as `POST /v1/commands` does, but without its validation, and return its id.
 
-        `expires_in` is in seconds; one that is over at once is sent all the same, and then EXPIRED.
+        `expires_in` is in seconds; a command that expires at once is sent all the same, and then EXPIRED.
 
         Raises:
-            ApiError: no such agent.
+            ApiError: 404, no such agent.
         """
         now = self.now()
         command = Command(
@@ -222,7 +222,7 @@ class Sandbox:
         return command.id
 
     def dispatch(self, command: Command) -> None:
-        """Keep a command and put it on its agent's queue: PENDING; UNSENT where the queue is disabled.
+        """Add a command and put it on its agent's queue: PENDING, or UNSENT if the queue is disabled.
 
         Raises:
             ApiError: 404, no such agent.
@@ -235,7 +235,7 @@ class Sandbox:
             self.commands.move(command, "UNSENT", "The agent's queue is disabled")
 
     def purge(self, agent_id: str) -> list[str]:
-        """Empty an agent's queue; the ids of the commands that waited and are PURGED now.
+        """Empty an agent's queue, and return the ids of the commands that are PURGED by it.
 
         Raises:
             ApiError: 404, no such agent; 400, the queue is being purged already.
@@ -254,17 +254,21 @@ class Sandbox:
     # ---- what a test looks at
 
     def command(self, command_id: str) -> Command:
-        """A command as it stands. Raises KeyError: no such command."""
+        """Return a command, which changes as the platform changes it.
+
+        Raises:
+            KeyError: no such command.
+        """
         command = self.commands.get(command_id)
         if command is None:
             raise KeyError(command_id)
         return command
 
     def wait_final(self, command_id: str, timeout: float = 10.0) -> Command:
-        """Wait until a command's status is final.
+        """Wait until a command's status is final, and return the command.
 
         Raises:
-            TimeoutError: it is not, after `timeout` seconds; says what it is.
+            TimeoutError: it is not final after `timeout` seconds.
         """
         command = self.command(command_id)
         if not self.changes.wait(lambda: command.final, timeout):
@@ -272,56 +276,56 @@ class Sandbox:
         return command
 
     def wait(self, predicate: Callable[[], bool], timeout: float = 10.0) -> None:
-        """Wait until `predicate` holds; it is looked at after every call, update and change.
+        """Wait until `predicate` holds; it is evaluated after every call, update and change.
 
         Raises:
             TimeoutError: it does not hold after `timeout` seconds.
         """
         if not self.changes.wait(predicate, timeout):
-            raise TimeoutError(f"what was waited for did not happen within {timeout:g} s")
+            raise TimeoutError(f"the condition did not hold within {timeout:g} s")
 
     @property
     def requests(self) -> list[RestCall]:
-        """The REST calls that came in, the oldest first (the last 5,000); never with tokens."""
+        """The last 5,000 REST calls, the oldest first, without their tokens."""
         return list(self.front.calls)
 
     @property
     def system_metrics(self) -> list[tuple[str, list[Any]]]:
-        """What came with `agent/systemmetric`: (agent id, the lines as JSON)."""
+        """The uploads to `agent/systemmetric`: (agent id, the lines as JSON)."""
         return list(self._routes.uploads.metrics)
 
     @property
     def uploaded_logs(self) -> list[tuple[str, str]]:
-        """What came with `agent/log`: (agent id, text)."""
+        """The uploads to `agent/log`: (agent id, text)."""
         return list(self._routes.uploads.logs)
 
     @property
     def strays(self) -> list[str]:
-        """Messages on the platform's queue that named no command of ours."""
+        """Messages on the platform's queue that do not name a known command."""
         return list(self._delivery.strays)
 
     def heartbeats(self, agent_id: str) -> list[datetime]:
-        """When an agent was heard."""
+        """Return the times of an agent's heartbeats."""
         return list(self._agent(agent_id).heartbeats)
 
     def settings(self, agent_id: str) -> list[str]:
-        """STARTED and STOPPED as an agent said them."""
+        """Return STARTED and STOPPED in the order in which an agent reported them."""
         return [setting for _, setting in list(self._agent(agent_id).settings)]
 
     def log_events(self, agent_id: str) -> list[Json]:
-        """The events in an agent's log group, in order: `logStreamName`, `timestamp` (ms), `message`."""
+        """Return the events in an agent's log group, in order: `logStreamName`, `timestamp` (ms), `message`."""
         return self._hosting.call(self._backend.log_events(log_group(self.org_slug, agent_id)))
 
     def queue_depth(self, agent_id: str) -> tuple[int, int]:
-        """How many messages wait on an agent's queue, and how many are in flight."""
+        """Return how many messages wait on an agent's queue, and how many are in flight."""
         return self._hosting.call(self._backend.queue_depth(self._agent(agent_id).queue_url))
 
     def credentials(self, lifetime_seconds: float | None = None) -> Credentials:
-        """AWS credentials as `agent/credentials` gives them, without the call."""
+        """Issue AWS credentials as `agent/credentials` does."""
         return self.keys.issue(self.credentials_lifetime if lifetime_seconds is None else lifetime_seconds)
 
     def presign(self, method: str, key: str, seconds: int) -> str:
-        """A presigned URL for an object of the platform's bucket, over already where `seconds` is negative."""
+        """Return a presigned URL for an object of the platform's bucket; a negative `seconds` makes one that has expired."""
         return self._backend.presign(method, self._delivery.bucket, key, seconds)
 
     # ---- inside

@@ -1,8 +1,8 @@
-"""A demonstration target: a small HTTP and HTTPS server with something to call, for the demo and for tests.
+"""A small HTTP and HTTPS server to send requests to, for the demo and for tests.
 
-This room owns well-behaved answers, and gates that hold a request until they are opened. It must not misbehave at the
-byte level: that is the test suite's own target. Threads: `sandbox-target-http`, `sandbox-target-https`, and a
-`sandbox-target-connection` for each connection; all are joined by `stop`.
+This module owns correct answers, and gates that hold a request until they are released. It must not break HTTP: the tests have a
+target of their own for that. Threads: `sandbox-target-http`, `sandbox-target-https`, and one `sandbox-target-connection` for each
+connection; `stop` joins them all.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _IDLE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request as it arrived; `headers` in order, names as received."""
+    """One request as received; `headers` in order, with the case of their names."""
 
     method: str
     path: str
@@ -41,18 +41,18 @@ class Seen:
 
 
 class Gate:
-    """Holds every request to `/gate/<name>` until it is released. `entered` is set by the first to arrive."""
+    """Holds every request to `/gate/<name>` until it is released. `entered` is set when the first one arrives."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
         self._open = threading.Event()
 
     def release(self) -> None:
-        """Let every request through, those to come too."""
+        """Let every request pass, now and later."""
         self._open.set()
 
     def hold(self) -> None:
-        """Wait at the gate."""
+        """Wait until the gate is released."""
         self.entered.set()
         self._open.wait()
 
@@ -117,7 +117,7 @@ class DemoTarget:
         self.stop()
 
     def gate(self, name: str) -> Gate:
-        """The gate of that name, closed until released."""
+        """Return the gate of this name, closed until it is released."""
         with self._lock:
             gate = self._gates.setdefault(name, Gate())
         if self._stopping.is_set():
@@ -125,11 +125,11 @@ class DemoTarget:
         return gate
 
     def count(self, path: str) -> int:
-        """How many requests for a path (without its query) arrived."""
+        """Return how many requests for a path, compared without its query, arrived."""
         return sum(1 for seen in list(self.seen) if seen.path.partition("?")[0] == path)
 
     def pause(self, seconds: float) -> None:
-        """Be slow, but not past the stop."""
+        """Wait, but not longer than until `stop`."""
         self._stopping.wait(seconds)
 
     def _certificate(self) -> ssl.SSLContext:
@@ -154,7 +154,7 @@ class _Server(ThreadingHTTPServer):
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
         connection.settimeout(_IDLE_SECONDS)
-        # Small answers leave at once: header and body are two writes.
+        # Header and body are two writes, and the second must not wait for an ACK.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._tls is not None:
             # The handshake happens in the connection's own thread, at its first read.
@@ -183,7 +183,7 @@ class _Server(ThreadingHTTPServer):
                 continue
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that leaves in the middle is no news here."""
+        """Ignore clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -193,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
+        """Do not log."""
 
     def answer_any(self) -> None:
         """Answer a request with any method."""

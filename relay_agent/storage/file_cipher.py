@@ -11,7 +11,7 @@ from typing import cast
 
 from Crypto.Cipher import AES
 
-from relay_agent.protocol.jwe import KEY_BYTES
+from relay_agent.protocol.keyring import KEY_BYTES
 
 
 class FileCipher:

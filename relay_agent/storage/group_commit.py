@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from relay_agent.core.callbacks import nothing
 from relay_agent.core.errors import JournalDamaged, JournalError, JournalUnwritable
 from relay_agent.core.failures import Obstacle
 from relay_agent.storage.commit_counter import CommitCounter, count_commit
@@ -34,10 +35,6 @@ T = TypeVar("T")
 Change = Callable[[sqlite3.Connection], Any]
 
 
-def _nothing() -> None:
-    pass
-
-
 @dataclass(eq=False)
 class _Work:
     """One change in the queue for the next commit.
@@ -48,7 +45,7 @@ class _Work:
 
     change: Change | None
     awaited: bool = True
-    then: Callable[[], None] = _nothing
+    then: Callable[[], None] = nothing
     ready: threading.Event = field(default_factory=threading.Event)
     settled: bool = False
     result: Any = None
@@ -107,7 +104,7 @@ class Writer:
         result: T = self._await(_Work(change))
         return result
 
-    def later(self, change: Change, then: Callable[[], None] = _nothing) -> None:
+    def later(self, change: Change, then: Callable[[], None] = nothing) -> None:
         """Run the change with the next commit, and then `then`; a crash before loses it.
 
         If the change cannot be made, every `flush` from then on raises: whoever relies on it must not go on.

@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from relay_agent.core.callbacks import nothing
 from relay_agent.core.clock import Clock, from_timestamp
 from relay_agent.core.errors import JournalError, JournalUnwritable
 from relay_agent.core.failpoints import Point, reach
@@ -39,10 +40,6 @@ def _alone() -> int:
 
 def _no_room() -> bool:
     return False
-
-
-def _nothing() -> None:
-    pass
 
 
 class State(StrEnum):
@@ -190,7 +187,7 @@ class Journal:
             )
         )
 
-    def finish(self, update: Update, about: About | None = None, then: Callable[[], None] = _nothing, *, wait: bool = True) -> None:
+    def finish(self, update: Update, about: About | None = None, then: Callable[[], None] = nothing, *, wait: bool = True) -> None:
         """Record the outcome as it will be sent, and wipe the request; `then` is called once that is durable.
 
         Under load, or if `wait` is False, this returns at once and leaves the outcome to the next commit: call `flush` before

@@ -1,7 +1,9 @@
-"""AWS clients that sign with the platform's credentials and send through our own transport.
+"""AWS clients that sign with the platform's credentials and send through the agent's own transport.
 
-botocore builds and signs requests and reads answers; sending is ours, so that proxies, trust and wall-clock
-limits are the same as everywhere on the platform leg. This room must not know queues.
+This module owns what botocore is used for, and the translation of its errors. It must not know what a queue or a log group is.
+
+botocore builds and signs requests and parses answers. The agent's transport sends them, so that proxies, trusted roots and deadlines
+are the same as for every other call to the platform.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from botocore.config import Config
 from botocore.credentials import CredentialProvider, CredentialResolver
 from botocore.exceptions import BotoCoreError, ClientError
 
-from relay_agent.core.clock import http_date
+from relay_agent.core.clock import clock_offset
 from relay_agent.core.errors import Call, CredentialsExpired, NotThePlatform, PlatformError, PlatformRefused, QueueUnavailable, RateLimited
 from relay_agent.protocol.json_bounds import check_text
 from relay_agent.tdp.credentials import PlatformCredentials
@@ -26,11 +28,12 @@ from relay_agent.transport.errors import TransportFault
 T = TypeVar("T")
 
 RECEIVE_SECONDS = 30.0
-"""Wall-clock limit of a receive: a long poll of 20 s, and time for the way."""
+"""Deadline of a receive: a long poll of 20 s, and time for the connection."""
 CALL_SECONDS = 15.0
+"""Deadline of every other call."""
 
 _LONGEST_CODE = 100
-"""Characters of an AWS error code that are repeated: a proxy in AWS's place may send any."""
+"""Characters of an AWS error code that messages repeat: a proxy in AWS's place may send any number."""
 
 _EXPIRED = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "RequestExpired"}
@@ -47,14 +50,8 @@ _CALLS = {
     "PutLogEvents": Call.LOGS_PUT,
     "DescribeLogStreams": Call.LOGS_LOOK,
 }
-"""The operations that botocore is asked for."""
-_CLOCK = frozenset({"RequestTimeTooSkewed", "SignatureDoesNotMatch", "InvalidSignatureException"})
-
-
-def _clock_off(error: ClientError) -> float | None:
-    """Seconds by which this machine's clock, which signed, is ahead of the answer's `Date`; None where it had none."""
-    there = http_date(error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"))
-    return None if there is None else (datetime.now(UTC) - there).total_seconds()
+"""The agent's name for each operation of botocore."""
+_BAD_SIGNATURE = frozenset({"RequestTimeTooSkewed", "SignatureDoesNotMatch", "InvalidSignatureException"})
 
 
 class _Provider(CredentialProvider):
@@ -70,7 +67,7 @@ class _Provider(CredentialProvider):
 
 
 class _Raw:
-    """An answer's body, as botocore wants to read it."""
+    """The body of an answer, with the one method by which botocore reads it."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -80,7 +77,7 @@ class _Raw:
 
 
 class Aws:
-    """Makes clients. botocore's session reads its data files once."""
+    """Makes clients, all from one botocore session, which reads its data files once."""
 
     def __init__(self, http: PlatformHttp, credentials: PlatformCredentials, endpoint_url: str | None) -> None:
         self._http = http
@@ -89,15 +86,14 @@ class Aws:
         self._session.register_component("credential_provider", CredentialResolver([_Provider(credentials)]))
 
     def client(self, service: str, region: str) -> Any:
-        """A client for `sqs` or `logs` in the region."""
-        # Its errors are botocore's own: `said` makes them ours.
+        """Return a client for `sqs` or `logs` in the region; it raises botocore's errors, which `call_aws` translates."""
         config = Config(retries={"total_max_attempts": 1, "mode": "standard"}, user_agent_extra="relay-agent", parameter_validation=False)
         client = self._session.create_client(service, region_name=region, endpoint_url=self._endpoint_url, config=config)
         client.meta.events.register(f"before-send.{service}", cast("Any", self._send))
         return client
 
     def _send(self, request: AWSPreparedRequest, event_name: str = "", **_context: Any) -> Any:
-        """Send what botocore prepared and signed (botocore's `before-send` event)."""
+        """Send the request that botocore signed, and return its answer (botocore's `before-send` event)."""
         headers = tuple(
             (str(name), value.decode("latin-1") if isinstance(value, bytes) else str(value)) for name, value in request.headers.items()
         )
@@ -106,21 +102,21 @@ class Aws:
         try:
             answer = self._http.send(request.method, request.url, headers, body.encode("utf-8") if isinstance(body, str) else body, limit)
         except TransportFault as fault:
-            fault.called = request.url  # botocore's choice: the region's endpoint, whatever host a queue's URL names.
+            fault.called = request.url  # The region's endpoint, which may differ from the host in a queue's URL.
             raise
         if answer.status < 300 and answer.body.strip() and not answer.body.lstrip().startswith(b"{"):
-            # botocore takes a web page for an answer in which nothing stands: no messages, and nothing refused.
-            raise NotThePlatform(_CALLS[event_name.rpartition(".")[2]], f"the answer ({answer.status}) is no JSON object")
-        over = check_text(answer.body)
-        if over is not None:
-            raise NotThePlatform(_CALLS[event_name.rpartition(".")[2]], f"the answer ({answer.status}) {over}")
+            # botocore would read a web page as an empty answer: no messages, no errors.
+            raise NotThePlatform(_CALLS[event_name.rpartition(".")[2]], f"the answer ({answer.status}) is not a JSON object")
+        problem = check_text(answer.body)
+        if problem is not None:
+            raise NotThePlatform(_CALLS[event_name.rpartition(".")[2]], f"the answer ({answer.status}) {problem}")
         return AWSResponse(request.url, answer.status, cast("Any", HeadersDict(answer.headers)), _Raw(answer.body))
 
 
-def said(call: Call, url: str, action: Callable[[], T], endpoint: str | None = None) -> T:
-    """Do one call of a client, and say what goes wrong with it in our own exceptions; `url` is what it is about.
+def call_aws(call: Call, url: str, action: Callable[[], T], endpoint: str | None = None) -> T:
+    """Return what `action`, one call of a client, returns, and translate its errors.
 
-    `endpoint` is AWS_ENDPOINT_URL where that stands in AWS's place.
+    `url` is the URL that is called; `endpoint` is AWS_ENDPOINT_URL if it is set.
 
     Raises:
         PlatformError: one of its kinds, see errors.
@@ -135,7 +131,7 @@ def said(call: Call, url: str, action: Callable[[], T], endpoint: str | None = N
 
 
 def as_platform_error(call: Call, url: str, error: Exception, endpoint: str | None = None) -> PlatformError | None:
-    """Say what went wrong with a call of a client in our own exceptions; None for what is no fault of the call."""
+    """Return the PlatformError for what a call of a client raised; None for an error that is not the call's."""
     ours = _translated(call, url, error)
     return None if ours is None else ours.at(endpoint)
 
@@ -148,32 +144,34 @@ def _translated(call: Call, url: str, error: Exception) -> PlatformError | None:
     if isinstance(error, TransportFault):
         return unreachable(call, error, error.called or url)
     if isinstance(error, BotoCoreError | AttributeError | TypeError | ValueError | LookupError | ArithmeticError | RecursionError):
-        # An answer of another form than AWS's trips botocore, or whoever takes it apart: it must not end a thread of the agent.
+        # botocore, or the code that reads its result, met an answer not of AWS's form. That must not end a thread.
         return PlatformError(call, f"the answer cannot be read ({type(error).__name__})")
     return None
 
 
 def shown_code(code: object) -> str:
-    """An AWS error code without the name space that some services put before it."""
+    """Return an AWS error code without the namespace that some services put before it."""
     return str(code).rpartition("#")[2][:_LONGEST_CODE]
 
 
 def code_of(error: ClientError) -> str:
-    """The code by which AWS, or whoever answered in its place, names its error: the one place that reads botocore's."""
+    """Return the error code of AWS, or of what answered in its place; no other code reads it from botocore's error."""
     return shown_code(error.response.get("Error", {}).get("Code", "unknown"))
 
 
 def platform_error(call: Call, error: ClientError) -> PlatformError:
-    """Say an AWS error in our own exceptions, without its text: AWS may repeat what was sent."""
+    """Return the PlatformError for an AWS error, without AWS's text, which may repeat what was sent."""
     code = code_of(error)
-    said = f"AWS says {code}"
+    reason = f"AWS says {code}"
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if code in _EXPIRED:
-        return CredentialsExpired(call, said, status, aws_code=code)
+        return CredentialsExpired(call, reason, status, aws_code=code)
     if code in _NO_QUEUE:
-        return QueueUnavailable(call, said, status, aws_code=code)
-    if code in _CLOCK:
-        return PlatformRefused(call, said, status, aws_code=code, clock_off=_clock_off(error))
+        return QueueUnavailable(call, reason, status, aws_code=code)
+    if code in _BAD_SIGNATURE:
+        now = datetime.now(UTC)  # The machine's clock, by which botocore signed.
+        date = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        return PlatformRefused(call, reason, status, aws_code=code, clock_off=clock_offset(date, now, now))
     if "Throttl" in code or code in ("SlowDown", "TooManyRequestsException", "RequestThrottled"):
         return RateLimited(call, 0.0)
-    return PlatformError(call, said, status, aws_code=code)
+    return PlatformError(call, reason, status, aws_code=code)

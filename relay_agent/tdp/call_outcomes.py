@@ -1,6 +1,7 @@
-"""How calls to the platform went, for the metrics: a fixed word for each way.
+"""The outcome of each call to the platform as a fixed word, a label of the metrics.
 
-This room owns the words. It must not keep numbers.
+This module owns the words. It must not keep numbers: `telemetry.metrics` does. (`telemetry.hourly_summary` counts something else:
+what the agent's loops did in an hour, for the log.)
 """
 
 from __future__ import annotations
@@ -28,15 +29,16 @@ WORDS: tuple[tuple[type[PlatformError], str], ...] = (
 )
 
 Count = Callable[[str, str], None]
+"""Counts one call: its name, and its outcome."""
 
 
-def nobody(_call: str, _outcome: str) -> None:
-    """Count for nobody."""
+def count_nothing(_call: str, _outcome: str) -> None:
+    """Do not count: for callers without metrics."""
 
 
 @contextmanager
-def counted(count: Count, call: str) -> Iterator[None]:
-    """Count one call by how it ends: `ok`, or a word for its error."""
+def count_outcome(count: Count, call: str) -> Iterator[None]:
+    """Count the call made inside the `with` by its outcome: `ok`, or a word for its error."""
     try:
         yield
     except PlatformError as error:

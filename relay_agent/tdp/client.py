@@ -1,6 +1,6 @@
-"""The synchronised platform client: one configuration, one set of credentials, one set of AWS clients for all threads.
+"""The platform's client: one configuration, one set of credentials and one set of AWS clients for all threads.
 
-This room owns what is shared, and swaps it whole. Its lock is held for the swap only, never for a network call.
+This module owns what the threads share, and replaces it as a whole. It must not hold its lock during a network call.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 from relay_agent.core.clock import Clock
 from relay_agent.core.errors import Call, PlatformError, PlatformRefused, QueueUnavailable, UnknownAgent
-from relay_agent.tdp.aws_clients import Aws, as_platform_error, said
-from relay_agent.tdp.call_outcomes import Count, nobody
+from relay_agent.tdp.aws_clients import Aws, as_platform_error, call_aws
+from relay_agent.tdp.call_outcomes import Count, count_nothing
 from relay_agent.tdp.cloudwatch_logs import LogsClient
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.platform_http import PlatformHttp
@@ -23,15 +23,15 @@ from relay_agent.tdp.sqs import Queue
 
 
 class AgentDisabled(PlatformError):
-    """The agent is disabled on the platform: enable the agent's connection."""
+    """The agent is disabled on the platform; cure: enable the agent's connection."""
 
 
 class QueueDisabled(PlatformError):
-    """The agent's queue is disabled on the platform: enable the agent's queue."""
+    """The agent's queue is disabled on the platform; cure: enable the agent's queue."""
 
 
 class PlatformClient:
-    """Everything the agent asks of the platform."""
+    """All calls of the agent to the platform."""
 
     def __init__(
         self,
@@ -45,14 +45,14 @@ class PlatformClient:
         max_body_bytes: int,
         clock: Clock,
         seen_secrets: Callable[[str, str], None],
-        count: Count = nobody,
+        count: Count = count_nothing,
         judged: Callable[[PlatformRefused | None], None] = lambda _refusal: None,
         downloaded: Callable[[PlatformError | None], None] = lambda _error: None,
     ) -> None:
-        """Take what the calls need.
+        """Set up the calls; nothing is sent yet.
 
-        `seen_secrets` is told each new AWS secret before it is used, `count` how each call went, `judged` what was said of the
-        token, `downloaded` how each try to fetch a body went.
+        Called back: `seen_secrets` with each new AWS secret key and session token before they are used, `count` with the outcome of
+        each call, `judged` with each answer that accepts (None) or refuses the token, `downloaded` with the outcome of each download.
         """
         self._http = http
         self.rest = Rest(http, api_target, org_slug, agent_id, token, clock, count, judged)
@@ -72,11 +72,11 @@ class PlatformClient:
 
     @property
     def config(self) -> AgentConfig | None:
-        """The configuration in force."""
+        """The last configuration that was read, None before the first."""
         return self._config
 
     def inbound(self) -> Queue:
-        """The queue that commands come from.
+        """Return the queue that commands come from.
 
         Raises:
             QueueDisabled: the platform names none.
@@ -87,15 +87,15 @@ class PlatformClient:
         return queue
 
     def replaced(self, queue: Queue | None) -> bool:
-        """Whether commands came from this queue, and now come from another."""
+        """Return whether another queue has taken the place of this one."""
         inbound = self._inbound
         return queue is not None and inbound is not None and inbound.url != queue.url
 
     def outbound(self) -> Queue:
-        """The queue that status updates go to.
+        """Return the queue that status updates go to.
 
         Raises:
-            QueueUnavailable: the platform named none yet.
+            QueueUnavailable: the platform has not named one yet.
         """
         queue = self._outbound
         if queue is None:
@@ -103,22 +103,22 @@ class PlatformClient:
         return queue
 
     def logs(self) -> LogsClient | None:
-        """The CloudWatch Logs client, None before the first configuration."""
+        """Return the CloudWatch Logs client, None before the first configuration."""
         return self._logs
 
     def why_not_logged(self, error: Exception) -> PlatformError | None:
-        """What is wrong with the delivery of log lines, in our own exceptions; None for what is no fault of the way or of AWS."""
+        """Return the PlatformError for an error while log lines were delivered; None if neither the network nor AWS caused it."""
         if isinstance(error, PlatformError):
             return error
         region = self._config.region if self._config else "region"
         return as_platform_error(Call.LOGS_PUT, f"https://logs.{region}.amazonaws.com", error, self._endpoint)
 
     def log_group(self) -> str | None:
-        """The log group in force."""
+        """Return the log group of the configuration, None if there is none."""
         return self._config.log_group if self._config else None
 
     def break_off(self, thread: str) -> None:
-        """End the call that the thread of that name waits for."""
+        """Abort the call that the thread of that name waits for."""
         self._http.abort(thread)
         self.credentials.break_off(thread)
 
@@ -129,16 +129,16 @@ class PlatformClient:
     # --- main at start, config-refresh later ---
 
     def refresh_config(self) -> bool:
-        """Read the configuration and take over what changed; whether anything did.
+        """Read the configuration, apply it if it changed, and return whether it did.
 
         Raises:
-            AgentDisabled: the agent is disabled. A disabled queue is no error here: `inbound` says it.
+            AgentDisabled: the agent is disabled. (For a disabled queue, `inbound` raises.)
             PlatformError: one of its kinds, see errors.
         """
         try:
             config = self.rest.config()
         except (PlatformRefused, UnknownAgent) as error:
-            # A disabled agent may be refused here, though its token is right; only /v1/agents tells (OPERATIONS §2).
+            # The platform may refuse a disabled agent here, though its token is valid; /v1/agents tells the two apart (OPERATIONS §2).
             if isinstance(error, PlatformRefused) and self._state().enabled is False:
                 raise AgentDisabled(Call.CONFIG, "the agent is disabled") from None
             raise
@@ -147,16 +147,16 @@ class PlatformClient:
             raise AgentDisabled(Call.AGENTS, "the agent is disabled")
         if state.queue_enabled is False and config.source_queue is not None:
             config = AgentConfig(config.agent_name, config.region, config.log_group, None, config.platform_queue)
-        return self._take_over(config)
+        return self._apply(config)
 
     def _state(self) -> AgentState:
-        """Whether agent and queue are enabled; unknown where the token may not ask."""
+        """Return whether agent and queue are enabled; unknown if the token does not allow the question."""
         try:
             return self.rest.agent()
         except PlatformError:
             return AgentState(None, None)
 
-    def _take_over(self, config: AgentConfig) -> bool:
+    def _apply(self, config: AgentConfig) -> bool:
         before = self._config
         if config == before:
             return False
@@ -173,7 +173,7 @@ class PlatformClient:
         return True
 
     def _client(self, service: str, region: str) -> Any:
-        return said(Call.CONFIG, f"https://{service}.{region}.amazonaws.com", lambda: self._aws.client(service, region), self._endpoint)
+        return call_aws(Call.CONFIG, f"https://{service}.{region}.amazonaws.com", lambda: self._aws.client(service, region), self._endpoint)
 
     def _queue(self, url: str | None, before: Queue | None) -> Queue | None:
         if before is not None and before.url == url:
@@ -181,5 +181,9 @@ class PlatformClient:
         return None if url is None else Queue(self._sqs, url, self.credentials, self._count, self._endpoint)
 
     def upload(self, url: str, path: Path, seconds: float) -> None:
-        """Put a spooled answer where its presigned URL says."""
+        """Upload a spooled answer to its presigned URL.
+
+        Raises:
+            PayloadRefused, PlatformError, OSError: as `Payloads.upload`.
+        """
         self.payloads.upload(url, path, seconds)

@@ -1,6 +1,6 @@
-"""CloudWatch Logs, with credentials that are renewed when AWS says that they have ended.
+"""The calls to CloudWatch Logs, which renew the credentials if AWS says that they have expired.
 
-This room owns the two calls that ship log lines, and a look at where they would go. It must not know what they say.
+This module owns the two calls that ship log lines, and the check of the log group. It must not know what the lines say.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import Any, TypeVar
 from botocore.exceptions import ClientError
 
 from relay_agent.core.errors import Call, CredentialsExpired, NotThePlatform, QueueUnavailable
-from relay_agent.tdp.aws_clients import code_of, platform_error, said
-from relay_agent.tdp.call_outcomes import Count, counted, nobody
+from relay_agent.tdp.aws_clients import call_aws, code_of, platform_error
+from relay_agent.tdp.call_outcomes import Count, count_nothing, count_outcome
 from relay_agent.tdp.credentials import PlatformCredentials
 
 T = TypeVar("T")
 
 
 class LogsClient:
-    """The part of botocore's client that the log shipper uses; errors are botocore's own."""
+    """The calls of botocore's client that the log shipper makes; they raise botocore's errors. Any thread may call."""
 
-    def __init__(self, client: Any, credentials: PlatformCredentials, count: Count = nobody, endpoint: str | None = None) -> None:
+    def __init__(self, client: Any, credentials: PlatformCredentials, count: Count = count_nothing, endpoint: str | None = None) -> None:
         self._endpoint = endpoint
         self._client = client
         self._credentials = credentials
         self._count = count
 
     def create_log_stream(self, **request: Any) -> Any:
-        """Make a stream (CloudWatch Logs, CreateLogStream)."""
+        """Create a log stream (CloudWatch Logs, CreateLogStream)."""
         return self._call(Call.LOGS_CREATE, lambda: self._client.create_log_stream(**request))
 
     def put_log_events(self, **request: Any) -> Any:
@@ -37,24 +37,24 @@ class LogsClient:
         return self._call(Call.LOGS_PUT, lambda: self._client.put_log_events(**request))
 
     def look(self, log_group: str) -> None:
-        """See that the log group is there and lets us in; nothing is written.
+        """Check that the log group exists and may be used; nothing is written.
 
         Raises:
             PlatformError: one of its kinds, see errors.
         """
         call, request = Call.LOGS_LOOK, {"logGroupName": log_group, "limit": 1}
         try:
-            answer = said(call, self._client.meta.endpoint_url, lambda: self._client.describe_log_streams(**request), self._endpoint)
+            answer = call_aws(call, self._client.meta.endpoint_url, lambda: self._client.describe_log_streams(**request), self._endpoint)
         except QueueUnavailable as error:
             if not error.denied:
                 raise
-            self._look_by_writing(log_group)
+            self._try_to_write(log_group)
             return
         if "logStreams" not in answer:
-            raise NotThePlatform(call, "the answer says nothing of a log group").at(self._endpoint)
+            raise NotThePlatform(call, "the answer does not describe a log group").at(self._endpoint)
 
-    def _look_by_writing(self, log_group: str) -> None:
-        """A policy may allow no more than the agent's own calls: put a line into a stream that is not there, which leaves none."""
+    def _try_to_write(self, log_group: str) -> None:
+        """Put a line into a stream that does not exist, which fails without a trace: a policy may allow only the agent's own calls."""
         event = {"timestamp": 0, "message": "relay-agent check"}
         request = {"logGroupName": log_group, "logStreamName": f"none-{uuid.uuid4()}", "logEvents": [event]}
         try:
@@ -66,11 +66,11 @@ class LogsClient:
     def _call(self, name: Call, call: Callable[[], T]) -> T:
         used = self._credentials.access_key_in_use
         try:
-            with counted(self._count, name):
+            with count_outcome(self._count, name):
                 return call()
         except ClientError as error:
             if not isinstance(platform_error(name, error), CredentialsExpired):
                 raise
             self._credentials.renew(used)
-            with counted(self._count, name):
+            with count_outcome(self._count, name):
                 return call()

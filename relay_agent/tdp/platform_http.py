@@ -1,18 +1,14 @@
-"""HTTP to the platform: one bounded exchange, from any thread, through the platform leg's proxy and trust.
+"""HTTP to the platform: one exchange with a deadline, from any thread, through the proxy and trusted roots for the platform.
 
-This room owns the transports of the platform leg. It must not know what the calls mean.
+This module owns the transports to the platform, one for each thread. It must not know what the calls mean.
 """
 
 from __future__ import annotations
 
-import http.client
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-
-import requests
-import urllib3
 
 from relay_agent import __version__
 from relay_agent.core.clock import Deadline
@@ -21,40 +17,41 @@ from relay_agent.core.failures import Code
 from relay_agent.core.models import Body, Headers, size_of
 from relay_agent.core.urls import parse_url
 from relay_agent.transport.errors import TransportFault
-from relay_agent.transport.exchange import Exchange
-from relay_agent.transport.fault_mapping import explain
+from relay_agent.transport.exchange import Exchange, ExchangeObserver
 from relay_agent.transport.policy import Policy
 from relay_agent.transport.proxy_connect import ProxyRefused
 from relay_agent.transport.proxy_routing import Leg, ProxyRouter
-from relay_agent.transport.session import Transport, fields
+from relay_agent.transport.session import Transport
+from relay_agent.transport.streamed_response import StreamedResponse
 
 USER_AGENT = f"relay-agent/{__version__}"
 _PROXY_LOGIN = 407
+_READ = 64 * 1024
 MAX_ANSWER = 16 * 1024 * 1024
 """Bytes of a platform answer that are read; SQS and the REST calls stay far below."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the platform said."""
+    """An answer of the platform, read to its end."""
 
     status: int
     headers: Headers
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """The first field of that name."""
+        """Return the first header field of that name, None if there is none."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
     @property
     def is_web_page(self) -> bool:
-        """Whether it is for people: the platform answers JSON, S3 XML or nothing. Proxies' and firewalls' block pages are HTML."""
+        """Whether a proxy's or firewall's block page answered: the platform answers JSON, S3 XML or nothing, and they HTML."""
         told = (self.header("content-type") or "").lower().startswith("text/html")
         return told or self.body.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html"))
 
 
 def unreachable(call: Call, fault: TransportFault, url: str) -> PlatformUnreachable:
-    """Say a fault on the way to `url` as the platform's, with all that tells its causes apart (`causes`)."""
+    """Return the PlatformError for a fault on the way to `url`, with all facts that tell its causes apart (`platform_causes`)."""
     parsed = parse_url(url)
     return PlatformUnreachable(call, f"{fault.code}: {fault.message}", replace(fault.facts, host=parsed.host, port=parsed.port))
 
@@ -119,14 +116,13 @@ class PlatformHttp:
             deadline=Deadline(seconds),
             proxy=self._proxies.route(Leg.PLATFORM, parsed).proxy,
             connect_seconds=min(10.0, seconds),
-            check_address=lambda address: self._policy.check_address(parsed, address, parsed.port, method).require(),
             # Every call to the platform may be made twice: an update that is sent again is the same byte for byte.
             repeatable=True,
         )
-        with self._transport().send(exchange) as response:
+        with self._transport().send(exchange, _AddressCheck(self._policy, exchange)) as response:
             if response.status_code == _PROXY_LOGIN and exchange.forwarded and exchange.proxy is not None:
                 raise ProxyRefused(exchange.proxy, response.status_code, exchange.method)
-            yield Stream(response.status_code, fields(response), _pieces(response, exchange, max_bytes))
+            yield Stream(response.status_code, response.fields, _pieces(response, exchange, max_bytes))
 
     def abort(self, thread: str) -> None:
         """Break off what the thread of that name waits for."""
@@ -156,17 +152,22 @@ class PlatformHttp:
         return transport
 
 
-def _pieces(response: requests.Response, exchange: Exchange, max_bytes: int) -> Iterator[bytes]:
+class _AddressCheck(ExchangeObserver):
+    """Lets an exchange go only to addresses that the policy allows."""
+
+    def __init__(self, policy: Policy, exchange: Exchange) -> None:
+        self._policy = policy
+        self._exchange = exchange
+
+    def check_address(self, address: str) -> None:
+        url = self._exchange.url
+        self._policy.check_address(url, address, url.port, self._exchange.method).require()
+
+
+def _pieces(response: StreamedResponse, exchange: Exchange, max_bytes: int) -> Iterator[bytes]:
     size = 0
-    while data := _piece(response, exchange):
+    while data := response.read(_READ):
         size += len(data)
         if size > max_bytes:
             raise TransportFault(Code.ERESPONSETOOLARGE, f"{exchange.peer} sent more than {max_bytes} bytes")
         yield data
-
-
-def _piece(response: requests.Response, exchange: Exchange) -> bytes:
-    try:
-        return response.raw.read(64 * 1024, decode_content=False)
-    except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
-        raise explain(error, exchange) from None

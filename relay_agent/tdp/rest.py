@@ -1,7 +1,6 @@
 """The platform's REST calls (PROTOCOL §1).
 
-This room owns paths, bodies and what each status means. It must not decide what to do about an error, and it
-holds no state.
+This module owns paths, bodies and what each status means. It must not decide what to do about an error.
 """
 
 from __future__ import annotations
@@ -17,28 +16,28 @@ from urllib3.filepost import encode_multipart_formdata
 
 from relay_agent import AGENT_VERSION
 from relay_agent.config.secrets import token_expiry
-from relay_agent.core.clock import MAX_DATE, Clock, clamped, http_date
+from relay_agent.core.clock import MAX_DATE, Clock, clamped, clock_offset, http_date
 from relay_agent.core.errors import Call, NotThePlatform, PlatformError, PlatformRefused, RateLimited, UnknownAgent
 from relay_agent.protocol.json_bounds import check_text
-from relay_agent.tdp.call_outcomes import Count, counted, nobody
+from relay_agent.tdp.call_outcomes import Count, count_nothing, count_outcome
 from relay_agent.tdp.platform_http import Answer, PlatformHttp, unreachable
 from relay_agent.transport.errors import TransportFault
 
 AGENT_KIND = "TetraScience.Agent.user-defined"
 CALL_SECONDS = 15.0
-"""Wall-clock limit of one call."""
+"""Deadline of one call."""
 MOST_RETRY_SECONDS = 60.0
-"""As long as any wait: after an outage the agent is back within a minute."""
+"""Longest Retry-After that is followed: the agent is back within a minute after an outage."""
 MOST_OF_A_NAME = 200
-"""Characters of the agent's name that are kept, for page and log."""
+"""Characters of the agent's name that are kept, for pages and log."""
 _REGION = re.compile(r"[a-z0-9-]{1,63}")
 _CREDENTIAL = re.compile(r"[\x21-\x7e]{1,8192}")
-"""What may be signed with, and stand in a header field: AWS's are a few hundred characters, a session token about a thousand."""
+"""What can be used in a header field. AWS's keys have a few hundred characters, a session token about a thousand."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """What `agent/config` says (PROTOCOL §1). `source_queue` is None while the queue is disabled."""
+    """The answer of `agent/config` (PROTOCOL §1); `source_queue` is None while the queue is disabled."""
 
     agent_name: str
     region: str
@@ -49,7 +48,7 @@ class AgentConfig:
 
 @dataclass(frozen=True, slots=True)
 class AgentState:
-    """What `GET /v1/agents/{id}` says; None where it does not say. `kind` is its type, such as `user-defined`."""
+    """The answer of `GET /v1/agents/{id}`, None for what it lacks; `kind` is the agent's type, such as `user-defined`."""
 
     enabled: bool | None
     queue_enabled: bool | None
@@ -58,7 +57,7 @@ class AgentState:
 
 @dataclass(frozen=True, slots=True)
 class TemporaryCredentials:
-    """AWS credentials and when they end (UTC)."""
+    """AWS credentials and when they expire (UTC)."""
 
     access_key: str
     secret_key: str
@@ -70,7 +69,7 @@ class TemporaryCredentials:
 
 
 class Rest:
-    """The calls an agent makes. Any thread may call; nothing is shared but what PlatformHttp guards."""
+    """The REST calls of an agent. Any thread may call."""
 
     def __init__(
         self,
@@ -80,10 +79,10 @@ class Rest:
         agent_id: str,
         token: Callable[[], str],
         clock: Clock,
-        count: Count = nobody,
+        count: Count = count_nothing,
         judged: Callable[[PlatformRefused | None], None] = lambda _refusal: None,
     ) -> None:
-        """`judged` is told of each answer that says something of the token: its refusal (401), or None where it was accepted."""
+        """`count` is called with each call's outcome; `judged` with each refusal of the token (401), and with None when it was accepted."""
         self._http = http
         self._base = api_target
         self._org_slug = org_slug
@@ -93,7 +92,7 @@ class Rest:
         self._count = count
         self._judged = judged
         self.clock_off: float | None = None
-        """Seconds that this machine's clock was ahead of the platform's at the last answer, None where it had no Date."""
+        """Seconds that this machine's clock was ahead of the platform's at the last answer, None if that had no Date."""
 
     def config(self) -> AgentConfig:
         """Read the agent's configuration.
@@ -104,7 +103,7 @@ class Rest:
         found = self._json(Call.CONFIG, "POST", "/v1/data-acquisition/agent/config", self._who())
         region = _required(found, "region", Call.CONFIG)
         if not _REGION.fullmatch(region):
-            raise NotThePlatform(Call.CONFIG, "the answer's region is none of AWS's")
+            raise NotThePlatform(Call.CONFIG, "the answer's region is not one of AWS's")
         return AgentConfig(
             agent_name=(_optional(found, "agentName") or self._agent_id)[:MOST_OF_A_NAME],
             region=region,
@@ -124,12 +123,12 @@ class Rest:
         try:
             expiration = datetime.fromisoformat(_required(found, "Expiration", call))
         except ValueError:
-            raise NotThePlatform(call, "the answer's Expiration is no ISO 8601 time") from None
+            raise NotThePlatform(call, "the answer's Expiration is not an ISO 8601 time") from None
         names = ("AccessKeyId", "SecretAccessKey", "SessionToken")
         access_key, secret_key, token = (_required(found, name, call) for name in names)
         for name, value in zip(names, (access_key, secret_key, token), strict=True):
             if not _CREDENTIAL.fullmatch(value):
-                raise NotThePlatform(call, f"the answer's {name} is none: it must be visible ASCII, at most 8,192 characters")
+                raise NotThePlatform(call, f"the answer's {name} is invalid: it must be visible ASCII, at most 8,192 characters")
         return TemporaryCredentials(
             access_key=access_key,
             secret_key=secret_key,
@@ -138,7 +137,7 @@ class Rest:
         )
 
     def agent(self) -> AgentState:
-        """Read whether agent and queue are enabled.
+        """Read the agent's record: whether agent and queue are enabled.
 
         Raises:
             PlatformError: one of its kinds, see errors.
@@ -154,38 +153,54 @@ class Rest:
         )
 
     def heartbeat(self) -> None:
-        """Say that the agent is alive: this is what makes it Online."""
+        """Report that the agent is alive: this is what makes it Online.
+
+        Raises:
+            PlatformError: one of its kinds, see errors.
+        """
         self._json(Call.STATUS, "POST", "/v1/data-acquisition/agent/status", {**self._who(), "agent": AGENT_KIND})
 
     def report(self, setting: str) -> None:
-        """Report `STARTED` or `STOPPED`."""
+        """Report `STARTED` or `STOPPED`.
+
+        Raises:
+            PlatformError: one of its kinds, see errors.
+        """
         body = {**self._who(), "agent": AGENT_KIND, "statusSetting": setting}
         self._json(Call.STATUS, "PUT", "/v1/data-acquisition/agent/status", body)
 
     def system_metrics(self, ndjson: bytes) -> None:
-        """Upload system metrics: newline-delimited JSON in a multipart form."""
+        """Upload system metrics: newline-delimited JSON in a multipart form.
+
+        Raises:
+            PlatformError: one of its kinds, see errors.
+        """
         self._upload(Call.METRICS, "systemmetric", "system-metrics.ndjson", ndjson)
 
     def log(self, lines: bytes) -> None:
-        """Upload log lines where CloudWatch cannot be reached."""
+        """Upload log lines, for use while CloudWatch cannot be reached.
+
+        Raises:
+            PlatformError: one of its kinds, see errors.
+        """
         self._upload(Call.LOG, "log", "agent.log", lines)
 
     def _upload(self, call: Call, name: str, filename: str, data: bytes) -> None:
         form = {**self._who(), name: (filename, data, "application/octet-stream")}
         body, content_type = encode_multipart_formdata(form)
-        with counted(self._count, call):
-            self._checked(call, self._send(call, "POST", f"/v1/data-acquisition/{call}", body, content_type))
+        with count_outcome(self._count, call):
+            self._send(call, "POST", f"/v1/data-acquisition/{call}", body, content_type)
 
     def _who(self) -> dict[str, Any]:
         return {"agentId": self._agent_id, "agentVersion": AGENT_VERSION}
 
     def _json(self, call: Call, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        with counted(self._count, call):
+        with count_outcome(self._count, call):
             return self._exchange(call, method, path, body)
 
     def _exchange(self, call: Call, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         encoded = None if body is None else json.dumps(body).encode("utf-8")
-        answer = self._checked(call, self._send(call, method, path, encoded, "application/json"))
+        answer = self._send(call, method, path, encoded, "application/json")
         if not answer.body.strip():
             return {}
         try:
@@ -193,47 +208,52 @@ class Rest:
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise NotThePlatform(call, f"the answer ({answer.status}) is no JSON object", answer.status)
+            raise NotThePlatform(call, f"the answer ({answer.status}) is not a JSON object", answer.status)
         return found
 
     def _send(self, call: Call, method: str, path: str, body: bytes | None, content_type: str) -> Answer:
+        """Return an answer that accepts the call.
+
+        Raises:
+            PlatformError: one of its kinds, see errors.
+        """
         headers = [("ts-auth-token", self._token()), ("x-org-slug", self._org_slug), ("Accept", "application/json")]
         if body is not None:
             headers.append(("Content-Type", content_type))
+        asked = self._clock.now()
         try:
-            return self._http.send(method, self._base + path, tuple(headers), body, CALL_SECONDS)
+            answer = self._http.send(method, self._base + path, tuple(headers), body, CALL_SECONDS)
         except TransportFault as fault:
             raise unreachable(call, fault, self._base) from None
+        self._check(call, answer)
+        self.clock_off = clock_offset(answer.header("date"), asked, self._clock.now())
+        self._judged(None)
+        return answer
 
-    def _checked(self, call: Call, answer: Answer) -> Answer:
+    def _check(self, call: Call, answer: Answer) -> None:
+        """Raise what a status other than 2xx means (PROTOCOL §1)."""
         if 200 <= answer.status < 300:
-            self.clock_off = self._off(answer.header("date"))
-            self._judged(None)
-            return answer
+            return
         if answer.status in (401, 403) and answer.is_web_page and answer.body.strip():
             raise NotThePlatform(call, f"a web page answered ({answer.status}) in the platform's place", answer.status)
         if answer.status in (401, 403):
             ended = self._token_ended()
             known = ", and the JWT has expired" if ended else ""
             refusal = PlatformRefused(call, f"answered {answer.status}{known}", answer.status, token_ended=ended)
-            if answer.status == 401:  # 403 may be one call's alone: a disabled agent's, or a role that lacks it.
+            if answer.status == 401:  # 403 may concern this call only: a disabled agent, or a role without it.
                 self._judged(refusal)
             raise refusal
         if answer.status == 404:
             if not answer.body.strip() or self._agent_id.encode() in answer.body or b'"statusCode"' in answer.body:
                 raise UnknownAgent(call, "answered 404", 404)
-            raise NotThePlatform(call, "answered 404, and not as the platform does", 404)
+            raise NotThePlatform(call, "answered 404, but not as the platform does", 404)
         if answer.status == 429:
             raise RateLimited(call, self._retry_after(answer.header("retry-after")))
         kind = NotThePlatform if 300 <= answer.status < 400 else PlatformError
         raise kind(call, f"answered {answer.status}", answer.status)
 
-    def _off(self, date: str | None) -> float | None:
-        there = http_date(date)
-        return None if there is None else (self._clock.now() - there).total_seconds()
-
     def _token_ended(self) -> datetime | None:
-        """When the token ended, None while it is good; a refusal itself does not say so."""
+        """Return when the token expired, None if it has not; the platform's refusal does not say."""
         try:
             ended = token_expiry(self._token())
         except (OSError, ValueError):
@@ -241,11 +261,11 @@ class Rest:
         return ended if ended is not None and ended <= self._clock.now() else None
 
     def _retry_after(self, value: str | None) -> float:
-        """Seconds, from either form of the field (RFC 9110 §10.2.3), at most a minute: then it is asked again, and may say so again."""
+        """Return the seconds of a Retry-After field in either form (RFC 9110 §10.2.3), at most MOST_RETRY_SECONDS."""
         if value is None:
             return 0.0
         if value.isascii() and value.isdigit():
-            # A number too long for a date is long enough for a minute; where it begins with noughts, the next answer says so again.
+            # Cut, since any number so long exceeds a minute; one with leading zeros is asked again too early, which does no harm.
             return min(float(value[:MAX_DATE]), MOST_RETRY_SECONDS)
         there = http_date(value)
         return 0.0 if there is None else min(max(0.0, (there - self._clock.now()).total_seconds()), MOST_RETRY_SECONDS)

@@ -1,7 +1,7 @@
-"""Bodies that travel through S3: downloads and uploads by presigned URL (PROTOCOL §2).
+"""Downloads and uploads of bodies in S3 by presigned URL (PROTOCOL §2).
 
-A presigned URL is a secret and carries its own authorization: no header of ours goes with it. This room must
-not know what the bodies say.
+This module owns these two calls. It must not know what the bodies say, or send the agent's token: a presigned URL is a secret that
+carries its own authorization.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from relay_agent.core.errors import Call, NotThePlatform, PayloadFault, PayloadR
 from relay_agent.core.failures import Code, Phase
 from relay_agent.core.urls import BadUrl
 from relay_agent.storage.buffer import Filed
-from relay_agent.tdp.call_outcomes import Count, counted, nobody
+from relay_agent.tdp.call_outcomes import Count, count_nothing, count_outcome
 from relay_agent.tdp.platform_http import Answer, PlatformHttp, unreachable
 from relay_agent.transport.content_encoding import BadCoding, TooLarge, decode
 from relay_agent.transport.errors import DiskFault, TransportFault
@@ -27,38 +27,36 @@ T = TypeVar("T")
 _MAX_ANSWER = 64 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 _UPLOAD_HEADERS = (("Content-Type", "application/json"), ("Content-Encoding", "gzip"))
-
-
 _NOT_S3S = frozenset({PayloadFault.DAMAGED, PayloadFault.FORBIDDEN})
-"""What is no fault of S3: it gave what its sender had put there, or was not asked."""
+"""Faults that are not S3's: it returned what the sender had uploaded, or was not called."""
 
 
 class Payloads:
-    """Moves bodies. Any thread may call."""
+    """Downloads and uploads bodies. Any thread may call."""
 
     def __init__(
         self,
         http: PlatformHttp,
         max_bytes: int,
-        count: Count = nobody,
+        count: Count = count_nothing,
         downloaded: Callable[[PlatformError | None], None] = lambda _error: None,
     ) -> None:
-        """`downloaded` is told how each try to fetch a body went."""
+        """`max_bytes` limits an unpacked body; `downloaded` is called after each download with S3's error, None if it has none."""
         self._downloaded = downloaded
         self._http = http
         self._max_bytes = max_bytes
         self._count = count
 
     def download(self, url: str, seconds: float, keep: Callable[[Iterator[bytes]], T]) -> T:
-        """Fetch a command's body and give what `keep` makes of its pieces: gunzipped where it was gzip encoded, `max_bytes` at most.
+        """Download a command's body within `seconds` and return what `keep` returns for its pieces, unpacked if it is gzip.
 
         Raises:
-            PayloadRefused: S3 refused, or the body is too large or damaged.
-            PlatformError: it may work another time.
+            PayloadRefused: S3 refused, or the body is too large or damaged; a retry does not help.
+            PlatformError: a retry may help.
         """
         try:
-            with counted(self._count, Call.DOWNLOAD), _told_as(Call.DOWNLOAD, url, self._max_bytes):
-                kept = self._kept(url, seconds, keep)
+            with count_outcome(self._count, Call.DOWNLOAD), _as_platform_errors(Call.DOWNLOAD, url, self._max_bytes):
+                kept = self._download(url, seconds, keep)
         except PlatformError as error:
             self._downloaded(None if isinstance(error, PayloadRefused) and error.why in _NOT_S3S else error)
             raise
@@ -66,20 +64,20 @@ class Payloads:
         return kept
 
     def upload(self, url: str, path: Path, seconds: float) -> None:
-        """Put a spooled answer, a gzip file, where the presigned URL says.
+        """Upload a spooled answer, a gzip file, within `seconds`.
 
         Raises:
-            PayloadRefused: S3 refused.
-            PlatformError: it may work another time.
+            PayloadRefused: S3 refused; a retry does not help.
+            PlatformError: a retry may help.
             OSError: the file cannot be read.
         """
         content = Filed(path)
         if not content.size:
-            raise OSError(errno.EIO, "an empty file is no gzip")
-        with counted(self._count, Call.UPLOAD), _told_as(Call.UPLOAD, url, _MAX_ANSWER):
+            raise OSError(errno.EIO, "an empty file is not gzip")
+        with count_outcome(self._count, Call.UPLOAD), _as_platform_errors(Call.UPLOAD, url, _MAX_ANSWER):
             _check(Call.UPLOAD, self._http.send("PUT", url, _UPLOAD_HEADERS, content, seconds, _MAX_ANSWER))
 
-    def _kept(self, url: str, seconds: float, keep: Callable[[Iterator[bytes]], T]) -> T:
+    def _download(self, url: str, seconds: float, keep: Callable[[Iterator[bytes]], T]) -> T:
         deadline = Deadline(seconds)
         with self._http.stream("GET", url, (), None, seconds, self._max_bytes) as answer:
             if not 200 <= answer.status < 300:
@@ -87,17 +85,17 @@ class Payloads:
             head = next(answer.pieces, b"")
             _check(Call.DOWNLOAD, Answer(answer.status, answer.headers, head))
             pieces = chain([head], answer.pieces)
-            # S3 gives back the Content-Encoding that was stored with the object; where it was lost the bytes still tell.
+            # Decided by the bytes, since the Content-Encoding stored with the object may be lost.
             return keep(_unpacked(pieces, self._max_bytes, deadline) if head.startswith(_GZIP_MAGIC) else pieces)
 
 
 @contextmanager
-def _told_as(call: Call, url: str, max_bytes: int) -> Iterator[None]:
-    """Say what goes wrong on the way as the platform's errors."""
+def _as_platform_errors(call: Call, url: str, max_bytes: int) -> Iterator[None]:
+    """Translate errors of the transport and the disk."""
     try:
         yield
     except BadUrl:
-        raise PayloadRefused(call, "the presigned URL is no URL", why=PayloadFault.BAD_URL) from None
+        raise PayloadRefused(call, "the presigned URL is not a URL", why=PayloadFault.BAD_URL) from None
     except DiskFault as fault:
         raise OSError(errno.EIO, fault.message) from None
     except TransportFault as fault:
@@ -114,12 +112,12 @@ def _check(call: Call, answer: Answer) -> None:
     if 200 <= answer.status < 300:
         return
     refused = 400 <= answer.status < 500 and answer.status not in (407, 408, 429)
-    # S3 says so in its text: AccessDenied, "Request has expired", or ExpiredToken.
+    # The status is the same; S3's text tells: AccessDenied with "Request has expired", or ExpiredToken.
     why = PayloadFault.EXPIRED if refused and b"expired" in answer.body.lower() else PayloadFault.ANSWERED
-    said = f"S3 answered {answer.status}{': the presigned URL has expired' if why is PayloadFault.EXPIRED else ''}"
+    reason = f"S3 answered {answer.status}{': the presigned URL has expired' if why is PayloadFault.EXPIRED else ''}"
     if refused:
-        raise PayloadRefused(call, said, answer.status, why=why)
-    raise PlatformError(call, said, answer.status)
+        raise PayloadRefused(call, reason, answer.status, why=why)
+    raise PlatformError(call, reason, answer.status)
 
 
 def _unpacked(pieces: Iterable[bytes], max_bytes: int, deadline: Deadline) -> Iterator[bytes]:

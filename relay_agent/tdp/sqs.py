@@ -1,6 +1,6 @@
-"""The two queues: commands in, status updates out (PROTOCOL §2).
+"""The calls to SQS: one queue for commands, one for status updates (PROTOCOL §2).
 
-This room owns the SQS calls and their limits. It must not know what a message says.
+This module owns the calls and their limits. It must not know what a message says.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from relay_agent.core.errors import Call, CredentialsExpired, NotThePlatform, QueueUnavailable
-from relay_agent.tdp.aws_clients import said, shown_code
-from relay_agent.tdp.call_outcomes import Count, counted, nobody
+from relay_agent.tdp.aws_clients import call_aws, shown_code
+from relay_agent.tdp.call_outcomes import Count, count_nothing, count_outcome
 from relay_agent.tdp.credentials import PlatformCredentials
 
 BATCH = 10
-"""Entries of one SQS batch call."""
+"""SQS's limit of entries in one batch call."""
 WAIT_SECONDS = 20
 """SQS's longest long poll."""
-
 NO_RECEIPT = "no-receipt-that-sqs-has-given"
 
 T = TypeVar("T")
@@ -26,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One message as SQS hands it out."""
+    """One message as SQS delivers it; `receipt` is needed to delete it."""
 
     message_id: str
     body: str
@@ -35,7 +34,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """What became of a batch: places that SQS has taken, and of the others (place, code, whether it is the message's fault)."""
+    """The outcome of a batch by the messages' indexes: `failed` has (index, AWS code, whether the message itself is at fault)."""
 
     sent: tuple[int, ...]
     failed: tuple[tuple[int, str, bool], ...]
@@ -44,8 +43,10 @@ class SendResult:
 class Queue:
     """One queue of one client. Any thread may call."""
 
-    def __init__(self, client: Any, url: str, credentials: PlatformCredentials, count: Count = nobody, endpoint: str | None = None) -> None:
-        """`endpoint` is AWS_ENDPOINT_URL, where that stands in AWS's place: an error names it."""
+    def __init__(
+        self, client: Any, url: str, credentials: PlatformCredentials, count: Count = count_nothing, endpoint: str | None = None
+    ) -> None:
+        """`endpoint` is AWS_ENDPOINT_URL if it is set: errors name it."""
         self.url = url
         self._endpoint = endpoint
         self._client = client
@@ -67,7 +68,7 @@ class Queue:
         return self._call(Call.SQS_RECEIVE, receive)
 
     def delete(self, receipts: Sequence[str]) -> list[int]:
-        """Acknowledge messages; the places whose receipt SQS no longer takes come back.
+        """Acknowledge messages; return the indexes of the receipts that SQS no longer accepts.
 
         Raises:
             PlatformError: one of its kinds, see errors.
@@ -82,7 +83,7 @@ class Queue:
         return [place for place in range(len(entries)) if place not in deleted]
 
     def send(self, messages: Sequence[str]) -> SendResult:
-        """Send up to 10 messages of together at most 256 KiB.
+        """Send up to 10 messages, together at most 256 KiB.
 
         Raises:
             PlatformError: one of its kinds, see errors.
@@ -97,12 +98,12 @@ class Queue:
             }
 
         sent, refused = self._call(Call.SQS_SEND, send)
-        # What stands in neither list was not confirmed, and so is sent again.
+        # A message in neither list is not confirmed, and so is sent again.
         failed = [(place, *refused.get(place, ("Unconfirmed", False))) for place in range(len(entries)) if place not in sent]
         return SendResult(tuple(place for place in range(len(entries)) if place in sent), tuple(failed))
 
     def look(self, *, inbound: bool = True) -> None:
-        """See that the queue is there and lets us in, without taking a message from it or putting one in.
+        """Check that the queue exists and may be used, without receiving or sending a message.
 
         Raises:
             PlatformError: one of its kinds, see errors.
@@ -113,30 +114,30 @@ class Queue:
         except QueueUnavailable as error:
             if not error.denied or not inbound:
                 raise
-            # A policy may allow no more than the agent's own calls; this is one of them, and deletes nothing.
+            # A policy may allow only the agent's own calls. This is one of them, and deletes nothing.
             self.delete([NO_RECEIPT])
             return
         if not answer.get("Attributes"):
-            raise NotThePlatform(call, "the answer says nothing of a queue").at(self._endpoint)
+            raise NotThePlatform(call, "the answer does not describe a queue").at(self._endpoint)
 
     def _call(self, name: Call, call: Callable[[], T]) -> T:
-        """Call, and once more with new credentials where AWS says that they have ended."""
+        """Call, and once more with new credentials if AWS says that they have expired."""
         used = self._credentials.access_key_in_use
         try:
-            with counted(self._count, name):
+            with count_outcome(self._count, name):
                 return self._once(name, call)
         except CredentialsExpired:
             self._credentials.renew(used)
-            with counted(self._count, name):
+            with count_outcome(self._count, name):
                 return self._once(name, call)
 
     def _once(self, name: Call, call: Callable[[], T]) -> T:
-        return said(name, self.url, call, self._endpoint)
+        return call_aws(name, self.url, call, self._endpoint)
 
 
 def _received(item: Any) -> Received | None:
-    """One message; what is none stands in no other's way. One without a text is taken, and acknowledged, as a malformed one."""
+    """Return one message, None if it has no receipt; without a text it is received as an empty, and so malformed, message."""
     receipt, body = (item.get(name) if isinstance(item, dict) else None for name in ("ReceiptHandle", "Body"))
     if not isinstance(receipt, str):
-        return None  # It cannot be acknowledged either: SQS hands it out again.
+        return None  # It cannot be acknowledged either, so SQS delivers it again.
     return Received(str(item.get("MessageId", "")), body if isinstance(body, str) else "", receipt)

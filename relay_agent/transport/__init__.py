@@ -1,1 +1,1 @@
-"""HTTP/1.1 over connections, proxies and TLS, one exchange at a time. Knows neither commands nor the platform."""
+"""HTTP/1.1 over connections, proxies and TLS, one exchange at a time. It knows neither commands nor the platform."""

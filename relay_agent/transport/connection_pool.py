@@ -1,8 +1,6 @@
-"""Connections that wait for their next exchange, shared by all workers.
+"""Idle connections that are kept for the next exchange, shared by all workers.
 
-Shared, because many an instrument serves one connection at a time: were each worker to keep its own, they would
-stand in each other's way. This room owns which connection may be used again, and how old it may get. It must not
-read or write on one.
+Shared, because many instruments serve one connection at a time: the idle connection of one worker would block the others.
 """
 
 from __future__ import annotations
@@ -16,47 +14,49 @@ from typing import Any
 
 MAX_IDLE = 64
 MAX_AGE_SECONDS = 30.0
-"""Older ones are closed: a firewall may have forgotten them, which costs the next command its whole time-out."""
+"""Idle time after which a connection is closed. A firewall may have dropped an older one, and the next command would time out on it."""
 
 
 class ConnectionPool:
-    """Idle sockets by key, the freshest first. Any thread may call."""
+    """Idle sockets by key, the most recently used first. Any thread may call."""
 
     def __init__(self, max_idle: int = MAX_IDLE, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._max_idle = max_idle
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._idle: OrderedDict[int, tuple[Hashable, Any, float]] = OrderedDict()
-        """Key, socket and the moment until which it may be used."""
-        self._unproven: Counter[Hashable] = Counter()
+        """By number: key, socket and the time until which it may be used."""
+        self._unanswered: Counter[Hashable] = Counter()
+        """New connections on which no answer has begun."""
         self._next = 0
 
     def take(self, key: Hashable) -> Any:
-        """The freshest idle socket; None where there is none."""
+        """Remove and return the idle socket that was used last; returns None if there is none."""
         now = self._monotonic()
         with self._lock:
-            aged = self._remove(lambda _key, until: now > until)
-            place = next((place for place, (its, _, _) in reversed(self._idle.items()) if its == key), None)
-            found = None if place is None else self._idle.pop(place)
-        _close(aged)
+            expired = self._remove(lambda _key, until: now > until)
+            number = next((number for number, (its, _, _) in reversed(self._idle.items()) if its == key), None)
+            found = None if number is None else self._idle.pop(number)
+        _close(expired)
         return None if found is None else found[1]
 
     def opening(self, key: Hashable) -> None:
-        """Note that a new connection is being opened, of which nobody knows yet whether the target serves it."""
+        """Count a new connection that is being opened."""
         with self._lock:
-            self._unproven[key] += 1
+            self._unanswered[key] += 1
 
     def opened(self, key: Hashable) -> None:
-        """Note that it was answered, or came to nothing."""
+        """Stop counting a new connection: an answer has begun, or it failed."""
         with self._lock:
-            self._unproven[key] -= 1
-            if self._unproven[key] <= 0:
-                del self._unproven[key]
+            self._unanswered[key] -= 1
+            if self._unanswered[key] <= 0:
+                del self._unanswered[key]
 
     def keep(self, key: Hashable, sock: Any, seconds: float = MAX_AGE_SECONDS) -> None:
-        """Keep a socket for the next exchange, so long; close it where another waits for the target to turn to it."""
+        """Keep a socket for the next exchange, for at most `seconds`, or close it while a new connection has no answer yet."""
         with self._lock:
-            if self._unproven[key] > 0:
+            # The target may serve one connection at a time: then the new one is answered only after this one is closed.
+            if self._unanswered[key] > 0:
                 surplus = [sock]
             else:
                 self._idle[self._next] = (key, sock, self._monotonic() + seconds)
@@ -70,12 +70,12 @@ class ConnectionPool:
             sockets = self._remove(lambda _key, _until: True)
         _close(sockets)
 
-    def _remove(self, which: Callable[[Hashable, float], bool]) -> list[Any]:
-        places = [place for place, (key, _, until) in self._idle.items() if which(key, until)]
-        return [self._idle.pop(place)[1] for place in places]
+    def _remove(self, matches: Callable[[Hashable, float], bool]) -> list[Any]:
+        numbers = [number for number, (key, _, until) in self._idle.items() if matches(key, until)]
+        return [self._idle.pop(number)[1] for number in numbers]
 
 
 def _close(sockets: list[Any]) -> None:
     for sock in sockets:
-        with contextlib.suppress(OSError):  # One that the system does not close in order must not keep the others open.
+        with contextlib.suppress(OSError):  # An error on one must not leave the others open.
             sock.close()

@@ -1,8 +1,6 @@
-"""Content codings undone, piece by piece (RFC 9110 §8.4).
+"""Decodes content codings piece by piece, with bounds on each piece and on the total (RFC 9110 §8.4).
 
-Every piece that comes out is bounded, however much a coding expands, so is what each layer gives in all, and a body that ends before
-its coding does is an error: half an answer is no answer. This room must not know headers beyond the coding's name, or whose the
-bytes are.
+A body that ends before its coding does is an error.
 """
 
 from __future__ import annotations
@@ -19,41 +17,45 @@ else:
     from backports import zstd
 
 PIECE = 64 * 1024
-"""Bytes of the largest piece that comes out."""
+"""Bytes of the largest piece that is yielded."""
+# Small, because the rest of a slice is copied at the end of each member or frame in it, even of an empty one.
 SLICE = 4 * 1024
-"""Bytes that a decoder is given at once. What it leaves of them is copied for each member or frame that ends within, empty ones too."""
+"""Bytes that a decoder gets at once."""
 MAX_CODINGS = 3
+# br needs up to 26 MB while its window grows and 17 MB afterwards, zstd 9 MB, the others 50 KB.
 MAX_WINDOWED = 1
-"""How many of them may remember megabytes of what they gave: br up to 26 MB while it grows and 17 MB then, zstd 9 MB; the others 50 KB."""
+"""How many of a body's codings may have a window of megabytes."""
 _WINDOWED = frozenset({"br", "zstd"})
 _GZIP_MAGIC = b"\x1f\x8b"
+_NOT_THE_CODING = "the body is not in its Content-Encoding"
 _ZSTD_WINDOW_LOG = 23
-"""8 MiB: what RFC 9659 §3 lets a response ask a receiver to hold."""
+"""8 MiB, the largest window that a response may use (RFC 9659 §3)."""
 
 
 class BadCoding(Exception):
-    """The bytes are not what the coding's name says, or end too early."""
+    """The bytes are not in the coding that is named, or end too early."""
 
 
 class TooLarge(Exception):
-    """One of the layers gives, or the first takes, more bytes than are wanted in all."""
+    """The body, or the output of one of its codings, exceeds the limit."""
 
 
 def decodable(codings: list[str]) -> bool:
-    """Whether all of them are codings that can be undone here, and together take little memory."""
+    """Return whether all codings of a body can be decoded here, in little memory."""
     known = 0 < len(codings) <= MAX_CODINGS and all(coding in _DECODERS for coding in codings)
     return known and sum(coding in _WINDOWED for coding in codings) <= MAX_WINDOWED
 
 
 def decode(pieces: Iterable[bytes], codings: list[str], max_bytes: int, check: Callable[[], None]) -> Iterator[bytes]:
-    """Undo the codings, the last one first, and yield what comes out in bounded pieces, `max_bytes` at most from each layer.
+    """Decode the codings, the last one first, and yield the body in pieces of at most PIECE bytes.
 
-    `check` is called at short intervals, also where nothing comes out for long; whatever it raises comes through.
+    `check` is called for each slice of input and each piece of output, so that it can end decoding that gives no output.
 
     Raises:
-        BadCoding: while yielding, when the bytes do not decode.
-        TooLarge: while yielding, when a layer gives more than `max_bytes`, or more than that and what codings add comes in.
+        BadCoding: while yielding: the bytes cannot be decoded.
+        TooLarge: while yielding: a coding gives more than `max_bytes`, or the input is longer than `max_bytes` could be encoded to.
     """
+    # Incompressible input grows by less than 1/32 when it is encoded.
     pieces = _counted(pieces, max_bytes + max_bytes // 32 + PIECE, check)
     for coding in reversed(codings):
         pieces = _counted(_DECODERS[coding](_sliced(pieces, check)), max_bytes, check)
@@ -78,7 +80,7 @@ def _counted(pieces: Iterable[bytes], max_bytes: int, check: Callable[[], None])
 
 
 def _gzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """One or more members (RFC 1952 §2.2); what follows them and is no member is padding."""
+    """Decode one or more members (RFC 1952 §2.2); anything else after them is padding, and is skipped."""
     unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
     started, pieces = False, iter(pieces)
     for data in pieces:
@@ -96,11 +98,11 @@ def _gzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
                 return
             if data:
                 unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    _whole(unpacker.eof or not started)
+    _check_whole(unpacker.eof or not started)
 
 
 def _deflate(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Zlib's format as RFC 9110 has it, or the bare deflate stream that some servers send."""
+    """Decode zlib's format, as RFC 9110 says, or the bare deflate stream that some servers send."""
     unpacker: zlib._Decompress | None = None
     head = b""
     for data in pieces:
@@ -114,11 +116,11 @@ def _deflate(pieces: Iterable[bytes]) -> Iterator[bytes]:
             out = _inflate(unpacker, data)
             yield from _nonempty(out)
             data, full = unpacker.unconsumed_tail, len(out) == PIECE
-    _whole(not head if unpacker is None else unpacker.eof)
+    _check_whole(not head if unpacker is None else unpacker.eof)
 
 
 def _is_zlib(head: bytes) -> bool:
-    """RFC 1950 §2.2: method 8, and a check that makes the first two bytes a multiple of 31."""
+    """Return whether a stream begins as RFC 1950 §2.2 says: method 8, and the first two bytes a multiple of 31."""
     return head[0] & 0x0F == 8 and int.from_bytes(head[:2], "big") % 31 == 0
 
 
@@ -126,7 +128,7 @@ def _inflate(unpacker: zlib._Decompress, data: bytes) -> bytes:
     try:
         return unpacker.decompress(data, PIECE)
     except zlib.error:
-        raise BadCoding("the body is not what its Content-Encoding says") from None
+        raise BadCoding(_NOT_THE_CODING) from None
 
 
 def _brotli(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -135,17 +137,17 @@ def _brotli(pieces: Iterable[bytes]) -> Iterator[bytes]:
     try:
         for data in pieces:
             started = started or bool(data)
-            # The limit is rounded up by the library, and output may wait though it says that it wants more input.
+            # The library rounds the limit up, and may have more output even when it asks for more input.
             while out := unpacker.process(data, output_buffer_limit=PIECE):
                 yield from (out[start : start + PIECE] for start in range(0, len(out), PIECE))
                 data = b""
     except brotli.error:
-        raise BadCoding("the body is not what its Content-Encoding says") from None
-    _whole(unpacker.is_finished() or not started)
+        raise BadCoding(_NOT_THE_CODING) from None
+    _check_whole(unpacker.is_finished() or not started)
 
 
 def _zstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """One or more frames (RFC 8878 §3)."""
+    """Decode one or more frames (RFC 8878 §3)."""
     options = {int(zstd.DecompressionParameter.window_log_max): _ZSTD_WINDOW_LOG}
     unpacker = zstd.ZstdDecompressor(options=options)
     started = False
@@ -158,8 +160,8 @@ def _zstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
                 yield from _nonempty(unpacker.decompress(data, PIECE))
                 data = unpacker.unused_data if unpacker.eof else b""
     except zstd.ZstdError:
-        raise BadCoding("the body is not what its Content-Encoding says") from None
-    _whole(unpacker.eof or not started)
+        raise BadCoding(_NOT_THE_CODING) from None
+    _check_whole(unpacker.eof or not started)
 
 
 def _nonempty(data: bytes) -> Iterator[bytes]:
@@ -167,7 +169,7 @@ def _nonempty(data: bytes) -> Iterator[bytes]:
         yield data
 
 
-def _whole(ended: bool) -> None:
+def _check_whole(ended: bool) -> None:
     if not ended:
         raise BadCoding("the body ends before its Content-Encoding does")
 

@@ -1,7 +1,6 @@
-"""Sockets whose every wait ends at one wall-clock deadline.
+"""Sockets on which every wait ends at one deadline.
 
-A plain socket time-out is per call, so a peer that drips a byte a second defeats it. These sockets take
-what is left of the deadline before each call. This room must not know HTTP.
+The time-out of a plain socket starts again with each call, so that a peer which sends a byte a second never runs into it.
 """
 
 from __future__ import annotations
@@ -14,10 +13,26 @@ from typing import Any, Protocol
 
 from relay_agent.core.clock import Deadline
 
+LONGEST_WAIT_SECONDS = 1_000_000.0
+"""The longest time-out of one call: Python refuses those that poll(2) cannot take, which are above 24 days."""
+_POLL_MS = 1000
+_RECEIVE_BYTES = 64 * 1024
+
+
+class Watch(Protocol):
+    """Receives what a peer sends before the request has been sent completely."""
+
+    def arrived(self, data: bytes) -> bool:
+        """Take bytes that were received, none at the end of the connection; return whether sending must stop."""
+
+    @property
+    def full(self) -> bool:
+        """Whether no more bytes are to be received now."""
+
 
 @contextlib.contextmanager
 def closed_on_failure(sock: Any) -> Iterator[None]:
-    """Close the socket where the block fails, whatever the failure is."""
+    """Close the socket if the block raises anything."""
     try:
         yield
     except BaseException:
@@ -25,36 +40,17 @@ def closed_on_failure(sock: Any) -> Iterator[None]:
         raise
 
 
-LONGEST_WAIT_SECONDS = 1_000_000.0
-"""The limit of a single call. Python refuses time-outs that poll(2) cannot take, which are those beyond 24 days."""
-
-
-_LOOK_MS = 1000
-_FETCH = 64 * 1024
-
-
-class Watch(Protocol):
-    """Who looks at what a peer says while it is still being sent to."""
-
-    def arrived(self, data: bytes) -> bool:
-        """Take bytes that came, none at the end of the connection; whether sending must stop."""
-
-    @property
-    def full(self) -> bool:
-        """Whether no more bytes are to be taken now."""
-
-
 class DeadlineWait:
-    """What both kinds of socket share: the deadline, and a count of the bytes the system took."""
+    """A deadline for every wait, and a count of the bytes that the system has accepted."""
 
     deadline: Deadline | None = None
     bytes_sent: int = 0
 
     def arm(self) -> None:
-        """Give the next call what is left.
+        """Set the time-out of the next call to the rest of the deadline.
 
         Raises:
-            TimeoutError: nothing is left.
+            TimeoutError: the deadline has passed.
         """
         if self.deadline is not None:
             left = self.deadline.remaining()
@@ -63,11 +59,11 @@ class DeadlineWait:
             self.settimeout(min(left, LONGEST_WAIT_SECONDS))
 
     def pending(self) -> int:
-        """Bytes that have left the system's buffer and that nobody has read; a plain socket has none."""
+        """Return how many received bytes are buffered in this object; a plain socket has none."""
         return 0
 
     def settimeout(self, value: float | None, /) -> None:
-        """The socket's own; named here for the type checker."""
+        """Set the time-out of each call; the socket implements it."""
         raise NotImplementedError
 
 
@@ -75,28 +71,36 @@ class DeadlineSocket(socket.socket, DeadlineWait):
     """A plain socket with a deadline."""
 
     def recv(self, *args: Any) -> bytes:
-        """As socket.recv, within the deadline."""
+        """Receive as socket.recv does, within the deadline."""
         self.arm()
         return super().recv(*args)
 
     def recv_into(self, *args: Any) -> int:
-        """As socket.recv_into, within the deadline."""
+        """Receive as socket.recv_into does, within the deadline."""
         self.arm()
         return super().recv_into(*args)
 
     def send(self, *args: Any) -> int:
-        """As socket.send, within the deadline, counted."""
+        """Send as socket.send does, within the deadline."""
         self.arm()
         sent = super().send(*args)
         self.bytes_sent += sent
         return sent
 
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """Send as socket.sendall does, within the deadline."""
+        # Not by socket.sendall, which does not say how much it has sent when it fails.
+        with memoryview(data) as view, view.cast("B") as rest:
+            done = 0
+            while done < len(rest):
+                done += self.send(rest[done:], flags)
+
     def send_watching(self, data: Any, watch: Watch) -> bool:
-        """Send all of it within the deadline, and hand over what comes meanwhile; whether all was sent, which the watch may stop.
+        """Send within the deadline, and give `watch` what is received meanwhile; return False if it stopped the sending.
 
         Raises:
             TimeoutError: the deadline passed.
-            OSError: as the system says.
+            OSError: any other error of the system.
         """
         poller = select.poll()
         done = 0
@@ -104,18 +108,18 @@ class DeadlineSocket(socket.socket, DeadlineWait):
             while done < len(rest):
                 self.arm()
                 poller.register(self, select.POLLOUT if watch.full else select.POLLOUT | select.POLLIN)
-                limit = min(_LOOK_MS, max(1, int((self.gettimeout() or 1.0) * 1000)))
+                limit = min(_POLL_MS, max(1, int((self.gettimeout() or 1.0) * 1000)))
                 ready = dict(poller.poll(limit)).get(self.fileno(), 0)
-                if ready & select.POLLIN and self._heard(watch.arrived):
+                if ready & select.POLLIN and self._receive_now(watch.arrived):
                     return False
                 if ready & (select.POLLOUT | select.POLLERR | select.POLLHUP):
                     done += self._send_now(rest[done:])
         return True
 
-    def _heard(self, arrived: Callable[[bytes], bool]) -> bool:
+    def _receive_now(self, arrived: Callable[[bytes], bool]) -> bool:
         self.settimeout(0.0)
         try:
-            data = super().recv(_FETCH)
+            data = super().recv(_RECEIVE_BYTES)
         except BlockingIOError:
             return False
         return arrived(data)
@@ -128,10 +132,3 @@ class DeadlineSocket(socket.socket, DeadlineWait):
             return 0
         self.bytes_sent += sent
         return sent
-
-    def sendall(self, data: Any, flags: int = 0) -> None:
-        """As socket.sendall, but what left is counted, so that "nothing was sent" can be told."""
-        with memoryview(data) as view, view.cast("B") as rest:
-            done = 0
-            while done < len(rest):
-                done += self.send(rest[done:], flags)

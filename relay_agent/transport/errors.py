@@ -1,7 +1,6 @@
-"""What can go wrong between us and another host, with the codes of PROTOCOL §4.
+"""The faults of an exchange with another host, by the codes of PROTOCOL §4, and how their messages are made.
 
-This room owns the faults, what is known of each, and how their messages are put together. It must not know the system's or a library's
-errors (that is `fault_mapping`), nor whether the other host is a target or the platform.
+`fault_mapping` makes them of the errors that the system and libraries raise.
 """
 
 from __future__ import annotations
@@ -12,19 +11,30 @@ from dataclasses import replace
 from typing import Self
 
 from relay_agent.core.errors import RelayError
-from relay_agent.core.failures import Code, FaultFacts, Phase, RefusedCertificate, TlsTrouble
+from relay_agent.core.failures import CERTIFICATE_CODES, Code, FaultFacts, Phase, RefusedCertificate, TlsTrouble
+
+_CERTIFICATE_TROUBLES = frozenset({TlsTrouble.NOT_YET_VALID, TlsTrouble.WEAK_CERTIFICATE, TlsTrouble.BAD_CERTIFICATE})
+_MAX_DETAIL = 300
+"""Characters that a message repeats of a refused certificate."""
+_CERTIFICATE_DETAILS: dict[str, Callable[[RefusedCertificate], str]] = {
+    Code.CERT_HAS_EXPIRED: lambda it: f" (on {it.ends})",
+    Code.DEPTH_ZERO_SELF_SIGNED_CERT: lambda it: f" ({it.issuer})",
+    Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE: lambda it: f" ({it.issuer})",
+    Code.ERR_TLS_CERT_ALTNAME_INVALID: lambda it: f", which is for {it.names}",
+    TlsTrouble.NOT_YET_VALID: lambda it: f" (it begins on {it.begins})",
+}
 
 
 class TransportFault(RelayError):
-    """One exchange got no response; `facts` say what is known of it.
+    """An exchange got no response. `facts` is what is known about it.
 
-    `text` is for people, and names addresses, never queries or headers; `message` is made of both, when somebody reads it.
+    `text` is for people; it may contain addresses, but no queries or headers. `message` is made of both.
     """
 
     called: str | None = None
-    """The URL that was called, where whoever tells of the fault may not know it."""
+    """The URL that was called, if the catcher may not know it."""
     ours = False
-    """Whether it is this machine's fault, and says nothing of the way."""
+    """Whether the cause is on this machine, so that the fault says nothing about the network or the host."""
 
     def __init__(
         self, code: Code, text: str, trouble: TlsTrouble | None = None, *, rule: str | None = None, errno: int | None = None
@@ -35,44 +45,44 @@ class TransportFault(RelayError):
         self.facts = FaultFacts(code, rule=rule, trouble=trouble, errno=errno)
 
     def at(self, proxy: str | None) -> Self:
-        """The same, said of that proxy (its masked URL)."""
+        """Set the masked URL of the proxy that is at fault, and return the fault itself."""
         self.facts = replace(self.facts, proxy=proxy)
         return self
 
     def during(self, phase: Phase) -> Self:
-        """The same, with what was waited for, where that is not noted yet."""
+        """Set the phase unless it is already set, and return the fault itself."""
         if self.facts.phase is None:
             self.facts = replace(self.facts, phase=phase)
         return self
 
     def show(self, certificate: RefusedCertificate | None) -> None:
-        """Add the certificate that was refused."""
+        """Set the certificate that was refused, so that the message shows it."""
         self.facts = replace(self.facts, certificate=certificate)
 
     @property
     def message(self) -> str:
-        """For people: the proxy that is at fault comes first (SECURITY §1), of a certificate follows what a person looks at first."""
-        return f"{self._begin()}{self.text}{self._end()}"
+        """The text for people: first the proxy if it is at fault (SECURITY §1), last the relevant detail of a refused certificate."""
+        return f"{self._prefix()}{self.text}{self._detail()}"
+
+    @property
+    def at_certificate(self) -> bool:
+        """Whether the host showed a certificate that is not trusted."""
+        return self.code in CERTIFICATE_CODES or self.facts.trouble in _CERTIFICATE_TROUBLES
 
     def __str__(self) -> str:
         return self.message
 
-    def _begin(self) -> str:
+    def _prefix(self) -> str:
         return "" if self.facts.proxy is None else f"proxy {self.facts.proxy}: "
 
-    def _end(self) -> str:
-        said = _OF_CERTIFICATE.get(self.facts.trouble or self.code)
-        shown = self.facts.certificate
-        return "" if shown is None or said is None else said(shown)[:_MOST_SAID]
-
-    @property
-    def at_certificate(self) -> bool:
-        """Whether TLS was spoken, and the certificate was not to be trusted."""
-        return self.code in _CERTIFICATE_CODES or self.facts.trouble in _CERTIFICATE_TROUBLES
+    def _detail(self) -> str:
+        detail = _CERTIFICATE_DETAILS.get(self.facts.trouble or self.code)
+        certificate = self.facts.certificate
+        return "" if certificate is None or detail is None else detail(certificate)[:_MAX_DETAIL]
 
 
 class ProxyFault(TransportFault):
-    """A proxy said no; `text` is what it did ("answered 403 to CONNECT")."""
+    """A proxy refused; `text` is what it did ("answered 403 to CONNECT")."""
 
     def __init__(
         self, code: Code, proxy: str, text: str, *, status: int | None = None, forwarded: bool = False, behind: bool = False
@@ -80,30 +90,15 @@ class ProxyFault(TransportFault):
         super().__init__(code, text)
         self.facts = FaultFacts(code, proxy=proxy, status=status, forwarded=forwarded, behind=behind)
 
-    def _begin(self) -> str:
+    def _prefix(self) -> str:
         return f"the proxy {self.facts.proxy} "
 
 
 class DiskFault(TransportFault):
-    """This machine's disk did not take, or give, what is exchanged."""
+    """This machine's disk could not be read or written during an exchange."""
 
     ours = True
 
 
 class ClientCertificateWanted(ssl.SSLError):
-    """The other side asked for a client certificate, was shown none, and ended the session before it said anything."""
-
-
-_CERTIFICATE_TROUBLES = frozenset({TlsTrouble.NOT_YET_VALID, TlsTrouble.WEAK_CERTIFICATE, TlsTrouble.BAD_CERTIFICATE})
-_MOST_SAID = 300
-"""Characters of a refused certificate that a text repeats."""
-_OF_CERTIFICATE: dict[str, Callable[[RefusedCertificate], str]] = {
-    Code.CERT_HAS_EXPIRED: lambda it: f" (on {it.ends})",
-    Code.DEPTH_ZERO_SELF_SIGNED_CERT: lambda it: f" ({it.issuer})",
-    Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE: lambda it: f" ({it.issuer})",
-    Code.ERR_TLS_CERT_ALTNAME_INVALID: lambda it: f", which is for {it.names}",
-    TlsTrouble.NOT_YET_VALID: lambda it: f" (it begins on {it.begins})",
-}
-_CERTIFICATE_CODES = frozenset(
-    {Code.CERT_HAS_EXPIRED, Code.DEPTH_ZERO_SELF_SIGNED_CERT, Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, Code.ERR_TLS_CERT_ALTNAME_INVALID}
-)
+    """The peer asked for a client certificate, got none, and ended the session before it sent any data."""

@@ -1,13 +1,11 @@
-"""One HTTP/1.1 exchange as whoever opens its connection, sends it and explains it needs to know it.
+"""The description of one HTTP/1.1 exchange, and what its sender wants to know of its way or forbids.
 
 This room owns the exchange's data. It must not open, send or read anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from relay_agent.core.clock import Deadline
 from relay_agent.core.failures import Phase
@@ -15,26 +13,9 @@ from relay_agent.core.models import Body, Headers, Url, may_repeat
 from relay_agent.transport.proxy import Proxy
 
 
-def nothing() -> None:
-    """Do nothing, where nobody wants to be called."""
-
-
-def _any_socket(_sock: Any) -> None:
-    return None
-
-
-def _any_address(_address: str) -> None:
-    return None
-
-
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request as it is to go out: field lines complete but for none, in order.
-
-    `before_send` is called once, when a connection stands and before the first byte of the request leaves, `after_send`
-    when the whole request was written.
-    `check_address` raises TransportFault for an address that must not be connected to.
-    """
+    """One request as it is to go out: its field lines are complete and in order."""
 
     method: str
     url: Url
@@ -46,17 +27,6 @@ class Exchange:
     connect_seconds: float = 30.0
     repeatable: bool = False
     """Whether it may be sent twice, whatever its method says."""
-    before_send: Callable[[], None] = nothing
-    after_send: Callable[[], None] = nothing
-    opened: Callable[[Any], None] = _any_socket
-    waiting: Callable[[], None] = nothing
-    check_address: Callable[[str], None] = _any_address
-    phase: Phase = Phase.CONNECT
-    """What is being waited for."""
-
-    def enter(self, phase: Phase) -> None:
-        """Note what is waited for from now on."""
-        self.phase = phase
 
     @property
     def forwarded(self) -> bool:
@@ -70,6 +40,28 @@ class Exchange:
 
     @property
     def peer(self) -> str:
-        """Whom a fault is told of: the target, or the target through a proxy."""
+        """The peer named in error messages: the target, or the target through a proxy."""
         where = f"{self.url.host}:{self.url.port}"
         return where if self.proxy is None else f"{where} through the proxy {self.proxy.masked}"
+
+
+class ExchangeObserver:
+    """What the sender of an exchange wants to know of its way, or forbids; this one does nothing.
+
+    Each method is called on the sender's thread and must not wait. Whatever it raises ends the exchange and reaches the sender.
+    """
+
+    def entered(self, phase: Phase) -> None:
+        """Called when the exchange begins to wait for something else."""
+
+    def check_address(self, address: str) -> None:
+        """Raise TransportFault for an address that must not be connected to."""
+
+    def check_stop(self) -> None:
+        """Raise whatever ends the exchange early. Called for each socket, and every tenth of a second while no socket can be shut."""
+
+    def before_send(self) -> None:
+        """Called once, when there is a connection and before the first byte of the request leaves."""
+
+    def after_send(self) -> None:
+        """Called when the whole request was written, or as much of it as the peer takes."""

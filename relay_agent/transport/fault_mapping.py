@@ -1,7 +1,6 @@
-"""The errors of the system, of TLS and of HTTP libraries, said as faults.
+"""Maps errors of the system, of TLS and of HTTP libraries to faults; the only module that reads those errors of an exchange.
 
-This room owns that translation, and is the only one that reads what libraries raise on the way to a host. It must not know whether
-that is a target or the platform: whatever is called is "the target", unless it is a proxy.
+Texts call the host "the target" even if it is the platform, unless it is a proxy.
 """
 
 from __future__ import annotations
@@ -10,12 +9,10 @@ import errno
 import http.client
 import ssl
 
-import urllib3
-
 from relay_agent.core.failures import Code, Phase, TlsTrouble
 from relay_agent.transport.errors import ClientCertificateWanted, TransportFault
 from relay_agent.transport.exchange import Exchange
-from relay_agent.transport.handshake import Heard, alert
+from relay_agent.transport.handshake import FirstReceived, alert
 from relay_agent.transport.response_parser import BadHead
 
 _BY_ERRNO = {
@@ -57,7 +54,7 @@ _BY_VERIFY_CODE = {
     64: (Code.ERR_TLS_CERT_ALTNAME_INVALID, "IP address does not match the certificate"),
 }
 _NAME_MISMATCH = 62
-# Those of them that have no code in PROTOCOL §4; what is in neither table is a bad certificate.
+# Those that have no code in PROTOCOL §4. A number in neither table is a bad certificate.
 _TROUBLE_BY_VERIFY_CODE = {
     9: (TlsTrouble.NOT_YET_VALID, "certificate is not yet valid"),
     66: (TlsTrouble.WEAK_CERTIFICATE, "its key is too short (RSA needs 2048 bits)"),
@@ -67,13 +64,13 @@ _TROUBLE_BY_VERIFY_CODE = {
 _OURS = "the agent speaks TLS 1.2 and 1.3"
 _NONE_IN_COMMON = (
     TlsTrouble.NO_COMMON_CIPHER,
-    "{who} and the agent have no cipher, key exchange or kind of certificate in common; the agent offers OpenSSL's default list",
+    "{peer} and the agent have no cipher, key exchange or kind of certificate in common; the agent offers OpenSSL's default list",
 )
-_TOO_OLD = (TlsTrouble.OLD_VERSION, f"{{who}} speaks only {{version}}; {_OURS}")
-_OTHER_CIPHER = (TlsTrouble.NO_COMMON_CIPHER, "{who} picks the cipher {cipher}, which the agent does not speak")
-_SHORT_DH = (TlsTrouble.WEAK_EXCHANGE, "the Diffie-Hellman key of {who} is too short: 2048 bits are needed")
-_OLD_SIGNATURE = (TlsTrouble.WEAK_EXCHANGE, "{who} signs the handshake with SHA-1, or in another way that the agent does not take")
-# By the names of OpenSSL's reasons (sslerr.h), and of alerts (RFC 8446 §6) that come from the other side.
+_TOO_OLD = (TlsTrouble.OLD_VERSION, f"{{peer}} speaks only {{version}}; {_OURS}")
+_OTHER_CIPHER = (TlsTrouble.NO_COMMON_CIPHER, "{peer} chooses the cipher {cipher}, which the agent does not support")
+_SHORT_DH = (TlsTrouble.WEAK_EXCHANGE, "the Diffie-Hellman key of {peer} is too short: 2048 bits are needed")
+_OLD_SIGNATURE = (TlsTrouble.WEAK_EXCHANGE, "{peer} signs the handshake with SHA-1, or in another way that the agent does not accept")
+# By the names of OpenSSL's reasons (sslerr.h), and of the alerts that the peer sends (RFC 8446 §6).
 _BY_REASON: dict[str, tuple[TlsTrouble | None, str]] = {
     "UNSUPPORTED_PROTOCOL": _TOO_OLD,
     "WRONG_SSL_VERSION": _TOO_OLD,
@@ -85,9 +82,9 @@ _BY_REASON: dict[str, tuple[TlsTrouble | None, str]] = {
     "WRONG_SIGNATURE_TYPE": _OLD_SIGNATURE,
     "UNKNOWN_DIGEST": _OLD_SIGNATURE,
     "NO_SUITABLE_SIGNATURE_ALGORITHM": _OLD_SIGNATURE,
-    "WRONG_CURVE": (TlsTrouble.WEAK_EXCHANGE, "{who} picks an elliptic curve that the agent does not take"),
-    "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": (TlsTrouble.OLD_RENEGOTIATION, "{who} does not know secure renegotiation (RFC 5746)"),
-    "EXCESSIVE_MESSAGE_SIZE": (TlsTrouble.LONG_CHAIN, "the certificates of {who} are longer than a handshake may be (100 KB)"),
+    "WRONG_CURVE": (TlsTrouble.WEAK_EXCHANGE, "{peer} chooses an elliptic curve that the agent does not accept"),
+    "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": (TlsTrouble.OLD_RENEGOTIATION, "{peer} does not support secure renegotiation (RFC 5746)"),
+    "EXCESSIVE_MESSAGE_SIZE": (TlsTrouble.LONG_CHAIN, "the certificates of {peer} are longer than a handshake may be (100 KB)"),
     "EE_KEY_TOO_SMALL": (TlsTrouble.WEAK_CERTIFICATE, "the key of the certificate is too short (RSA needs 2048 bits)"),
     "CA_MD_TOO_WEAK": (TlsTrouble.WEAK_CERTIFICATE, "a certificate of the chain is signed with SHA-1 or MD5"),
 }
@@ -95,95 +92,87 @@ _BY_ALERT: dict[str, tuple[TlsTrouble | None, str]] = {
     "handshake_failure": _NONE_IN_COMMON,
     "insufficient_security": _NONE_IN_COMMON,
     "protocol_version": _TOO_OLD,
-    "unrecognized_name": (TlsTrouble.UNKNOWN_NAME, "{who} serves nothing under this name"),
-    "no_application_protocol": (None, "{who} does not speak HTTP/1.1 over TLS"),
-    "internal_error": (None, "{who} has an error of its own"),
+    "unrecognized_name": (TlsTrouble.UNKNOWN_NAME, "{peer} serves nothing under this name"),
+    "no_application_protocol": (None, "{peer} does not speak HTTP/1.1 over TLS"),
+    "internal_error": (None, "{peer} reports an internal error"),
 }
 
 
-def name_fault(doing: str) -> TransportFault:
-    """Say that a certificate is for other names."""
-    code, text = _BY_VERIFY_CODE[_NAME_MISMATCH]
-    return TransportFault(code, f"{doing}: {text}")
+def explain(error: Exception, exchange: Exchange, phase: Phase) -> TransportFault:
+    """Return the fault for an error that ended an exchange while sending, waiting or reading."""
+    return _exchange_fault(error, exchange, phase).during(phase)
 
 
-def os_fault(error: OSError, doing: str, who: str = "the target", heard: Heard | None = None) -> TransportFault:
-    """Say an OSError of `doing` ("connect 10.1.2.3:443") in PROTOCOL's codes; `heard` is what a failed handshake heard first."""
-    if isinstance(error, ssl.SSLError):
-        return tls_fault(error, doing, who, heard)
-    if isinstance(error, TimeoutError) and error.errno is None:
-        return TransportFault(Code.ETIMEDOUT, f"{doing} timed out")
-    # Some of Python's own carry a class but no number, such as http.client.RemoteDisconnected.
-    code = _BY_ERRNO.get(error.errno or 0) or next((known for kind, known in _BY_CLASS if isinstance(error, kind)), None)
-    if code is None:
-        name = errno.errorcode.get(error.errno or 0, type(error).__name__)
-        return TransportFault(Code.ENETUNREACH, f"{doing}: {name}", errno=error.errno)
-    verb, _, rest = doing.partition(" ")
-    return TransportFault(code, f"{verb} {code}{' ' if rest else ''}{rest}", errno=error.errno)
-
-
-def tls_fault(error: ssl.SSLError, doing: str, who: str = "the target", heard: Heard | None = None) -> TransportFault:
-    """Tell each certificate fault apart; what is no certificate fault is EPROTO (PROTOCOL §4)."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return _certificate_fault(error, doing)
-    if isinstance(error, ClientCertificateWanted):
-        text = f"{doing}: {who} wants a client certificate, and the agent has none"
-        return TransportFault(Code.EPROTO, text, TlsTrouble.CLIENT_CERTIFICATE)
-    if heard is not None and heard.protocol is not None:
-        return TransportFault(Code.EPROTO, f"{doing}: {who} does not speak TLS there, but {heard.protocol}", TlsTrouble.NOT_TLS)
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return TransportFault(Code.ECONNRESET, f"{doing}: connection closed by the other side")
-    trouble, text = _tls_words(error, who, heard or Heard())
-    return TransportFault(Code.EPROTO, f"{doing}: {text}", trouble)
-
-
-def _certificate_fault(error: ssl.SSLCertVerificationError, doing: str) -> TransportFault:
-    known = _BY_VERIFY_CODE.get(error.verify_code)
-    if known is not None:
-        return TransportFault(known[0], f"{doing}: {known[1]}")
-    trouble, text = _TROUBLE_BY_VERIFY_CODE.get(error.verify_code, (TlsTrouble.BAD_CERTIFICATE, error.verify_message))
-    return TransportFault(Code.EPROTO, f"{doing}: certificate refused: {text}", trouble)
-
-
-def _tls_words(error: ssl.SSLError, who: str, heard: Heard) -> tuple[TlsTrouble | None, str]:
-    words = {"who": who, "version": heard.version or "TLS 1.1 or older", "cipher": heard.cipher or "another"}
-    said = alert(error) or (None if error.reason else heard.alert)  # Python has no name for every alert.
-    if said is not None:
-        trouble, text = _BY_ALERT.get(said, (None, "{who} broke TLS off"))
-        return trouble, f"{text.format(**words)} (alert {said})"
-    reason = error.reason or "protocol error"
-    if reason not in _BY_REASON:
-        return None, reason.replace("_", " ").lower()
-    trouble, text = _BY_REASON[reason]
-    return trouble, text.format(**words)
-
-
-def explain(error: Exception, exchange: Exchange) -> TransportFault:
-    """Say why an exchange broke off, while sending, waiting or reading, in PROTOCOL's codes."""
-    return _explained(error, exchange).during(exchange.phase)
-
-
-def _explained(error: Exception, exchange: Exchange) -> TransportFault:
+def _exchange_fault(error: Exception, exchange: Exchange, phase: Phase) -> TransportFault:
     if isinstance(error, TransportFault):
         return error
-    if exchange.deadline.passed or isinstance(error, TimeoutError | urllib3.exceptions.ReadTimeoutError):
-        return TransportFault(Code.ETIMEDOUT, f"{exchange.phase} from {exchange.peer} took longer than {exchange.deadline.seconds:g} s")
+    if exchange.deadline.passed or isinstance(error, TimeoutError):
+        return TransportFault(Code.ETIMEDOUT, f"{phase} from {exchange.peer} took longer than {exchange.deadline.seconds:g} s")
     if isinstance(error, BadHead):
         return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: {error}")
     if isinstance(error, ClientCertificateWanted) and exchange.forwarded and exchange.proxy is not None:
         return os_fault(error, "read", "the proxy").at(exchange.proxy.masked)
-    if isinstance(error, OSError):
-        if isinstance(error, http.client.RemoteDisconnected):
-            return TransportFault(Code.ECONNRESET, f"read ECONNRESET {exchange.peer}: closed without an answer")
-        return os_fault(error, f"{'write' if exchange.phase is Phase.SENDING else 'read'} {exchange.peer}")
-    return _body_fault(error, exchange)
-
-
-def _body_fault(error: Exception, exchange: Exchange) -> TransportFault:
-    """What ended a body: urllib3 hands on, as the last argument of its own error, the one that it met."""
-    cause = error.args[-1] if error.args else None
-    if isinstance(cause, OSError) and not isinstance(cause, TimeoutError | ssl.SSLEOFError):
-        return os_fault(cause, f"read {exchange.peer}")
-    if isinstance(error, http.client.IncompleteRead) or isinstance(cause, ssl.SSLEOFError | http.client.IncompleteRead):
+    if isinstance(error, http.client.IncompleteRead) or (phase is Phase.BODY and isinstance(error, ssl.SSLEOFError)):
         return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the connection was closed before the end of the body")
+    if isinstance(error, http.client.RemoteDisconnected):
+        return TransportFault(Code.ECONNRESET, f"read ECONNRESET {exchange.peer}: closed without an answer")
+    if isinstance(error, OSError):
+        return os_fault(error, f"{'write' if phase is Phase.SENDING else 'read'} {exchange.peer}")
     return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the body is not framed as HTTP says")
+
+
+def name_fault(operation: str) -> TransportFault:
+    """Return the fault for a certificate that is for other names."""
+    code, text = _BY_VERIFY_CODE[_NAME_MISMATCH]
+    return TransportFault(code, f"{operation}: {text}")
+
+
+def os_fault(error: OSError, operation: str, peer: str = "the target", first: FirstReceived | None = None) -> TransportFault:
+    """Return the fault for an OSError of an operation ("connect 10.1.2.3:443"); `first` is what a failed handshake received first."""
+    if isinstance(error, ssl.SSLError):
+        return tls_fault(error, operation, peer, first)
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return TransportFault(Code.ETIMEDOUT, f"{operation} timed out")
+    # Some of Python's own errors have no number, such as http.client.RemoteDisconnected.
+    code = _BY_ERRNO.get(error.errno or 0) or next((known for kind, known in _BY_CLASS if isinstance(error, kind)), None)
+    if code is None:
+        name = errno.errorcode.get(error.errno or 0, type(error).__name__)
+        return TransportFault(Code.ENETUNREACH, f"{operation}: {name}", errno=error.errno)
+    verb, _, rest = operation.partition(" ")
+    return TransportFault(code, f"{verb} {code}{' ' if rest else ''}{rest}", errno=error.errno)
+
+
+def tls_fault(error: ssl.SSLError, operation: str, peer: str = "the target", first: FirstReceived | None = None) -> TransportFault:
+    """Return the fault for a TLS error: with a code of its own if a certificate is the cause, else EPROTO (PROTOCOL §4)."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _certificate_fault(error, operation)
+    if isinstance(error, ClientCertificateWanted):
+        text = f"{operation}: {peer} wants a client certificate, and the agent has none"
+        return TransportFault(Code.EPROTO, text, TlsTrouble.CLIENT_CERTIFICATE)
+    if first is not None and first.protocol is not None:
+        return TransportFault(Code.EPROTO, f"{operation}: {peer} does not speak TLS there, but {first.protocol}", TlsTrouble.NOT_TLS)
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return TransportFault(Code.ECONNRESET, f"{operation}: connection closed by the other side")
+    trouble, text = _tls_text(error, peer, first or FirstReceived())
+    return TransportFault(Code.EPROTO, f"{operation}: {text}", trouble)
+
+
+def _certificate_fault(error: ssl.SSLCertVerificationError, operation: str) -> TransportFault:
+    known = _BY_VERIFY_CODE.get(error.verify_code)
+    if known is not None:
+        return TransportFault(known[0], f"{operation}: {known[1]}")
+    trouble, text = _TROUBLE_BY_VERIFY_CODE.get(error.verify_code, (TlsTrouble.BAD_CERTIFICATE, error.verify_message))
+    return TransportFault(Code.EPROTO, f"{operation}: certificate refused: {text}", trouble)
+
+
+def _tls_text(error: ssl.SSLError, peer: str, first: FirstReceived) -> tuple[TlsTrouble | None, str]:
+    names = {"peer": peer, "version": first.version or "TLS 1.1 or older", "cipher": first.cipher or "another"}
+    alert_name = alert(error) or (None if error.reason else first.alert)  # Python has no name for every alert.
+    if alert_name is not None:
+        trouble, text = _BY_ALERT.get(alert_name, (None, "{peer} ended the TLS session"))
+        return trouble, f"{text.format(**names)} (alert {alert_name})"
+    reason = error.reason or "protocol error"
+    if reason not in _BY_REASON:
+        return None, reason.replace("_", " ").lower()
+    trouble, text = _BY_REASON[reason]
+    return trouble, text.format(**names)

@@ -1,26 +1,41 @@
-"""For which hosts a certificate is, where OpenSSL does not say it as every other client does (RFC 9525).
+"""Checks whether a certificate is for a host name with an underscore (RFC 9525).
 
-This room owns names with an underscore: OpenSSL lets no wildcard stand for one, nor beside one. It must not be asked for any other:
-what OpenSSL can judge, it judges.
+For such names only: unlike other clients, OpenSSL matches no wildcard with them. It checks all other names itself.
 """
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 _LEAST_DOTS = 2
 
 
+class Session(Protocol):
+    """A TLS session whose certificate was verified."""
+
+    def getpeercert(self) -> Mapping[str, Any] | None:
+        """Return the certificate as `SSLSocket.getpeercert` does."""
+
+
 def openssl_cannot_judge(host: str) -> bool:
-    """Whether the host has an underscore. An address has none."""
+    """Return whether the host has an underscore."""
     return "_" in host
 
 
-def is_for(certificate: Mapping[str, Any] | None, host: str) -> bool:
-    """Whether a verified certificate, as `SSLSocket.getpeercert` has it, is for a host name (not an address).
+def has_certificate_for(session: Session, host: str) -> bool:
+    """Return whether the certificate of a verified session is for a host name; False if Python cannot decode one of its names."""
+    try:
+        return is_for(session.getpeercert(), host)
+    except (ValueError, ssl.SSLError):
+        return False
 
-    As curl and OpenSSL: a name of the subject counts only where there is no alternative name at all.
+
+def is_for(certificate: Mapping[str, Any] | None, host: str) -> bool:
+    """Return whether a verified certificate, as `SSLSocket.getpeercert` returns it, is for a host name (not an address).
+
+    As in curl and OpenSSL, the subject's common name counts only if there is no alternative name at all.
     """
     if not certificate:
         return False
@@ -37,7 +52,7 @@ def _names(certificate: Mapping[str, Any]) -> list[str]:
 
 
 def _matches(pattern: str, host: str) -> bool:
-    """A star is a whole first label, stands for one label, and has at least two more behind it."""
+    """Match a name, or a wildcard: a star as the whole first label, with at least two labels after it, stands for one label."""
     star, _, rest = pattern.partition(".")
     if star != "*":
         return pattern == host and "*" not in pattern

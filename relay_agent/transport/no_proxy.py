@@ -1,7 +1,6 @@
-"""`no_proxy`: which hosts are reached without a proxy (SECURITY §1).
+"""`no_proxy`: its grammar, and which hosts it names (SECURITY §1).
 
-This room owns that variable's grammar. It must not resolve a name: what is matched is the URL's host
-as it stands, an address in whatever form it is written being one address.
+It must not resolve names: it matches the URL's host as written, and every spelling of an address as that address.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One part of `no_proxy`, as written in `text`: a network, a name with its subdomains, or (neither) any host."""
+    """One part of `no_proxy`, as written in `text`: a network, a name with its subdomains, or any host if both are None."""
 
     text: str
     network: IpNetwork | None = None
@@ -30,7 +29,7 @@ class Entry:
     port: int | None = None
 
     def matches(self, host: str, address: IpAddress | None, port: int) -> bool:
-        """Whether it names a host (lower case, without a final dot), being `address` where it is no name."""
+        """Return whether it names a host (lower case, without a final dot); `address` is None if the host is a name."""
         if self.port is not None and self.port != port:
             return False
         if self.network is not None:
@@ -41,13 +40,13 @@ class Entry:
 
 
 def parse_no_proxy(text: str) -> tuple[Entry, ...]:
-    """Read a list separated by commas or white space; what is no entry is ignored, as every HTTP client does."""
+    """Parse a list separated by commas or white space; invalid entries are ignored, as in other HTTP clients."""
     entries = (_entry(part) for part in _SEPARATORS.split(text) if part)
     return tuple(entry for entry in entries if entry is not None)
 
 
 def find_entry(entries: tuple[Entry, ...], url: Url) -> Entry | None:
-    """Give the first entry that names the URL's host, None where a proxy is to be used."""
+    """Return the first entry that names the URL's host; returns None if none does, so that a proxy is used."""
     host, address = url.host.rstrip("."), literal_address(url.host)
     return next((entry for entry in entries if entry.matches(host, address, url.port)), None)
 
@@ -73,10 +72,10 @@ def _host_and_port(text: str) -> tuple[str, int | None]:
 
 
 def _network(host: str) -> IpNetwork | None:
-    """Read an address or a subnet; a name is None.
+    """Return the network of an address or a subnet; returns None for a name.
 
     Raises:
-        ValueError: what stands around the slash is no subnet.
+        ValueError: it has a slash, but is not a subnet.
     """
     if "/" in host:
         return _unmapped_network(ipaddress.ip_network(host, strict=False))
@@ -94,5 +93,5 @@ def _unmapped_network(network: IpNetwork) -> IpNetwork:
 def _name(host: str) -> str:
     name = normal_host(host.removeprefix("*").lstrip(".") if host.startswith(("*.", ".")) else host).rstrip(".")
     if not name or "*" in name or ":" in name:
-        raise BadUrl("is no name")
+        raise BadUrl("is not a name")
     return name

@@ -1,10 +1,7 @@
-"""Which targets may be called (SECURITY §2).
+"""Which targets may be called (SECURITY §2): the verdict on a URL, and on each address that its host resolves to.
 
-This room owns the verdict on a URL and on each address it leads to. It must not resolve a name or open
-a connection, and a verdict tells a sender the rule's name and nothing about the network.
-
-Rules are asked in order and the first that matches decides: those of a policy file come first, so that
-an explicit one may lift a built-in denial, then the built-in denials, then the default.
+The first rule that matches decides. The rules of a policy file come first, so that an explicit one may lift a built-in denial; then
+the built-in denials; then the default. A verdict must not reveal anything about the network: senders see it.
 """
 
 from __future__ import annotations
@@ -24,29 +21,29 @@ from relay_agent.transport.errors import TransportFault
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _LOW_32_BITS = 0xFFFFFFFF
-# Prefixes whose last 32 bits are an IPv4 address that a translator may deliver to: NAT64 (RFC 6052, RFC 8215),
-# IPv4-translated (RFC 2765) and IPv4-compatible (RFC 4291 §2.5.5.1).
+# Prefixes whose last 32 bits are an IPv4 address to which a translator may forward: NAT64 (RFC 6052, RFC 8215), IPv4-translated
+# (RFC 2765) and IPv4-compatible (RFC 4291 §2.5.5.1).
 _TRANSLATED = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96", "::/96"))
 _OWN = frozenset({ipaddress.IPv6Address("::"), ipaddress.IPv6Address("::1")})
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a call may be made, and the name of the rule that says so."""
+    """Whether a call may be made, and the name of the rule that decided."""
 
     allowed: bool
     rule: str
 
     @property
     def message(self) -> str:
-        """What a refused command is told (EPOLICY)."""
+        """The text of EPOLICY for a call that is not allowed."""
         return f"refused by the agent's policy: {self.rule}"
 
     def require(self) -> None:
-        """Let an allowed call pass.
+        """Check that the call is allowed.
 
         Raises:
-            TransportFault: EPOLICY, with the rule.
+            TransportFault: EPOLICY, with the rule, if it is not.
         """
         if not self.allowed:
             raise TransportFault(Code.EPOLICY, self.message, rule=self.rule)
@@ -54,7 +51,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a rule is asked. `addresses` is empty while only a name is known, else one address in all its forms."""
+    """A call to judge. `addresses` is empty while only a name is known, else it is one address in all its forms."""
 
     method: str | None
     url: Url
@@ -67,32 +64,32 @@ class Rule(Protocol):
 
     @property
     def name(self) -> str:
-        """What a verdict calls it."""
+        """The name that a verdict gives."""
 
     @property
     def allows(self) -> bool:
-        """What it says of a call that it matches."""
+        """Whether it allows the calls that it matches."""
 
     def matches(self, question: Question) -> bool:
-        """Whether it has something to say of this call."""
+        """Return whether it decides this call."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkDenial:
-    """Addresses that no target has."""
+    """Denies the addresses of some networks."""
 
     name: str
     networks: tuple[IpNetwork, ...]
     allows: bool = False
 
     def matches(self, question: Question) -> bool:
-        """Whether one form of the address lies in one of the networks."""
+        """Return whether one form of the address is in one of the networks."""
         return any(address in network for address in question.addresses for network in self.networks)
 
 
 @dataclass(frozen=True, slots=True)
 class AdminDenial:
-    """The agent's own admin pages, by whatever address they are reached (`host` and `port` of RELAY_ADMIN_ADDR)."""
+    """Denies the agent's own admin pages (`host` and `port` of RELAY_ADMIN_ADDR), by any address that reaches them."""
 
     host: str
     port: int
@@ -101,7 +98,7 @@ class AdminDenial:
     allows: bool = False
 
     def matches(self, question: Question) -> bool:
-        """Whether the port is the admin pages' and the host this machine, as far as they listen there."""
+        """Return whether the port is the admin pages', and the host is an address of this machine on which they listen."""
         if question.port != self.port:
             return False
         host = question.url.host.rstrip(".")
@@ -113,15 +110,15 @@ class AdminDenial:
             return address.is_loopback
         if listening is not None and not listening.is_unspecified:
             return address == listening
-        # Listening everywhere, or by a name whose address only the resolver knows: any address of this machine.
+        # They listen everywhere, or at a name whose address only the resolver knows: any address of this machine may be it.
         return address.is_loopback or address in self.local_addresses()
 
 
 class Policy:
-    """The rules in force. Holds nothing that changes, so all threads share one.
+    """The rules in force. Immutable, so that all threads share one.
 
-    `admin` is the host (IPv6 without brackets) and port of the admin pages, None where TCP is off;
-    `rules` come before the built-in denials; `local_addresses` lists this machine's addresses.
+    `admin` is the host (IPv6 without brackets) and port of the admin pages, None if they have no TCP port. `rules` come before the
+    built-in denials. `local_addresses` lists this machine's addresses.
     """
 
     def __init__(
@@ -136,15 +133,15 @@ class Policy:
         self._default = default or Verdict(True, "default: allow")
 
     def check_url(self, request_method: str, url: Url) -> Verdict:
-        """Judge the prepared URL before anything leaves: its name, or the address it spells out."""
+        """Return the verdict on a URL before anything is sent: on its name, or on the address that its host is written as."""
         address = literal_address(url.host)
         return self._verdict(Question(request_method, url, url.port, _forms(address) if address else ()))
 
     def check_address(self, url: Url, address: str, port: int, request_method: str | None = None) -> Verdict:
-        """Judge one address that the URL's host resolves to; a zone (`fe80::1%eth0`) is left out.
+        """Return the verdict on one address to which the URL's host resolves; its zone (`fe80::1%eth0`) is ignored.
 
         Raises:
-            ValueError: `address` is no IP address.
+            ValueError: `address` is not an IP address.
         """
         forms = _forms(ipaddress.ip_address(address.partition("%")[0]))
         return self._verdict(Question(request_method, url, port, forms))
@@ -154,7 +151,7 @@ class Policy:
 
 
 def interface_addresses() -> frozenset[IpAddress]:
-    """List the addresses of this machine's interfaces as they are now."""
+    """Return the current addresses of this machine's interfaces."""
     texts = (entry.address.partition("%")[0] for entries in psutil.net_if_addrs().values() for entry in entries)
     return frozenset(address for text in texts if (address := _address(text)) is not None)
 
@@ -172,7 +169,7 @@ _LOOPBACK = ipaddress.IPv4Address("127.0.0.1")
 
 
 def _forms(address: IpAddress) -> tuple[IpAddress, ...]:
-    """Give an address and, as defence in depth, the IPv4 address that a tunnel or translator would make of it."""
+    """Return an address and, as defence in depth, the IPv4 addresses to which a tunnel or translator would forward."""
     address = unmapped(address)
     if isinstance(address, ipaddress.IPv4Address) or address in _OWN:
         return (address,)
@@ -183,7 +180,7 @@ def _forms(address: IpAddress) -> tuple[IpAddress, ...]:
 
 
 def _spellings(question: Question) -> tuple[IpAddress, ...]:
-    # RFC 6761 §6.3: `localhost` and what is below it never means another machine.
+    # RFC 6761 §6.3: `localhost` and the names below it never mean another machine.
     local_name = not question.addresses and _is_local_name(question.url.host.rstrip("."))
     return (_LOOPBACK,) if local_name else question.addresses
 

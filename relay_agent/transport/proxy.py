@@ -1,8 +1,4 @@
-"""A proxy as its URL names it (SECURITY §1).
-
-This room owns the grammar of proxy URLs. It must not say which proxy serves which call: that is
-`proxies`; and it never shows a password.
-"""
+"""The grammar of proxy URLs (SECURITY §1). A password is never shown."""
 
 from __future__ import annotations
 
@@ -11,13 +7,13 @@ from urllib.parse import quote, unquote
 
 from relay_agent.core.urls import BadUrl, basic_authorization, normal_host, split_host_port
 
-# Ports of a proxy URL that names none: those of its scheme, and the one registered for SOCKS.
 DEFAULT_PROXY_PORTS = {"http": 80, "https": 443, "socks5h": 1080}
+"""Port of a proxy whose URL names none, by scheme."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """One proxy: `host` as in `models.Url`, `username` and `password` percent-decoded, None where not given."""
+    """One proxy: `host` as in `models.Url`; `username` and `password` are percent-decoded, None if not given."""
 
     scheme: str
     host: str
@@ -27,7 +23,7 @@ class Proxy:
 
     @property
     def masked(self) -> str:
-        """The URL as it may be shown: `http://user:***@host:port`."""
+        """The URL without the password, for logs and messages: `http://user:***@host:port`."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         userinfo = "" if self.username is None else quote(self.username, safe="")
         if self.password is not None:
@@ -36,17 +32,17 @@ class Proxy:
 
     @property
     def authorization(self) -> str | None:
-        """The value of a Proxy-Authorization header, None where the URL names no user (RFC 7617)."""
+        """The value of a Proxy-Authorization header (RFC 7617), None if the URL names no user."""
         if self.username is None:
             return None
         return basic_authorization(f"{quote(self.username, safe='')}:{quote(self.password or '', safe='')}")
 
 
 def parse_proxy(text: str) -> Proxy:
-    """Read `http://`, `https://` or `socks5h://` with an optional user and password; a bare `host:port` is http.
+    """Parse `http://`, `https://` or `socks5h://` with an optional user and password; a bare `host:port` means http.
 
     Raises:
-        BadUrl: says what is wrong, never what stood there, since it may hold a password.
+        BadUrl: it is not a proxy's URL. The text repeats no part of it, since it may contain a password.
     """
     scheme, separator, rest = text.strip().partition("://")
     if not separator:
@@ -56,12 +52,12 @@ def parse_proxy(text: str) -> Proxy:
         raise BadUrl("must begin with http://, https:// or socks5h://")
     userinfo, _, hostport = rest.removesuffix("/").rpartition("@")
     if any(character in rest.removesuffix("/") for character in "/?#\\") or any(character.isspace() for character in rest):
-        raise BadUrl("must end after host and port; in a password write / ? # @ and spaces percent-encoded")
+        raise BadUrl("must end after host and port; percent-encode / ? # @ and spaces in a password")
     try:
         host, port = split_host_port(hostport)
         host = normal_host(host)
     except BadUrl as error:
-        raise BadUrl(f"{error}; it takes host:port") from None
+        raise BadUrl(f"{error}; write host:port") from None
     username, password = _credentials(userinfo)
     return Proxy(scheme, host, port or DEFAULT_PROXY_PORTS[scheme], username, password)
 

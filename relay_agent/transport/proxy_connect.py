@@ -18,15 +18,13 @@ from relay_agent.transport.proxy import Proxy
 from relay_agent.transport.response_parser import BadFraming, BadHead, Response
 
 REFUSAL_SECONDS = 2.0
-"""How long a proxy that refuses a tunnel has to say why."""
-
-
+"""How long the body of a proxy's refusal is read."""
 MAX_PROXY_ANSWER = 256 * 1024
-"""Bytes kept of what a proxy says when it refuses a tunnel."""
+"""Bytes of that body that are kept."""
 
 
 class ProxyRefused(ProxyFault):
-    """A proxy answered `to` in place of what lies behind it: CONNECT, or the method of a request that it was to pass on."""
+    """A proxy answered in the target's place; `to` is CONNECT, or the method of a request that it had to forward."""
 
     def __init__(self, proxy: Proxy, status: int, to: str) -> None:
         super().__init__(Code.EBADRESPONSE, proxy.masked, f"answered {status} to {to}", status=status, forwarded=to != "CONNECT")
@@ -34,7 +32,7 @@ class ProxyRefused(ProxyFault):
 
 
 class TunnelRefused(ProxyRefused):
-    """A proxy answered CONNECT with something else than 2xx; what it said is the answer (PROTOCOL §4)."""
+    """A proxy did not answer CONNECT with 2xx; its response is the command's (PROTOCOL §4)."""
 
     def __init__(self, proxy: Proxy, status: int, headers: Headers, body: bytes) -> None:
         super().__init__(proxy, status, "CONNECT")
@@ -42,32 +40,14 @@ class TunnelRefused(ProxyRefused):
         self.body = body
 
 
-def read_refusal(sock: Any, response: Response) -> bytes:
-    """What a proxy says when it refuses. One that neither says how much nor closes has said it when it is silent.
+def open_tunnel(sock: Any, proxy: Proxy, exchange: Exchange) -> None:
+    """Ask an HTTP proxy for a tunnel (RFC 9110 §9.3.6); the socket is closed if that fails.
 
     Raises:
-        BadHead: it closed before the end, or its length cannot be read.
+        TunnelRefused: the proxy did not answer 2xx.
+        TransportFault: there was no usable answer.
+        TimeoutError: the socket's deadline passed.
     """
-    sock.deadline = Deadline(min(REFUSAL_SECONDS, sock.deadline.remaining()))
-    response.end_at_reset()
-    answered = f"it answered {response.status} to CONNECT"
-    said = bytearray()
-    try:
-        while len(said) < MAX_PROXY_ANSWER and (piece := response.read1(MAX_PROXY_ANSWER - len(said))):
-            said += piece
-    except TimeoutError:
-        return bytes(said)
-    except BadFraming:
-        raise BadHead(f"{answered}, and the length of what it said cannot be read") from None
-    except (http.client.HTTPException, OSError):
-        raise BadHead(f"{answered}, and closed before the end of what it said") from None
-    if response.length and len(said) < MAX_PROXY_ANSWER:
-        raise BadHead(f"{answered}, and closed before the end of what it said")
-    return bytes(said)
-
-
-def open_tunnel(sock: Any, proxy: Proxy, exchange: Exchange) -> None:
-    """Ask an HTTP proxy for a tunnel (RFC 9110 §9.3.6); the socket is closed where it gives none."""
     host = exchange.url.host if ":" not in exchange.url.host else f"[{exchange.url.host}]"
     where = f"{host}:{exchange.url.port}"
     lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}"]
@@ -78,7 +58,7 @@ def open_tunnel(sock: Any, proxy: Proxy, exchange: Exchange) -> None:
         try:
             sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
         except ConnectionError as error:
-            broken = error  # It may have answered before it closed, or said in TLS why it does.
+            broken = error  # The proxy may have answered before it closed, or have sent a TLS alert.
         try:
             response = Response(sock, method="CONNECT")
             after.callback(response.close)
@@ -92,3 +72,27 @@ def open_tunnel(sock: Any, proxy: Proxy, exchange: Exchange) -> None:
             raise os_fault(why, "tunnel", "the proxy").at(proxy.masked) from None
         except http.client.HTTPException as error:
             raise TransportFault(Code.EBADRESPONSE, str(error)).at(proxy.masked) from None
+
+
+def read_refusal(sock: Any, response: Response) -> bytes:
+    """Return the body of a proxy's refusal. It ends at REFUSAL_SECONDS if the proxy gives no length and does not close.
+
+    Raises:
+        BadHead: the connection ended before the body did, or the body's framing is invalid.
+    """
+    sock.deadline = Deadline(min(REFUSAL_SECONDS, sock.deadline.remaining()))
+    response.end_at_reset()
+    answered = f"it answered {response.status} to CONNECT"
+    body = bytearray()
+    try:
+        while len(body) < MAX_PROXY_ANSWER and (piece := response.read1(MAX_PROXY_ANSWER - len(body))):
+            body += piece
+    except TimeoutError:
+        return bytes(body)
+    except BadFraming:
+        raise BadHead(f"{answered}, and the body is not framed as HTTP says") from None
+    except (http.client.HTTPException, OSError):
+        raise BadHead(f"{answered}, and closed before the end of the body") from None
+    if response.length and len(body) < MAX_PROXY_ANSWER:
+        raise BadHead(f"{answered}, and closed before the end of the body")
+    return bytes(body)

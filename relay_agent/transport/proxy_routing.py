@@ -1,8 +1,6 @@
-"""Which proxy and which trusted roots serve a call: one answer for both legs (SECURITY §1).
+"""Which proxy serves a call; the only place that decides it (SECURITY §1).
 
-This room owns the choice of a route, and the TLS contexts. It must not open a connection or resolve a
-name. `no_proxy` holds for whichever proxy a leg has: for the shared ones and for the one that
-RELAY_PLATFORM_PROXY or RELAY_TARGET_PROXY puts in their place.
+`no_proxy` applies to the shared proxies, and equally to RELAY_PLATFORM_PROXY and RELAY_TARGET_PROXY, which replace them.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from relay_agent.transport.proxy import Proxy, parse_proxy
 
 
 class Leg(StrEnum):
-    """The agent's two sides: the platform (REST, SQS, S3, CloudWatch, payload URLs), and what commands ask for."""
+    """The two sides that the agent calls: the platform (REST, SQS, S3, CloudWatch, payload URLs), and the targets of commands."""
 
     PLATFORM = "platform"
     TARGET = "target"
@@ -25,17 +23,17 @@ class Leg(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How a call leaves: through `proxy`, or directly where it is None; `reason` says which setting made it so."""
+    """How a call is made: through `proxy`, or directly if it is None. `reason` names the setting that decides."""
 
     proxy: Proxy | None
     reason: str
 
 
 class ProxyRouter:
-    """The proxy settings, read once.
+    """Chooses proxies by the settings.
 
-    `shared` are proxy URLs by the variable that gives them (`http_proxy`, `https_proxy`, `all_proxy`),
-    `replaced` those of one leg; `none` stands for a direct call.
+    `shared` has proxy URLs by their variable (`http_proxy`, `https_proxy`, `all_proxy`), `replaced` those of one leg; `none` means
+    a direct call.
     """
 
     def __init__(self, shared: Mapping[str, str], no_proxy: str = "", replaced: Mapping[Leg, str] | None = None) -> None:
@@ -44,7 +42,7 @@ class ProxyRouter:
         self._no_proxy = parse_no_proxy(no_proxy)
 
     def route(self, leg: Leg, url: Url) -> Route:
-        """Resolve how a URL is called on a leg; the only place where that is decided."""
+        """Return how a URL is called on a leg."""
         name, proxy = self._chosen(leg, url.scheme)
         if proxy is None:
             return Route(None, f"{name} is none" if name else f"no proxy is set for {url.scheme}")
@@ -52,7 +50,7 @@ class ProxyRouter:
         return Route(None, f"no_proxy names {entry.text}") if entry else Route(proxy, name)
 
     def _chosen(self, leg: Leg, scheme: str) -> tuple[str, Proxy | None]:
-        """Give the variable that decides, empty where none is set, and its proxy."""
+        """Return the variable that decides (empty if none is set) and its proxy."""
         if leg in self._replaced:
             return f"RELAY_{leg.name}_PROXY", self._replaced[leg]
         for name in (f"{scheme}_proxy", "all_proxy"):

@@ -14,6 +14,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from relay_agent.core.callbacks import nothing
 from relay_agent.core.clock import RECHECK_SECONDS, Deadline
 from relay_agent.core.failures import Code
 from relay_agent.core.urls import literal_address
@@ -34,10 +35,6 @@ SHARED_SECONDS = 30.0
 """How long a look-up is joined by others that want the same name; after that its question may have been lost."""
 MAX_ADDRESSES = 64
 """Addresses that are kept of an answer."""
-
-
-def _nothing() -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +69,7 @@ class Resolver:
         self._directly_below: Counter[str] = Counter()
         self._anywhere_below: Counter[str] = Counter()
 
-    def resolve(self, host: str, port: int, deadline: Deadline, check: Callable[[], None] = _nothing) -> list[Address]:
+    def resolve(self, host: str, port: int, deadline: Deadline, check: Callable[[], None] = nothing) -> list[Address]:
         """Every stream address of `host`, in the system's order (RFC 6724); `check` raises what ends the wait before its time.
 
         Raises:

@@ -254,6 +254,18 @@ class Response(http.client.HTTPResponse):
         self.broken = True
         return http.client.IncompleteRead(b"") if closed else BadFraming("chunk")
 
+    def read(self, amt: int | None = None) -> bytes:
+        """As http.client's, which takes a body that ends before its Content-Length for a whole one.
+
+        Raises:
+            http.client.IncompleteRead: the connection ended before the body did.
+        """
+        data = super().read(amt)
+        if amt and not data and self.length:
+            self.broken = True
+            raise http.client.IncompleteRead(b"", self.length)
+        return data
+
     def close(self) -> None:
         """Close the stream; with some of the body unread, the connection is of no more use."""
         self.broken = self.broken or self.fp is not None

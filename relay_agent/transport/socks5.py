@@ -1,7 +1,6 @@
-"""What is said to a SOCKS5 proxy before a connection through it stands (RFC 1928, RFC 1929).
+"""Asks a SOCKS5 proxy for a connection, over an open socket (RFC 1928, RFC 1929).
 
-This room owns those four messages and what each answer means. It must not open or close the socket. Not PySocks:
-that one writes lengths above 127 as two bytes, lets UnicodeError out, and tells what was answered only in its text.
+Not by PySocks: it encodes lengths above 127 as two bytes, raises UnicodeError, and gives the proxy's reply only in its text.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ _REFUSALS = {
     5: Code.ECONNREFUSED,
     6: Code.ETIMEDOUT,
 }
-"""RFC 1928 §6: the reply field; the others have no code of their own."""
+"""Codes of the reply field (RFC 1928 §6); the other replies are ECONNREFUSED."""
 
 
 def ask_for_connection(sock: DeadlineSocket, proxy: Proxy, host: str, port: int) -> None:
-    """Have the proxy connect to host and port; a name is resolved there.
+    """Have the proxy connect to host and port; the proxy resolves a name.
 
     Raises:
-        TransportFault: it does not; the text says proxy.
+        TransportFault: the proxy refuses or fails; the fault names it.
         TimeoutError: the socket's deadline passed.
     """
     where = _address(host) + port.to_bytes(2, "big")
@@ -56,20 +55,20 @@ def _address(host: str) -> bytes:
     name = host.removesuffix(".")
     labels = name.split(".")
     if not host.isascii() or len(name) > MAX_HOST or not all(0 < len(label) <= MAX_LABEL for label in labels):
-        raise TransportFault(Code.ENOTFOUND, f"{host} cannot be looked up: it is no domain name (RFC 1035 §2.3.4)")
+        raise TransportFault(Code.ENOTFOUND, f"{host} cannot be resolved: it is not a domain name (RFC 1035 §2.3.4)")
     return bytes([_NAME, len(host)]) + host.encode("ascii")
 
 
 def _log_in(sock: DeadlineSocket, proxy: Proxy) -> None:
-    """Agree on a way to log in, and log in."""
+    """Agree on an authentication method, and authenticate."""
     user, password = ((text or "").encode() for text in (proxy.username, proxy.password))
     offered = [_NO_LOGIN] if proxy.username is None else [_NO_LOGIN, _LOGIN]
     sock.sendall(bytes([_VERSION, len(offered), *offered]))
     version, chosen = _read(sock, 2, proxy)
     if version != _VERSION:
-        raise _nonsense(proxy)
+        raise _not_socks(proxy)
     if chosen not in offered:
-        raise ProxyFault(Code.ECONNREFUSED, proxy.masked, "refused every way to log in that it was offered")
+        raise ProxyFault(Code.ECONNREFUSED, proxy.masked, "refused every authentication method that it was offered")
     if chosen == _NO_LOGIN:
         return
     if max(len(user), len(password)) > _MOST_BYTES:
@@ -81,10 +80,9 @@ def _log_in(sock: DeadlineSocket, proxy: Proxy) -> None:
 
 
 def _read_reply(sock: DeadlineSocket, proxy: Proxy) -> None:
-    """Read the reply up to its end: the next byte is the target's."""
     version, reply, _, kind = _read(sock, 4, proxy)
     if version != _VERSION:
-        raise _nonsense(proxy)
+        raise _not_socks(proxy)
     if reply != _GRANTED:
         code = _REFUSALS.get(reply)
         if code is not None:
@@ -93,8 +91,8 @@ def _read_reply(sock: DeadlineSocket, proxy: Proxy) -> None:
     sizes = {_IPV4: 4, _IPV6: 16}
     size = _read(sock, 1, proxy)[0] if kind == _NAME else sizes.get(kind)
     if size is None:
-        raise _nonsense(proxy)
-    _read(sock, size + 2, proxy)
+        raise _not_socks(proxy)
+    _read(sock, size + 2, proxy)  # The address and port, which end the reply: the next byte is the target's.
 
 
 def _read(sock: DeadlineSocket, count: int, proxy: Proxy) -> bytes:
@@ -107,5 +105,5 @@ def _read(sock: DeadlineSocket, count: int, proxy: Proxy) -> bytes:
     return found
 
 
-def _nonsense(proxy: Proxy) -> TransportFault:
-    return TransportFault(Code.EBADRESPONSE, "what came is no SOCKS5 answer").at(proxy.masked)
+def _not_socks(proxy: Proxy) -> TransportFault:
+    return TransportFault(Code.EBADRESPONSE, "the answer is not SOCKS5").at(proxy.masked)

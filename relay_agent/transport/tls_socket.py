@@ -1,8 +1,4 @@
-"""TLS over a socket that keeps a deadline, which may itself be a TLS session with a proxy.
-
-This room owns the session's records, and passes every wait to the socket below. It must not open connections, nor
-decide whom to trust.
-"""
+"""A TLS session over a socket with a deadline, which may itself be a TLS session with a proxy. Every wait is the socket's below."""
 
 from __future__ import annotations
 
@@ -16,14 +12,13 @@ from typing import Any, Literal, TypeVar, cast, overload
 from relay_agent.core.clock import Deadline
 from relay_agent.transport.deadline_sockets import DeadlineSocket, Watch
 from relay_agent.transport.errors import ClientCertificateWanted
-from relay_agent.transport.handshake import MAX_FIRST, Heard, OwnRecords, alert, heard
+from relay_agent.transport.handshake import MAX_FIRST, FirstReceived, SentRecords, alert, read_first
 
 _PIECE = 16 * 1024
-"""The plain text of one TLS record at most: what is encrypted, or decrypted, before the deadline is looked at again."""
-_FETCH = 64 * 1024
-"""Bytes that are taken from the socket below at a time."""
-
-_OF_OUR_CERTIFICATE = frozenset(
+"""Plain text of one TLS record at most; so much is encrypted or decrypted between two checks of the deadline."""
+_RECEIVE_BYTES = 64 * 1024
+"""Bytes that are received from the socket below at a time."""
+_CERTIFICATE_ALERTS = frozenset(
     {
         "handshake_failure",
         "no_certificate",
@@ -36,42 +31,44 @@ _OF_OUR_CERTIFICATE = frozenset(
         "access_denied",
     }
 )
-"""Alerts by which a peer that asked for a client certificate, and got none, may say so; TLS 1.3 has one of its own."""
-_REQUIRED = "certificate_required"
+"""Alerts that a peer may send if it asked for a client certificate and got none; TLS 1.3 has one for this alone."""
+_CERTIFICATE_REQUIRED = "certificate_required"
 
 _T = TypeVar("_T")
 
 
 class TlsSocket:
-    """A TLS session. With `ragged_ends` a connection that ends without a goodbye (close_notify) ends properly.
+    """A TLS session. With `ragged_ends`, a connection may end without close_notify.
 
-    Not ssl.SSLSocket: OpenSSL reads from its socket for as long as records without content come, whatever the time;
-    it cannot stand on another session; and its `shutdown` lets other threads go on in plain. Not urllib3's SSLTransport:
-    it cannot be shut down, takes any end for a proper one, and does not say what it holds undecrypted.
     Only `shutdown` may be called from another thread.
     """
 
+    # Not ssl.SSLSocket: OpenSSL reads from its socket for as long as records without content arrive, past any deadline; it cannot
+    # use another session as its socket; and after its `shutdown` other threads may go on unencrypted. Not urllib3's SSLTransport:
+    # it cannot be shut down, accepts any end of the connection, and does not say how many bytes it has not yet decrypted.
+
     def __init__(self, below: DeadlineSocket | TlsSocket, context: ssl.SSLContext, server_hostname: str, *, ragged_ends: bool) -> None:
-        """Stand on a connected socket; nothing is sent before `do_handshake`.
+        """Prepare a session over a connected socket; nothing is sent before `do_handshake`.
 
         Raises:
-            ValueError: the name cannot be one of a certificate.
+            ValueError: no certificate can be for the name.
         """
         self._below = below
         self._ragged_ends = ragged_ends
         self._received = ssl.MemoryBIO()
         self._to_send = ssl.MemoryBIO()
         self._session = context.wrap_bio(self._received, self._to_send, server_hostname=server_hostname)
-        self._own = OwnRecords()
+        self._sent = SentRecords()
         self._first = b""
 
-    # --- the exchange ---
+    # --- send and receive ---
 
     def do_handshake(self) -> None:
-        """Shake hands, within the deadline; the other side is told why its certificate is refused.
+        """Do the handshake, within the deadline; an alert tells the peer why its certificate is refused.
 
         Raises:
-            ClientCertificateWanted: the other side ended it for want of one. In TLS 1.3 the first read may raise it in place of this.
+            ClientCertificateWanted: the peer ended it because it got no client certificate. In TLS 1.3 the first read may raise it
+                instead.
         """
         try:
             self._until_done(self._session.do_handshake)
@@ -79,24 +76,24 @@ class TlsSocket:
             if isinstance(error, ssl.SSLError):
                 with contextlib.suppress(OSError):
                     self._flush()
-            self._judge(error)
+            self._raise_if_certificate_wanted(error)
             raise
         self._flush()
-        self._own.stands(self.version(), self.cipher())
+        self._sent.handshake_done(self.version(), self.cipher())
 
     def recv(self, size: int = _PIECE, flags: int = 0) -> bytes:
-        """As SSLSocket.recv, within the deadline."""
+        """Receive as SSLSocket.recv does, within the deadline."""
         buffer = bytearray(min(size, _PIECE))
         return bytes(buffer[: self.recv_into(buffer, flags=flags)])
 
     def recv_into(self, buffer: Any, size: int | None = None, flags: int = 0) -> int:
-        """As SSLSocket.recv_into, within the deadline: 0 at a proper end.
+        """Receive as SSLSocket.recv_into does, within the deadline; returns 0 at the end of the session.
 
         Raises:
-            ssl.SSLEOFError: the connection ended without a goodbye.
-            ClientCertificateWanted: it ended, however, before a byte came, after a client certificate was asked for.
+            ssl.SSLEOFError: the connection ended without close_notify.
+            ClientCertificateWanted: the connection ended in any way, before any data, after the peer asked for a client certificate.
         """
-        _refuse(flags)
+        _refuse_flags(flags)
         with memoryview(buffer) as view, view.cast("B") as plain:
             wanted = min(size or len(plain), _PIECE)
             if not wanted:
@@ -104,11 +101,11 @@ class TlsSocket:
             try:
                 count = self._read(wanted, plain)
             except OSError as error:
-                self._judge(error)
+                self._raise_if_certificate_wanted(error)
                 raise
             if count:
-                self._own.asked = False
-            elif self._own.asked:
+                self._sent.asked = False
+            elif self._sent.asked:
                 raise ClientCertificateWanted
             return count
 
@@ -124,34 +121,34 @@ class TlsSocket:
             raise
 
     def send(self, data: Any, flags: int = 0) -> int:
-        """As SSLSocket.send, within the deadline: one record at most."""
-        _refuse(flags)
+        """Send as SSLSocket.send does, within the deadline; at most one record."""
+        _refuse_flags(flags)
         with memoryview(data) as view, view.cast("B") as plain:
-            taken = self._until_done(lambda: self._session.write(plain[:_PIECE])) if len(plain) else 0
+            sent = self._until_done(lambda: self._session.write(plain[:_PIECE])) if len(plain) else 0
         self._flush()
-        return taken
+        return sent
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """As SSLSocket.sendall, within the deadline."""
+        """Send as SSLSocket.sendall does, within the deadline."""
         with memoryview(data) as view, view.cast("B") as rest:
             done = 0
             while done < len(rest):
                 done += self.send(rest[done : done + _PIECE], flags)
 
     def send_watching(self, data: Any, watch: Watch) -> bool:
-        """As ClockedSocket.send_watching."""
-        inside = _Inside(self, watch)
+        """Send as DeadlineSocket.send_watching does, and give `watch` what was decrypted."""
+        decrypting = _DecryptingWatch(self, watch)
         with memoryview(data) as view, view.cast("B") as rest:
             done = 0
             while done < len(rest):
                 piece = rest[done : done + _PIECE]
                 done += self._until_done(lambda piece=piece: self._session.write(piece))  # type: ignore[misc]
-                if self._to_send.pending and not self._below.send_watching(self._records(), inside):
+                if self._to_send.pending and not self._below.send_watching(self._records(), decrypting):
                     return False
         return True
 
-    def heard(self, records: bytes) -> bytes | None:
-        """Give the session what came, and what that says in plain; None where it says nothing yet, nothing at the end."""
+    def decrypt(self, records: bytes) -> bytes | None:
+        """Decrypt records that were received (none at the end of the connection); returns None if they have no data, b"" at the end."""
         if records:
             self._received.write(records)
         else:
@@ -166,30 +163,30 @@ class TlsSocket:
             pass
         except ssl.SSLError as error:
             if not plain:
-                self._judge(error)
+                self._raise_if_certificate_wanted(error)
             raise
         finally:
-            self._own.asked &= not plain
+            self._sent.asked &= not plain
         return b"".join(plain)
 
     def pending(self) -> int:
-        """Bytes that the system has handed over and nobody has read, decrypted or not, in any session."""
+        """Return how many received bytes are buffered, decrypted or not, in this session and those below."""
         return self._session.pending() + self._received.pending + self._below.pending()
 
     def makefile(self, mode: str = "rb", buffering: int | None = None) -> io.BufferedReader:
-        """The stream that http.client reads from. Closing it leaves the socket open; closing the socket ends it."""
+        """Return a stream for http.client to read from. Closing it leaves the socket open; closing the socket ends it."""
         if mode != "rb":
-            raise ValueError("the stream is for reading bytes")
+            raise ValueError("the stream can only be opened for reading bytes")
         return io.BufferedReader(socket.SocketIO(self, "r"), buffering or io.DEFAULT_BUFFER_SIZE)  # type: ignore[arg-type]
 
     def _decref_socketios(self) -> None:
-        """Take note, as socket.SocketIO demands, that a stream was closed: nothing waits for it."""
+        """Do nothing; socket.SocketIO calls it when a stream is closed."""
 
-    # --- the connection under it ---
+    # --- the connection below ---
 
     @property
     def deadline(self) -> Deadline | None:
-        """The limit of every wait."""
+        """The deadline of every wait."""
         return self._below.deadline
 
     @deadline.setter
@@ -198,85 +195,84 @@ class TlsSocket:
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes that the system took: of records, here and below."""
+        """Bytes that the system has accepted, with the records of this session and those below."""
         return self._below.bytes_sent
 
     def arm(self) -> None:
-        """As Clocked.arm."""
+        """Set the time-out of the next call to the rest of the deadline (DeadlineWait.arm)."""
         self._below.arm()
 
     def settimeout(self, value: float | None, /) -> None:
-        """As socket.settimeout."""
+        """Set the time-out of the socket below."""
         self._below.settimeout(value)
 
     def gettimeout(self) -> float | None:
-        """As socket.gettimeout."""
+        """Return the time-out of the socket below."""
         return self._below.gettimeout()
 
     def fileno(self) -> int:
-        """As socket.fileno."""
+        """Return the descriptor of the socket below."""
         return self._below.fileno()
 
     def getpeername(self) -> Any:
-        """As socket.getpeername."""
+        """Return the peer's address."""
         return self._below.getpeername()
 
     def shutdown(self, how: int, /) -> None:
-        """Break the connection off, without a goodbye. Any thread."""
+        """Shut the connection down, without close_notify. Any thread may call."""
         self._below.shutdown(how)
 
     def close(self) -> None:
-        """Close the connection, without a goodbye."""
+        """Close the connection, without close_notify."""
         self._below.close()
 
-    # --- the other side ---
+    # --- the peer ---
 
     @overload
     def getpeercert(self, binary_form: Literal[False] = False) -> dict[str, Any] | None: ...
     @overload
     def getpeercert(self, binary_form: Literal[True]) -> bytes | None: ...
     def getpeercert(self, binary_form: bool = False) -> Any:
-        """The other side's certificate, as SSLSocket.getpeercert."""
+        """Return the peer's certificate as SSLSocket.getpeercert does."""
         return self._session.getpeercert(binary_form)
 
     def version(self) -> str | None:
-        """The version of TLS that is spoken."""
+        """Return the TLS version in use."""
         return self._session.version()
 
     def cipher(self) -> tuple[str, str, int] | None:
-        """The cipher in use."""
+        """Return the cipher in use."""
         return self._session.cipher()
 
     @property
-    def first_heard(self) -> Heard:
-        """What the other side said first."""
-        return heard(self._first)
+    def first_received(self) -> FirstReceived:
+        """What the first bytes of the peer say."""
+        return read_first(self._first)
 
-    def _judge(self, error: OSError) -> None:
-        """Raise ClientCertificateWanted where that is what an end, by alert or without a word, is about."""
-        said = alert(error) if isinstance(error, ssl.SSLError) else None
-        ended = isinstance(error, ConnectionError | ssl.SSLEOFError | ssl.SSLZeroReturnError) or said in _OF_OUR_CERTIFICATE
-        if said == _REQUIRED or (ended and self._own.asked):
+    def _raise_if_certificate_wanted(self, error: OSError) -> None:
+        """Raise ClientCertificateWanted if the peer ended the session, with or without an alert, because it got no certificate."""
+        name = alert(error) if isinstance(error, ssl.SSLError) else None
+        ended = isinstance(error, ConnectionError | ssl.SSLEOFError | ssl.SSLZeroReturnError) or name in _CERTIFICATE_ALERTS
+        if name == _CERTIFICATE_REQUIRED or (ended and self._sent.asked):
             raise ClientCertificateWanted from None
 
-    # --- both ---
+    # --- details ---
 
     def _until_done(self, step: Callable[[], _T]) -> _T:
-        """Repeat a step of the session until it needs nothing more from the other side; each repetition looks at the deadline."""
+        """Repeat a step of the session until it needs no more data from the peer; the deadline is checked before each try."""
         while True:
             self._below.arm()
             try:
                 return step()
             except ssl.SSLWantReadError:
                 self._flush()
-                self._fetch()
+                self._receive()
 
-    def _fetch(self) -> None:
-        """Hand the session what comes next; how a connection ends is for the session to judge, since its records cannot be cut unseen."""
+    def _receive(self) -> None:
         try:
-            data = self._below.recv(_FETCH)
+            data = self._below.recv(_RECEIVE_BYTES)
         except ssl.SSLEOFError:
-            data = b""
+            data = b""  # This session decides itself whether it is complete: its records cannot be cut unnoticed.
         if data:
             self._first += data[: MAX_FIRST - len(self._first)]
             self._received.write(data)
@@ -289,28 +285,28 @@ class TlsSocket:
 
     def _records(self) -> bytes:
         records = self._to_send.read()
-        self._own.note(records)
+        self._sent.sent(records)
         return records
 
 
-class _Inside:
-    """A watch over what a session's records say."""
+class _DecryptingWatch:
+    """Decrypts what the socket below receives while sending, and gives it to another watch."""
 
     def __init__(self, session: TlsSocket, watch: Watch) -> None:
         self._session = session
         self._watch = watch
 
     def arrived(self, data: bytes) -> bool:
-        """Take records that came."""
-        plain = self._session.heard(data)
+        """Take records that were received; return whether sending must stop."""
+        plain = self._session.decrypt(data)
         return False if plain is None else self._watch.arrived(plain)
 
     @property
     def full(self) -> bool:
-        """As the watch over it says."""
+        """Whether no more bytes are to be received now."""
         return self._watch.full
 
 
-def _refuse(flags: int) -> None:
+def _refuse_flags(flags: int) -> None:
     if flags:
-        raise ValueError("TLS knows no flags")
+        raise ValueError("a TLS session supports no flags")

@@ -1,7 +1,6 @@
-"""What a certificate says of itself: for whom it is, who issued it, until when.
+"""Reads names, issuer and validity of an X.509 certificate in DER form, for messages.
 
-This room owns reading one in DER form, as far as an administrator asks. It must not judge it: whom to trust is TLS's to say.
-Python gives the certificate of a peer that was not verified as bytes only, and those of a fault are what is asked for.
+Python's ssl gives the certificate of a peer that was not verified only as bytes. It must not decide whether to trust one.
 """
 
 from __future__ import annotations
@@ -21,14 +20,15 @@ _DNS_NAME, _IP_ADDRESS = 0x82, 0x87
 _MOST_NAMES = 100
 _MOST_PARTS = 10
 MAX_CERTIFICATE = 256 * 1024
-"""Bytes of a certificate that is looked at: real ones have a few thousand, and OpenSSL takes no longer ones by default."""
+"""Bytes above which a certificate is not read. Real ones have a few thousand, and OpenSSL takes 100 KB by default."""
+# Those that are compared have ten; decoding is quadratic in the length.
 _MAX_OBJECT_ID = 64
-"""Bytes of an object identifier: those that are looked for have ten, and to read one takes the square of its length."""
+"""Bytes above which an object identifier is not decoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Subject and issuer as `CN=…, O=…`; `names` are the hosts it is for; times in UTC."""
+    """Subject and issuer as `CN=…, O=…`; `names` are the hosts that it is for; times are in UTC."""
 
     subject: str
     issuer: str
@@ -42,12 +42,12 @@ class Certificate:
         return self.subject == self.issuer
 
     def left(self, now: datetime) -> timedelta:
-        """How long it is still good."""
+        """Return how long it is still valid; negative if it has expired."""
         return self.not_after - now
 
 
 def read_certificate(der: bytes) -> Certificate | None:
-    """Read an X.509 certificate (RFC 5280 §4.1); None where it cannot be read: it may come from anybody."""
+    """Read an X.509 certificate (RFC 5280 §4.1), which anybody may have made; returns None if it cannot be read."""
     if len(der) > MAX_CERTIFICATE:
         return None
     try:
@@ -67,9 +67,9 @@ def _read(der: bytes) -> Certificate:
 
 
 def _sequence(der: bytes) -> list[bytes]:
-    """The members, each as its own DER; numbers, which nobody asks for here, as nothing."""
+    """Return the members, each as DER; an integer, which nothing here needs, as no bytes."""
     found = DerSequence().decode(der)
-    members = (found[place] for place in range(len(found)))
+    members = (found[index] for index in range(len(found)))
     return [member if isinstance(member, bytes) else b"" for member in members]
 
 
@@ -84,7 +84,7 @@ def _object_id(der: bytes) -> str:
 
 
 def _name(der: bytes) -> str:
-    """A distinguished name, the most particular part first, as people read it."""
+    """Return a distinguished name as people read it, the most specific part first."""
     parts: list[str] = []
     for relative in _sequence(der):
         for pair in DerSetOf().decode(relative):
@@ -92,7 +92,7 @@ def _name(der: bytes) -> str:
             label = _LABELS.get(_object_id(kind))
             if label and len(parts) < _MOST_PARTS:
                 parts.append(f"{label}={_text(value)}")
-    return ", ".join(reversed(parts)) or "nobody"
+    return ", ".join(reversed(parts)) or "(no name)"
 
 
 def _text(der: bytes) -> str:
@@ -101,14 +101,14 @@ def _text(der: bytes) -> str:
 
 
 def printable(text: str) -> str:
-    """The text without what a terminal would obey; at most 100 characters."""
+    """Return at most 100 characters of a text, without control characters."""
     return "".join(character if character.isprintable() else "?" for character in text[:100])
 
 
 def _moment(der: bytes) -> datetime:
     text = _object(der).payload.decode("ascii")
     moment = datetime.strptime(text, "%y%m%d%H%M%SZ" if der[0] == _UTC_TIME else "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
-    # RFC 5280 §4.1.2.5.1: two digits below 50 are of this century; strptime's border is at 69.
+    # RFC 5280 §4.1.2.5.1: two digits below 50 mean this century; strptime has the limit at 69.
     return moment.replace(year=moment.year - 100) if der[0] == _UTC_TIME and moment.year >= 2050 else moment
 
 

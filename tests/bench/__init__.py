@@ -1,1 +1,1 @@
-"""What the agent's parts cost, as ratios within one run: `python -m tests.bench`. Times say nothing about another machine."""
+"""The cost of the agent's parts as ratios within one run: `python -m tests.bench`. Times say nothing about another machine."""

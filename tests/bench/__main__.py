@@ -1,7 +1,4 @@
-"""`python -m tests.bench`: print what the agent's parts cost, as ratios within this run.
-
-Owns the arguments and the words. It must not measure.
-"""
+"""`python -m tests.bench`: print the cost of the agent's parts as ratios within this run."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A journal's age: whether many commands later it is as fast, and as small, as at the start.
+"""Whether a journal is as fast and as small after many commands as at the start.
 
-Owns this measurement, with the upkeep on its own thread as in the agent. It must not judge.
+The maintenance runs on a thread of its own, as in the agent.
 """
 
 from __future__ import annotations
@@ -75,16 +75,17 @@ def _turn_about(old: Crew, new: Crew, old_first: bool) -> float:
 
 @contextmanager
 def _kept(directory: Path) -> Iterator[Crew]:
-    """A crew whose journal is kept by the agent's own upkeep."""
+    """A crew whose journal the agent's own `Maintenance` looks after."""
     directory.mkdir()
     stop, clock = threading.Event(), Clock()
     with Crew(directory / "journal.db", WORKERS, 0.0).working() as crew:
         maintenance = Maintenance(
             journal=crew.journal,
+            retention=crew.journal.retention,
             disk=crew.disk,
             interrupt=lambda: None,
             summarise=lambda: None,
-            look_around=lambda: None,
+            check_environment=lambda: None,
             loop=LoopContext(LoopStatus(clock), Tally(), _Loud(), clock),  # type: ignore[arg-type]
         )
         loop = Loop("upkeep", maintenance.step, stop)
@@ -99,7 +100,7 @@ def _kept(directory: Path) -> Iterator[Crew]:
 
 
 class _Loud:
-    """In the place of the agent's log, where upkeep only writes what is wrong."""
+    """A stub log that fails on any line, since `Maintenance` logs only problems."""
 
     def warning(self, event: str, **fields: object) -> None:
         raise AssertionError(f"{event}: {fields}")

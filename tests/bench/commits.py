@@ -1,7 +1,4 @@
-"""Group commit: how many fsyncs a command takes by the number of workers, and what lingering costs a lone one.
-
-Owns these two measurements. It must not start an agent.
-"""
+"""Group commit: fsyncs per command by the number of workers, and the cost of lingering for a single one. Starts no agent."""
 
 from __future__ import annotations
 

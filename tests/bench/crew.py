@@ -1,6 +1,6 @@
-"""The journal's users as the agent has them, without a network: one that admits, some that start and finish, one that delivers.
+"""The journal's users as in the agent, without a network: one that admits, some that start and finish, one that delivers.
 
-Owns the load on a journal. It must not judge: it says how many commands went through, and how many commits they took.
+Produces load on a journal; reports how many commands went through and how many commits they took.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Crew:
         finally:
             self._tasks.close()
             self._over.set()
-            self._outbox.hurry()
+            self._outbox.drain()
             for thread in threads:
                 thread.join()
             self.journal.close()
@@ -91,7 +91,7 @@ class Crew:
         left = commands
         self._longest = 0.0
         while left:
-            room = min(self._tasks.free(), self._outbox.room(), BATCH, left)
+            room = min(self._tasks.free(), self._outbox.free(), BATCH, left)
             if room <= 0:
                 with self._progress:
                     self._progress.wait(0.01)
@@ -105,7 +105,7 @@ class Crew:
                 self._progress.wait(1.0)
         return Cost(commands, self.journal.commits - commits, time.monotonic() - began, self._longest)
 
-    # --- the poller's part ---
+    # --- the poller ---
 
     def _admit(self, count: int) -> None:
         ids = [self._clock.new_id() for _ in range(count)]
@@ -117,7 +117,7 @@ class Crew:
             self._tasks.put((f"host-{hash(command_id) % LANES}", command_id))
         self.journal.acked(ids)
 
-    # --- a worker's ---
+    # --- a worker ---
 
     def _work(self) -> None:
         never = threading.Event()
@@ -135,10 +135,10 @@ class Crew:
                 self.journal.finish(update)
             finally:
                 self._tasks.done(lane)
-            self._outbox.begun(Command(command_id, "agent", "bench"))
+            self._outbox.command_started(Command(command_id, "agent", "bench"))
             self._outbox.put(update)
 
-    # --- the sender's ---
+    # --- the sender ---
 
     def _send(self) -> None:
         while not self._over.is_set():

@@ -1,7 +1,7 @@
-"""What foreign text costs where it is parsed, from one length to twice and four times it: a ratio of two is linear, of four quadratic.
+"""The cost of parsing foreign text of one length, twice and four times that length: a ratio of two is linear, of four quadratic.
 
-Owns the table of inputs and how they are measured. It must not judge: whoever prints says what is over.
-To add a row: a name, what makes the input for a length in characters or bytes, and what is run on it.
+The table of inputs and how they are measured; the caller decides which ratio is too high.
+To add a row: a name, a function that makes the input for a length in characters or bytes, and what is run on it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Foreign input of any length, for the measurements of `doubling`.
-
-Owns how it is made. It must not run anything.
-"""
+"""Generates foreign input of any length for the measurements of `doubling`."""
 
 from __future__ import annotations
 

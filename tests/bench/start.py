@@ -1,6 +1,6 @@
-"""How long an agent takes from its start to its first poll, as a multiple of what starts and does nothing, in this run.
+"""How long an agent takes from its start to its first poll, as a multiple of a process that starts and does nothing.
 
-Owns this measurement, of the agent as a process here and of the image in a container. It must not judge.
+For the agent as a process here, and for the image in a container.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What logging and metrics cost of a command: their CPU over all of the agent's CPU, both counted in one run of a real process.
+"""The cost of logging and metrics per command: their CPU time divided by the agent's, both measured in one run of a real process.
 
-Owns this measurement. It must not judge. `measure` starts the agent by way of this module (`python -m tests.bench.telemetry run`),
-which times telemetry's calls within it and writes down what it found at the end. Waiting is no CPU. A collection of garbage
-(40 ms, for a thousand commands one or two) counts with the whole and with no part: it falls where it falls.
+`measure` starts the agent through this module (`python -m tests.bench.telemetry run`), which times telemetry's calls inside it and
+writes the result at its end. Waiting is not CPU time. A garbage collection (40 ms, one or two per thousand commands) counts for the
+whole but for no part, since it may happen anywhere.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def measure(place: Path, workers: int, commands: int) -> Shares:
             mock.patch.object(agents, "EXECUTABLE", wrapper),
             agents.running(agents.RunningAgent(sandbox, directory, {**environment})) as agent,
         ):
-            agent.get(target.url("/"))  # Credentials, connections and the first of everything, CloudWatch's too.
+            agent.get(target.url("/"))  # Warm-up: credentials, connections and everything else that happens once, CloudWatch's too.
             agents.wait_until(sandbox, lambda: any('"command"' in event["message"] for event in sandbox.log_events(agent.agent_id)))
-            agent.get(target.url("/"))  # From here on it is counted.
+            agent.get(target.url("/"))  # The measurement starts here.
             asked = [agent.create({"method": "POST", "url": target.url("/"), "body": "x" * 200}) for _ in range(commands)]
             agents.wait_until(sandbox, lambda: all(command.final for command in asked), PATIENCE_SECONDS)
             agent.stop()

@@ -1,6 +1,6 @@
-"""The whole agent against the sandbox under load: commands in a second, and the fsyncs that the kernel saw.
+"""The whole agent under load against the sandbox: commands per second, and the fsyncs that the kernel saw.
 
-Owns this measurement. It must not judge. The fsyncs are counted by strace, in a run of its own, since it slows the agent down.
+strace counts the fsyncs in a separate run, since it slows the agent down.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _work_off(place: Path, workers: int, commands: int, targets: int, trace: Pat
     ):
         agent = RunningAgent(sandbox, Path(directory), {"RELAY_WORKERS": str(workers)})
         with running(agent):
-            agent.get(urls[0])  # Credentials, connections and the first of everything.
+            agent.get(urls[0])  # Warm-up: credentials, connections and everything else that happens once.
             before = _fsyncs(trace)
             began = time.monotonic()
             asked = [agent.create({"method": "POST", "url": urls[number % targets], "body": "x" * 200}) for number in range(commands)]

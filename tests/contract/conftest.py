@@ -1,7 +1,4 @@
-"""What every contract test is given: a relay, closed afterwards.
-
-Owns the fixtures only.
-"""
+"""Fixtures of the contract tests: a relay, closed afterwards."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The one way in which the contract tests run a command: payload in, the body of PROTOCOL §4 and its status out.
+"""How the contract tests run a command: payload in, the body of PROTOCOL §4 and its status out.
 
-Owns how the parts of the agent are put together for that. It must not know what any test expects.
+Connects the parts of the agent that this needs. What a test expects is in the test.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from relay_agent.core.callbacks import nothing
 from relay_agent.core.clock import Deadline
 from relay_agent.core.errors import BadRequest
 from relay_agent.core.failures import Code
@@ -30,10 +31,6 @@ from relay_agent.transport.tls import TlsContexts
 from tests.target_certificates import ca_pem
 
 
-def _nothing() -> None:
-    return None
-
-
 class Relay:
     """Runs commands one after the other, those with the same options on one worker's Executor, as the agent would."""
 
@@ -47,7 +44,7 @@ class Relay:
         payload: object,
         *,
         deadline: float = 8.0,
-        before_send: Callable[[], None] = _nothing,
+        before_send: Callable[[], None] = nothing,
         proxy: str = "none",
         no_proxy: str = "",
         trust: bool = True,
@@ -74,7 +71,7 @@ class Relay:
             ca_file = self._directory / "ca.pem"
             ca_file.write_bytes(ca_pem())
             dialer = Dialer(TlsContexts(ca_file=ca_file if trust else None), Resolver())
-            pool = self._pools.setdefault(key[:-1], ConnectionPool())  # workers share theirs, as in the agent
+            pool = self._pools.setdefault(key[:-1], ConnectionPool())  # shared by all workers, as in the agent
             transport = Transport(dialer, pool)
             limits = Limits(max_response_bytes=max_response_bytes, connect_seconds=connect_seconds)
             proxies = ProxyRouter({}, no_proxy, {Leg.TARGET: proxy})

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from relay_agent.core.clock import Deadline
+from relay_agent.core.failures import Code
 from relay_agent.core.urls import parse_url
-from relay_agent.transport.dialer import NEXT_ADDRESS_SECONDS, Dialer, _Attempts
+from relay_agent.transport.dialer import NEXT_ADDRESS_SECONDS, Attempts, Dialer
 from relay_agent.transport.errors import TransportFault
-from relay_agent.transport.exchange import Exchange
+from relay_agent.transport.exchange import Exchange, ExchangeObserver
+from relay_agent.transport.progress import Progress
 from relay_agent.transport.proxy import parse_proxy
 from relay_agent.transport.resolver import Address, Resolver
 from relay_agent.transport.tls import TlsContexts
@@ -54,13 +56,13 @@ def dead(port: int, host: str = DEAD) -> Iterator[None]:
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The addresses that were tried, in order."""
     found: list[str] = []
-    begin = _Attempts.begin
+    begin = Attempts.begin
 
-    def noted(self: _Attempts, address: Address) -> Any:
+    def noted(self: Attempts, address: Address) -> Any:
         found.append(address.text)
         return begin(self, address)
 
-    monkeypatch.setattr(_Attempts, "begin", noted)
+    monkeypatch.setattr(Attempts, "begin", noted)
     return found
 
 
@@ -117,9 +119,16 @@ def test_the_families_take_turns(relay: Relay, monkeypatch: pytest.MonkeyPatch, 
 
 def test_the_attempt_that_lost_is_closed(target: ByteTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     Names(monkeypatch, dev=[DEAD, "127.0.0.1"])
-    opened: list[Any] = []
-    sock = Dialer(TlsContexts(), Resolver()).dial(exchange(target.url(host="dev.lab.example"), opened=opened.append))
-    lost, won, again = opened
+    held: list[Any] = []
+
+    class Noting(Progress):
+        def hold(self, sock: Any) -> None:
+            held.append(sock)
+            super().hold(sock)
+
+    asked = exchange(target.url(host="dev.lab.example"))
+    sock = Dialer(TlsContexts(), Resolver()).dial(asked, Noting(asked))
+    lost, won, again = held
     assert (lost.fileno(), won, again) == (-1, sock, sock)
     sock.close()
 
@@ -131,7 +140,9 @@ def test_addresses_that_are_all_dead_are_late_and_named(relay: Relay, target: By
     assert (code(answer), answer["message"]) == ("ETIMEDOUT", f"connect 127.0.0.4:{target.port} timed out (2 addresses were tried)")
 
 
-def test_what_a_host_answers_says_more_than_a_dead_address_of_it(relay: Relay, target: ByteTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_answer_of_one_address_is_reported_rather_than_a_dead_address(
+    relay: Relay, target: ByteTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Names(monkeypatch, dev=["127.0.0.8", DEAD])
     assert code(relay({"url": target.url(host="dev.lab.example"), "timeout": 1})) == "ECONNREFUSED"
 
@@ -140,18 +151,19 @@ def test_an_abort_while_several_are_tried_ends_it_soon(target: ByteTarget, monke
     Names(monkeypatch, dev=[DEAD, "127.0.0.4"])
     stopped, begun = threading.Event(), threading.Event()
 
-    def waiting() -> None:
-        if len(tried) == 2:
-            begun.set()
-        if stopped.is_set():
-            raise TransportFault("ECONNRESET", "broken off")  # type: ignore[arg-type]
+    class Stopping(ExchangeObserver):
+        def check_stop(self) -> None:
+            if len(tried) == 2:
+                begun.set()
+            if stopped.is_set():
+                raise TransportFault(Code.ECONNRESET, "broken off")
 
-    asked = exchange(target.url(host="dev.lab.example"), waiting=waiting)
+    asked = exchange(target.url(host="dev.lab.example"))
     ended: list[str] = []
 
     def dial() -> None:
         with pytest.raises(TransportFault) as caught:
-            Dialer(TlsContexts(), Resolver()).dial(asked)
+            Dialer(TlsContexts(), Resolver()).dial(asked, Progress(asked, Stopping()))
         ended.append(caught.value.message)
 
     thread = threading.Thread(target=dial)

@@ -1,6 +1,6 @@
-"""Connections kept alive between commands: never poisoned, never a request sent twice, never one command's state in another's.
+"""Connections kept open between commands: never poisoned, no request sent twice, no state of one command in another.
 
-Owns what happens between two commands. It must not look into the agent's pool: only at what targets see.
+The tests look only at what targets see, not into the agent's pool.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import pytest
 
 from relay_agent.core.clock import Deadline
 from relay_agent.core.errors import Interrupted
+from relay_agent.core.failures import Phase
 from relay_agent.core.urls import parse_url
 from relay_agent.transport.dialer import Dialer
 from relay_agent.transport.errors import TransportFault
-from relay_agent.transport.exchange import Exchange
+from relay_agent.transport.exchange import Exchange, ExchangeObserver
 from relay_agent.transport.resolver import Resolver
 from relay_agent.transport.session import Transport
 from relay_agent.transport.tls import TlsContexts
@@ -212,7 +213,7 @@ def test_connection_that_may_go_on_does(relay: Relay, target: ByteTarget) -> Non
     assert target.connections == 1
 
 
-def test_addresses_of_one_port_are_told_apart(relay: Relay, target: ByteTarget) -> None:
+def test_addresses_with_one_port_are_distinguished(relay: Relay, target: ByteTarget) -> None:
     """A connection to one host is not used for another name of it."""
     for host in ("127.0.0.1", "::1", "localhost"):
         assert relay({"url": target.url("/next", host=host)})["statusCode"] == 200
@@ -282,37 +283,43 @@ def _exchange(target: ByteTarget, path: str, **options: Any) -> Exchange:
     return Exchange("GET", url, (("Host", url.netloc),), None, Deadline(8.0), **options)
 
 
-def _ask(transport: Transport, exchange: Exchange) -> bytes:
-    with transport.send(exchange) as response:
-        body: bytes = response.raw.read()
-        return body
+def _ask(transport: Transport, exchange: Exchange, observer: ExchangeObserver | None = None) -> bytes:
+    with transport.send(exchange, observer or ExchangeObserver()) as response:
+        return response.read(1000)
 
 
-def test_an_abort_is_not_lost_while_a_kept_connection_is_looked_at(transport: Transport, target: ByteTarget) -> None:
+def test_an_abort_is_not_lost_while_a_kept_connection_is_checked(transport: Transport, target: ByteTarget) -> None:
     """It came before there was a socket to shut."""
     assert _ask(transport, _exchange(target, "/next")) == b"next"
+
+    class Aborting(ExchangeObserver):
+        def check_address(self, address: str) -> None:
+            transport.abort()
+
     with pytest.raises(TransportFault, match="broken off"):
-        _ask(transport, _exchange(target, "/next", check_address=lambda _address: transport.abort()))
+        _ask(transport, _exchange(target, "/next"), Aborting())
     assert len(target.requests) == 1
 
 
-def test_an_abort_is_not_lost_while_a_new_connection_is_opened(
-    transport: Transport, target: ByteTarget, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_abort_is_not_lost_while_a_new_connection_is_opened(transport: Transport, target: ByteTarget) -> None:
     """It comes right after the look whether one came: the socket is in reach by then."""
-    adapter, aborted = transport._adapter, False
-    look = adapter._go_on
 
-    def look_and_abort(exchange: Exchange) -> None:
-        nonlocal aborted
-        look(exchange)
-        if not aborted:
-            aborted = True
-            transport.abort()
+    class Aborting(ExchangeObserver):
+        phase = Phase.NAME
+        aborted = False
 
-    monkeypatch.setattr(adapter, "_go_on", look_and_abort)
+        def entered(self, phase: Phase) -> None:
+            self.phase = phase
+
+        def check_stop(self) -> None:
+            if self.phase is Phase.CONNECT and not self.aborted:
+                self.aborted = True
+                transport.abort()
+
+    observer = Aborting()
     with pytest.raises(TransportFault):
-        _ask(transport, _exchange(target, "/next", connect_seconds=5.0, waiting=lambda: None))
+        _ask(transport, _exchange(target, "/next", connect_seconds=5.0), observer)
+    assert observer.aborted
     assert target.requests == []
 
 
@@ -324,17 +331,16 @@ def test_an_abort_does_not_reach_a_connection_that_was_handed_back(transport: Tr
     assert target.connections == 1
 
 
-def test_a_response_that_is_not_handed_over_leaves_no_connection(
-    transport: Transport, target: ByteTarget, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_response_that_is_not_handed_over_leaves_no_connection(transport: Transport, target: ByteTarget) -> None:
     """Whatever goes wrong with it between its head and whoever asked."""
 
-    def fail(*_: object) -> None:
-        raise ValueError("what the target sent cannot be kept")
+    class Failing(ExchangeObserver):
+        def entered(self, phase: Phase) -> None:
+            if phase is Phase.BODY:
+                raise ValueError("what the target sent cannot be kept")
 
-    monkeypatch.setattr(transport._adapter, "build_response", fail)
     with pytest.raises(ValueError, match="cannot be kept"):
-        _ask(transport, _exchange(target, "/next"))
+        _ask(transport, _exchange(target, "/next"), Failing())
     target.wait_idle()
 
 
@@ -429,4 +435,4 @@ def test_a_target_that_serves_one_connection_at_a_time_is_not_blocked_by_ours(re
         for worker in range(4):
             answer = relay({"url": url, "timeout": 2}, worker=worker)
             assert answer.get("statusCode") == 200, answer
-        relay.close()  # it sits in a read on the connection that is kept
+        relay.close()  # it blocks in a read on the open connection

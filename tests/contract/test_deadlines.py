@@ -1,6 +1,6 @@
-"""`timeout` and what is left until `expiresAt` as a wall-clock limit over everything (PROTOCOL §3-§4, SECURITY §3).
+"""`timeout` and the time left until `expiresAt` as a wall-clock limit over everything (PROTOCOL §3-§4, SECURITY §3).
 
-Owns what happens when a target, a proxy or a resolver is slow, stage by stage. It must not wait longer than the limits it sets.
+A slow target, proxy or resolver, stage by stage. No test waits longer than the limits it sets.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An answer that comes while the body is still being sent ends the sending and is the answer (PROTOCOL §3)."""
+"""An answer that arrives while the body is still being sent ends the sending and is the answer (PROTOCOL §3)."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_interim_answers_without_end_do_not_end_the_sending(relay: Relay, target
 
 
 @pytest.mark.parametrize("status", [200, 300, 503])
-def test_a_reset_ends_what_a_refusal_without_a_length_says(relay: Relay, target: EarlyTarget, status: int) -> None:
+def test_a_reset_ends_a_refusal_without_a_length(relay: Relay, target: EarlyTarget, status: int) -> None:
     """Who closes with a part of the request unread resets the connection (RFC 9112 §9.6); half a success is none."""
 
     def say(conn: Connection) -> None:
@@ -190,7 +190,7 @@ def test_a_target_that_neither_reads_nor_answers_is_late(relay: Relay, target: E
     assert (code(answer), "sending the request" in answer["message"]) == ("ETIMEDOUT", True)
 
 
-def test_what_is_no_answer_ends_the_sending_and_is_none(relay: Relay, target: EarlyTarget) -> None:
+def test_an_invalid_answer_ends_the_sending_and_is_not_relayed(relay: Relay, target: EarlyTarget) -> None:
     target.say = lambda conn: (conn.send(b"SSH-2.0-OpenSSH\r\n"), target.stay(conn))
     assert code(post(relay, target)) == "EBADRESPONSE"
 
@@ -240,14 +240,14 @@ def test_a_refused_tunnel_in_gzip_is_text_like_any_response(relay: Relay) -> Non
     assert (field(answer, "Content-Encoding"), field(answer, "Content-Type")) == (None, "text/html")
 
 
-def test_a_refused_tunnel_in_broken_gzip_is_told_as_it_came(relay: Relay) -> None:
+def test_a_tunnel_refusal_in_broken_gzip_is_passed_on_as_received(relay: Relay) -> None:
     refusal = Refusal(403, b"\x1f\x8bbroken!", (("Content-Encoding", "gzip"),))
     with HttpProxy(refuse=refusal) as proxy:
         answer = relay({"url": "https://target.example/"}, proxy=proxy.url())
     assert (answer["statusCode"], answer["bodyEncoding"], field(answer, "Content-Encoding")) == (403, "base64", "gzip")
 
 
-# --- connections that are kept, by the target's own words ---
+# --- keep-alive as the target announces it ---
 
 
 def kept(relay: Relay, target: ByteTarget, *fields: tuple[str, str], **payload: Any) -> int:

@@ -1,6 +1,6 @@
-"""Whatever a target sends, a command ends with an answer or with a code of PROTOCOL §4, in time (SECURITY §3).
+"""Whatever a target sends, a command ends in time with an answer or a code of PROTOCOL §4 (SECURITY §3).
 
-Owns answers that nobody means well with. It must not say which of the two ends they deserve: that stands beside each rule.
+Deliberately hostile answers. Which of the two results an answer deserves is tested with the rule for it.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def put(relay: Relay, target: ByteTarget, answer: bytes) -> None:
 @example(answer=b"HTTP/1.1 302 \r\nLocation: http://\xc3\xa9\xe9/\r\n\r\n")
 @example(answer=b"HTTP/1.1 302 \r\nLocation: //[::1%25\xff]/\r\n\r\n")
 @settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_answer_is_told_or_has_a_code(relay: Relay, target: ByteTarget, answer: bytes) -> None:
+def test_any_answer_is_relayed_or_has_a_code(relay: Relay, target: ByteTarget, answer: bytes) -> None:
     put(relay, target, answer)
 
 

@@ -1,6 +1,6 @@
-"""Truth to HTTP, inbound (PROTOCOL §4, SECURITY §3): the sender gets what the target answered, and no answer that it did not give.
+"""HTTP responses (PROTOCOL §4, SECURITY §3): the sender gets what the target answered, and no answer that it did not give.
 
-Owns the response side. It must not look at how the agent does it: only at the body of PROTOCOL §4.
+The tests look only at the body of PROTOCOL §4.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def test_text_is_decoded_in_its_charset(relay: Relay, target: ByteTarget, conten
         "string-escape",
     ],
 )
-def test_charset_that_is_none_gives_base64(relay: Relay, target: ByteTarget, charset: str) -> None:
+def test_unknown_charset_gives_base64(relay: Relay, target: ByteTarget, charset: str) -> None:
     """A name that is no charset, however Python knows it, never transforms a body."""
     target.on("/", raw(ok(b"uryyb 68656c6c6f", b"Content-Type: text/plain; charset=" + charset.encode()), then="keep"))
     answer = relay({"url": target.url()})
@@ -588,7 +588,7 @@ def test_same_length_twice_is_one_length(relay: Relay, target: ByteTarget, lengt
 @pytest.mark.parametrize(
     "lengths", [[b"5", b"7"], [b"5, 7"], [b"-1"], [b"abc"], [b"5x"], [b"+5"], [b"0x5"], [b"1_0"], [b"5.0"], [b"\xb2"], [b""], [b"5", b""]]
 )
-def test_length_that_is_none_is_no_answer(relay: Relay, target: ByteTarget, lengths: list[bytes]) -> None:
+def test_invalid_length_is_no_answer(relay: Relay, target: ByteTarget, lengths: list[bytes]) -> None:
     """Conflicting, negative or garbage Content-Length is EBADRESPONSE (RFC 9112 §6.3)."""
     lines = b"".join(b"Content-Length: %s\r\n" % length for length in lengths)
     target.on("/", raw(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\nhello"))
@@ -679,14 +679,14 @@ def test_reset_within_the_answer_is_a_reset(relay: Relay, target: ByteTarget, da
 
     def handle(conn: Connection, _request: RawRequest) -> None:
         conn.send(data)
-        reading.pass_through(0.05)  # let the bytes be read: an RST discards what was not
+        reading.pass_through(0.05)  # let the bytes be read: an RST discards unread ones
         conn.reset()
 
     target.on("/", handle)
     assert code(relay({"url": target.url()})) == "ECONNRESET"
 
 
-def test_refused_port_is_told_with_its_address(relay: Relay) -> None:
+def test_refused_port_is_reported_with_its_address(relay: Relay) -> None:
     """ECONNREFUSED has no statusCode, and its message names where the connection was tried."""
     port = closed_port()
     answer = relay({"url": f"http://127.0.0.1:{port}/x"})

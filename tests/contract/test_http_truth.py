@@ -1,6 +1,6 @@
-"""Truth to HTTP, outbound (PROTOCOL §3): the target sees what the command asks for, byte for byte, and nothing else.
+"""HTTP requests (PROTOCOL §3): the target receives what the command asks for, byte for byte, and nothing else.
 
-Owns the request side. It must not look at how the agent does it: only at what arrives on a socket.
+The tests look only at what arrives on a socket.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def test_method_defaults_to_get(relay: Relay, target: ByteTarget) -> None:
 
 
 @pytest.mark.parametrize("method", ["GE T", "", "GET\r\nX: 1", "GÉT", "a(b", 7])
-def test_method_that_is_no_token_is_refused(relay: Relay, target: ByteTarget, method: object) -> None:
+def test_invalid_method_is_refused(relay: Relay, target: ByteTarget, method: object) -> None:
     """EBADCOMMAND names the field and nothing is sent."""
     answer = relay({"url": target.url(), "method": method})
     assert code(answer) == "EBADCOMMAND"
@@ -192,7 +192,7 @@ def test_path_and_query_arrive_byte_for_byte(relay: Relay, target: ByteTarget, p
 @pytest.mark.parametrize(
     ("path", "wire"), [("", "/"), ("?x=1", "/?x=1"), ("?", "/?"), ("/a#frag?x", "/a"), ("#f", "/"), ("/é?ü=€", "/%C3%A9?%C3%BC=%E2%82%AC")]
 )
-def test_what_a_request_line_cannot_hold_is_mended(relay: Relay, target: ByteTarget, path: str, wire: str) -> None:
+def test_characters_that_a_request_line_cannot_hold_are_encoded(relay: Relay, target: ByteTarget, path: str, wire: str) -> None:
     """A missing path is `/`, a fragment stays behind, non-ASCII is percent-encoded as UTF-8."""
     assert sent(relay, target, path).target == wire
 
@@ -296,7 +296,7 @@ def test_given_host_replaces_the_urls(relay: Relay, target: ByteTarget, host: st
 
 
 @pytest.mark.parametrize("host", ["a b", "a/b", "u@h", "a?b", "h:port", "h:70000", "[::1", "a#b", ""])
-def test_given_host_that_is_none_is_refused(relay: Relay, target: ByteTarget, host: str) -> None:
+def test_invalid_host_field_is_refused(relay: Relay, target: ByteTarget, host: str) -> None:
     """Host is checked to be a host: EBADCOMMAND."""
     assert code(relay({"url": target.url(), "headers": [{"Host": host}]})) == "EBADCOMMAND"
     assert target.connections == 0
@@ -434,7 +434,7 @@ def test_unknown_field_is_ignored(relay: Relay, target: ByteTarget) -> None:
     assert sent(relay, target, verify=False, note={"a": 1}).method == "GET"
 
 
-# --- nothing from around or before ---
+# --- nothing from the environment or an earlier command ---
 
 
 def test_environment_does_not_show(relay: Relay, target: ByteTarget, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

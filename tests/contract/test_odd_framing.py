@@ -1,4 +1,4 @@
-"""What HTTP/1.1 servers in the field get wrong and clients read all the same (PROTOCOL §3), and what could smuggle and is refused."""
+"""Framing errors of real HTTP/1.1 servers that clients tolerate (PROTOCOL §3), and those that could smuggle and are refused."""
 
 from __future__ import annotations
 

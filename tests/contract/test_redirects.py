@@ -1,6 +1,6 @@
 """Redirects and cookies within one command (ARCHITECTURE's traps, SECURITY §2-§3, RFC 9110 §15.4).
 
-Owns what happens from one hop to the next. It must not look at how the agent follows them.
+The tests look only at what each hop receives.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What goes wrong on the way is told apart by facts: with every message reworded, each diagnosis stays the same.
+"""Faults are diagnosed by their fields: with every message reworded, each diagnosis stays the same.
 
-Owns real faults, met by the walk of `explain`, by a worker's Executor and by the platform's calls. It must not test what each means.
+Real faults, met by `explain`, by a worker's Executor and by calls to the platform.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Targets reached through a proxy (SECURITY §1, PROTOCOL §4): forwarded, tunnelled, refused, and told apart from the target's own faults.
+"""Targets behind a proxy (SECURITY §1, PROTOCOL §4): forwarded, tunnelled, refused, and distinguished from the target's own faults.
 
-Owns proxies as a sender meets them. It must not test which proxy serves which URL: that is decided elsewhere.
+Which proxy serves which URL is tested in `tests/unit/transport/test_proxy_routing.py`.
 """
 
 from __future__ import annotations
@@ -151,14 +151,14 @@ def test_refusal_in_a_coding_is_text(relay: Relay, coding: str, packed: bytes) -
 
 
 @pytest.mark.parametrize("coding", ["gzip", "foo", "gzip, gzip, gzip, gzip"])
-def test_refusal_whose_coding_lies_is_told_as_it_came(relay: Relay, coding: str) -> None:
+def test_refusal_with_a_wrong_coding_is_passed_on_as_received(relay: Relay, coding: str) -> None:
     """The refusal is the answer, whatever its text is worth."""
     with HttpProxy(refuse=Refusal(407, b"who are you?", (("Content-Encoding", coding),))) as proxy:
         answer = relay({"url": "https://dev.lab.example/"}, proxy=proxy.url())
     assert (answer["statusCode"], answer["body"], field(answer, "Content-Encoding")) == (407, "who are you?", coding)
 
 
-def test_refusal_that_expands_is_told_as_it_came(relay: Relay) -> None:
+def test_refusal_that_expands_too_much_is_passed_on_as_received(relay: Relay) -> None:
     """A proxy's text is worth a bounded amount of work and of memory."""
     packed = gzip.compress(b"x" * 50_000_000, mtime=0)
     with HttpProxy(refuse=Refusal(403, packed, (("Content-Encoding", "gzip"),))) as proxy:
@@ -183,7 +183,7 @@ def test_target_unreachable_behind_the_proxy_is_the_proxys_502(relay: Relay) -> 
 
 @pytest.mark.parametrize("kind", ["http", "https", "socks5h"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_unreachable_proxy_is_told_as_the_proxy(relay: Relay, kind: str, scheme: str) -> None:
+def test_unreachable_proxy_is_the_proxys_fault(relay: Relay, kind: str, scheme: str) -> None:
     """ECONNREFUSED says proxy, has no statusCode and no password in it."""
     url = f"{kind}://user:hunter2@127.0.0.1:{closed_port()}"
     answer = relay({"url": f"{scheme}://dev.lab.example/"}, proxy=url)
@@ -193,7 +193,7 @@ def test_unreachable_proxy_is_told_as_the_proxy(relay: Relay, kind: str, scheme:
 
 
 @pytest.mark.parametrize("kind", ["http", "socks5h"])
-def test_proxy_whose_name_does_not_exist_is_told_as_the_proxy(relay: Relay, kind: str) -> None:
+def test_proxy_name_that_does_not_exist_is_the_proxys_fault(relay: Relay, kind: str) -> None:
     """A name that fails is the proxy's, not the target's."""
     answer = relay({"url": "http://dev.lab.example/"}, proxy=f"{kind}://no-such-proxy.invalid:3128")
     assert code(answer) in {"ENOTFOUND", "EAI_AGAIN"}
@@ -254,7 +254,7 @@ def test_certificate_of_the_target_is_checked_in_the_tunnel(relay: Relay) -> Non
     [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 2", b"HTTP/1.1 200\r\nX: " + b"y" * 300_000, b"HTTP/1.1 abc\r\n\r\n"],
     ids=["nothing", "ssh", "cut", "endless", "garbage"],
 )
-def test_nonsense_in_answer_to_connect_is_told_as_the_proxys(relay: Relay, said: bytes) -> None:
+def test_nonsense_in_answer_to_connect_is_the_proxys_fault(relay: Relay, said: bytes) -> None:
     """A proxy that hangs up or speaks no HTTP is a failure that says proxy."""
 
     def answer(conn: Connection) -> bool:
@@ -317,7 +317,7 @@ def test_refusal_in_chunks_is_whole(relay: Relay) -> None:
         (b"Content-Length: 80\r\n", b"no entry", "reset", ("EBADRESPONSE", None)),
     ],
 )
-def test_a_refusal_whose_end_does_not_come_is_told_with_its_status(
+def test_a_refusal_that_never_ends_is_reported_with_its_status(
     relay: Relay, framing: bytes, said: bytes, then: str, expected: tuple[object, object]
 ) -> None:
     """A proxy that neither says how much nor closes does not take the command's time with it."""
@@ -325,7 +325,7 @@ def test_a_refusal_whose_end_does_not_come_is_told_with_its_status(
     def answer(conn: Connection) -> bool:
         conn.read_head()
         conn.send(b"HTTP/1.1 503 No\r\n" + framing + b"\r\n" + said)
-        conn.wait_read()  # What is reset at once takes what came before it along.
+        conn.wait_read()  # A reset discards data that was not read before it.
         getattr(conn, then)()
         return False
 

@@ -1,6 +1,6 @@
-"""What each kind of TLS peer gives, with the check of certificates and without: the table of docs/http-truth.md, row by row.
+"""The result of each kind of TLS peer, with and without the certificate check: the table of docs/http-truth.md, row by row.
 
-Owns that table and its test. How a peer is made stands in `tls_peers`.
+How a peer is built is in `tls_peers`.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ TABLE = [
     nowhere("no encryption (NULL) only", peers.speaks("NULL-SHA256"), NONE_IN_COMMON),
     nowhere("no certificate (anonymous) only", peers.speaks("ADH-AES128-SHA256"), NONE_IN_COMMON),
     nowhere("RC4 or 3DES only", peers.sends(peers.alert(40)), NONE_IN_COMMON),
-    nowhere("RC4, whatever the client offers", peers.sends(peers.server_hello(0x0005)), "picks the cipher RC4"),
-    nowhere("3DES, whatever the client offers", peers.sends(peers.server_hello(0x000A)), "picks the cipher 3DES"),
+    nowhere("RC4, whatever the client offers", peers.sends(peers.server_hello(0x0005)), "chooses the cipher RC4"),
+    nowhere("3DES, whatever the client offers", peers.sends(peers.server_hello(0x000A)), "chooses the cipher 3DES"),
     Row("client certificate optional, TLS 1.2", peers.asks(V12, required=False)),
     Row("client certificate optional, TLS 1.3", peers.asks(V13, required=False)),
     nowhere("client certificate required, TLS 1.2", peers.asks(V12), WANTED),
@@ -125,7 +125,7 @@ TABLE = [
     nowhere("client certificate required, TLS 1.3, sends close_notify", peers.asks_and_ends(V13, "finish_tls"), WANTED),
     nowhere("serves other names only (SNI)", peers.refuses_the_name, "serves nothing under this name"),
     nowhere("speaks only HTTP/2", peers.sends(peers.alert(120)), "does not speak HTTP/1.1 over TLS"),
-    nowhere("fails with an internal error", peers.sends(peers.alert(80)), "has an error of its own"),
+    nowhere("fails with an internal error", peers.sends(peers.alert(80)), "reports an internal error"),
     nowhere("plain HTTP", peers.sends(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "does not speak TLS there, but plain HTTP"),
     nowhere("SSH", peers.sends(b"SSH-2.0-OpenSSH_9.2\r\n"), "does not speak TLS there, but SSH"),
     nowhere("something else", peers.sends(b"\0" * 100), "does not speak TLS there, but something else"),
@@ -159,7 +159,7 @@ def test_nobody_is_asked_whether_a_certificate_was_revoked(relay: Relay) -> None
         assert register.connections == 0
 
 
-def test_a_peer_without_secure_renegotiation_is_taken_only_where_the_certificate_is_not_checked(relay: Relay) -> None:
+def test_a_peer_without_secure_renegotiation_is_accepted_only_without_the_certificate_check(relay: Relay) -> None:
     """The peer goes no further than its ServerHello, which is where the agent refuses it."""
     with peers.sends(peers.server_hello(0xC02F, renegotiation_info=False))() as target:
         url = target.url(host=HOST, scheme="https")
@@ -183,7 +183,7 @@ def test_what_may_not_go_out_twice_is_not_sent_to_find_out(relay: Relay, version
 @pytest.mark.parametrize("version", [V12, V13])
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("size", [0, 100_000, 5_000_000])
-def test_a_certificate_that_is_wanted_is_named_whatever_of_the_request_went_out(
+def test_a_missing_client_certificate_is_reported_however_much_of_the_request_was_sent(
     relay: Relay, version: TLSVersion, how: str, size: int
 ) -> None:
     """A body meets the end of the session while it is sent."""
@@ -193,7 +193,7 @@ def test_a_certificate_that_is_wanted_is_named_whatever_of_the_request_went_out(
 
 
 @pytest.mark.parametrize("version", [V12, V13])
-def test_a_refusal_that_meets_the_body_on_its_way_is_named(relay: Relay, version: TLSVersion) -> None:
+def test_a_missing_client_certificate_is_reported_while_the_body_is_sent(relay: Relay, version: TLSVersion) -> None:
     """TLS 1.3 says it once the request may be under way."""
     with peers.asks(version)() as target:
         answer = relay({"url": target.url(host=HOST), "method": "POST", "body": "x" * 5_000_000})
@@ -214,20 +214,20 @@ def test_an_early_answer_of_a_target_that_asked_for_a_certificate_is_the_answer(
 
 @pytest.mark.parametrize("version", [V12, V13])
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_an_end_without_an_answer_is_a_reset_where_nobody_asked_for_a_certificate(relay: Relay, version: TLSVersion, how: str) -> None:
+def test_a_close_without_an_answer_is_a_reset_if_no_certificate_was_requested(relay: Relay, version: TLSVersion, how: str) -> None:
     with ByteTarget(server_context(oldest=version, newest=version)) as target:
         target.on("*", lambda conn, _request: getattr(conn, how)())
         assert code(relay({"url": target.url(host=HOST), "method": "POST"})) == "ECONNRESET"
 
 
 @pytest.mark.parametrize("version", [V12, V13])
-def test_an_end_after_an_answer_is_a_reset_whoever_asked_for_a_certificate(relay: Relay, version: TLSVersion) -> None:
+def test_a_close_after_an_answer_is_a_reset_even_if_a_certificate_was_requested(relay: Relay, version: TLSVersion) -> None:
     """A target that answered one request without a certificate has another reason not to answer the next."""
     with peers.asks(version, required=False)() as target:
         target.on("/end", lambda conn, _request: conn.reset())
         assert relay({"url": target.url(host=HOST)})["statusCode"] == 200
         assert code(relay({"url": target.url("/end", host=HOST)})) in {"ECONNRESET", "EPROTO"}
-        assert target.connections == 2  # GET goes out again, over a connection on which nothing was answered
+        assert target.connections == 2  # a GET is sent again if its connection brought no answer
 
 
 @pytest.mark.parametrize("version", [V12, V13])

@@ -1,7 +1,4 @@
-"""TLS towards targets: each certificate fault told apart (PROTOCOL §4), versions, names, and what `ignore_tls_certificate` undoes.
-
-Owns TLS as a sender meets it. It must not look into the agent's TLS contexts.
-"""
+"""TLS towards targets: each certificate fault has its code (PROTOCOL §4), versions, names, and what `ignore_tls_certificate` permits."""
 
 from __future__ import annotations
 
@@ -91,7 +88,7 @@ def test_authority_outside_the_trust_is_not_known(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_versions_of_today_are_spoken(relay: Relay, version: ssl.TLSVersion) -> None:
+def test_current_versions_are_supported(relay: Relay, version: ssl.TLSVersion) -> None:
     """TLS 1.2 alone and TLS 1.3 alone both work."""
     with ByteTarget(server_context(oldest=version, newest=version)) as target:
         target.on("/", reply(200))
@@ -195,7 +192,7 @@ def test_hang_up_in_the_handshake_is_a_reset(relay: Relay, how: str) -> None:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_missing_client_certificate_is_told(relay: Relay, version: ssl.TLSVersion) -> None:
+def test_missing_client_certificate_is_reported(relay: Relay, version: ssl.TLSVersion) -> None:
     """A target that wants a client certificate refuses with an alert, in TLS 1.3 once the handshake is done: EPROTO, which says so."""
     with ByteTarget(server_context(newest=version, client_authority=ca_pem())) as target:
         answer = relay({"url": target.url()})

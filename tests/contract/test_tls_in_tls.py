@@ -1,6 +1,6 @@
-"""Targets reached by TLS through a proxy that is itself reached by TLS: as safe, and as well behaved, as TLS alone.
+"""TLS to a target inside TLS to a proxy: as safe, and as well behaved, as TLS alone.
 
-Owns what the inner session adds. It must not test what any tunnel does.
+Only what the inner session adds; tunnels in general are tested in `test_target_proxies.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Agents that are killed at a fault point and started again, and what is seen of their commands then.
+"""Runs agents that are killed at a fault point and started again, and collects what is then seen of their commands.
 
-Owns one agent's lives and what is looked at. It must not know the points (`kill_scenes`), nor judge: what is to be
-expected stands in `kill_table`.
+How a point is reached is in `kill_scenes`, what is expected in `kill_table`.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ class Life:
         path = f"/{kind.name}/{size}"
         payload = {"method": kind.method, "url": self.target.url(path), "headers": [dict([pair]) for pair in kind.headers.items()]}
         if kind.method != "GET":
-            # More than is kept in memory where it comes by its URL.
+            # Too large to be kept in memory if it is downloaded.
             payload["body"] = "b" * (20_000 if options else 20)
         self.traces[kind.name, size] = Trace(self.agent.create(payload, **options), path)
 

@@ -1,6 +1,6 @@
-"""How the commands of one life come to a fault point, all of them to the same, before the process dies there.
+"""How the commands of one run all reach the same fault point before the process dies there.
 
-Owns the way to each point: how often it is reached, what holds the commands there. It must not judge (`kill_table`).
+For each point: how often it is reached, and what holds the commands there. What is expected is in `kill_table`.
 """
 
 from __future__ import annotations

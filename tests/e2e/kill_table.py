@@ -1,7 +1,4 @@
-"""What comes of a command whose agent is killed at each fault point: the table of docs/durability.md.
-
-Owns the expectations, as data. It must not know how a process is killed there.
-"""
+"""The outcome of a command whose agent is killed at each fault point, as data: the table of docs/durability.md."""
 
 from __future__ import annotations
 

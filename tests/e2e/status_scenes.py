@@ -1,6 +1,6 @@
-"""Three agents to look at: one that waits, one that is busy, one that is not ready. Run as a module it takes pictures of them.
+"""Three agents to look at: one idle, one busy, one not ready. As a program, it takes the pictures of `docs/images`.
 
-Owns the scenes and the pictures of `docs/images`. Time is moved on by hand, so that an hour of commands takes seconds.
+Time is moved by hand, so that an hour of commands takes seconds.
 """
 
 from __future__ import annotations

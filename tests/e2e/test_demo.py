@@ -1,7 +1,4 @@
-"""The demo as a program of its own: its exit code, its rows, and that it leaves nothing behind.
-
-Owns what a new user sees of `make demo`. It must not look inside.
-"""
+"""The demo as a program: its exit code, its rows, and that it leaves nothing behind; what a new user sees of `make demo`."""
 
 from __future__ import annotations
 
@@ -159,7 +156,7 @@ def test_a_wrong_answer_names_its_row_and_ends_non_zero(show) -> None:
     assert showing.nothing_left()
 
 
-def test_an_agent_that_does_not_start_is_told_with_its_own_words(show) -> None:
+def test_an_agent_that_does_not_start_is_reported_with_its_own_message(show) -> None:
     showing = show(sys.executable, "-c", NO_AGENT)
     assert showing.finish() == 1, showing.output
     assert "FAILED  starting: the agent ended by itself with exit code 2" in showing.output

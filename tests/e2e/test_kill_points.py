@@ -1,6 +1,6 @@
-"""The process dies by SIGKILL at each fault point, and is started again (docs/durability.md).
+"""A process is killed by SIGKILL at each fault point and started again (docs/durability.md).
 
-Owns the proof of that table with real processes. Every life is lived once, some at the same time, and judged method by method.
+Tests that table with real processes. Each point is run once, some at the same time, and checked method by method.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def test_the_table_and_the_scenes_name_every_point_in_the_order_of_a_commands_wa
     assert list(TABLE) == list(SCENES) == list(Point)
 
 
-def test_by_the_table_nothing_that_may_not_repeat_is_asked_twice_and_no_success_is_claimed_without_an_answer() -> None:
+def test_the_table_repeats_no_unrepeatable_request_and_claims_no_success_without_an_answer() -> None:
     assert max(row.once.asked for row in TABLE.values()) == 1
     assert all(fate.asked > 0 for row in TABLE.values() for fate in (row.repeatable, row.once) if fate.status == "SUCCESS")
 
@@ -81,7 +81,7 @@ def test_a_command_whose_agent_is_killed_there_comes_to_its_one_answer(lives: Li
     assert (len(trace.finals), len(set(trace.finals))) == (row.told, 1)
     assert json.loads(trace.finals[0])["status"] == fate.status
     if fate.status == "SUCCESS":
-        # The target's last answer, whole: none that it did not give.
+        # The target's complete last answer, and no other.
         rest = "\n" + "x" * LARGE_BYTES if size == LARGE else ""
         assert answer["body"] == f"{kind.method} {fate.asked}{rest}"
     else:

@@ -1,6 +1,6 @@
-"""What a start does with what a kill left: receipts, redelivered messages, requests that never left, dead upload URLs.
+"""What a start does after a kill: receipts, redelivered messages, requests that were never sent, expired upload URLs.
 
-Owns the proof with real processes that die at a fault point. What comes of each point is `test_kill_points`'.
+With real processes that die at a fault point. The outcome for each point is tested in `test_kill_points`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 from relay_agent.core.failpoints import Point
 from relay_agent.sandbox.faults import Fault
 from relay_agent.sandbox.server import Sandbox
-from tests.agents import RunningAgent, body, finals, wait_until
+from tests.agents import RunningAgent, answers, body, finals, wait_until
 from tests.integration.sandbox_calls import aws, config
 from tests.targets import ByteTarget, reply
 
@@ -40,10 +40,10 @@ def died(agent: RunningAgent) -> bool:
     return agent.wait() == -signal.SIGKILL
 
 
-# --- receipts and messages that come again ---
+# --- receipts and repeated messages ---
 
 
-def test_what_was_taken_over_and_not_acknowledged_is_acknowledged_before_anything_is_received(tmp_path: Path, target: ByteTarget) -> None:
+def test_unacknowledged_commands_of_the_last_run_are_acknowledged_before_anything_is_received(tmp_path: Path, target: ByteTarget) -> None:
     """The queue would hand the message out again after ten minutes only: it is the old receipt that empties it."""
     with Sandbox(visibility_timeout=600) as sandbox, armed(sandbox, tmp_path, Point.AFTER_COMMIT) as agent:
         command = agent.create({"method": "POST", "url": target.url("/")})
@@ -67,7 +67,7 @@ def test_where_the_receipt_is_no_longer_valid_the_message_is_recognised_by_its_i
         command = agent.create({"method": "POST", "url": target.url("/")})
         assert died(agent)
         with aws(sandbox, "sqs") as sqs:
-            # Handed out once more: from now on SQS takes the newer receipt only.
+            # Delivered again: from now on SQS accepts only the newer receipt.
             queue = config(sandbox, agent.agent_id)["rpcSourceQueueUrl"]
             assert len(sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=10)["Messages"]) == 1
         agent.start(UNARMED)
@@ -100,7 +100,7 @@ def test_the_same_id_with_another_body_is_logged_and_answered_once_only(
     assert (finals(command), body(command)["body"]) == (["SUCCESS"], "here")
 
 
-# --- requests that never left ---
+# --- requests that were never sent ---
 
 
 class _Lims(BaseHTTPRequestHandler):
@@ -154,7 +154,7 @@ def test_a_post_whose_host_has_no_address_was_never_sent_and_is_tried_after_the_
 def test_a_put_that_was_sent_and_whose_body_cannot_be_fetched_again_has_an_unknown_outcome(tmp_path: Path, target: ByteTarget) -> None:
     """Its command came by a URL that has died since: it cannot run again, and that its first run was sent must not be denied."""
     with Sandbox(visibility_timeout=2, url_lifetime=2) as sandbox, armed(sandbox, tmp_path, Point.SENT) as agent:
-        agent.ready()  # it must fetch the body before the URL dies
+        agent.ready()  # it must download the body before the URL expires
         command = agent.create({"method": "PUT", "url": target.url("/"), "body": "x"}, delivery="referenced")
         assert died(agent)
         target.wait_requests(1)
@@ -165,12 +165,10 @@ def test_a_put_that_was_sent_and_whose_body_cannot_be_fetched_again_has_an_unkno
     assert len(target.requests) == 1
 
 
-# --- answers, killed again and again ---
+# --- answers with repeated kills ---
 
 
-def test_an_answer_is_told_the_same_however_often_the_agent_is_killed_on_its_way(
-    forgetful: Sandbox, tmp_path: Path, target: ByteTarget
-) -> None:
+def test_an_answer_is_sent_unchanged_however_often_the_agent_is_killed(forgetful: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     target.on("/large", reply(201, body="x" * 400_000))
     deaths = (Point.RECORDED, Point.UPLOADED, Point.SETTLED, Point.TOLD)
     with armed(forgetful, tmp_path, deaths[0]) as agent:
@@ -183,16 +181,16 @@ def test_an_answer_is_told_the_same_however_often_the_agent_is_killed_on_its_way
         agent.start(UNARMED).ready()
         wait_until(forgetful, lambda: len(finals(command)) == 2)
         assert agent.stop() == 0
-    assert (finals(command), len({*command.updates})) == (["SUCCESS", "SUCCESS"], 1)
+    assert (finals(command), len(answers(command))) == (["SUCCESS", "SUCCESS"], 1)
     assert (body(command)["statusCode"], len(body(command)["body"])) == (201, 400_000)
     assert len(target.requests) == 1
     assert list((tmp_path / "state" / "spool").iterdir()) == []
 
 
-# --- upload URLs that died ---
+# --- expired upload URLs ---
 
 
-def test_an_answer_whose_upload_url_has_expired_is_told_without_its_body_and_a_small_one_whole(tmp_path: Path, target: ByteTarget) -> None:
+def test_an_answer_with_an_expired_upload_url_is_sent_without_its_body_and_a_small_one_complete(tmp_path: Path, target: ByteTarget) -> None:
     target.on("/large", reply(201, [("X-Sample", "7")], "x" * 400_000))
     unavailable = {"count": None, "status": 503, "code": "ServiceUnavailable"}
     with Sandbox(visibility_timeout=2, url_lifetime=1) as sandbox, armed(sandbox, tmp_path, Point.RECORDED, 2) as agent:

@@ -1,7 +1,7 @@
-"""What docs/monitoring hands to Prometheus, judged by Prometheus' own promtool.
+"""docs/monitoring checked by Prometheus' own promtool.
 
-Owns the proof that the rules are rules, that each fires when it should and not otherwise, and that what the pages show is accepted as it
-stands. That they speak of metrics which an agent has is tested in `tests/integration/test_monitoring.py`.
+The rules are valid, each fires when it should and not otherwise, and the pages' metrics are accepted unchanged. That the rules name
+metrics of the agent is tested in `tests/integration/test_monitoring.py`.
 """
 
 from __future__ import annotations

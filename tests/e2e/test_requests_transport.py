@@ -1,6 +1,6 @@
-"""A `requests` session whose transport is the relay, on a real agent: a program sees what it would see without it.
+"""A `requests` session with the relay as its transport, on a real agent: a program sees what it would see without it.
 
-Owns the proof over the whole way. It must not test the adapter by itself: the sender's integration tests do.
+The adapter by itself is tested in the sender's integration tests.
 """
 
 from __future__ import annotations

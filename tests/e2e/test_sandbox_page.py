@@ -1,7 +1,7 @@
 """The sandbox's page in a real browser: Debian's Chromium through playwright.
 
-Owns the proof that a person can see agents and commands, switch them and send one, by mouse and by keyboard, with and
-without scripts, and that nothing a command carries becomes markup. It must not need an agent.
+A person can see agents and commands, switch them and send one, by mouse and by keyboard, with and without scripts, and no
+content of a command becomes markup. Runs without an agent.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def test_the_form_works_by_keyboard_alone_and_keeps_what_was_typed(page: Page, a
     headers = page.get_by_label("Headers")
     expect(headers).to_be_focused()
     expect(headers).to_have_attribute("aria-invalid", "true")
-    expect(page.get_by_text("Line 1 is no header")).to_be_visible()
+    expect(page.get_by_text("Line 1 is not a header")).to_be_visible()
     expect(page.get_by_label("URL")).to_have_value("http://lims.lab.example/keyboard")
     headers.fill("")
     page.get_by_label("URL").press("Enter")

@@ -1,7 +1,4 @@
-"""`relay-agent send` as a person calls it, answered by a real agent (OPERATIONS §1).
-
-Owns the proof of each option and exit code over the whole way. It must not repeat the sender's own integration tests.
-"""
+"""`relay-agent send` as a person calls it, answered by a real agent (OPERATIONS §1): each option and exit code."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The status page in a real browser: Debian's Chromium through playwright.
 
-Owns the proof that a person can see what the agent does and what is wrong: with no script, in dark and in light, on a phone, by keyboard
-and by the names that a screen reader says; and that nothing the platform or a command says becomes markup.
+A person can see what the agent does and what is wrong: without scripts, in dark and light mode, on a phone, by keyboard and by the names
+that a screen reader announces; and no text of the platform or a command becomes markup.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def test_the_keyboard_reaches_the_state_first_and_everything_that_scrolls_or_lea
         assert {"Let it show itself anew", "status.json", "metrics"} <= set(reached)
 
 
-def test_it_shows_itself_anew_by_itself_until_it_is_held_still(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
+def test_it_refreshes_automatically_until_it_is_paused(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
     port = free_port()
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"})), Shown(browser, port) as page:
         assert page.locator("meta[http-equiv=refresh], script").count() == 0
@@ -187,9 +187,7 @@ def test_it_says_that_the_agent_does_not_answer_while_it_does_not(browser: Brows
 
 
 @pytest.mark.parametrize("width", [1180, 360])
-def test_a_very_long_host_makes_no_high_row_and_is_whole_for_who_asks(
-    browser: Browser, sandbox: Sandbox, tmp_path: Path, width: int
-) -> None:
+def test_a_very_long_host_keeps_its_row_low_and_can_be_seen_in_full(browser: Browser, sandbox: Sandbox, tmp_path: Path, width: int) -> None:
     port = free_port()
     host = ".".join(["instrument" * 6] * 4)
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"})) as agent:
@@ -205,7 +203,7 @@ def test_a_very_long_host_makes_no_high_row_and_is_whole_for_who_asks(
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_what_the_platform_says_never_becomes_markup(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
+def test_text_of_the_platform_never_becomes_markup(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
     port = free_port()
     agent_id = sandbox.add_agent(name=MARKUP)
     settings: dict[str, str | None] = {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"}

@@ -1,6 +1,6 @@
 """The vendor's own `ts-sdk` as the sender: `context.run_cmd` on both of its routes, answered by a real agent (PROTOCOL §1).
 
-Owns the proof that pipelines written for the vendor's connector get their answers. It must not know how the agent works.
+Pipelines written for the vendor's connector get their answers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def context(request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatch: pytes
     monkeypatch.setenv("COMMAND_ENDPOINT", sandbox.api_target)
     monkeypatch.setenv("KERNEL_ENDPOINT", sandbox.api_target)
     ids = {"orgSlug": sandbox.org_slug, "workflowId": "w-1", "pipelineId": "p-1", "taskId": "t-1"}
-    # Neither the data lake nor artifacts nor the log take part in a command.
+    # A command uses neither the data lake nor artifacts nor the log.
     return Context(ids, Mock(), Mock(), Mock())
 
 
@@ -55,7 +55,7 @@ def test_run_cmd_returns_the_response_body_or_raises_with_it(context: Any, agent
     gate = target.gate()
     target.on("/slow", lambda conn, _: (conn.wait(gate, 1.3), conn.respond(200, [], b"at last")))
     target.on("/large", reply(200, [("Content-Type", "text/plain")], "a" * 1_000_000))
-    # Side by side, for the SDK sleeps a second before it first looks.
+    # In parallel, since the SDK sleeps a second before its first query.
     with ThreadPoolExecutor(6) as pool:
         unknown = pool.submit(run, target.url("/"), "TetraScience.Connector.Nonsense")
         paths = [target.url("/"), target.url("/missing"), f"http://127.0.0.1:{closed_port()}/", target.url("/slow"), target.url("/large")]

@@ -1,1 +1,1 @@
-"""Tests of the container on a real Docker engine. Run by `make test-image`, which builds what they test."""
+"""Tests of the container on a real Docker engine. `make test-image` builds the image and runs them."""

@@ -1,7 +1,4 @@
-"""Somebody who runs the delivered scripts.
-
-Owns how a script of the delivery is called, waited for and cut off. It must not know what any test expects.
-"""
+"""Runs the delivered scripts as an administrator does: how a script is called, waited for and interrupted."""
 
 from __future__ import annotations
 
@@ -54,7 +51,7 @@ class Administrator:
         """Run a script of the delivery, and leave it to itself, as in a terminal of its own."""
         return Begun(
             subprocess.Popen(
-                # A shell cannot heed what it was started to ignore, by nohup say.
+                # A shell cannot trap a signal that was ignored when it started, for example by nohup.
                 [shutil.which("env") or "env", "--default-signal=HUP,INT,TERM", self.delivery / script],
                 env={**self.environment, **environment},
                 stdout=subprocess.PIPE,

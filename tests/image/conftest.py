@@ -1,4 +1,4 @@
-"""Fixtures: the sandbox's settings for a container, agents in containers, and the delivery as an administrator has it."""
+"""Fixtures: the sandbox's settings for a container, agents in containers, and the delivery as an administrator receives it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _engine() -> Iterator[None]:
     yield
     engine.sweep()
     for lock in Path("/run").glob(f"ts-agent-http-relay-{os.getuid()}-relay-test-*.lock"):
-        lock.unlink()  # run.sh leaves it there, since another one may wait for it.
+        lock.unlink()  # run.sh keeps it, since another run.sh may wait for it.
 
 
 @pytest.fixture(scope="module")

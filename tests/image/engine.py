@@ -1,7 +1,4 @@
-"""The Docker engine, for tests: what they start there carries one label, and is removed by it.
-
-Owns how containers are started, watched and ended. It must not know what any test expects.
-"""
+"""The Docker engine for tests: starts, watches and ends containers; all carry one label, by which they are removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An older agent, out of this repository's history."""
+"""An older agent, built from this repository's history."""
 
 from __future__ import annotations
 

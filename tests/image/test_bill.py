@@ -1,4 +1,4 @@
-"""Whether the image is whole, and whether its bill of materials tells the truth of it."""
+"""Whether the image is complete and its bill of materials is correct."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.image.engine import DIST, MARK, ROOT, docker, image
 Json = dict[str, Any]
 SBOM = "usr/share/relay-agent/sbom.cdx.json"
 
-# Prints what in the image lacks a library, and what of its extension modules cannot be imported.
+# Prints which files of the image lack a library, and which extension modules cannot be imported.
 LOADS = """
 import ctypes, glob, importlib, json, os, subprocess, sys, warnings
 warnings.simplefilter("ignore")
@@ -154,7 +154,7 @@ def test_of_every_package_it_names_a_file_is_in_the_image_and_of_every_file_the_
 ) -> None:
     """Whatever stands at the path of a package's file: busybox's links do at those of coreutils and dash."""
     held = {hashlib.md5(content).hexdigest() for content in contents.values() if content}
-    # Debian has no sum of a link, of what is made on the spot, and of what the administrator may change.
+    # Debian has no checksum of links, of generated files and of files that the administrator may change.
     without_sum = {"python3-minimal", "ca-certificates", "media-types"}
     assert {name for name in debian(bill) & sums.keys() if not sums[name] & held} <= without_sum
     named = set().union(*(sums.get(name, set()) for name in debian(bill)))

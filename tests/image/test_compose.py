@@ -1,4 +1,4 @@
-"""The compose file: the agent with Docker secrets, and the demonstration, which needs nothing."""
+"""The compose file: the agent with Docker secrets, and the demonstration, which needs no settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Project:
         self.name = fresh_name("compose")
         self._place = place
         self._environment = environment
-        # What compose makes carries the test's label: by a second file, since the delivered one has none.
+        # A second file adds the test's label, which the delivered one lacks.
         services = {name: {"labels": [MARK]} for name in ("agent", "sandbox", "target", "sandbox-agent", "sender")}
         volumes = {name: {"labels": [MARK]} for name in ("state", "sandbox")}
         (place / "label.json").write_text(json.dumps({"version": "3.8", "services": services, "volumes": volumes}), encoding="utf-8")

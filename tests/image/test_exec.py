@@ -1,4 +1,4 @@
-"""What an administrator calls inside the container."""
+"""Commands that an administrator runs inside the container."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_tools_for_looking_at_the_network_work_without_capabilities(agent: C
     assert agent.exec("sh", "-c", f"echo | nc -w 2 127.0.0.1 {port}", check=False).returncode == 0
     assert agent.exec("sh", "-c", "nc -w 2 127.0.0.1 1", check=False).returncode != 0
     assert "Usage: nslookup" in agent.exec("sh", "-c", "nslookup --help 2>&1", check=False).stdout
-    # Whether everybody may ping is the host's setting with --net=host, and the engine's in a network of its own.
+    # Who may ping is set by the host with --net=host, and by the engine otherwise.
     lowest, highest = (int(group) for group in agent.exec("cat", "/proc/sys/net/ipv4/ping_group_range").stdout.split())
     pinged = agent.exec("ping", "-c", "1", "-W", "2", "127.0.0.1", check=False)
     if lowest <= 10001 <= highest:
@@ -87,5 +87,5 @@ def test_without_settings_it_says_what_is_missing_and_exits_with_2() -> None:
         assert done.returncode == 2
         for name in ("API_TARGET", "ORG_SLUG", "AGENT_ID", "JWT"):
             assert name in told
-        # Of the files that settings are in, a container has but one.
+        # A container has only one of the files with settings.
         assert "agent.env" in told and ".env.example" not in told

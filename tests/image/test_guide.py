@@ -1,4 +1,4 @@
-"""The guide's own command, word for word; starting, stopping, killing; and what an agent costs."""
+"""The guide's own commands, word for word; starting, stopping, killing; and the resources of an agent."""
 
 from __future__ import annotations
 

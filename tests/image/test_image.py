@@ -1,4 +1,4 @@
-"""What the image is: how large, whose, with what inside, and what never."""
+"""The image: its size, owner and content, and what it must never contain."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""docs/install.md and docs/troubleshooting.md, typed: every command line of theirs, in order, on this engine, against the sandbox.
+"""docs/install.md and docs/troubleshooting.md, typed: every command line in order, on this engine, against the sandbox.
 
-Names, directories and addresses are the test's own in place of those that the pages use, so that nothing of this machine is touched.
-Left out, and counted, are the lines that the pages mark as the reader's own, and those that need a machine with systemd:
-tests/image/test_systemd.py has one, and types them there.
+Names, directories and addresses are replaced by the test's own, so that nothing of this machine is touched. Lines that the pages mark
+as the reader's own and lines that need a machine with systemd are skipped and counted; tests/image/test_systemd.py types the latter.
 """
 
 from __future__ import annotations
@@ -160,13 +159,16 @@ def machine(
         "<file-of-the-token>": str(tmp_path / "etc" / "secrets" / "jwt"),
         "<url-of-a-target>": target,
         "https://lims.lab.example:9005/": target,
-        "http://127.0.0.1:8089/readyz": f"{sandbox.api_target}/",  # Its own page is off here: another agent may have the port.
+        "http://127.0.0.1:8089/readyz": f"{sandbox.api_target}/",  # Its TCP page is off here: another agent may use the port.
     }
     for service in ("sqs", "s3", "logs"):
         words[f"https://{service}.<region>.amazonaws.com/"] = settings["AWS_ENDPOINT_URL"]
     tag = f"relay-test-typed:{uuid.uuid4().hex[:8]}"
     docker("tag", image(), tag)
-    named = {"CONTAINER_NAME": container.name, "COMPOSE_PROJECT_NAME": container.name}  # The delivery's project is a real agent's.
+    named = {
+        "CONTAINER_NAME": container.name,
+        "COMPOSE_PROJECT_NAME": container.name,
+    }  # The delivery's project name belongs to a real agent.
     one = Machine(tmp_path, container, settings, words, {**labelled, **named}, tag, tmp_path)
     yield one
     one.end()
@@ -206,7 +208,7 @@ def test_every_line_of_the_installation_guide_can_be_typed_in_order(machine: Mac
             assert machine.container.get(machine.words["<url-of-a-target>"]).status == "SUCCESS"
         told[block.section] = told.get(block.section, "") + machine.type(block, by_hand)
         if block.section == "Prepare the host" and machine.here != machine.place:
-            assert machine.here.stat().st_mode & 0o777 == 0o700  # As it says, whatever the rights of the place it was copied from.
+            assert machine.here.stat().st_mode & 0o777 == 0o700  # As the page says, whatever the permissions of the source.
 
     assert f"Loaded image: {image()}" in told["Check what you were given, and load it"]
     assert "The agent is ready: container" in told["With run.sh"]
@@ -235,7 +237,7 @@ def test_every_line_of_troubleshooting_can_be_typed_in_order(machine: Machine, d
     blocks = list(shell_blocks(TROUBLE))
     seen: set[str] = set()
     told = ""
-    for block in blocks:  # What only looks, and looked well before, is not asked again.
+    for block in blocks:  # A command that only reads, and has succeeded before, is not repeated.
         again = {line for line in block.lines if line in seen and line.startswith("docker exec")}
         told += machine.type(replace(block, lines=tuple(line for line in block.lines if line not in again)))
         machine.typed += len(again)
@@ -258,7 +260,7 @@ def used(container: Container) -> int:
     return int(container.exec("python3", "-c", ask).stdout)
 
 
-def test_the_sizes_that_the_guide_tells_are_those_of_this_image(machine: Machine, demo_target: DemoTarget) -> None:
+def test_the_sizes_in_the_guide_are_those_of_this_image(machine: Machine, demo_target: DemoTarget) -> None:
     size = re.search(r"image (\d+) MB \(130 MB at most\), its tarball (\d+) MB", INSTALL)
     assert size
     assert inspect(image())["Size"] / 1e6 == pytest.approx(float(size[1]), rel=0.05)

@@ -1,4 +1,4 @@
-"""run.sh replaces a container: what it undoes when it is cut off or the new one does not stay, and two of it at once."""
+"""run.sh replaces a container: what it undoes if it is interrupted or the new one does not stay, and two runs at once."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_an_agent_that_the_platform_refuses_is_undone_and_the_old_one_runs_again
     container.wait_log("agent-ready", count=2)
 
 
-def test_of_two_at_once_the_second_waits_and_heeds_a_signal_meanwhile(
+def test_a_second_run_waits_for_the_first_and_reacts_to_signals(
     administrator: Administrator, begin: Begin, demo_target: DemoTarget
 ) -> None:
     container, before, gate, held = at_work(administrator, demo_target)
@@ -135,7 +135,7 @@ def test_of_two_at_once_the_second_waits_and_heeds_a_signal_meanwhile(
     assert container.sandbox.wait_final(held.id, 20).status == "SUCCESS"
 
 
-def test_where_there_is_no_flock_it_goes_without(administrator: Administrator, tmp_path: Path) -> None:
+def test_without_flock_it_runs_without_a_lock(administrator: Administrator, tmp_path: Path) -> None:
     """And so is told what it needs of a machine."""
     tools = "sh awk basename cat chmod cut dirname grep id mktemp od readlink rm sed sleep sort stat tail tr"
     place = tmp_path / "tools"

@@ -1,4 +1,4 @@
-"""run.sh and verify.sh, as an administrator runs them out of the delivery."""
+"""run.sh and verify.sh, run from the delivery as an administrator does."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_run_sh_in_place_of_the_guides_command_goes_on_with_the_state_of_that_co
     (before,) = inspect(container.name)["Mounts"]
     done = administrator.call("run.sh")
     assert (done.returncode, before["Name"] in done.stdout) == (0, True), done.stderr
-    administrator.run()  # And once more: it is not left behind by the next one either.
+    administrator.run()  # And again: the next run does not leave it behind either.
     assert [mount["Name"] for mount in inspect(container.name)["Mounts"] if mount["Type"] == "volume"] == [before["Name"]]
     assert command.id in container.exec("relay-agent", "commands", "--json").stdout
     docker("rm", "--force", container.name)
@@ -186,7 +186,7 @@ def test_env_file_and_names_are_honoured_in_the_file_too(administrator: Administ
         *(f"{name}={value}" for name, value in settings.items()),
         f"IMAGE_NAME={image()}",
     ]
-    other.write_text("\r\n".join(lines) + "\r\n", encoding="utf-16")  # As Windows editors write, if they are let.
+    other.write_text("\r\n".join(lines) + "\r\n", encoding="utf-16")  # As Windows editors write it.
     other.chmod(0o600)
     refused = administrator.call("run.sh", ENV_FILE=str(other), CONTAINER_NAME="")
     assert (refused.returncode, "Save it as UTF-8" in refused.stderr) == (2, True)
@@ -241,7 +241,7 @@ def test_angle_brackets_within_a_value_are_part_of_it(administrator: Administrat
 def test_verify_sh_does_not_ask_a_container_that_is_paused(administrator: Administrator) -> None:
     administrator.run()
     docker("pause", administrator.container.name)
-    (administrator.delivery / "logs.md").unlink()  # What is told before does not matter.
+    (administrator.delivery / "logs.md").unlink()  # Earlier output does not matter.
     done = administrator.call("verify.sh")
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1] == f"BAD: running: {administrator.container.name} is paused"
@@ -268,13 +268,13 @@ def test_verify_sh_compares_every_file_of_the_delivery_that_is_there(administrat
         changed = administrator.call("verify.sh")
         assert (changed.returncode, f"BAD: checksum: {name} does not match SHA256SUMS" in changed.stdout) == (1, True), changed.stdout
         file.write_bytes(was)
-    for name in ("agent.env", ".env"):  # These are the administrator's to change.
+    for name in ("agent.env", ".env"):  # The administrator may change these.
         with (administrator.delivery / name).open("a") as text:
             text.write("# changed\n")
     assert administrator.call("verify.sh").returncode == 0
 
 
-def test_verify_sh_looks_at_this_deliverys_tarball_whatever_others_lie_there(administrator: Administrator) -> None:
+def test_verify_sh_checks_this_deliverys_tarball_and_ignores_others(administrator: Administrator) -> None:
     administrator.run()
     tarball = next(DIST.glob("ts-agent-http-relay-v*.tar.gz"))
     (administrator.delivery / tarball.name).symlink_to(tarball)
@@ -359,5 +359,5 @@ def test_each_script_has_its_help_and_is_plain_sh(script: str) -> None:
 def test_every_setting_of_the_template_is_one_of_the_agents() -> None:
     template = set(re.findall(r"^#?([A-Za-z_]+)=", (ROOT / "docker" / "agent.env").read_text(encoding="utf-8"), flags=re.MULTILINE))
     example = set(re.findall(r"^#?([A-Za-z_]+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), flags=re.MULTILINE))
-    # The state's place is the volume's, and there is no emulator where an administrator is.
+    # The volume fixes the state directory, and an administrator has no emulator.
     assert example - template == {"RELAY_STATE_DIR", "AWS_ENDPOINT_URL"} and template <= example

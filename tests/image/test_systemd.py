@@ -1,4 +1,4 @@
-"""The unit on a real systemd: one in a container of its own, which drives this machine's engine."""
+"""The unit on a real systemd, which runs in a container of its own and uses this machine's engine."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_the_installation_guides_lines_for_systemd_can_be_typed_in_order(
             if own(line):
                 by_hand(line)
                 continue
-            if line.startswith("journalctl"):  # A reader looks before going on.
+            if line.startswith("journalctl"):  # A reader checks before going on.
                 wait_until(lambda: docker("inspect", machine.agent, check=False).returncode == 0, "the unit makes its container")
                 container.ready()
             line = line.replace("<file-with-the-token>", "/root/token").replace(f"{UNIT}:v{relay_agent.__version__}", image())

@@ -1,6 +1,6 @@
-"""What stands in docs/monitoring, as data: the alerts, the dashboard's panels, and the metrics that an expression names.
+"""docs/monitoring as data: the alerts, the dashboard's panels, and the metrics that an expression names.
 
-Owns the reading only. What must hold of it is in the tests that use it.
+Only reads them; the tests that use this module say what must be true of them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How tests call the sandbox: as an agent, as a sender, and as an AWS client with the credentials an agent was given.
-
-Owns the calls. It must not judge answers.
-"""
+"""How tests call the sandbox: as an agent, as a sender, and as an AWS client with an agent's credentials."""
 
 from __future__ import annotations
 
@@ -49,7 +46,7 @@ def config(sandbox: Sandbox, agent_id: str) -> dict[str, Any]:
 def aws(sandbox: Sandbox, service: str, credentials: Credentials | None = None, **options: Any) -> Iterator[Any]:
     """A real AWS client that never retries."""
     given = credentials or sandbox.credentials()
-    # One name for three services: the stubs know only literal ones.
+    # One function for three services: the type stubs accept only literal names.
     client: Any = cast(Any, boto3).client(
         service,
         endpoint_url=sandbox.aws_endpoint,

@@ -1,6 +1,6 @@
-"""A CloudWatch that is slow, hangs, throttles or refuses is never in the way of commands, nor of the stop (OPERATIONS §4).
+"""A CloudWatch that is slow, hangs, throttles or refuses delays neither commands nor the stop (OPERATIONS §4).
 
-Owns the proof on a running agent. It must not test the shipper's own rules: those are unit tests of `telemetry.cloudwatch`.
+With a running agent. The shipper's own rules are tested in `tests/unit/agent/test_log_shipper.py`.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def test_no_command_waits_for_cloudwatch_and_no_line_is_lost(sandbox: Sandbox, t
 
 
 WORDS = {
-    "closes": "was cut off",
-    "throttles": "asks to be called less often",
+    "closes": "was closed by Amazon CloudWatch Logs",
+    "throttles": "limits the rate of calls",
     "refuses": "a policy does not let this agent write to its log group",
-    "unwell": "answers with an error of its own (AWS says ServiceUnavailableException)",
+    "unwell": "answers with a server error (AWS says ServiceUnavailableException)",
 }
 
 
@@ -93,7 +93,7 @@ def test_a_stop_does_not_wait_out_its_drain_for_cloudwatch(sandbox: Sandbox, tmp
         assert agent.logs[-1]["event"] in ("agent-stopped", "log-delivery-failed")
 
 
-def test_a_stream_that_somebody_deletes_is_made_again_and_no_line_is_lost(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_a_deleted_log_stream_is_created_again_and_no_line_is_lost(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     agent_id = sandbox.add_agent()
     with running(ThreadedAgent(sandbox, tmp_path, agent_id=agent_id)) as agent, aws(sandbox, "logs") as logs:
         wait_until(sandbox, lambda: len(sandbox.log_events(agent_id)) >= 1)

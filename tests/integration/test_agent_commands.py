@@ -1,6 +1,6 @@
-"""What becomes of a command: every rule of PROTOCOL §2 to §4 through a real agent, real queues and a real target.
+"""The life of a command: every rule of PROTOCOL §2 to §4 through a real agent, real queues and a real target.
 
-Owns the proof of one command's way at a healthy platform. It must not test HTTP's corners: those are the contract tests'.
+With a healthy platform. The details of HTTP are in the contract tests.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def test_a_field_of_the_wrong_type_is_named_and_its_value_is_not(agent: RunningA
     assert "canary" not in command.updates[-1]
 
 
-# --- bodies by way of S3 ---
+# --- bodies through S3 ---
 
 
 @pytest.mark.parametrize("size", [0, 10, 300_000, 2_000_000])
@@ -218,7 +218,9 @@ def test_a_referenced_body_is_fetched_without_any_header_of_ours(agent: RunningA
 
 
 @pytest.mark.parametrize("status, data", [(403, b"<Error/>"), (404, b""), (200, b"no json"), (200, b"\x1f\x8bdamaged")])
-def test_a_referenced_body_that_cannot_be_had_fails_the_command(agent: RunningAgent, target: ByteTarget, status: int, data: bytes) -> None:
+def test_a_referenced_body_that_cannot_be_downloaded_fails_the_command(
+    agent: RunningAgent, target: ByteTarget, status: int, data: bytes
+) -> None:
     target.on("/lost", reply(status, body=data))
     sent = message(agent, body=None, bodyDelivery="referenced", bodyUrl=target.url("/lost?X-Amz-Signature=canary-signature"))
     answer = answer_to(agent, sent)
@@ -361,7 +363,9 @@ NOT_COMMANDS = {
 
 
 @pytest.mark.parametrize("name", NOT_COMMANDS)
-def test_what_is_no_command_costs_one_line_and_the_agent_goes_on(agent: RunningAgent, target: ByteTarget, name: str) -> None:
+def test_a_message_that_is_not_a_command_is_logged_in_one_line_and_the_agent_goes_on(
+    agent: RunningAgent, target: ByteTarget, name: str
+) -> None:
     agent.told({"url": target.url("/")})
     before = len(agent.logs)
     agent.sandbox.send_raw(agent.agent_id, NOT_COMMANDS[name])
@@ -426,7 +430,7 @@ def test_a_malformed_message_with_an_id_costs_one_line(agent: RunningAgent, targ
     assert len(agent.logs) - before == 2
 
 
-# --- seen twice ---
+# --- repeated messages ---
 
 
 def test_a_message_that_comes_twice_is_run_and_answered_once(agent: RunningAgent, target: ByteTarget) -> None:
@@ -452,7 +456,7 @@ def test_an_id_that_comes_again_with_another_body_is_not_run(agent: RunningAgent
     assert [request.target for request in target.requests if request.target in ("/first", "/second")] == ["/first"]
 
 
-# --- at the end: what all these requests had in common ---
+# --- at the end: what is true of all these requests ---
 
 
 def test_nothing_of_the_platforms_ever_reached_a_target_or_a_presigned_url(agent: RunningAgent, target: ByteTarget) -> None:

@@ -1,7 +1,6 @@
 """The disk under a running agent: full, read-only, another user's, with a damaged or newer journal, and a clock that jumps ("The disk").
 
-Owns the proof with real processes on a small disk of their own. It must not test the journal's rescue by itself: that is
-tests/unit/storage/test_salvage.py.
+With real processes on a small disk of their own. How a journal is salvaged is tested in tests/unit/storage/test_salvage.py.
 """
 
 from __future__ import annotations
@@ -241,7 +240,7 @@ def test_a_large_answer_on_a_full_disk_is_an_honest_failure(
     assert seen(target)["POST /large"] == 1
 
 
-def test_an_answer_for_which_the_reserve_has_room_is_told_whole_on_a_full_disk(
+def test_an_answer_that_fits_the_reserve_is_sent_complete_on_a_full_disk(
     sandbox: Sandbox, tmp_path: Path, target: ByteTarget, small_disk: SmallDisk
 ) -> None:
     answer = os.urandom(200_000).hex().encode()
@@ -257,7 +256,7 @@ def test_an_answer_for_which_the_reserve_has_room_is_told_whole_on_a_full_disk(
         assert agent.stop() == 0
 
 
-def test_answers_that_are_recorded_are_told_on_a_disk_that_stays_full(
+def test_recorded_answers_are_sent_while_the_disk_stays_full(
     sandbox: Sandbox, tmp_path: Path, target: ByteTarget, small_disk: SmallDisk
 ) -> None:
     """Something else takes every free byte, what the agent kept back for itself too: no note of what was told goes in any more."""
@@ -288,7 +287,7 @@ def test_answers_that_are_recorded_are_told_on_a_disk_that_stays_full(
     assert seen(target) == {"POST /": 40}
 
 
-def test_a_start_on_a_full_disk_without_a_reserve_tells_what_is_recorded_says_so_and_can_be_stopped(
+def test_a_start_on_a_full_disk_without_a_reserve_sends_recorded_answers_logs_it_and_can_be_stopped(
     sandbox: Sandbox, tmp_path: Path, target: ByteTarget, small_disk: SmallDisk
 ) -> None:
     """What a crash on a full disk leaves: an answer to tell, and a POST under way whose fate cannot be recorded."""
@@ -326,7 +325,7 @@ def over_tcp(port: int, path: str) -> tuple[int, str]:
         return answer.status, answer.read().decode()
 
 
-def test_a_start_on_a_disk_too_full_for_a_journal_is_told_by_every_page_until_there_is_room(
+def test_a_start_on_a_disk_too_full_for_a_journal_is_shown_on_every_page_until_space_is_free(
     sandbox: Sandbox, tmp_path: Path, target: ByteTarget, small_disk: SmallDisk
 ) -> None:
     port = free_port()
@@ -407,7 +406,7 @@ def test_a_disk_without_a_name_left_for_the_socket_leaves_the_port_and_the_socke
 # --- hanging ---
 
 
-def test_a_disk_that_hangs_at_the_start_is_said_and_keeps_the_agent_from_no_signal(
+def test_a_disk_that_hangs_at_the_start_is_logged_and_signals_still_work(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     over, lines, signals = threading.Event(), agents.LogLines(), Signals()
@@ -495,7 +494,7 @@ def test_a_state_directory_that_ran_before_and_is_read_only_now_is_named_too(
         assert agent.get(target.url("/")).status == "SUCCESS"
 
 
-def test_a_journal_that_turns_read_only_is_as_a_full_disk(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_a_journal_that_becomes_read_only_is_like_a_full_disk(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     """No disk in use can be made read-only from outside, so SQLite is told to find it so."""
     gate = hold(target, "/held")
     target.on("/new", reply(body="new"))
@@ -584,7 +583,7 @@ def spoil(journal: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["commands_old", "commands"])
-def test_a_damaged_journal_is_set_aside_and_what_it_says_is_answered(
+def test_a_damaged_journal_is_set_aside_and_its_readable_commands_are_answered(
     sandbox: Sandbox, tmp_path: Path, target: ByteTarget, name: str
 ) -> None:
     gates = [hold(target, "/get"), hold(target, "/post")]
@@ -624,7 +623,7 @@ def test_a_damaged_journal_is_set_aside_and_what_it_says_is_answered(
     assert [len(finals(command)) for command in (get, post, waiting)] == [1, 1, 1]
 
 
-def test_a_journal_damaged_at_work_ends_the_agent_and_the_next_start_goes_on(tmp_path: Path, target: ByteTarget) -> None:
+def test_a_journal_damaged_at_run_time_ends_the_agent_and_the_next_start_recovers(tmp_path: Path, target: ByteTarget) -> None:
     """What was received and could not be taken in comes again, and is answered then."""
     with Sandbox(visibility_timeout=2) as sandbox:
         agent = RunningAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "3"})
@@ -697,7 +696,7 @@ def test_with_a_clock_set_by_a_day_nothing_runs_twice(tmp_path: Path, target: By
         agent.agent.flow.journal.retention.prune()
         wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
         assert agent.ask({"url": target.url("/")}, expires_in=3 * 86_400).status == "SUCCESS"
-        if days < 0:  # After a day forward what was acknowledged may be forgotten.
+        if days < 0:  # After a jump of a day an acknowledged command may be forgotten.
             wait_until(sandbox, lambda: agent.agent.flow.journal.counts()["delivered"] == 2)
         assert agent.stop() == 0
         assert finals(command) == ["SUCCESS"]

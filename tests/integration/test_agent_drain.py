@@ -1,6 +1,6 @@
-"""What a stop does with the work under way and the work that waits (ARCHITECTURE, "Stopping is not cancelling").
+"""What a stop does with running and waiting commands (ARCHITECTURE, "Stopping is not cancelling").
 
-Owns the proof of the drain with real processes: what it finishes, what it leaves, what it tells, and what a kill in its middle costs.
+With real processes: what the drain finishes, what it leaves, what it sends, and the effect of a kill during it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.transport import resolver
-from tests.agents import RunningAgent, ThreadedAgent, body, finals, running, wait_until
+from tests.agents import RunningAgent, ThreadedAgent, answers, body, finals, running, wait_until
 from tests.target_server import Gate
 from tests.targets import ByteTarget, FullBacklog, redirect, reply, seen
 
@@ -56,7 +56,7 @@ def shipped(sandbox: Sandbox, agent_id: str) -> list[dict[str, object]]:
     return [json.loads(event["message"]) for event in sandbox.log_events(agent_id)]
 
 
-# --- a drain that has time ---
+# --- a drain with enough time ---
 
 
 def test_a_drain_answers_what_runs_and_leaves_what_waits_to_the_next_start(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
@@ -66,7 +66,7 @@ def test_a_drain_answers_what_runs_and_leaves_what_waits_to_the_next_start(sandb
     agent = RunningAgent(sandbox, tmp_path, EIGHT_WORKERS)
     with running(agent):
         commands = fill(agent, target)
-        gate.release()  # not before the forty wait, however slow this machine is
+        gate.release()  # only once all forty wait, however slow this machine is
         assert agent.stop() == 0
         assert agent.wait_log("agent-stopped")["left"] == WAITING
         wait_until(sandbox, lambda: all(command.final for command in commands[:UNDER_WAY]), 2)
@@ -142,9 +142,7 @@ def test_what_outlasts_the_drain_is_answered_before_the_exit_or_left_to_the_next
     assert Counter(request.target for request in target.requests) == {path: 1 if path in once else 2 for path in requests}
 
 
-def test_a_post_whose_redirect_leads_to_a_host_that_does_not_answer_is_told_before_the_exit_too(
-    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
-) -> None:
+def test_a_post_redirected_to_a_silent_host_is_answered_before_the_exit_too(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     with FullBacklog() as nobody, running(RunningAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "1"})) as agent:
         target.on("/", redirect(307, nobody.url("/")))
         command = agent.create({"method": "POST", "url": target.url("/"), "body": "x"})
@@ -154,7 +152,7 @@ def test_a_post_whose_redirect_leads_to_a_host_that_does_not_answer_is_told_befo
     assert finals(command) == ["FAILURE"]
 
 
-# --- a drain that is cut off ---
+# --- a drain that is interrupted ---
 
 
 def test_a_drain_that_is_cut_off_by_sigkill_loses_nothing(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
@@ -179,12 +177,12 @@ def test_a_drain_that_is_cut_off_by_sigkill_loses_nothing(sandbox: Sandbox, tmp_
         *["EINTERRUPTED"] * (UNDER_WAY - 1),
         *[200] * WAITING,
     ]
-    # Told twice at most, and then the same.
-    assert {len({text for text in command.updates if json.loads(text)["status"] != "PROCESSING"}) for command in commands} == {1}
+    # Sent at most twice, unchanged.
+    assert {len(answers(command)) for command in commands} == {1}
     assert seen(target) == {f"POST /{number}": 1 for number in range(UNDER_WAY + WAITING)}
 
 
-def test_what_a_cut_off_drain_had_answered_and_not_told_is_told_after_the_next_start(
+def test_answers_that_an_interrupted_drain_did_not_send_are_sent_after_the_next_start(
     sandbox: Sandbox, tmp_path: Path, target: ByteTarget
 ) -> None:
     gate = held(target, "/held")
@@ -209,7 +207,7 @@ def test_what_a_cut_off_drain_had_answered_and_not_told_is_told_after_the_next_s
 # --- a platform that hangs ---
 
 
-def test_a_platform_that_hangs_in_everything_holds_up_no_exit_and_no_answer_is_lost(
+def test_a_platform_that_hangs_in_every_call_delays_no_exit_and_no_answer_is_lost(
     sandbox: Sandbox, tmp_path: Path, target: ByteTarget
 ) -> None:
     target.on("/", reply(body="here"))
@@ -229,7 +227,7 @@ def test_a_platform_that_hangs_in_everything_holds_up_no_exit_and_no_answer_is_l
     assert seen(target) == {"POST /": 1}
 
 
-def test_where_everything_hangs_a_drain_of_a_second_is_hardly_longer(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_a_drain_of_a_second_is_hardly_longer_if_everything_hangs(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     gate = target.gate()
     target.on("/", reply(body="here"))
     target.on("/held", lambda conn, _: (conn.wait(gate), conn.respond(200)))
@@ -246,7 +244,9 @@ def test_where_everything_hangs_a_drain_of_a_second_is_hardly_longer(sandbox: Sa
         gate.release()
 
 
-def test_no_drain_at_all_ends_at_once_though_answers_cannot_be_told(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_without_a_drain_the_agent_ends_at_once_although_answers_cannot_be_sent(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
     target.on("/", reply(body="here"))
     agent = RunningAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "0"})
     with running(agent):
@@ -293,7 +293,7 @@ def test_a_journal_that_hangs_holds_up_no_exit(sandbox: Sandbox, tmp_path: Path,
 def test_a_name_that_is_not_resolved_holds_up_no_exit(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "1"})) as agent:
         release = threading.Event()
-        # The sandbox is called by its address: here it is a name, which nobody answers for.
+        # Here the sandbox is called by a name that no DNS server answers for.
         monkeypatch.setattr(resolver, "literal_address", lambda _host: None)
         monkeypatch.setattr(resolver, "ask_system", lambda *_: [] * release.wait(30))
         agent.agent.network.connection_pool.close()

@@ -1,6 +1,6 @@
-"""Hostile input through a real agent: whatever one sender or one target says, it is answered, and the others' commands go on.
+"""Hostile input through a real agent: every input of one sender or target is answered, and the commands of others go on.
 
-Owns the proof from outside, for each kind of input once. It must not test a parser's corners: those are unit tests of its room.
+Each kind of input once. The details of a parser are in its unit tests.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ COMMANDS["a deep value"][0]["x"] = inner
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_what_one_sender_says_costs_the_others_nothing(agent: RunningAgent, target: ByteTarget, name: str) -> None:
+def test_hostile_input_of_one_sender_does_not_affect_others(agent: RunningAgent, target: ByteTarget, name: str) -> None:
     payload, action, code = COMMANDS[name]
     begun = time.monotonic()
     commands = [agent.create(payload, action) for _ in range(10)]
@@ -106,7 +106,7 @@ ANSWERS: dict[str, tuple[bytes, str | int]] = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_what_one_target_says_costs_the_others_nothing(agent: RunningAgent, target: ByteTarget, name: str) -> None:
+def test_hostile_input_of_one_target_does_not_affect_others(agent: RunningAgent, target: ByteTarget, name: str) -> None:
     answer, outcome = ANSWERS[name]
     target.on(f"/{name.replace(' ', '-')}", raw(answer))
     commands = [agent.create({"url": target.url(f"/{name.replace(' ', '-')}"), "timeout": SOON_SECONDS}) for _ in range(3)]

@@ -1,6 +1,6 @@
-"""Many commands at once: no host holds up another, and each command is run and answered once (ARCHITECTURE, "bounded fair queue").
+"""Many commands at once: no host delays another, and each command is run and answered once (ARCHITECTURE, "bounded fair queue").
 
-Owns the proof under load. It must not measure speed.
+Speed is not measured here.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def test_more_commands_than_places_are_all_answered(sandbox: Sandbox, tmp_path_f
             assert small.stop() == 0
 
 
-def test_large_answers_that_cannot_be_told_wait_on_the_disk_and_are_told_after_a_kill(
+def test_large_answers_that_cannot_be_sent_wait_on_the_disk_and_are_sent_after_a_kill(
     sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     text, count = "0123456789abcdef" * 12_500, 150

@@ -1,6 +1,6 @@
-"""What an agent logs: the same lines on stdout and in CloudWatch, one a command, and no secret in any (OPERATIONS §4, SECURITY §4).
+"""What an agent logs: the same lines on stdout and in CloudWatch, one per command, and no secret in any (OPERATIONS §4, SECURITY §4).
 
-Owns the proof on lines as they leave a real process. It must not test the redaction's own rules: those are unit tests.
+Lines of a real process. The rules of the redaction are in its unit tests.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The pages of a running agent: who may ask, when it is ready and why it is not, and that nothing secret is shown (OPERATIONS §3).
+"""The pages of a running agent: who may ask, when it is ready and why not, and that no secret is shown (OPERATIONS §3).
 
-Owns the proof over HTTP, on the socket and on TCP. What the status page looks like is tested in a browser
-(`tests/e2e/test_status_page.py`).
+Over HTTP, on the socket and on TCP. The look of the status page is tested in a browser (`tests/e2e/test_status_page.py`).
 """
 
 from __future__ import annotations
@@ -55,14 +54,14 @@ def over_tcp(port: int, path: str, method: str = "GET", host: str | None = "127.
 # --- whether it is ready, and why not ---
 
 
-def test_an_agent_at_work_lives_and_is_ready(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_working_agent_is_live_and_ready(sandbox: Sandbox, tmp_path: Path) -> None:
     with running(ThreadedAgent(sandbox, tmp_path)) as agent:
         wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 200)
         assert page(agent, "/healthz")[0] == 200
         assert json.loads(page(agent, "/status.json")[1])["state"] == "ready"
 
 
-def test_an_agent_that_the_platform_has_not_told_anything_yet_lives_and_is_not_ready(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_an_agent_without_a_configuration_yet_is_live_and_not_ready(sandbox: Sandbox, tmp_path: Path) -> None:
     agent_id = sandbox.add_agent()
     with (
         sandbox.inject(Fault("rest", "agent/config", contains=agent_id, hang_seconds=FOREVER)) as hanging,
@@ -235,14 +234,14 @@ def test_a_port_that_is_taken_is_a_warning_and_the_socket_answers(sandbox: Sandb
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": address})) as agent:
             line = agent.wait_log("admin-unavailable")
-            assert "another program listens there" in line["cause"] and "RELAY_ADMIN_ADDR" in line["cure"]
+            assert "already uses this port" in line["cause"] and "RELAY_ADMIN_ADDR" in line["cure"]
             assert line["cause"] in [one["cause"] for one in json.loads(page(agent, "/status.json")[1])["warnings"]]
             assert (line["level"], line["address"]) == ("warning", address)
             assert page(agent, "/healthz")[0] == 200
 
 
 def test_the_socket_is_the_owners_alone_gone_after_a_stop_and_made_anew_after_a_kill(sandbox: Sandbox, tmp_path: Path) -> None:
-    # Longer than what fits into a socket's address.
+    # Longer than a socket address allows.
     state = tmp_path / ("long-" * 12) / ("longer-" * 8)
     place = state / "admin.sock"
     agent = RunningAgent(sandbox, tmp_path, {"RELAY_STATE_DIR": str(state)})
@@ -268,7 +267,7 @@ def test_the_status_tells_what_the_agent_does(sandbox: Sandbox, tmp_path: Path, 
         held = agent.create({"method": "POST", "url": target.url("/held")})
         gate.wait_reached()
         wait_until(sandbox, lambda: json.loads(page(agent, "/status.json")[1])["journal"]["delivered"] == 2)
-        wait_until(sandbox, lambda: json.loads(page(agent, "/status.json")[1])["lastHeartbeat"])  # Two commands may be quicker.
+        wait_until(sandbox, lambda: json.loads(page(agent, "/status.json")[1])["lastHeartbeat"])  # Both commands may have ended already.
         status = json.loads(page(agent, "/status.json")[1])
         assert status["workers"] == {"busy": 1, "total": 2}
         assert (status["agent"]["id"], status["agent"]["organisation"]) == (agent.agent_id, sandbox.org_slug)
@@ -303,7 +302,7 @@ def test_the_metrics_count_commands_and_calls_to_the_platform(sandbox: Sandbox, 
             }
 
         wait_until(sandbox, lambda: samples().get('relay_agent_journal_commands{"state": "delivered"}') == 2)
-        wait_until(sandbox, lambda: "relay_agent_last_heartbeat_timestamp_seconds{}" in samples())  # `heartbeat` may come round later
+        wait_until(sandbox, lambda: "relay_agent_last_heartbeat_timestamp_seconds{}" in samples())  # `heartbeat` may run its step later
         found = samples()
         assert sum(value for name, value in found.items() if name.startswith("relay_agent_commands_total")) == 2
         assert any('"action": "other"' in name for name in found)

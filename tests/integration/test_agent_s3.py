@@ -1,6 +1,6 @@
-"""An S3 that refuses or is not there: log and page say why and what to do, for answers and for commands' bodies (issue 5).
+"""An S3 that refuses or is unreachable: log and page give cause and cure, for answers and for commands' bodies (issue 5).
 
-Owns the proof on a running agent. The words are tested in `tests/unit/relay/test_uploader.py` and `tests/unit/diagnostics/test_causes.py`.
+The texts are tested in `tests/unit/relay/test_uploader.py` and `tests/unit/diagnostics/test_causes.py`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def told(agent: ThreadedAgent, event: str) -> dict[str, Any]:
     return line
 
 
-def test_a_bucket_that_refuses_an_answer_is_told_with_cause_and_cure(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_a_bucket_that_refuses_an_answer_is_logged_with_cause_and_cure(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     with running(ThreadedAgent(sandbox, tmp_path)) as agent:
         with sandbox.inject(Fault("s3", "PutObject", status=403, code="AccessDenied")) as fault:
             assert agent.get(target.url("/large")).status == "FAILURE"
@@ -47,7 +47,7 @@ def test_a_bucket_that_refuses_an_answer_is_told_with_cause_and_cure(sandbox: Sa
         wait_until(sandbox, lambda: "Amazon S3" not in page(agent, "/")[1])
 
 
-def test_a_block_page_in_s3_s_place_is_tried_again_and_told(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_a_block_page_instead_of_s3_is_retried_and_logged(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     blocked = Fault("s3", "PutObject", status=403, headers={"content-type": "text/html"}, body="<html>Blocked</html>")
     with running(ThreadedAgent(sandbox, tmp_path)) as agent, sandbox.inject(blocked):
         command = agent.create({"method": "GET", "url": target.url("/large")})
@@ -55,7 +55,7 @@ def test_a_block_page_in_s3_s_place_is_tried_again_and_told(sandbox: Sandbox, tm
         assert sandbox.wait_final(command.id).status == "SUCCESS"
 
 
-def test_a_body_that_s3_does_not_give_is_told(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_a_body_that_s3_refuses_is_reported(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     with running(ThreadedAgent(sandbox, tmp_path)) as agent:
         asked = {"method": "POST", "url": target.url("/small"), "body": {"mode": "raw", "raw": "x" * 300_000}}
         with sandbox.inject(Fault("s3", "GetObject", status=403, code="AccessDenied")):

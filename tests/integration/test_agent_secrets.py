@@ -1,6 +1,6 @@
-"""Secrets given as files (OPERATIONS §5): a changed file is in force without a restart, and a moment without it does no harm.
+"""Secrets given as files (OPERATIONS §5): a changed file takes effect without a restart, and its short absence does no harm.
 
-Owns the proof on a running agent. It must not test how a file is read: those are unit tests of `secrets_source`.
+How a file is read is tested with `config.secrets`.
 """
 
 from __future__ import annotations
@@ -112,11 +112,11 @@ def test_files_that_are_gone_or_empty_for_a_moment_do_no_harm(sandbox: Sandbox, 
         second = sandbox.issue_jwt(2000)
         replace(token, second)
         wait_until(sandbox, lambda: second in calls.tokens)
-        # Where they stay away for three looks that is said, and so is their return.
+        # An absence of three checks is logged, and so is the return.
         assert {line["event"] for line in agent.logs} - {"secret-gone", "secret-back"} == {"agent-starting", "agent-ready", "command"}
 
 
-def test_a_file_that_holds_no_token_any_more_leaves_the_old_one_in_force_and_log_and_page_say_so(
+def test_a_file_without_a_token_leaves_the_old_token_in_use_and_log_and_page_report_it(
     sandbox: Sandbox, tmp_path: Path, target: ByteTarget, calls: Calls
 ) -> None:
     file, first = tmp_path / "jwt", sandbox.issue_jwt(1000)
@@ -126,7 +126,7 @@ def test_a_file_that_holds_no_token_any_more_leaves_the_old_one_in_force_and_log
             replace(file, garbage)
             beats = len(sandbox.heartbeats(agent.agent_id))
             wait_until(sandbox, lambda beats=beats: len(sandbox.heartbeats(agent.agent_id)) >= beats + 2)  # type: ignore[misc]
-            assert "holds no JSON Web Token" in page(agent, "/")[1]
+            assert "does not contain a JSON Web Token" in page(agent, "/")[1]
         said = agent.events("token-unusable")
         assert {(line["cause"], line["cure"]) for line in said} == {(TOKEN_UNUSABLE.cause, TOKEN_UNUSABLE.cure)}
         assert len(said) == 2, "one line for each new content"
@@ -134,7 +134,7 @@ def test_a_file_that_holds_no_token_any_more_leaves_the_old_one_in_force_and_log
         replace(file, second)
         wait_until(sandbox, lambda: second in calls.tokens)
         assert set(calls.tokens) <= {first, second}
-        assert "holds no JSON Web Token" not in page(agent, "/")[1]
+        assert "does not contain a JSON Web Token" not in page(agent, "/")[1]
         assert len(agent.events("token-usable")) == 1
         replace(file, "garbage")
         wait_until(sandbox, lambda: len(agent.events("token-unusable")) == 3)
@@ -184,9 +184,7 @@ def test_another_key_in_the_file_opens_the_next_command(sandbox: Sandbox, tmp_pa
         assert [ask_sealed(agent, target.url("/"), key) for key in (second, first)] == ["here", "EDECRYPT"]
 
 
-def test_a_file_that_holds_no_key_any_more_leaves_the_old_one_in_force_and_is_said_once(
-    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
-) -> None:
+def test_a_file_without_a_key_leaves_the_old_key_in_use_and_is_logged_once(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     first, second = secrets.token_bytes(32), secrets.token_bytes(32)
     file = tmp_path / "key"
     file.write_text(first.hex())

@@ -1,6 +1,6 @@
 """Secure commands through a real agent (PROTOCOL §5): envelopes made by an independent JOSE library, each failure with its code.
 
-Owns the proof of the agent's side. It must not test key forms and header corners: those are unit tests of `secure`.
+Forms of keys and headers are tested in the unit tests of `protocol`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a secure command says leaves the site in no log line: the platform, who gets them, is the adversary (PROTOCOL §5)."""
+"""No log line that leaves the site holds content of a secure command: the platform receives them, and is the adversary (PROTOCOL §5)."""
 
 from __future__ import annotations
 

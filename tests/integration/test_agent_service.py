@@ -1,7 +1,4 @@
-"""What changes while an agent serves: its queue, its log group, its credentials (issue 3, "Service").
-
-Owns the proof that each change is taken over without a restart. It must not test a platform that refuses.
-"""
+"""Changes while an agent runs: its queue, its log group, its credentials (issue 3, "Service"), all adopted without a restart."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What an agent does about a platform that is not as it should be (OPERATIONS §1 exit codes, §2 last paragraph; issue 3, "Start").
-
-Owns the drills at the start and in service. It must not look at what commands do.
-"""
+"""An agent with a failing platform, at the start and in service (OPERATIONS §1 exit codes, §2 last paragraph; issue 3, "Start")."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ import pytest
 
 from relay_agent.sandbox.faults import Fault, FaultHandle
 from relay_agent.sandbox.server import Sandbox
-from tests.agents import RunningAgent, ThreadedAgent, agent_environment, rest_calls, run_once, running, wait_until
+from tests.agents import RunningAgent, ThreadedAgent, agent_environment, answers, finals, rest_calls, run_once, running, wait_until
 from tests.targets import ByteTarget, closed_port, reply
 
 QUICK: dict[str, str | None] = {"RELAY_CONFIG_REFRESH_SECONDS": "1", "RELAY_HEARTBEAT_SECONDS": "1"}
@@ -104,7 +101,7 @@ def test_a_second_agent_on_the_same_state_directory_exits_2(sandbox: Sandbox, tm
     assert "RELAY_STATE_DIR" in done.stderr.decode()
 
 
-# --- unwell at the start ---
+# --- failing at the start ---
 
 UNWELL = {
     "503": Fault("rest", CONFIG, status=503, body="busy", count=2),
@@ -133,7 +130,7 @@ def unwell(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.mark.parametrize("name", UNWELL)
-def test_an_unwell_platform_is_tried_again_until_it_is_well(unwell: dict[str, ThreadedAgent], target: ByteTarget, name: str) -> None:
+def test_a_failing_platform_is_retried_until_it_works(unwell: dict[str, ThreadedAgent], target: ByteTarget, name: str) -> None:
     agent = unwell[name]
     failed = agent.wait_log("platform-failed")
     assert failed["cause"]
@@ -143,7 +140,7 @@ def test_an_unwell_platform_is_tried_again_until_it_is_well(unwell: dict[str, Th
     assert agent.get(target.url("/")).status == "SUCCESS"
 
 
-def test_retry_after_is_waited_for(unwell: dict[str, ThreadedAgent]) -> None:
+def test_retry_after_is_respected(unwell: dict[str, ThreadedAgent]) -> None:
     agent = unwell["429"]
     agent.wait_log("agent-ready")
     first, second = [call for call in rest_calls(agent.sandbox, agent.agent_id) if call.path.endswith("config")][:2]
@@ -182,7 +179,9 @@ def test_a_disabled_agent_stays_up_beats_and_polls_when_enabled(sandbox: Sandbox
         assert len(agent.events("agent-disabled")) == 1
 
 
-def test_an_agent_disabled_in_service_beats_and_goes_on_when_enabled(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_an_agent_disabled_in_service_keeps_its_heartbeat_and_resumes_when_enabled(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
     with running(ThreadedAgent(sandbox, tmp_path, QUICK)) as agent:
         sandbox.enable_agent(agent.agent_id, False)
         assert "enable the agent's connection" in agent.wait_log("agent-disabled")["cure"]
@@ -235,7 +234,7 @@ def test_a_queue_that_cannot_be_read_is_tried_again(
 ) -> None:
     recovered = len(served.events("poll-recovered"))
     with sandbox.inject(Fault("sqs", "ReceiveMessage", contains=served.agent_id, status=status, code=code)) as handle:
-        # The first answers the poll that is open; the next poll meets the fault.
+        # The first message ends the open poll; the next poll meets the fault.
         served.get(target.url("/"))
         wait_until(sandbox, lambda: handle.hits == 1)
         assert served.get(target.url("/")).status == "SUCCESS"
@@ -261,9 +260,9 @@ def test_an_answer_that_cannot_be_sent_is_sent_later_the_same(
     with sandbox.inject(Fault("sqs", "SendMessageBatch", contains=served.agent_id, **fault)) as handle:
         command = served.get(target.url("/"))
     assert handle.hits == 1
-    assert (command.status, len(set(command.updates))) == ("SUCCESS", 1)
+    assert (command.status, len(answers(command))) == ("SUCCESS", 1)
     failed = len(served.events("send-failed")) - before
-    # A kept connection that is closed is as one that was closed before: the call is made again, and nothing is said.
+    # Like a kept connection that was closed earlier: the call is repeated, and nothing is logged.
     assert failed <= 1 if "close" in fault else failed == (0 if "hang_seconds" in fault else 1)
 
 
@@ -271,7 +270,7 @@ def test_a_web_page_in_the_queue_s_place_is_no_empty_queue(sandbox: Sandbox, ser
     with sandbox.inject(Fault("sqs", "ReceiveMessage", contains=served.agent_id, status=200, body="<html>log in</html>")) as handle:
         served.get(target.url("/"))
         wait_until(sandbox, lambda: handle.hits == 1)
-        assert "Amazon SQS's place" in served.wait_log("poll-failed", reason="sqs receive: the answer (200) is no JSON object")["cause"]
+        assert "Amazon SQS's place" in served.wait_log("poll-failed", reason="sqs receive: the answer (200) is not a JSON object")["cause"]
         assert served.get(target.url("/")).status == "SUCCESS"
 
 
@@ -283,7 +282,7 @@ def test_acknowledgements_that_fail_cause_no_second_run(tmp_path: Path, target: 
             assert handle.hits == 1
             later = agent.get(target.url("/"))
         assert (command.status, later.status) == ("SUCCESS", "SUCCESS")
-        assert len(command.updates) == 1
+        assert len(finals(command)) == 1
     assert sum(request.target == "/acknowledge" for request in target.requests) == 1
 
 
@@ -301,7 +300,7 @@ def test_an_acknowledgement_that_failed_is_made_again_and_holds_up_nothing(
     assert sum(request.target == "/held-up" for request in target.requests) == 12
 
 
-# --- refused or unwell at the start, looked at last ---
+# --- refused or failing at the start: checked last ---
 
 
 def test_a_token_put_right_in_its_file_heals_a_refusal(healed: ThreadedAgent, target: ByteTarget) -> None:

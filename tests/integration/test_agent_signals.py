@@ -1,12 +1,11 @@
-"""How an agent ends, and what it takes up again: SIGTERM, more signals, `kill -9` ("What survives", "Stopping is not cancelling").
+"""How an agent ends and what it resumes: SIGTERM, more signals, `kill -9` ("What survives", "Stopping is not cancelling").
 
-Owns the proof with real processes and real signals. It must not test the journal by itself.
+With real processes and real signals.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -18,7 +17,7 @@ import pytest
 
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
-from tests.agents import EXECUTABLE, RunningAgent, agent_environment, body, finals, running, wait_until
+from tests.agents import EXECUTABLE, RunningAgent, agent_environment, answers, body, finals, running, wait_until
 from tests.target_server import Gate
 from tests.targets import ByteTarget, reply, seen
 
@@ -40,7 +39,9 @@ def hold(target: ByteTarget, path: str) -> Gate:
 # --- asked to stop ---
 
 
-def test_an_agent_whose_stdout_nobody_reads_works_on_says_so_and_stops(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_an_agent_whose_stdout_nobody_reads_works_on_reports_it_and_can_be_stopped(
+    sandbox: Sandbox, tmp_path: Path, target: ByteTarget
+) -> None:
     agent_id = sandbox.add_agent()
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
@@ -48,7 +49,7 @@ def test_an_agent_whose_stdout_nobody_reads_works_on_says_so_and_stops(sandbox: 
     with subprocess.Popen([EXECUTABLE, "run"], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stdout=writing) as process:
         os.close(writing)
         try:
-            asked = [sandbox.create_command(agent_id, {"url": target.url("/")}) for _ in range(60)]  # ten fill the pipe
+            asked = [sandbox.create_command(agent_id, {"url": target.url("/")}) for _ in range(60)]  # ten lines fill the pipe
             assert {sandbox.wait_final(command).status for command in asked} == {"SUCCESS"}
             wait_until(sandbox, lambda: any('"stdout-blocked"' in event["message"] for event in sandbox.log_events(agent_id)))
             process.send_signal(signal.SIGTERM)
@@ -242,7 +243,7 @@ def test_an_answer_that_was_not_sent_before_kill_9_is_sent_after_it_the_same(
     with running(agent):
         assert sandbox.wait_final(command.id).status == "SUCCESS"
         assert agent.stop() == 0
-    assert len(set(command.updates)) == 1
+    assert len(answers(command)) == 1
     assert seen(target) == {"POST /post": 1}
 
 
@@ -278,8 +279,8 @@ def test_what_was_not_acknowledged_before_kill_9_is_not_run_again(forgetful: San
     with running(agent):
         assert agent.get(target.url("/")).status == "SUCCESS"
         assert agent.stop() == 0
-    # Told again where the power went before the journal knew that it had been told.
-    assert len(set(command.updates)) == 1
+    # Sent again if the power failed before the journal recorded the delivery.
+    assert len(answers(command)) == 1
     assert seen(target) == {"POST /post": 1, "GET /": 1}
     assert sandbox.queue_depth(agent.agent_id) == (0, 0)
 
@@ -299,7 +300,7 @@ def test_kill_9_in_the_middle_of_many_commands_loses_and_repeats_none(forgetful:
     outcomes = Counter(body(command).get("code", body(command).get("statusCode")) for command in commands)
     assert set(outcomes) <= {200, "EINTERRUPTED"}
     assert outcomes["EINTERRUPTED"] <= 4
-    told = [{text for text in command.updates if json.loads(text)["status"] != "PROCESSING"} for command in commands]
+    told = [answers(command) for command in commands]
     assert {len(texts) for texts in told} == {1}
 
 
@@ -318,7 +319,7 @@ def test_what_was_not_acknowledged_waits_while_the_queue_is_disabled(forgetful: 
     with running(agent):
         agent.wait_log("queue-disabled")
         beats = len(sandbox.heartbeats(agent.agent_id))
-        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent.agent_id)) > beats)  # it lives on, and has met the disabled queue
+        wait_until(sandbox, lambda: len(sandbox.heartbeats(agent.agent_id)) > beats)  # it runs on, and has seen the disabled queue
         sandbox.enable_queue(agent.agent_id, True)
         assert agent.get(target.url("/")).status == "SUCCESS"
         assert agent.stop() == 0

@@ -1,6 +1,6 @@
 """How an agent starts, shows that it is alive, and stops, as the platform sees it (PROTOCOL §1; issue 3, "Start").
 
-Owns the proof of the REST side of one healthy agent. It must not misbehave.
+The REST side of one healthy agent.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def test_the_first_poll_comes_after_the_first_heartbeat(sandbox: Sandbox, tmp_pa
 def test_every_call_names_token_and_organisation(agent: RunningAgent) -> None:
     calls = rest_calls(agent.sandbox, agent.agent_id)
     assert {call.headers["x-org-slug"] for call in calls} == {agent.sandbox.org_slug}
-    # The sandbox keeps no tokens: it answers 401 to a call without a good one.
+    # The sandbox stores no tokens: it answers 401 to a call without a valid one.
     assert {call.status for call in calls if call.status is not None} == {200}
 
 
@@ -84,7 +84,7 @@ def test_config_and_credentials_are_asked_for_by_id_and_version_alone(agent: Run
 def test_heartbeats_come_as_often_as_configured_and_make_it_online(agent: RunningAgent) -> None:
     wait_until(agent.sandbox, lambda: len(agent.sandbox.heartbeats(agent.agent_id)) >= 4)
     beats = agent.sandbox.heartbeats(agent.agent_id)[:4]
-    # A busy machine may hold one up; the next then comes the sooner.
+    # A busy machine may delay one; the next is then early.
     assert timedelta(seconds=2) < beats[-1] - beats[0] < timedelta(seconds=5), beats
 
 

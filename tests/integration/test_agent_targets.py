@@ -1,6 +1,6 @@
-"""A target that is broken: the log, the status page and `check` say why and what to do, in the same words (issue 5, "How it is judged").
+"""A broken target: the log, the status page and `check` give cause and cure in the same words (issue 5, "How it is judged").
 
-Owns the proof on a running agent. How often something is said is in `tests/unit/diagnostics/test_target_failures.py`.
+How often something is logged is tested in `tests/unit/diagnostics/test_target_failures.py`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ CANARY = "canary-77b0"
 
 CERTIFICATES = {
     "unknown_authority": "was issued by OU=Testing CA",
-    "self_signed": "signed by itself (CN=a device that signed itself)",
-    "expired": "is over since 20",
-    "not_yet_valid": "is not valid yet (it begins on 20",
-    "wrong_host": "is for another name: elsewhere.lab.example",
+    "self_signed": "is self-signed (CN=a device that signed itself)",
+    "expired": "has expired on 20",
+    "not_yet_valid": "is not valid yet (it is valid from 20",
+    "wrong_host": "is valid for other names only: elsewhere.lab.example",
 }
 
 
@@ -38,14 +38,14 @@ def broken(what: str, directory: Path) -> Iterator[tuple[str, dict[str, str | No
     if what == "name":
         yield "http://lims.lab.invalid/", direct, "the name lims.lab.invalid does not exist"
     elif what == "port":
-        yield f"http://127.0.0.1:{closed_port()}/", direct, "refused: the host 127.0.0.1 answers, nothing listens there"
+        yield f"http://127.0.0.1:{closed_port()}/", direct, "127.0.0.1 refuses connections on port"
     elif what == "firewall":
         with FullBacklog() as silent:
-            yield silent.url("/"), {"RELAY_CONNECT_TIMEOUT_SECONDS": "1"}, "a firewall drops what is sent there"
+            yield silent.url("/"), {"RELAY_CONNECT_TIMEOUT_SECONDS": "1"}, "a firewall drops the packets"
     elif what == "cut":
         with ByteTarget() as target:
             target.on_accept = play(lambda conn: conn.close())
-            yield target.url("/"), direct, "was cut off"
+            yield target.url("/"), direct, "was closed by the target"
     elif what == "plain":
         with ByteTarget() as target:
             target.on_accept = play(lambda conn: conn.read_exactly(1), lambda conn: conn.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
@@ -65,7 +65,7 @@ def broken(what: str, directory: Path) -> Iterator[tuple[str, dict[str, str | No
             yield "http://lims.lab.example/", settings, f"@127.0.0.1:{proxy.port}, not the target, answered 407"
     else:
         url = f"http://127.0.0.1:{closed_port()}"
-        yield "https://lims.lab.example/", {"RELAY_TARGET_PROXY": url, "no_proxy": None}, f"the proxy {url}, not the target, is at fault"
+        yield "https://lims.lab.example/", {"RELAY_TARGET_PROXY": url, "no_proxy": None}, f"the proxy {url}, not the target, fails"
 
 
 BROKEN = [
@@ -85,7 +85,7 @@ BROKEN = [
 def test_log_page_and_check_name_the_same_cause_and_cure(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):  # `check` is given neither
+    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):  # `check` knows neither
         monkeypatch.delenv(name, raising=False)
     with (
         broken(what, tmp_path) as (url, settings, says),
@@ -111,20 +111,20 @@ def _bare(text: str) -> str:
     return text.replace("lab:***@", "").replace("[redacted]@", "")
 
 
-def test_a_target_that_answers_again_is_said_and_leaves_the_page(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_target_that_answers_again_is_logged_and_leaves_the_page(sandbox: Sandbox, tmp_path: Path) -> None:
     with running(ThreadedAgent(sandbox, tmp_path)) as agent, ByteTarget() as target:
         target.on_accept = play(lambda conn: conn.close())
         assert agent.get(target.url("/")).status == "FAILURE"
         agent.wait_log("target-failed", host="127.0.0.1", port=target.port)
-        assert "was cut off" in page(agent, "/")[1]
+        assert "was closed by the target" in page(agent, "/")[1]
         target.on_accept = None
         target.on("/", reply(200))
         assert agent.get(target.url("/")).status == "SUCCESS"
         agent.wait_log("target-recovered", host="127.0.0.1", port=target.port)
-        wait_until(sandbox, lambda: "was cut off" not in page(agent, "/")[1])
+        wait_until(sandbox, lambda: "was closed by the target" not in page(agent, "/")[1])
 
 
-def test_nothing_secret_of_a_command_that_fails_is_told(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_failed_command_reveals_no_secret(sandbox: Sandbox, tmp_path: Path) -> None:
     with running(ThreadedAgent(sandbox, tmp_path)) as agent, ByteTarget() as target, ByteTarget(server_context("self_signed")) as tls:
         away = f"http://u:{CANARY}@127.0.0.1:{closed_port()}/{CANARY}?{CANARY}"
         target.on("/cut", raw(f"HTTP/1.1 2x0 {CANARY}\r\n{CANARY}".encode()))

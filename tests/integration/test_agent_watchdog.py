@@ -1,6 +1,6 @@
-"""An agent that stands still does not look Online, and ends for its supervisor ("Alive means working"). Time is the test's own.
+"""An agent that is stuck does not look Online, and ends for its supervisor ("Alive means working"). The test moves the time.
 
-Owns the proof with a whole agent. What is a standstill and what is not stands in `tests/unit/diagnostics/test_watchdog.py`.
+With a whole agent. What counts as a standstill is tested in `tests/unit/diagnostics/test_watchdog.py`.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def test_a_queue_that_refuses_every_answer(sandbox: Sandbox, tmp_path: Path, han
             command = agent.create({"url": target.url("/")})
             assert "AccessDenied" in agent.wait_log("send-failed")["reason"]
             reason = ends(agent, hands, ("sender",), polling=True, else_said="no answer could be sent")
-            assert "AccessDenied" in reason or "sender" in reason  # a back-off may just be longer than the rest
+            assert "AccessDenied" in reason or "sender" in reason  # a back-off may be longer than the rest
         assert not command.final
 
 

@@ -1,6 +1,6 @@
-"""`relay-agent check` against a platform with one thing broken at a time: which check says so, why, and what to do.
+"""`relay-agent check` against a platform with one thing broken at a time: which check reports it, why, and the cure.
 
-Owns the proof with the real command. What is looked at on this machine alone is in tests/unit/cli/checks/test_local_checks.py.
+With the real command. Checks of this machine alone are in tests/unit/cli/checks/test_local_checks.py.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def test_it_changes_nothing_on_the_platform_or_on_the_disk(world: World) -> None
     assert list(world.directory.iterdir()) == []
 
 
-def test_it_runs_beside_a_running_agent_and_leaves_it_at_work(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_it_runs_beside_a_running_agent_without_disturbing_it(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     with running(RunningAgent(sandbox, tmp_path)) as agent:
         assert agent.get(target.url("/")).status == "SUCCESS"
         environment = agent_environment(sandbox, agent.agent_id, tmp_path)
@@ -136,7 +136,7 @@ def test_the_report_for_people_is_plain_when_piped_and_aligned(world: World) -> 
     assert done.returncode == 0
     assert b"\x1b" not in done.stdout
     assert lines[0].startswith("ok        configuration  ")
-    assert "          cause  no key is set: secure commands (V2) will fail with ENOKEY" in lines
+    assert "          cause  no key is set, so secure commands (V2) fail with ENOKEY" in lines
     assert "warning" in lines[-1]
 
 
@@ -207,7 +207,7 @@ def test_an_env_file_is_read(world: World) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_an_expired_token_is_named_where_it_stands_and_where_it_is_refused(world: World) -> None:
+def test_an_expired_token_is_reported_by_the_local_check_and_by_the_platforms(world: World) -> None:
     found = world.check(JWT=world.sandbox.issue_jwt(-60))
     assert [name for name, one in found.items() if one["status"] == "error"] == ["token", "access"]
     assert found["access"]["cause"] == found["token"]["cause"]
@@ -225,7 +225,7 @@ def test_a_token_that_ends_soon_is_a_warning_that_names_the_day(world: World) ->
     assert world.code == 0
 
 
-# --- what the platform says ---
+# --- what the platform answers ---
 
 
 @pytest.mark.parametrize("change", [{"ORG_SLUG": "another-lab"}, {"JWT": "foreign"}], ids=["organisation", "token"])
@@ -238,8 +238,8 @@ def test_token_and_organisation_that_do_not_belong_together_are_refused(world: W
 
 
 @pytest.mark.parametrize("agent_id", ["9b9f275c-a60d-454f-8c6c-1ea094e3fd38", "no-uuid"])
-def test_an_unknown_agent_is_told_from_a_refusal(world: World, agent_id: str) -> None:
-    found = world.fails("agent", says="AGENT_ID is not known", cure="copy AGENT_ID", AGENT_ID=agent_id)
+def test_an_unknown_agent_is_distinguished_from_a_refusal(world: World, agent_id: str) -> None:
+    found = world.fails("agent", says="no agent with the id AGENT_ID", cure="copy AGENT_ID", AGENT_ID=agent_id)
     assert found["access"]["status"] == "ok"
 
 
@@ -249,14 +249,14 @@ def test_an_agent_of_another_type_is_named(world: World) -> None:
         world.fails("agent", says="file-log", cure="user-defined agent")
 
 
-def test_a_disabled_agent_is_told_though_it_is_refused_elsewhere(world: World) -> None:
+def test_a_disabled_agent_is_reported_although_other_calls_are_refused(world: World) -> None:
     world.sandbox.enable_agent(world.agent_id, False)
     found = world.fails("enabled", says="the agent is disabled", cure="enable the agent's connection")
     assert found["queue"]["status"] == "ok"
     assert skipped(found) == {"credentials", "sqs", "cloudwatch"}
 
 
-def test_a_disabled_queue_is_told_and_the_rest_is_looked_at(world: World) -> None:
+def test_a_disabled_queue_is_reported_and_the_rest_is_checked(world: World) -> None:
     world.sandbox.enable_queue(world.agent_id, False)
     found = world.fails("queue", says="queue is disabled", cure="enable the agent's queue")
     assert (found["credentials"]["status"], found["cloudwatch"]["status"], skipped(found)) == ("ok", "ok", {"sqs"})
@@ -276,7 +276,7 @@ def test_the_clock_is_held_against_the_platform_s_date(world: World, off: int, s
         found = world.check(API_TARGET=target.url(""))
     assert found["clock"]["status"] == status
     number = told.partition(" ")[0]
-    if number.isdigit():  # to the second, and the second may turn meanwhile
+    if number.isdigit():  # to the second, and the second may change meanwhile
         said = int(found["clock"]["summary"].partition(" ")[0])
         assert abs(said - int(number)) <= 3
         assert told.partition(" ")[2] in found["clock"]["cause"]
@@ -289,7 +289,7 @@ def test_no_credentials_from_the_platform_are_an_error_of_their_own(world: World
     assert "agent/credentials" in found["credentials"]["summary"]
 
 
-# --- the way to the platform ---
+# --- the route to the platform ---
 
 
 @pytest.mark.parametrize(
@@ -314,9 +314,9 @@ def test_a_platform_that_is_not_reached_says_at_what(world: World, address: str,
     [
         ("unknown_authority", "was issued by OU=Testing CA", "RELAY_CA_FILE"),
         ("unknown_root_sent", "was issued by OU=Testing CA", "REQUESTS_CA_BUNDLE"),
-        ("self_signed", "signed by itself (CN=a device that signed itself)", "RELAY_CA_FILE"),
-        ("expired", "is over since 20", "API_TARGET"),
-        ("wrong_host", "for another name: elsewhere.lab.example", "API_TARGET"),
+        ("self_signed", "is self-signed (CN=a device that signed itself)", "RELAY_CA_FILE"),
+        ("expired", "has expired on 20", "API_TARGET"),
+        ("wrong_host", "is valid for other names only: elsewhere.lab.example", "API_TARGET"),
     ],
 )
 def test_each_fault_of_the_platform_s_certificate_is_named(world: World, fault: Any, says: str, cure: str) -> None:
@@ -329,14 +329,14 @@ def test_each_fault_of_the_platform_s_certificate_is_named(world: World, fault: 
     assert fault in ("expired", "wrong_host") or f"REQUESTS_CA_BUNDLE={bundle}" in found["platform"]["cause"]
 
 
-def test_http_where_tls_is_expected_is_told(world: World, target: ByteTarget) -> None:
+def test_http_instead_of_tls_is_reported(world: World, target: ByteTarget) -> None:
     target.on_accept = play(lambda conn: conn.read_exactly(1), lambda conn: conn.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
     world.fails("platform", says="does not speak TLS", cure="should say http", API_TARGET=target.url("", scheme="https"))
 
 
 @pytest.mark.parametrize(
     ("refuse", "says", "cure"),
-    [(Refusal(407), "answered 407", "user and password"), (Refusal(502), "answered 502", "whoever runs the proxy")],
+    [(Refusal(407), "answered 407", "user and password"), (Refusal(502), "answered 502", "ask the proxy's operator")],
 )
 def test_a_proxy_that_refuses_is_named_with_the_platform_behind_it(world: World, refuse: Refusal, says: str, cure: str) -> None:
     with HttpProxy(refuse=refuse) as proxy:
@@ -366,7 +366,7 @@ def test_a_proxy_that_wants_a_password_for_plain_http_is_named(world: World) -> 
 
 def test_a_proxy_that_is_not_there_is_named(world: World) -> None:
     url = f"http://127.0.0.1:{closed_port()}"
-    says = f"the proxy {url}, not the platform, is at fault: nothing listens"
+    says = f"the proxy {url}, not the platform, fails: nothing listens"
     world.fails("platform", says=says, cure="check the proxy's", RELAY_PLATFORM_PROXY=url, no_proxy=None)
 
 
@@ -381,13 +381,13 @@ def test_a_proxy_that_is_not_there_is_named(world: World) -> None:
     ],
     ids=["page", "redirect", "json", "404", "block page"],
 )
-def test_what_answers_in_the_platform_s_place_is_told_apart(world: World, target: ByteTarget, answer: Any) -> None:
+def test_answers_that_are_not_the_platforms_are_distinguished(world: World, target: ByteTarget, answer: Any) -> None:
     target.on("*", answer)
-    found = world.fails("platform", says="it is not the platform's API", cure="API_TARGET", API_TARGET=target.url(""))
+    found = world.fails("platform", says="is not from the platform's API", cure="API_TARGET", API_TARGET=target.url(""))
     assert skipped(found) == BEHIND_PLATFORM
 
 
-def test_a_platform_that_is_unwell_is_told(world: World) -> None:
+def test_a_failing_platform_is_reported(world: World) -> None:
     with world.sandbox.inject(Fault("rest", "GET /v1/agents/", contains=world.agent_id, status=503, count=None)):
         world.fails("platform", says="error of its own", cure="keeps trying")
 
@@ -395,7 +395,7 @@ def test_a_platform_that_is_unwell_is_told(world: World) -> None:
 # --- SQS and CloudWatch ---
 
 
-def test_a_policy_that_keeps_the_agent_from_its_queue_is_told_from_a_clock(world: World) -> None:
+def test_a_policy_that_denies_the_queue_is_distinguished_from_a_clock(world: World) -> None:
     with world.sandbox.inject(Fault("sqs", "", contains=world.agent_id, status=403, code="AccessDenied", count=None)):
         found = world.fails("sqs", says="AccessDenied: a policy", cure="policy")
     assert found["cloudwatch"]["status"] == "ok"
@@ -414,12 +414,12 @@ def test_a_policy_that_allows_no_more_than_the_agent_s_own_calls_is_enough(world
 
 
 @pytest.mark.parametrize("code", ["SignatureDoesNotMatch", "RequestTimeTooSkewed"])
-def test_a_clock_that_aws_does_not_believe_is_told_from_a_policy(world: World, code: str) -> None:
+def test_a_clock_that_aws_rejects_is_distinguished_from_a_policy(world: World, code: str) -> None:
     with world.sandbox.inject(Fault("sqs", "GetQueueAttributes", contains=world.agent_id, status=403, code=code, count=None)):
         world.fails("sqs", says="refuses the signature", cure="clock")
 
 
-def test_a_queue_that_is_gone_is_told(world: World) -> None:
+def test_a_deleted_queue_is_reported(world: World) -> None:
     code = "AWS.SimpleQueueService.NonExistentQueue"
     with world.sandbox.inject(Fault("sqs", "GetQueueAttributes", contains=world.agent_id, status=400, code=code, count=None)):
         world.fails("sqs", says="the queue does not exist", cure="enable the agent's queue")
@@ -433,7 +433,7 @@ def test_a_queue_that_is_gone_is_told(world: World) -> None:
         ({"status": 503, "body": "busy"}, ""),
     ],
 )
-def test_a_queue_for_answers_that_is_out_of_order_is_told_from_the_one_for_commands(world: World, fault: dict[str, Any], says: str) -> None:
+def test_a_broken_queue_for_answers_is_distinguished_from_the_one_for_commands(world: World, fault: dict[str, Any], says: str) -> None:
     """Commands would be carried out, and nobody would hear of it."""
     with world.sandbox.inject(Fault("sqs", "GetQueueAttributes", contains=PLATFORM_QUEUE, count=None, **fault)):
         found = world.fails("sqs", says=says, cure="")
@@ -442,7 +442,7 @@ def test_a_queue_for_answers_that_is_out_of_order_is_told_from_the_one_for_comma
     assert found["cloudwatch"]["status"] == "ok"
 
 
-def test_a_queue_for_answers_that_the_role_may_only_send_to_is_right_and_said_to_be_unseen(world: World) -> None:
+def test_a_queue_for_answers_that_the_role_may_only_send_to_is_fine_and_reported_as_unchecked(world: World) -> None:
     calls = len(world.sandbox.aws_calls)
     with world.sandbox.inject(
         Fault("sqs", "GetQueueAttributes", contains=PLATFORM_QUEUE, status=403, code="AccessDeniedException", count=None)
@@ -453,7 +453,7 @@ def test_a_queue_for_answers_that_the_role_may_only_send_to_is_right_and_said_to
     assert not {"DeleteMessageBatch", "SendMessageBatch"} & {call.operation for call in list(world.sandbox.aws_calls)[calls:]}
 
 
-def test_a_platform_that_names_no_queue_for_answers_is_told(world: World) -> None:
+def test_a_platform_without_a_queue_for_answers_is_reported(world: World) -> None:
     body = json.dumps({"agentName": "lab", "region": "us-east-1", "rpcSourceQueueUrl": "https://sqs/q", "rpcPlatformQueueUrl": None})
     with world.sandbox.inject(Fault("rest", "agent/config", contains=world.agent_id, status=200, body=body, count=None)):
         found = world.check()
@@ -464,7 +464,7 @@ def test_a_platform_that_names_no_queue_for_answers_is_told(world: World) -> Non
 def test_a_port_that_refuses_aws_s_calls_names_the_endpoint_that_was_left_standing(world: World) -> None:
     port = closed_port()
     found = world.fails("sqs", says=f"port {port} refused", cure="AWS_ENDPOINT_URL", AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
-    assert f"AWS_ENDPOINT_URL is set: calls for AWS go to http://127.0.0.1:{port}" in found["sqs"]["cause"]
+    assert f"AWS_ENDPOINT_URL is set, so calls to AWS go to http://127.0.0.1:{port}" in found["sqs"]["cause"]
     assert found["cloudwatch"]["status"] == "warning"
 
 
@@ -498,7 +498,7 @@ def test_no_key_is_a_warning(world: World) -> None:
     assert "keygen" in found["secure-key"]["cure"]
 
 
-# --- what hangs: quick, by bounds that are handed in ---
+# --- calls that hang: fast, with time limits passed in ---
 
 QUICK = Bounds(call=0.6, target=0.6, local=5.0, margin=0.4, whole=5.0)
 PATIENT = Bounds(call=4.0, target=4.0, local=10.0, margin=4.0, whole=20.0)
@@ -526,16 +526,16 @@ def quickly(world: World, monkeypatch: pytest.MonkeyPatch, *targets: str, bounds
     }
 
 
-def test_a_platform_that_takes_the_call_and_says_nothing_ends_with_its_bound(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_platform_that_accepts_the_connection_and_is_silent_ends_at_the_time_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with world.sandbox.inject(Fault("rest", "GET /v1/agents/", contains=world.agent_id, hang_seconds=FOREVER, count=None)):
         found = quickly(world, monkeypatch)
     assert found["platform"]["status"] is Status.ERROR
-    assert "takes the connection and does not answer in time" in found["platform"]["cause"]
+    assert "accepts the connection, but does not answer in time" in found["platform"]["cause"]
     assert "proxy" in found["platform"]["cure"]
     assert skipped(found) == BEHIND_PLATFORM
 
 
-def test_a_firewall_that_drops_ends_with_its_bound(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_firewall_that_drops_packets_ends_at_the_time_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with FullBacklog() as silent:
         found = quickly(world, monkeypatch, silent.url("/t"), API_TARGET=silent.url(""))
     for check in ("platform", "target"):
@@ -548,7 +548,7 @@ def test_a_proxy_that_drops_is_named_when_its_time_is_over(world: World, monkeyp
     with FullBacklog() as silent:
         proxy = silent.url("")
         found = quickly(world, monkeypatch, RELAY_PLATFORM_PROXY=proxy, API_TARGET="https://api.lab.example")
-    assert f"the proxy {proxy}, not the platform, is at fault: it does not answer in time" in found["platform"]["cause"]
+    assert f"the proxy {proxy}, not the platform, fails: it does not answer in time" in found["platform"]["cause"]
 
 
 def test_an_sqs_that_hangs_ends_with_its_bound_and_hides_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -563,7 +563,7 @@ def test_an_sqs_that_hangs_ends_with_its_bound_and_hides_no_other(world: World, 
 # --- the state directory ---
 
 
-def test_a_full_disk_is_told(world: World) -> None:
+def test_a_full_disk_is_reported(world: World) -> None:
     place = world.directory / "disk"
     place.mkdir()
     mounting = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(place)], capture_output=True, text=True, check=False)
@@ -606,24 +606,24 @@ def test_a_state_directory_of_another_user_is_named_with_both_users(world: World
     assert done.returncode == 1
 
 
-def test_a_damaged_journal_is_told_and_left_as_it_is(world: World) -> None:
+def test_a_damaged_journal_is_reported_and_not_changed(world: World) -> None:
     state = world.directory / "state"
     state.mkdir()
     (state / "journal.db").write_bytes(b"nothing that SQLite wrote" * 500)
-    world.fails("state-dir", says="does not hold what was written to it", cure="SMART")
+    world.fails("state-dir", says="the journal is damaged", cure="SMART")
     assert [path.name for path in state.iterdir()] == ["journal.db"]
 
 
 # --- targets ---
 
 
-def test_targets_are_checked_by_a_head_each_and_told_apart(world: World, target: ByteTarget) -> None:
+def test_each_target_is_checked_by_a_head_and_reported_by_name(world: World, target: ByteTarget) -> None:
     port = closed_port()
     target.on("/locked", reply(401))
     found = world.check("--target", target.url("/"), "--target", f"http://127.0.0.1:{port}/", "--target", target.url("/locked"))
     one, two, three = [check for check in json.loads(world.output)["checks"] if check["id"] == "target"]
     assert [check["status"] for check in (one, two, three)] == ["ok", "error", "ok"]
-    assert two["cause"] == f"port {port} refused: the host 127.0.0.1 answers, nothing listens there"
+    assert two["cause"] == f"127.0.0.1 refuses connections on port {port}: nothing listens there, or a firewall rejects them"
     assert str(port) in two["cure"]
     assert seen(target) == {"HEAD /": 1, "HEAD /locked": 1}
     assert found["sqs"]["status"] == "ok"
@@ -635,7 +635,7 @@ def test_targets_are_checked_by_a_head_each_and_told_apart(world: World, target:
     [
         ("http://169.254.169.254/latest", "link-local and cloud metadata"),
         ("http://nothing.invalid/", "the name nothing.invalid does not exist"),
-        ("no url", "no request that can be sent"),
+        ("no url", "the method or the URL is invalid"),
     ],
 )
 def test_a_target_that_cannot_be_called_says_at_what(world: World, url: str, says: str) -> None:
@@ -654,19 +654,17 @@ def test_a_target_whose_certificate_ends_soon_is_a_warning(world: World) -> None
                 pem.write_text(ssl.DER_cert_to_PEM_cert(tls.getpeercert(True) or b""))
         found = world.check("--target", device.url("/"), RELAY_CA_FILE=str(pem))
     assert (found["target"]["status"], world.code) == ("warning", 0), found["target"]
-    assert "ends on" in found["target"]["cause"]
-    assert "renewed" in found["target"]["cure"]
+    assert "expires on" in found["target"]["cause"]
+    assert "renew" in found["target"]["cure"]
 
 
 @pytest.mark.parametrize(
     ("handler", "says"),
-    [(reply(503), "answers 503"), (raw(b"SSH-2.0-OpenSSH\r\n"), "does not speak HTTP"), (raw(b"", then="close"), "cut off")],
+    [(reply(503), "server error (503)"), (raw(b"SSH-2.0-OpenSSH\r\n"), "not a valid HTTP response"), (raw(b"", then="close"), "closed by")],
 )
 def test_a_target_that_does_not_answer_as_http_should_says_so(world: World, target: ByteTarget, handler: Any, says: str) -> None:
     target.on("/", handler)
-    found = world.fails(
-        "target", says=says, cure="log of the target" if says != "cut off" else "port", arguments=("--target", target.url("/"))
-    )
+    found = world.fails("target", says=says, cure="log" if says != "closed by" else "port", arguments=("--target", target.url("/")))
     assert "http: " in found["target"]["summary"]
 
 
@@ -717,12 +715,10 @@ def test_no_secret_of_a_malformed_setting_is_shown(world: World) -> None:
     assert CANARY.encode() not in done.stdout + done.stderr
 
 
-# --- beside an agent at work ---
+# --- beside a running agent ---
 
 
-def test_a_queue_that_lets_itself_be_looked_at_and_not_be_read_is_named_with_the_words_of_the_agent_at_work(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+def test_a_queue_that_may_be_described_but_not_read_is_reported_in_the_words_of_the_running_agent(sandbox: Sandbox, tmp_path: Path) -> None:
     agent = RunningAgent(sandbox, tmp_path)
     refused = Fault("sqs", "ReceiveMessage", contains=agent.agent_id, status=403, code="AccessDenied", count=None)
     with sandbox.inject(refused), running(agent):
@@ -733,7 +729,7 @@ def test_a_queue_that_lets_itself_be_looked_at_and_not_be_read_is_named_with_the
         assert "the agent at work here says" in sqs["summary"]
 
 
-def test_an_s3_that_refuses_answers_is_named_by_the_agent_at_work_and_by_nobody_once_it_takes_one(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_an_s3_that_refuses_answers_is_reported_by_the_running_agent_until_it_accepts_one(sandbox: Sandbox, tmp_path: Path) -> None:
     with ByteTarget() as target, running(RunningAgent(sandbox, tmp_path)) as agent:
         target.on("/", reply(body="x" * 400_000))
 

@@ -1,6 +1,6 @@
-"""`relay-agent explain`: each stage of a command's way, the code that it would get, and nothing sent that was not asked for.
+"""`relay-agent explain`: each stage of a command's route, the code that the command would get, and no request that was not asked for.
 
-Owns the proof with the real command, and that the code is the one a command really gets.
+With the real command, and compared with the code that a real command gets.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ def failed(found: dict[str, Any]) -> dict[str, Any]:
     return dict(last)
 
 
-# --- what goes through ---
+# --- requests that succeed ---
 
 
-def test_each_stage_is_told_without_any_setting_and_nothing_is_sent(explain: Explainer, target: ByteTarget) -> None:
+def test_each_stage_is_shown_without_any_setting_and_nothing_is_sent(explain: Explainer, target: ByteTarget) -> None:
     found = explain(target.url("/"))
     assert stages(found) == ["policy", "proxy", "resolve", "connect"]
     assert (found["verdict"], found["code"], found["proxy"], explain.code) == ("allow", None, None, 0)
@@ -94,7 +94,7 @@ def test_each_stage_is_told_without_any_setting_and_nothing_is_sent(explain: Exp
     assert target.requests == []
 
 
-def test_tls_is_told_with_version_subject_issuer_end_and_bundle(explain: Explainer, trusted: dict[str, str]) -> None:
+def test_tls_is_shown_with_version_subject_issuer_expiry_and_bundle(explain: Explainer, trusted: dict[str, str]) -> None:
     with ByteTarget(server_context()) as tls:
         found = explain(tls.url("/", host="localhost"), **trusted)
         assert tls.requests == []
@@ -106,7 +106,7 @@ def test_tls_is_told_with_version_subject_issuer_end_and_bundle(explain: Explain
 
 
 @pytest.mark.parametrize(("status", "as_told"), [(200, "ok"), (404, "warning"), (503, "warning")], ids=["200", "404", "503"])
-def test_send_really_sends_and_tells_the_status(explain: Explainer, target: ByteTarget, status: int, as_told: str) -> None:
+def test_send_really_sends_and_shows_the_status(explain: Explainer, target: ByteTarget, status: int, as_told: str) -> None:
     target.on("/thing", reply(status))
     found = explain("--send", "-X", "DELETE", target.url("/thing?a=1"))
     assert (stage(found, "http")["status"], explain.code) == (as_told, 0)
@@ -130,7 +130,7 @@ def test_a_redirect_to_what_is_forbidden_is_a_verdict(explain: Explainer, target
     assert "link-local and cloud metadata" in failed(found)["summary"]
 
 
-# --- what does not ---
+# --- requests that fail ---
 
 
 @pytest.mark.parametrize(
@@ -153,18 +153,18 @@ def test_an_address_that_a_name_resolves_to_is_judged_too(explain: Explainer) ->
     assert (found["verdict"], found["code"]) == ("deny", "EPOLICY")
 
 
-def test_a_name_that_does_not_exist_is_told(explain: Explainer) -> None:
+def test_a_name_that_does_not_exist_is_reported(explain: Explainer) -> None:
     found = explain("http://lims.lab.invalid/")
     assert (found["code"], failed(found)["stage"]) == ("ENOTFOUND", "resolve")
     assert "the name lims.lab.invalid does not exist" in failed(found)["summary"]
     assert "DNS" in failed(found)["summary"]
 
 
-def test_a_port_that_refuses_is_told_in_words(explain: Explainer) -> None:
+def test_a_port_that_refuses_is_explained(explain: Explainer) -> None:
     port = closed_port()
     found = explain(f"http://127.0.0.1:{port}/")
     assert (found["code"], failed(found)["stage"]) == ("ECONNREFUSED", "connect")
-    assert f"port {port} refused: the host 127.0.0.1 answers, nothing listens there" in failed(found)["summary"]
+    assert f"127.0.0.1 refuses connections on port {port}: nothing listens there, or a firewall rejects them" in failed(found)["summary"]
 
 
 @pytest.mark.parametrize(
@@ -172,9 +172,9 @@ def test_a_port_that_refuses_is_told_in_words(explain: Explainer) -> None:
     [
         ("unknown_authority", "UNABLE_TO_VERIFY_LEAF_SIGNATURE", ["issued by OU=Testing CA", "RELAY_CA_FILE", "certifi's roots"]),
         ("self_signed", "DEPTH_ZERO_SELF_SIGNED_CERT", ["CN=a device that signed itself", "RELAY_CA_FILE"]),
-        ("expired", "CERT_HAS_EXPIRED", ["is over since 20", "clock"]),
-        ("wrong_host", "ERR_TLS_CERT_ALTNAME_INVALID", ["elsewhere.lab.example", "use a name of the certificate"]),
-        ("not_yet_valid", "EPROTO", ["not yet valid", "is not valid yet (it begins on 20", "set this machine's clock (NTP"]),
+        ("expired", "CERT_HAS_EXPIRED", ["has expired on 20", "clock"]),
+        ("wrong_host", "ERR_TLS_CERT_ALTNAME_INVALID", ["elsewhere.lab.example", "use one of those names"]),
+        ("not_yet_valid", "EPROTO", ["not yet valid", "is not valid yet (it is valid from 20", "set this machine's clock (with NTP"]),
     ],
 )
 def test_each_fault_of_a_certificate_names_it_and_the_cure(
@@ -191,16 +191,16 @@ def test_each_fault_of_a_certificate_names_it_and_the_cure(
 @pytest.mark.parametrize(
     ("peer", "stage", "says"),
     [
-        (tls_peers.sends(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "tls", "does not speak TLS: something else answers there"),
-        (tls_peers.sends(tls_peers.alert(70)), "tls", "speaks nothing as new as TLS 1.2"),
+        (tls_peers.sends(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "tls", "does not speak TLS"),
+        (tls_peers.sends(tls_peers.alert(70)), "tls", "supports only TLS versions older than 1.2"),
         (tls_peers.sends(tls_peers.alert(40)), "tls", "have no cipher in common"),
         (tls_peers.diffie_hellman(1024), "tls", "keys or signatures in the handshake that are too weak"),
         (tls_peers.sends(tls_peers.server_hello(0xC02F, renegotiation_info=False)), "tls", "secure renegotiation (RFC 5746)"),
-        (tls_peers.refuses_the_name, "tls", "serves nothing under the name"),
+        (tls_peers.refuses_the_name, "tls", "does not recognise the host name"),
         (tls_peers.shows(key=tls_peers.rsa_key(1024)), "tls", "has a key that is too short"),
-        (tls_peers.for_clients_only, "tls", "is none that a server may show"),
-        (tls_peers.asks(ssl.TLSVersion.TLSv1_2), "tls", "wants a client certificate"),
-        (tls_peers.asks(ssl.TLSVersion.TLSv1_3), "http", "wants a client certificate"),
+        (tls_peers.for_clients_only, "tls", "is not valid for a server"),
+        (tls_peers.asks(ssl.TLSVersion.TLSv1_2), "tls", "requires a client certificate"),
+        (tls_peers.asks(ssl.TLSVersion.TLSv1_3), "http", "requires a client certificate"),
     ],
 )
 def test_each_fault_of_tls_itself_has_its_cause_and_cure(
@@ -218,19 +218,19 @@ def test_each_fault_of_tls_itself_has_its_cause_and_cure(
 def test_a_proxy_that_wants_a_client_certificate_is_at_fault(explain: Explainer, trusted: dict[str, str], version: ssl.TLSVersion) -> None:
     with HttpProxy(tls=server_context(oldest=version, newest=version, client_authority=ca_pem())) as proxy:
         found = explain("https://lims.lab.example/", https_proxy=proxy.url(), **trusted)
-    assert f"the proxy {proxy.url()}, not the target, wants a client certificate" in failed(found)["summary"]
+    assert f"the proxy {proxy.url()} (not the target) requires a client certificate" in failed(found)["summary"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"), [(["ftp://h/"], "must be http or https"), (["nothing"], "absolute URL"), (["-X", "A B", "http://h/"], "method")]
 )
-def test_what_is_no_request_is_a_bad_command_and_nothing_of_it_is_shown(explain: Explainer, arguments: list[str], told: str) -> None:
+def test_an_invalid_request_is_ebadcommand_and_is_not_shown(explain: Explainer, arguments: list[str], told: str) -> None:
     found = explain(*arguments)
     assert (found["code"], found["verdict"], found["url"]) == ("EBADCOMMAND", None, "[redacted]")
     assert told in failed(found)["summary"]
 
 
-def test_what_does_not_speak_http_is_told_with_send(explain: Explainer, target: ByteTarget) -> None:
+def test_a_target_that_does_not_speak_http_is_reported_with_send(explain: Explainer, target: ByteTarget) -> None:
     target.on("/", raw(b"SSH-2.0-OpenSSH\r\n"))
     found = explain("--send", target.url("/"))
     assert (found["code"], failed(found)["stage"]) == ("EBADRESPONSE", "http")
@@ -280,24 +280,24 @@ def test_a_proxy_on_a_closed_port_is_named(explain: Explainer) -> None:
     url = f"http://127.0.0.1:{closed_port()}"
     found = explain("https://lims.lab.example/", https_proxy=url)
     assert (found["code"], failed(found)["stage"]) == ("ECONNREFUSED", "connect")
-    assert f"the proxy {url}, not the target, is at fault: nothing listens on its port" in failed(found)["summary"]
+    assert f"the proxy {url}, not the target, fails: nothing listens on its port" in failed(found)["summary"]
 
 
-def test_a_socks_proxy_that_cannot_get_there_is_told_from_one_that_is_away(explain: Explainer) -> None:
+def test_a_socks_proxy_that_cannot_reach_the_target_is_distinguished_from_an_unreachable_proxy(explain: Explainer) -> None:
     with Socks5Proxy(refuse=5) as proxy:
         found = explain("http://lims.lab.example:8080/", all_proxy=proxy.url())
     assert found["code"] == "ECONNREFUSED"
-    assert "is reached, and cannot itself reach lims.lab.example:8080" in failed(found)["summary"]
+    assert "can be reached, but cannot reach lims.lab.example:8080" in failed(found)["summary"]
 
 
 def test_tls_with_a_proxy_is_a_stage_of_its_own_and_the_proxy_s_fault(explain: Explainer, trusted: dict[str, str]) -> None:
     with HttpProxy(tls=server_context("wrong_host")) as proxy:
         found = explain("https://lims.lab.example/", https_proxy=proxy.url(), **trusted)
     assert failed(found)["stage"] == "proxy-tls"
-    assert "shows a certificate that the agent does not trust (ERR_TLS_CERT_ALTNAME_INVALID)" in failed(found)["summary"]
+    assert "presents a certificate that the agent does not trust (ERR_TLS_CERT_ALTNAME_INVALID)" in failed(found)["summary"]
 
 
-# --- the code is a command's ---
+# --- the same code as a command's ---
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +326,7 @@ def test_the_code_is_the_one_that_a_command_gets(sandbox: Sandbox, agent: Thread
 # --- settings and secrets ---
 
 
-def test_a_wrong_setting_that_matters_is_told_and_one_that_does_not_is_passed_over(explain: Explainer, target: ByteTarget) -> None:
+def test_an_invalid_setting_that_matters_is_reported_and_another_is_ignored(explain: Explainer, target: ByteTarget) -> None:
     found = explain(target.url("/"), RELAY_WORKERS="many", API_TARGET="<placeholder>", JWT=CANARY)
     assert explain.code == 0
     found = explain(target.url("/"), RELAY_CA_FILE="/nowhere.pem", http_proxy=f"ftp://u:{CANARY}@h")

@@ -1,6 +1,6 @@
-"""A freeze in C code that holds the interpreter's lock ends the process, and says on stderr where it froze.
+"""A freeze in C code that holds the interpreter's lock ends the process and prints on stderr where it froze.
 
-In processes of their own, which such a freeze ends.
+In separate processes, since the freeze ends them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def test_a_freeze_ends_the_process_with_every_thread_s_stack_and_no_value(tmp_pa
 
 
 @pytest.mark.parametrize("last", ["freeze.disarm()", "freeze.allow(60.0)"])
-def test_a_process_that_says_that_it_runs_or_is_allowed_not_to_is_left_alone(tmp_path: Path, last: str) -> None:
+def test_a_process_that_reports_progress_or_may_pause_is_not_ended(tmp_path: Path, last: str) -> None:
     ended = run(
         "import threading\n"
         "from relay_agent.agent.freeze import Freeze\n"

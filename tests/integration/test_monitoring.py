@@ -1,7 +1,6 @@
-"""What docs/monitoring says of the metrics, held against those of a running agent.
+"""docs/monitoring compared with the metrics of a running agent: rules, dashboard and table name what exists, and leave nothing out.
 
-Owns the proof that rules, dashboard and the table of metrics name what an agent has, and that nothing which it has is missing there.
-What Prometheus makes of the rules is tested in `tests/e2e/test_monitoring.py`.
+Whether Prometheus accepts the rules is tested in `tests/e2e/test_monitoring.py`.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ def test_the_panels_of_the_dashboard_do_not_lie_on_each_other_and_are_told_apart
     assert len({panel["id"] for panel in dashboard()["panels"]}) == len(dashboard()["panels"])
 
 
-# --- the metrics that are named ---
+# --- the metrics by name ---
 
 
 def test_every_metric_that_is_asked_for_is_one_that_an_agent_exposes(exposed: dict[str, Metric]) -> None:
@@ -123,7 +122,7 @@ def test_every_metric_stands_in_the_table_with_its_type_and_labels(exposed: dict
     assert [row for row in rows(section(README, "Every metric"), "metric") if not row[4] or not (row[3] or "info" in row[0])] == []
 
 
-def test_the_values_of_labels_that_the_table_tells_are_the_agent_s(exposed: dict[str, Metric]) -> None:
+def test_the_label_values_in_the_table_are_the_agents(exposed: dict[str, Metric]) -> None:
     meaning = {names(row[0])[0]: names(row[4]) for row in rows(section(README, "Every metric"), "metric")}
     assert set(meaning["relay_agent_journal_commands"]) == values(exposed, "relay_agent_journal_commands", "state")
     assert set(meaning["relay_agent_command_seconds"]) == values(exposed, "relay_agent_command_seconds", "stage")
@@ -204,7 +203,7 @@ def test_the_metrics_are_copied_into_a_file_for_the_node_exporter_and_removed_wi
 
     with running(ThreadedAgent(sandbox, directory)) as agent:
         agent.told({"url": "http://127.0.0.1:9/"})
-        # Samples come in with what the agent does meanwhile: one copy is between two looks that are alike.
+        # The agent changes its metrics meanwhile: compare a copy taken between two equal readings.
         for _ in range(20):
             before = samples(page(agent, "/metrics")[1])
             assert copy() == 0

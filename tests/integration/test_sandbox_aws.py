@@ -1,6 +1,6 @@
-"""The sandbox's AWS side: credentials that count, queues, payloads by S3, logs (PROTOCOL §2).
+"""The sandbox's AWS side: credentials that are checked, queues, payloads through S3, logs (PROTOCOL §2).
 
-Owns the proof through real AWS clients and plain HTTP. It must not need an agent.
+Through real AWS clients and plain HTTP, without an agent.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def test_a_referenced_body_is_fetched_by_its_url_alone(sandbox: Sandbox, agent_i
     assert sandbox.command(command_id).to_json()["requestPayloadDelivery"] == "referenced"
 
 
-def test_a_body_over_the_queues_limit_goes_referenced_by_itself(sandbox: Sandbox, agent_id: str) -> None:
+def test_a_body_over_the_queues_limit_is_sent_by_reference_automatically(sandbox: Sandbox, agent_id: str) -> None:
     sandbox.create_command(agent_id, {"url": "http://x", "body": "x" * 262_144})
     assert receive(sandbox, agent_id)[0]["bodyDelivery"] == "referenced"
 
@@ -142,14 +142,14 @@ def test_an_uploaded_response_becomes_the_commands_response(sandbox: Sandbox, ag
     [b"no gzip", gzip.compress(b"no json"), gzip.compress(b"{}")[:-4], gzip.compress(b"{}")[:10] + b"\xff" * 20],
     ids=range(4),
 )
-def test_an_upload_that_cannot_be_read_is_told(sandbox: Sandbox, agent_id: str, upload: bytes) -> None:
+def test_an_upload_that_cannot_be_read_is_reported(sandbox: Sandbox, agent_id: str, upload: bytes) -> None:
     command_id = sandbox.create_command(agent_id, REQUEST)
     requests.put(receive(sandbox, agent_id)[0]["responseBodyUploadUrl"], data=upload, headers=GZIP_JSON, timeout=5)
     report(sandbox, agent_id, command_id, "SUCCESS", responseBodyDelivery="referenced")
     assert "could not read" in str(sandbox.wait_final(command_id).response_body)
 
 
-def test_a_response_that_was_never_uploaded_is_told_as_missing(sandbox: Sandbox, agent_id: str) -> None:
+def test_a_response_that_was_never_uploaded_is_reported_as_missing(sandbox: Sandbox, agent_id: str) -> None:
     command_id = sandbox.create_command(agent_id, REQUEST)
     report(sandbox, agent_id, command_id, "SUCCESS", responseBodyDelivery="referenced")
     assert "could not read" in str(sandbox.wait_final(command_id).response_body)

@@ -1,7 +1,4 @@
-"""`relay-agent sandbox` at a terminal: a real process with real signals.
-
-Owns the proof of what it prints, writes and returns.
-"""
+"""`relay-agent sandbox` in a terminal: what a real process prints, writes and returns, with real signals."""
 
 from __future__ import annotations
 
@@ -99,5 +96,5 @@ def test_the_rate_limit_of_the_help_can_be_copied() -> None:
     assert (beat.status_code, beat.headers["retry-after"]) == (429, "5")
 
 
-def test_an_agent_id_that_is_none_is_a_mistake() -> None:
+def test_an_invalid_agent_id_is_an_error() -> None:
     assert CliRunner().invoke(sandbox_command, ["--agent-id", "mine"]).exit_code == 2

@@ -1,6 +1,6 @@
-"""The sandbox's commands: what may be created, how they live and end, how they are found (PROTOCOL §1, §2).
+"""The sandbox's commands: what may be created, their states, how they are found (PROTOCOL §1, §2).
 
-Owns the proof of the state machine through REST and real queues. It must not need an agent.
+Through REST and real queues, without an agent.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The control of a running sandbox: faults and the end of credentials over HTTP, as a person with curl asks for them.
+"""Control of a running sandbox over HTTP, as with curl: faults, and the expiry of credentials.
 
-Owns the proof that what is asked for happens, that what is wrong is refused by name, and that no other site's page may ask.
+A request has its effect, a wrong one is refused by name, and no other site's page may send one.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def test_an_aws_error_is_injected(sandbox: Sandbox, agent_id: str) -> None:
     control(sandbox, "DELETE", f"faults/{fault_id}")
 
 
-def test_every_fault_is_ended_at_once_and_none_happens_to_the_control() -> None:
+def test_every_fault_can_be_ended_at_once_and_none_affects_the_control_calls() -> None:
     with Sandbox() as sandbox:
         handle = sandbox.inject(Fault(count=None, status=500, body=b"\xff"))
         fault_id = inject(sandbox, service="rest", operation="DELETE", close=True)
@@ -91,7 +91,7 @@ def test_credentials_are_ended() -> None:
 @pytest.mark.parametrize(
     "fields, problem",
     [
-        ({"status": 500, "opration": "agent/config"}, "opration is no field of a fault"),
+        ({"status": 500, "opration": "agent/config"}, "opration is not a field of a fault"),
         ({"status": 500, "service": "rpc"}, "service must be one of rest, sqs, s3, logs"),
         ({"status": 500, "operation": 1}, "operation must be a string"),
         ({"status": 500, "contains": None}, "contains must be a string"),
@@ -118,7 +118,7 @@ def test_credentials_are_ended() -> None:
     ],
 )
 def test_a_fault_that_is_wrong_is_400_in_the_platforms_form(sandbox: Sandbox, fields: dict[str, Any], problem: str) -> None:
-    # Not json=: requests refuses what a careless program may send, NaN.
+    # Not json=: requests refuses NaN, which a careless program may send.
     answer = control(sandbox, "POST", "faults", data=json.dumps(fields), headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["statusCode"], answer.json()["error"]) == (400, 400, "Bad Request")
     assert problem in answer.json()["validation"][0]["message"]

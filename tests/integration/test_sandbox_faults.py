@@ -1,7 +1,4 @@
-"""Faults on demand, on every side of the sandbox.
-
-Owns the proof that a fault happens to the call it names, as often as it says, and ends when released.
-"""
+"""Faults on demand, on every side of the sandbox: each affects the call it names, as often as it says, and ends when released."""
 
 from __future__ import annotations
 
@@ -111,7 +108,7 @@ def test_a_wait_that_is_in_vain_fails_loudly(sandbox: Sandbox, agent_id: str) ->
     command_id = sandbox.create_command(agent_id, REQUEST)
     with pytest.raises(TimeoutError, match="still PENDING"):
         sandbox.wait_final(command_id, timeout=0.05)
-    with pytest.raises(TimeoutError, match="did not happen"):
+    with pytest.raises(TimeoutError, match="did not hold"):
         sandbox.wait(lambda: False, timeout=0.05)
 
 

@@ -1,7 +1,7 @@
 """Who may use the sandbox: programs on this machine and its own page, on every route of every platform server; no other site's page.
 
-Owns the proof that the check stands before the routes, so that a new one cannot forget it. That the page itself works in a browser
-is tested in `tests/e2e/test_sandbox_page.py`.
+The check comes before the routes, so that a new route cannot omit it. The page itself is tested in a browser
+(`tests/e2e/test_sandbox_page.py`).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def test_a_link_of_another_site_is_followed(sandbox: Sandbox) -> None:
     assert ask(sandbox.api_target, "POST", "/send", link)[0] == 403
 
 
-def test_a_form_that_does_not_say_whose_it_is_is_refused(sandbox: Sandbox) -> None:
+def test_a_form_without_an_origin_is_refused(sandbox: Sandbox) -> None:
     assert ask(sandbox.api_target, "POST", "/send", {"Content-Type": "application/x-www-form-urlencoded"}, b"")[0] == 403
     own = {"Content-Type": "application/x-www-form-urlencoded", "Origin": sandbox.api_target}
     assert ask(sandbox.api_target, "POST", "/send", own, b"")[0] == 400

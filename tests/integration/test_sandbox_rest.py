@@ -1,7 +1,4 @@
-"""The sandbox's REST calls for agents, rule by rule (PROTOCOL §1).
-
-Owns the proof that these routes say what the platform's reference says. It must not need an agent.
-"""
+"""The sandbox's REST calls for agents compared with the platform's reference, rule by rule (PROTOCOL §1), without an agent."""
 
 from __future__ import annotations
 
@@ -148,7 +145,7 @@ def test_enabled_must_be_a_boolean(sandbox: Sandbox, agent_id: str) -> None:
     assert rest(sandbox, "PUT", f"/v1/agents/{agent_id}/enabled", json={"enabled": "yes"}).status_code == 400
 
 
-def test_a_moved_queue_is_told_with_the_next_configuration(sandbox: Sandbox, agent_id: str) -> None:
+def test_a_moved_queue_is_used_from_the_next_configuration_on(sandbox: Sandbox, agent_id: str) -> None:
     before = config(sandbox, agent_id)["rpcSourceQueueUrl"]
     moved = sandbox.move_queue(agent_id, delete=True)
     assert config(sandbox, agent_id)["rpcSourceQueueUrl"] == moved != before

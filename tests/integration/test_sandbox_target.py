@@ -1,7 +1,4 @@
-"""The demonstration target, route by route.
-
-Owns the proof with plain requests. It must not need the sandbox or an agent.
-"""
+"""The demonstration target, route by route, with plain requests."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ def test_a_trouble_that_stays_is_what_the_wait_ends_with(client: CommandClient, 
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refused_sender_is_told_what_belongs_together(client: CommandClient, platform: Platform, status: int) -> None:
+def test_a_refused_sender_learns_which_settings_belong_together(client: CommandClient, platform: Platform, status: int) -> None:
     platform.refusals = [(status, {}, b"{}")]
     with pytest.raises(PlatformRefused, match=r"JWT and ORG_SLUG \(acme\) do not belong together") as caught:
         client.create("A", {}, ttl_seconds=60)
@@ -259,7 +259,7 @@ def test_a_bad_request_repeats_the_platforms_reason_on_one_line(client: CommandC
 
 def test_a_page_of_something_in_between_is_not_repeated(client: CommandClient, platform: Platform) -> None:
     platform.refusals = [(502, {}, b"<html>secret page</html>"), (200, {}, b"<html>secret page</html>"), (302, {"Location": "/"}, b"")]
-    for words in ("502: without a reason; does a proxy", "no JSON object: is API_TARGET", "302"):
+    for words in ("502: without a reason; does a proxy", "not a JSON object: is API_TARGET", "302"):
         with pytest.raises(PlatformError, match=words) as caught:
             client.create("A", {}, ttl_seconds=60)
         assert "secret page" not in str(caught.value)
@@ -282,7 +282,7 @@ def test_a_command_that_may_have_been_taken_is_not_posted_again(client: CommandC
 
 def test_a_platform_out_of_reach_says_so_without_a_secret(plain: requests.Session) -> None:
     plain.proxies = {"http": "http://user:canary-password@127.0.0.1:9"}
-    with pytest.raises(PlatformError, match=r"proxy on the way to platform\.example") as caught:
+    with pytest.raises(PlatformError, match=r"proxy for platform\.example") as caught:
         CommandClient("http://platform.example", "acme", TOKEN, AGENT, plain).create("A", {}, ttl_seconds=60)
     assert caught.value.__context__ is None
     plain.proxies = {}
@@ -342,7 +342,7 @@ def test_a_timeout_is_one_limit_for_the_exchange(relayed: requests.Session, plat
 
 
 @pytest.mark.parametrize("timeout", [0, -1, (1, 0), (1, 2, 3)])
-def test_a_timeout_that_is_none_is_refused_as_requests_does(relayed: requests.Session, platform: Platform, timeout: Any) -> None:
+def test_an_invalid_timeout_is_refused_as_requests_does(relayed: requests.Session, platform: Platform, timeout: Any) -> None:
     with pytest.raises(ValueError, match="timeout"):
         relayed.get(URL, timeout=timeout)
     assert not platform.created
@@ -411,7 +411,7 @@ FAILURES = [
     (failure("EPROTO"), failures.SSLError),
     (failure("ETOOMANYREDIRECTS"), failures.TooManyRedirects),
     (failure("EBADCOMMAND", "url: must be http or https"), failures.InvalidURL),
-    (failure("EBADCOMMAND", "headers[0].X: holds a control character"), failures.InvalidHeader),
+    (failure("EBADCOMMAND", "headers[0].X: contains a control character"), failures.InvalidHeader),
     (failure("EBADRESPONSE", "x:1: the connection was closed before the end of the body"), failures.ChunkedEncodingError),
     (failure("EBADRESPONSE", "x:1: the body does not decode by its Content-Encoding"), failures.ContentDecodingError),
     (failure("EBADRESPONSE", "x:1: bad status line"), failures.ConnectionError),
@@ -585,7 +585,7 @@ def test_send_without_a_configuration_names_all_that_is_missing(environment: dic
         assert f"{name}: is not set" in result.stderr
 
 
-def test_send_says_what_is_wrong_with_the_platform(configured: dict[str, str], platform: Platform) -> None:
+def test_send_reports_what_is_wrong_with_the_platform(configured: dict[str, str], platform: Platform) -> None:
     platform.refusals = [(403, {}, b"")]
     result = run(send, URL, env=configured)
     assert result.exit_code == 1 and "JWT and ORG_SLUG" in result.stderr and TOKEN not in result.output
@@ -637,7 +637,7 @@ def test_send_goes_through_the_platforms_proxy(secured: dict[str, str], variable
         assert proxy.tunnels >= 1
 
 
-def test_a_tls_fault_that_is_no_certificates_is_called_so(secured: dict[str, str], served: tuple[Platform, str]) -> None:
+def test_a_tls_fault_unrelated_to_certificates_is_reported_as_such(secured: dict[str, str], served: tuple[Platform, str]) -> None:
     result = run(send, URL, env=secured | {"API_TARGET": served[1].replace("http://127.0.0.1", "https://localhost")})
     assert result.exit_code == 1 and "TLS with localhost fails" in result.stderr
 
@@ -660,7 +660,7 @@ def test_send_leaves_no_proxy_and_the_targets_proxy_alone(secured: dict[str, str
 
 def test_a_proxy_that_is_not_there_is_named_without_its_password(secured: dict[str, str]) -> None:
     result = run(send, URL, env=secured | {"https_proxy": "http://user:canary@127.0.0.1:9"})
-    assert result.exit_code == 1 and "the proxy on the way to localhost" in result.stderr and "canary" not in result.output
+    assert result.exit_code == 1 and "the proxy for localhost" in result.stderr and "canary" not in result.output
 
 
 def test_keygen_prints_a_new_key_alone_on_stdout(environment: dict[str, str]) -> None:

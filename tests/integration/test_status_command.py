@@ -1,4 +1,4 @@
-"""`relay-agent status` and `relay-agent commands`: what they tell, of a running agent and of one that is gone (OPERATIONS §1)."""
+"""`relay-agent status` and `relay-agent commands`: what they print for a running agent and for one that has ended (OPERATIONS §1)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_of_an_agent_that_is_not_ready_it_gives_cause_and_cure(sandbox: Sandbox,
         assert ask(tmp_path, "status", "--json").returncode == 1
 
 
-def test_where_no_agent_runs_it_says_so(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_without_a_running_agent_it_says_so(sandbox: Sandbox, tmp_path: Path) -> None:
     told = ask(tmp_path, "status")
     assert (told.returncode, told.stdout) == (4, "")
     assert "No agent runs" in told.stderr
@@ -83,7 +83,7 @@ def test_where_no_agent_runs_it_says_so(sandbox: Sandbox, tmp_path: Path) -> Non
     assert ask(tmp_path, "status").returncode == 4
 
 
-def test_an_agent_that_does_not_answer_is_told_from_none(tmp_path: Path) -> None:
+def test_an_agent_that_does_not_answer_is_distinguished_from_no_agent(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     with socket.socket(socket.AF_UNIX) as deaf:
         deaf.bind(str(tmp_path / "state" / "admin.sock"))
@@ -128,7 +128,7 @@ def on_terminal(directory: Path, columns: int, *arguments: str) -> str:
         asking = subprocess.Popen([EXECUTABLE, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=theirs)
         os.close(theirs)
         told = b""
-        with contextlib.suppress(OSError):  # EIO: the last who could write there is gone
+        with contextlib.suppress(OSError):  # EIO: the last writer has closed it
             while chunk := os.read(ours, 65536):
                 told += chunk
         assert asking.wait(20) == 0
@@ -165,7 +165,7 @@ def test_commands_fit_a_terminal_of_80_columns_with_all_that_is_needed_at_night(
             assert word in text, (word, text)
 
 
-def test_where_nobody_looks_at_a_terminal_no_line_of_commands_is_cut(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_without_a_terminal_no_line_of_commands_is_cut(sandbox: Sandbox, tmp_path: Path) -> None:
     host = ".".join(["long" * 15] * 3)
     with running(ThreadedAgent(sandbox, tmp_path)) as agent:
         failed = agent.ask({"method": "M" * 32, "url": f"http://{host}.invalid:8443/", "headers": {}})
@@ -201,7 +201,7 @@ def test_without_a_journal_commands_say_where_they_looked(tmp_path: Path) -> Non
     "command", [["run"], ["check"], ["status"], ["commands"], ["commands", "show", "9b9f"], ["support-bundle"]], ids=" ".join
 )
 @pytest.mark.parametrize("kind", ["missing", "directory"])
-def test_an_env_file_that_was_asked_for_and_is_none_is_refused_with_2(tmp_path: Path, command: list[str], kind: str) -> None:
+def test_a_missing_env_file_is_refused_with_exit_code_2(tmp_path: Path, command: list[str], kind: str) -> None:
     """It would mean another state directory, and so "no agent runs" beside one that does."""
     name = tmp_path / "agent.env"
     if kind == "directory":

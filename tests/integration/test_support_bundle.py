@@ -1,4 +1,4 @@
-"""`relay-agent support-bundle`: everything that support asks for, and nothing that is secret (OPERATIONS §1)."""
+"""`relay-agent support-bundle`: everything that support needs, and nothing secret (OPERATIONS §1)."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_nothing_secret_is_in_it(sandbox: Sandbox, tmp_path: Path, target: ByteT
         assert secret not in everything
 
 
-def test_without_an_agent_and_with_a_wrong_configuration_it_is_made_all_the_same(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_without_an_agent_and_with_a_wrong_configuration_the_bundle_is_made_too(sandbox: Sandbox, tmp_path: Path) -> None:
     environment = agent_environment(sandbox, "not-there", tmp_path, {"RELAY_WORKERS": "many"})
     told = ask(tmp_path, environment, "-o", "mine.zip")
     assert told.returncode == 0
@@ -99,7 +99,7 @@ def test_without_an_agent_and_with_a_wrong_configuration_it_is_made_all_the_same
     assert "RELAY_WORKERS" in parts["checks.json"]
 
 
-def test_with_settings_that_are_no_utf_8_it_is_made_of_what_can_be_read_and_says_so(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_with_settings_that_are_not_utf_8_the_bundle_holds_what_is_readable_and_says_so(sandbox: Sandbox, tmp_path: Path) -> None:
     """An editor of long ago and an umlaut in a comment: the agent refuses it, and support asks for a bundle."""
     given = agent_environment(sandbox, "not-there", tmp_path, {"SECURE_COMMAND_KEY": KEY, "https_proxy": f"http://u:{CANARY}@127.0.0.1:9"})
     (tmp_path / ".env").write_text(
@@ -139,7 +139,7 @@ def test_a_file_that_cannot_be_written_is_named(sandbox: Sandbox, tmp_path: Path
         ("SECURE_COMMAND_KEY_FILE", KEY),
     ],
 )
-def test_a_secret_where_none_should_be_is_in_no_bundle_and_in_no_message(sandbox: Sandbox, tmp_path: Path, name: str, value: str) -> None:
+def test_a_misplaced_secret_is_in_no_bundle_and_in_no_message(sandbox: Sandbox, tmp_path: Path, name: str, value: str) -> None:
     """A refused setting is when a bundle is made, and a token in the place of its file's name the classic slip."""
     more: dict[str, str | None] = {name: value, **({"JWT": None} if name == "JWT_FILE" else {})}
     environment = agent_environment(sandbox, sandbox.add_agent(), tmp_path, more)

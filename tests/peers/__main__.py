@@ -1,6 +1,6 @@
 """`python -m tests.peers --count 3000 --seed 1`: odd peers against the agent, curl and requests; exit 1 for an unknown difference.
 
-Owns the arguments, the bounds and the exit code. All is on loopback.
+Everything is on loopback.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The agent as a client: its own decoding, Executor and Transport, and the sender's reading of what they give.
-
-Owns that way of calling it. It must not judge.
-"""
+"""The agent as a client: its own decoding, Executor and Transport, and the sender's reading of the answer."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from relay_agent.core.callbacks import nothing
 from relay_agent.pipelines.encoding import Answer
 from relay_agent.relay.target.executor import Executor, Limits
 from relay_agent.storage.spool import Spool
@@ -38,10 +36,6 @@ _KINDS: dict[str, Kind] = {
     "UNABLE_TO_VERIFY_LEAF_SIGNATURE": "tls",
     "ERR_TLS_CERT_ALTNAME_INVALID": "tls",
 }
-
-
-def _nothing() -> None:
-    return None
 
 
 class Agent:
@@ -76,7 +70,7 @@ class Agent:
             payload["body"] = {"mode": "base64", "base64": base64.b64encode(ask.body).decode()}
         if ask.host is not None:
             payload["headers"] = [{"Host": ask.host}]
-        told = run(executor, payload, self._limit, _nothing, spool)
+        told = run(executor, payload, self._limit, nothing, spool)
         if "statusCode" not in told:
             return Result(_KINDS.get(told["code"], "other"), detail=f"{told['code']}: {told['message']}")
         answer = Answer("", told["status"], told)

@@ -1,7 +1,4 @@
-"""Where the agent's outcome differs from curl's and from requests', aspect by aspect.
-
-Owns what counts as a difference. It must not know which differences are known.
-"""
+"""Where the agent's outcome differs from those of curl and requests, aspect by aspect. `known` knows which differences are accepted."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ class Verdict:
 
 def judge(script: Script, agent: Outcome, curl: Outcome, requests: Outcome) -> Verdict:
     """Compare all three."""
-    unseen = {"requests"} if script.tunnel else set()  # The agent asks for a tunnel, the others for the answer itself.
+    unseen = {"requests"} if script.tunnel else set()  # The agent requests a tunnel, the others the answer itself.
     from_curl, from_requests = differing(agent, curl) - unseen, differing(agent, requests) - unseen
     standing: Standing = "same"
     aspects: set[str] = set()

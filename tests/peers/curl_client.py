@@ -1,7 +1,4 @@
-"""Curl as a client: one process a script, so that nothing is left from another.
-
-Owns that way of calling it. It must not judge.
-"""
+"""Curl as a client: one process per script, so that no state carries over."""
 
 from __future__ import annotations
 

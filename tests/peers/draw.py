@@ -1,6 +1,6 @@
-"""Peers drawn from a seed: the same seed is the same peer, on every machine.
+"""Peers drawn from a seed: the same seed gives the same peer on every machine.
 
-Owns how the parts of an answer come together, kind by kind. It must not play them, and it takes chance from its seed alone.
+How the parts of an answer are combined, kind by kind. All randomness comes from the seed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Peers that send their clients on: redirects and what their answers set as cookies.
-
-Owns the catalogue of Locations and Set-Cookie fields. It must not play them.
-"""
+"""Peers that redirect: the catalogue of Locations and Set-Cookie fields."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The differences that stand, as docs/http-truth.md lists and explains them.
-
-Owns reading that table and saying what it covers. It must not hold a difference of its own.
-"""
+"""The accepted differences, read from the table in docs/http-truth.md that lists and explains them."""
 
 from __future__ import annotations
 

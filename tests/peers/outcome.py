@@ -1,7 +1,4 @@
-"""What came of a peer for one client, in the one form in which clients are compared.
-
-Owns that form. It must not know how any client is called.
-"""
+"""The result of a peer for one client, in the form in which clients are compared."""
 
 from __future__ import annotations
 

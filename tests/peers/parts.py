@@ -1,6 +1,6 @@
-"""The odd parts that answers are made of: status lines, field lines, framings, codings, texts in charsets.
+"""The odd parts of answers: status lines, field lines, framings, codings, texts in charsets; each with its trait.
 
-Owns the catalogue, each part with its trait. It must not put scripts together.
+`draw` combines them.
 """
 
 from __future__ import annotations

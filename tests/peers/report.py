@@ -1,7 +1,4 @@
-"""What a run found, as text: the counts, each class of known differences, and each peer whose difference nobody knows.
-
-Owns the wording. It must not decide what fails.
-"""
+"""The result of a run as text: the counts, each class of known differences, and each peer with an unknown difference."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Plain requests as a client.
-
-Owns that way of calling it. It must not judge.
-"""
+"""Plain requests as a client."""
 
 from __future__ import annotations
 
@@ -43,7 +40,7 @@ class Requests:
                 found = session.request(ask.method, url, data=ask.body or None, headers=headers, timeout=self._limit)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             return Result(_kind(error), detail=f"{type(error).__name__}: {error}"[:300])
-        # Of an empty fold it makes a second blank.
+        # It turns an empty fold into a second space.
         fields = [(name, value.replace("  ", " ")) for name, value in found.raw.headers.iteritems()]
         return Result("answer", found.status_code, grouped(fields, port), found.content)
 

@@ -1,7 +1,4 @@
-"""What one peer does, as plain data: the requests that clients are asked for, and the bytes that answer them.
-
-Owns the vocabulary of scripts. It must not know how scripts are drawn, played or judged.
-"""
+"""The behaviour of one peer as plain data: the requests that clients are asked for, and the bytes that answer them."""
 
 from __future__ import annotations
 

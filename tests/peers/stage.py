@@ -1,7 +1,4 @@
-"""The server that plays a script on loopback, byte by byte, and notes what its clients ask.
-
-Owns playing. It must not know which client is there, nor what would be right.
-"""
+"""The server that plays a script on loopback, byte by byte, and records what its clients send."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One peer against all three clients, and many peers side by side.
-
-Owns running. It must not draw peers or explain differences.
-"""
+"""Runs one peer against all three clients, and many peers in parallel."""
 
 from __future__ import annotations
 
@@ -63,6 +60,6 @@ def play(script: Script, client: Client, patience_seconds: float) -> Outcome:
     """Play the script for one client."""
     with Stage(script, patience_seconds) as stage:
         results = tuple(client.run(script, stage.port))
-        if not any(reply.early for reply in script.replies):  # That peer looks at nothing more until it is closed.
+        if not any(reply.early for reply in script.replies):  # That peer reads nothing more until it is closed.
             stage.wait_idle(LIMIT_SECONDS)
     return Outcome(results, tuple(stage.seen), stage.connections, stage.waited)

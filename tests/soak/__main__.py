@@ -1,6 +1,6 @@
-"""`python -m tests.soak --seconds 60 --seed 1` (or `--minutes`): run a soak and print what came of it; exit 0 only where nothing was wrong.
+"""`python -m tests.soak --seconds 60 --seed 1` (or `--minutes`): run a soak and print the result; exit 0 only without violations.
 
-Owns the arguments, the bounds and the exit code. All is on loopback; what is left of it lies in build/soak.
+Everything is on loopback; the files are in build/soak.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _bounded(seconds: float) -> float:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    # As Ctrl-C does: every `with` ends what it began.
+    # Like Ctrl-C: every `with` ends what it started.
     raise KeyboardInterrupt
 
 

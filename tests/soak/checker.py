@@ -1,7 +1,6 @@
-"""Compares what was sent, what the targets saw and what the platform was told; says what cannot be.
+"""Compares what was sent, what the targets received and what the platform was told; reports contradictions.
 
-Owns the rules: lost, doubled, falsely successful, falsely failed, altered, answered twice. It must not do any I/O, nor know how
-the three were gathered. Times are monotonic seconds.
+Rules only, without I/O: lost, doubled, falsely successful, falsely failed, altered, answered twice. Times are monotonic seconds.
 """
 
 from __future__ import annotations
@@ -163,13 +162,13 @@ def _failure(command: Sent, told: Told, requests: Sequence[Request], circumstanc
     if code in PROVOKED and not circumstances.troubled(command, told):
         wrong = f"{code}, and nothing was wrong with the target meanwhile"
     elif code == "EINTERRUPTED":
-        if command.repeatable and not command.referenced:  # S3 may not give its body a second time
+        if command.repeatable and not command.referenced:  # S3 may refuse its body a second time
             wrong = "EINTERRUPTED for a request that may be repeated"
         elif not ended:
             wrong = "EINTERRUPTED, and the agent did not end meanwhile"
     elif code in SENT_NOTHING:
-        # A repeatable one may have been sent again, by the agent's next run or because a kept connection broke,
-        # and then met a refusal.
+        # A repeatable request may have been sent again, by the agent's next run or because a kept connection broke,
+        # and then been refused.
         if requests and not (command.repeatable and (ended or circumstances.troubled(command, told))):
             wrong = f"{code}, and the target had seen the whole request"
         elif code == "EBADCOMMAND" and not command.referenced:

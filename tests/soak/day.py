@@ -1,6 +1,6 @@
-"""One soak from beginning to end: everything is started, the plan is carried out, all is made well again, and all is counted.
+"""One soak from start to end: start everything, carry out the plan, repair everything, count.
 
-Owns the order of it, on the main thread (the conductor). It must not judge (that is checker) nor print results (that is report).
+Runs on the main thread (the conductor). `checker` judges the result, `report` prints it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.soak.target import CountingTarget
 
 SETTLING_SECONDS = 90.0
 _PROGRESS_SECONDS = 10.0
-# An agent that met a refusal may end some time after it, when its tries are over.
+# An agent that was refused may end some time later, after its last attempt.
 _EXCUSES = {"token refused": (3, 20.0)}
 
 
@@ -103,7 +103,7 @@ class Day:
         }
         return agent_environment(self._sandbox, self._sandbox.agent_id, self._directory, ours)
 
-    # -- the course of it --------------------------------------------------------------------------
+    # -- the run ------------------------------------------------------------------------------------
 
     def run(self) -> Result:
         """Carry the plan out, let all be well, and judge."""
@@ -149,7 +149,7 @@ class Day:
         for episode in self._plan.episodes:
             events.append((episode.start, lambda episode=episode: self._begin(episode)))  # type: ignore[misc]
             if episode.kind == DISK:
-                # What the agent frees is taken again.
+                # The space that the agent frees is filled again.
                 events += [(episode.start + second, self.ground.fill) for second in range(1, int(episode.seconds) + 1)]
             events.append((episode.end, lambda episode=episode: self._end(episode)))  # type: ignore[misc]
         events += [(blow.start, lambda kind=blow.kind: self._supervisor.blow(kind)) for blow in self._plan.blows]  # type: ignore[misc]

@@ -1,7 +1,7 @@
-"""A loopback port before another one, that can refuse, hang, and lose an answer after the request went through.
+"""A loopback port in front of another that can refuse, hang, and lose an answer after the request was forwarded.
 
-Owns the sockets between the agent and what it talks with, all on the thread `soak-front`. It must not know HTTP, but for the
-words by which it recognises the call whose answer is to be lost.
+Handles the sockets between the agent and its peers, all on the thread `soak-front`. It parses no HTTP except the words that
+identify the call whose answer is to be lost.
 """
 
 from __future__ import annotations

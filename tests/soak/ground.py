@@ -1,7 +1,7 @@
-"""What a soak stands on: mounts of its own, so that the disk may fill and a name may go without anybody else noticing.
+"""The environment of a soak: mounts of its own, so that the disk can fill and a name can vanish without affecting anybody else.
 
-Owns the mount namespace, the small disk, and the files that answer for DNS. All of it ends with the process. Where the system
-allows no mounts, the state lies on an ordinary directory and the platform has an address: then no disk fills and no name goes.
+The mount namespace, the small disk, and the files that replace DNS; all of it ends with the process. If the system permits no mounts,
+the state is in an ordinary directory and the platform has an address: then no disk fills and no name vanishes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NAME = "platform.soak.test"
 INSIDE = "--inside"
 _DISK = "24m"
 _HOSTS = "127.0.0.1 localhost\n"
-# Nobody listens there: a name that the hosts file does not have ends at once, and nothing leaves the machine.
+# Nobody listens there: names missing from the hosts file fail at once, and no packet leaves the machine.
 _RESOLVER = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
 
 

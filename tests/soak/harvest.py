@@ -1,6 +1,6 @@
-"""Sends the commands, and gathers what the platform was told of each.
+"""Sends the commands, and collects what the platform was told about each.
 
-Owns the threads `soak-feeder` and `soak-harvester`, and what is kept of a command: its digest, not its bodies. It must not judge.
+Runs the threads `soak-feeder` and `soak-harvester`; keeps digests of bodies, not the bodies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.soak.orders import digest, orders
 # The sandbox forgets the oldest of 20,000.
 MOST_COMMANDS = 18_000
 COMMANDS_PER_SECOND = 10.0
-# None expires while the day lasts, not even by a clock that is 40 minutes ahead.
+# None expires during the day, even with a clock that is 40 minutes ahead.
 _EXPIRES_SECONDS = 6 * 3600.0
 _PASS_SECONDS = 0.5
 
@@ -98,7 +98,7 @@ class Commands:
             referenced=command.delivery == "referenced",
             instrument=str(order.instrument),
         )
-        # Its bodies are on the queue; here they would only fill the memory.
+        # Its bodies are in the queue; here they would only use memory.
         command.payload = {}
         self._commands[order.number] = self._open[order.number] = command
         self.sent.append(sent)
@@ -113,7 +113,7 @@ class Commands:
         for number, command in list(self._open.items()):
             if not command.final:
                 continue
-            # The status is set an instant before the body: look a second time.
+            # The status is set shortly before the body: read again.
             if number in self._ripe:
                 self.told[number] = _told(command)
                 self.statuses[self.told[number].code or self.told[number].status] += 1

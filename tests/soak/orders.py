@@ -1,7 +1,4 @@
-"""The commands of a soak: what each asks for, drawn from a seed.
-
-Owns what a command looks like and how its target is told what to answer. It must not send anything.
-"""
+"""The commands of a soak, drawn from a seed: what each asks for and how its target is told what to answer."""
 
 from __future__ import annotations
 
@@ -77,13 +74,13 @@ def orders(seed: int) -> Iterator[Order]:
             rng.uniform(0.4, 1.5) if rng.random() < 0.1 else rng.uniform(5.0, 9.0),
             rng.random() < 0.1,
             rng.choices(_STATUSES, (85, 5, 5, 5))[0],
-            # Above 256 KiB an answer goes by way of S3.
+            # Above 256 KiB an answer goes through S3.
             rng.choices((rng.randrange(2000), rng.randrange(20_000, 200_000), rng.randrange(300_000, 900_000)), (90, 6, 4))[0],
             rng.uniform(0.3, 1.5) if rng.random() < 0.06 else 0.0,
         )
 
 
 def _body(rng: Random, number: int) -> str:
-    # The large ones: above 16 KiB a payload waits in the agent's journal only, above 256 KiB it is referenced by itself.
+    # The large ones: above 16 KiB a payload waits only in the agent's journal, above 256 KiB it is sent by reference.
     size = rng.choices((rng.randrange(500), rng.randrange(20_000, 100_000), rng.randrange(300_000, 500_000)), (92, 6, 2))[0]
     return f"body of {number} " + "z" * size

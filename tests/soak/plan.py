@@ -1,6 +1,6 @@
-"""What goes wrong and when, drawn from a seed: the same seed, the same day.
+"""What fails and when, drawn from a seed: the same seed gives the same day.
 
-Owns every random choice about outages and kills. It must not do anything.
+Every random choice about outages and kills is made here; `day` carries them out.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Plan:
 
 def draw(seed: int, seconds: float) -> Plan:
     """Draw a day of so many seconds; no outage outlasts it."""
-    # One stream each, so that a longer day begins like the shorter one.
+    # One random stream each, so that a longer day starts like a shorter one.
     platform, target, disk, blows = (Random(f"{seed}-{name}") for name in ("platform", "target", "disk", "blows"))
     episodes = [*_platform(platform, seconds), *_targets(target, seconds), *_disk(disk, seconds)]
     return Plan(seconds, tuple(sorted(episodes, key=lambda episode: episode.start)), tuple(_blows(blows, seconds)))
@@ -86,17 +86,17 @@ def _deck(rng: Random, kinds: Sequence[str]) -> Iterator[str]:
 def _platform(rng: Random, seconds: float) -> Iterator[Episode]:
     now = rng.uniform(1.0, 3.0)
     for kind in _deck(rng, (*PLATFORM, CALM)):
-        # A longer one now and then: only in one of those does the agent's backoff grow.
+        # Occasionally a long one: only then does the agent's back-off grow.
         span = rng.uniform(8.0, 25.0) if rng.random() < 0.07 else rng.uniform(1.0, 4.0)
         episode = Episode(now, min(span, seconds - now), kind, rng.choice(SERVICES), rng.choice(SKEWS_MINUTES))
         if episode.seconds < 0.5:
             return
         if kind == CALM:
-            # Long enough to see the agent come back by itself.
+            # Long enough to see the agent recover by itself.
             now += rng.uniform(6.0, 15.0)
             continue
         yield episode
-        # They overlap, where the next begins before this one ends.
+        # They overlap if the next starts before this one ends.
         now += max(0.5, span + rng.uniform(-2.0, 3.0))
 
 
@@ -121,7 +121,7 @@ def _disk(rng: Random, seconds: float) -> Iterator[Episode]:
 def _blows(rng: Random, seconds: float) -> Iterator[Blow]:
     now = 2.0
     while True:
-        # Spared for a while now and then: an agent that never lives long never backs off far.
+        # Occasionally no kill for a while: only a long-lived agent reaches long back-offs.
         now += rng.uniform(10.0, 25.0) if rng.random() < 0.08 else rng.uniform(2.0, 6.0)
         if now >= seconds:
             return

@@ -1,6 +1,6 @@
-"""The platform of a soak: the sandbox behind two ports that can go away, and each outage of the plan done to it.
+"""The platform of a soak: the sandbox behind two ports that can fail, and the outages of the plan.
 
-Owns how an outage of the platform begins and ends, and when polling was back after one. It must not judge commands.
+How an outage of the platform begins and ends, and when polling had resumed after it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class SoakSandbox(Sandbox):
         self.recovery = Recovery()
         self._host = ground.host
         same_origin.OWN_NAMES.add(ground.host)
-        # Messages that a killed agent had taken come again soon.
+        # Messages that a killed agent had received return soon.
         super().__init__(visibility_timeout=2)
 
     @property
@@ -154,7 +154,7 @@ class Outages:
     def _dns(self, _: Episode, ends: ExitStack) -> None:
         self._ground.forget_name()
         ends.callback(self._ground.recall_name)
-        # A kept connection needs no name: the agent is to ask for it now.
+        # A kept connection needs no name: make the agent look it up now.
         for front in (self._sandbox.rest, self._sandbox.aws):
             front.cut()
 

@@ -1,7 +1,4 @@
-"""Says what came of a soak: a table, and for each violation what was seen, what was told and what the agent logged.
-
-Owns the words and the exit code. It must not judge commands.
-"""
+"""Prints the result of a soak: a table, and for each violation what was seen, what was reported and what the agent logged."""
 
 from __future__ import annotations
 

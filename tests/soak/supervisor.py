@@ -1,7 +1,7 @@
 """Keeps the agent's process running, as a service manager would, and ends it when the plan says so.
 
-Owns the process, its exit codes and its log. It must not know commands. The thread `soak-supervisor` does everything but `blow`
-and `finish`; the thread `soak-agent-log` reads what one process says.
+Owns the process, its exit codes and its log. The thread `soak-supervisor` does everything except `blow` and `finish`; the thread
+`soak-agent-log` reads the output of one process.
 """
 
 from __future__ import annotations
@@ -136,9 +136,9 @@ class Supervisor(threading.Thread):
                 process.kill()
                 process.wait()
                 return asked
-            # While Python starts or ends it has no handler: the signal itself ends the process.
+            # While Python starts or exits it has no handler: the signal itself ends the process.
             idle = not self._at_work.is_set()
-            # What the drain cuts off may be told before the process is gone.
+            # A command that the drain aborts may be answered before the process has ended.
             self.ends.append(monotonic())
             process.send_signal(signal.SIGTERM)
             self._wait(process, 0.5 if asked == "stop then kill" else DRAIN_SECONDS + _STOP_SLACK_SECONDS, asked)

@@ -1,6 +1,6 @@
-"""The target of a soak: it notes every complete request and what it answered to it, and misbehaves when asked.
+"""The target of a soak: records every complete request and the answer to it, and misbehaves on demand.
 
-Owns the record of what the target saw. It must not know what the platform is told. Ports that refuse are the fronts before it.
+Refused connections come from the fronts before it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class CountingTarget(ByteTarget):
 
     def serve(self, conn: Connection) -> None:
         """Answer requests until somebody closes; nothing but the ledger keeps them."""
-        # Longer than an agent keeps a connection: a target that is in order never closes one.
+        # Longer than an agent keeps a connection: a healthy target never closes one.
         conn.sock.settimeout(_IDLE_SECONDS)
         while not conn.closed and not self._stopping.is_set():
             request = conn.read_request()

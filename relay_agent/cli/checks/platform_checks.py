@@ -8,19 +8,17 @@ Threads: each check is called by a thread of its own, after those that it waits 
 
 from __future__ import annotations
 
-import email.utils
 import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from relay_agent.cli.checks.result import Check, error, ok, warning
 from relay_agent.config.network import proxy_router, tls_contexts
 from relay_agent.config.settings import Settings
-from relay_agent.core.clock import Clock
+from relay_agent.core.clock import Clock, clock_offset
 from relay_agent.core.errors import (
     Call,
     NotThePlatform,
@@ -30,7 +28,7 @@ from relay_agent.core.errors import (
     QueueUnavailable,
     UnknownAgent,
 )
-from relay_agent.core.failures import Code
+from relay_agent.core.failures import CERTIFICATE_CODES, Code
 from relay_agent.core.loop import aside
 from relay_agent.core.models import Headers
 from relay_agent.core.urls import parse_url
@@ -52,13 +50,10 @@ SLOW_SECONDS = 2.0
 CLOCK_WARNING_SECONDS = local_causes.CLOCK_SECONDS
 CLOCK_ERROR_SECONDS = 300.0
 USER_DEFINED = "user-defined"
-_CERTIFICATE_CODES = frozenset(
-    {Code.CERT_HAS_EXPIRED, Code.DEPTH_ZERO_SELF_SIGNED_CERT, Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, Code.ERR_TLS_CERT_ALTNAME_INVALID}
-)
 _STAGES = {
     Code.ENOTFOUND: "name",
     Code.EAI_AGAIN: "name",
-    **dict.fromkeys(_CERTIFICATE_CODES, "TLS"),
+    **dict.fromkeys(CERTIFICATE_CODES, "TLS"),
     Code.EPROTO: "TLS",
     Code.EBADRESPONSE: "HTTP",
 }
@@ -90,11 +85,9 @@ class _BoundHttp(PlatformHttp):
         """Send, within the limit."""
         asked = self._clock.now()
         answer = super().send(method, url, headers, body, min(seconds, self._seconds), max_bytes)
-        told = _date(answer.header("date"))
-        if told is not None:
-            # A Date is rounded down to the second, and told at some moment between question and answer.
-            between = asked + (self._clock.now() - asked) / 2
-            self.clock_off = (between - told).total_seconds() - 0.5
+        off = clock_offset(answer.header("date"), asked, self._clock.now())
+        if off is not None:
+            self.clock_off = off
         return answer
 
 
@@ -295,11 +288,3 @@ def _known(state: AgentState) -> AgentState:
 def _is_judgement(problem: PlatformError) -> bool:
     """Whether the platform answered as itself, and said no."""
     return isinstance(problem, PlatformRefused | UnknownAgent) or problem.status == _BAD_REQUEST
-
-
-def _date(value: str | None) -> datetime | None:
-    try:
-        found = email.utils.parsedate_to_datetime(value) if value else None
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return found if found is None or found.tzinfo else found.replace(tzinfo=UTC)

@@ -23,8 +23,9 @@ from relay_agent.diagnostics.network_causes import TO_TARGET, Destination, on_th
 from relay_agent.relay.target.executor import Executor
 from relay_agent.transport.dialer import Dialer
 from relay_agent.transport.errors import TransportFault
-from relay_agent.transport.exchange import Exchange
+from relay_agent.transport.exchange import Exchange, ExchangeObserver
 from relay_agent.transport.policy import Policy, Verdict
+from relay_agent.transport.progress import Progress
 from relay_agent.transport.proxy_routing import Leg, ProxyRouter, Route
 from relay_agent.transport.x509 import Certificate, read_certificate
 
@@ -72,18 +73,25 @@ class Walk:
         return next((stage for stage in self.stages if stage.status is Status.ERROR), None)
 
 
-@dataclass
-class _Traced(Exchange):
-    """An exchange whose phases are noted as the dialer enters them."""
+class _Trace(ExchangeObserver):
+    """Notes the phases as the dialer enters them, and the addresses that it finds; stops at one that the policy denies."""
 
-    # Not of what is made of it with `replace`: a look at a certificate that is refused is no stage of the walk.
-    marks: list[tuple[Phase, float]] = field(default_factory=list, init=False)
-    addresses: list[str] = field(default_factory=list, init=False)
+    def __init__(self, exchange: Exchange, policy: Policy | None) -> None:
+        self._exchange = exchange
+        self._policy = policy
+        self.marks: list[tuple[Phase, float]] = []
+        self.addresses: list[str] = []
 
-    def enter(self, phase: Phase) -> None:
-        """Note the phase and when it began."""
-        super().enter(phase)
+    def entered(self, phase: Phase) -> None:
         self.marks.append((phase, time.monotonic()))
+
+    def check_address(self, address: str) -> None:
+        if address not in self.addresses:  # It is dialled once more for a look at a certificate that is refused.
+            self.addresses.append(address)
+        url, method = self._exchange.url, self._exchange.method
+        verdict = self._policy.check_address(url, address, url.port, method) if self._policy else None
+        if verdict is not None and not verdict.allowed:
+            raise _Denied(address, verdict)
 
 
 class Walker:
@@ -140,49 +148,29 @@ class Walker:
 
     # --- up to the handshake ---
 
-    def _exchange(self, url: Url, method: str, route: Route, deadline: Deadline) -> _Traced:
-        exchange = _Traced(method, url, (), None, deadline, proxy=route.proxy, connect_seconds=self._connect_seconds)
-
-        def check_address(address: str) -> None:
-            if address not in exchange.addresses:  # It is dialled once more for a look at a certificate that is refused.
-                exchange.addresses.append(address)
-            verdict = self._policy.check_address(url, address, url.port, method) if self._policy else None
-            if verdict is not None and not verdict.allowed:
-                raise _Denied(address, verdict)
-
-        exchange.check_address = check_address
-        return exchange
-
-    @contextlib.contextmanager
-    def _connection(self, exchange: Exchange) -> Iterator[Any]:
-        sock = self._dialer.dial(exchange)
-        try:
-            yield sock
-        finally:
-            sock.close()
-
     def _dial(self, found: Walk, deadline: Deadline) -> None:
-        exchange = self._exchange(found.url, found.method, found.route, deadline)
+        exchange = Exchange(found.method, found.url, (), None, deadline, proxy=found.route.proxy, connect_seconds=self._connect_seconds)
+        trace = _Trace(exchange, self._policy)
         try:
-            with self._connection(exchange) as sock:
+            with contextlib.closing(self._dialer.dial(exchange, Progress(exchange, trace))) as sock:
                 ended = time.monotonic()
-                self._passed(found, exchange, ended, _Peer(sock))
+                self._passed(found, trace, ended, _Peer(sock))
         except _Denied as denied:
             found.verdict = denied.verdict
-            self._stopped(found, exchange, denied)
+            self._stopped(found, trace, denied)
         except TransportFault as fault:
-            self._stopped(found, exchange, fault)
+            self._stopped(found, trace, fault)
 
-    def _passed(self, found: Walk, exchange: _Traced, ended: float, peer: _Peer) -> None:
+    def _passed(self, found: Walk, trace: _Trace, ended: float, peer: _Peer) -> None:
         if found.url.scheme == "https":
             found.certificate = read_certificate(peer.der)
-        for phase, seconds in _spans(exchange.marks, ended):
-            found.stages.append(Stage(STAGES[phase], Status.OK, self._said(phase, found, exchange, peer), seconds))
+        for phase, seconds in _spans(trace.marks, ended):
+            found.stages.append(Stage(STAGES[phase], Status.OK, self._said(phase, found, trace, peer), seconds))
 
-    def _said(self, phase: Phase, found: Walk, exchange: _Traced, peer: _Peer) -> str:
+    def _said(self, phase: Phase, found: Walk, trace: _Trace, peer: _Peer) -> str:
         proxy = found.route.proxy
         if phase is Phase.NAME:
-            return ", ".join(exchange.addresses)
+            return ", ".join(trace.addresses)
         if phase is Phase.PROXY_NAME:
             assert proxy is not None
             return f"the proxy {proxy.host}; {found.url.host} is resolved by the proxy, so the policy cannot judge its addresses"
@@ -198,12 +186,12 @@ class Walker:
             return f"TLS with the proxy, trusted by {self._roots}"
         return f"{peer.version}, {_described(found.certificate)}, trusted by {self._roots}"
 
-    def _stopped(self, found: Walk, exchange: _Traced, fault: TransportFault) -> None:
+    def _stopped(self, found: Walk, trace: _Trace, fault: TransportFault) -> None:
         """Note the stages before the fault, and the fault."""
         ended = time.monotonic()
-        spans = list(_spans(exchange.marks, ended))
+        spans = list(_spans(trace.marks, ended))
         for phase, seconds in spans[:-1]:
-            found.stages.append(Stage(STAGES[phase], Status.OK, self._before(phase, found, exchange), seconds))
+            found.stages.append(Stage(STAGES[phase], Status.OK, self._before(phase, found, trace), seconds))
         phase, seconds = spans[-1]
         text = f"resolves to {fault.address}: {fault.message}" if isinstance(fault, _Denied) else fault.message
         status = fault.facts.status
@@ -211,10 +199,10 @@ class Walker:
             found.status_code = status  # A refused tunnel is an answer (PROTOCOL §4): a command would be given it.
         self._fail(found, STAGES[phase], fault.facts, text, seconds)
 
-    def _before(self, phase: Phase, found: Walk, exchange: _Traced) -> str:
+    def _before(self, phase: Phase, found: Walk, trace: _Trace) -> str:
         proxy = found.route.proxy
         said = {
-            Phase.NAME: ", ".join(exchange.addresses),
+            Phase.NAME: ", ".join(trace.addresses),
             Phase.CONNECT: f"connected to port {found.url.port}",
             Phase.PROXY_NAME: f"the proxy {proxy.host}" if proxy else "",
             Phase.PROXY_CONNECT: "connected to the proxy",

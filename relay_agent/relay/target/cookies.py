@@ -1,6 +1,6 @@
-"""The cookies of one command: what its redirects were given, and which of it goes to the next (RFC 6265 §5).
+"""The cookies of one command: those that its redirects set, and which of them the next request carries (RFC 6265 §5).
 
-This room owns their parsing, keeping and choosing, within bounds. It must not know requests, or the command's own Cookie field.
+This module parses, stores and selects them, within limits. The command's own Cookie field is added in `redirects`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 MAX_FIELD = 16 * 1024
-"""Characters of a Set-Cookie field; a longer one is not looked at."""
+"""Longest Set-Cookie field in characters; a longer one is ignored."""
 MAX_PAIR = 4096
-"""Characters of a name and its value together, as in browsers (RFC 6265bis §5.6)."""
+"""Longest name and value together, in characters, as in browsers (RFC 6265bis §5.6)."""
 MAX_ATTRIBUTE = 1024
-"""Characters of an attribute's value; a longer one is as if it were not there (RFC 6265bis §5.6)."""
+"""Longest attribute value in characters; an attribute with a longer one is ignored (RFC 6265bis §5.6)."""
 MAX_COOKIES = 300
-"""Cookies that one command may hold; RFC 6265 §6.1 asks for 50 a domain."""
+"""Most cookies of one command; RFC 6265 §6.1 asks for at least 50 per domain."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _DELIMITERS = re.compile(r"[\x09\x20-\x2f\x3b-\x40\x5b-\x60\x7b-\x7e]+")
@@ -34,7 +34,7 @@ _FOREVER = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class SetCookie:
-    """One Set-Cookie field, parsed (§5.2). `expires_at` and `max_age` are in seconds; `path` is None for the default path."""
+    """One Set-Cookie field, parsed (§5.2). `expires_at` and `max_age` are in seconds; `path` is None if the default path applies."""
 
     name: str
     value: str
@@ -47,7 +47,7 @@ class SetCookie:
 
 @dataclass(frozen=True, slots=True)
 class _Cookie:
-    """One cookie as it is kept (§5.3); it has no HttpOnly, since nobody but HTTP asks here."""
+    """One stored cookie (§5.3). HttpOnly is left out: there are no scripts to hide it from."""
 
     name: str
     value: str
@@ -57,10 +57,10 @@ class _Cookie:
     path: str
     secure: bool
     number: int
-    """How many were created before it."""
+    """How many cookies were created before it."""
 
     def goes_to(self, host: str, path: str, *, secure: bool) -> bool:
-        """Whether a request has it (§5.4)."""
+        """Return whether a request carries it (§5.4)."""
         same = host == self.domain if self.host_only else domain_matches(host, self.domain)
         return same and path_matches(path, self.path) and (secure or not self.secure)
 
@@ -69,16 +69,16 @@ class Cookies:
     """The cookies of one command."""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
-        """`now` gives seconds since 1970, since a cookie's end is told as a date."""
+        """`now` returns seconds since 1970, because a cookie's expiry is a date."""
         self._now = now
         self._kept: dict[tuple[str, str, str], _Cookie] = {}
-        """By name, domain and path; those longest not sent first, as they are the first to go."""
+        """By name, domain and path; least recently sent first, the order in which they are evicted."""
         self._created = 0
 
     def store(self, fields: Iterable[str], host: str, target: str) -> None:
-        """Take the Set-Cookie fields of an answer, in order (§5.3).
+        """Store the Set-Cookie fields of a response, in order (§5.3).
 
-        `host` is whom the request was for, in lower case, `target` its path and query.
+        `host` is the request's host in lower case, `target` its path and query.
         """
         directory = default_path(target)
         for field in fields:
@@ -87,7 +87,7 @@ class Cookies:
                 self._store(parsed, host, directory)
 
     def for_request(self, host: str, target: str, *, secure: bool) -> list[tuple[str, str]]:
-        """Names and values that a request has, longer paths first, then in the order of their creation (§5.4)."""
+        """Return the names and values that a request carries, longest path first, then oldest first (§5.4)."""
         self._expire()
         path = _path(target)
         found = [(key, cookie) for key, cookie in self._kept.items() if cookie.goes_to(host, path, secure=secure)]
@@ -105,7 +105,7 @@ class Cookies:
             return
         number = self._created if old is None else old.number
         self._created += 1
-        # Where Domain is the host itself, it asks for no more than the host: so PROTOCOL §3 has it.
+        # A Domain equal to the host makes a host-only cookie (PROTOCOL §3).
         self._kept[key] = _Cookie(parsed.name, parsed.value, end, domain, domain == host, path, parsed.secure, number)
         if len(self._kept) > MAX_COOKIES:
             self._expire()
@@ -113,7 +113,7 @@ class Cookies:
             del self._kept[next(iter(self._kept))]
 
     def _end(self, parsed: SetCookie) -> float:
-        """When it ends: Max-Age goes before Expires; without either it ends with the command."""
+        """Return the expiry time: Max-Age takes precedence over Expires; without either the cookie lives as long as the command."""
         if parsed.max_age is not None:
             return self._now() + parsed.max_age if parsed.max_age > 0 else -_FOREVER
         return _FOREVER if parsed.expires_at is None else parsed.expires_at
@@ -125,24 +125,22 @@ class Cookies:
 
 
 def parse(field: str) -> SetCookie | None:
-    """Read a Set-Cookie field (§5.2); None for one that is to be ignored.
-
-    More than the RFC asks, and as browsers do: one with a control character, which no request may carry back, is ignored.
-    """
+    """Parse a Set-Cookie field (§5.2); returns None if it is to be ignored."""
+    # Stricter than the RFC, like browsers: no request may carry a control character back.
     if len(field) > MAX_FIELD or _CONTROL.search(field):
         return None
     pair, *attributes = field.split(";")
     name, equals, value = (part.strip(" \t") for part in pair.partition("="))
     if not equals or not name or len(name) + len(value) > MAX_PAIR:
         return None
-    # Each attribute that is read at all takes the place of those of its name before it: the last one wins (§5.3).
+    # The last valid attribute of a name wins (§5.3).
     found: dict[str, object] = {}
     for attribute in attributes:
-        key, _, said = attribute.partition("=")
-        said = said.strip(" \t")
-        read = _ATTRIBUTES.get(key.strip(" \t").lower()) if len(said) <= MAX_ATTRIBUTE else None
+        key, _, text = attribute.partition("=")
+        text = text.strip(" \t")
+        read = _ATTRIBUTES.get(key.strip(" \t").lower()) if len(text) <= MAX_ATTRIBUTE else None
         if read is not None:
-            found |= read(said)
+            found |= read(text)
     return SetCookie(name, value, **found)  # type: ignore[arg-type]
 
 
@@ -154,7 +152,7 @@ def _expires(value: str) -> dict[str, object]:
 def _max_age(value: str) -> dict[str, object]:
     if not _DELTA.fullmatch(value):
         return {}
-    # A number of any length, as a float of any size: nobody lives to see the difference.
+    # As a float, so that a number of any length is accepted; the lost precision does not matter.
     return {"max_age": float(value)}
 
 
@@ -172,7 +170,7 @@ _ATTRIBUTES: dict[str, Callable[[str], dict[str, object]]] = {
 
 
 def parse_date(text: str) -> float | None:
-    """Read a date as cookies have it (§5.1.1), in seconds since 1970; None where it is none."""
+    """Parse a cookie date (§5.1.1) to seconds since 1970; returns None if it is not a date."""
     clock = day = month = year = None
     for token in _DELIMITERS.split(text):
         if clock is None and (match := _TIME.fullmatch(token)):
@@ -195,25 +193,25 @@ def parse_date(text: str) -> float | None:
 
 
 def domain_matches(host: str, domain: str) -> bool:
-    """Whether a host is a domain or lies within it (§5.1.3); both in lower case. An address lies within none."""
+    """Return whether a host matches a domain (§5.1.3); both in lower case. An IP address matches only itself."""
     return host == domain or (host.endswith(f".{domain}") and not _is_address(host))
 
 
 def default_path(target: str) -> str:
-    """The path of a cookie that names none (§5.1.4): the directory of what was asked for."""
+    """Return the path of a cookie that names none (§5.1.4): the directory of the request's path."""
     path = _path(target)
     return path[: path.rindex("/")] or "/" if path.startswith("/") else "/"
 
 
 def path_matches(path: str, cookie_path: str) -> bool:
-    """Whether a request's path lies within a cookie's (§5.1.4)."""
+    """Return whether a request's path matches a cookie's (§5.1.4)."""
     if not path.startswith(cookie_path):
         return False
     return len(path) == len(cookie_path) or cookie_path.endswith("/") or path[len(cookie_path)] == "/"
 
 
 def _may_set(host: str, domain: str) -> bool:
-    """Whether a host may set cookies for a domain (§5.3). A single label is taken for a public suffix: nobody speaks for all of `com`."""
+    """Return whether a host may set cookies for a domain (§5.3). A single label such as `com` counts as a public suffix."""
     return domain in ("", host) or ("." in domain and domain_matches(host, domain))
 
 

@@ -1,24 +1,19 @@
-"""Where a redirect leads, and what goes along (RFC 9110 §15.4; SECURITY §2)."""
+"""Where a redirect leads, and what the next request carries (RFC 9110 §15.4; SECURITY §2)."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
 
-import requests
-
 from relay_agent.core.failures import Code
 from relay_agent.core.models import Body, Headers, Url
 from relay_agent.core.urls import BadUrl, join, normal_host, split_host_port
 from relay_agent.relay.target.cookies import Cookies
 from relay_agent.transport.errors import TransportFault
-from relay_agent.transport.session import fields
 
 MAX_REDIRECTS = 10
 
-
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-
 
 BODY_HEADERS = frozenset(
     {
@@ -34,18 +29,14 @@ BODY_HEADERS = frozenset(
         "expect",
     }
 )
-"""RFC 9110 §15.4: what describes a body that is no longer sent."""
-
+"""RFC 9110 §15.4: fields that describe a body, removed with it."""
 
 ACROSS_ORIGINS = frozenset({"accept", "accept-language", "accept-encoding", "user-agent", "range"})
 
-
 ACROSS_WITH_BODY = frozenset({"content-type", "content-encoding", "content-language"})
-"""PROTOCOL §3: what goes along to another origin. A field of any other name may be a secret, since senders put keys into any."""
-
+"""PROTOCOL §3: the fields that are sent to another origin. Any other field may hold a secret, since senders choose the names."""
 
 _MAX_LOCATION = 64 * 1024
-
 
 _NO_UTF_8 = re.compile(r"[\udc80-\udcff]")
 
@@ -61,7 +52,7 @@ class Hop:
 
 
 def with_cookies(hop: Hop, jar: Cookies) -> Headers:
-    """The command's own Cookie field, what this command's redirects were given added to it."""
+    """Return the headers with the redirects' cookies added to the command's own Cookie field; theirs replace the own of the same name."""
     found = jar.for_request(cookie_host(hop), hop.url.target, secure=hop.url.scheme == "https")
     if not found:
         return hop.headers
@@ -73,7 +64,7 @@ def with_cookies(hop: Hop, jar: Cookies) -> Headers:
 
 
 def cookie_host(hop: Hop) -> str:
-    """Whose the cookies are: the host that the request names, which may be a virtual one behind the URL's (PROTOCOL §3)."""
+    """Return the host that cookies belong to: the Host field's, which may differ from the URL's (PROTOCOL §3)."""
     try:
         return next((normal_host(split_host_port(value)[0]) for value in field_values(hop.headers, "host")), hop.url.host)
     except BadUrl:
@@ -85,22 +76,22 @@ def field_values(headers: Headers, name: str) -> list[str]:
     return [value for key, value in headers if key.lower() == name]
 
 
-def redirect_location(response: requests.Response) -> str | None:
-    """Where a redirect leads; a redirect without a Location is an answer."""
-    if response.status_code not in _REDIRECTS:
+def redirect_location(status: int, headers: Headers) -> str | None:
+    """Return where a redirect leads; returns None if the response is no redirect or has no Location."""
+    if status not in _REDIRECTS:
         return None
-    values = field_values(fields(response), "location")
+    values = field_values(headers, "location")
     return values[0] or None if values else None
 
 
 def _percent_encoded(location: str) -> str:
-    """A Location that came as ISO-8859-1, as text: its bytes beyond ASCII are UTF-8 in practice, and what is not is no character."""
+    """Decode a Location that was read as ISO-8859-1: its non-ASCII bytes are UTF-8 in practice; others are percent-encoded."""
     text = location.encode("latin-1").decode("utf-8", "surrogateescape")
     return _NO_UTF_8.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", text)
 
 
 def next_hop(hop: Hop, status: int, location: str) -> Hop:
-    """The request a redirect asks for (RFC 9110 §15.4; SECURITY §2: no secret crosses to another origin)."""
+    """Return the request that a redirect asks for (RFC 9110 §15.4); no secret is sent to another origin (SECURITY §2)."""
     url = _followed(hop.url, location)
     headers, method, body = hop.headers, hop.method, hop.body
     if (status in (301, 302) and method == "POST") or (status == 303 and method not in ("GET", "HEAD")):
@@ -123,11 +114,11 @@ def _followed(base: Url, location: str) -> Url:
     except BadUrl as error:
         raise TransportFault(Code.EBADRESPONSE, f"the target redirects to something that {error}") from None
     if len(url.target) > _MAX_LOCATION:
-        raise too_long  # Relative and encoded byte by byte it may grow from hop to hop.
+        raise too_long  # A relative Location, percent-encoded again at each hop, can grow.
     return url
 
 
 def _same_origin(before: Url, after: Url) -> bool:
-    """Whether secrets may go along: the origin is the same, or the same on its way from plain HTTP to TLS on the default ports."""
+    """Return whether secrets may be sent on: to the same origin, or upgraded from HTTP to HTTPS on the default ports."""
     upgraded = (before.scheme, before.port, after.scheme, after.port) == ("http", 80, "https", 443)
     return before.origin == after.origin or (upgraded and before.host == after.host)

@@ -1,1 +1,1 @@
-"""The sandbox's stand-in for AWS: an emulator behind a guard that judges signatures."""
+"""The sandbox's AWS: an emulator behind a guard that checks credentials."""

@@ -1,6 +1,6 @@
-"""AWS credentials that this platform hands out, and what has become of them.
+"""The AWS credentials that the sandbox issues, and whether they are valid.
 
-This room owns which access key is good. It must not know services or error forms.
+This module owns which access key is valid. It must not know services or the form of their errors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from enum import Enum, auto
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """One set of AWS credentials; a root key has no token and no end."""
+    """One set of AWS credentials; the root key has no token and does not expire."""
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
@@ -24,7 +24,7 @@ class Credentials:
 
 
 class Verdict(Enum):
-    """What is to be said about a key."""
+    """The result of checking a key."""
 
     GOOD = auto()
     EXPIRED = auto()
@@ -33,7 +33,7 @@ class Verdict(Enum):
 
 
 class Keys:
-    """Every key this sandbox issued, and its own root key. Any thread may call it."""
+    """Every key that the sandbox issued, and its root key. Any thread may call it."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
@@ -42,7 +42,7 @@ class Keys:
         self._issued: dict[str, Credentials] = {self.root.access_key_id: self.root}
 
     def issue(self, lifetime_seconds: float) -> Credentials:
-        """New temporary credentials."""
+        """Return new temporary credentials."""
         issued = Credentials(
             "ASIA" + _letters(),
             secrets.token_urlsafe(30),
@@ -54,14 +54,14 @@ class Keys:
         return issued
 
     def expire_all(self) -> None:
-        """Let every temporary key end now."""
+        """Let every temporary key expire now."""
         with self._lock:
             for key, credentials in self._issued.items():
                 if credentials.expires_at is not None:
                     self._issued[key] = replace(credentials, expires_at=self._now())
 
     def verdict(self, access_key_id: str, session_token: str | None) -> Verdict:
-        """Judge a key and the token sent with it."""
+        """Check a key and the token sent with it."""
         with self._lock:
             credentials = self._issued.get(access_key_id)
         if credentials is None:

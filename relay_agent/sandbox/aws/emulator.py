@@ -1,8 +1,9 @@
-"""The sandbox's own access to the AWS emulator, inside the process: its queues, its objects, its log groups.
+"""The sandbox's own calls to the AWS emulator in this process: queues, objects and log groups.
 
-This room owns ministack: its import, its quiet and the calls the platform itself makes to it. It must not decide
-anything about commands. ministack keeps its state in module globals, so that sandboxes in one process share it; they do
-not meet, because every queue, bucket and log group has an id of its own in its name.
+This module owns the import of ministack and the platform's calls to it. It must not decide anything about commands.
+
+ministack keeps its state in module globals, which all sandboxes of a process share. They do not collide, since every queue, bucket
+and log group has a unique id in its name.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class BackendError(RelayError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the emulator answered; header names in lower case."""
+    """An answer of the emulator; header names are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -43,7 +44,7 @@ class Answer:
 
 
 def load_ministack() -> App:
-    """Import the emulator and keep it quiet: it configures the root logger, which is not its to configure."""
+    """Import the emulator, undo what it does to the root logger, and silence its own loggers."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     module = importlib.import_module("ministack.app")
@@ -63,7 +64,7 @@ class Backend:
         self._root = root
         self._region = region
         self._endpoint = endpoint
-        # Where ministack looks up the secret that a presigned URL must have been signed with.
+        # Here ministack looks up the secret to check a presigned URL with.
         importlib.import_module("ministack.services.sts")._sessions[root.access_key_id] = {
             "SecretAccessKey": root.secret_access_key,
             "Arn": "arn:aws:iam::000000000000:root",
@@ -84,7 +85,7 @@ class Backend:
         return result
 
     async def log_events(self, log_group: str) -> list[dict[str, Any]]:
-        """Every event of a log group, in the order of its time."""
+        """Return every event of a log group, ordered by time."""
         events: list[dict[str, Any]] = []
         page: dict[str, object] = {}
         while True:
@@ -95,7 +96,7 @@ class Backend:
             page = {"nextToken": answer["nextToken"]}
 
     async def queue_depth(self, queue_url: str) -> tuple[int, int]:
-        """Messages that wait on a queue, and messages in flight."""
+        """Return how many messages wait on a queue, and how many are in flight."""
         names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
         answer = await self.call("sqs", "GetQueueAttributes", QueueUrl=queue_url, AttributeNames=list(names))
         return int(answer["Attributes"][names[0]]), int(answer["Attributes"][names[1]])
@@ -117,7 +118,7 @@ class Backend:
         return await self._object("GET", f"/{bucket}/{key}", {}, b"")
 
     def presign(self, method: str, bucket: str, key: str, seconds: int, headers: dict[str, str] | None = None) -> str:
-        """A URL that allows one method on one object for some seconds, with exactly these headers."""
+        """Return a URL that allows one method on one object for `seconds`, with exactly these headers."""
         request = AWSRequest(method=method, url=f"{self._endpoint}/{bucket}/{key}", headers=headers or {})
         credentials = SigningCredentials(self._root.access_key_id, self._root.secret_access_key)
         S3SigV4QueryAuth(credentials, "s3", self._region, expires=seconds).add_auth(request)
@@ -148,7 +149,7 @@ class Backend:
             **headers,
             "host": self._endpoint.partition("://")[2],
             "content-length": str(length),
-            # The emulator reads the region from here; it checks no signature, and nothing leaves the process.
+            # The emulator reads the region from here, and does not check the signature.
             "authorization": f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host, Signature=none",
         }
         return {

@@ -1,7 +1,7 @@
-"""The guard before the AWS emulator: credentials that really count, and faults on demand.
+"""The guard before the AWS emulator: it checks credentials and injects faults.
 
-This room owns who may call SQS, S3 and CloudWatch Logs, and how AWS says no. It must not keep queues or objects
-(that is ministack's), and it does not check signatures, only keys, session tokens, dates and, by ministack, presigned URLs.
+This module owns who may call SQS, S3 and CloudWatch Logs, and the form of AWS's errors. It must not keep queues or objects:
+ministack does. Keys, session tokens and dates are checked, and presigned URLs by ministack, but no other signatures.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SKEW = {"sqs": timedelta(minutes=5), "logs": timedelta(minutes=5), "s3": timede
 
 @dataclass(frozen=True, slots=True)
 class AwsCall:
-    """Which operation of which service a request is, and whose key it carries (None: no key at all)."""
+    """The service and operation of a request, and the key that signed it (None if it is not signed)."""
 
     service: str
     operation: str
@@ -36,7 +36,7 @@ class AwsCall:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error as AWS names it: `code` is what a client reads, `kind` the type's name where the two differ."""
+    """An error of AWS: `code` is what a client reads, `kind` the name of its type if that differs."""
 
     status: int
     code: str
@@ -45,7 +45,7 @@ class Refusal:
 
 
 class Guard:
-    """An ASGI app around ministack's. `on_call` hears of each operation when it comes in and, `done`, when it was answered."""
+    """An ASGI app around ministack's. `on_call(call, done)` is called when a call arrives and when it is answered."""
 
     def __init__(self, app: App, keys: Keys, faults: Faults, now: Callable[[], datetime], on_call: Callable[[AwsCall, bool], None]) -> None:
         self._app = app
@@ -97,7 +97,7 @@ class Guard:
 
 
 def identify(request: Request) -> AwsCall:
-    """Tell the operation by its target header, as AWS's JSON protocols have it; everything else is S3."""
+    """Return what a request calls, by the target header of AWS's JSON protocols; a request without it is for S3."""
     prefix, _, operation = request.headers.get("x-amz-target", "").partition(".")
     service = _TARGETS.get(prefix, "s3")
     if service == "s3":
@@ -110,7 +110,7 @@ def identify(request: Request) -> AwsCall:
 
 
 async def refuse(send: Send, service: str, refusal: Refusal) -> None:
-    """Say no in the service's own form: JSON with a `__type`, or S3's XML."""
+    """Send an error in the service's own form: JSON with a `__type`, or S3's XML."""
     kind = refusal.kind or refusal.code
     if service == "s3":
         text = f"<Error><Code>{escape(refusal.code)}</Code><Message>{escape(refusal.message)}</Message></Error>"
@@ -120,14 +120,14 @@ async def refuse(send: Send, service: str, refusal: Refusal) -> None:
     version = "1.0" if service == "sqs" else "1.1"
     headers = [("content-type", f"application/x-amz-json-{version}")]
     if service == "sqs":
-        # SQS is the one service that tells its old, XML-time codes beside the type; SDKs take this one.
+        # SQS alone also sends the code of its former XML protocol, which SDKs prefer.
         headers.append(("x-amzn-query-error", f"{refusal.code};Sender"))
     body = json.dumps({"__type": f"com.amazon.coral.service#{kind}", "message": refusal.message})
     await respond(send, refusal.status, body.encode(), headers)
 
 
 async def _fail(handle: FaultHandle, call: AwsCall, send: Send) -> bool:
-    """Do what the fault says; whether the call has ended with it."""
+    """Do what the fault says, and return whether that answers the call."""
     await handle.hang()
     fault = handle.fault
     if fault.close:

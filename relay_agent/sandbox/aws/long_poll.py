@@ -1,6 +1,6 @@
-"""Long polls that end when a message comes: ministack looks only every 100 ms, SQS answers at once.
+"""Long polls that end as soon as a message arrives, as SQS's do; ministack alone looks only every 100 ms.
 
-This room owns the wait of `ReceiveMessage`. It must not know queues: it asks again after whatever may have changed one.
+This module owns the wait of `ReceiveMessage`. It must not know queues: after any call that may have changed one it asks again.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from relay_agent.sandbox.asgi import App, Message, Receive, Request, Scope, Send
 
 _CHANGES = frozenset({"SendMessage", "SendMessageBatch", "DeleteMessage", "DeleteMessageBatch", "ChangeMessageVisibility"})
 _MAX_WAIT_SECONDS = 20.0
-# A message also comes back without any call, when its visibility timeout ends.
+# A message also becomes visible without a call, when its visibility timeout ends.
 _TICK_SECONDS = 0.1
 
 
 class LongPoll:
-    """An ASGI app around ministack's, for every caller, the sandbox's own calls too."""
+    """An ASGI app around ministack's, for all callers, including the sandbox itself."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -55,7 +55,7 @@ class LongPoll:
 
 
 class _Kept:
-    """An answer held back until it is known whether it is the one to give."""
+    """An answer that is held back until it is clear whether to send it."""
 
     def __init__(self) -> None:
         self._messages: list[Message] = []
@@ -65,12 +65,12 @@ class _Kept:
 
     @property
     def holds_messages(self) -> bool:
-        """Whether it gives messages, or an error: something to answer with."""
+        """Whether it has messages or is an error, and so ends the long poll."""
         body = b"".join(message.get("body", b"") for message in self._messages)
         return self._messages[0]["status"] != 200 or bool(_object(body).get("Messages"))
 
     async def pass_on(self, send: Send) -> None:
-        """Send it."""
+        """Send the answer."""
         for message in self._messages:
             await send(message)
 

@@ -1,1 +1,1 @@
-"""`make demo`: the whole way of a command, shown on a platform of its own."""
+"""`make demo`: commands from end to end, on a platform started for it."""

@@ -1,7 +1,7 @@
-"""`make demo`: the main job from end to end, on this machine only, with no platform and no configuration.
+"""`make demo`: commands from end to end on this machine, without a platform or configuration.
 
-This room owns the order of the demo, its words and its exit code. It must not know how a command is judged (`demo_rows`), shown
-(`demo_table`) or what is started (`demo_stage`). Everything here runs on the main thread.
+This module owns the order of the demo, its texts and its exit code. It must not know how an answer is judged (`rows`), how it is
+shown (`table`) or what is started (`stage`). Everything here runs on the main thread.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from relay_agent.sandbox.demo.stage import AGENT, Stage, StageError
 from relay_agent.sandbox.demo.table import FAILED, NOT_SENT, OK, UNDER_WAY, Board, Line
 
 COMMANDS_SECONDS = 35.0
-"""For all commands together, so that start, commands and stop stay within a minute."""
+"""Limit for all commands together, so that the demo takes less than a minute."""
 _COMMAND_SECONDS = 15.0
 _TTL_SECONDS = 70.0
 _ABOUT_TIMES = (
@@ -45,11 +45,11 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Interrupted(BaseException):
-    """Ctrl-C or the like: everything is stopped, and the exit code is 128 and the signal's number."""
+    """A signal such as Ctrl-C: everything is stopped, and the exit code is 128 plus the signal's number."""
 
 
 class _Interrupts:
-    """Signals raise only where `heeded`: starting and stopping are never cut short, so that nothing is left behind."""
+    """Makes signals raise inside `heeded` only: start and stop are not interrupted, so that nothing is left running."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -85,7 +85,7 @@ class _Interrupts:
 
 
 class _Sender:
-    """A pipeline as the platform knows it: it posts commands, waits for them, and reads the answers."""
+    """The sender: it posts commands, waits for them, and reads the answers."""
 
     def __init__(self, stage: Stage, client: CommandClient, board: Board) -> None:
         self._stage = stage
@@ -97,7 +97,7 @@ class _Sender:
         self._jtis: dict[str, str] = {}
 
     def send_all(self) -> None:
-        """Send every command; the ones that others go beside are waited for last."""
+        """Send every command and wait for its answer; those with `beside` are waited for last."""
         beside = []
         for line in self._board.lines:
             if self._stage.over.is_set():
@@ -112,7 +112,7 @@ class _Sender:
             self._settled(line, self._collect)
 
     def _settled(self, line: Line, step: Any) -> bool:
-        """Take one step with a command; False when it failed, which settles its line."""
+        """Take one step with a command; return False if it failed, which ends its line."""
         try:
             step(line)
         except (RelayError, Unexpected) as error:
@@ -144,13 +144,13 @@ class _Sender:
         self._board.done(line, OK, line.row.judge(came, self._stage.places))
 
     def _referenced(self, command_id: str) -> bool:
-        """Whether the agent's last update for the command said that the answer lies in S3 (PROTOCOL §2)."""
+        """Return whether the agent's last update for the command says that the answer is in S3 (PROTOCOL §2)."""
         updates = self._stage.sandbox.command(command_id).updates
         return bool(updates) and json.loads(updates[-1]).get("responseBodyDelivery") == "referenced"
 
 
 class Demo:
-    """One showing, from its rows to its exit code.
+    """One run of the demo.
 
     `agent_overrides` replace variables of the agent's environment.
     """
@@ -160,11 +160,11 @@ class Demo:
         self._board = Board(rows, self._console)
         self._stage = Stage(agent_overrides)
         self._interrupts = _Interrupts()
-        self._took = Deadline(0.0)  # a stopwatch: nothing waits for it
+        self._took = Deadline(0.0)  # Used as a stopwatch only.
         self._problem = ""
 
     def run(self) -> int:
-        """Show it; 0 when everything was as it should be, 1 when not, 130 after Ctrl-C."""
+        """Run the demo; return 0 if every answer was as expected, 1 if not, 130 after Ctrl-C."""
         threads = set(threading.enumerate())
         with self._interrupts.caught():
             try:
@@ -186,7 +186,7 @@ class Demo:
         self._say("Starting a platform, a target and the agent on this machine ...")
         stage.start()
         self._introduce()
-        settings = Settings.model_construct(api_target=stage.sandbox.api_target)  # nothing of this machine's environment
+        settings = Settings.model_construct(api_target=stage.sandbox.api_target)  # Without this machine's environment.
         session = platform_session(settings)
         sandbox = stage.sandbox
         client = CommandClient(sandbox.api_target, sandbox.org_slug, sandbox.jwt, sandbox.agent_id, session, stage.over)
@@ -252,7 +252,7 @@ def _next_steps() -> list[str]:
 
 
 def main() -> int:
-    """Show the demo; the exit code."""
+    """Run the demo, and return its exit code."""
     return Demo().run()
 
 

@@ -1,6 +1,6 @@
-"""The demo's commands: one of each kind, and what makes its answer right.
+"""The demo's commands, one of each kind, and how their answers are judged.
 
-This room owns what is asked and how the answer is judged. It must not send anything through the platform, nor print.
+This module owns the requests and the judgement of the answers. It must not send anything through the platform, or print.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _SLOW_SECONDS = 3.0
 _FAST_SECONDS = 1.0
 _BIG_BYTES = 5_000_000
 _TIMEOUT_SECONDS = 10.0
-_NO_SUCH_NAME = "no-such-name.invalid"  # RFC 6761: it never exists
+_NO_SUCH_NAME = "no-such-name.invalid"  # RFC 6761 §6.4: such a name never exists.
 _SAMPLE_ID = "S-000417"
 _SAMPLE = json.dumps({"sample": _SAMPLE_ID, "well": "A01"})
 _JSON = (("Content-Type", "application/json"),)
 
 
 class Unexpected(Exception):
-    """What came back is not what should have; the text says why."""
+    """The answer is not the expected one; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """What there is to call: the target's two base URLs, and one at which nothing listens."""
+    """The URLs to send requests to: the target's two base URLs, and one whose port refuses connections."""
 
     http_url: str
     https_url: str
@@ -41,9 +41,9 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Came:
-    """What came back for one command. `seconds`: from its creation to its final status, by the platform's clock.
+    """The answer to one command. `seconds` is the time from its creation to its final status, by the platform's clock.
 
-    `command` is what `GET /v1/commands/{id}` gave, `under_way` names the commands that were not finished when this one was.
+    `command` is the answer of `GET /v1/commands/{id}`; `under_way` names the commands that were not finished when this one was.
     """
 
     answer: Answer
@@ -54,14 +54,14 @@ class Came:
 
     @property
     def summary(self) -> str:
-        """Status and code in a few words, e.g. `FAILURE ECONNREFUSED`."""
+        """Status and code, such as `FAILURE ECONNREFUSED`."""
         return f"{self.answer.status} {self.answer.status_code or self.answer.code}"
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object.
+        """Return the body as a JSON object.
 
         Raises:
-            Unexpected: it is none.
+            Unexpected: it is not one.
         """
         try:
             value = json.loads(self.answer.content())
@@ -73,14 +73,14 @@ class Came:
 
 
 Judge = Callable[[Came, Places], str]
-"""Says in a few words what was right. Raises Unexpected."""
+"""Returns in a few words what was right, or raises Unexpected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One command: its name, the request in words, its payload, and who judges its answer.
+    """One command: its name, the request in words, its payload, and the judge of its answer.
 
-    `secure` sends it encrypted and has the answer encrypted; `beside` lets the next rows go on while it is under way.
+    `secure` sends it encrypted and asks for an encrypted answer; `beside` lets the next rows start before it is finished.
     """
 
     name: str
@@ -92,21 +92,13 @@ class Row:
 
 
 def expect(holds: bool, complaint: str) -> None:
-    """Go on where it holds.
-
-    Raises:
-        Unexpected: it does not.
-    """
+    """Raise Unexpected with the complaint if the condition does not hold."""
     if not holds:
         raise Unexpected(complaint)
 
 
 def expect_summary(came: Came, summary: str) -> None:
-    """Go on where status and code are these.
-
-    Raises:
-        Unexpected: they are not; says what they should have been.
-    """
+    """Raise Unexpected if status and code are not these."""
     expect(came.summary == summary, f"should be {summary}")
 
 
@@ -231,7 +223,7 @@ ROWS = (
 
 
 def fetch(url: str) -> bytes:
-    """Get a plain-HTTP URL directly, past agent and platform.
+    """Get a plain-HTTP URL directly, not through the platform and the agent.
 
     Raises:
         Unexpected: the target does not answer.

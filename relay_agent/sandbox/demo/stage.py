@@ -1,7 +1,7 @@
-"""The demo's stage: the sandbox platform, the demonstration target and the real agent as a process of its own.
+"""What the demo runs: the sandbox, the demonstration target, and the agent as a process of its own.
 
-This room owns what is started and that all of it is stopped again. It must not send commands. `start` and `stop` are called by
-the main thread; a thread `demo-agent-watch` waits for the agent's end.
+This module owns their start and stop. It must not send commands. Threads: the main thread calls `start` and `stop`;
+`demo-agent-watch` waits for the agent's end.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _LOG_COLUMNS = 400
 
 
 class StageError(RelayError):
-    """Something could not be started; the text says what."""
+    """Something could not be started; the message says what."""
 
 
 class AgentProcess:
-    """`relay-agent run` with an environment of its own, its log in a file."""
+    """The process `relay-agent run`, with its own environment, and its log in a file."""
 
     def __init__(self, environment: Mapping[str, str], directory: Path, on_end: Callable[[], None]) -> None:
         self._log = directory / "agent.log"
         self._on_end = on_end
         with self._log.open("wb") as log:
-            # A process group of its own: Ctrl-C is for the demo, which then stops the agent as a supervisor would.
+            # A process group of its own, so that Ctrl-C reaches only the demo, which then stops the agent as a supervisor would.
             self._process = subprocess.Popen(
                 [AGENT, "run"], cwd=directory, env=dict(environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
             )
@@ -51,11 +51,11 @@ class AgentProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """Its exit code; None while it runs."""
+        """The exit code; None while it runs."""
         return self._process.poll()
 
     def stop(self) -> int:
-        """Stop it with SIGTERM, and after 10 s with SIGKILL; its exit code."""
+        """Stop it with SIGTERM, after 10 s with SIGKILL, and return its exit code."""
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
         try:
@@ -67,7 +67,7 @@ class AgentProcess:
         return code
 
     def last_lines(self) -> list[str]:
-        """The end of its log."""
+        """Return the last lines of its log."""
         lines = self._log.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:]
         return [line[:_LOG_COLUMNS] for line in lines]
 
@@ -77,7 +77,7 @@ class AgentProcess:
 
 
 class Stage:
-    """Everything the demo needs, on this machine only.
+    """Everything the demo runs, on this machine only.
 
     `over` is set when the agent has ended. `overrides` replace variables of the agent's environment.
     """
@@ -104,16 +104,16 @@ class Stage:
             for part in (self.sandbox, self.target):
                 self._undo.callback(part.stop)
                 part.start()
-            self._refused = self._undo.enter_context(contextlib.closing(_deaf_socket()))
+            self._refused = self._undo.enter_context(contextlib.closing(_bound_socket()))
             self.agent = AgentProcess(self._environment(), self._directory, self._on_agent_end)
         except OSError as error:
             raise StageError(f"cannot start on this machine: {error.filename or ''} {error.strerror}") from None
 
     def wait_ready(self) -> None:
-        """Wait until the agent asks for commands.
+        """Wait until the agent polls for commands.
 
         Raises:
-            StageError: it does not, within 10 s.
+            StageError: it does not within 10 s, or it ended.
         """
         ready = self.sandbox.changes.wait(lambda: self.over.is_set() or self.sandbox.under_way["ReceiveMessage"] > 0, READY_SECONDS)
         if self.over.is_set():
@@ -133,17 +133,17 @@ class Stage:
 
     @property
     def places(self) -> Places:
-        """What there is to call."""
+        """The URLs to send requests to."""
         return Places(self.target.http_url, self.target.https_url, f"http://{HOST}:{self._refused.getsockname()[1]}/")
 
     @property
     def what_ended(self) -> str:
-        """That the agent has ended, and how."""
+        """A message that the agent has ended, with its exit code."""
         code = self.agent.exit_code if self.agent is not None else self.agent_code
         return f"the agent ended by itself with exit code {code}"
 
     def _environment(self) -> dict[str, str]:
-        """All that the agent is given: nothing of this process's own environment."""
+        """Return the agent's whole environment; it inherits nothing from this process."""
         return {
             **self.sandbox.environment(),
             "SECURE_COMMAND_KEY": self.key,
@@ -160,8 +160,8 @@ class Stage:
         self.sandbox.changes.touch()
 
 
-def _deaf_socket() -> socket.socket:
-    """A socket that holds a port at which nothing listens, so that nobody else can come to listen there."""
+def _bound_socket() -> socket.socket:
+    """Return a socket that is bound but does not listen, so that connections to its port are refused."""
     held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     held.bind((HOST, 0))
     return held

@@ -1,7 +1,7 @@
-"""The demo's table: live on a terminal, else a plain line for each command as it is done.
+"""The demo's table: live on a terminal, else a plain line for each finished command.
 
-This room owns how a command's way is shown. It must not judge. The live table is redrawn by rich's own thread, which ends
-with the `with` block.
+This module owns how a command's progress is shown. It must not judge an answer. A thread of rich redraws the live table; it ends with
+the `with` block.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WAITING, UNDER_WAY, OK, FAILED, NOT_SENT = "", "...", "ok", "FAILED", "not sent"
 _STYLES = {WAITING: "dim", UNDER_WAY: "cyan", OK: "green", FAILED: "bold red", NOT_SENT: "yellow"}
 _FRAMES_PER_SECOND = 10
 _WIDE = 110
-_NARROW = 80  # below this a column of notes would be a few letters wide
+_NARROW = 80  # Below this, a column of notes would be too narrow.
 _INDENT = 9
 _SLIM = "{:<19} {:<20} {:>6}"
 _PLAIN = "{:<8} {:<18} {:<24} {:<21} {:>8}  {}"
@@ -33,7 +33,7 @@ _PLAIN = "{:<8} {:<18} {:<24} {:<21} {:>8}  {}"
 
 @dataclass(slots=True)
 class Line:
-    """How far one command is. `seconds` is None until it is known; `note` says what was right or wrong."""
+    """The progress of one command. `seconds` is None until it is known; `note` says what was right or wrong."""
 
     row: Row
     state: str = WAITING
@@ -43,12 +43,12 @@ class Line:
     started: float = 0.0
 
     def start(self) -> None:
-        """Say that it was sent."""
+        """Mark the command as sent."""
         self.state, self.started = UNDER_WAY, time.monotonic()
 
     @property
     def duration(self) -> str:
-        """The time it took, or has taken so far."""
+        """The time that it took, or has taken so far."""
         seconds = time.monotonic() - self.started if self.state == UNDER_WAY else self.seconds
         if seconds is None:
             return ""
@@ -56,7 +56,7 @@ class Line:
 
 
 class Board:
-    """The lines of one demo, shown on a console: `with board.shown(): ...`, and `done` for each line that is."""
+    """The lines of one demo on a console: `with board.shown(): ...`, and `done` for each finished line."""
 
     def __init__(self, rows: Sequence[Row], console: Console) -> None:
         self.lines = [Line(row) for row in rows]
@@ -64,14 +64,14 @@ class Board:
         self._live = console.is_terminal
 
     def shown(self) -> AbstractContextManager[Any]:
-        """Keep the live table on the terminal; elsewhere print the head of the plain one."""
+        """Return a context that shows the live table; if there is no terminal, print the head of the plain one."""
         if self._live:
             return Live(get_renderable=self._drawn, console=self._console, refresh_per_second=_FRAMES_PER_SECOND)
         self._print("", "command", "asked", "came back", "time", "as it should be")
         return nullcontext()
 
     def done(self, line: Line, state: str, note: str) -> None:
-        """Settle a line: OK, FAILED or NOT_SENT."""
+        """Finish a line as OK, FAILED or NOT_SENT."""
         line.state, line.note = state, note
         if not self._live:
             self._print(line.state, line.row.name, line.row.asked, line.came, line.duration, line.note)
@@ -87,7 +87,7 @@ class Board:
         return any(line.state in (WAITING, UNDER_WAY) for line in self.lines)
 
     def _slim(self) -> Group:
-        """The same for a narrow terminal: every note below its row, at the end."""
+        """Return the table for a narrow terminal, which shows each note below its row once all commands are finished."""
         parts: list[RenderableType] = [Text(" " * _INDENT + _SLIM.format("command", "came back", "time"), "bold", no_wrap=True)]
         for line in self.lines:
             row = Text(f"{line.state:<{_INDENT}}", _STYLES[line.state], no_wrap=True, overflow="ellipsis")
@@ -104,12 +104,12 @@ class Board:
             table.add_column(name, no_wrap=True)
         table.add_column("time", justify="right", no_wrap=True)
         table.add_column("as it should be", overflow="fold")
-        # One line a command while they are under way, so that it fits a small terminal; every note in full at the end.
+        # While commands are under way each has one line, so that the table fits a small terminal; then every note is shown in full.
         moving = self._moving
         for line in self.lines:
             style = _STYLES[WAITING] if line.state == WAITING else ""
             asked = [line.row.asked] if wide else []
-            # As Text, so that no answer can bring markup along.
+            # As Text, so that markup in an answer is not interpreted.
             cells = [Text(cell, style) for cell in (line.row.name, *asked, line.came, line.duration)]
             note = Text(line.note, no_wrap=moving, overflow="ellipsis" if moving else "fold")
             table.add_row(Text(line.state, _STYLES[line.state]), *cells, note)

@@ -1,6 +1,6 @@
-"""The REST calls an agent makes: configuration, credentials, status, metrics, logs, and its own record (PROTOCOL §1).
+"""The REST calls of an agent: configuration, credentials, status, metrics, logs, and its record (PROTOCOL §1).
 
-This room owns these routes and the authorisation of all. It must not know how commands travel.
+This module owns these routes and the authorisation of all routes. It must not know how commands are delivered.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ _AGENT_TYPES = tuple(f"TetraScience.Agent.{kind}" for kind in ("file-log", "empo
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The service user's tokens: JWTs that this sandbox signs (HS256)."""
+    """The tokens of the service user: JWTs signed by the sandbox (HS256)."""
 
     secret: bytes = field(repr=False)
     org_slug: str
     now: Callable[[], datetime]
 
     def issue(self, lifetime_seconds: float, org_slug: str | None = None) -> str:
-        """A token that ends after so many seconds; a negative number gives one that has ended."""
+        """Return a token that expires after `lifetime_seconds`; a negative number gives one that has expired."""
         issued = int(self.now().timestamp())
         claims = {"sub": "sandbox-service-user", "orgSlug": org_slug or self.org_slug, "iat": issued, "exp": issued + int(lifetime_seconds)}
         return jwt.encode(claims, self.secret, algorithm="HS256")
 
     def check(self, token: str | None, org_slug: str | None) -> None:
-        """Accept a token together with the organisation a call names.
+        """Check a call's token and organisation.
 
         Raises:
-            ApiError: 401 for a token that is none, not ours or over; 403 for another organisation.
+            ApiError: 401 for a token that is missing, invalid or expired; 403 for another organisation.
         """
         try:
             claims = jwt.decode(token or "", self.secret, algorithms=["HS256"], options={"verify_exp": False, "verify_iat": False})
@@ -57,7 +57,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What the configuration tells every agent."""
+    """The values of the configuration that are the same for all agents."""
 
     org_slug: str
     region: str
@@ -68,14 +68,14 @@ class Place:
 
 @dataclass(slots=True)
 class Uploads:
-    """What agents uploaded: (agent id, lines of JSON) for metrics, (agent id, text) for logs."""
+    """The agents' uploads: (agent id, lines of JSON) for metrics, (agent id, text) for logs."""
 
     metrics: list[tuple[str, list[Any]]] = field(default_factory=list)
     logs: list[tuple[str, str]] = field(default_factory=list)
 
 
 def fail(error: Exception) -> tuple[Response, int]:
-    """Turn an error into the platform's form of one."""
+    """Return the answer for an error, in the platform's form."""
     if isinstance(error, HTTPException):
         error = ApiError(error.code or 500, "Not Found" if isinstance(error, NotFound) else str(error.description))
     assert isinstance(error, ApiError)
@@ -83,10 +83,10 @@ def fail(error: Exception) -> tuple[Response, int]:
 
 
 def json_body() -> Json:
-    """The request's JSON object.
+    """Return the request's JSON object.
 
     Raises:
-        ApiError: 400, it is something else.
+        ApiError: 400, the body is not one.
     """
     body = request.get_json(silent=True)
     if not isinstance(body, dict):
@@ -123,7 +123,7 @@ class AgentRoutes:
         return routes
 
     def authorise(self) -> None:
-        """Accept the call's token and organisation."""
+        """Check the call's token and organisation."""
         self._tokens.check(request.headers.get("ts-auth-token"), request.headers.get("x-org-slug"))
 
     def config(self) -> Json:
@@ -160,7 +160,7 @@ class AgentRoutes:
         }
 
     def heartbeat(self) -> Json:
-        """`POST agent/status`: what makes an agent Online, a disabled one too."""
+        """`POST agent/status`, which makes an agent Online, even a disabled one."""
         body = json_body()
         agent = self._source(body)
         self._check_type(body)
@@ -168,7 +168,7 @@ class AgentRoutes:
         return {"agentName": agent.name}
 
     def setting(self) -> Json:
-        """`PUT agent/status`: the agent has started, or stops."""
+        """`PUT agent/status`: the agent reports STARTED or STOPPED."""
         body = json_body()
         agent = self._source(body)
         self._check_type(body)
@@ -198,7 +198,7 @@ class AgentRoutes:
         return jsonify([self._record(agent) for agent in self._agents.all()])
 
     def agent(self, agent_id: str) -> Json:
-        """`GET /v1/agents/{id}`, a disabled one's too."""
+        """`GET /v1/agents/{id}`, also for a disabled agent."""
         return self._record(self._known(agent_id))
 
     def put_enabled(self, agent_id: str) -> Json:
@@ -212,11 +212,9 @@ class AgentRoutes:
         return self._known(agent_id).queue_json(self._place().visibility_timeout)
 
     def put_queue(self, agent_id: str) -> Json:
-        """`PUT /v1/agents/{id}/command-queue`.
-
-        The platform refuses to enable a queue within 60 s of its being disabled (400 "Can not enable command queue
-        within 60s ..."); the sandbox enables it at once, so that a drill need not wait.
-        """
+        """`PUT /v1/agents/{id}/command-queue`."""
+        # The platform refuses to enable a queue within 60 s after it was disabled (400 "Can not enable command queue within 60s ...").
+        # The sandbox does not, so that a test need not wait.
         agent = self._known(agent_id)
         self._agents.enable_queue(agent, _enabled(json_body()))
         return agent.queue_json(self._place().visibility_timeout)
@@ -259,7 +257,7 @@ class AgentRoutes:
 
 
 def log_group(org_slug: str, agent_id: str) -> str:
-    """The log group of an agent."""
+    """Return the name of an agent's log group."""
     return f"/agents/{org_slug}/{agent_id}"
 
 

@@ -1,6 +1,6 @@
-"""The Flask app that carries every route of the sandbox.
+"""The Flask app with every route of the sandbox.
 
-This room owns how routes and errors come together. It must not hold rules of its own.
+This module owns how routes and error handlers are put together. It must not hold rules of the platform.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from relay_agent.sandbox.rest.front import CONTROL
 from relay_agent.sandbox.rest.same_origin import secure
 
 _log = logging.getLogger(__name__)
-# Pages answer errors as pages; everything under these is an API.
+# Paths of the APIs, which answer errors as JSON; all others answer them as pages.
 _API = ("/v1/", "/internal", "/api/", CONTROL)
 
 
 class _Json(DefaultJSONProvider):
-    """What came in goes out in the same order."""
+    """Keeps the order of keys."""
 
     sort_keys = False
 
 
 def build_app(blueprints: Iterable[Blueprint]) -> Flask:
-    """Put the routes together."""
+    """Return the app with these routes."""
     app = Flask("relay_agent.sandbox", static_folder=None, template_folder="templates")
     app.json = _Json(app)
     app.url_map.strict_slashes = False
@@ -60,9 +60,9 @@ def _unexpected(error: Exception) -> tuple[Response, int] | Response:
 
 
 def _problem(error: HTTPException) -> Response:
-    """A page that says what is wrong, with the way to the others."""
+    """Return a page that says what is wrong, with links to the other pages."""
     words = "There is no such page in this sandbox." if error.description == NotFound.description else error.description
     page = render_template("problem.html", code=error.code, name=error.name, words=words)
-    # Of the answer that the error makes by itself, only the text is replaced: a 405 keeps its `Allow`.
+    # Only the text of the error's own response is replaced, so that a 405 keeps its `Allow`.
     response = Response(page, error.code, [header for header in error.get_headers() if header[0].lower() != "content-type"], "text/html")
     return secure(response)

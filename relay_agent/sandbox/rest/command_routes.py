@@ -1,6 +1,6 @@
-"""The REST calls a sender makes: create, read, search and purge commands (PROTOCOL §1), and the vendor SDK's two routes.
+"""The REST calls of a sender: create, read, search and purge commands (PROTOCOL §1), also under the two prefixes of the vendor's SDK.
 
-This room owns what a command may look like when it comes in. It must not know how it travels.
+This module owns the validation of a new command. It must not know how it is delivered.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _GRACE_SECONDS = 1.0
 
 
 class Platform(Protocol):
-    """What these routes ask of the sandbox."""
+    """What these routes need of the sandbox."""
 
     def dispatch(self, command: Command) -> None:
-        """Keep a command and put it on its agent's queue. Raises ApiError: 404, no such agent."""
+        """Add a command and put it on its agent's queue. Raises ApiError: 404, no such agent."""
 
     def purge(self, agent_id: str) -> list[str]:
-        """Empty an agent's queue and give the ids of the commands purged. Raises ApiError: 404, 400."""
+        """Empty an agent's queue, and return the ids of the purged commands. Raises ApiError: 404, 400."""
 
 
 class CommandRoutes:
-    """The routes of one sandbox, as two Flask blueprints: `public` wants a token, `internal` only an organisation."""
+    """The routes of one sandbox as Flask blueprints: `public` requires a token, those in `internal` only an organisation."""
 
     def __init__(self, commands: Commands, platform: Platform, tokens: Tokens, min_ttl_seconds: float, now: Callable[[], datetime]) -> None:
         self._commands = commands
@@ -66,7 +66,7 @@ class CommandRoutes:
         self._tokens.check(request.headers.get("ts-auth-token"), request.headers.get("x-org-slug"))
 
     def _check_org(self) -> None:
-        # A custom header: no page of another site can send it without being asked first, and we never allow it.
+        # Another site's page can send a custom header only after a preflight (CORS), which the sandbox never allows.
         if request.headers.get("x-org-slug") != self._tokens.org_slug:
             raise ApiError(403, "Unknown organization")
 
@@ -79,12 +79,12 @@ class CommandRoutes:
         return command.to_json()
 
     def parse(self, body: Json) -> Command:
-        """Make a command of a request's fields.
+        """Return a command with a request's fields.
 
-        `expiresAt` may fall short of the least time ahead by 1 s, which the request may have taken: 59.5 s pass for 60.
+        `expiresAt` may be 1 s less ahead than required, since the request takes time too.
 
         Raises:
-            ApiError: 400, and which field is wrong.
+            ApiError: 400; it names the wrong field.
         """
         problems = [f"{name} must be a non-empty string" for name in ("targetId", "action") if not _text(body.get(name))]
         problems += [] if isinstance(body.get("payload"), dict) else ["payload must be an object"]
@@ -124,7 +124,7 @@ class CommandRoutes:
         return command.history_json()
 
     def actions(self) -> Response:
-        """`GET /v1/commands/actions`: those the agent answers, and every other one that was sent."""
+        """`GET /v1/commands/actions`: the actions that the agent knows, and every other one that was sent."""
         return jsonify(sorted({*ACTIONS, *(command.action for command in self._commands.all())}))
 
     def search(self) -> Json:
@@ -140,7 +140,7 @@ class CommandRoutes:
         }
 
     def purge(self) -> Json:
-        """`DELETE /v1/commands?targetId=`; a second one right after it is 200 too, with nothing left to purge."""
+        """`DELETE /v1/commands?targetId=`; a second call right after it is answered 200 too, with an empty list."""
         target = request.args.get("targetId")
         if not target:
             raise ApiError(400, "Error validating query", ["targetId is required"])
@@ -148,10 +148,10 @@ class CommandRoutes:
 
 
 def read_search() -> Search:
-    """The filters of the request's query.
+    """Return the filters of the request's query.
 
     Raises:
-        ApiError: 400, and which one is wrong.
+        ApiError: 400; it names the wrong filter.
     """
     args = request.args
     statuses = frozenset(args.getlist("status"))
@@ -197,7 +197,7 @@ def _text(value: object) -> bool:
 
 
 def _metadata(value: Any) -> Json:
-    """Strings of ASCII only; null is let through, for the vendor's SDK sends it for a pipeline's missing ids."""
+    """Return the metadata if all values are ASCII strings or null, which the vendor's SDK sends for a pipeline's missing ids."""
     if value is None:
         return {}
     message = "Error validating metadata. Metadata must contain only string with ASCII characters."

@@ -1,6 +1,6 @@
-"""The control: faults and the end of credentials, asked for from outside the process, by curl say.
+"""The control routes: inject faults and expire credentials from outside the process, for example with curl.
 
-This room owns the control's routes and what a fault may look like when it comes in. It must not know how a fault happens.
+This module owns these routes and the validation of a fault. It must not know how a fault happens.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _BODILESS = (204, 304)
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?|")
 _CODE = re.compile(r"[A-Za-z0-9._]+")
-# The sandbox frames its answers itself.
+# A fault may not set these: the sandbox frames its answers itself.
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 
 class ControlRoutes:
-    """The control of one sandbox, as a Flask blueprint. There is no token, as on the page: `origin` says who may ask."""
+    """The control routes of one sandbox as a Flask blueprint. They need no token: `same_origin` decides who may call."""
 
     def __init__(self, faults: Faults, expire_credentials: Callable[[], None]) -> None:
         self._faults = faults
@@ -46,18 +46,18 @@ class ControlRoutes:
         return routes
 
     def inject(self) -> Json:
-        """`POST /sandbox/faults`: put a fault in force; its id."""
-        # No page of another site can send this type without being asked first, and we never allow it.
+        """`POST /sandbox/faults`: inject a fault; the answer is its id."""
+        # Another site's page can send this type only after a preflight (CORS), which the sandbox never allows.
         if not request.is_json:
             raise ApiError(400, "Error validating payload", ["Content-Type must be application/json"])
         return {"id": self._faults.inject(read_fault(json_body())).id}
 
     def listing(self) -> Json:
-        """`GET /sandbox/faults`: those not released yet, spent ones too, the oldest first."""
+        """`GET /sandbox/faults`: the faults not released yet, spent ones included, the oldest first."""
         return {"faults": [_shown(handle) for handle in self._faults.all()]}
 
     def release(self, fault_id: str) -> Json:
-        """`DELETE /sandbox/faults/{id}`: end a fault; what it was."""
+        """`DELETE /sandbox/faults/{id}`: release a fault; the answer is the fault."""
         for handle in self._faults.all():
             if handle.id == fault_id:
                 handle.release()
@@ -65,22 +65,22 @@ class ControlRoutes:
         raise ApiError(404, f"Fault with id {fault_id} not found")
 
     def release_all(self) -> Json:
-        """`DELETE /sandbox/faults`: end every fault; what they were."""
+        """`DELETE /sandbox/faults`: release every fault; the answer is the faults."""
         return {"faults": [_shown(handle) for handle in self._faults.release_all()]}
 
     def expire(self) -> Json:
-        """`POST /sandbox/credentials/expire`: let every AWS credential that was handed out end now."""
+        """`POST /sandbox/credentials/expire`: let every AWS credential that was issued expire now."""
         self._expire_credentials()
         return {}
 
 
 def read_fault(body: Json) -> Fault:
-    """Make a fault of a request's fields, which are those of `Fault`; `hang_seconds` may be "forever".
+    """Return a fault with a request's fields, which are those of `Fault`; `hang_seconds` may be "forever".
 
     Raises:
-        ApiError: 400, and which field is wrong.
+        ApiError: 400; it names the wrong field.
     """
-    problems = [f"{name} is no field of a fault: they are {', '.join(_RULES)}" for name in body if name not in _RULES]
+    problems = [f"{name} is not a field of a fault: they are {', '.join(_RULES)}" for name in body if name not in _RULES]
     problems += [f"{name} must be {rule}" for name, (holds, rule) in _RULES.items() if name in body and not holds(body[name])]
     problems = problems or _contradictions(body)
     if problems:
@@ -90,7 +90,7 @@ def read_fault(body: Json) -> Fault:
 
 
 def _contradictions(body: Json) -> list[str]:
-    """What would be a fault that does nothing, or not all that it says."""
+    """Return what makes a fault do nothing, or not all that its fields say."""
     status, code = body.get("status"), body.get("code")
     problems = []
     if not (body.get("hang_seconds") or body.get("close") or status is not None or code is not None):
@@ -123,7 +123,7 @@ def _seconds(value: Any) -> bool:
 
 
 def _text(value: Any) -> bool:
-    # A lone surrogate is lawful in JSON, but no answer can carry it.
+    # A lone surrogate is valid in JSON, but cannot be encoded in an answer.
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 

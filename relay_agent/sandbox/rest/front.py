@@ -1,6 +1,6 @@
-"""The REST side's front: what came in is noted, faults are injected, and the rest goes to Flask in a thread.
+"""The front of the REST API: it records each call, injects faults, and hands the call to Flask on a thread.
 
-This room owns the log of calls and the way into Flask. It must not know what a call means.
+This module owns the record of calls and the bridge to Flask. It must not know what a call means.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ if TYPE_CHECKING:
 
 CALL_KEY = "sandbox.call"
 CONTROL = "/sandbox/"
-"""Below this lies the control. No fault happens to it, for then nothing could end a fault of every call."""
+"""The path of the control routes. No fault happens to them, so that a fault for all calls can be released."""
 _KEPT_BODY = 256 * 1024
 _SECRET_HEADERS = frozenset({"ts-auth-token", "authorization", "cookie", "proxy-authorization"})
 
 
 @dataclass(slots=True)
 class RestCall:
-    """One call as it came in. `json` is a JSON body (up to 256 KiB), `fields` the form fields of a multipart one;
-    `status` is None until it was answered, and stays so where the connection was closed instead.
+    """One call as received. `json` is its JSON body (up to 256 KiB), `fields` the form fields of a multipart body.
+
+    `status` is None until the call is answered, and stays None if the connection is closed instead.
     """
 
     method: str
@@ -47,7 +48,7 @@ class RestCall:
 
 
 class RestFront:
-    """An ASGI app around the Flask app. `calls` keeps the last few thousand calls, the newest last."""
+    """An ASGI app around the Flask app. `calls` keeps the last 5,000 calls, the newest last."""
 
     def __init__(self, flask: Flask, faults: Faults, now: Callable[[], datetime], on_call: Callable[[], None]) -> None:
         self.flask = flask
@@ -87,7 +88,7 @@ class RestFront:
         environ = _environ(request, call)
         answer = await asyncio.get_running_loop().run_in_executor(None, _run, self.flask, environ)
         call.status = answer.status_code
-        # A HEAD's Content-Length is that of the GET; its body stays here.
+        # A HEAD is answered with the Content-Length of the GET, but without the body.
         body = b"" if request.method == "HEAD" else answer.get_data()
         await respond(send, answer.status_code, body, answer.headers.items())
 

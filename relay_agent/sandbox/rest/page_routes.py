@@ -1,7 +1,7 @@
-"""The sandbox's web page: Agents, Commands, and a form that sends one.
+"""The sandbox's web pages: agents, commands, and a form to send a command.
 
-This room owns the page's routes. It must not know how commands travel, nor who may use the page (`origin`). It works
-without scripts; the one script there is only refreshes what is shown.
+This module owns the pages' routes. It must not know how commands are delivered or who may use the pages: `same_origin` decides. The
+pages work without scripts; the only one refreshes what is shown.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _GRACE_SECONDS = 60
 
 
 class FormError(Exception):
-    """A field of the form is wrong; says which and why."""
+    """A field of the form is wrong: `field` is its name, `problem` says why."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(problem)
@@ -40,7 +40,7 @@ class FormError(Exception):
 
 
 class Pages:
-    """The page of one sandbox, as a Flask blueprint."""
+    """The pages of one sandbox as a Flask blueprint."""
 
     def __init__(self, agents: Agents, commands: Commands, routes: CommandRoutes, platform: Platform, now: Callable[[], datetime]) -> None:
         self._agents = agents
@@ -65,19 +65,19 @@ class Pages:
         return pages
 
     def overview(self) -> str:
-        """Agents, and the latest commands."""
+        """Show the agents, and the latest commands."""
         now = self._now()
         agents = [page_views.agent_line(agent, now) for agent in self._agents.all()]
         return render_template("overview.html", agents=agents, commands=self._lines(Search(), _LATEST))
 
     def listing(self) -> str:
-        """Commands, the newest first, of one status where asked."""
+        """Show the commands, all or those with one status, the newest first."""
         status = request.args.get("status", "")
         search = Search(statuses=frozenset({status} if status in STATUSES else ()))
         return render_template("commands.html", commands=self._lines(search, _LISTED), statuses=STATUSES, status=status, listed=_LISTED)
 
     def detail(self, command_id: str) -> str:
-        """One command: request, response, history."""
+        """Show one command: request, response, history."""
         command = self._commands.get(command_id)
         if command is None:
             raise NotFound("There is no such command in this sandbox.")
@@ -93,11 +93,11 @@ class Pages:
         )
 
     def form(self) -> str:
-        """The form."""
+        """Show the form."""
         return self._form({"target": request.args.get("target", "")})
 
     def send(self) -> BaseResponse | tuple[str, int]:
-        """Send a command, and show it; or say what is wrong with the form."""
+        """Send a command and redirect to it, or show the form with what is wrong."""
         fields = request.form.to_dict()
         try:
             command = self._command(fields)
@@ -109,12 +109,12 @@ class Pages:
         return redirect(url_for("pages.detail", command_id=command.id), 303)
 
     def enabled(self, agent_id: str) -> BaseResponse:
-        """Switch an agent's connection."""
+        """Enable or disable an agent's connection."""
         self._agents.enable(self._agent(agent_id), request.form.get("enabled") == "true")
         return redirect(url_for("pages.overview"), 303)
 
     def queue(self, agent_id: str) -> BaseResponse:
-        """Switch an agent's queue."""
+        """Enable or disable an agent's queue."""
         self._agents.enable_queue(self._agent(agent_id), request.form.get("enabled") == "true")
         return redirect(url_for("pages.overview"), 303)
 
@@ -169,7 +169,7 @@ def _headers(text: str) -> list[Json]:
     for number, line in enumerate(text.splitlines(), 1):
         name, colon, value = line.partition(":")
         if line.strip() and not (colon and name.strip()):
-            raise FormError("headers", f"Line {number} is no header: write Name: value.")
+            raise FormError("headers", f"Line {number} is not a header: write Name: value.")
         if line.strip():
             headers.append({name.strip(): value.strip()})
     return headers

@@ -1,6 +1,6 @@
-"""What the web page shows, as plain values: an agent's line, a command's line, a command's details.
+"""What the web pages show, as plain values: an agent's line, a command's line, a command's details.
 
-This room owns words and shortening for people. It must not render or route.
+This module owns how values are worded and shortened for people. It must not render or route.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TONES = {"SUCCESS": "good", "FAILURE": "bad", "REJECTED": "bad", "ERROR": "bad"
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A time, and how long ago that is, or how far ahead."""
+    """A time, and how long ago or how far ahead it is."""
 
     iso: str
     age: str
@@ -61,7 +61,7 @@ class CommandLine:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A request or a response: a few named values, headers, a body, and all of it as JSON."""
+    """A request or a response: named values, headers, a body, and all of it as JSON."""
 
     facts: list[tuple[str, str]]
     headers: list[tuple[str, str]]
@@ -70,7 +70,7 @@ class Side:
 
 
 def moment(at: datetime, now: datetime) -> Moment:
-    """A time beside now."""
+    """Return a time, and its distance from `now`."""
     seconds = (now - at).total_seconds()
     if 0 <= seconds < 1:
         return Moment(iso(at), "just now")
@@ -79,7 +79,7 @@ def moment(at: datetime, now: datetime) -> Moment:
 
 
 def agent_line(agent: Agent, now: datetime) -> AgentLine:
-    """An agent's line."""
+    """Return an agent's line."""
     since = agent.since(now)
     return AgentLine(
         id=agent.id,
@@ -94,7 +94,7 @@ def agent_line(agent: Agent, now: datetime) -> AgentLine:
 
 
 def command_line(command: Command, agent: Agent | None, now: datetime) -> CommandLine:
-    """A command's line."""
+    """Return a command's line."""
     response = command.response_body if isinstance(command.response_body, dict) else {}
     return CommandLine(
         id=command.id,
@@ -111,7 +111,7 @@ def command_line(command: Command, agent: Agent | None, now: datetime) -> Comman
 
 
 def request_side(command: Command) -> Side:
-    """What a command asks for."""
+    """Return a command's request."""
     payload = command.payload
     names = ("method", "url", "timeout", "follow_redirects", "ignore_tls_certificate", "encrypt_response")
     facts = [(name, _fact(payload[name])) for name in names if name in payload]
@@ -121,7 +121,7 @@ def request_side(command: Command) -> Side:
 
 
 def response_side(command: Command) -> Side | None:
-    """What came back, None where nothing has."""
+    """Return a command's response, None if there is none."""
     response = command.response_body
     if response is None:
         return None
@@ -133,14 +133,14 @@ def response_side(command: Command) -> Side | None:
 
 
 def history_lines(command: Command, now: datetime) -> list[tuple[Event, Moment, str]]:
-    """A command's history: the event, its time, and how long after the one before it came."""
+    """Return a command's history: each event, its time, and the time since the event before."""
     events = list(command.history)
     gaps = [""] + [f"+{_span((late.at - early.at).total_seconds())}" for early, late in pairwise(events)]
     return [(event, moment(event.at, now), gap) for event, gap in zip(events, gaps, strict=True)]
 
 
 def _headers(headers: Any) -> Iterator[tuple[str, str]]:
-    """Both forms of PROTOCOL §3 and §4: a list of one-key objects, or an object; values text or lists of text."""
+    """Yield the headers from both forms of PROTOCOL §3 and §4: a list of objects, or one object; values are text or lists of text."""
     objects = headers if isinstance(headers, list) else [headers]
     for entry in objects:
         for name, value in entry.items() if isinstance(entry, dict) else ():
@@ -173,7 +173,7 @@ def _pretty(value: object) -> str:
 
 
 def _short(text: str) -> str:
-    # Lone surrogates are lawful in JSON and in no page.
+    # Lone surrogates are valid in JSON, but cannot be encoded in a page.
     text = text.encode("utf-8", "backslashreplace").decode()
     if len(text) <= _SHOWN_CHARACTERS:
         return text

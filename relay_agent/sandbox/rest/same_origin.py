@@ -1,7 +1,7 @@
-"""Who may use the sandbox: programs on this machine, and its own page; no other site's page, by whatever name it reached us.
+"""Who may use the sandbox: programs on this machine and its own pages, but no other site's page.
 
-This room owns that check, which stands before every server's routes, and the headers that keep a page to itself. It must not know
-what is asked.
+This module owns that check, which every request passes first, and the security headers of the pages. It must not know what a
+request means.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from flask import Response, request
 from werkzeug.exceptions import Forbidden
 
 OWN_NAMES = {"127.0.0.1", "localhost", "[::1]"}
-"""A drill that gives this machine another name adds it."""
+"""Names by which the sandbox may be called; a test that gives this machine another name adds it."""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -23,10 +23,8 @@ _HEADERS = {
 
 
 def refusal(method: str, headers: Mapping[str, str]) -> str | None:
-    """Why a request is refused, and what to do; None if it is let in. `headers` have lower-case names.
-
-    A program sends no `Origin`; a browser's page cannot hide its own, and cannot choose the `Host`.
-    """
+    """Return why a request is refused, and what to do; None if it is allowed. The names in `headers` are in lower case."""
+    # A program sends no `Origin`. A page in a browser cannot suppress its own, and cannot choose the `Host`.
     host = headers.get("host")
     if host is not None and not _is_own(host):
         return "The sandbox serves this machine only, under 127.0.0.1 and localhost: ask for it by one of these (DNS rebinding)."
@@ -38,19 +36,23 @@ def refusal(method: str, headers: Mapping[str, str]) -> str | None:
 
 
 def check_form() -> None:
-    """Let in only forms that say that they are this page's own."""
+    """Refuse a form without an `Origin`.
+
+    Raises:
+        Forbidden: it has none.
+    """
     if request.method == "POST" and request.headers.get("origin") is None:
         raise Forbidden("The form must be sent from this page itself.")
 
 
 def secure(response: Response) -> Response:
-    """Give a page the headers that keep scripts, frames and caches out."""
+    """Add the headers that forbid foreign scripts, frames and caching, and return the response."""
     response.headers.update(_HEADERS)
     return response
 
 
 def _is_own(host: str) -> bool:
-    """Whether a Host field has a name of this machine, which nobody else can bind (RFC 6761 §6.3), with any port."""
+    """Return whether a Host field, with any port, is a name of this machine that DNS cannot give to another (RFC 6761 §6.3)."""
     name, colon, port = host.lower().rpartition(":")
     if not colon or not port.isdecimal():
         name = host.lower()
@@ -58,5 +60,5 @@ def _is_own(host: str) -> bool:
 
 
 def _follows_a_link(method: str, headers: Mapping[str, str]) -> bool:
-    """Whether a person comes from another site's page: the answer is shown, and that page cannot read it."""
+    """Return whether a person follows a link on another site's page, which cannot read the answer."""
     return method == "GET" and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"

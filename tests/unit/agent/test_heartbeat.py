@@ -1,4 +1,4 @@
-"""Alive means working: when a heartbeat goes out, and when it does not."""
+"""When a heartbeat is sent, and when it is withheld."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INTERVAL = 30.0
 
 
 class Lines:
-    """In the logger's place."""
+    """A stub logger that keeps its lines."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -38,7 +38,7 @@ class Lines:
 
 
 class World:
-    """An enrolled agent at work, whose time the test moves; `sent` are the moments of its heartbeats."""
+    """A registered agent whose time the test moves; `sent` holds the times of its heartbeats."""
 
     def __init__(self) -> None:
         self.time = 1000.0
@@ -66,7 +66,7 @@ class World:
         self.sent.append(self.time)
 
     def run(self, seconds: float) -> None:
-        """Let the loop turn for so long."""
+        """Run the loop for `seconds` of simulated time."""
         end = self.time + seconds
         while self.time < end:
             self.time += max(0.01, self.heartbeat.step())
@@ -77,37 +77,37 @@ def world() -> World:
     return World()
 
 
-def test_nothing_is_sent_before_the_platform_knows_the_agent(world: World) -> None:
+def test_no_heartbeat_is_sent_before_registration(world: World) -> None:
     world.platform_status.ready.clear()
     world.run(300)
     assert world.tries == []
 
 
-def test_one_is_sent_every_interval_the_first_an_interval_after_enrolments_own(world: World) -> None:
+def test_a_heartbeat_is_sent_every_interval_after_the_one_of_the_registration(world: World) -> None:
     world.run(10 * INTERVAL + 1)
     assert len(world.sent) == 10
     assert world.sent[0] - 1000 == pytest.approx(INTERVAL, abs=0.6)
     assert world.status.worked is not None
 
 
-def test_a_disabled_agent_is_alive_and_sends_its_first_at_once(world: World) -> None:
+def test_a_disabled_agent_sends_its_first_heartbeat_at_once(world: World) -> None:
     world.platform_status.enrolled, world.platform_status.disabled = False, True
     world.run(INTERVAL + 1)
     assert len(world.sent) == 2
     assert world.sent[0] == 1000.0
 
 
-def test_none_goes_out_while_something_stands_still_and_the_log_says_so_once(world: World) -> None:
+def test_heartbeats_are_withheld_during_a_standstill_and_that_is_logged_once(world: World) -> None:
     world.run(INTERVAL + 1)
-    world.still = "the queue was not read"
+    world.still = "the queue could not be read"
     world.run(9 * INTERVAL)
     assert len(world.sent) == 1
     assert world.log.events == ["heartbeat-withheld"]  # a reminder comes after five minutes
     assert (world.log.fields["cause"], world.log.fields["cure"]) == (NOT_READ.cause, NOT_READ.cure)
 
 
-def test_they_go_on_soon_after_it_turns_again(world: World) -> None:
-    world.still = "the queue was not read"
+def test_heartbeats_resume_soon_after_a_standstill_ends(world: World) -> None:
+    world.still = "the queue could not be read"
     world.run(200)
     world.still = None
     world.run(6)
@@ -115,7 +115,7 @@ def test_they_go_on_soon_after_it_turns_again(world: World) -> None:
     assert world.log.events == ["heartbeat-withheld", "heartbeat-resumed"]
 
 
-def test_one_that_failed_is_sent_again_before_the_interval_is_over(world: World) -> None:
+def test_a_failed_heartbeat_is_retried_before_the_interval_ends(world: World) -> None:
     world.fault = PlatformError(Call.STATUS, "answered 500", 500)
     world.run(INTERVAL + 12)
     assert 2 <= len(world.tries) <= 4  # the retries are jittered, and at most an interval apart
@@ -126,7 +126,7 @@ def test_one_that_failed_is_sent_again_before_the_interval_is_over(world: World)
     assert world.log.events == ["heartbeat-failed", "heartbeat-recovered"]
 
 
-def test_a_platform_that_asks_to_be_called_less_often_is_heard(world: World) -> None:
+def test_retry_after_of_the_platform_is_respected(world: World) -> None:
     world.fault = RateLimited(Call.STATUS, 120.0)
     world.run(INTERVAL + 100)
     assert len(world.tries) == 1

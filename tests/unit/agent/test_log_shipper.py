@@ -1,4 +1,4 @@
-"""Delivery to CloudWatch: the service's limits, what is kept, what is dropped, and what a failure costs."""
+"""Delivery to CloudWatch: the service's limits, what is kept or dropped, and the effects of a failure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay_agent.agent.log_shipper import NEWEST, OLDEST, SPAN_MS, TELL_DROPPED_SECONDS, LogShipper, stream_name
+from relay_agent.agent.log_shipper import NEWEST, OLDEST, REPORT_DROPPED_SECONDS, SPAN_MS, LogShipper, stream_name
 from relay_agent.core.clock import Clock
 from relay_agent.telemetry.log_buffer import BATCH_BYTES, BATCH_EVENTS, EVENT_BYTES, EVENT_OVERHEAD, MEMORY_BYTES, LogBuffer
 from relay_agent.telemetry.logs import Logs
@@ -180,7 +180,7 @@ def test_a_batch_is_sorted_and_spans_less_than_a_day(rig: Rig) -> None:
     assert [len(batch) for batch in rig.service.batches] == [1, 2, 2]
 
 
-def test_lines_too_old_or_too_new_are_dropped_counted_and_told(rig: Rig) -> None:
+def test_lines_too_old_or_too_new_are_dropped_counted_and_reported(rig: Rig) -> None:
     for moment in (NOW - OLDEST, NOW - OLDEST - timedelta(milliseconds=1), NOW + NEWEST, NOW + NEWEST + timedelta(milliseconds=1)):
         rig.buffer.accept(int(moment.timestamp() * 1000), "line")
     rig.shipper.step()
@@ -217,7 +217,7 @@ def test_a_failed_batch_is_kept_and_tried_again(rig: Rig, error: Exception) -> N
     assert rig.events == ["log-delivery-failed", "log-delivery-recovered"]
 
 
-def test_the_shipper_does_not_feed_on_its_own_failures(rig: Rig) -> None:
+def test_the_shippers_own_failures_are_not_shipped(rig: Rig) -> None:
     rig.service.failures = [refusal("AccessDeniedException")] * 50
     rig.fill(1)
     for _ in range(50):
@@ -236,7 +236,7 @@ def test_delays_grow_are_jittered_and_stay_under_a_minute(rig: Rig) -> None:
     assert len(set(delays)) > 100
 
 
-def test_any_exception_of_the_client_stays_inside(rig: Rig) -> None:
+def test_no_exception_of_the_client_ends_the_loop(rig: Rig) -> None:
     rig.service.failures = [RuntimeError("client is closed"), KeyError("x")]
     rig.fill(1)
     rig.shipper.step()
@@ -244,7 +244,7 @@ def test_any_exception_of_the_client_stays_inside(rig: Rig) -> None:
     assert rig.shipper.step() == 5.0
 
 
-def test_a_line_that_the_service_will_not_have_costs_only_itself(rig: Rig) -> None:
+def test_a_line_that_the_service_refuses_is_the_only_one_lost(rig: Rig) -> None:
     rig.service.poison = "line 37"
     rig.fill(100)
     rig.shipper.flush(60)
@@ -311,7 +311,7 @@ def test_flush_ends_at_the_first_failure_and_at_its_deadline(rig: Rig) -> None:
     assert not rig.shipper.flush(5)
 
 
-def test_when_cloudwatch_stays_unreachable_lines_go_the_other_way() -> None:
+def test_when_cloudwatch_stays_unreachable_lines_are_uploaded_to_the_platform() -> None:
     uploads: list[bytes] = []
     rig = Rig(upload=uploads.append)
     rig.service.failures = [EndpointConnectionError(endpoint_url="http://x")] * 3
@@ -326,7 +326,7 @@ def test_when_cloudwatch_stays_unreachable_lines_go_the_other_way() -> None:
     assert rig.shipper.waiting == 0
 
 
-def test_when_the_other_way_fails_too_the_lines_are_kept() -> None:
+def test_when_that_upload_fails_too_the_lines_are_kept() -> None:
     def upload(data: bytes) -> None:
         raise OSError("no")
 
@@ -369,7 +369,7 @@ def test_a_line_that_grew_too_old_while_it_waited_is_dropped_and_counted(rig: Ri
     assert [json.loads(message)["count"] for message in rig.service.messages] == [3]
 
 
-def test_a_clock_that_is_set_back_spoils_no_batch(rig: Rig) -> None:
+def test_a_clock_that_is_set_back_does_not_break_a_batch(rig: Rig) -> None:
     for minutes in (0, 1, -600, -599, 3):
         rig.buffer.accept(NOW_MS + minutes * 60_000, str(minutes))
     assert rig.shipper.flush(5)
@@ -442,18 +442,18 @@ def test_a_proxy_that_lets_only_small_requests_through_gets_smaller_ones(rig: Ri
     assert rig.buffer.dropped_total == 0
 
 
-def test_the_count_of_what_was_dropped_does_not_feed_on_itself(rig: Rig) -> None:
-    """A service that rejects every line, the line about it too."""
+def test_reports_of_dropped_lines_do_not_cause_more_reports(rig: Rig) -> None:
+    """The service rejects every line, including the report of dropped lines."""
     rig.service.rejected = {"tooNewLogEventStartIndex": 0}
     rig.fill(1)
     for _ in range(3600 // 5):
         rig.seconds += 5
         rig.shipper.step()
-    assert rig.events.count("log-lines-dropped") <= 3600 / TELL_DROPPED_SECONDS
-    assert rig.buffer.dropped_total <= 1 + 3600 / TELL_DROPPED_SECONDS
+    assert rig.events.count("log-lines-dropped") <= 3600 / REPORT_DROPPED_SECONDS
+    assert rig.buffer.dropped_total <= 1 + 3600 / REPORT_DROPPED_SECONDS
 
 
-def test_a_call_that_hangs_makes_nobody_wait_who_logs(rig: Rig) -> None:
+def test_a_call_that_hangs_does_not_block_logging(rig: Rig) -> None:
     hangs, go_on = threading.Event(), threading.Event()
 
     def hang(**_request: Any) -> dict[str, Any]:

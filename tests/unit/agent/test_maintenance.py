@@ -1,4 +1,4 @@
-"""The thread `upkeep`: what it says of a backlog and of a journal that cannot be kept, once and not every second."""
+"""The thread `upkeep`: what it logs about a backlog and a failing journal, once and not every second."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from relay_agent.telemetry.logger import Logger
 
 
 class World:
-    """An upkeep over a disk and a journal that the test directs."""
+    """A `Maintenance` whose disk and journal the test controls."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -39,7 +39,7 @@ class World:
             disk=cast("Disk", self.disk),
             interrupt=lambda: None,
             summarise=self._summarise,
-            look_around=lambda: None,
+            check_environment=lambda: None,
             loop=LoopContext(LoopStatus(clock), Tally(), cast("Logger", whatever), clock),
         )
 
@@ -70,7 +70,7 @@ def world() -> World:
     return World()
 
 
-def test_a_backlog_that_stops_the_intake_is_said_with_cause_and_cure_and_so_is_its_end(world: World) -> None:
+def test_a_backlog_that_stops_the_intake_is_logged_with_cause_and_cure_and_so_is_its_end(world: World) -> None:
     world.run(5)
     world.disk.backlog = True
     world.run(60)
@@ -82,7 +82,7 @@ def test_a_backlog_that_stops_the_intake_is_said_with_cause_and_cure_and_so_is_i
     assert "send-failed" in fields["cure"] and "by itself" in fields["cure"]
 
 
-def test_a_journal_that_cannot_be_kept_is_said_once_and_not_every_second(world: World) -> None:
+def test_a_failing_journal_is_logged_once_and_not_every_second(world: World) -> None:
     world.error = JournalError("the journal cannot be read")
     world.run(PRUNE_SECONDS * 3)
     world.error = None
@@ -96,7 +96,7 @@ def test_a_damaged_journal_ends_the_thread(world: World) -> None:
         world.maintenance.step()
 
 
-def test_the_hour_s_line_has_its_turn_even_where_the_journal_fails(world: World) -> None:
+def test_the_hourly_summary_is_logged_even_if_the_journal_fails(world: World) -> None:
     world.error = JournalError("the journal cannot be read")
     world.run(10)
     assert world.summaries == 10

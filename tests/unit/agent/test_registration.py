@@ -1,4 +1,4 @@
-"""Being known to the platform: enrolling, giving up, disabled and enabled again, and keeping fresh what ages."""
+"""Registration with the platform: at start, giving up, disabled and enabled again, and the renewal of configuration and credentials."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DISABLED = AgentDisabled(Call.CONFIG, "the agent is disabled")
 
 
 class Lines:
-    """In the logger's place."""
+    """A stub logger that keeps its lines."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -45,7 +45,7 @@ class Lines:
 
 
 class Platform:
-    """A platform in memory: `calls` are (moment, name); `faults` what a call raises, by name."""
+    """A platform in memory: `calls` holds (time, name), `faults` what a call raises, by name."""
 
     def __init__(self, now: Clock) -> None:
         self._clock = now
@@ -108,7 +108,7 @@ class World:
         )
 
     def run(self, seconds: float) -> None:
-        """Let the loop turn for so long."""
+        """Run the loop for `seconds` of simulated time."""
         end = self.time + seconds
         while self.time < end and not self.given_up:
             self.time += self.registration.step()
@@ -122,14 +122,14 @@ def world() -> World:
 # --- at start ---
 
 
-def test_a_quick_platform_enrols_the_agent_in_one_step(world: World) -> None:
+def test_the_agent_registers_in_one_step(world: World) -> None:
     world.registration.step()
     assert world.platform.names()[:4] == ["config", "credentials", "STARTED", "heartbeat"]
     assert (world.platform_status.enrolled, world.platform_status.ready.is_set(), world.platform_status.may_poll) == (True, True, True)
     assert world.log.events == ["agent-ready"]
 
 
-@pytest.mark.parametrize(("fault", "words"), [(REFUSED, "ORG_SLUG and JWT do not match"), (UNKNOWN, "AGENT_ID is not known")])
+@pytest.mark.parametrize(("fault", "words"), [(REFUSED, "ORG_SLUG and JWT do not match"), (UNKNOWN, "no agent with the id AGENT_ID")])
 def test_a_refusal_at_start_gets_three_tries_within_15_s_and_then_exit_3_with_its_cause(
     world: World, fault: PlatformError, words: str
 ) -> None:
@@ -144,14 +144,14 @@ def test_a_refusal_at_start_gets_three_tries_within_15_s_and_then_exit_3_with_it
 
 
 @pytest.mark.parametrize("call", ["credentials", "STARTED", "heartbeat"])
-def test_a_refusal_of_a_later_step_of_enrolment_is_one_too(world: World, call: str) -> None:
+def test_a_refusal_of_a_later_call_of_the_registration_counts_too(world: World, call: str) -> None:
     world.platform.faults[call] = PlatformRefused(call, "answered 403", 403)
     world.run(60)
     assert [code for _, code, _ in world.given_up] == [3]
     assert not world.platform_status.enrolled
 
 
-def test_a_platform_out_of_reach_is_tried_with_capped_backoff_and_told_once_a_minute_after_the_first_three(world: World) -> None:
+def test_an_unreachable_platform_is_retried_with_capped_backoff_and_logged_once_a_minute_after_the_first_three(world: World) -> None:
     world.platform.faults["config"] = DOWN
     world.run(1800)
     tries = world.platform.moments("config")
@@ -167,7 +167,7 @@ def test_a_platform_out_of_reach_is_tried_with_capped_backoff_and_told_once_a_mi
     assert world.log.events[-2:] == ["platform-recovered", "agent-ready"]
 
 
-def test_retry_after_is_waited_for(world: World) -> None:
+def test_retry_after_is_respected(world: World) -> None:
     world.platform.faults["config"] = RateLimited(Call.CONFIG, 120.0)
     world.run(119)
     assert world.platform.names() == ["config"]
@@ -175,7 +175,7 @@ def test_retry_after_is_waited_for(world: World) -> None:
     assert world.platform.names() == ["config"] * 2
 
 
-def test_an_agent_disabled_at_start_stays_up_says_so_once_and_starts_within_one_refresh_of_being_enabled(world: World) -> None:
+def test_an_agent_disabled_at_start_logs_that_once_and_starts_within_one_refresh_of_being_enabled(world: World) -> None:
     world.platform.faults["config"] = DISABLED
     world.run(2 * REFRESH)
     assert world.log.events == ["agent-disabled"]
@@ -188,7 +188,7 @@ def test_an_agent_disabled_at_start_stays_up_says_so_once_and_starts_within_one_
     assert world.log.events == ["agent-disabled", "agent-enabled", "agent-ready"]
 
 
-def test_a_disabled_queue_is_said_once_and_the_agent_is_ready_all_the_same(world: World) -> None:
+def test_a_disabled_queue_is_logged_once_and_the_agent_is_ready(world: World) -> None:
     world.platform.answer = QUEUE_OFF
     world.run(3 * REFRESH)
     assert world.log.events == ["queue-disabled", "agent-ready"]
@@ -211,7 +211,7 @@ def test_the_configuration_is_read_every_refresh_and_metrics_are_uploaded(world:
     assert world.platform.names().count("STARTED") == 1
 
 
-def test_a_refusal_in_service_is_told_and_heals_without_a_restart(world: World) -> None:
+def test_a_refusal_in_service_is_logged_and_ends_without_a_restart(world: World) -> None:
     world.run(1)
     world.platform.faults["config"] = REFUSED
     world.run(REFRESH + 600)
@@ -223,7 +223,7 @@ def test_a_refusal_in_service_is_told_and_heals_without_a_restart(world: World) 
     assert world.platform_status.refused is None
 
 
-def test_an_agent_disabled_in_service_stops_polling_and_starts_again_without_enrolling(world: World) -> None:
+def test_an_agent_disabled_in_service_stops_polling_and_resumes_without_registering_again(world: World) -> None:
     world.run(1)
     world.platform.faults["config"] = DISABLED
     world.run(REFRESH + 1)
@@ -244,7 +244,7 @@ def test_a_disabled_agent_is_no_longer_called_refused(world: World) -> None:
     assert world.platform_status.refused is None
 
 
-def test_who_asks_for_the_configuration_gets_it_soon_and_not_more_often_than_every_five_seconds(world: World) -> None:
+def test_a_requested_refresh_comes_soon_and_at_most_every_five_seconds(world: World) -> None:
     world.run(60)
     before = len(world.platform.moments("config"))
     for _ in range(40):
@@ -255,7 +255,7 @@ def test_who_asks_for_the_configuration_gets_it_soon_and_not_more_often_than_eve
     assert 3 <= len(asked) <= 20 / LOOK_AGAIN_SECONDS + 1
 
 
-def test_who_asks_for_the_configuration_does_not_shorten_retry_after(world: World) -> None:
+def test_a_requested_refresh_does_not_shorten_retry_after(world: World) -> None:
     world.run(60)
     world.platform.faults["config"] = RateLimited(Call.CONFIG, 120.0)
     before = len(world.platform.moments("config"))
@@ -272,7 +272,7 @@ def test_credentials_are_renewed_when_they_are_due_and_not_before(world: World) 
     assert len(world.platform.moments("credentials")) == 2
 
 
-def test_credentials_that_cannot_be_had_are_asked_for_with_backoff(world: World) -> None:
+def test_a_failed_renewal_of_credentials_is_retried_with_backoff(world: World) -> None:
     world.run(1)
     world.platform.renewals_due = world.time
     world.platform.faults["credentials"] = RateLimited(Call.CREDENTIALS, 60.0)
@@ -281,7 +281,7 @@ def test_credentials_that_cannot_be_had_are_asked_for_with_backoff(world: World)
     assert len(world.platform.moments("credentials")) - before <= 5
 
 
-def test_credentials_that_cannot_be_had_do_not_undo_the_configurations_backoff(world: World) -> None:
+def test_a_failed_renewal_of_credentials_does_not_reset_the_backoff_of_the_configuration(world: World) -> None:
     world.run(1)
     world.platform.renewals_due = world.time
     world.platform.faults |= {"credentials": DOWN, "config": RateLimited(Call.CONFIG, 120.0)}
@@ -290,14 +290,14 @@ def test_credentials_that_cannot_be_had_do_not_undo_the_configurations_backoff(w
     assert len(world.platform.moments("config")) - before <= 2
 
 
-def test_metrics_that_cannot_be_uploaded_wait_for_their_next_turn(world: World) -> None:
+def test_metrics_that_cannot_be_uploaded_wait_for_the_next_interval(world: World) -> None:
     world.platform.faults["metrics"] = PlatformError(Call.METRICS, "answered 500", 500)
     world.run(METRICS - 10)
     assert len(world.platform.moments("metrics")) == 1
     assert world.platform_status.may_poll
 
 
-def test_the_loop_shows_that_it_turns_whatever_the_platform_says(world: World) -> None:
+def test_the_loop_updates_its_status_whatever_the_platform_answers(world: World) -> None:
     world.platform.faults["config"] = DOWN
     world.run(100)
     assert world.status.silent_seconds() <= 0.5

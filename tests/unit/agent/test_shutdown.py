@@ -1,6 +1,6 @@
-"""The order of the stop, with threads that have ended already or were never started: nothing here waits.
+"""The order of the stop, with threads that never ran, so that nothing waits.
 
-Owns the proof of the order. How long a stop takes where something hangs is proved with whole agents (`test_agent_drain.py`).
+How long a stop takes if something hangs is tested with whole agents (`test_agent_drain.py`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NAMES = {
 
 
 class World:
-    """An agent about to stop; `did` is what the stop did, in order."""
+    """An agent about to stop; `did` holds the actions of the stop, in order."""
 
     def __init__(self) -> None:
         self.did: list[str] = []
@@ -58,7 +58,7 @@ class World:
         flow = SimpleNamespace(
             tasks=SimpleNamespace(running=lambda: 1),
             journal=SimpleNamespace(give_up=lambda: did.append("give up"), counts=self._counts),
-            outbox=SimpleNamespace(hurry=lambda: did.append("hurry"), pending=lambda: 0),
+            outbox=SimpleNamespace(drain=lambda: did.append("drain"), pending=lambda: 0),
             summary=SimpleNamespace(last=lambda: did.append("summary")),
         )
         platform = SimpleNamespace(
@@ -111,7 +111,7 @@ def test_a_stop_goes_in_order() -> None:
         "break off worker-0",
         "end sender",
         "end uploader-0",
-        "hurry",
+        "drain",
         "set answers",
         "set housekeeping",
         "STOPPED",
@@ -121,13 +121,13 @@ def test_a_stop_goes_in_order() -> None:
     ]
 
 
-def test_the_last_line_counts_what_is_left() -> None:
+def test_the_last_line_counts_unfinished_commands_and_unsent_answers() -> None:
     world = World()
     world.stop(code=3)
     assert world.logged["agent-stopped"] == {"code": 3, "running": 1, "left": 3, "untold": 4}
 
 
-def test_a_journal_that_cannot_be_read_leaves_the_counts_out() -> None:
+def test_without_a_readable_journal_the_last_line_has_no_counts() -> None:
     world = World()
     world.journal_fails = True
     world.stop()
@@ -135,7 +135,7 @@ def test_a_journal_that_cannot_be_read_leaves_the_counts_out() -> None:
 
 
 @pytest.mark.parametrize(("enrolled", "report", "reported", "flushed"), [(True, False, False, True), (False, True, False, False)])
-def test_nothing_is_reported_to_a_platform_that_refused_or_does_not_know_the_agent(
+def test_stopped_is_not_reported_if_the_platform_refused_the_agent_or_it_never_registered(
     enrolled: bool, report: bool, reported: bool, flushed: bool
 ) -> None:
     world = World()
@@ -151,7 +151,7 @@ def test_a_stop_that_cannot_be_reported_goes_on() -> None:
     assert did[did.index("STOPPED") :] == ["STOPPED", "stop-not-reported", "summary", "agent-stopped", "flush"]
 
 
-def test_a_step_takes_half_of_what_is_left_and_a_little_where_nothing_is() -> None:
+def test_a_step_may_take_half_of_the_remaining_time_and_never_less_than_the_minimum() -> None:
     now = 0.0
     drain = Deadline(4.0, lambda: now)
     assert share(10.0, drain) == 2.0

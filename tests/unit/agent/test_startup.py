@@ -1,6 +1,6 @@
-"""The start: a disk that does not let the journal be opened, what is said of what was found, and what the last run left.
+"""The start: waiting for a full disk, logging damage and unknown variables, resuming what the last run left.
 
-Owns the proof of `startup`, without an agent: the journal's place is taken where a disk must be full.
+Without an agent; where a disk must be full, opening the journal is stubbed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 
 from relay_agent.agent import startup
 from relay_agent.agent.signals import Signals
-from relay_agent.agent.startup import open_journal, recover, say_what_was_found
+from relay_agent.agent.startup import log_findings, open_journal, recover
 from relay_agent.agent.wiring import Flow, Storage
 from relay_agent.core.clock import Clock
 from relay_agent.core.errors import JournalError, JournalUnwritable
@@ -22,7 +22,7 @@ from relay_agent.core.models import Status, Update
 
 
 class Log:
-    """A log that keeps what it is given."""
+    """A stub log that keeps its lines."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -32,7 +32,7 @@ class Log:
 
 
 class Failures:
-    """In the place of the repeated failure `disk-full`."""
+    """A stub of the repeated failure `disk-full`."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -61,7 +61,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def opens(monkeypatch: pytest.MonkeyPatch, *outcomes: object) -> None:
-    """Let the journal open in these ways, one after the other."""
+    """Make opening the journal have these outcomes, one after the other."""
     left = list(outcomes)
 
     def journal(*_: object, **__: object) -> object:
@@ -73,10 +73,10 @@ def opens(monkeypatch: pytest.MonkeyPatch, *outcomes: object) -> None:
     monkeypatch.setattr(startup, "Journal", journal)
 
 
-def test_a_full_disk_is_waited_for_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_start_waits_for_a_full_disk_and_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opens(monkeypatch, JournalUnwritable("the disk is full"), JournalUnwritable("the disk is full"), "a journal")
     failures, shown = Failures(), list[Obstacle]()
-    journal = open_journal(storage(tmp_path, failures), Clock(), Signals(), others=lambda: 0, waiting=shown.append)
+    journal = open_journal(storage(tmp_path, failures), Clock(), Signals(), in_flight=lambda: 0, waiting=shown.append)
     assert cast("Any", journal) == "a journal"
     assert failures.said == ["the disk is full", "the disk is full", "over"]
     assert [obstacle.reason for obstacle in shown] == ["the disk is full", "the disk is full"]
@@ -90,14 +90,14 @@ def test_a_signal_ends_the_wait_for_a_full_disk(tmp_path: Path, monkeypatch: pyt
         signals.count = 1
 
     with pytest.raises(JournalUnwritable):
-        open_journal(storage(tmp_path, Failures()), Clock(), signals, others=lambda: 0, waiting=waiting)
+        open_journal(storage(tmp_path, Failures()), Clock(), signals, in_flight=lambda: 0, waiting=waiting)
 
 
-def test_another_error_is_not_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_start_does_not_wait_for_another_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opens(monkeypatch, JournalError("a newer agent's"))
     failures = Failures()
     with pytest.raises(JournalError, match="newer"):
-        open_journal(storage(tmp_path, failures), Clock(), Signals(), others=lambda: 0, waiting=lambda _obstacle: None)
+        open_journal(storage(tmp_path, failures), Clock(), Signals(), in_flight=lambda: 0, waiting=lambda _obstacle: None)
     assert failures.said == []
 
 
@@ -105,14 +105,14 @@ def test_damage_and_unknown_variables_are_logged_each_with_its_event() -> None:
     log = Log()
     damage = SimpleNamespace(reason="torn", aside="journal.db.1", salvaged=1, unreadable=["x"] * 60, complete=False)
     journal = SimpleNamespace(damage=damage, spoiled=2)
-    say_what_was_found(cast("Any", log), cast("Any", journal), [("RELAY_WORKRES", "RELAY_WORKERS")])
+    log_findings(cast("Any", log), cast("Any", journal), [("RELAY_WORKRES", "RELAY_WORKERS")])
     assert [event for event, _ in log.events] == ["unknown-setting", "journal-damaged", "journal-rows-damaged"]
     assert len(log.events[1][1]["unreadable"]) == 50
 
 
-def test_a_sound_start_says_nothing() -> None:
+def test_a_start_without_findings_logs_nothing() -> None:
     log = Log()
-    say_what_was_found(cast("Any", log), cast("Any", SimpleNamespace(damage=None, spoiled=0)), [])
+    log_findings(cast("Any", log), cast("Any", SimpleNamespace(damage=None, spoiled=0)), [])
     assert log.events == []
 
 

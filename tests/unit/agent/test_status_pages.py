@@ -1,6 +1,6 @@
-"""What the pages are told beside the judgement of `admin.facts`: damage, a full backlog, secrets and variables that cannot be used.
+"""Problems that `status_pages` adds to those of `admin.status`: damage, a full backlog, unusable secrets, unknown variables.
 
-Owns the proof of these few sentences. The pages themselves are proved with whole agents (`test_agent_pages.py`).
+The pages themselves are tested with whole agents (`test_agent_pages.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How threads are declared: what starts last, what ends them, which may die.
-
-Owns the proof of `threads`. Only the test of the order of starting starts any, and waits for their ends.
-"""
+"""How threads are declared: which starts last, what ends them, which may die."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ def test_the_first_thread_is_started_last(monkeypatch: pytest.MonkeyPatch) -> No
     assert started == ["log-shipper", "sender", "poller"]
 
 
-def test_a_thread_that_is_still_to_be_started_is_alive_and_not_over() -> None:
+def test_a_thread_that_is_yet_to_be_started_counts_as_alive() -> None:
     one = idle("one")
     all_of_them = threads(one)
     assert one.alive
@@ -54,7 +51,7 @@ def test_only_the_death_of_a_core_thread_counts() -> None:
     assert (core.alive, other.alive) == (False, False)
 
 
-def test_a_loop_ends_with_its_phase_and_says_what_its_pulse_says() -> None:
+def test_a_loop_ends_with_its_phase_and_its_activity_is_that_of_its_status() -> None:
     stops, status = Stops(), LoopStatus(Clock())
     sender = AgentThread.looping("sender", lambda: 0.0, Phase.ANSWERS, stops, status)
     status.turn("sending")

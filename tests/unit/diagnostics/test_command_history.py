@@ -36,7 +36,7 @@ def test_a_command_is_listed_with_the_time_of_each_stage(world: History) -> None
     assert (one.queued_ms, one.target_ms, one.delivered_ms) == (1000, 2000, 500)
 
 
-def test_of_one_that_is_not_finished_its_message_tells_what_it_is(world: History) -> None:
+def test_an_unfinished_command_is_described_from_its_message(world: History) -> None:
     world.admit("plain")
     world.admit("secure", action=ACTION_SECURE)
     world.journal.admit([("odd", "no JSON", "r")])
@@ -46,7 +46,7 @@ def test_of_one_that_is_not_finished_its_message_tells_what_it_is(world: History
     assert (odd.action, odd.method, odd.state) == (None, None, "admitted")
 
 
-def test_the_newest_come_first_and_can_be_chosen_by_state_host_and_outcome(world: History) -> None:
+def test_the_newest_come_first_and_can_be_filtered_by_state_host_and_outcome(world: History) -> None:
     for number in range(20):
         world.admit(f"c{number}")
     world.admit("elsewhere", host="other.lab.example")
@@ -66,7 +66,7 @@ def test_the_newest_come_first_and_can_be_chosen_by_state_host_and_outcome(world
     assert [one.code for one in command_history.recent(world.reader, 5, failed=True)] == ["EEXPIRED", "ECONNREFUSED"]
 
 
-def test_nothing_that_a_sender_may_have_meant_to_be_secret_is_listed(world: History) -> None:
+def test_no_possible_secret_of_a_sender_is_listed(world: History) -> None:
     world.admit("open")
     world.admit("done")
     world.finish("done")
@@ -76,7 +76,7 @@ def test_nothing_that_a_sender_may_have_meant_to_be_secret_is_listed(world: Hist
         assert CANARY not in repr(list(rows))
 
 
-def test_a_command_is_found_by_its_id_or_by_what_only_its_id_begins_with(world: History) -> None:
+def test_a_command_is_found_by_its_id_or_a_unique_prefix_of_it(world: History) -> None:
     for command_id in ("abc-1", "abc-2", "xyz", "a%c"):
         world.admit(command_id)
     found = {text: row and row.id for text in ("abc-1", "abc", "x", "a%", "nothing") for row in [world.reader.one(text)]}
@@ -91,7 +91,7 @@ def test_a_clock_that_was_set_back_gives_no_negative_time(world: History) -> Non
     assert one.queued_ms == 0
 
 
-def test_what_a_terminal_would_act_on_is_not_listed(world: History) -> None:
+def test_control_characters_are_not_listed(world: History) -> None:
     world.admit("a\x1b[2J", action="\x1b]0;owned\x07")
     world.finish("a\x1b[2J", about=About("\x1b[2J", "GET\x07", "host\x1b", 1))
     text = repr(command_history.as_json(command_history.recent(world.reader, 1)))
@@ -99,7 +99,7 @@ def test_what_a_terminal_would_act_on_is_not_listed(world: History) -> None:
     assert "x07" not in text
 
 
-def test_of_what_a_command_that_is_not_finished_names_at_length_the_beginning_is_listed(world: History) -> None:
+def test_long_names_in_an_unfinished_command_are_cut(world: History) -> None:
     message = {"commandId": "a", "action": ACTION, "body": {"method": "M" * 30, "url": "http://h/"}}
     world.journal.admit([("a", json.dumps(message), "r")])
     (one,) = command_history.recent(world.reader, 1)

@@ -1,4 +1,4 @@
-"""What changes around an agent without any call failing is said when it begins and when it ends, and shown meanwhile."""
+"""Changes that no failing call would show are logged when they begin and end, and shown while they last."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def test_a_file_that_is_gone_for_a_moment_is_worth_no_word(world: World) -> None:
+def test_a_file_that_is_missing_for_a_moment_is_not_logged(world: World) -> None:
     world.file.unlink()
     assert world.look(LOOKS - 1) == []
     world.file.write_text("a token", encoding="utf-8")
@@ -62,7 +62,7 @@ def test_a_file_that_is_gone_for_a_moment_is_worth_no_word(world: World) -> None
 
 
 @pytest.mark.parametrize("empty", [True, False])
-def test_a_file_that_stays_gone_or_empty_is_said_with_its_reason_and_so_is_its_return(world: World, empty: bool) -> None:
+def test_a_file_that_stays_missing_or_empty_is_logged_with_its_reason_and_so_is_its_return(world: World, empty: bool) -> None:
     if empty:
         world.file.write_text("", encoding="utf-8")
     else:
@@ -76,7 +76,7 @@ def test_a_file_that_stays_gone_or_empty_is_said_with_its_reason_and_so_is_its_r
     assert (world.look(), world.events) == ([], ["secret-gone", "secret-back"])
 
 
-def test_a_clock_that_is_more_than_a_minute_off_is_said_and_so_is_its_end(world: World) -> None:
+def test_a_clock_that_is_more_than_a_minute_off_is_logged_and_so_is_its_end(world: World) -> None:
     world.off = 59.0
     assert world.look() == []
     world.off = -120.0
@@ -86,12 +86,12 @@ def test_a_clock_that_is_more_than_a_minute_off_is_said_and_so_is_its_end(world:
     assert (world.look(), world.events) == ([], ["clock-off", "clock-right"])
 
 
-def test_a_stdout_that_nobody_reads_is_said_and_so_is_its_end_with_what_was_lost(world: World) -> None:
+def test_a_blocked_stdout_is_logged_and_so_is_its_end_with_the_lines_dropped(world: World) -> None:
     world.blocked = 1.0
     assert (world.look(5), world.events) == ([], [])
     world.blocked = BLOCKED_SECONDS + 1
     (cause,) = world.look(5)
-    assert "nobody reads" in cause
+    assert "nothing reads" in cause
     world.blocked = 0.0
     assert (world.look(5), world.events) == ([], ["stdout-blocked", "stdout-resumed"])
     assert world.fields["dropped"] == 7

@@ -1,4 +1,4 @@
-"""No code reads another's message to find out what happened: with every message reworded each diagnosis stays, and none is searched.
+"""No code reads another's message to find out what happened: if every message is reworded, each diagnosis stays; none is searched.
 
 Owns that rule (docs/design.md). Faults of real connections are reworded in `contract/test_reworded_faults.py`.
 """
@@ -54,7 +54,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def facts() -> Iterator[FaultFacts]:
-    """Each kind of fault on the way to the platform."""
+    """Each kind of network fault of a call to the platform."""
     for code, phase in product(Code, (Phase.CONNECT, Phase.FIRST_BYTE)):
         yield FaultFacts(code, "api.lab.example", 443, phase)
     for code, behind in product((Code.ECONNREFUSED, Code.ETIMEDOUT, Code.CERT_HAS_EXPIRED), (True, False)):
@@ -88,13 +88,13 @@ def platform_errors() -> Iterator[PlatformError]:
 
 
 def diagnosed(error: PlatformError) -> Cause:
-    """Its cause; where that repeats the error's own words they are left out."""
+    """Its cause, without the error's own words."""
     cause = cause_of(error)
     return replace(cause, cause=cause.cause.replace(error.reason, ""))
 
 
 def journal_errors(path: Path) -> Iterator[JournalError]:
-    """What the journal's writer says of each of SQLite's codes, whatever SQLite's words are."""
+    """The error that the journal's writer raises for each of SQLite's codes, however SQLite words it."""
     codes = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT)
     writer = Writer(sqlite3.connect(path, isolation_level=None), others=lambda: 1, monotonic=lambda: 0.0, make_room=lambda: False)
     for code in codes:
@@ -111,7 +111,7 @@ def journal_errors(path: Path) -> Iterator[JournalError]:
     writer.close(1.0)
 
 
-def test_each_error_of_the_platform_has_the_same_cause_in_other_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reworded_platform_error_keeps_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     told = [diagnosed(error) for error in platform_errors()]
     reword(monkeypatch)
     assert [diagnosed(error) for error in platform_errors()] == told
@@ -119,7 +119,7 @@ def test_each_error_of_the_platform_has_the_same_cause_in_other_words(monkeypatc
     assert {error.service for error in platform_errors()} == set(Service)
 
 
-def test_each_trouble_of_the_journal_has_the_same_cause_in_other_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reworded_journal_error_keeps_its_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = [(type(error), journal_cause(error.trouble)) for error in journal_errors(tmp_path / "a.db")]
     assert [error.trouble for error in journal_errors(tmp_path / "b.db")][:3] == [
         StorageTrouble.FULL,
@@ -130,7 +130,7 @@ def test_each_trouble_of_the_journal_has_the_same_cause_in_other_words(tmp_path:
     assert [(type(error), journal_cause(error.trouble)) for error in journal_errors(tmp_path / "c.db")] == told
 
 
-def test_a_disk_that_takes_nothing_has_the_same_cause_in_other_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reworded_disk_error_keeps_its_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reword(monkeypatch)
     monkeypatch.setattr("relay_agent.storage.disk_space.is_read_only", lambda _: True)
     disk = Disk(tmp_path, reserve_bytes=1000)
@@ -139,7 +139,7 @@ def test_a_disk_that_takes_nothing_has_the_same_cause_in_other_words(tmp_path: P
     assert (disk.obstacle.reason, disk.obstacle.trouble) == (NONSENSE, StorageTrouble.READ_ONLY)
 
 
-def test_a_body_that_is_too_large_is_its_senders_in_whatever_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_is_too_large_is_the_senders_mistake_however_it_is_worded(monkeypatch: pytest.MonkeyPatch) -> None:
     reword(monkeypatch)
     trouble = DownloadFailures(SimulatedAgent().logs.logger, lambda: 0.0)
     trouble.note(PayloadRefused(Call.DOWNLOAD, "words", why=PayloadFault.TOO_LARGE))
@@ -149,7 +149,7 @@ def test_a_body_that_is_too_large_is_its_senders_in_whatever_words(monkeypatch: 
 
 
 @pytest.mark.parametrize("words", ["the queue was not read: no answer", NONSENSE])
-def test_the_page_tells_once_what_lies_behind_a_problem_in_whatever_words(words: str) -> None:
+def test_the_page_shows_each_cause_once_however_it_is_worded(words: str) -> None:
     clock = Clock()
     statuses = {name: LoopStatus(clock) for name in ("poller", "sender", "heartbeat", "config-refresh")}
     statuses["poller"].success()
@@ -202,14 +202,14 @@ ALLOWED = {
     ("storage/disk_faults.py", "text_of"): "SQLite's words repeat a value",
     ("pipelines/requests_adapter.py", "_failure"): "another machine's answer has code and message only (PROTOCOL §4)",
     ("config/error_messages.py", "value_problem"): "pydantic puts its own words before ours",
-    ("transport/fault_mapping.py", "_tls_words"): "OpenSSL's reasons are names (sslerr.h)",
+    ("transport/fault_mapping.py", "_tls_text"): "OpenSSL's reasons are names (sslerr.h)",
     ("transport/handshake.py", "alert"): "OpenSSL's reasons are names (sslerr.h)",
 }
-"""Library texts that say what nothing else says, each read at one place."""
+"""Texts of libraries that are the only source of a fact; each is read at one place."""
 
 
 def is_text(node: ast.expr) -> bool:
-    """Whether an expression is what an error says: `str(error)`, `error.reason`, or a name for it."""
+    """Whether an expression is an error's message: `str(error)`, `error.reason`, or a name for it."""
     if isinstance(node, ast.Call):
         inner = node.args[0] if node.args else node
         return isinstance(node.func, ast.Name) and node.func.id in ("str", "repr") and isinstance(inner, ast.Name) and inner.id in ERRORS
@@ -223,7 +223,7 @@ def is_text(node: ast.expr) -> bool:
 
 
 def searched(tree: ast.AST) -> Iterator[ast.expr]:
-    """Where what an error says is compared or searched."""
+    """Return the places where an error's message is compared or searched."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]

@@ -21,5 +21,5 @@ def test_an_expired_token_is_told_by_run_in_the_table_s_words() -> None:
     assert str(caught.value) == f"{row.cause}: {row.cure}"
 
 
-def test_what_pauses_the_agent_says_that_it_resumes_by_itself() -> None:
+def test_the_cure_of_a_pause_says_that_the_agent_resumes_by_itself() -> None:
     assert all("the agent resumes by itself" in cause.cure for cause in (local_causes.JOURNAL, local_causes.BACKLOG))

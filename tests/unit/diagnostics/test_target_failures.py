@@ -1,4 +1,4 @@
-"""What is said of targets that do not answer: once at each turn, with cause and cure, and bounded whatever senders ask for."""
+"""How failing targets are logged: when a failure begins, changes and ends, with cause and cure, and bounded whatever senders request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SICK_DAY_BYTES = 1_000_000
 
 
 class World:
-    """The room with the agent's own log, and a time that the test moves."""
+    """TargetFailures with the agent's own log, and a time that the test advances."""
 
     def __init__(self) -> None:
         self.agent = SimulatedAgent()
@@ -55,12 +55,12 @@ def world() -> World:
     return World()
 
 
-def test_a_host_that_fails_again_and_again_is_one_line_with_cause_and_cure_and_one_for_its_end(world: World) -> None:
+def test_a_host_that_keeps_failing_is_logged_once_with_cause_and_cure_and_once_when_it_recovers(world: World) -> None:
     world.failed(REFUSED, times=100)
     (line,) = world.lines
     assert (line["event"], line["host"], line["port"], line["reason"]) == ("target-failed", "lims.lab.example", 9005, "ECONNREFUSED")
     assert line["error"] == REFUSED.message
-    assert line["cause"] == "port 9005 refused: the host lims.lab.example answers, nothing listens there"
+    assert line["cause"] == "lims.lab.example refuses connections on port 9005: nothing listens there, or a firewall rejects them"
     assert "check the port in the URL" in line["cure"]
     world.agent.time += 30
     world.answered(status=500)
@@ -69,7 +69,7 @@ def test_a_host_that_fails_again_and_again_is_one_line_with_cause_and_cure_and_o
     assert (world.lines[1]["tries"], world.lines[1]["seconds"]) == (100, 30.0)
 
 
-def test_another_reason_is_said_and_a_lasting_one_once_an_hour(world: World) -> None:
+def test_a_new_reason_is_logged_and_a_lasting_one_once_an_hour(world: World) -> None:
     world.failed(REFUSED)
     world.failed(NO_NAME)
     world.failed(REFUSED)
@@ -79,7 +79,7 @@ def test_another_reason_is_said_and_a_lasting_one_once_an_hour(world: World) -> 
     assert [line["reason"] for line in world.lines] == ["ECONNREFUSED", "ENOTFOUND", "ECONNREFUSED"]
 
 
-def test_hosts_and_ports_are_told_apart_and_one_that_is_well_is_not_spoken_of(world: World) -> None:
+def test_hosts_and_ports_fail_separately_and_a_working_one_is_not_logged(world: World) -> None:
     world.failed(REFUSED)
     world.failed(REFUSED, "http://lims.lab.example:9006/")
     world.answered("http://other.lab.example/")
@@ -92,7 +92,7 @@ def test_hosts_and_ports_are_told_apart_and_one_that_is_well_is_not_spoken_of(wo
 
 
 @pytest.mark.parametrize("status", [407, 502])
-def test_a_proxy_s_refusal_is_the_proxy_s_by_tunnel_and_by_plain_http(world: World, status: int) -> None:
+def test_a_refusal_by_the_proxy_names_the_proxy_for_tunnels_and_plain_http(world: World, status: int) -> None:
     assert PROXY is not None
     world.failed(TunnelRefused(PROXY, status, (), b"canary"), "https://lims.lab.example/")
     world.answered(status=status, proxy=PROXY)
@@ -111,7 +111,7 @@ def test_a_target_s_own_407_and_5xx_are_answers(world: World) -> None:
     assert world.lines == []
 
 
-def test_what_is_the_senders_or_our_own_fault_is_not_told_of_a_target(world: World) -> None:
+def test_a_fault_of_the_sender_or_the_agent_is_not_a_targets_failure(world: World) -> None:
     ours = TransportFault(Code.ERESPONSETOOLARGE, "the agent's disk does not take the response")
     ours.ours = True
     world.failed(ours)
@@ -121,13 +121,13 @@ def test_what_is_the_senders_or_our_own_fault_is_not_told_of_a_target(world: Wor
 
 def test_the_policy_s_rule_is_named(world: World) -> None:
     world.failed(TransportFault(Code.EPOLICY, "refused", rule="built-in: multicast"), "http://224.0.0.1/")
-    assert "the agent's policy forbids it: built-in: multicast" in world.lines[0]["cause"]
+    assert "the agent's policy forbids this address: built-in: multicast" in world.lines[0]["cause"]
 
 
 # --- the page ---
 
 
-def test_the_page_names_a_host_with_its_last_failure_until_it_answers_or_nobody_asked_it_for_an_hour(world: World) -> None:
+def test_the_page_shows_a_hosts_last_failure_until_it_answers_or_an_hour_has_passed(world: World) -> None:
     world.failed(REFUSED)
     world.failed(NO_NAME)
     (problem,) = world.trouble.problems()
@@ -141,7 +141,7 @@ def test_the_page_names_a_host_with_its_last_failure_until_it_answers_or_nobody_
     assert world.trouble.problems() == []
 
 
-def test_the_page_names_the_newest_few_and_how_many_there_are_besides(world: World) -> None:
+def test_the_page_shows_the_newest_few_failing_hosts_and_counts_the_others(world: World) -> None:
     for number in range(MOST_SHOWN + 3):
         world.failed(REFUSED, f"http://h{number}.lab.example/")
     found = world.trouble.problems()
@@ -152,7 +152,7 @@ def test_the_page_names_the_newest_few_and_how_many_there_are_besides(world: Wor
 # --- what it costs ---
 
 
-def test_a_host_that_comes_and_goes_is_told_so_often_an_hour_and_no_line_of_an_end_is_missing(world: World) -> None:
+def test_a_flapping_host_has_a_limited_number_of_lines_an_hour_and_every_failure_logged_has_its_end(world: World) -> None:
     for _ in range(100):
         world.failed(REFUSED)
         world.answered()
@@ -164,7 +164,7 @@ def test_a_host_that_comes_and_goes_is_told_so_often_an_hour_and_no_line_of_an_e
     assert world.lines[-1]["host"] == "lims.lab.example"
 
 
-def test_what_could_not_be_told_for_the_bound_is_told_later_if_it_lasts(world: World) -> None:
+def test_a_failure_withheld_by_the_limit_is_logged_later_if_it_lasts(world: World) -> None:
     for number in range(LINES_AN_HOUR):
         world.failed(REFUSED, f"http://h{number}.lab.example/")
     world.failed(REFUSED)
@@ -175,7 +175,7 @@ def test_what_could_not_be_told_for_the_bound_is_told_later_if_it_lasts(world: W
     assert (world.lines[-1]["host"], world.lines[-1]["tries"]) == ("lims.lab.example", 2)
 
 
-def test_a_day_of_senders_who_ask_for_ever_other_hosts_is_bounded_in_log_and_memory(world: World) -> None:
+def test_a_day_of_requests_to_ever_new_hosts_is_bounded_in_log_and_memory(world: World) -> None:
     faults = [REFUSED, NO_NAME, TransportFault(Code.ETIMEDOUT, "connect to " + "x" * 250 + " took longer than 30 s")]
     for second in range(0, DAY, 3):
         url = parse_url(f"http://{'long-name-' * 6}{second % 1000}.{'lab-' * 15}.example:{1024 + second % 7}/")
@@ -188,7 +188,7 @@ def test_a_day_of_senders_who_ask_for_ever_other_hosts_is_bounded_in_log_and_mem
     assert len(world.trouble.problems()) <= MOST_SHOWN + 1
 
 
-def test_a_command_costs_next_to_nothing_whether_it_goes_well_or_fails_again(world: World) -> None:
+def test_watching_a_command_costs_next_to_nothing(world: World) -> None:
     """Counted, since a time would be the machine's."""
     world.failed(REFUSED)
     url, exchange = parse_url(URL), Exchange("GET", parse_url("http://well.lab.example/"), (), None, Deadline(1))

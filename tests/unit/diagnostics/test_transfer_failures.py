@@ -36,33 +36,33 @@ def test_an_answer_that_is_given_up_has_cause_and_cure_in_the_log_and_on_the_pag
     world.uploader.upload(world.job())
     assert world.log == ["upload-refused"]
     assert (world.fields["cause"], world.fields["cure"]) == (cause.cause, cause.cure)
-    assert world.trouble.problem is not None and world.trouble.problem.cause == cause
+    assert world.failures.problem is not None and world.failures.problem.cause == cause
 
 
 def test_the_page_forgets_a_refusal_when_another_answer_is_uploaded_or_an_hour_has_passed(world: Uploads) -> None:
     refused = PayloadRefused(Call.UPLOAD, "S3 answered 403", 403)
     world.answers = [refused, None, refused]
     world.uploader.upload(world.job())
-    assert world.trouble.problem is not None
+    assert world.failures.problem is not None
     world.uploader.upload(world.job())
-    assert world.trouble.problem is None
+    assert world.failures.problem is None
     world.uploader.upload(world.job())
     world.time += 3601
-    assert world.trouble.problem is None
+    assert world.failures.problem is None
 
 
-def test_bodies_that_cannot_be_fetched_are_said_once_with_cause_and_cure_and_when_it_is_over(world: Uploads) -> None:
-    trouble = DownloadFailures(cast("Any", world), lambda: world.time)
-    trouble.note(PayloadRefused(Call.DOWNLOAD, "text", why=PayloadFault.TOO_LARGE))
-    assert world.log == [] and trouble.problem is None
+def test_failing_downloads_are_logged_once_with_cause_and_cure_and_so_is_their_end(world: Uploads) -> None:
+    failures = DownloadFailures(cast("Any", world), lambda: world.time)
+    failures.note(PayloadRefused(Call.DOWNLOAD, "text", why=PayloadFault.TOO_LARGE))
+    assert world.log == [] and failures.problem is None
     for _ in range(5):
-        trouble.note(NotThePlatform(Call.DOWNLOAD, "a web page answered (403) in Amazon S3's place", 403))
+        failures.note(NotThePlatform(Call.DOWNLOAD, "a web page answered (403) in Amazon S3's place", 403))
     assert world.log == ["download-failed"]
     assert world.fields["cause"] == platform_causes.NOT_S3.cause
-    assert trouble.problem is not None and trouble.problem.cause is platform_causes.NOT_S3
-    trouble.note(None)
+    assert failures.problem is not None and failures.problem.cause is platform_causes.NOT_S3
+    failures.note(None)
     assert world.log == ["download-failed", "download-recovered"]
-    assert trouble.problem is None
+    assert failures.problem is None
 
 
 AWAY = PlatformError(Call.UPLOAD, "ECONNREFUSED: nobody listens")
@@ -79,7 +79,7 @@ def test_uploads_that_fail_again_and_again_are_one_line_with_cause_and_cure(worl
     assert "Amazon S3" in str(world.fields["cause"]) and "firewall" in str(world.fields["cure"])
 
 
-def test_another_reason_is_said_and_a_lasting_one_every_five_minutes(world: Uploads) -> None:
+def test_a_new_reason_is_logged_and_a_lasting_one_every_five_minutes(world: Uploads) -> None:
     job = world.job()
     world.answers = [AWAY, UNWELL, AWAY, UNWELL]
     for _ in range(3):
@@ -90,7 +90,7 @@ def test_another_reason_is_said_and_a_lasting_one_every_five_minutes(world: Uplo
     assert world.log == ["upload-failed"] * 3
 
 
-def test_the_end_is_said_when_no_answer_waits_for_another_try(world: Uploads) -> None:
+def test_recovery_is_logged_when_no_answer_waits_for_another_attempt(world: Uploads) -> None:
     first, second = world.job(command_id="first"), world.job(command_id="second")
     world.answers = [AWAY, AWAY, None, None, None, None]
     world.uploader.upload(first)
@@ -103,7 +103,7 @@ def test_the_end_is_said_when_no_answer_waits_for_another_try(world: Uploads) ->
     assert world.log == ["upload-failed", "upload-recovered"]
 
 
-def test_one_that_is_given_up_is_no_recovery(world: Uploads) -> None:
+def test_giving_up_an_answer_is_no_recovery(world: Uploads) -> None:
     job = world.job()
     world.answers = [AWAY, PayloadRefused(Call.UPLOAD, "S3 answered 403", 403), None, AWAY]
     world.uploader.upload(job)

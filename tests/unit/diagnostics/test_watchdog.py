@@ -1,4 +1,4 @@
-"""Alive means working: what silences the heartbeat, what ends the agent, and what must do neither. Time is the test's own."""
+"""Alive means working: what stops the heartbeats, what ends the agent, and what must do neither. The test controls the time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOOPS = ("poller", "sender", "heartbeat", "config-refresh", "upkeep")
 
 @dataclass
 class Commits:
-    """In the journal's place."""
+    """Stands in for the journal."""
 
     since: float | None = None
     unwritable: Obstacle | None = None
@@ -42,7 +42,7 @@ class BusyWorker:
 
 
 class World:
-    """An enrolled agent whose loops turn, until the test lets one stand still; `time` is in seconds."""
+    """A registered agent whose loops run, until the test lets one hang; `time` is in seconds."""
 
     def __init__(self) -> None:
         self.time = 1000.0
@@ -80,7 +80,7 @@ class World:
         self.worker.due = self.time if limit is None else limit
 
     def run(self, seconds: float) -> None:
-        """Let time pass; the loops turn all the while, but those that are dead or failing."""
+        """Let time pass; all loops run, except those that are dead or failing."""
         end = self.time + seconds
         while self.time < end:
             self.time += 1.0
@@ -91,7 +91,7 @@ class World:
                     status.success()
 
     def ends(self) -> tuple[float, float, str]:
-        """Let time pass until the verdict: seconds to the silence, seconds to the end, and why."""
+        """Let time pass until the verdict: seconds until the heartbeats stop, seconds until the end, and the reason."""
         began, silent = self.time, None
         while self.dog.verdict() is None:
             self.run(1)
@@ -107,13 +107,13 @@ def world() -> World:
     return World()
 
 
-def test_an_agent_that_works_is_left_alone(world: World) -> None:
+def test_a_working_agent_is_not_stuck(world: World) -> None:
     world.run(3600)
     assert (world.dog.standstill(), world.dog.verdict()) == (None, None)
 
 
 @pytest.mark.parametrize("name", LOOPS)
-def test_a_loop_that_does_not_come_round_silences_the_agent_and_then_ends_it(world: World, name: str) -> None:
+def test_a_stuck_loop_stops_the_heartbeats_and_then_ends_the_agent(world: World, name: str) -> None:
     world.dead.add(name)
     silent, ended, reason = world.ends()
     assert RECENT_SECONDS <= silent <= RECENT_SECONDS + 2
@@ -124,11 +124,11 @@ def test_a_loop_that_does_not_come_round_silences_the_agent_and_then_ends_it(wor
 @pytest.mark.parametrize(
     ("name", "problem", "told"),
     [
-        ("poller", "sqs receive: ETIMEDOUT: a proxy holds the connection", "the queue was not read"),
+        ("poller", "sqs receive: ETIMEDOUT: a proxy holds the connection", "the queue could not be read"),
         ("sender", "sqs send: AWS says AccessDenied", "no answer could be sent"),
     ],
 )
-def test_a_loop_that_turns_and_never_does_its_work_ends_the_agent_too(world: World, name: str, problem: str, told: str) -> None:
+def test_a_loop_that_runs_and_never_succeeds_ends_the_agent_too(world: World, name: str, problem: str, told: str) -> None:
     world.failing[name] = problem
     silent, ended, reason = world.ends()
     assert RECENT_SECONDS <= silent <= RECENT_SECONDS + 2
@@ -136,14 +136,14 @@ def test_a_loop_that_turns_and_never_does_its_work_ends_the_agent_too(world: Wor
     assert reason.startswith(f"{told}: {problem}: ")  # and what lies behind it
 
 
-def test_a_commit_that_does_not_end_ends_the_agent(world: World) -> None:
+def test_a_commit_that_hangs_ends_the_agent(world: World) -> None:
     world.commits.since = world.time
     silent, ended, reason = world.ends()
     assert (RECENT_SECONDS < silent <= RECENT_SECONDS + 2, STUCK_SECONDS < ended <= STUCK_SECONDS + 2) == (True, True)
     assert "commit" in reason
 
 
-def test_a_worker_beyond_its_request_s_limit_ends_the_agent(world: World) -> None:
+def test_a_worker_that_exceeds_its_requests_time_limit_ends_the_agent(world: World) -> None:
     world.take(world.time + 100)
     world.run(100 + RECENT_SECONDS - 1)
     assert world.dog.standstill() is None
@@ -158,27 +158,27 @@ def test_a_slow_target_is_not_a_stuck_agent(world: World) -> None:
     assert (world.dog.standstill(), world.dog.verdict()) == (None, None)
 
 
-def test_a_worker_that_hangs_outside_its_request_is_found_too(world: World) -> None:
+def test_a_worker_that_hangs_outside_a_request_ends_the_agent_too(world: World) -> None:
     world.take(None)
     assert "worker-0" in world.ends()[2]
 
 
-def test_a_disabled_agent_or_queue_is_no_standstill(world: World) -> None:
+def test_a_disabled_agent_is_not_stuck(world: World) -> None:
     world.platform_status.disabled = True
     world.failing["poller"] = "would be one, were it enabled"
     world.run(3600)
     assert (world.dog.standstill(), world.dog.verdict()) == (None, None)
 
 
-def test_an_agent_that_was_never_enrolled_keeps_trying(world: World) -> None:
+def test_an_agent_that_was_never_registered_keeps_trying(world: World) -> None:
     world.platform_status.enrolled = False
     world.failing |= {"poller": "starting", "sender": "starting"}
     world.run(3600)
     assert (world.dog.standstill(), world.dog.verdict()) == (None, None)
 
 
-def test_a_refused_token_silences_the_agent_and_does_not_end_it(world: World) -> None:
-    """A token that is put right heals it without a restart (OPERATIONS §2)."""
+def test_a_refused_token_stops_the_heartbeats_and_does_not_end_the_agent(world: World) -> None:
+    """A corrected token cures it without a restart (OPERATIONS §2)."""
     world.platform_status.refused = REFUSED
     world.failing["poller"] = "agent/credentials: answered 401"
     world.run(3600)
@@ -188,7 +188,7 @@ def test_a_refused_token_silences_the_agent_and_does_not_end_it(world: World) ->
 
 
 @pytest.mark.parametrize("unwritable", [None, Obstacle("the journal cannot be written")])
-def test_a_full_disk_silences_the_agent_and_does_not_end_it(world: World, unwritable: str | None) -> None:
+def test_a_full_disk_stops_the_heartbeats_and_does_not_end_the_agent(world: World, unwritable: str | None) -> None:
     world.disk.obstacle = None if unwritable else Obstacle("the disk is full")
     world.commits.unwritable = unwritable
     world.failing["poller"] = "the disk of the state directory is full"

@@ -1,4 +1,4 @@
-"""Which charsets are text, and that what is told as text can be made the target's bytes again (PROTOCOL §4)."""
+"""Which charsets are text, and that the text of an answer can be encoded to the target's bytes (PROTOCOL §4)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from relay_agent.protocol import charsets
 from relay_agent.protocol.charsets import TextCheck, codec_of, encode, text_decoder
 from relay_agent.protocol.responses import response_body
 
-NAMES = sorted(charsets._CODECS)
-PYTHON_CODECS = sorted(charsets._LABELS)
+NAMES = sorted(charsets.CODECS)
+PYTHON_CODECS = sorted(charsets.LABELS)
 ESCAPES = [b"\x1b$B", b"\x1b(B", b"\x1b(J", b"\x1b$)C", b"\x0e", b"\x0f", b"~{", b"~}", b"~~", b"~\n", b"\xff\xfe", b"\xfe\xff", b"\0\0"]
 
 
@@ -43,12 +43,12 @@ class Content:
         return (self.data[start : start + self.piece] for start in range(0, len(self.data), self.piece))
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Nothing to close."""
 
 
 @st.composite
 def bodies(draw: st.DrawFn) -> tuple[bytes, str]:
-    """Bytes, and a charset in which they may well be text."""
+    """Bytes, and a charset in which they are likely to be text."""
     charset = draw(st.sampled_from(NAMES) | st.sampled_from([name for name in NAMES if codec_of(name) in charsets.REDUNDANT]))
     codec = codec_of(charset)
     assert codec is not None
@@ -57,24 +57,24 @@ def bodies(draw: st.DrawFn) -> tuple[bytes, str]:
 
 
 @given(body=bodies(), cuts=st.lists(st.integers(0, 40), max_size=4), piece=st.integers(1, 40))
-def test_the_senders_side_has_the_targets_bytes_again_in_every_charset(body: tuple[bytes, str], cuts: list[int], piece: int) -> None:
+def test_the_sender_gets_the_targets_bytes_in_every_charset(body: tuple[bytes, str], cuts: list[int], piece: int) -> None:
     data, charset = body
     text = is_text(data, charset, cuts)
     content_type = f'text/plain; x="; charset=no"; Charset="{charset}"'
-    told = HttpResponse(200, (("Content-Type", content_type),), Content(data, piece), charset, text, "http://target.example/")
-    answer = Answer("c-1", "SUCCESS", json.loads("".join(response_body(told))))
+    response = HttpResponse(200, (("Content-Type", content_type),), Content(data, piece), charset, text, "http://target.example/")
+    answer = Answer("c-1", "SUCCESS", json.loads("".join(response_body(response))))
     assert answer.content() == data
     if answer.body["bodyEncoding"] == "base64":
         assert base64.b64decode(answer.body["body"], validate=True) == data
 
 
 @given(body=bodies(), cuts=st.lists(st.integers(0, 40), max_size=4))
-def test_bytes_are_text_wherever_they_are_cut_or_nowhere(body: tuple[bytes, str], cuts: list[int]) -> None:
+def test_whether_bytes_are_text_does_not_depend_on_the_pieces(body: tuple[bytes, str], cuts: list[int]) -> None:
     assert is_text(*body, cuts) == is_text(*body)
 
 
 @given(charset=st.sampled_from(NAMES), text=st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=30))
-def test_what_was_written_in_a_charset_is_text_in_it(charset: str, text: str) -> None:
+def test_text_encoded_in_a_charset_is_text_in_it(charset: str, text: str) -> None:
     codec = codec_of(charset)
     assert codec is not None
     data = text.encode(codec, "ignore")
@@ -83,7 +83,7 @@ def test_what_was_written_in_a_charset_is_text_in_it(charset: str, text: str) ->
 
 
 @pytest.mark.parametrize("codec", sorted(set(PYTHON_CODECS) - charsets.REDUNDANT - {"utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"}))
-def test_a_codec_that_is_not_checked_has_no_two_bytes_for_one_character(codec: str) -> None:
+def test_a_codec_that_is_not_in_redundant_has_one_byte_for_each_character(codec: str) -> None:
     data = bytes(range(128) if codec == "utf-8" else range(256))
     text = data.decode(codec, "surrogateescape" if codec in ("utf-8", "ascii") else "ignore")
     assert len(set(text)) == len(text)
@@ -120,7 +120,7 @@ def _undefined(byte: int, codec: str) -> bool:
         (None, b"\xff"),
     ],
 )
-def test_what_could_not_be_made_again_is_no_text(charset: str | None, data: bytes) -> None:
+def test_bytes_that_encoding_would_not_give_again_are_not_text(charset: str | None, data: bytes) -> None:
     assert not is_text(data, charset)
 
 
@@ -146,7 +146,7 @@ def test_what_could_not_be_made_again_is_no_text(charset: str | None, data: byte
         ("iso-2022-kr", b"", ""),
     ],
 )
-def test_what_a_charset_says_is_text(charset: str | None, data: bytes, text: str) -> None:
+def test_bytes_that_a_charset_decodes_are_text(charset: str | None, data: bytes, text: str) -> None:
     decoder = text_decoder(charset)
     assert decoder is not None
     assert (is_text(data, charset), decoder.decode(data, bool(data)), encode(text, charset)) == (True, text, data)
@@ -177,19 +177,19 @@ def test_what_a_charset_says_is_text(charset: str | None, data: bytes, text: str
         "x" * 300_000,
     ],
 )
-def test_a_name_that_is_not_in_the_table_is_no_charset(name: str) -> None:
+def test_an_unknown_charset_has_no_codec_and_no_text(name: str) -> None:
     assert (codec_of(name), text_decoder(name), is_text(b"a", name), is_text(b"", name)) == (None, None, False, False)
 
 
-def test_every_codec_of_the_table_is_one_that_python_has_and_no_label_stands_twice() -> None:
+def test_python_has_every_codec_of_the_table_and_no_label_is_repeated() -> None:
     assert [codecs.lookup(codec)._is_text_encoding for codec in PYTHON_CODECS] == [True] * len(PYTHON_CODECS)
-    assert sum(len(labels.split()) for labels in charsets._LABELS.values()) == len(NAMES)
+    assert sum(len(labels.split()) for labels in charsets.LABELS.values()) == len(NAMES)
     assert [name for name in NAMES if name != name.lower().replace("_", "-").strip()] == []
     assert set(PYTHON_CODECS) >= charsets.REDUNDANT
 
 
-def test_a_name_that_is_not_in_the_table_never_reaches_pythons_codecs() -> None:
-    """Python keeps each name that it is asked for, and its attempts to import it."""
+def test_an_unknown_charset_never_reaches_pythons_codec_registry() -> None:
+    """The registry keeps every name that it is asked for."""
     asked = (
         "import codecs; from relay_agent.protocol.charsets import TextCheck, encode, text_decoder\n"
         "seen = []; codecs.register(seen.append)\n"
@@ -202,12 +202,12 @@ def test_a_name_that_is_not_in_the_table_never_reaches_pythons_codecs() -> None:
 
 
 @pytest.mark.parametrize("codec", sorted(charsets.REDUNDANT))
-def test_the_check_of_a_long_body_holds_back_a_few_bytes_only(codec: str) -> None:
-    check = TextCheck(charsets._LABELS[codec].split()[0])
+def test_the_check_of_a_long_body_keeps_only_a_few_bytes(codec: str) -> None:
+    check = TextCheck(charsets.LABELS[codec].split()[0])
     data = random.Random(1).choices("aあ日", k=50_000)
     for piece in _cut("".join(data).encode(codec, "ignore"), 4096):
         check.take(piece)
-        assert len(check._ahead) <= charsets._MAX_AHEAD
+        assert check.pending_bytes <= charsets.MAX_PENDING_BYTES
     assert check.is_text()
 
 

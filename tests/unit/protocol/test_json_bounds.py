@@ -1,4 +1,4 @@
-"""How much JSON a payload may hold: counted exactly, in text and in values, with bounded work whatever the text is."""
+"""The bounds on JSON values are exact, in text and in decoded values, and checking any text is bounded work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 
 def size_of(value: Any) -> tuple[int, int]:
-    """Values, and how deep containers are within each other."""
+    """The number of values, and the levels of nesting."""
     if not isinstance(value, dict | list):
         return 1, 0
     below = [size_of(item) for item in (value.values() if isinstance(value, dict) else value)]
@@ -29,11 +29,11 @@ def size_of(value: Any) -> tuple[int, int]:
 
 
 @given(value=VALUES, most=st.integers(1, 30), deep=st.integers(1, 5), ascii_only=st.booleans(), indent=st.none() | st.just(1))
-def test_text_bytes_and_value_are_counted_alike(value: Any, most: int, deep: int, ascii_only: bool, indent: int | None) -> None:
+def test_text_bytes_and_decoded_values_are_counted_alike(value: Any, most: int, deep: int, ascii_only: bool, indent: int | None) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
     values, depth = size_of(value)
     with pytest.MonkeyPatch.context() as patch:
-        for name, bound in (("MAX_VALUES", most), ("MAX_DEPTH", deep), ("_SURELY_FEW", 0)):
+        for name, bound in (("MAX_VALUES", most), ("MAX_DEPTH", deep), ("_SURELY_WITHIN", 0)):
             patch.setattr(json_bounds, name, bound)
         found = [check_text(text), check_text(text.encode("utf-8", "surrogatepass")), check_value(json.loads(text))]
     over = values > most or depth > deep
@@ -41,14 +41,14 @@ def test_text_bytes_and_value_are_counted_alike(value: Any, most: int, deep: int
 
 
 @pytest.mark.parametrize("empty", ["[]", "{}", "0", '""', '"a,b[{"', '"\\""'])
-def test_as_many_values_as_are_allowed_are_allowed_and_one_more_is_not(empty: str) -> None:
+def test_the_bound_on_values_is_exact(empty: str) -> None:
     text = f"[{','.join([empty] * (MAX_VALUES - 1))}]"
     assert check_text(text) is None and check_value(json.loads(text)) is None
     more = f"{text[:-1]},1]"
     assert "more than 100,000" in (check_text(more) or "") and "more than 100,000" in (check_value(json.loads(more)) or "")
 
 
-def test_as_deep_as_is_allowed_is_allowed_and_one_more_is_not() -> None:
+def test_the_bound_on_nesting_is_exact() -> None:
     text = "[" * MAX_DEPTH + " " * 200 + "]" * MAX_DEPTH
     assert check_text(text) is None and check_value(json.loads(text)) is None
     assert "deep" in (check_text(f"[{text}]") or "") and "deep" in (check_value(json.loads(f"[{text}]")) or "")

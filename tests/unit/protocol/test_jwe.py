@@ -1,4 +1,4 @@
-"""Secure commands (PROTOCOL §5): the envelope against RFC 7516, an independent library, and every way to be refused."""
+"""Envelopes of secure commands (PROTOCOL §5): RFC 7516, an independent library, and every reason for a refusal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from relay_agent.protocol.jwe import (
     seal_command,
 )
 from relay_agent.protocol.keyring import Keyring
-from relay_agent.storage.file_cipher import FileCipher
 from tests.envelopes import b64, by_hand, by_joserfc, joserfc_opens, unb64
 
 KEY = bytes(range(32))
@@ -48,12 +47,12 @@ def refused(jwe: Any, keyring: Keyring = RING, agent_id: str = "agent-1", now: d
 
 
 def envelope(header: str | dict[str, Any], plaintext: bytes = CANARY, key: bytes = KEY, tag_bytes: int = 16) -> str:
-    """An envelope with any header, correctly encrypted: so that only the header can be why it is refused."""
+    """An envelope with any header, correctly encrypted, so that only the header can be the reason for a refusal."""
     return by_hand(header, plaintext, key, tag_bytes=tag_bytes)
 
 
 def header(**more: Any) -> dict[str, Any]:
-    """What a command's header needs; a value of `...` takes a member away."""
+    """A command's header; a value of `...` removes the member."""
     whole = {"alg": "dir", "enc": "A256GCM", "aud": "agent-1", "exp": SECONDS + 60, "jti": "one"} | more
     return {name: value for name, value in whole.items() if value is not ...}
 
@@ -66,7 +65,7 @@ def answered(*pieces: bytes, keyring: Keyring = RING, cid: str = "c-1", jti: str
     return "".join(seal_answer(pieces, keyring, cid=cid, jti=jti))
 
 
-# Both directions against an independent JOSE library
+# --- both directions, with an independent JOSE library ---
 
 
 def test_an_independent_library_opens_what_we_seal() -> None:
@@ -87,17 +86,17 @@ def test_an_independent_library_opens_what_we_stream(jti: str | None) -> None:
     assert protected == named | {"cjti": jti or ""}
 
 
-# Round trips
+# --- round trips ---
 
 
 @given(plaintext=st.binary(max_size=2000), jti=st.text(min_size=1, max_size=50).filter(str.isprintable))
-def test_whatever_is_sealed_is_opened_unchanged(plaintext: bytes, jti: str) -> None:
+def test_decryption_gives_what_was_encrypted(plaintext: bytes, jti: str) -> None:
     found = opened(seal(plaintext, RING, exp=SECONDS + 1, jti=jti))
     assert (found.plaintext, found.jti, found.exp) == (plaintext, jti, SECONDS + 1)
 
 
 @given(pieces=st.lists(st.binary(max_size=20), max_size=20), cid=st.text(max_size=50), jti=st.none() | st.text(max_size=50))
-def test_an_answer_is_the_same_envelope_however_it_is_cut(pieces: list[bytes], cid: str, jti: str | None) -> None:
+def test_an_answer_decrypts_to_the_same_text_whatever_its_pieces(pieces: list[bytes], cid: str, jti: str | None) -> None:
     assert open_answer(answered(*pieces, cid=cid, jti=jti), RING, cid=cid, jti=jti) == b"".join(pieces)
 
 
@@ -121,15 +120,15 @@ def test_two_envelopes_of_the_same_text_share_neither_iv_nor_ciphertext() -> Non
     assert first[2] != second[2] and first[3] != second[3]
 
 
-def test_a_missing_kid_and_a_missing_typ_are_fine() -> None:
+def test_kid_and_typ_may_be_missing() -> None:
     assert opened(envelope(header())) == Opened(CANARY, "one", SECONDS + 60)
 
 
-def test_parameters_that_mean_nothing_here_are_ignored() -> None:
+def test_unknown_header_parameters_are_ignored() -> None:
     assert opened(envelope(header(cty="json", iat=1, cid="c-1", nbf=SECONDS + 9))).plaintext == CANARY
 
 
-# Keys
+# --- keys ---
 
 
 def test_a_kid_is_the_first_eight_hex_digits_of_the_keys_sha256() -> None:
@@ -181,21 +180,21 @@ def test_no_key_is_enokey_in_both_directions() -> None:
         assert caught.value.code == "ENOKEY" and "SECURE_COMMAND_KEY" in str(caught.value)
 
 
-# Refusals, each with its own words
+# --- refusals, each with its own text ---
 
 
-def test_a_key_that_is_not_set_is_named_beside_those_that_are() -> None:
+def test_an_unknown_key_is_named_beside_those_that_are_set() -> None:
     error = refused(seal(CANARY, Keyring([OTHER])))
     assert error.code == "EDECRYPT"
     assert str(error) == f"no key with kid {Keyring.kid(OTHER)} is set; this agent has {Keyring.kid(KEY)}"
 
 
-def test_a_key_put_where_the_kid_belongs_is_not_repeated() -> None:
+def test_a_key_in_the_place_of_the_kid_is_not_repeated() -> None:
     for text in (OTHER.hex(), b64(OTHER)):
         assert text not in str(refused(envelope(header(kid=text))))
 
 
-def test_a_wrong_key_under_the_right_name_is_refused() -> None:
+def test_a_wrong_key_with_the_right_kid_is_refused() -> None:
     error = refused(envelope(header(kid=Keyring.kid(KEY)), key=OTHER))
     assert error.code == "EDECRYPT" and "wrong key, or the message was altered" in str(error)
 
@@ -267,7 +266,7 @@ HEADERS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("given", "words"), HEADERS)
-def test_a_header_that_breaks_a_rule_is_refused_and_the_rule_named(given: Any, words: str) -> None:
+def test_a_header_that_breaks_a_rule_is_refused_and_the_rule_is_named(given: Any, words: str) -> None:
     error = refused(envelope(given))
     assert error.code == "EDECRYPT" and words in str(error)
 
@@ -286,11 +285,11 @@ def test_a_header_that_keeps_the_rules_is_accepted(given: dict[str, Any]) -> Non
     assert opened(envelope(header(**given))).plaintext == CANARY
 
 
-def test_a_fractional_exp_is_remembered_to_its_end() -> None:
+def test_a_fractional_exp_is_rounded_up() -> None:
     assert opened(envelope(header(exp=SECONDS + 1.1))).exp == SECONDS + 2
 
 
-# Answers
+# --- answers ---
 
 
 def refused_answer(jwe: Any, cid: str = "c-1", jti: str | None = "one") -> str:
@@ -321,16 +320,16 @@ ANSWERS: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("jwe", "words"), ANSWERS)
-def test_what_is_not_this_command_s_answer_is_refused_and_the_reason_named(jwe: str, words: str) -> None:
+def test_an_envelope_that_is_not_this_commands_answer_is_refused_with_the_reason(jwe: str, words: str) -> None:
     assert words in refused_answer(jwe)
 
 
-def test_the_answer_to_a_secure_command_is_none_to_a_plain_one() -> None:
-    """The platform gives out the ids: an id alone does not say which of two commands was answered."""
+def test_the_answer_to_a_secure_command_is_not_accepted_for_a_plain_one() -> None:
+    """The platform assigns the ids, so that an id alone does not say which of two commands was answered."""
     assert "cjti does not agree" in refused_answer(answered(CANARY), jti=None)
 
 
-def test_a_person_with_the_key_may_look_into_either() -> None:
+def test_a_person_with_the_key_can_decrypt_commands_and_answers() -> None:
     assert look_inside(seal(CANARY, RING, aud="agent-2", exp=1), RING) == ("relay-command", CANARY)
     assert look_inside(answered(CANARY, cid="any"), RING) == ("relay-answer", CANARY)
     assert look_inside(envelope(header(typ="JWE")), RING) == ("an unknown typ", CANARY)
@@ -367,7 +366,7 @@ def test_a_shorter_tag_that_would_verify_is_refused() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 5, b"a.b.c.d.e", ["x"], {"jwe": "x"}, "", "hello"])
-def test_what_is_no_compact_text_is_refused(value: object) -> None:
+def test_a_value_that_is_not_a_compact_jwe_is_refused(value: object) -> None:
     assert refused(value).code == "EDECRYPT"
 
 
@@ -380,7 +379,7 @@ def test_changing_any_character_of_any_part_is_refused(data: st.DataObject) -> N
 
 
 @given(text=st.text(max_size=200) | st.lists(st.text("AZaz09-_=", max_size=30), min_size=5, max_size=5).map(".".join))
-def test_any_text_is_refused_without_another_exception(text: str) -> None:
+def test_any_text_is_refused_with_the_same_exception(text: str) -> None:
     assert refused(text).code == "EDECRYPT"
 
 
@@ -390,16 +389,16 @@ def test_parts_of_two_envelopes_cannot_be_mixed() -> None:
         assert refused(".".join([*first[:place], second[place], *first[place + 1 :]])).code == "EDECRYPT"
 
 
-def test_aud_and_exp_are_judged_only_once_the_message_is_authentic() -> None:
+def test_aud_and_exp_are_checked_only_after_the_tag() -> None:
     parts = envelope(header(aud="agent-2", exp=0)).split(".")
     assert "altered" in str(refused(".".join([*parts[:4], b64(bytes(16))])))
 
 
-# Nothing secret comes out
+# --- errors and reprs show nothing secret ---
 
 
 def everything_shown(error: BaseException) -> str:
-    """All an exception can show, the local variables of its frames and what hangs on to it included."""
+    """Everything that an exception can show, including its frames' local variables and its context."""
     texts: list[str] = []
     seen: BaseException | None = error
     while seen is not None:
@@ -450,20 +449,3 @@ def test_reprs_show_neither_keys_nor_plaintext() -> None:
     assert Keyring.kid(KEY) in shown
     for secret in (repr(KEY)[2:-1], KEY.hex(), b64(KEY), "canary-plaintext"):
         assert secret not in shown
-
-
-# --- the veil over what waits in a file ---
-
-
-@given(st.lists(st.binary(max_size=100), max_size=10), st.integers(1, 50))
-def test_a_veil_shows_again_what_it_hid_whatever_the_pieces(pieces: list[bytes], size: int) -> None:
-    veil = FileCipher()
-    hide, show = veil.stream(), veil.stream()
-    hidden = b"".join(hide(piece) for piece in pieces)
-    whole = b"".join(pieces)
-    assert len(hidden) == len(whole)
-    assert b"".join(show(hidden[start : start + size]) for start in range(0, len(hidden), size)) == whole
-
-
-def test_two_veils_hide_the_same_differently() -> None:
-    assert len({FileCipher().stream()(b"the same bytes") for _ in range(3)} | {b"the same bytes"}) == 4

@@ -1,4 +1,4 @@
-"""Parameters of media types (RFC 9110 §5.6.6): read as browsers do, whatever a peer writes, each character once."""
+"""Parameters of media types (RFC 9110 §5.6.6) are parsed as browsers do, whatever a peer sends."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def test_the_first_parameter_of_the_name_is_the_value(content_type: str, value: 
 
 
 @given(st.text(st.sampled_from('"\\;= \tcx\xff'), max_size=60))
-def test_any_text_gives_a_value_or_none(content_type: str) -> None:
+def test_any_text_gives_a_value_or_no_value(content_type: str) -> None:
     found = parameter(content_type, "c")
     assert found is None or len(found) <= len(content_type)
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40))
-def test_a_quoted_value_comes_back_whatever_stands_in_it(value: str) -> None:
+def test_a_quoted_value_may_contain_any_character(value: str) -> None:
     quoted = value.replace("\\", "\\\\").replace('"', '\\"')
     assert parameter(f'a/b; x="; v=no"; v="{quoted}"; v=later', "v") == value
 
 
-def test_what_is_longer_than_the_bound_is_not_looked_at() -> None:
+def test_a_content_type_above_the_bound_is_not_parsed() -> None:
     padded = "text/plain; x=" + "y" * (MAX_CHARACTERS - 30) + "; charset=utf-8"
     assert parameter(padded, "charset") == "utf-8"
     assert parameter(padded + " " * 30, "charset") is None

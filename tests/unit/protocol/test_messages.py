@@ -43,7 +43,7 @@ def malformed(text: str) -> MalformedMessage:
 # --- §2, inbound ---
 
 
-def test_a_message_of_the_inbound_queue_is_read_field_by_field() -> None:
+def test_every_field_of_an_inbound_message_is_decoded() -> None:
     command = messages.decode_message(message())
     assert (command.id, command.target_id, command.action) == ("c-1", "a-1", "TetraScience.Connector.gdc.HttpRequest")
     assert command.created_at == datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -53,21 +53,21 @@ def test_a_message_of_the_inbound_queue_is_read_field_by_field() -> None:
     assert command.upload_url == "https://s3.example/put?signature=x"
 
 
-def test_the_presigned_urls_and_the_payload_stay_out_of_a_commands_repr() -> None:
+def test_a_commands_repr_shows_neither_payload_nor_presigned_urls() -> None:
     text = repr(messages.decode_message(message(body={"a": CANARY}, responseBodyUploadUrl=f"https://s3.example/{CANARY}")))
     assert CANARY not in text
 
 
-def test_a_referenced_body_is_named_by_its_url() -> None:
+def test_a_referenced_body_is_given_by_its_url() -> None:
     command = messages.decode_message(message(body=None, bodyDelivery="referenced", bodyUrl="https://s3.example/get"))
     assert command.body_url == "https://s3.example/get"
 
 
-def test_a_body_url_beside_an_embedded_body_is_not_fetched() -> None:
+def test_a_body_url_beside_an_embedded_body_is_ignored() -> None:
     assert messages.decode_message(message(bodyUrl="https://s3.example/get")).body_url is None
 
 
-def test_a_message_without_body_delivery_is_referenced_only_where_it_has_no_body() -> None:
+def test_a_message_without_body_delivery_is_referenced_only_if_it_has_no_body() -> None:
     assert messages.decode_message(message(bodyDelivery=..., bodyUrl="https://s3.example/get")).body_url is None
     assert (
         messages.decode_message(message(bodyDelivery=..., body=..., bodyUrl="https://s3.example/get")).body_url == "https://s3.example/get"
@@ -83,12 +83,12 @@ def test_a_message_without_body_delivery_is_referenced_only_where_it_has_no_body
         ("2026-03-01T12:00:00.123456789Z", NOW),
     ],
 )
-def test_times_are_iso_8601_and_utc_where_they_name_no_zone(written: str, meant: datetime) -> None:
+def test_times_are_iso_8601_and_in_utc_if_they_have_no_time_zone(written: str, meant: datetime) -> None:
     assert messages.decode_message(message(expiresAt=written)).expires_at == meant
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", '"x"', "{", "{}", "\x00", '{"commandId": 1}', '{"commandId": "  "}', "[" * 100_000])
-def test_what_names_no_command_is_malformed_without_an_id(text: str) -> None:
+def test_a_message_without_a_usable_id_is_malformed_without_an_id(text: str) -> None:
     assert malformed(text).command_id is None
 
 
@@ -107,14 +107,14 @@ def test_what_names_no_command_is_malformed_without_an_id(text: str) -> None:
         ({"responseBodyUploadUrl": []}, "responseBodyUploadUrl"),
     ],
 )
-def test_a_malformed_message_that_names_its_command_carries_the_ids_and_the_field(fields: dict[str, Any], named: str) -> None:
+def test_a_malformed_message_with_an_id_keeps_the_ids_and_names_the_field(fields: dict[str, Any], named: str) -> None:
     error = malformed(message(**fields))
     assert (error.command_id, error.target_id) == ("c-1", "a-1")
     assert named in str(error)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "9" * 5000])
-def test_a_number_that_is_none_is_named_by_its_field_and_leaves_the_rest_readable(number: str) -> None:
+def test_a_number_that_is_not_accepted_is_named_by_its_field_and_the_rest_is_decoded(number: str) -> None:
     command = messages.decode_message(f'{{"commandId": "c-1", "action": "x", "body": {{"url": "http://h/", "timeout": {number}}}}}')
     with pytest.raises(BadRequest, match="timeout"):
         requests.decode_request(command.payload)
@@ -128,7 +128,7 @@ def test_a_number_that_is_none_is_named_by_its_field_and_leaves_the_rest_readabl
         '{"body": {}, "commandId" : "c-1",}',
     ],
 )
-def test_what_is_no_json_is_still_answered_where_its_id_can_be_read(text: str) -> None:
+def test_text_that_is_not_json_keeps_the_id_that_can_be_read(text: str) -> None:
     assert malformed(text).command_id == "c-1"
 
 
@@ -166,18 +166,18 @@ def test_arbitrary_values_in_known_fields_are_a_command_or_malformed(fields: dic
         ("9999-12-31T24:00:00.000Z", FAR_FUTURE),
     ],
 )
-def test_a_moment_at_either_end_of_the_calendar_is_one_that_can_be_stored_and_read_back(text: str, moment: datetime) -> None:
+def test_a_time_at_either_end_of_the_calendar_is_clamped_so_that_it_can_be_stored(text: str, moment: datetime) -> None:
     found = messages.decode_message(message(expiresAt=text)).expires_at
     assert found == moment
     assert from_timestamp(moment.timestamp()) == moment
 
 
-def test_a_message_beyond_any_queues_limit_is_answered_and_not_read() -> None:
+def test_a_message_above_any_queues_limit_is_not_parsed_and_keeps_its_id() -> None:
     error = malformed(message(body={"url": "http://h/", "x": "y" * messages.MAX_MESSAGE}))
     assert (error.command_id, "larger" in str(error)) == ("c-1", True)
 
 
-def test_a_message_holds_any_payload_which_is_judged_only_when_it_is_read() -> None:
+def test_a_message_may_have_any_payload() -> None:
     found = messages.decode_message(message(body=[[]] * 100_001))
     with pytest.raises(BadRequest, match="payload: must be an object"):
         requests.decode_request(found.payload)
@@ -203,17 +203,17 @@ def test_a_referenced_update_has_no_body() -> None:
     assert (found["body"], found["responseBodyDelivery"]) == (None, "referenced")
 
 
-def test_times_go_out_in_utc_with_milliseconds() -> None:
+def test_times_are_sent_in_utc_with_milliseconds() -> None:
     assert iso(NOW.astimezone(timezone(timedelta(hours=2)))) == "2026-03-01T12:00:00.123Z"
 
 
 @given(ANY_JSON.filter(lambda value: "NaN" not in json.dumps(value) and "Infinity" not in json.dumps(value)))
-def test_every_character_of_what_is_written_is_allowed_by_xml_and_means_the_same(value: object) -> None:
+def test_every_character_sent_is_allowed_in_xml_and_decodes_to_the_same_value(value: object) -> None:
     text = messages.dumps(value)
     assert XML_1_0.fullmatch(text)
     assert json.loads(text) == json.loads(json.dumps(value))
 
 
-def test_what_sqs_does_not_take_goes_as_an_escape() -> None:
+def test_characters_that_sqs_refuses_are_escaped() -> None:
     assert messages.dumps("\x00\x0b\x1f\ufffe\uffff\ud800\\\uffff") == r'"\u0000\u000b\u001f\ufffe\uffff\ud800\\\uffff"'
     assert messages.dumps("\u20ac\U0001f600") == '"\u20ac\U0001f600"'

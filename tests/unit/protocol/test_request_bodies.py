@@ -1,4 +1,4 @@
-"""Request bodies (PROTOCOL §3, Postman's modes): the bytes that go out, read back by parsers that are not ours."""
+"""Request bodies (PROTOCOL §3, Postman's modes): the bytes that are sent, decoded by independent parsers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bad(body: object, content_type: str | None = None) -> BadRequest:
 
 
 def formdata(fields: list[dict[str, Any]], content_type: str | None = None) -> tuple[Any, Any]:
-    """What an independent server reads: the text fields and the files of a form."""
+    """The text fields and the files of a form, as an independent server decodes it."""
     data, made = encoded({"mode": "formdata", "formdata": fields}, content_type)
     assert data is not None
     environ = {
@@ -46,11 +46,11 @@ def formdata(fields: list[dict[str, Any]], content_type: str | None = None) -> t
     return form, files
 
 
-def test_a_missing_body_sends_none() -> None:
+def test_a_missing_body_gives_no_body() -> None:
     assert encoded(None, None) == (None, None)
 
 
-def test_a_bare_string_is_raw_and_goes_out_as_utf_8() -> None:
+def test_a_bare_string_is_sent_raw_in_utf_8() -> None:
     assert encoded("caf\xe9", None) == (b"caf\xc3\xa9", None)
     assert encoded({"mode": "raw", "raw": "caf\xe9"}, None) == (b"caf\xc3\xa9", None)
 
@@ -59,19 +59,19 @@ def test_a_raw_body_without_text_is_empty() -> None:
     assert encoded({"mode": "raw"}, None) == (b"", None)
 
 
-def test_base64_gives_any_bytes() -> None:
+def test_base64_can_give_any_bytes() -> None:
     assert encoded({"mode": "base64", "base64": base64.b64encode(bytes(range(256))).decode()}, None) == (bytes(range(256)), None)
 
 
 @pytest.mark.parametrize("text", ["x" * LONG, "caf\xe9" * (LONG // 4), "\u20ac\U0001f600" * (LONG // 2)])
-def test_a_long_text_comes_in_small_pieces_and_whole(text: str) -> None:
+def test_a_long_text_is_encoded_completely_in_small_pieces(text: str) -> None:
     pieces, _ = encode_body({"mode": "raw", "raw": text}, None)
     assert pieces is not None
     found = list(pieces)
     assert (b"".join(found), max(map(len, found)) <= 256 * 1024) == (text.encode(), True)
 
 
-def test_a_long_value_of_a_form_comes_in_small_pieces_and_whole() -> None:
+def test_a_long_form_value_is_encoded_completely_in_small_pieces() -> None:
     value = "a b&c=d\u20ac\U0001f600" * (LONG // 8)
     pieces, _ = encode_body({"mode": "urlencoded", "urlencoded": [{"key": "k", "value": value}, {"key": "l"}]}, None)
     assert pieces is not None
@@ -81,7 +81,7 @@ def test_a_long_value_of_a_form_comes_in_small_pieces_and_whole() -> None:
 
 
 @pytest.mark.parametrize("size", [LONG, LONG + 1, LONG + 2, 36 * 1024, 72 * 1024])
-def test_a_long_base64_text_comes_in_small_pieces_and_whole(size: int) -> None:
+def test_a_long_base64_text_is_decoded_completely_in_small_pieces(size: int) -> None:
     data = (bytes(range(256)) * (size // 256 + 1))[:size]
     pieces, _ = encode_body({"mode": "base64", "base64": base64.b64encode(data).decode()}, None)
     assert pieces is not None
@@ -90,12 +90,12 @@ def test_a_long_base64_text_comes_in_small_pieces_and_whole(size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["QUJD=", "QUJD==", "QUJD====", "QUI", "QUJDQ===", "QQ=", "QQ==QQ==", "====", "Q"])
-def test_padding_that_is_too_much_or_too_little_is_refused(text: str) -> None:
+def test_wrong_base64_padding_is_refused(text: str) -> None:
     assert bad({"mode": "base64", "base64": text}).field == "body.base64"
 
 
 @given(st.integers(1, LONG), st.sampled_from(["=", "==", "\n", "-", "\xe9"]))
-def test_a_long_base64_text_with_something_else_in_it_is_refused(place: int, wrong: str) -> None:
+def test_a_long_base64_text_with_a_wrong_character_is_refused(place: int, wrong: str) -> None:
     text = "QUJD" * (LONG // 4)
     assert bad({"mode": "base64", "base64": text[:place] + wrong + text[place:]}).field == "body.base64"
 
@@ -108,7 +108,7 @@ def test_urlencoded_pairs_are_read_back_by_an_independent_parser_in_order(pairs:
     assert parse_qsl(data.decode("ascii"), keep_blank_values=True, strict_parsing=bool(pairs)) == pairs
 
 
-def test_the_commands_own_content_type_stands_for_urlencoded() -> None:
+def test_the_commands_own_content_type_is_kept_for_urlencoded() -> None:
     fields = [{"key": "a", "value": "b"}, {"key": "off", "value": "x", "disabled": True}, {"key": "empty"}]
     assert encoded({"mode": "urlencoded", "urlencoded": fields}, "application/x-www-form-urlencoded; charset=utf-8") == (
         b"a=b&empty=",
@@ -142,7 +142,7 @@ def test_multipart_files_are_read_back_byte_for_byte(data: bytes) -> None:
     assert (files["f"].filename, files["f"].content_type) == ("r\xe9sultat.csv", "text/csv")
 
 
-def test_multipart_is_what_the_email_parser_reads_too() -> None:
+def test_multipart_is_read_back_by_the_email_parser() -> None:
     data, content_type = encoded(
         {"mode": "formdata", "formdata": [{"key": "a", "value": "1"}, {"key": "f", "type": "file", "base64": "AAE="}]}, None
     )
@@ -155,7 +155,7 @@ def test_multipart_is_what_the_email_parser_reads_too() -> None:
     assert parts[1].get_filename() == "file"
 
 
-def test_a_boundary_that_the_command_gives_is_used_and_its_header_stands() -> None:
+def test_a_boundary_of_the_command_is_used_and_its_header_is_kept() -> None:
     data, content_type = encoded({"mode": "formdata", "formdata": [{"key": "a", "value": "1"}]}, 'multipart/form-data; boundary="my own"')
     assert data is not None
     assert content_type is None
@@ -182,12 +182,12 @@ def test_a_content_type_without_boundary_gets_one() -> None:
         f"multipart/form-data; x={'y' * 9000}; boundary=b",
     ],
 )
-def test_a_content_type_in_which_no_boundary_can_be_named_is_refused(content_type: str) -> None:
+def test_a_content_type_with_an_invalid_boundary_is_refused(content_type: str) -> None:
     assert bad({"mode": "formdata", "formdata": []}, content_type).field == "headers"
 
 
 @pytest.mark.parametrize("content_type", ["multipart/form-data; boundary", "multipart/form-data; boundary=", "multipart/form-data;"])
-def test_a_boundary_without_a_value_is_none(content_type: str) -> None:
+def test_a_boundary_without_a_value_is_ignored(content_type: str) -> None:
     _, told = encoded({"mode": "formdata", "formdata": []}, content_type)
     assert told is not None
     assert told.startswith(f"{content_type}; boundary=")
@@ -229,5 +229,5 @@ def test_a_fields_name_or_filename_cannot_add_a_header_to_its_part(name: str) ->
         ({"mode": "formdata", "formdata": [{"key": "\ud800"}]}, "body.formdata[0].key"),
     ],
 )
-def test_what_is_wrong_is_named_by_its_field(body: object, named: str) -> None:
+def test_the_error_text_names_the_wrong_field(body: object, named: str) -> None:
     assert bad(body).field == named

@@ -40,7 +40,7 @@ def test_null_counts_as_absent() -> None:
     assert request(**dict.fromkeys(names)) == request()
 
 
-def test_the_protocols_own_example_is_read() -> None:
+def test_the_example_of_the_protocol_is_decoded() -> None:
     found = requests.decode_request(
         {
             "method": "POST",
@@ -60,7 +60,7 @@ def test_the_protocols_own_example_is_read() -> None:
     assert (found.method, found.body, found.timeout, found.warnings) == ("POST", b'{"id":1}', 30.0, ())
 
 
-def test_any_token_is_a_method_and_its_case_stays() -> None:
+def test_any_token_is_a_method_and_its_case_is_kept() -> None:
     assert [request(method=method).method for method in ("get", "M-SEARCH", "X!#$%&'*+.^_`|~9")] == ["get", "M-SEARCH", "X!#$%&'*+.^_`|~9"]
 
 
@@ -80,24 +80,24 @@ def test_a_header_value_keeps_its_exact_text() -> None:
     assert request(headers={"X-A": "a, \t b\xe9"}).headers == (("X-A", "a, \t b\xe9"),)
 
 
-def test_lengths_are_ours_and_given_ones_are_dropped_with_a_warning() -> None:
+def test_headers_that_the_agent_sets_are_dropped_with_a_warning() -> None:
     found = request(headers={"content-LENGTH": "5", "Transfer-Encoding": "chunked", "X-A": "1"})
     assert found.headers == (("X-A", "1"),)
     assert found.warnings == ("header content-LENGTH dropped: the agent sets it", "header Transfer-Encoding dropped: the agent sets it")
 
 
-def test_an_unknown_field_is_ignored_with_a_warning_that_has_no_value() -> None:
+def test_an_unknown_field_is_ignored_with_a_warning_that_does_not_show_its_value() -> None:
     found = request(verify=CANARY)
     assert found.warnings == ("unknown field 'verify' ignored",)
 
 
-def test_user_info_becomes_basic_authorization_and_stands_in_no_url_or_repr() -> None:
+def test_user_info_becomes_basic_authorization_and_is_in_no_url_and_no_repr() -> None:
     found = request(url=f"http://me:{CANARY}@target.example/")
     assert found.url.authorization == "Basic " + base64.b64encode(f"me:{CANARY}".encode()).decode()
     assert CANARY not in str(found.url) + repr(found)
 
 
-def test_warnings_are_few_however_much_is_dropped_or_unknown() -> None:
+def test_the_number_of_warnings_is_bounded() -> None:
     found = request(headers=[{"Content-Length": "1"}] * 1000, **{f"unknown-{place}": 1 for place in range(1000)})
     assert len(found.warnings) == 10
 
@@ -109,7 +109,7 @@ def test_a_url_may_be_as_long_as_the_protocol_says(url: str) -> None:
     assert str(request(url=url, method="M" * 32).url) == url
 
 
-def test_a_host_header_is_sent_in_place_of_the_urls_when_it_is_a_host() -> None:
+def test_a_host_header_may_replace_the_urls_host() -> None:
     assert request(headers={"Host": "virtual.example:81"}).headers == (("Host", "virtual.example:81"),)
     assert refused({"url": "http://a/", "headers": {"Host": "virtual.example/path"}}).field == "headers.Host"
     assert refused({"url": "http://a/", "headers": [{"Host": "a"}, {"host": "b"}]}).field == "headers"
@@ -159,14 +159,14 @@ def test_a_host_header_is_sent_in_place_of_the_urls_when_it_is_a_host() -> None:
         ({"x": functools.reduce(lambda inner, _: [inner], range(64), 0)}, "payload"),
     ],
 )
-def test_a_field_of_the_wrong_kind_is_named_and_its_value_is_not(fields: dict[str, Any], named: str) -> None:
+def test_the_error_text_names_a_wrong_field_but_not_its_value(fields: dict[str, Any], named: str) -> None:
     error = refused({"url": "http://target.example/"} | fields)
     assert error.field == named
     assert CANARY not in str(error)
 
 
 @pytest.mark.parametrize("payload", [None, [], "GET http://a/", 5])
-def test_a_payload_that_is_no_object_is_refused(payload: object) -> None:
+def test_a_payload_that_is_not_an_object_is_refused(payload: object) -> None:
     assert refused(payload).field == "payload"
 
 

@@ -18,7 +18,7 @@ from tests.unit.protocol.scenes import XML_1_0
 
 
 class Bytes:
-    """A response's content in memory, handed out in pieces of `piece` bytes."""
+    """A response's content in memory, in pieces of `piece` bytes."""
 
     def __init__(self, data: bytes, piece: int = 65536) -> None:
         self.data, self.piece = data, piece
@@ -38,14 +38,14 @@ def response(
     return HttpResponse(200, headers, Bytes(data, piece), charset, text, "http://target.example/", 12)
 
 
-def told(answer: HttpResponse) -> Any:
+def decoded(answer: HttpResponse) -> Any:
     text = "".join(responses.response_body(answer))
     assert XML_1_0.fullmatch(text)
     return json.loads(text)
 
 
 def test_a_response_body_has_the_protocols_fields_in_order() -> None:
-    body = told(
+    body = decoded(
         response(b"caf\xc3\xa9", headers=(("Content-Type", "text/plain"), ("Set-Cookie", "a=1"), ("X", "y"), ("set-cookie", "b=2")))
     )
     assert list(body) == ["statusCode", "headers", "body", "bodyEncoding", "url", "elapsedMs"]
@@ -55,8 +55,8 @@ def test_a_response_body_has_the_protocols_fields_in_order() -> None:
 
 
 @given(data=st.binary(max_size=300), piece=st.integers(1, 50))
-def test_bytes_that_are_no_text_come_back_from_base64_whatever_the_pieces(data: bytes, piece: int) -> None:
-    body = told(response(data, text=False, piece=piece))
+def test_bytes_that_are_not_text_are_sent_as_base64_whatever_the_pieces(data: bytes, piece: int) -> None:
+    body = decoded(response(data, text=False, piece=piece))
     assert body["bodyEncoding"] == "base64"
     assert base64.b64decode(body["body"], validate=True) == data
 
@@ -83,12 +83,12 @@ CHARSETS = [
     piece=st.integers(1, 9),
 )
 @settings(max_examples=examples(60))
-def test_text_comes_back_as_the_same_bytes_in_its_charset_whatever_the_pieces(data: bytes, charset: str | None, piece: int) -> None:
+def test_text_can_be_encoded_to_the_same_bytes_whatever_the_pieces(data: bytes, charset: str | None, piece: int) -> None:
     try:
         data.decode(charset or "utf-8")
     except UnicodeError:
         return
-    body = told(response(data, charset=charset, piece=piece))
+    body = decoded(response(data, charset=charset, piece=piece))
     assert body["body"] == data.decode(charset or "utf-8")
     assert body["body"].encode(charset or "utf-8") == data
 
@@ -96,9 +96,9 @@ def test_text_comes_back_as_the_same_bytes_in_its_charset_whatever_the_pieces(da
 @given(
     st.lists(st.tuples(st.sampled_from(["A", "a", "B", "Set-Cookie"]), st.text(st.characters(max_codepoint=255), max_size=8)), max_size=8)
 )
-def test_every_header_value_comes_back_in_order_under_its_name(pairs: list[tuple[str, str]]) -> None:
+def test_every_header_value_is_sent_in_order_under_its_name(pairs: list[tuple[str, str]]) -> None:
     found: dict[str, list[str]] = {}
-    for entry in told(response(headers=tuple(pairs)))["headers"]:
+    for entry in decoded(response(headers=tuple(pairs)))["headers"]:
         ((name, value),) = entry.items()
         found[name.lower()] = value if isinstance(value, list) else [value]
     wanted: dict[str, list[str]] = {}

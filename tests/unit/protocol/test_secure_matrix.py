@@ -1,7 +1,7 @@
-"""Every message that either side of a secure command makes or sees, put in every place where a message is read (PROTOCOL §5).
+"""Every message that either side of a secure command makes or sees, given to everything that reads a message (PROTOCOL §5).
 
-The platform is the adversary: it keeps, repeats, swaps, alters and forges, and gives out the commands' ids. What comes of each message
-in each place stands in one table for each side.
+The platform is the adversary: it keeps, repeats, swaps, alters and forges messages, and assigns the commands' ids. One table for
+each side has the outcome of each message at each reader.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ OTHER_AGENT = "agent-2"
 URL = f"http://target.example/{CANARY}"
 HIDDEN = {"url": URL, "method": "POST", "headers": [{"X-Secret": CANARY}], "body": CANARY, "encrypt_response": True}
 PLAIN = {"url": "http://platform.example/"}
-"""What the platform asks for itself, in the clear: it may, and nothing of it is secret."""
+"""A plain command of the platform's own, which it may post; nothing in it is secret."""
 
 
 class Secretive(Target):
@@ -59,7 +59,7 @@ class Secretive(Target):
 
 
 class Agent(World):
-    """An agent, and all that the platform is told by it."""
+    """An agent, with everything that it sends to the platform."""
 
     def __init__(self, directory: Path, agent_id: str = AGENT) -> None:
         directory.mkdir(exist_ok=True)
@@ -68,17 +68,17 @@ class Agent(World):
         self.updates: list[Update] = []
 
     def give(self, payload: object, command_id: str | None = None, action: str = V2, **fields: Any) -> Update | None:
-        """Have the platform put a command into the queue, valid for five minutes; None where it is not taken as a new one."""
+        """Put a command into the queue, valid for five minutes; returns None if the agent does not take it as a new one."""
         fields = {"targetId": self.agent_id, "expiresAt": (self.now + timedelta(minutes=5)).isoformat()} | fields
         taken = self.take(message(payload, commandId=command_id or str(uuid.uuid4()), action=action, **fields))
         for task in taken.tasks:
-            fetched = self.reader.fetch(task, cast("Any", None)) if task.elsewhere else task
+            fetched = self.reader.download(task, cast("Any", None)) if task.needs_download else task
             assert fetched is not None
             self.updates.append(self.process(fetched)[0])
         return self.updates[-1] if taken.tasks else None
 
     def forget(self) -> None:
-        """Deliver what there is, and forget it all as a busy agent does."""
+        """Deliver all updates, and forget the commands as a busy agent does."""
         self.journal.flush()
         ids = [found for found, _ in self.journal.undelivered()]
         self.journal.acked(ids)
@@ -87,24 +87,24 @@ class Agent(World):
             self.journal.retention.prune()
 
     def body(self, update: Update | None) -> Any:
-        """What the sender is given of an answer."""
+        """The response body as the sender gets it."""
         assert update is not None
         if update.spool is not None:
             return json.loads(gzip.decompress(self.spool.path(update.spool).read_bytes()))
         return json.loads(update.message)["body"]
 
     def outcome(self, update: Update | None) -> str:
-        """In a word, what came of a message at the agent."""
+        """The outcome of a message at the agent, in one word."""
         if update is None:
             return "known"
         body = self.body(update)
         return "RUN" if "statusCode" in body else str(body["code"])
 
-    def check_told(self) -> None:
-        """Nothing secret stands in what the platform is told, and no secure request went out twice."""
+    def check_nothing_leaked(self) -> None:
+        """Nothing secret was sent to the platform, and no secure request was sent twice."""
         spooled = [gzip.decompress(path.read_bytes()) for path in self.spool.directory.iterdir() if path.suffix == ".gz"]
-        told = [text for update in self.updates for text in (update.message, update.fallback or "")] + [str(self.reports)]
-        assert not [text for text in told if CANARY in text]
+        sent = [text for update in self.updates for text in (update.message, update.fallback or "")] + [str(self.reports)]
+        assert not [text for text in sent if CANARY in text]
         assert not [text for text in spooled if CANARY.encode() in text]
         used = [request.jti for request, _ in self.target.asked if request.secure]
         assert len(used) == len(set(used))
@@ -114,7 +114,7 @@ class Agent(World):
 
 
 def altered(jwe: str, part: int) -> str:
-    """One bit of one part is another."""
+    """Change one bit of one part."""
     parts = jwe.split(".")
     data = bytearray(unb64(parts[part]))
     data[len(data) // 2] ^= 1
@@ -122,14 +122,14 @@ def altered(jwe: str, part: int) -> str:
 
 
 def renamed(jwe: str, **members: Any) -> str:
-    """The protected header says something else; a member that is None is gone."""
+    """Change members of the protected header; None removes a member."""
     head, rest = jwe.split(".", 1)
     header = json.loads(unb64(head)) | members
     return f"{b64(json.dumps({name: value for name, value in header.items() if value is not None}).encode())}.{rest}"
 
 
 class Scene:
-    """An agent that has answered commands of every kind, and every message that the platform has seen or can make by then."""
+    """An agent that has answered commands of every kind, and every message that the platform has then seen or can make."""
 
     def __init__(self, directory: Path) -> None:
         self.agent = Agent(directory / "agent")
@@ -144,7 +144,7 @@ class Scene:
             "command, for another agent": sealed(HIDDEN, aud=OTHER_AGENT),
             "command, exp in milliseconds": sealed(HIDDEN, exp=(SECONDS + 300) * 1000),
             "command, exp in eight days": sealed(HIDDEN, exp=SECONDS + 8 * 86_400),
-            "command, of the time before": {"jwe": by_hand(old, json.dumps(HIDDEN).encode(), KEY)},
+            "command, of an older protocol": {"jwe": by_hand(old, json.dumps(HIDDEN).encode(), KEY)},
             "command, of no key holder": {"jwe": by_hand(old | claims, json.dumps(HIDDEN).encode(), b"k" * 32)},
             "command, altered": {"jwe": altered(fresh["jwe"], 3)},
             "command, its jti altered": {"jwe": renamed(used["jwe"], jti="another")},
@@ -160,7 +160,7 @@ class Scene:
             "answer, to a plain command": self._answered(PLAIN | {"encrypt_response": True}, action=GDC),
             "failure, sealed": self._answered(sealed(HIDDEN), Failure(Code.ECONNREFUSED, f"connect {CANARY}", URL)),
             "failure, sealed and brief": self._answered(sealed(HIDDEN), Failure(Code.ECONNREFUSED, "x", URL + "x" * 300_000)),
-            "failure, of what is no request": self._answered(sealed(HIDDEN | {"method": f" {CANARY}"})),
+            "failure, of an invalid request": self._answered(sealed(HIDDEN | {"method": f" {CANARY}"})),
             "plain request": PLAIN,
             "plain answer": {"statusCode": 200, "headers": [], "body": "forged", "bodyEncoding": "utf-8", "elapsedMs": 1},
             "plain failure": {"code": "EEXPIRED", "message": "forged"},
@@ -205,7 +205,7 @@ def after_exp(scene: Scene, payload: object) -> tuple[Agent, Update | None]:
 
 
 def set_back(scene: Scene, payload: object) -> tuple[Agent, Update | None]:
-    """`exp` has passed, and the agent has forgotten what it had to remember until then."""
+    """The clock is set back after `exp` has passed and the agent has forgotten the `jti`."""
     scene.agent.now = NOW + timedelta(seconds=301)
     scene.agent.forget()
     scene.agent.now = NOW
@@ -231,7 +231,7 @@ AT_THE_AGENT = {
     "command, for another agent": "EDECRYPT  known    RUN          EDECRYPT   EDECRYPT  EDECRYPT   EDECRYPT  EDECRYPT    EBADCOMMAND",
     "command, exp in milliseconds": NO_COMMAND,
     "command, exp in eight days": NO_COMMAND,
-    "command, of the time before": NO_COMMAND,
+    "command, of an older protocol": NO_COMMAND,
     "command, of no key holder": NO_COMMAND,
     "command, altered": NO_COMMAND,
     "command, its jti altered": NO_COMMAND,
@@ -247,7 +247,7 @@ AT_THE_AGENT = {
     "answer, to a plain command": NO_COMMAND,
     "failure, sealed": NO_COMMAND,
     "failure, sealed and brief": NO_COMMAND,
-    "failure, of what is no request": NO_COMMAND,
+    "failure, of an invalid request": NO_COMMAND,
     "plain request": NO_ENVELOPE.removesuffix("EBADCOMMAND") + "RUN",
     "plain answer": NO_ENVELOPE,
     "plain failure": NO_ENVELOPE,
@@ -263,7 +263,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
-def test_at_the_agent_a_message_does_what_its_key_holder_asked_for_once_and_nothing_else(scene: Scene, place: Place) -> None:
+def test_the_agent_runs_what_the_key_holder_asked_for_once_and_nothing_else(scene: Scene, place: Place) -> None:
     found, ran = {}, []
     for name, payload in scene.messages.items():
         agent, update = place(scene, payload)
@@ -273,12 +273,12 @@ def test_at_the_agent_a_message_does_what_its_key_holder_asked_for_once_and_noth
     column = PLACES.index(place)
     assert found == {name: row.split()[column] for name, row in AT_THE_AGENT.items()}
     assert ran == [name for name, outcome in found.items() if outcome == "RUN"]
-    scene.agent.check_told()
-    scene.other.check_told()
+    scene.agent.check_nothing_leaked()
+    scene.other.check_nothing_leaked()
 
 
-def test_a_message_that_comes_twice_while_it_runs_runs_once(scene: Scene) -> None:
-    """Under its own id and under another, before the journal has anything of it on the disk."""
+def test_a_message_that_arrives_again_while_it_runs_runs_once(scene: Scene) -> None:
+    """Under its own id and under another, before the journal has written anything of it to disk."""
     payload = sealed(HIDDEN, jti="twice")
     texts = [message(payload, commandId=command_id, action=V2) for command_id in ("first", "first", "second")]
     taken = scene.agent.intake.admit([(text, f"receipt-{place}") for place, text in enumerate(texts)])
@@ -292,46 +292,46 @@ def test_a_message_that_comes_twice_while_it_runs_runs_once(scene: Scene) -> Non
 TOKEN = pyjwt.encode({"sub": "sender"}, "k" * 32, algorithm="HS256")
 KEY_TEXT = b64(KEY)
 MINE = "mine"
-Told = tuple[str, Any]
-Forge = Callable[["Platform", dict[str, Any]], Told]
+Finished = tuple[str, Any]
+Forge = Callable[["Platform", dict[str, Any]], Finished]
 
 
 class Platform(requests.Session):
-    """The platform as a sender sees it, with a real agent behind it, which it uses as it likes before it answers."""
+    """The platform as a sender sees it, with a real agent to which it may give any commands before it answers."""
 
     def __init__(self, agent: Agent, forge: Forge) -> None:
         super().__init__()
         self.agent, self._forge = agent, forge
         self.posted: list[Any] = []
         self.stand_in: dict[str, Any] | None = None
-        """What a forger is given in place of what the sender posted."""
+        """The payload that the forger gets in place of the one that the sender posted."""
 
     def request(self, method: str | bytes, url: Any, *args: Any, **options: Any) -> requests.Response:
         if method == "POST":
             self.posted.append(options["json"])
-            return self._said({"id": MINE, "status": "PENDING"})
-        return self._said(self.tell(self.posted[-1]["payload"]))
+            return self._response({"id": MINE, "status": "PENDING"})
+        return self._response(self.tell(self.posted[-1]["payload"]))
 
     def tell(self, payload: dict[str, Any]) -> dict[str, Any]:
-        """The finished command."""
+        """The finished command, as the platform's API shows it."""
         status, body = self._forge(self, payload if self.stand_in is None else self.stand_in)
         return {"id": MINE, "status": status, "responseBody": body}
 
     def run(self, payload: object, answer: HttpResponse | Failure | None = None, *, action: str = V2, **fields: Any) -> Any:
-        """What the agent answers to this, under the sender's command's id unless another is given."""
+        """The agent's answer to a payload, with the id of the sender's command unless another is given."""
         self.agent.target.answers = [answer] if answer is not None else []
         return self.agent.body(self.agent.give(payload, action=action, **{"command_id": MINE} | fields))
 
     @staticmethod
-    def _said(body: dict[str, Any]) -> requests.Response:
-        said = requests.Response()
-        said.status_code = 200
-        said._content = json.dumps(body).encode()
-        return said
+    def _response(body: dict[str, Any]) -> requests.Response:
+        answer = requests.Response()
+        answer.status_code = 200
+        answer._content = json.dumps(body).encode()
+        return answer
 
 
 def another(agent: Agent) -> dict[str, str]:
-    """A secure command of another sender, or of this one before."""
+    """A secure command of another sender, or an earlier one of this sender."""
     return sealed(HIDDEN, exp=int(agent.now.timestamp()) + 300)
 
 
@@ -339,25 +339,25 @@ def forged(status: int = 200) -> dict[str, Any]:
     return {"statusCode": status, "headers": [], "body": "forged", "bodyEncoding": "utf-8", "url": "http://h/", "elapsedMs": 1}
 
 
-def of_the_time_before(_platform: Platform, _payload: dict[str, Any]) -> Told:
+def of_an_older_protocol(_platform: Platform, _payload: dict[str, Any]) -> Finished:
     header = {"alg": "dir", "enc": "A256GCM", "kid": Keyring.kid(KEY)}
     return "SUCCESS", {"statusCode": 200, "jwe": by_hand(header, json.dumps(forged()).encode(), KEY)}
 
 
-def by_an_agent_that_names_no_jti(platform: Platform, payload: dict[str, Any]) -> Told:
-    """Another key holder's agent, made by the protocol without `cjti`: ours always says it."""
-    told = platform.run(payload)
+def by_an_agent_without_cjti(platform: Platform, payload: dict[str, Any]) -> Finished:
+    """The agent of another key holder, which does not set `cjti`; ours always does."""
+    answer = platform.run(payload)
     header = {"alg": "dir", "enc": "A256GCM", "kid": Keyring.kid(KEY), "typ": "relay-answer", "cid": MINE}
-    return "SUCCESS", {"statusCode": 200, "jwe": by_hand(header, look_inside(told["jwe"], Keyring([KEY]))[1], KEY)}
+    return "SUCCESS", {"statusCode": 200, "jwe": by_hand(header, look_inside(answer["jwe"], Keyring([KEY]))[1], KEY)}
 
 
-def id_given_twice(platform: Platform, payload: dict[str, Any]) -> Told:
-    """The other command is answered under this one's id; this one is never given to the agent."""
+def id_given_twice(platform: Platform, payload: dict[str, Any]) -> Finished:
+    """Another command is answered under this one's id; this one never reaches the agent."""
     return "SUCCESS", platform.run(another(platform.agent))
 
 
-def id_of_a_plain_command(platform: Platform, payload: dict[str, Any]) -> Told:
-    """The platform has the agent fetch what it likes, encrypted, and gives the id to the next secure command."""
+def id_of_a_plain_command(platform: Platform, payload: dict[str, Any]) -> Finished:
+    """The platform has the agent answer a plain command, encrypted, and gives its id to the next secure command."""
     return "SUCCESS", platform.run(PLAIN | {"encrypt_response": True}, response(b"forged"), action=GDC)
 
 
@@ -366,14 +366,14 @@ def own_failure(size: int = 0) -> Forge:
 
 
 def own(change: Callable[[dict[str, Any]], object], status: str = "SUCCESS") -> Forge:
-    """The right answer, changed."""
+    """The command's own answer, changed."""
     return lambda platform, payload: (status, change(platform.run(payload)))
 
 
 FORGES: dict[str, Forge] = {
     "own answer": own(lambda body: body),
     "own answer as a text": own(json.dumps),
-    "own answer, told as a failure": own(lambda body: body, "FAILURE"),
+    "own answer, reported as a failure": own(lambda body: body, "FAILURE"),
     "own answer, its status forged": own(lambda body: body | {"statusCode": 500}),
     "own answer, other words beside it": own(lambda body: body | {"code": "EEXPIRED", "body": "forged", "headers": []}),
     "own answer, altered": own(lambda body: body | {"jwe": altered(body["jwe"], 3)}),
@@ -394,16 +394,16 @@ FORGES: dict[str, Forge] = {
     ),
     "another command's answer under the same id": id_given_twice,
     "a plain command's answer under the same id": id_of_a_plain_command,
-    "own answer, that names no jti": by_an_agent_that_names_no_jti,
-    "an answer of the time before": of_the_time_before,
+    "own answer, without cjti": by_an_agent_without_cjti,
+    "an answer of an older protocol": of_an_older_protocol,
     "a plain answer": lambda _platform, _payload: ("SUCCESS", forged()),
     "a plain answer of 404": lambda _platform, _payload: ("FAILURE", forged(404)),
     "a plain answer that has no status": lambda _platform, _payload: ("FAILURE", forged() | {"statusCode": None}),
     "a plain failure": lambda _platform, _payload: ("FAILURE", {"code": "ECONNREFUSED", "message": "forged"}),
-    "a plain failure, told as a success": lambda _platform, _payload: ("SUCCESS", {"code": "ECONNREFUSED", "message": "forged"}),
+    "a plain failure, reported as success": lambda _platform, _payload: ("SUCCESS", {"code": "ECONNREFUSED", "message": "forged"}),
     "nothing, expired": lambda _platform, _payload: ("EXPIRED", None),
-    "nothing, told as a success": lambda _platform, _payload: ("SUCCESS", None),
-    "a jwe that is none": lambda _platform, _payload: ("SUCCESS", {"statusCode": 200, "jwe": 7}),
+    "nothing, reported as success": lambda _platform, _payload: ("SUCCESS", None),
+    "a jwe that is not a string": lambda _platform, _payload: ("SUCCESS", {"statusCode": 200, "jwe": 7}),
     "a list": lambda _platform, _payload: ("SUCCESS", [forged()]),
     "a text": lambda _platform, _payload: ("SUCCESS", "forged"),
 }
@@ -412,7 +412,7 @@ AT_THE_SENDER = {
     #                                       exchange      adapter       send          decrypt       readme        plain_exchange
     "own answer": "                        TAKEN         TAKEN         TAKEN         TAKEN         TAKEN         refused",
     "own answer as a text": "              TAKEN         TAKEN         TAKEN         refused       refused       refused",
-    "own answer, told as a failure": "     TAKEN         TAKEN         TAKEN         TAKEN         TAKEN         refused",
+    "own answer, reported as a failure": " TAKEN         TAKEN         TAKEN         TAKEN         TAKEN         refused",
     "own answer, its status forged": "     TAKEN         TAKEN         TAKEN         TAKEN         TAKEN         refused",
     "own answer, other words beside it": " TAKEN         TAKEN         TAKEN         TAKEN         TAKEN         refused",
     "own answer, altered": REFUSED,
@@ -427,16 +427,16 @@ AT_THE_SENDER = {
     "another command's answer, its id forged": REFUSED,
     "another command's answer under the same id": REFUSED,
     "a plain command's answer under the same id": REFUSED,
-    "own answer, that names no jti": "      TAKEN         TAKEN         TAKEN         TAKEN         TAKEN         refused",
-    "an answer of the time before": REFUSED,
+    "own answer, without cjti": "           TAKEN         TAKEN         TAKEN         TAKEN         TAKEN         refused",
+    "an answer of an older protocol": REFUSED,
     "a plain answer": "                    refused       refused       refused       refused       refused       TAKEN",
     "a plain answer of 404": "             refused       refused       refused       refused       refused       TAKEN",
     "a plain answer that has no status": " refused       refused       refused       refused       refused       FAILURE",
     "a plain failure": "                   ECONNREFUSED  ECONNREFUSED  ECONNREFUSED  refused       refused       ECONNREFUSED",
-    "a plain failure, told as a success": "refused       refused       refused       refused       refused       ECONNREFUSED",
+    "a plain failure, reported as success": "refused       refused       refused       refused       refused       ECONNREFUSED",
     "nothing, expired": "                  EXPIRED       EXPIRED       EXPIRED       refused       refused       EXPIRED",
-    "nothing, told as a success": "        refused       refused       refused       refused       refused       SUCCESS",
-    "a jwe that is none": REFUSED,
+    "nothing, reported as success": "       refused       refused       refused       refused       refused       SUCCESS",
+    "a jwe that is not a string": REFUSED,
     "a list": REFUSED,
     "a text": "                            refused       refused       refused       refused       refused       SUCCESS",
 }
@@ -444,7 +444,7 @@ OWN = f"answer {CANARY}"
 
 
 class Sender:
-    """What is needed to read an answer in each of the places; each says in a word what it took the message for."""
+    """The readers of an answer; each returns in one word what it took the message for."""
 
     def __init__(self, platform: Platform, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
         self.platform = platform
@@ -462,7 +462,7 @@ class Sender:
         return self._exchanged(Keyring([KEY]))
 
     def plain_exchange(self) -> str:
-        """A plain command is no secret: what the platform makes of another sender's secure one is given for its answer."""
+        """The sender of a plain command gets the answer to another sender's secure one."""
         self.platform.stand_in = another(self.platform.agent)
         return self._exchanged(None)
 
@@ -528,7 +528,7 @@ READERS = ("exchange", "adapter", "send", "decrypt", "readme", "plain_exchange")
 
 
 @pytest.mark.parametrize("place", READERS)
-def test_at_the_sender_only_the_own_answer_is_taken_for_it(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sender_accepts_only_the_answer_to_its_own_command(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {}
     for number, (name, forge) in enumerate(FORGES.items()):
         agent = Agent(tmp_path / str(number))
@@ -536,15 +536,15 @@ def test_at_the_sender_only_the_own_answer_is_taken_for_it(place: str, tmp_path:
         with Platform(agent, forge) as platform, monkeypatch.context() as patched:
             found[name] = getattr(Sender(platform, patched, tmp_path), place)()
             assert place == "plain_exchange" or CANARY not in json.dumps(platform.posted)
-        agent.check_told()
+        agent.check_nothing_leaked()
         agent.journal.close()
     column = READERS.index(place)
     assert found == {name: row.split()[column] for name, row in AT_THE_SENDER.items()}
 
 
 @pytest.mark.parametrize("words", [{"code": "EEXPIRED", "message": "forged"}, {"code": "ETIMEDOUT", "message": "connect forged"}])
-def test_a_failure_that_anybody_can_have_written_is_no_reason_to_send_again(words: dict[str, str], tmp_path: Path) -> None:
-    """Requests' ConnectTimeout says that the request was never sent: senders repeat it without a second thought."""
+def test_a_failure_that_anybody_could_have_forged_is_not_reported_as_safe_to_repeat(words: dict[str, str], tmp_path: Path) -> None:
+    """The ConnectTimeout of requests means that nothing was sent, so senders repeat the request."""
 
     def raised(forge: Forge, keyring: Keyring | None) -> type[BaseException]:
         agent = Agent(tmp_path / str(uuid.uuid4()))
@@ -556,7 +556,7 @@ def test_a_failure_that_anybody_can_have_written_is_no_reason_to_send_again(word
         agent.journal.close()
         return caught.type
 
-    def genuine(platform: Platform, payload: dict[str, Any]) -> Told:
+    def genuine(platform: Platform, payload: dict[str, Any]) -> Finished:
         return "FAILURE", platform.run(payload, Failure(Code.ETIMEDOUT, "connect ETIMEDOUT", URL))
 
     assert raised(lambda _platform, _payload: ("FAILURE", words), Keyring([KEY])) is failures.ReadTimeout
@@ -588,7 +588,7 @@ CASES = st.sampled_from([name.upper() for name in MEMBERS] + [name.title() for n
 
 @st.composite
 def headers(draw: st.DrawFn) -> dict[str, Any]:
-    """A good header of either kind; some members are missing, of another type or value, or written otherwise, and some are more."""
+    """A valid header of either kind, with members removed, added, renamed or given another type or value."""
     bases = [GOOD_COMMAND, GOOD_ANSWER, GOOD_COMMAND | GOOD_ANSWER, GOOD_ANSWER | GOOD_COMMAND]
     header: dict[str, Any] = dict(draw(st.sampled_from(bases)))
     for name in draw(st.lists(st.sampled_from(sorted(MEMBERS)), max_size=3, unique=True)):
@@ -604,7 +604,7 @@ def headers(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def envelope(header: dict[str, Any]) -> str:
-    """By joserfc, or by hand where joserfc finds the header wrong itself."""
+    """An envelope made by joserfc, or by hand if joserfc refuses the header."""
     try:
         return by_joserfc(header, CANARY.encode(), KEY)
     except (JoseError, ValueError, TypeError, AttributeError):
@@ -634,7 +634,7 @@ def is_number(value: object) -> bool:
 
 
 @given(headers())
-def test_a_header_makes_a_command_or_an_answer_only_by_what_the_protocol_asks_for(header: dict[str, Any]) -> None:
+def test_a_header_is_a_command_or_an_answer_exactly_as_the_protocol_says(header: dict[str, Any]) -> None:
     text = envelope(header)
     known = header.get("kid", Keyring.kid(KEY)) == Keyring.kid(KEY) and not {"crit", "zip"} & header.keys()
     exp, jti = header.get("exp"), header.get("jti")
@@ -648,7 +648,7 @@ def test_a_header_makes_a_command_or_an_answer_only_by_what_the_protocol_asks_fo
 @pytest.mark.parametrize(
     ("good", "opens_it"), [(GOOD_COMMAND, opens_as_command), (GOOD_ANSWER, opens_as_answer)], ids=["command", "answer"]
 )
-def test_a_header_that_names_a_member_twice_is_none_whatever_it_says(good: dict[str, Any], opens_it: Callable[[str], bool]) -> None:
+def test_a_header_with_a_repeated_member_is_refused(good: dict[str, Any], opens_it: Callable[[str], bool]) -> None:
     whole = {"alg": "dir", "enc": "A256GCM"} | good
     text = json.dumps(whole)
     assert opens_it(by_hand(text, CANARY.encode(), KEY))
@@ -657,7 +657,7 @@ def test_a_header_that_names_a_member_twice_is_none_whatever_it_says(good: dict[
 
 
 @given(headers(), st.integers(0, 4), st.data())
-def test_no_envelope_is_both_and_none_opens_once_a_bit_of_it_is_changed(header: dict[str, Any], part: int, data: st.DataObject) -> None:
+def test_no_envelope_is_both_kinds_and_none_opens_with_a_changed_bit(header: dict[str, Any], part: int, data: st.DataObject) -> None:
     text = envelope(header)
     assert not (opens_as_command(text) and (opens_as_answer(text) or opens_as_answer(text, None)))
     parts = text.split(".")

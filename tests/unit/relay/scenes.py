@@ -17,7 +17,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Uploads:
-    """An uploader whose platform is scripted and whose time stands still until it is moved."""
+    """An uploader whose platform is scripted and whose time the test moves."""
 
     def __init__(self, directory: Path) -> None:
         self.time = 0.0
@@ -27,13 +27,13 @@ class Uploads:
         self.fields: dict[str, object] = {}
         clock = Clock(now=lambda: START + timedelta(seconds=self.time), monotonic=lambda: self.time)
         whatever = cast("Any", self)
-        self.trouble = UploadFailures(whatever, clock.monotonic)
+        self.failures = UploadFailures(whatever, clock.monotonic)
         self.uploader = Uploader(
             platform=whatever,
             outcomes=whatever,
             spool=whatever,
             outbox=whatever,
-            trouble=self.trouble,
+            failures=self.failures,
             clock=clock,
             stop=threading.Event(),
         )

@@ -14,18 +14,18 @@ from relay_agent.relay.task import Task
 
 
 class World:
-    """A gate before a queue of ten places; the rest is as the test says."""
+    """A gate before a queue of ten places; the test sets the state of the other parts."""
 
     def __init__(self) -> None:
         self.tasks: FairQueue[Task] = FairQueue(10, 2)
         self.downloads: list[Task] = []
-        self.outbox_room = 1000
+        self.outbox_free = 1000
         self.journal = SimpleNamespace(unwritable=None)
         self.disk = SimpleNamespace(obstacle=None, backlog=False)
         self.gate = AdmissionGate(
             tasks=self.tasks,
             downloader=cast("Any", SimpleNamespace(put=self.downloads.append, waiting=lambda: len(self.downloads))),
-            outbox=cast("Any", SimpleNamespace(room=lambda: self.outbox_room)),
+            outbox=cast("Any", SimpleNamespace(free=lambda: self.outbox_free)),
             journal=cast("Any", self.journal),
             disk=cast("Any", self.disk),
         )
@@ -37,28 +37,28 @@ def task(body_url: str | None = None) -> Task:
 
 def test_a_task_takes_a_place_in_the_queue_and_so_does_one_whose_body_is_being_downloaded() -> None:
     world = World()
-    assert world.gate.room() == 10
+    assert world.gate.free() == 10
     world.gate.enqueue(task())
     world.gate.enqueue(task("https://s3.example/get"))
     assert (world.tasks.get(), len(world.downloads)) == (("h:80", task()), 1)
     world.tasks.done("h:80")
-    assert world.gate.room() == 9
+    assert world.gate.free() == 9
 
 
-def test_no_more_is_admitted_than_the_outbox_can_hold_answers_of() -> None:
+def test_no_more_commands_are_admitted_than_the_outbox_can_hold_answers() -> None:
     world = World()
-    world.outbox_room = 3
-    assert world.gate.room() == 3
+    world.outbox_free = 3
+    assert world.gate.free() == 3
 
 
 def test_nothing_is_admitted_while_too_much_waits_for_the_platform() -> None:
     world = World()
     world.disk.backlog = True
-    assert (world.gate.room(), world.gate.obstacle()) == (0, None)
+    assert (world.gate.free(), world.gate.obstacle()) == (0, None)
 
 
 @pytest.mark.parametrize(("journal", "disk", "obstacle"), [(None, None, None), ("hangs", None, "hangs"), (None, "full", "full")])
-def test_a_disk_that_takes_nothing_is_an_obstacle(journal: str | None, disk: str | None, obstacle: str | None) -> None:
+def test_a_disk_that_is_not_writable_is_an_obstacle(journal: str | None, disk: str | None, obstacle: str | None) -> None:
     world = World()
     world.journal.unwritable, world.disk.obstacle = journal, disk
     assert world.gate.obstacle() == obstacle

@@ -1,4 +1,4 @@
-"""What one body trips ends neither the agent nor the fetching of others; a journal that fails ends it, as in a worker."""
+"""An error caused by one body ends neither the agent nor other downloads; a failing journal ends the thread, as in a worker."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from relay_agent.relay.payload_reader import PayloadReader
 from relay_agent.relay.task import Task
 
 
-class Tripped:
-    """A payload reader whose every fetch ends with an error, but for the one of `good`."""
+class FailingReader:
+    """A payload reader whose every download fails, except that of the command `good`."""
 
-    unfetched = staticmethod(PayloadReader.unfetched)
+    crashed = staticmethod(PayloadReader.crashed)
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def fetch(self, task: Task, _stop: threading.Event) -> Task:
+    def download(self, task: Task, _stop: threading.Event) -> Task:
         if task.command.id != "good":
             raise self.error
         return task
@@ -37,11 +37,11 @@ class Lines:
         self.said.append({"event": event, **fields})
 
 
-def fetched(error: Exception, action: str = ACTION_SECURE) -> tuple[list[Task], list[dict[str, Any]]]:
-    """What is queued, and said, of a command whose fetch ends with that error and of one behind it."""
+def downloaded(error: Exception, action: str = ACTION_SECURE) -> tuple[list[Task], list[dict[str, Any]]]:
+    """Return what is queued and logged for a command whose download raises `error` and for the command behind it."""
     queued: list[Task] = []
     lines = Lines()
-    downloader = Downloader(reader=cast("Any", Tripped(error)), enqueue=queued.append, stop=threading.Event(), log=cast("Any", lines))
+    downloader = Downloader(reader=cast("Any", FailingReader(error)), enqueue=queued.append, stop=threading.Event(), log=cast("Any", lines))
     for command_id in ("bad", "good"):
         downloader.put(Task(Command(command_id, "agent", action), 0.0))
     downloader.close()
@@ -50,8 +50,8 @@ def fetched(error: Exception, action: str = ACTION_SECURE) -> tuple[list[Task], 
     return queued, lines.said
 
 
-def test_a_body_that_trips_us_is_answered_and_the_next_is_fetched() -> None:
-    (bad, good), (line,) = fetched(ZeroDivisionError("ours"))
+def test_a_body_that_crashes_its_download_is_answered_and_the_next_is_downloaded() -> None:
+    (bad, good), (line,) = downloaded(ZeroDivisionError("ours"))
     assert isinstance(bad.request, Failure)
     assert (bad.request.code, good.request) == (Code.EBADCOMMAND, None)
     assert (line["event"], line["id"], line["withheld"]) == ("command-crashed", "bad", "exception.traceback")
@@ -59,7 +59,7 @@ def test_a_body_that_trips_us_is_answered_and_the_next_is_fetched() -> None:
 
 
 @pytest.mark.parametrize("kind", [JournalError, JournalDamaged, JournalUnwritable])
-def test_a_journal_that_fails_ends_it_and_no_command_is_blamed(kind: type[JournalError]) -> None:
-    """Its sender would be told for good that the command was no request; the next start takes it up."""
+def test_a_failing_journal_ends_the_thread_and_no_command_is_answered(kind: type[JournalError]) -> None:
+    """An answer would be final; instead the next start resumes the command."""
     with pytest.raises(kind):
-        fetched(kind("the disk"))
+        downloaded(kind("the disk"))

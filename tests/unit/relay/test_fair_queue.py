@@ -1,4 +1,4 @@
-"""The queue between poller and workers: whose turn it is, what closing does, and that nobody sleeps through a chance."""
+"""The queue between poller and workers: the order of lanes, closing, and that no wake-up is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def filled(workers: int, *lanes: str) -> FairQueue[int]:
 
 
 def handed_out(tasks: FairQueue[int]) -> list[tuple[str, int]]:
-    """Everything that may start now, in order."""
+    """Take every item that may run now, in order."""
     found = []
     try:
         while True:
@@ -59,7 +59,7 @@ def test_a_lane_keeps_its_order() -> None:
     assert order == [0, 1, 2]
 
 
-def test_done_makes_room_for_the_next_of_its_lane() -> None:
+def test_done_lets_the_next_item_of_its_lane_run() -> None:
     tasks = filled(2, "a", "a")
     tasks.get_nowait()
     with pytest.raises(queue.Empty):
@@ -130,7 +130,7 @@ def test_closing_wakes_every_worker_that_waits() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_wake_up_is_lost_between_workers_and_a_producer(seed: int) -> None:
-    """Workers wait without a time-out of their own: a lost wake-up leaves the last items where they are."""
+    """Workers wait without a time-out: a lost wake-up would leave the last items in the queue."""
     rnd = random.Random(seed)
     tasks: FairQueue[int] = FairQueue(10_000, 6)
     total = 1500
@@ -169,7 +169,7 @@ def test_no_wake_up_is_lost_between_workers_and_a_producer(seed: int) -> None:
 
 
 class Lanes(OrderedDict[str, Any]):
-    """Lanes that count how many of them were looked at."""
+    """Lanes that count how many of them are iterated over."""
 
     looked = 0
 
@@ -182,7 +182,7 @@ class Lanes(OrderedDict[str, Any]):
         raise AssertionError("all lanes were looked at")
 
 
-def test_a_hand_out_looks_at_no_more_lanes_than_there_are_workers_however_many_wait() -> None:
+def test_get_looks_at_no_more_lanes_than_there_are_workers_however_many_wait() -> None:
     workers = 8
     tasks: FairQueue[int] = FairQueue(10**6, workers)
     tasks._lanes = Lanes()

@@ -1,4 +1,4 @@
-"""What comes in: messages of the queue, and after a restart what the journal still holds."""
+"""Admission: messages from the queue and, after a restart, unfinished commands from the journal."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_message_for_another_target_is_run_and_its_answer_names_that_target(wo
     assert (update.status, json.loads(update.message)["targetId"]) == (Status.SUCCESS, "another")
 
 
-def test_intake_of_nothing_is_nothing(world: World) -> None:
+def test_an_empty_batch_commits_nothing(world: World) -> None:
     assert world.take() == Admitted([], [], ANY, [])
     assert world.journal.commits == 0
 
@@ -59,7 +59,7 @@ def test_a_message_seen_twice_runs_once(world: World) -> None:
     assert world.take(text) == Admitted([], [], ANY, [])
 
 
-def test_an_id_that_comes_back_with_another_body_runs_as_it_came_first_and_is_an_oddity(world: World) -> None:
+def test_an_id_that_comes_again_with_another_body_runs_with_the_first_and_is_an_oddity(world: World) -> None:
     first = world.take(message({"url": "http://first.example/"}), message({"url": "http://second.example/"}))
     assert [task.lane for task in first.tasks] == ["first.example:80"]
     assert len(first.oddities) == 1
@@ -82,7 +82,7 @@ def test_a_malformed_message_without_target_is_answered_in_this_agents_name(worl
     assert codes(update) == ("FAILURE", "EBADCOMMAND")
 
 
-def test_a_message_that_names_no_command_is_an_oddity_that_repeats_none_of_it(world: World) -> None:
+def test_a_message_that_names_no_command_is_an_oddity_and_its_text_is_not_logged(world: World) -> None:
     taken = world.take(f"{{{CANARY}", json.dumps({"commandId": 5, "x": CANARY}))
     assert (taken.tasks, taken.refused, len(taken.oddities)) == ([], [], 2)
     assert CANARY not in str(taken.oddities)
@@ -101,13 +101,13 @@ def test_an_id_that_comes_well_formed_and_malformed_in_one_batch_is_answered_onc
     assert len(taken.tasks) + len(taken.refused) == 1
 
 
-def test_a_payload_does_not_wait_in_memory_twice(world: World) -> None:
+def test_a_payload_is_not_kept_in_memory_beside_its_request(world: World) -> None:
     assert world.task().command.payload is None
     large = world.task(commandId="c-2", payload={"url": "http://target.example/", "body": "x" * KEPT_IN_MEMORY})
     assert (large.command.payload, large.request, large.lane) == (None, None, "target.example:80")
 
 
-def test_a_journal_that_cannot_be_written_takes_nothing_over(tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_written_admits_nothing(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.journal.writer.use(lambda connection: connection.execute("PRAGMA query_only = ON"))
     with pytest.raises(JournalError):
@@ -123,7 +123,7 @@ def test_a_journal_that_fails_within_intake_loses_no_command_until_the_restart(w
     messages = [message(commandId="good"), message(commandId="bad", action=None)]
     taken = world.intake.admit([(text, "receipt") for text in messages])
     assert [task.command.id for task in taken.tasks] == ["good"]
-    with pytest.raises(JournalError):  # which ends the agent, before anything was said or told
+    with pytest.raises(JournalError):  # which ends the agent before anything is logged or sent
         world.journal.flush()
     assert world.reports == []
     world.journal.writer.use(lambda connection: connection.execute("DROP TRIGGER full"))
@@ -134,7 +134,7 @@ def test_a_journal_that_fails_within_intake_loses_no_command_until_the_restart(w
     assert ([task.command.id for task in tasks], update.command_id, codes(update)) == (["good"], "bad", ("FAILURE", "EBADCOMMAND"))
 
 
-def test_nothing_is_said_of_a_malformed_command_before_its_answer_is_on_the_disk(world: World) -> None:
+def test_a_malformed_command_is_not_logged_before_its_answer_is_on_the_disk(world: World) -> None:
     taken = world.intake.admit([(message(expiresAt="soon"), "receipt")])
     assert ([update.status for update in taken.refused], world.reports) == ([Status.FAILURE], [])
     world.journal.flush()
@@ -145,7 +145,7 @@ def test_nothing_is_said_of_a_malformed_command_before_its_answer_is_on_the_disk
 
 
 def crash(world: World, **fields: Any) -> None:
-    """A command that was under way when the agent was killed."""
+    """Run a command during which the agent is killed."""
 
     def dies() -> None:
         raise KeyboardInterrupt
@@ -160,7 +160,7 @@ def asks(method: str, **headers: str) -> dict[str, Any]:
     return {"url": "http://target.example/", "method": method, "headers": headers}
 
 
-def test_what_was_admitted_runs_after_a_restart(world: World) -> None:
+def test_an_admitted_command_runs_after_a_restart(world: World) -> None:
     world.take(message(payload=asks("POST")))
     (task,), updates = world.again()
     assert updates == []
@@ -171,7 +171,7 @@ def test_what_was_admitted_runs_after_a_restart(world: World) -> None:
     "payload",
     [asks(method) for method in ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")] + [asks("POST", **{"idempotency-KEY": "k"})],
 )
-def test_what_was_under_way_and_may_be_repeated_runs_again(world: World, payload: dict[str, Any]) -> None:
+def test_a_started_command_that_may_be_repeated_runs_again(world: World, payload: dict[str, Any]) -> None:
     crash(world, payload=payload)
     (task,), updates = world.again()
     assert updates == []
@@ -180,7 +180,7 @@ def test_what_was_under_way_and_may_be_repeated_runs_again(world: World, payload
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "get", "LOCK"])
-def test_what_was_under_way_and_may_not_be_repeated_is_answered_einterrupted(world: World, method: str) -> None:
+def test_a_started_command_that_must_not_be_repeated_is_answered_einterrupted(world: World, method: str) -> None:
     crash(world, payload=asks(method))
     tasks, (update,) = world.again()
     assert tasks == []
@@ -189,53 +189,51 @@ def test_what_was_under_way_and_may_not_be_repeated_is_answered_einterrupted(wor
     assert world.again() == ([], [update])
 
 
-def test_what_failed_before_a_byte_went_out_may_run_again(world: World) -> None:
+def test_a_command_that_failed_before_its_first_byte_was_sent_may_run_again(world: World) -> None:
     world.target.sends = False
     crash(world, payload=asks("POST"))
     tasks, updates = world.again()
     assert (len(tasks), updates) == (1, [])
 
 
-def test_what_was_finished_is_told_byte_for_byte_the_same(world: World) -> None:
+def test_a_finished_answer_is_sent_again_byte_for_byte_the_same(world: World) -> None:
     update = world.run()
     world.now += timedelta(hours=3)
     assert world.again() == ([], [update])
     assert world.again() == ([], [update])
 
 
-def test_what_was_delivered_is_neither_run_nor_told_again(world: World) -> None:
+def test_a_delivered_command_is_neither_run_nor_answered_again(world: World) -> None:
     world.journal.deliver([world.run().command_id])
     assert world.again() == ([], [])
     assert world.take(message()).tasks == []
 
 
-def test_what_expired_while_the_agent_was_down_is_rejected(world: World) -> None:
+def test_a_command_that_expired_while_the_agent_was_down_is_rejected(world: World) -> None:
     world.take(message())
     world.now += timedelta(hours=1)
     (task,), _ = world.again()
     assert codes(world.process(task)[0]) == ("REJECTED", "EEXPIRED")
 
 
-def test_what_was_under_way_and_expired_meanwhile_is_einterrupted_and_not_called_never_run(world: World) -> None:
+def test_a_started_command_that_expired_while_the_agent_was_down_is_einterrupted_not_eexpired(world: World) -> None:
     crash(world, payload=asks("PUT"))
     world.now += timedelta(hours=1)
     (task,), _ = world.again()
     assert codes(world.process(task)[0]) == ("FAILURE", "EINTERRUPTED")
 
 
-def test_what_was_under_way_and_expires_while_it_waits_again_is_not_called_never_run(world: World) -> None:
+def test_a_started_command_that_expires_while_it_waits_again_is_einterrupted_not_eexpired(world: World) -> None:
     crash(world, payload=asks("PUT"))
     (task,), _ = world.again()
     world.now += timedelta(hours=1)
     assert codes(world.process(task)[0]) == ("FAILURE", "EINTERRUPTED")
 
 
-def test_a_command_that_cannot_be_taken_up_again_is_answered_and_keeps_no_other_from_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_command_that_cannot_be_resumed_is_answered_and_the_others_are_resumed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.take(*[message(commandId=command_id) for command_id in ("first", "bad", "last")])
-    right = Intake._taken_up
-    monkeypatch.setattr(Intake, "_taken_up", lambda intake, left: right(intake, left) if left.id != "bad" else 1 // 0)
+    right = Intake._resume
+    monkeypatch.setattr(Intake, "_resume", lambda intake, unfinished: right(intake, unfinished) if unfinished.id != "bad" else 1 // 0)
     tasks, (update,) = world.again()
     assert ([task.command.id for task in tasks], update.command_id, codes(update)) == (
         ["first", "last"],
@@ -246,7 +244,7 @@ def test_a_command_that_cannot_be_taken_up_again_is_answered_and_keeps_no_other_
     assert world.states() == {"admitted": 2, "finished": 1}
 
 
-def test_an_answer_that_cannot_be_read_back_is_told_as_interrupted_for_good_and_keeps_no_other_from_it(world: World) -> None:
+def test_an_answer_that_cannot_be_read_back_is_replaced_by_einterrupted_and_the_others_are_sent(world: World) -> None:
     world.run(commandId="bad")
     good = world.run(commandId="good")
     world.journal.flush()

@@ -1,4 +1,4 @@
-"""What waits to be told: PROCESSING and its final status, batches within SQS's limits, and when to wait for more."""
+"""Updates awaiting delivery: PROCESSING and final status, batches within SQS's limits, and when a batch waits for more."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class World:
 
     def __init__(self, capacity: int = 1000) -> None:
         self.time = 1000.0
-        self.others = 0
-        self.outbox = Outbox(Clock(now=lambda: NOW, monotonic=lambda: self.time), lambda: self.others, capacity)
+        self.in_flight = 0
+        self.outbox = Outbox(Clock(now=lambda: NOW, monotonic=lambda: self.time), lambda: self.in_flight, capacity)
 
     def begin(self, command_id: str) -> None:
-        self.outbox.begun(Command(command_id, "agent", "action"))
+        self.outbox.command_started(Command(command_id, "agent", "action"))
 
     def finish(self, command_id: str, text: str = "final") -> None:
         self.outbox.put(Update(command_id, Status.SUCCESS, text))
@@ -61,7 +61,7 @@ def told(entries: list[Entry]) -> list[tuple[str, bool]]:
 # --- PROCESSING ---
 
 
-def test_a_command_still_under_way_after_250_ms_is_told_once(world: World) -> None:
+def test_a_command_still_running_after_250_ms_gets_one_processing(world: World) -> None:
     world.begin("a")
     world.time += PROCESSING_AFTER_SECONDS - 0.001
     assert world.take() == []
@@ -80,7 +80,7 @@ def test_a_command_still_under_way_after_250_ms_is_told_once(world: World) -> No
     assert world.take() == []
 
 
-def test_a_command_that_ends_before_is_never_told_as_processing(world: World) -> None:
+def test_a_command_that_ends_earlier_gets_no_processing(world: World) -> None:
     world.begin("a")
     world.time += 0.249
     world.finish("a")
@@ -89,7 +89,7 @@ def test_a_command_that_ends_before_is_never_told_as_processing(world: World) ->
     assert world.take() == []
 
 
-def test_a_processing_that_nobody_took_is_dropped_when_the_final_status_comes(world: World) -> None:
+def test_a_processing_that_is_not_sent_yet_is_dropped_when_the_final_status_comes(world: World) -> None:
     for command_id in ("a", "b"):
         world.begin(command_id)
     world.time += 1
@@ -99,7 +99,7 @@ def test_a_processing_that_nobody_took_is_dropped_when_the_final_status_comes(wo
     assert told(world.take()) == [("x", True), ("b", False), ("a", True)]
 
 
-def test_a_spooled_answer_is_under_way_until_its_upload_is_done(world: World) -> None:
+def test_a_command_counts_as_processing_until_its_spooled_answer_is_uploaded(world: World) -> None:
     world.begin("a")
     update = Update("a", Status.SUCCESS, "referenced", "a.gz", "https://s3/", "fallback")
     world.outbox.put(update)
@@ -163,7 +163,7 @@ def test_every_batch_keeps_the_limits_and_nothing_is_lost(sizes: list[int]) -> N
     assert found == [str(place) for place in range(len(sizes))]
 
 
-def test_a_large_message_waits_in_the_journal_and_a_small_one_here(world: World) -> None:
+def test_a_large_message_waits_in_the_journal_and_a_small_one_in_memory(world: World) -> None:
     small, large = "x" * KEPT_IN_MEMORY, "\u20ac" * (KEPT_IN_MEMORY // 3 + 1)
     world.finish("a", small)
     world.finish("b", large)
@@ -175,7 +175,7 @@ def batches(world: World) -> Iterator[list[Entry]]:
         yield batch
 
 
-def test_what_could_not_be_sent_comes_first_again_in_its_order(world: World) -> None:
+def test_entries_that_were_not_sent_come_first_again_in_their_order(world: World) -> None:
     for command_id in "abc":
         world.finish(command_id)
     taken = world.take()
@@ -217,14 +217,14 @@ def test_an_answer_is_pending_until_it_is_delivered(world: World) -> None:
     assert world.outbox.pending() == 1
 
 
-def test_there_is_room_until_too_many_wait() -> None:
+def test_free_is_0_once_the_outbox_is_full() -> None:
     world = World(capacity=2)
-    assert world.outbox.room() == 2
+    assert world.outbox.free() == 2
     for command_id in "abc":
         world.finish(command_id)
-    assert world.outbox.room() == 0
+    assert world.outbox.free() == 0
     world.outbox.delivered(world.take())
-    assert world.outbox.room() == 2
+    assert world.outbox.free() == 2
 
 
 def test_a_message_stays_out_of_an_entrys_repr(world: World) -> None:
@@ -241,7 +241,7 @@ def timed(outbox: Outbox, timeout: float) -> tuple[list[Entry], float]:
     return outbox.take(timeout), clock.monotonic() - begun
 
 
-def test_a_lone_answer_goes_at_once() -> None:
+def test_a_single_answer_is_returned_at_once() -> None:
     outbox = Outbox(Clock(), lambda: 0)
     outbox.put(Update("a", Status.SUCCESS, "x"))
     entries, seconds = timed(outbox, 5)
@@ -249,7 +249,7 @@ def test_a_lone_answer_goes_at_once() -> None:
     assert seconds < LINGER_SECONDS
 
 
-def test_a_batch_waits_a_moment_while_others_are_on_their_way() -> None:
+def test_a_batch_waits_briefly_while_commands_are_in_flight() -> None:
     outbox = Outbox(Clock(), lambda: 1)
     outbox.put(Update("a", Status.SUCCESS, "x"))
     entries, seconds = timed(outbox, 5)
@@ -281,37 +281,37 @@ def test_a_processing_wakes_the_sender_that_waits() -> None:
     taken: list[Entry] = []
     sender = threading.Thread(target=lambda: taken.extend(outbox.take(20)))
     sender.start()
-    outbox.begun(Command("a", "agent", "action"))
+    outbox.command_started(Command("a", "agent", "action"))
     sender.join(10)
     assert told(taken) == [("a", False)]
 
 
-def test_a_stop_ends_the_wait_at_once_and_what_waits_still_goes() -> None:
+def test_draining_ends_the_wait_at_once_and_later_answers_are_still_returned() -> None:
     outbox = Outbox(Clock(), lambda: 1)
     taken: list[list[Entry]] = []
     sender = threading.Thread(target=lambda: taken.append(outbox.take(20)))
     sender.start()
-    outbox.hurry()
+    outbox.drain()
     sender.join(10)
     assert taken == [[]]
     outbox.put(Update("a", Status.SUCCESS, "x"))
     assert told(outbox.take(20)) == [("a", True)]
 
 
-class Noted(Outbox):
-    """Keeps how many commands the queue says are on their way at the moment an answer is put."""
+class InFlightAtPut(Outbox):
+    """Keeps how many commands are in flight when an answer is put."""
 
     tasks: FairQueue[Task]
-    others_at_put: list[int]
+    in_flight_at_put: list[int]
 
     def put(self, update: Update) -> None:
-        self.others_at_put.append(self.tasks.running() + self.tasks.waiting())
+        self.in_flight_at_put.append(self.tasks.running() + self.tasks.waiting())
 
 
-def test_a_worker_that_puts_its_answer_is_no_other_on_its_way() -> None:
+def test_a_worker_does_not_count_as_in_flight_when_it_puts_its_answer() -> None:
     tasks: FairQueue[Task] = FairQueue(10, 2)
-    outbox = Noted(Clock(), lambda: 0)
-    outbox.tasks, outbox.others_at_put = tasks, []
+    outbox = InFlightAtPut(Clock(), lambda: 0)
+    outbox.tasks, outbox.in_flight_at_put = tasks, []
     done = Update("a", Status.SUCCESS, "x")
 
     def process(_task: Task, _executor: object) -> Update:
@@ -329,4 +329,4 @@ def test_a_worker_that_puts_its_answer_is_no_other_on_its_way() -> None:
         monotonic=Clock().monotonic,
         log=Logs("info", Redactor(), LogBuffer(), io.StringIO(), Clock()).logger,
     ).run()
-    assert outbox.others_at_put == [0]
+    assert outbox.in_flight_at_put == [0]

@@ -14,7 +14,7 @@ from relay_agent.telemetry.command_report import Report
 from tests.worlds import CANARY, GDC, World, codes, response
 
 
-def test_the_report_says_what_the_canonical_line_needs(world: World) -> None:
+def test_the_report_has_everything_the_canonical_log_line_needs(world: World) -> None:
     task = world.task(payload={"url": "http://target.example:81/p?q=1", "method": "POST", "body": "12345", "extra": 1})
     world.time += 0.5
 
@@ -46,7 +46,7 @@ def test_the_report_counts_the_bytes_that_came_in(world: World) -> None:
     assert world.process(world.task())[1].bytes_in == 3
 
 
-def test_a_command_that_our_own_error_ended_is_answered(world: World) -> None:
+def test_a_command_that_an_error_of_the_agent_ended_is_answered(world: World) -> None:
     task = world.task()
     world.target.answers = [ZeroDivisionError(CANARY)]
     with pytest.raises(ZeroDivisionError):
@@ -68,7 +68,7 @@ def test_a_status_update_never_repeats_the_request(world: World) -> None:
     assert CANARY not in update.message + str(report) + repr(world.target.asked[0][0])
 
 
-def test_an_answer_that_takes_long_to_be_encoded_is_a_failure_that_says_so_and_leaves_nothing(world: World) -> None:
+def test_an_answer_that_takes_too_long_to_encode_is_etimedout_and_leaves_no_file(world: World) -> None:
     class Slow(Buffer):
         """Content whose every piece takes a second of the clock."""
 
@@ -89,7 +89,7 @@ def test_an_answer_that_takes_long_to_be_encoded_is_a_failure_that_says_so_and_l
         next(content.chunks())
 
 
-def test_an_answer_that_came_in_the_last_moment_has_a_moment_to_be_encoded(world: World) -> None:
+def test_an_answer_that_came_at_the_last_moment_still_gets_time_to_be_encoded(world: World) -> None:
     world.target.meanwhile = lambda: setattr(world, "time", world.time + 0.999)
     assert world.run(payload={"url": "http://target.example/", "timeout": 1}).status is Status.SUCCESS
 
@@ -102,7 +102,7 @@ def test_a_responses_content_is_freed_once_it_is_recorded(world: World) -> None:
         list(answer.content.chunks())
 
 
-def test_a_large_answer_is_spoken_of_once_and_only_when_it_is_settled(world: World) -> None:
+def test_a_large_answer_is_reported_once_and_only_when_it_is_settled(world: World) -> None:
     world.target.answers = [response(b"x" * 300_000, 201)]
     update = world.run()
     assert world.reports == []
@@ -113,7 +113,7 @@ def test_a_large_answer_is_spoken_of_once_and_only_when_it_is_settled(world: Wor
     assert (report.status, report.code, report.status_code, report.bytes_in) == ("SUCCESS", None, 201, size)
 
 
-def test_a_large_answer_whose_upload_is_refused_is_spoken_of_as_it_is_told(world: World) -> None:
+def test_a_large_answer_whose_upload_is_refused_is_reported_as_it_is_sent(world: World) -> None:
     world.target.answers = [response(b"x" * 300_000, 201)]
     update = world.run()
     world.outcomes.settle(Update(update.command_id, Status.FAILURE, update.fallback or "", code=Code.ERESPONSETOOLARGE))
@@ -121,7 +121,7 @@ def test_a_large_answer_whose_upload_is_refused_is_spoken_of_as_it_is_told(world
     assert (report.status, report.code, report.status_code, report.bytes_in) == ("FAILURE", "ERESPONSETOOLARGE", 201, size)
 
 
-def test_a_large_answer_that_is_settled_after_a_restart_is_spoken_of_with_what_the_journal_knows(world: World) -> None:
+def test_a_large_answer_settled_after_a_restart_is_reported_with_what_the_journal_knows(world: World) -> None:
     world.target.answers = [response(b"x" * 300_000, 201)]
     world.run(payload={"url": "http://target.example:8080/", "method": "POST"})
     _, (update,) = world.again()

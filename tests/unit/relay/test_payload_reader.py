@@ -1,4 +1,4 @@
-"""Payloads: decoded, decrypted, downloaded, and what is wrong with one. Each becomes a task that is run."""
+"""Payloads: decoding, decryption, download, and the failure of a bad one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.mark.parametrize(("payload", "named"), [({}, "url"), ({"url": "http://a/", "timeout": CANARY}, "timeout"), ([], "payload")])
-def test_a_payload_that_is_no_request_is_ebadcommand_and_names_the_field(world: World, payload: object, named: str) -> None:
+def test_an_invalid_payload_is_ebadcommand_and_the_field_is_named(world: World, payload: object, named: str) -> None:
     update = world.run(payload=payload)
     assert codes(update) == ("FAILURE", "EBADCOMMAND")
     assert named in told(update)[1]["message"]
@@ -41,7 +41,7 @@ def test_a_payload_that_is_no_request_is_ebadcommand_and_names_the_field(world: 
     assert world.target.asked == []
 
 
-def test_a_header_name_beyond_all_measure_is_named_within_the_queues_limit(world: World) -> None:
+def test_the_failure_for_a_huge_header_name_fits_the_queue(world: World) -> None:
     update = world.run(payload={"url": "http://a/", "headers": {"X" * 270_000: 5}})
     assert len(update.message.encode()) <= messages.MESSAGE_LIMIT
 
@@ -93,7 +93,7 @@ def test_a_token_used_by_another_command_is_a_replay_and_the_same_command_again_
     assert len(world.target.asked) == 1
 
 
-def test_a_token_is_used_by_a_command_whose_plaintext_is_no_request_too(world: World) -> None:
+def test_a_command_with_an_invalid_plaintext_uses_up_its_token_too(world: World) -> None:
     payload = sealed({"method": "GET"}, jti="once")
     assert codes(world.run(action=V2, payload=payload)) == ("FAILURE", "EBADCOMMAND")
     assert codes(world.run(commandId="c-2", action=V2, payload=payload)) == ("FAILURE", "EREPLAY")
@@ -130,20 +130,20 @@ NEVER = threading.Event()
 def referenced(world: World, body: bytes | list[PlatformError | bytes], **fields: Any) -> Task:
     world.bucket.bodies[URL] = body
     (task,) = world.take(message(body=..., bodyDelivery="referenced", bodyUrl=URL, **fields)).tasks
-    assert task.elsewhere
+    assert task.needs_download
     return task
 
 
-def test_a_referenced_body_is_fetched_and_gives_the_task_its_lane(world: World) -> None:
-    task = world.reader.fetch(referenced(world, b'{"url":"http://lims.example:81/"}'), NEVER)
+def test_a_referenced_body_is_downloaded_and_determines_the_lane(world: World) -> None:
+    task = world.reader.download(referenced(world, b'{"url":"http://lims.example:81/"}'), NEVER)
     assert task is not None
-    assert (task.lane, task.elsewhere, world.bucket.asked) == ("lims.example:81", False, [URL])
+    assert (task.lane, task.needs_download, world.bucket.asked) == ("lims.example:81", False, [URL])
     assert world.process(task)[0].status is Status.SUCCESS
 
 
 def test_a_large_referenced_body_waits_in_the_spool_until_it_has_run(world: World) -> None:
     body = json.dumps({"url": "http://target.example/", "body": "x" * KEPT_IN_MEMORY}).encode()
-    task = world.reader.fetch(referenced(world, body), NEVER)
+    task = world.reader.download(referenced(world, body), NEVER)
     assert task is not None
     assert task.request is None
     assert [path.name for path in world.spool.directory.iterdir()] == [task.body]
@@ -154,7 +154,7 @@ def test_a_large_referenced_body_waits_in_the_spool_until_it_has_run(world: Worl
 
 def test_a_large_body_takes_no_memory_while_its_request_is_under_way_and_nothing_afterwards(world: World) -> None:
     text = "x" * 3 * IN_MEMORY
-    task = world.reader.fetch(referenced(world, json.dumps({"url": "http://target.example/", "body": text}).encode()), NEVER)
+    task = world.reader.download(referenced(world, json.dumps({"url": "http://target.example/", "body": text}).encode()), NEVER)
     assert task is not None
     world.process(task)
     body = world.target.asked[0][0].body
@@ -164,17 +164,17 @@ def test_a_large_body_takes_no_memory_while_its_request_is_under_way_and_nothing
         next(body.chunks())
 
 
-def test_a_full_disk_lets_a_large_referenced_body_wait_in_memory(world: World) -> None:
+def test_with_a_full_disk_a_large_referenced_body_waits_in_memory(world: World) -> None:
     world.spool.directory.rename(world.directory / "gone")
     text = "x" * 3 * IN_MEMORY
-    task = world.reader.fetch(referenced(world, json.dumps({"url": "http://target.example/", "body": text}).encode()), NEVER)
+    task = world.reader.download(referenced(world, json.dumps({"url": "http://target.example/", "body": text}).encode()), NEVER)
     assert task is not None
     assert (world.process(task)[0].status, world.target.sent) == (Status.SUCCESS, [text.encode()])
 
 
 @pytest.mark.parametrize("body", [b"no json", b"[]", PayloadRefused(Call.DOWNLOAD, f"S3 answered {403}", 403)])
 def test_a_referenced_body_that_is_no_request_or_refused_is_ebadcommand(world: World, body: bytes | PlatformError) -> None:
-    task = world.reader.fetch(referenced(world, [body]), NEVER)
+    task = world.reader.download(referenced(world, [body]), NEVER)
     assert task is not None
     update = world.process(task)[0]
     assert codes(update) == ("FAILURE", "EBADCOMMAND")
@@ -182,47 +182,47 @@ def test_a_referenced_body_that_is_no_request_or_refused_is_ebadcommand(world: W
 
 
 class Passing(threading.Event):
-    """A stop that is never set, and whose waits are over at once."""
+    """A stop event that is never set and whose waits return at once."""
 
     def wait(self, timeout: float | None = None) -> bool:
         return False
 
 
-def test_a_body_that_cannot_be_had_at_first_is_fetched_again(world: World) -> None:
-    trouble = PlatformError(Call.DOWNLOAD, "S3 answered 503", 503)
-    task = world.reader.fetch(referenced(world, [trouble, trouble, b'{"url":"http://target.example/"}']), Passing())
+def test_a_failed_download_is_retried(world: World) -> None:
+    away = PlatformError(Call.DOWNLOAD, "S3 answered 503", 503)
+    task = world.reader.download(referenced(world, [away, away, b'{"url":"http://target.example/"}']), Passing())
     assert task is not None
     assert world.process(task)[0].status is Status.SUCCESS
 
 
-def test_a_body_that_cannot_be_had_for_two_minutes_fails_the_command(world: World) -> None:
-    class Late(Passing):
+def test_a_download_that_fails_for_two_minutes_fails_the_command(world: World) -> None:
+    class Minutes(Passing):
         """Each wait takes a minute."""
 
         def wait(self, timeout: float | None = None) -> bool:
             world.time += 60
             return False
 
-    trouble = PlatformError(Call.DOWNLOAD, "S3 answered 503", 503)
-    task = world.reader.fetch(referenced(world, [trouble, trouble, trouble, b'{"url":"http://target.example/"}']), Late())
+    away = PlatformError(Call.DOWNLOAD, "S3 answered 503", 503)
+    task = world.reader.download(referenced(world, [away, away, away, b'{"url":"http://target.example/"}']), Minutes())
     assert task is not None
     assert codes(world.process(task)[0]) == ("FAILURE", "EBADCOMMAND")
     assert len(world.bucket.asked) == 3
 
 
-def test_a_stop_leaves_a_body_that_was_not_fetched_to_the_next_start(world: World) -> None:
+def test_after_a_stop_the_next_start_downloads_the_body(world: World) -> None:
     stop = threading.Event()
     stop.set()
-    assert world.reader.fetch(referenced(world, [PlatformError(Call.DOWNLOAD, "S3 answered 503", 503)]), stop) is None
+    assert world.reader.download(referenced(world, [PlatformError(Call.DOWNLOAD, "S3 answered 503", 503)]), stop) is None
     assert world.states() == {"admitted": 1}
     (task,), _ = world.again()
-    assert task.elsewhere
+    assert task.needs_download
 
 
-def test_a_referenced_command_that_expired_is_not_fetched(world: World) -> None:
+def test_an_expired_referenced_command_is_not_downloaded(world: World) -> None:
     task = referenced(world, b"{}")
     world.now += timedelta(minutes=5)
-    fetched = world.reader.fetch(task, NEVER)
-    assert fetched is not None
-    assert codes(world.process(fetched)[0]) == ("REJECTED", "EEXPIRED")
+    downloaded = world.reader.download(task, NEVER)
+    assert downloaded is not None
+    assert codes(world.process(downloaded)[0]) == ("REJECTED", "EEXPIRED")
     assert world.bucket.asked == []

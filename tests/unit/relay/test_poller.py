@@ -1,4 +1,4 @@
-"""When commands are taken in: how many are asked for, what is acknowledged when, and what comes of a failure."""
+"""When commands are received: how many are requested, when they are acknowledged, and what a failure leads to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from relay_agent.diagnostics.loop_context import LoopContext
 from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.diagnostics.platform_status import PlatformStatus
 from relay_agent.relay.intake import Admitted
-from relay_agent.relay.poller import DISABLED_SECONDS, NO_DISK_SECONDS, NO_ROOM_SECONDS, TRYING_SECONDS, Poller
+from relay_agent.relay.poller import DISABLED_SECONDS, NO_DISK_SECONDS, QUEUE_FULL_SECONDS, SHORT_WAIT_SECONDS, Poller
 from relay_agent.relay.task import Task
 from relay_agent.tdp.client import QueueDisabled
 from relay_agent.tdp.sqs import BATCH, WAIT_SECONDS, Received
@@ -28,14 +28,14 @@ DOWN = PlatformError(Call.SQS_RECEIVE, "ECONNREFUSED: connect refused")
 
 
 class World:
-    """A poller whose queue, intake and gate are scripted; `done` is what it did, in order."""
+    """A poller whose queue, intake and gate are scripted; `done` holds its actions, in order."""
 
     def __init__(self) -> None:
         self.done: list[tuple[str, Any]] = []
         self.messages: list[str] = []
         self.refused_receipts: list[str] = []
         self.faults: dict[str, Exception] = {}
-        self.room, self.obstacle, self.stopping = 10, cast("Obstacle | None", None), False
+        self.free, self.obstacle, self.stopping = 10, cast("Obstacle | None", None), False
         self.unacked: list[tuple[str, str]] = []
         self.log = SimpleNamespace(warning=self._say, info=self._say, error=self._say)
         clock = Clock(monotonic=lambda: 0.0)
@@ -46,7 +46,7 @@ class World:
             platform=cast("Any", SimpleNamespace(inbound=lambda: self._call("inbound") or queue, replaced=lambda _queue: False)),
             platform_status=self.platform_status,
             intake=cast("Any", SimpleNamespace(admit=self._admit)),
-            gate=cast("Any", SimpleNamespace(room=lambda: self.room, obstacle=lambda: self.obstacle, enqueue=self._enqueue)),
+            gate=cast("Any", SimpleNamespace(free=lambda: self.free, obstacle=lambda: self.obstacle, enqueue=self._enqueue)),
             journal=cast("Any", SimpleNamespace(unacked=lambda: self.unacked, acked=self._acked)),
             outbox=cast("Any", SimpleNamespace(put=lambda update: self.done.append(("answer", update.command_id)))),
             disk_full=RepeatedFailure(cast("Any", self.log), "disk-full", "disk-freed", clock.monotonic),
@@ -95,17 +95,17 @@ def world() -> World:
     return World()
 
 
-@pytest.mark.parametrize(("room", "asked"), [(3, 3), (BATCH + 5, BATCH)])
-def test_it_asks_for_as_many_as_there_is_room_for(world: World, room: int, asked: int) -> None:
-    world.room = room
+@pytest.mark.parametrize(("free", "asked"), [(3, 3), (BATCH + 5, BATCH)])
+def test_it_requests_as_many_commands_as_fit(world: World, free: int, asked: int) -> None:
+    world.free = free
     assert world.poller.step() == 0.0
     assert world.done == [("receive", (asked, WAIT_SECONDS))]
 
 
-@pytest.mark.parametrize("room", [0, -2])
-def test_without_room_it_asks_for_nothing_and_is_well(world: World, room: int) -> None:
-    world.room = room
-    assert world.poller.step() == NO_ROOM_SECONDS
+@pytest.mark.parametrize("free", [0, -2])
+def test_with_a_full_queue_it_requests_nothing_and_reports_no_problem(world: World, free: int) -> None:
+    world.free = free
+    assert world.poller.step() == QUEUE_FULL_SECONDS
     assert (world.done, world.status.problem) == ([], None)
 
 
@@ -130,7 +130,7 @@ def test_an_obstacle_is_logged_once_and_nothing_is_received(world: World) -> Non
     assert (world.done[1:], world.status.problem) == ([("log", "disk-freed"), ("receive", (10, WAIT_SECONDS))], None)
 
 
-def test_what_the_journal_could_not_take_now_is_held_and_admitted_before_anything_else_is_received(world: World) -> None:
+def test_messages_that_the_journal_cannot_write_are_held_and_admitted_before_the_next_receive(world: World) -> None:
     world.messages, world.faults["admit"] = ["a"], JournalUnwritable("the disk is full")
     world.poller.step()
     del world.faults["admit"]
@@ -139,14 +139,14 @@ def test_what_the_journal_could_not_take_now_is_held_and_admitted_before_anythin
     assert world.steps() == ["admit", "enqueue", "delete", "acked", "log"]
 
 
-def test_what_the_journal_refused_is_left_to_the_queue(world: World) -> None:
+def test_messages_that_the_journal_refuses_are_left_to_the_queue(world: World) -> None:
     world.messages, world.faults["admit"] = ["a"], JournalError("refused")
     assert world.poller.step() > 0
     assert "delete" not in world.steps()
     del world.faults["admit"]
     world.done.clear()
     world.poller.step()
-    assert world.done == [("receive", (10, TRYING_SECONDS)), ("log", "poll-recovered")]
+    assert world.done == [("receive", (10, SHORT_WAIT_SECONDS)), ("log", "poll-recovered")]
 
 
 def test_a_damaged_journal_ends_the_loop(world: World) -> None:
@@ -175,13 +175,13 @@ def test_what_an_earlier_run_did_not_acknowledge_is_acknowledged_first_and_once(
     assert world.steps() == ["receive"]
 
 
-def test_a_receipt_that_is_refused_is_not_noted_as_acknowledged(world: World) -> None:
+def test_a_refused_receipt_is_not_recorded_as_acknowledged(world: World) -> None:
     world.messages, world.refused_receipts = ["a", "b"], ["receipt of a"]
     world.poller.step()
     assert world.done[-2:] == [("log", "ack-refused"), ("acked", ["b"])]
 
 
-def test_a_failed_receive_is_logged_and_waited_for(world: World) -> None:
+def test_a_failed_receive_is_logged_and_retried_later(world: World) -> None:
     world.faults["receive"] = DOWN
     assert world.poller.step() > 0
     assert world.done[-1] == ("log", "poll-failed")
@@ -199,7 +199,7 @@ def test_it_waits_as_long_as_the_platform_asks(world: World) -> None:
     assert world.poller.step() >= 40.0
 
 
-def test_credentials_that_aws_refuses_have_the_configuration_read_again(world: World) -> None:
+def test_credentials_that_aws_refuses_cause_a_refresh_of_the_configuration(world: World) -> None:
     world.faults["receive"] = CredentialsExpired(Call.SQS_RECEIVE, "ExpiredToken")
     world.poller.step()
     assert world.platform_status.look_again.is_set()
@@ -214,7 +214,7 @@ def test_a_disabled_agent_and_a_disabled_queue_are_not_polled_and_are_no_failure
     assert (world.done, world.status.problem) == ([], None)
 
 
-def test_before_the_agent_is_enrolled_it_waits_for_that(world: World) -> None:
+def test_it_waits_until_the_agent_is_registered(world: World) -> None:
     world.platform_status.enrolled, world.platform_status.ready = False, threading.Event()
     world.platform_status.ready.set()
     assert world.poller.step() == 0.0

@@ -65,7 +65,7 @@ def test_an_action_we_do_not_know_is_rejected_and_never_run_even_when_expired(wo
     assert world.target.asked == []
 
 
-def test_what_expired_before_it_could_start_is_rejected_and_never_run(world: World) -> None:
+def test_a_command_that_expired_before_it_could_start_is_rejected_and_never_run(world: World) -> None:
     task = world.task()
     world.now += timedelta(minutes=5)
     assert codes(world.process(task)[0]) == ("REJECTED", "EEXPIRED")
@@ -82,7 +82,7 @@ def test_a_command_without_expiry_never_expires(world: World) -> None:
     ("fields", "timeout", "wanted"),
     [({}, None, 300.0), ({}, 30, 30.0), ({}, 1000, 300.0), ({"expiresAt": ...}, None, 120.0), ({"expiresAt": ...}, 1000, 1000.0)],
 )
-def test_a_commands_time_is_its_own_bounded_by_what_is_left_until_it_expires(
+def test_the_time_limit_is_the_commands_own_and_at_most_the_time_until_it_expires(
     world: World, fields: dict[str, Any], timeout: int | None, wanted: float
 ) -> None:
     world.run(payload={"url": "http://target.example/", "timeout": timeout}, **fields)
@@ -90,7 +90,7 @@ def test_a_commands_time_is_its_own_bounded_by_what_is_left_until_it_expires(
 
 
 @pytest.mark.parametrize(("not_after", "expected"), [(-1, ("REJECTED", "EEXPIRED")), (60, None)])
-def test_a_command_is_not_started_after_its_own_moment(world: World, not_after: int, expected: object) -> None:
+def test_a_command_is_not_started_after_its_not_after(world: World, not_after: int, expected: object) -> None:
     payload = {"url": "http://target.example/", "not_after": iso(NOW + timedelta(seconds=not_after))}
     update = world.run(payload=payload)
     assert (codes(update) if update.status is not Status.SUCCESS else None) == expected
@@ -105,7 +105,7 @@ def test_no_exchange_takes_longer_than_a_day(world: World, payload: dict[str, An
 
 def test_an_unknown_action_is_rejected_without_its_body(world: World) -> None:
     (task,) = world.take(message(action="Other", body=None, bodyDelivery="referenced", bodyUrl="http://nowhere.invalid/")).tasks
-    assert not task.elsewhere
+    assert not task.needs_download
     assert codes(world.process(task)[0]) == ("REJECTED", "UNKNOWN_COMMAND")
 
 

@@ -1,4 +1,4 @@
-"""The rules that need nothing but the task: its expiry, its lane, whether it may run again."""
+"""The rules that depend only on the task: its expiry, its lane, whether it may run again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def unread() -> HttpRequest | Failure:
 
 
 @pytest.mark.parametrize(("seconds", "expired"), [(-1, False), (0, True), (1, True)])
-def test_a_command_expires_at_its_moment(seconds: int, expired: bool) -> None:
+def test_a_command_is_expired_from_its_expiry_on(seconds: int, expired: bool) -> None:
     task = Task(replace(COMMAND, expires_at=NOW), 0.0)
     assert task.expired(NOW + timedelta(seconds=seconds)) is expired
 
@@ -42,7 +42,7 @@ def test_a_command_without_expiry_never_expires() -> None:
         (request("PUT"), True),
         (request("POST"), False),
         (request("POST", ("idempotency-KEY", "k")), True),
-        (BAD, True),  # Nothing is sent for it: it is answered with what is wrong.
+        (BAD, True),  # Nothing is sent for it; it is answered with the failure.
     ],
 )
 @pytest.mark.parametrize("in_memory", [True, False])
@@ -52,21 +52,21 @@ def test_a_started_command_runs_again_if_its_request_may_be_repeated(kept: HttpR
     assert task.may_run_again(None, unread if in_memory else lambda: kept) is runs
 
 
-def test_the_journals_no_stands_whatever_the_request_is() -> None:
+def test_a_no_in_the_journal_decides_whatever_the_request_is() -> None:
     assert Task(COMMAND, 0.0, request=request("GET"), started=True).may_run_again(False, unread) is False
 
 
-@pytest.mark.parametrize(("noted", "runs"), [(True, True), (False, False), (None, False)])
-def test_of_a_body_that_is_still_to_be_downloaded_only_the_journal_knows(noted: bool | None, runs: bool) -> None:
+@pytest.mark.parametrize(("recorded", "runs"), [(True, True), (False, False), (None, False)])
+def test_for_a_body_that_is_not_downloaded_yet_only_the_journal_decides(recorded: bool | None, runs: bool) -> None:
     task = Task(replace(COMMAND, body_url="https://s3.example/get"), 0.0, started=True)
-    assert task.elsewhere
-    assert task.may_run_again(noted, unread) is runs
+    assert task.needs_download
+    assert task.may_run_again(recorded, unread) is runs
 
 
-def test_a_body_is_no_longer_elsewhere_once_it_is_in_the_spool_or_cannot_be_had() -> None:
+def test_no_download_is_needed_once_the_body_is_in_the_spool_or_has_failed() -> None:
     task = Task(replace(COMMAND, body_url="https://s3.example/get"), 0.0)
-    assert not replace(task, body="name").elsewhere
-    assert not replace(task, request=BAD).elsewhere
+    assert not replace(task, body="name").needs_download
+    assert not replace(task, request=BAD).needs_download
 
 
 def test_a_lane_is_host_and_port_and_failures_share_one() -> None:

@@ -20,7 +20,7 @@ HIDDEN = {"url": "http://target.example/", "method": "POST", "encrypt_response":
 
 
 def inside(body: dict[str, Any], jti: str = "once") -> dict[str, Any]:
-    """What a sealed answer to `c-1` says."""
+    """Return the decrypted content of a sealed answer to `c-1`."""
     found: dict[str, Any] = json.loads(open_answer(body["jwe"], RING, cid="c-1", jti=jti))
     return found
 
@@ -41,7 +41,7 @@ def test_an_encrypted_answer_shows_status_or_code_and_nothing_else(world: World,
 
 
 @pytest.mark.parametrize("size", [100, 250_000], ids=["in full", "in its brief form"])
-def test_a_failure_is_encrypted_in_every_form_in_which_it_is_told(world: World, size: int) -> None:
+def test_a_failure_is_encrypted_in_both_its_forms(world: World, size: int) -> None:
     world.target.answers = [Failure(Code.ECONNREFUSED, f"connect {CANARY}", f"http://h/{CANARY}{'x' * size}")]
     update = world.run(action=V2, payload=sealed(HIDDEN, jti="once"))
     assert set(told(update)[1]) == {"code", "jwe"}
@@ -61,7 +61,7 @@ def test_a_failure_is_encrypted_in_every_form_in_which_it_is_told(world: World, 
         {"encrypt_response": CANARY},
     ],
 )
-def test_a_request_that_is_none_is_told_encrypted_where_it_does_not_say_otherwise(world: World, wrong: dict[str, Any]) -> None:
+def test_the_failure_of_an_invalid_request_is_encrypted_unless_it_clearly_asks_otherwise(world: World, wrong: dict[str, Any]) -> None:
     update = world.run(action=V2, payload=sealed(HIDDEN | wrong, jti="once"))
     _, body = told(update)
     assert (set(body), body["code"]) == ({"code", "jwe"}, "EBADCOMMAND")
@@ -70,7 +70,7 @@ def test_a_request_that_is_none_is_told_encrypted_where_it_does_not_say_otherwis
     assert world.target.asked == []
 
 
-def test_what_expired_by_its_own_word_is_told_encrypted(world: World) -> None:
+def test_an_expiry_by_not_after_is_answered_encrypted(world: World) -> None:
     task = world.task(action=V2, payload=sealed(HIDDEN | {"not_after": iso(NOW + timedelta(seconds=1))}, jti="once"))
     world.now += timedelta(seconds=1)
     _, body = told(world.process(task)[0])
@@ -91,7 +91,7 @@ def test_an_encrypted_answer_to_a_plain_command_names_the_command_and_no_jti(wor
     assert json.loads(open_answer(body["jwe"], RING, cid="c-1", jti=None))["body"] == "ok"
 
 
-def test_what_stands_for_an_encrypted_answer_that_cannot_be_uploaded_is_encrypted_too(world: World) -> None:
+def test_the_fallback_of_an_encrypted_answer_is_encrypted_too(world: World) -> None:
     world.target.answers = [response(b"x" * 400_000, headers=(("Set-Cookie", CANARY),))]
     update = world.run(action=V2, payload=sealed(HIDDEN, jti="once"))
     assert CANARY not in (update.fallback or "") + update.message
@@ -126,7 +126,7 @@ def test_a_message_is_embedded_up_to_262144_bytes_exactly(world: World, over: in
     assert over == 1 or len(update.message.encode()) == messages.MESSAGE_LIMIT == 262_144
 
 
-def test_the_fallback_tells_all_but_the_body(world: World) -> None:
+def test_the_fallback_has_everything_but_the_body(world: World) -> None:
     world.target.answers = [response(b"x" * 300_000, 201, (("X-A", "1"),))]
     body = json.loads(world.run().fallback or "")["body"]
     assert (body["code"], body["statusCode"], body["headers"]) == ("ERESPONSETOOLARGE", 201, [{"X-A": "1"}])
@@ -140,7 +140,7 @@ def test_an_answer_too_large_without_upload_url_is_a_failure_and_leaves_no_file(
     assert list(world.spool.directory.iterdir()) == []
 
 
-def test_an_error_answer_whose_body_cannot_be_told_has_the_code_of_that_everywhere(world: World) -> None:
+def test_an_error_response_whose_body_cannot_be_sent_is_eresponsetoolarge_everywhere(world: World) -> None:
     world.target.answers = [response(b"x" * 300_000, 404)]
     update = world.run(responseBodyUploadUrl=...)
     (report,) = world.reports
@@ -156,12 +156,12 @@ def test_headers_too_large_for_the_fallback_are_left_out_of_it(world: World) -> 
     assert json.loads(fallback)["body"]["headers"] == []
 
 
-def test_a_failure_with_a_url_beyond_all_measure_still_fits_the_queue(world: World) -> None:
+def test_a_failure_with_a_huge_url_still_fits_the_queue(world: World) -> None:
     world.target.answers = [Failure(Code.ECONNREFUSED, "x", "http://target.example/" + "%E2%82%AC" * 60_000)]
     assert len(world.run().message.encode()) <= messages.MESSAGE_LIMIT
 
 
-def test_an_answer_with_a_url_beyond_all_measure_has_a_fallback_that_fits(world: World) -> None:
+def test_an_answer_with_a_huge_url_has_a_fallback_that_fits(world: World) -> None:
     answer = response(b"x")
     world.target.answers = [HttpResponse(200, (), answer.content, None, True, "http://target.example/" + "x" * 300_000)]
     assert len((world.run().fallback or "").encode()) <= messages.MESSAGE_LIMIT

@@ -19,11 +19,11 @@ def world(tmp_path: Path) -> Uploads:
 
 
 def because(reason: str) -> str:
-    """The fallback, and what happened."""
+    """Return the fallback with the reason added."""
     return FALLBACK.replace("too large", f"too large ({reason})")
 
 
-def test_what_is_uploaded_is_told_as_it_was_written(world: Uploads) -> None:
+def test_an_uploaded_answer_is_sent_as_it_was_recorded(world: Uploads) -> None:
     world.answers = [None]
     told = world.uploader.upload(world.job())
     assert told is not None and (told.status, told.message, told.spool) == (Status.SUCCESS, "referenced", None)
@@ -37,7 +37,7 @@ def test_a_failed_try_is_due_again_later(world: Uploads) -> None:
     assert world.log == ["upload-failed"]
 
 
-def test_it_is_told_without_its_body_before_its_sender_stops_waiting(world: Uploads) -> None:
+def test_an_answer_is_sent_without_its_body_before_its_sender_stops_waiting(world: Uploads) -> None:
     job = world.job(tell_by=120)
     world.time = 120 - TELL_SECONDS
     world.answers = [PlatformError(Call.UPLOAD, "ECONNREFUSED")]
@@ -45,7 +45,7 @@ def test_it_is_told_without_its_body_before_its_sender_stops_waiting(world: Uplo
     assert told is not None and (told.status, told.message) == (Status.FAILURE, because("payload upload: ECONNREFUSED"))
 
 
-def test_no_try_is_due_after_it_must_be_told(world: Uploads) -> None:
+def test_no_attempt_is_due_after_the_answer_must_be_sent(world: Uploads) -> None:
     job = world.job(tell_by=TELL_SECONDS + 0.1)
     world.answers = [PlatformError(Call.UPLOAD, "ECONNREFUSED")]
     assert world.uploader.upload(job) is None
@@ -63,7 +63,7 @@ def test_without_an_expiry_an_upload_is_given_up_after_an_hour(world: Uploads) -
     assert told is not None and (told.status, told.code) == (Status.FAILURE, "ERESPONSETOOLARGE")
 
 
-def test_what_s3_refuses_is_not_tried_again(world: Uploads) -> None:
+def test_an_upload_that_s3_refuses_is_not_retried(world: Uploads) -> None:
     world.answers = [PayloadRefused(Call.UPLOAD, "S3 answered 403", 403)]
     told = world.uploader.upload(world.job())
     assert told is not None and (told.status, told.message) == (Status.FAILURE, because("payload upload: S3 answered 403"))

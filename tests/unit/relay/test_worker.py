@@ -1,4 +1,4 @@
-"""A worker's time: what its request may take is the request's; before and after that it has none to lose (see `watchdog`)."""
+"""A worker's overdue time, which `watchdog` checks: the request has its own limit, the steps before and after it have none."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ class Time:
 
 
 class SlowTransport:
-    """In the transport's place: each exchange takes so many seconds, and comes to nothing."""
+    """A stub transport: each exchange takes `seconds` and fails."""
 
     def __init__(self, time: Time, seconds: float) -> None:
         self.time, self.seconds = time, seconds
 
     @contextmanager
-    def send(self, _exchange: Any) -> Iterator[Any]:
+    def send(self, _exchange: Any, _observer: Any) -> Iterator[Any]:
         self.time.now += self.seconds
         raise TransportFault(Code.ECONNRESET, "gone")
         yield
 
 
 class Processor:
-    """In the processor's place: carries the request out, and records its answer in its own time."""
+    """A stub processor: executes the request, then takes 7 s to record its answer."""
 
     def __init__(self, time: Time) -> None:
         self.time = time
@@ -62,14 +62,14 @@ class Processor:
 
 
 class Outbox:
-    def begun(self, _command: Command) -> None:
+    def command_started(self, _command: Command) -> None:
         pass
 
     def put(self, _update: Update) -> None:
         pass
 
 
-def test_a_request_that_took_longer_than_the_watchdog_waits_leaves_its_worker_time_to_record_the_answer() -> None:
+def test_a_long_request_does_not_make_its_worker_overdue_while_it_records_the_answer() -> None:
     time = Time()
     processor, tasks = Processor(time), FairQueue[Task](10, 1)
     executor = Executor(cast("Any", SlowTransport(time, 10 * STUCK_SECONDS)), Policy(), ProxyRouter({}), Limits())
@@ -86,7 +86,7 @@ def test_a_request_that_took_longer_than_the_watchdog_waits_leaves_its_worker_ti
     for command_id in ("first", "second"):
         task = Task(Command(command_id, "agent", "action"), time.now, "h:80")
         tasks.put((task.lane, task))
-        processor.worker._turn(*tasks.get())
+        processor.worker._run_one(*tasks.get())
         time.now += 3 * STUCK_SECONDS
         assert processor.worker.overdue_seconds() == 0.0
     assert processor.overdue == [0.0, 0.0, 7.0] * 2

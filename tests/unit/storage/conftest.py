@@ -24,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def opened(path: Path, time: Time) -> Iterator[Callable[[], Journal]]:
-    """Open the journal again and again; the one before is closed first, and the last one at the end."""
+    """Open the journal as often as called; each call closes the one before, and the teardown the last."""
     last: list[Journal] = []
 
     def again() -> Journal:

@@ -38,7 +38,7 @@ WAITING, POSTED, GOT, ANSWERED, TOLD = (
 )
 IDS = [*WAITING, *POSTED, *GOT, *ANSWERED, *TOLD]
 BEGUN_POSTS = {*POSTED, *ANSWERED, *TOLD}
-"""What went out and may not go out again."""
+"""Requests that were sent and may not be sent again."""
 
 
 ASIDE = re.compile(r"journal\.db\.damaged-20260301T120000Z(-\d+)?")
@@ -72,7 +72,7 @@ def clock() -> Clock:
 
 
 def write(path: Path, *, in_log: bool) -> None:
-    """Leave a journal with rows in every state as `kill -9` does; `in_log`: what came after the admission is only in the log."""
+    """Leave a journal with rows in every state, as `kill -9` does; `in_log`: all after the admission is only in the log."""
     journal = Journal(path, clock())
     for start in range(0, len(IDS), 10):
         journal.admit([(command_id, raw_of(command_id), f"receipt of {command_id}") for command_id in IDS[start : start + 10]])
@@ -118,12 +118,12 @@ def layout(directory: Path, *, in_log: bool) -> Layout:
 
 @dataclass
 class Found:
-    """What an agent that starts on a journal makes of it."""
+    """What an agent does when it starts on a journal."""
 
     damage: Damage | None
     spoiled: int
     runs: dict[str, str]
-    """What will be sent to a target, by id: the message it is made from."""
+    """The messages of the requests that will be sent to a target, by id."""
     answers: dict[str, str]
     known: dict[str, Admission]
 
@@ -132,7 +132,7 @@ class Found:
 
 
 def start(path: Path) -> Found:
-    """Do what an agent's start does, and then let every message come again."""
+    """Do what an agent's start does, and then admit every message again."""
     with closing(Journal(path, clock())) as journal:
         spool, time = Spool(path.parent / "spool"), clock()
 
@@ -141,7 +141,7 @@ def start(path: Path) -> Found:
 
         reader = PayloadReader(agent_id=AGENT, journal=journal, spool=spool, payloads=cast("Payloads", None), keyring=keyring, clock=time)
         outcomes = Outcomes(
-            journal=journal, answers=UpdateBuilder(spool, keyring, time), monotonic=time.monotonic, report=lambda _report: None
+            journal=journal, updates=UpdateBuilder(spool, keyring, time), monotonic=time.monotonic, report=lambda _report: None
         )
         intake = Intake(agent_id=AGENT, journal=journal, reader=reader, outcomes=outcomes, monotonic=time.monotonic)
         updates: list[Update] = []
@@ -152,19 +152,19 @@ def start(path: Path) -> Found:
 
 
 def check(found: Found) -> None:
-    """Hold what was found against what was written."""
+    """Compare what was found with what was written."""
     for command_id, raw in found.runs.items():
         assert raw == raw_of(command_id)
         assert command_id in IDS
     assert not BEGUN_POSTS & found.runs.keys()
     for command_id, text in found.answers.items():
-        # An answer that was told already may be told again, the same.
+        # A delivered answer may be sent again, unchanged.
         assert command_id in found.interrupted() or (command_id in {*ANSWERED, *TOLD} and text == answer_of(command_id))
     assert not found.runs.keys() & found.answers.keys()
 
 
 def check_all_there(found: Found) -> None:
-    """Every command is run or answered, as if nothing had happened."""
+    """Check that every command is executed or answered, as without damage."""
     check(found)
     assert found.runs.keys() == {*WAITING, *GOT}
     assert found.interrupted() == set(POSTED)
@@ -176,7 +176,7 @@ def asides(directory: Path) -> list[Path]:
 
 
 def check_aside(directory: Path, found: Found) -> Path:
-    """The damaged file lies beside under a name with the date, the owner's alone, and the new journal is sound."""
+    """Check that the damaged file has a dated name and is private, and the new journal is sound; return its path."""
     assert found.damage is not None
     (aside,) = asides(directory)
     assert aside.name == found.damage.aside
@@ -193,7 +193,7 @@ def flipped(data: bytes, place: int, bits: int = 0xFF, length: int = 1) -> bytes
 
 
 def leaves(db: bytes, name: str) -> list[int]:
-    """The numbers of a table's or an index's pages that hold rows, the first page being 1."""
+    """Return the numbers of the pages of a table or index that hold rows, counted from 1."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "copy.db"
         file.write_bytes(db)
@@ -213,14 +213,14 @@ def _leaves(db: bytes, page: int) -> list[int]:
 
 
 def frame(wal: bytes, number: int) -> int:
-    """Where a frame of the log begins; negative numbers count from the end."""
+    """Return the offset of a frame in the log; negative numbers count from the end."""
     size = 24 + PAGE
     frames = (len(wal) - 32) // size
     return 32 + (number if number >= 0 else frames + number) * size
 
 
 def spoiled(data: bytes, spots: list[tuple[int, bytes]]) -> bytes:
-    """The data with some stretches overwritten."""
+    """Return the data with some stretches overwritten."""
     for share, noise in spots:
         place = len(data) * share // 1_000_000
         data = data[:place] + noise[: len(data) - place] + data[place + len(noise) :]

@@ -17,7 +17,7 @@ CANARY = "canary-81b2"
 
 
 class History:
-    """A journal, its reader, and a clock that the test moves on."""
+    """A journal, its reader, and a clock that the test advances."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

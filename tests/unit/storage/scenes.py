@@ -11,7 +11,7 @@ from relay_agent.storage.journal import Journal
 
 
 def unnamed_file(directory: Path) -> Path:
-    """The one file without a name that this process has open there."""
+    """Return the only file without a name that this process has open in the directory."""
     links = {path: path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
     (found,) = [path for path, link in links.items() if link.is_relative_to(directory)]
     return found
@@ -45,7 +45,7 @@ def states(journal: Journal) -> dict[str, int]:
 
 
 def forget(journal: Journal, time: Time, command_id: str = "a", **passes: float) -> None:
-    """Answer a command, and let so much time pass."""
+    """Answer a command, let time pass, and prune."""
     journal.acked([command_id])
     journal.finish(outcome(command_id))
     journal.deliver([command_id])

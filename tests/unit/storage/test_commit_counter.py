@@ -11,7 +11,7 @@ from tests.unit.storage.damaged import Layout, check, layout, start
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.4, 0.6, 0.8, 0.95])
-def test_a_log_that_was_cut_or_is_gone_is_found_by_the_commits_witness(tmp_path: Path, share: float) -> None:
+def test_a_truncated_or_missing_log_is_found_by_the_commit_counter(tmp_path: Path, share: float) -> None:
     source = tmp_path / "source"
     source.mkdir()
     whole = layout(source, in_log=True)

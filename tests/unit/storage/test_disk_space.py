@@ -1,4 +1,4 @@
-"""Room on the disk: what is kept back, when it is given up, and why nothing may be taken in."""
+"""Space on the disk: the reserve, when it is freed, and when nothing is admitted."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MB = 1024 * 1024
 Usage = namedtuple("Usage", "total used free")
 
 
-class Room:
-    """In the place of the disk's own figures."""
+class Space:
+    """Replaces the figures of the disk."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.free = 1000 * MB
@@ -27,11 +27,11 @@ class Room:
 
 
 @pytest.fixture
-def room(monkeypatch: pytest.MonkeyPatch) -> Room:
-    return Room(monkeypatch)
+def space(monkeypatch: pytest.MonkeyPatch) -> Space:
+    return Space(monkeypatch)
 
 
-def test_room_is_kept_back_and_given_up_once(tmp_path: Path, room: Room) -> None:
+def test_the_reserve_is_made_and_freed_once(tmp_path: Path, space: Space) -> None:
     disk = Disk(tmp_path, reserve_bytes=MB)
     assert disk.obstacle is not None
     disk.look()
@@ -44,41 +44,41 @@ def test_room_is_kept_back_and_given_up_once(tmp_path: Path, room: Room) -> None
     assert disk.obstacle is not None and disk.obstacle.trouble is StorageTrouble.FULL
 
 
-def test_what_an_earlier_run_kept_back_is_there_for_the_next_start_on_a_full_disk(tmp_path: Path, room: Room) -> None:
+def test_the_reserve_of_an_earlier_run_serves_the_next_start_on_a_full_disk(tmp_path: Path, space: Space) -> None:
     Disk(tmp_path, reserve_bytes=MB).look()
-    room.free = 0
+    space.free = 0
     assert Disk(tmp_path, reserve_bytes=MB).make_room()
 
 
-def test_it_is_kept_back_again_only_when_there_is_room_for_twice_as_much(tmp_path: Path, room: Room) -> None:
+def test_the_reserve_is_made_again_once_there_is_space_for_twice_as_much(tmp_path: Path, space: Space) -> None:
     disk = Disk(tmp_path, reserve_bytes=MB)
     disk.look()
     disk.make_room()
-    room.free = 2 * MB - 1
+    space.free = 2 * MB - 1
     disk.look()
     assert disk.obstacle is not None
-    room.free = 2 * MB
+    space.free = 2 * MB
     disk.look()
     assert disk.obstacle is None
 
 
-def test_nothing_is_taken_in_while_the_disk_is_almost_full(tmp_path: Path, room: Room) -> None:
+def test_nothing_is_admitted_while_the_disk_is_almost_full(tmp_path: Path, space: Space) -> None:
     disk = Disk(tmp_path, reserve_bytes=MB)
     disk.look()
     for free, taken in ((MB, True), (MB - 1, False), (2 * MB - 1, False), (2 * MB, True), (MB, True)):
-        room.free = free
+        space.free = free
         disk.look()
         assert (disk.obstacle is None) is taken, free
 
 
-@pytest.mark.parametrize("reserve", [True, False], ids=["kept back", "given up"])
+@pytest.mark.parametrize("reserve", [True, False], ids=["reserve", "no reserve"])
 @pytest.mark.parametrize("free", [0, 7, 8, 12, 16, 500])
-def test_check_calls_a_disk_full_where_an_agent_does_and_in_its_words(tmp_path: Path, room: Room, reserve: bool, free: int) -> None:
+def test_check_calls_a_disk_full_where_an_agent_does_and_in_its_words(tmp_path: Path, space: Space, reserve: bool, free: int) -> None:
     disk = Disk(tmp_path)
     disk.look()
     if not reserve:
         disk.make_room()
-    room.free = free * MB
+    space.free = free * MB
     disk.look()
     found = state_dir(tmp_path, mounted=list)
     assert (found.status is Status.ERROR) is (disk.obstacle is not None)
@@ -86,7 +86,7 @@ def test_check_calls_a_disk_full_where_an_agent_does_and_in_its_words(tmp_path: 
     assert ("is full" in (found.cause or "")) is (disk.obstacle is not None)
 
 
-def test_more_than_may_wait_for_the_platform_is_seen(tmp_path: Path, room: Room) -> None:
+def test_a_backlog_beyond_its_limit_is_detected(tmp_path: Path, space: Space) -> None:
     disk = Disk(tmp_path, reserve_bytes=MB, backlog_bytes=MB)
     disk.look()
     assert not disk.backlog

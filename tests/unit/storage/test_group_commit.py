@@ -1,4 +1,4 @@
-"""Group commit: who waits for whom, and what becomes of changes when the disk takes none."""
+"""Group commit: which thread waits for which, and what happens to changes on a disk that takes none."""
 
 from __future__ import annotations
 
@@ -58,22 +58,22 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     made.writer.close(1.0)
 
 
-def test_a_lone_command_s_changes_wait_for_nobody(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_changes_of_a_lone_command_are_written_at_once(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     def wait(*_: float) -> bool:
         raise AssertionError("it lingered")
 
     monkeypatch.setattr(disk.writer._more, "wait", wait)
-    for value in range(50):  # as much load as can be, but of one command only
+    for value in range(50):  # The highest load, but of one command only.
         disk.writer.commit(disk.add(value))
     disk.others, disk.time = 5, disk.time + 10
-    for value in range(50, 100):  # several commands, and no load
+    for value in range(50, 100):  # Several commands, but no load.
         disk.time += group_commit.LOAD_SECONDS
         disk.writer.commit(disk.add(value))
     assert disk.writer.commits == 100
 
 
-def test_under_load_the_leader_waits_a_moment_for_those_who_are_about_to_come(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_commit, "LINGER_SECONDS", 60.0)  # the third ends it, not the time
+def test_under_load_the_leader_waits_briefly_for_other_threads(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_commit, "LINGER_SECONDS", 60.0)  # The third change ends it, not the time.
     for value in range(group_commit.LOAD_CHANGES):
         disk.writer.commit(disk.add(value))
     before, disk.others = disk.writer.commits, 3
@@ -86,7 +86,7 @@ def test_under_load_the_leader_waits_a_moment_for_those_who_are_about_to_come(di
     assert disk.rows()[-3:] == [100, 101, 102]
 
 
-def test_the_wait_has_an_end(disk: Disk) -> None:
+def test_the_leader_stops_waiting_after_the_linger(disk: Disk) -> None:
     disk.writer._monotonic = time.monotonic
     disk.others = 1000
     for value in range(group_commit.LOAD_CHANGES + 3):
@@ -94,7 +94,7 @@ def test_the_wait_has_an_end(disk: Disk) -> None:
     assert len(disk.rows()) == group_commit.LOAD_CHANGES + 3
 
 
-def test_a_change_that_cannot_be_made_spoils_no_other_of_its_batch(disk: Disk) -> None:
+def test_a_failing_change_does_not_affect_others_in_its_batch(disk: Disk) -> None:
     disk.writer.commit(disk.add(1))
     disk.writer.later(disk.add(2))
     with pytest.raises(JournalError):
@@ -109,7 +109,7 @@ def test_a_full_disk_s_reserve_is_used_at_once(disk: Disk) -> None:
 
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_READONLY])
-def test_a_disk_that_takes_nothing_says_so_until_it_does(disk: Disk, code: int) -> None:
+def test_an_unwritable_disk_is_reported_until_a_commit_succeeds(disk: Disk, code: int) -> None:
     disk.fails = [code]
     with pytest.raises(JournalUnwritable, match="as told"):
         disk.writer.commit(disk.add(1))
@@ -118,7 +118,7 @@ def test_a_disk_that_takes_nothing_says_so_until_it_does(disk: Disk, code: int) 
     assert (disk.writer.unwritable, disk.rows()) == (None, [2])
 
 
-def test_what_nobody_waits_for_is_written_once_the_disk_takes_it(disk: Disk) -> None:
+def test_a_later_change_is_written_once_the_disk_is_writable_again(disk: Disk) -> None:
     disk.writer.later(disk.add(1))
     disk.fails = [sqlite3.SQLITE_FULL]
     with pytest.raises(JournalUnwritable):
@@ -127,7 +127,7 @@ def test_what_nobody_waits_for_is_written_once_the_disk_takes_it(disk: Disk) -> 
     assert disk.rows() == [1, 3]
 
 
-def test_what_nobody_waits_for_is_on_the_disk_after_a_flush_which_costs_nothing_where_it_is_already(disk: Disk) -> None:
+def test_a_flush_makes_later_changes_durable_and_costs_nothing_if_they_are(disk: Disk) -> None:
     told: list[int] = []
     disk.writer.later(disk.add(1), then=lambda: told.append(disk.connection.execute("SELECT MAX(value) FROM seen").fetchone()[0]))
     assert (disk.writer.commits, told) == (0, [])
@@ -136,8 +136,8 @@ def test_what_nobody_waits_for_is_on_the_disk_after_a_flush_which_costs_nothing_
     assert (disk.writer.commits, told) == (1, [1])
 
 
-def test_under_load_a_flush_rides_with_the_commit_of_another(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_commit, "RIDE_SECONDS", 60.0)  # the other's commit ends it, not the time
+def test_under_load_a_flush_uses_another_threads_commit(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_commit, "RIDE_SECONDS", 60.0)  # The other thread's commit ends it, not the time.
     monkeypatch.setattr(group_commit, "LINGER_SECONDS", 0.0)
     disk.others = 2
     for value in range(group_commit.LOAD_CHANGES):
@@ -152,7 +152,7 @@ def test_under_load_a_flush_rides_with_the_commit_of_another(disk: Disk, monkeyp
     assert (disk.writer.commits, len(disk.rows())) == (1, group_commit.LOAD_CHANGES + 1)
 
 
-def test_a_flush_under_load_waits_for_another_only_a_moment(disk: Disk) -> None:
+def test_under_load_a_flush_waits_only_briefly_for_another_thread(disk: Disk) -> None:
     disk.writer._monotonic = time.monotonic
     disk.others = 2
     for value in range(group_commit.LOAD_CHANGES):
@@ -161,7 +161,7 @@ def test_a_flush_under_load_waits_for_another_only_a_moment(disk: Disk) -> None:
     assert len(disk.rows()) == group_commit.LOAD_CHANGES
 
 
-def test_a_flush_raises_what_the_disk_does_not_take_and_the_next_one_has_it(disk: Disk) -> None:
+def test_a_flush_raises_on_an_unwritable_disk_and_the_next_one_succeeds(disk: Disk) -> None:
     disk.writer.later(disk.add(1))
     disk.fails = [sqlite3.SQLITE_FULL]
     with pytest.raises(JournalUnwritable):
@@ -171,7 +171,7 @@ def test_a_flush_raises_what_the_disk_does_not_take_and_the_next_one_has_it(disk
 
 
 def test_every_flush_raises_after_a_change_that_cannot_be_made(disk: Disk) -> None:
-    """Whoever relies on it may not be the first who flushes."""
+    """The thread that relies on the change may not be the first to flush."""
     disk.writer.commit(disk.add(1))
     disk.writer.later(disk.add(1))
     disk.writer.commit(disk.add(2))
@@ -181,14 +181,14 @@ def test_every_flush_raises_after_a_change_that_cannot_be_made(disk: Disk) -> No
     assert disk.rows() == [1, 2]
 
 
-def test_damage_is_told_from_a_full_disk(disk: Disk) -> None:
+def test_damage_is_distinguished_from_a_full_disk(disk: Disk) -> None:
     disk.fails = [sqlite3.SQLITE_CORRUPT]
     with pytest.raises(JournalDamaged):
         disk.writer.commit(disk.add(1))
 
 
 def test_an_error_never_repeats_a_value(disk: Disk) -> None:
-    """SQLite's own error of a text that is no UTF-8 does."""
+    """SQLite's error about a text that is not UTF-8 does."""
     disk.connection.execute("CREATE TABLE text (value TEXT)")
     disk.connection.execute("INSERT INTO text VALUES (CAST(? AS TEXT))", (CANARY.encode() + b"\xff",))
     with pytest.raises(JournalError) as caught:
@@ -205,7 +205,7 @@ def test_a_reader_does_not_wait_for_ever_for_a_commit_that_does_not_end(disk: Di
         disk.rows()
 
 
-def test_a_flush_that_lost_its_patience_leaves_no_place_that_nobody_fills(disk: Disk) -> None:
+def test_a_flush_that_timed_out_does_not_keep_the_leader_waiting(disk: Disk) -> None:
     held = threading.Thread(target=disk.writer.commit, args=(disk.add(1),))
     with disk.writer.using:
         held.start()
@@ -220,8 +220,8 @@ def test_a_flush_that_lost_its_patience_leaves_no_place_that_nobody_fills(disk: 
     assert disk.rows() == [1, 2, 3]
 
 
-def test_changes_that_the_disk_did_not_take_keep_their_order(disk: Disk) -> None:
-    """Also when a batch is written one by one, because one of its changes cannot be made."""
+def test_changes_that_failed_on_a_full_disk_keep_their_order(disk: Disk) -> None:
+    """Also if a batch is written one by one because one of its changes fails."""
     for value in (4, 5, 6):
         disk.writer.later(disk.add(value))
     disk.fails = [sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FULL]
@@ -232,11 +232,11 @@ def test_changes_that_the_disk_did_not_take_keep_their_order(disk: Disk) -> None
     assert seen == [4, 5, 6]
 
 
-def test_a_flush_does_not_succeed_where_a_change_before_it_met_a_full_disk(disk: Disk) -> None:
-    """Also where another change of the batch cannot be made, and each is written alone."""
+def test_a_flush_does_not_succeed_if_a_change_before_it_met_a_full_disk(disk: Disk) -> None:
+    """Also if another change of the batch fails, and each is written alone."""
     told: list[int] = []
     disk.writer.commit(disk.add(1))
-    disk.writer.later(disk.add(1))  # It cannot be made.
+    disk.writer.later(disk.add(1))  # It fails: the value is not unique.
     disk.writer.later(disk.add(2), then=lambda: told.append(2))
     disk.fails = [sqlite3.SQLITE_ERROR, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FULL]
     with pytest.raises(JournalUnwritable):

@@ -45,14 +45,14 @@ def test_a_journal_after_kill_9_is_whole(request: pytest.FixtureRequest, tmp_pat
     assert set(found.known.values()) == {Admission.KNOWN}
 
 
-def test_a_commit_that_a_full_disk_broke_off_behind_a_whole_one_is_no_damage(tmp_path: Path) -> None:
-    """Its frames stay in the log until others are written over them, its last, which says that it ends a commit, among them."""
+def test_an_unfinished_commit_behind_a_whole_one_is_not_damage(tmp_path: Path) -> None:
+    """Its frames stay in the log until others overwrite them, including the last, which marks the end of a commit."""
     source = tmp_path / "source"
     source.mkdir()
     whole = layout(source, in_log=True)
     wal = whole.wal + flipped(whole.wal[frame(whole.wal, -1) :], 24 + 2000)
     commits = commit_counter.recorded_commits(source / "journal.db")
-    for told in (commits, commits - 1):  # killed before the last one was noted
+    for told in (commits, commits - 1):  # Killed before the last one was recorded.
         place = tmp_path / str(told)
         place.mkdir()
         path = Layout(whole.db, wal).put(place)
@@ -63,7 +63,7 @@ def test_a_commit_that_a_full_disk_broke_off_behind_a_whole_one_is_no_damage(tmp
 
 
 @pytest.mark.parametrize("length", [24, 25, 2000, 24 + PAGE - 1])
-def test_a_commit_whose_last_frame_was_being_written_is_no_damage(in_log: Layout, tmp_path: Path, length: int) -> None:
+def test_a_commit_without_its_last_frame_is_not_damage(in_log: Layout, tmp_path: Path, length: int) -> None:
     last = in_log.wal[frame(in_log.wal, -1) :]
     found = start(Layout(in_log.db, in_log.wal + last[:length]).put(tmp_path))
     assert (found.damage, found.spoiled) == (None, 0)
@@ -111,7 +111,7 @@ def test_a_flipped_stretch_of_a_page_is_harmless_or_found(in_file: Layout, tmp_p
 
 
 def test_an_index_whose_entry_names_another_state_is_found(in_file: Layout, tmp_path: Path) -> None:
-    """A started command that the index does not show as open would be neither run nor answered."""
+    """A started command that the index does not list as open would be neither executed nor answered."""
     (page,) = leaves(in_file.db, "commands_open")
     place = in_file.db.index(b"started", (page - 1) * PAGE)
     found = start(Layout(flipped(in_file.db, place, 0x01), b"").put(tmp_path))
@@ -119,7 +119,7 @@ def test_an_index_whose_entry_names_another_state_is_found(in_file: Layout, tmp_
     assert found.damage is not None or found.runs.keys() | found.answers.keys() | set(TOLD) == set(IDS)
 
 
-def test_of_a_page_that_cannot_be_read_the_ids_are_reported_and_answered(in_file: Layout, tmp_path: Path) -> None:
+def test_the_ids_of_an_unreadable_page_are_reported_and_answered(in_file: Layout, tmp_path: Path) -> None:
     page = leaves(in_file.db, "commands")[2]
     found = start(Layout(in_file.db[: (page - 1) * PAGE] + bytes(PAGE) + in_file.db[page * PAGE :], b"").put(tmp_path))
     check(found)
@@ -152,7 +152,7 @@ def test_a_message_altered_inside_the_file_is_not_run(in_file: Layout, tmp_path:
 
 
 @pytest.mark.parametrize("column", ["message", "spool", "upload_url", "fallback", "status"])
-def test_an_answer_altered_inside_the_file_is_not_told(in_file: Layout, tmp_path: Path, column: str) -> None:
+def test_an_answer_altered_inside_the_file_is_not_sent(in_file: Layout, tmp_path: Path, column: str) -> None:
     path = in_file.put(tmp_path)
     alter(path, f"UPDATE commands SET {column} = 'FAILURE' WHERE id = ?", "answered-1")
     found = start(path)
@@ -192,7 +192,7 @@ def test_a_row_whose_id_was_altered_is_not_run(in_file: Layout, tmp_path: Path) 
 
 
 def test_a_started_command_whose_message_can_no_longer_be_read_is_einterrupted(tmp_path: Path) -> None:
-    """As with a secure one whose key was taken away meanwhile: what it asked for may have been done."""
+    """As with a secure command whose key was removed meanwhile: its request may have been executed."""
     path = tmp_path / "journal.db"
     with closing(Journal(path, clock())) as journal:
         journal.admit([("posted-0", json.dumps(json.loads(raw_of("posted-0")) | {"body": None}), "receipt")])
@@ -213,8 +213,8 @@ sys.stdin.read()
 # --- another program's lock ---
 
 
-def test_to_judge_a_journal_takes_no_lock_away_from_another_program(tmp_path: Path) -> None:
-    """SQLite's locks are on the index beside the journal: were that removed, two programs would write at once."""
+def test_checking_a_journal_keeps_another_programs_lock(tmp_path: Path) -> None:
+    """SQLite's locks are in the index beside the journal: if that were removed, two programs could write at once."""
     path = tmp_path / "journal.db"
     journal = Journal(path, Clock())
     with subprocess.Popen([sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:

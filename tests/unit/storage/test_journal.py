@@ -31,7 +31,7 @@ def wait_for(holds: Callable[[], bool]) -> None:
         if holds():
             return
         limit.wait(0.01)
-    raise AssertionError("what was waited for did not happen within 10 s")
+    raise AssertionError("the condition did not hold within 10 s")
 
 
 def bytes_of(path: Path) -> bytes:
@@ -56,7 +56,7 @@ def test_every_state_is_counted_even_at_zero(journal: Journal) -> None:
     assert journal.counts() == {"admitted": 0, "started": 0, "finished": 0, "delivered": 0}
 
 
-def test_no_command_goes_back(journal: Journal) -> None:
+def test_no_command_returns_to_an_earlier_state(journal: Journal) -> None:
     admitted(journal, "a")
     journal.finish(outcome("a", "first"))
     journal.start("a", repeatable=True)
@@ -74,7 +74,7 @@ def test_a_command_may_finish_without_having_started(journal: Journal) -> None:
     assert (list(journal.unfinished()), len(undelivered(journal))) == ([], 1)
 
 
-def test_settling_replaces_what_will_be_told_and_forgets_the_upload(journal: Journal) -> None:
+def test_settling_replaces_the_update_and_forgets_the_upload(journal: Journal) -> None:
     admitted(journal, "a")
     journal.finish(outcome("a", "referenced", spool="a.gz", upload_url="https://s3/", fallback="too large"))
     assert undelivered(journal) == [Update("a", Status.SUCCESS, "referenced", "a.gz", "https://s3/", "too large")]
@@ -87,13 +87,13 @@ def test_settling_replaces_what_will_be_told_and_forgets_the_upload(journal: Jou
 # --- admission ---
 
 
-def test_a_message_that_comes_again_is_known(journal: Journal) -> None:
+def test_a_duplicate_message_is_known(journal: Journal) -> None:
     message = ("a", "raw", "receipt")
     assert journal.admit([message, message]) == [Admission.NEW, Admission.KNOWN]
     assert journal.admit([("a", "raw", "another receipt"), ("b", "raw", "r")]) == [Admission.KNOWN, Admission.NEW]
 
 
-def test_an_id_that_comes_with_another_body_is_told_apart_and_changes_nothing(journal: Journal) -> None:
+def test_a_known_id_with_another_body_is_detected_and_changes_nothing(journal: Journal) -> None:
     admitted(journal, "a")
     assert journal.admit([("a", "something else", "r")]) == [Admission.CHANGED]
     assert journal.raw("a") == "raw of a"
@@ -151,7 +151,7 @@ def test_there_is_no_message_of_an_unknown_or_finished_command(journal: Journal)
 # --- after a restart ---
 
 
-def test_a_restart_finds_what_was_left_in_the_order_it_came(opened: Callable[[], Journal]) -> None:
+def test_a_restart_finds_unfinished_commands_in_the_order_of_admission(opened: Callable[[], Journal]) -> None:
     journal = opened()
     admitted(journal, "z", "m", "a", "k", "done")
     journal.start("m", repeatable=False)
@@ -170,7 +170,7 @@ def test_a_restart_finds_what_was_left_in_the_order_it_came(opened: Callable[[],
     assert [left.id for left in journal.unfinished()] == ["z", "m", "a", "b"]
 
 
-def test_receipts_are_kept_until_the_ack_is_noted(opened: Callable[[], Journal]) -> None:
+def test_receipts_are_kept_until_the_ack_is_recorded(opened: Callable[[], Journal]) -> None:
     journal = opened()
     admitted(journal, "b", "a")
     journal.acked(["b"])
@@ -180,7 +180,7 @@ def test_receipts_are_kept_until_the_ack_is_noted(opened: Callable[[], Journal])
     assert opened().unacked() == []
 
 
-def test_noting_an_ack_costs_no_commit_of_its_own(journal: Journal) -> None:
+def test_recording_an_ack_takes_no_commit_of_its_own(journal: Journal) -> None:
     admitted(journal, "a")
     before = journal.commits
     journal.acked(["a"])
@@ -221,7 +221,7 @@ def test_a_secure_command_s_id_is_kept_until_its_exp(journal: Journal, time: Tim
 
 
 def test_many_threads_share_commits(journal: Journal) -> None:
-    """A writer that holds the file keeps the first commit waiting, so the others gather behind it."""
+    """A writer that holds the file delays the first commit, so that the others queue behind it."""
     threads_count, ids = 12, [f"c{place}" for place in range(12)]
     admitted(journal, *ids)
     before = journal.commits
@@ -242,14 +242,14 @@ def test_many_threads_share_commits(journal: Journal) -> None:
     assert 0 < journal.commits - before < threads_count * 21
 
 
-def test_those_who_wait_for_a_busy_writer_share_its_next_commit(journal: Journal) -> None:
+def test_threads_that_wait_for_a_busy_writer_share_its_next_commit(journal: Journal) -> None:
     ids = [f"c{place}" for place in range(8)]
     admitted(journal, *ids)
     before = journal.commits
     threads = [threading.Thread(target=journal.start, args=(command_id, True)) for command_id in ids]
     first = threading.Thread(target=journal.start, args=("first", True))
     with journal.writer.using:
-        first.start()  # It leads, and stands at the connection.
+        first.start()  # It leads, and waits for the connection.
         wait_for(lambda: journal.stuck_seconds() > 0 and not journal.writer._waiting)
         for thread in threads:
             thread.start()
@@ -261,7 +261,7 @@ def test_those_who_wait_for_a_busy_writer_share_its_next_commit(journal: Journal
     assert journal.commits - before == 2
 
 
-def test_what_a_method_returned_for_is_on_the_disk(path: Path, journal: Journal) -> None:
+def test_a_change_is_durable_when_its_method_returns(path: Path, journal: Journal) -> None:
     admitted(journal, "a")
     journal.start("a", False)
     other = sqlite3.connect(path)
@@ -273,7 +273,7 @@ def test_what_a_method_returned_for_is_on_the_disk(path: Path, journal: Journal)
     assert journal.writer._connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
-def test_a_change_that_cannot_be_written_says_so_and_the_next_one_can(path: Path, journal: Journal) -> None:
+def test_a_change_that_cannot_be_written_raises_and_the_next_one_succeeds(path: Path, journal: Journal) -> None:
     journal.writer._connection.execute("PRAGMA busy_timeout = 0")
     other = sqlite3.connect(path, isolation_level=None)
     try:
@@ -322,7 +322,7 @@ def test_the_file_is_the_owners_alone(path: Path, journal: Journal) -> None:
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
 
 
-def test_a_file_that_others_could_read_is_taken_from_them(path: Path) -> None:
+def test_a_file_that_others_could_read_is_made_private(path: Path) -> None:
     Journal(path, Clock()).close()
     path.chmod(0o644)
     Journal(path, Clock()).close()
@@ -366,12 +366,12 @@ def test_pruning_empties_the_write_ahead_log(path: Path, journal: Journal) -> No
     assert path.with_name("journal.db-wal").stat().st_size == 0
 
 
-def test_a_place_where_nothing_can_be_written_is_refused_by_name(tmp_path: Path, time: Time) -> None:
+def test_a_path_that_cannot_be_written_is_named_in_the_error(tmp_path: Path, time: Time) -> None:
     with pytest.raises(JournalError, match="missing"):
         Journal(tmp_path / "missing" / "journal.db", time.clock())
 
 
-def test_under_load_an_outcome_is_said_when_it_is_on_the_disk_and_not_before(path: Path) -> None:
+def test_under_load_an_outcome_is_announced_only_once_it_is_durable(path: Path) -> None:
     said: list[str] = []
     journal = Journal(path, Clock(), others=lambda: 4)
     for number in range(10):

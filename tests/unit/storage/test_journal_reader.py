@@ -25,7 +25,7 @@ def world(tmp_path: Path) -> Iterator[History]:
     made.journal.close()
 
 
-def test_an_answer_that_could_not_be_uploaded_is_listed_with_the_code_it_was_told_with(path: Path, journal: Journal) -> None:
+def test_an_answer_that_could_not_be_uploaded_is_listed_with_the_code_that_was_sent(path: Path, journal: Journal) -> None:
     admitted(journal, "a", "b")
     for command_id, code in (("a", Code.ERESPONSETOOLARGE), ("b", None)):
         journal.finish(outcome(command_id, "m", spool="s", upload_url="https://s3/", fallback="f"))
@@ -34,7 +34,7 @@ def test_an_answer_that_could_not_be_uploaded_is_listed_with_the_code_it_was_tol
         assert {row.id: row.code for row in rows} == {"a": "ERESPONSETOOLARGE", "b": None}
 
 
-def test_the_journal_of_a_killed_agent_is_read_with_its_log_and_left_as_it_is(world: History, tmp_path: Path) -> None:
+def test_the_journal_of_a_killed_agent_is_read_with_its_log_and_not_changed(world: History, tmp_path: Path) -> None:
     world.admit("in-file")
     world.journal.retention.checkpoint()
     world.admit("in-log")
@@ -47,7 +47,7 @@ def test_the_journal_of_a_killed_agent_is_read_with_its_log_and_left_as_it_is(wo
     assert {path.name: path.read_bytes() for path in left.iterdir()} == before
 
 
-def test_a_look_does_not_wait_for_a_commit_that_does_not_end(world: History) -> None:
+def test_a_reader_does_not_wait_for_a_commit_that_hangs(world: History) -> None:
     world.admit("a")
     with world.journal.writer.using:
         assert world.reader.counts()["admitted"] == 1
@@ -55,7 +55,7 @@ def test_a_look_does_not_wait_for_a_commit_that_does_not_end(world: History) -> 
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no database" * 500])
-def test_what_cannot_be_read_is_told(tmp_path: Path, content: bytes | None) -> None:
+def test_an_unreadable_journal_is_reported(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "other.db"
     if content is not None:
         path.write_bytes(content)
@@ -63,7 +63,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, content: bytes | None) -> N
         Reader(path, in_use=False).counts()
 
 
-def test_a_reader_at_work_holds_up_neither_commits_nor_for_ever_the_checkpoint(world: History) -> None:
+def test_a_reader_blocks_no_commit_and_delays_a_checkpoint_only_for_a_while(world: History) -> None:
     for number in range(5):
         world.admit(f"before-{number}")
     with world.reader.rows() as rows:

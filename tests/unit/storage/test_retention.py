@@ -1,4 +1,4 @@
-"""A journal's bounds: how many, how much, how long; and that keeping them holds up no command.
+"""How long a journal keeps what is delivered, how its file stays small, and that commands do not wait for either.
 
 Owns the proof with bounds made small. It must not start an agent.
 """
@@ -23,7 +23,7 @@ BATCH = 10
 
 
 class Kept:
-    """A journal and the wall clock that it goes by."""
+    """A journal and its wall clock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,12 +31,12 @@ class Kept:
         self.journal = Journal(path, Clock(now=lambda: self.now))
 
     def again(self) -> None:
-        """Close it, and open it as the next start does."""
+        """Close and reopen it, as a restart does."""
         self.journal.close()
         self.journal = Journal(self.path, Clock(now=lambda: self.now))
 
     def deliver(self, *ids: str, acked: bool = True, size: int = 10) -> None:
-        """Take commands from their first state to their last."""
+        """Take commands from admitted to delivered."""
         self.journal.admit([(command_id, "x" * size, "receipt") for command_id in ids])
         if acked:
             self.journal.acked(ids)
@@ -46,7 +46,7 @@ class Kept:
         self.journal.flush()
 
     def known(self, *ids: str) -> list[str]:
-        """Which of these ids it would recognise."""
+        """Return those of the ids that the journal knows."""
         other = Journal(self._copy(), Clock(now=lambda: self.now))
         try:
             return [
@@ -78,7 +78,7 @@ def names(prefix: str, count: int) -> list[str]:
 # --- bounds ---
 
 
-def test_no_more_ids_are_kept_than_the_bound_and_the_newest_are(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_are_kept_up_to_the_bound_the_newest_first(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "KEEP_IDS", 20)
     ids = names("c", 50)
     for start in range(0, 50, BATCH):
@@ -89,7 +89,7 @@ def test_no_more_ids_are_kept_than_the_bound_and_the_newest_are(kept: Kept, monk
     assert kept.known(*ids) == ids[30:]
 
 
-def test_the_bound_on_ids_forgets_nothing_that_is_open(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bound_on_ids_removes_no_undelivered_command(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "KEEP_IDS", 0)
     kept.journal.admit([(command_id, "x", "r") for command_id in names("open", 30)])
     kept.journal.acked(names("open", 30))
@@ -100,7 +100,7 @@ def test_the_bound_on_ids_forgets_nothing_that_is_open(kept: Kept, monkeypatch: 
     assert kept.journal.counts() == {"admitted": 28, "started": 1, "finished": 1, "delivered": 0}
 
 
-def test_what_is_older_than_a_day_is_forgotten_and_what_is_younger_is_not(kept: Kept) -> None:
+def test_ids_older_than_a_day_are_forgotten_and_younger_ones_kept(kept: Kept) -> None:
     kept.deliver("old")
     kept.now += timedelta(seconds=KEEP_IDS_SECONDS - 10)
     kept.deliver("young")
@@ -109,7 +109,7 @@ def test_what_is_older_than_a_day_is_forgotten_and_what_is_younger_is_not(kept: 
     assert kept.known("old", "young") == ["young"]
 
 
-def test_what_sqs_may_still_hold_is_remembered_beside_the_bounds(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unacknowledged_ids_are_kept_beyond_the_bounds(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "KEEP_IDS", 5)
     unacked = names("unacked", BATCH)
     kept.deliver(*unacked, acked=False)
@@ -141,7 +141,7 @@ def test_a_clock_set_back_a_day_forgets_nothing_early(kept: Kept, restart: bool)
     assert kept.known("before", "waiting") == ["before", "waiting"]
 
 
-def test_with_a_clock_set_back_the_order_of_what_waits_is_the_order_it_came_in(kept: Kept) -> None:
+def test_with_a_clock_set_back_commands_keep_the_order_of_admission(kept: Kept) -> None:
     kept.journal.admit([("first", "x", "r")])
     kept.now -= timedelta(days=1)
     kept.again()
@@ -172,10 +172,10 @@ def test_a_token_used_before_the_clock_was_set_back_is_still_used(kept: Kept) ->
     assert not kept.journal.remember_token("jti", "b", (kept.now + timedelta(days=1)).timestamp())
 
 
-# --- space, and those who wait ---
+# --- space, and threads that wait ---
 
 
-def test_a_file_that_was_large_is_small_again_after_its_backlog_was_told(kept: Kept) -> None:
+def test_a_large_file_shrinks_after_its_backlog_was_delivered(kept: Kept) -> None:
     ids = names("c", 200)
     for start in range(0, 200, BATCH):
         kept.journal.admit([(command_id, "x" * 60_000, "r") for command_id in ids[start : start + BATCH]])
@@ -200,7 +200,7 @@ def test_pruning_goes_in_steps(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> N
     assert kept.journal.commits - before >= 10
 
 
-def test_commits_from_another_thread_come_through_between_the_steps_of_a_long_prune(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_threads_commit_between_the_steps_of_a_long_prune(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "AT_ONCE", 5)
     for start in range(0, 300, 50):
         kept.deliver(*names(f"c{start}", 50))
@@ -230,6 +230,6 @@ def test_commits_from_another_thread_come_through_between_the_steps_of_a_long_pr
     finally:
         over.set()
         other.join(10)
-    # What was written while the prune still had much to do, did not wait for its end.
+    # Some commits happened while the prune was under way, and so did not wait for its end.
     assert [left for left in left_when_written if 0 < left < 300]
     assert kept.journal.counts()["delivered"] == 0

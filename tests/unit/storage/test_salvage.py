@@ -23,7 +23,7 @@ from tests.unit.storage.damaged import GOT, IDS, PAGE, TOLD, WAITING, Layout, as
 # --- cut off ---
 
 
-def test_a_database_cut_to_nothing_is_reported(in_file: Layout, tmp_path: Path) -> None:
+def test_an_emptied_database_is_reported(in_file: Layout, tmp_path: Path) -> None:
     path = Layout(b"", b"").put(tmp_path)
     commit_counter.counter_path(path).write_bytes((7).to_bytes(8, "big"))
     found = start(path)
@@ -31,7 +31,7 @@ def test_a_database_cut_to_nothing_is_reported(in_file: Layout, tmp_path: Path) 
     check_aside(tmp_path, found)
 
 
-def test_an_empty_file_that_nobody_wrote_to_is_a_first_start(tmp_path: Path) -> None:
+def test_an_empty_file_without_log_or_counter_is_a_first_start(tmp_path: Path) -> None:
     assert start(Layout(b"", b"").put(tmp_path)).damage is None
 
 
@@ -48,14 +48,12 @@ def test_a_database_cut_within_its_first_page_is_set_aside(in_file: Layout, tmp_
 
 @pytest.mark.parametrize("pages", [1, 2, 3, 5, 8, -2, -1])
 @pytest.mark.parametrize("more", [0, 1, 2048])
-def test_a_database_that_is_cut_is_set_aside_and_what_is_left_of_it_salvaged(
-    in_file: Layout, tmp_path: Path, pages: int, more: int
-) -> None:
+def test_a_truncated_database_is_set_aside_and_its_rest_salvaged(in_file: Layout, tmp_path: Path, pages: int, more: int) -> None:
     whole = len(in_file.db) // PAGE
     length = (pages if pages > 0 else whole + pages) * PAGE + more
     found = start(Layout(in_file.db[:length], b"").put(tmp_path))
     check(found)
-    if pages == -1 and more:  # SQLite takes what is missing of the last page for zeros; whom it concerns is seen.
+    if pages == -1 and more:  # SQLite reads the missing part of the last page as zeros, and the digests show which rows it concerns.
         assert found.runs.keys() | found.answers.keys() | set(TOLD) == set(IDS)
         return
     check_aside(tmp_path, found)
@@ -63,7 +61,7 @@ def test_a_database_that_is_cut_is_set_aside_and_what_is_left_of_it_salvaged(
     assert not found.damage.complete or found.runs.keys() == {*WAITING, *GOT}
 
 
-def test_a_database_cut_to_nothing_beside_its_log_is_set_aside(in_log: Layout, tmp_path: Path) -> None:
+def test_an_emptied_database_beside_its_log_is_set_aside(in_log: Layout, tmp_path: Path) -> None:
     found = start(Layout(b"", in_log.wal).put(tmp_path))
     check(found)
     aside = check_aside(tmp_path, found)
@@ -80,7 +78,7 @@ def test_a_database_cut_beside_its_log_is_set_aside_with_it(in_log: Layout, tmp_
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.33, 0.5, 0.75, 0.9, 0.99])
 @pytest.mark.parametrize("more", [0, 10, 24, 100])
 def test_a_log_that_is_cut_gives_an_earlier_state_and_never_another_text(in_log: Layout, tmp_path: Path, share: float, more: int) -> None:
-    """Nobody can tell it from the log of a commit that a power cut left unfinished; what was committed before it is there."""
+    """It looks like the log of a commit that a power cut left unfinished; the commits before it are there."""
     frames = (len(in_log.wal) - 32) // (24 + PAGE)
     length = 32 + int(frames * share) * (24 + PAGE) + more
     found = start(Layout(in_log.db, in_log.wal[:length]).put(tmp_path))
@@ -90,7 +88,7 @@ def test_a_log_that_is_cut_gives_an_earlier_state_and_never_another_text(in_log:
     assert set(found.known.values()) == {Admission.KNOWN}
 
 
-def test_a_log_cut_within_its_header_is_as_none(in_log: Layout, tmp_path: Path) -> None:
+def test_a_log_cut_within_its_header_counts_as_missing(in_log: Layout, tmp_path: Path) -> None:
     found = start(Layout(in_log.db, in_log.wal[:20]).put(tmp_path))
     assert found.runs.keys() | found.answers.keys() == set(IDS)
 
@@ -99,7 +97,7 @@ def test_a_log_cut_within_its_header_is_as_none(in_log: Layout, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("text", [b"Dear diary,\n" * 1000, b"\x00" * 10_000, b"x", b"SQLite format 4\x00" + bytes(4080)])
-def test_a_file_that_is_no_database_is_set_aside_as_it_is(tmp_path: Path, text: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_set_aside_unchanged(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "journal.db"
     path.write_bytes(text)
     found = start(path)
@@ -109,7 +107,7 @@ def test_a_file_that_is_no_database_is_set_aside_as_it_is(tmp_path: Path, text: 
 
 
 @pytest.mark.parametrize("table", ["notes", "commands"])
-def test_another_programs_database_is_set_aside_as_it_is(tmp_path: Path, table: str) -> None:
+def test_another_programs_database_is_set_aside_unchanged(tmp_path: Path, table: str) -> None:
     path = tmp_path / "journal.db"
     with closing(sqlite3.connect(path)) as other:
         other.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, text TEXT)")
@@ -139,7 +137,7 @@ def layouts(in_file: Layout, in_log: Layout) -> dict[str, Layout]:
 
 
 PLACES = st.integers(0, 999_999)
-"""In millionths of a file, so that an example means the same for every length."""
+"""In millionths of a file, so that an example means the same for files of any length."""
 
 
 SPOTS = st.lists(
@@ -152,7 +150,7 @@ SPOTS = st.lists(
 
 @settings(max_examples=examples(35), derandomize=True)
 @given(kept=st.sampled_from(["in_file", "in_log"]), which=st.sampled_from(["db", "wal"]), spots=SPOTS)
-def test_no_overwritten_bytes_make_a_request_go_out_twice_or_change_one(
+def test_no_overwritten_bytes_send_a_request_twice_or_change_one(
     layouts: dict[str, Layout], kept: str, which: str, spots: list[tuple[int, bytes]]
 ) -> None:
     whole = layouts[kept]
@@ -170,9 +168,7 @@ def test_no_overwritten_bytes_make_a_request_go_out_twice_or_change_one(
 
 @settings(max_examples=examples(15), derandomize=True)
 @given(kept=st.sampled_from(["in_file", "in_log"]), share=PLACES)
-def test_no_length_to_which_the_database_is_cut_makes_a_request_go_out_twice_or_changes_one(
-    layouts: dict[str, Layout], kept: str, share: int
-) -> None:
+def test_no_truncation_of_the_database_sends_a_request_twice_or_changes_one(layouts: dict[str, Layout], kept: str, share: int) -> None:
     whole = layouts[kept]
     length = len(whole.db) * share // 1_000_000
     with tempfile.TemporaryDirectory() as directory:

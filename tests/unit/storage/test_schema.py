@@ -101,7 +101,7 @@ def test_a_journal_of_version_1_is_opened_with_every_row(tmp_path: Path) -> None
 
 
 def test_a_journal_of_version_2_is_opened_with_every_row(tmp_path: Path) -> None:
-    """It had seals and the count of commits, and not what a command is listed with."""
+    """It had seals and the count of commits, but not the columns of the list of commands."""
     path = tmp_path / "journal.db"
     version_1(path)
     with closing(sqlite3.connect(path)) as old:
@@ -122,7 +122,7 @@ def test_a_journal_of_version_2_is_opened_with_every_row(tmp_path: Path) -> None
 
 
 def test_a_journal_of_version_3_is_opened_with_every_row_and_its_used_tokens_stay_used(tmp_path: Path) -> None:
-    """It had what a command is listed with, not until when an id is kept; it forgot ids after a day, but not their tokens."""
+    """It had the columns of the list of commands, but not `keep_until`: it forgot ids after a day, but not their tokens."""
     path = tmp_path / "journal.db"
     Journal(path, clock()).close()
     week = NOW.timestamp() + 6 * 86_400
@@ -142,7 +142,7 @@ def test_a_journal_of_version_3_is_opened_with_every_row_and_its_used_tokens_sta
 
 
 @pytest.mark.parametrize("which", [0, 1, -1])
-def test_a_damaged_page_of_tokens_loses_no_other_page_of_them_and_is_said(tmp_path: Path, which: int) -> None:
+def test_a_damaged_page_of_tokens_is_reported_and_loses_no_other_page(tmp_path: Path, which: int) -> None:
     path = tmp_path / "journal.db"
     jtis = [f"jti-{number:04}-{'x' * 200}" for number in range(100)]
     with closing(Journal(path, clock())) as journal:

@@ -19,14 +19,14 @@ from tests.unit.storage.scenes import pieces_of, unnamed_file
 
 
 @given(st.lists(st.text(max_size=10), max_size=10))
-def test_what_fits_comes_back_as_one_text(tmp_path_factory: pytest.TempPathFactory, pieces: list[str]) -> None:
+def test_a_text_within_the_limit_is_returned_whole(tmp_path_factory: pytest.TempPathFactory, pieces: list[str]) -> None:
     whole = "".join(pieces)
     spool = Spool(tmp_path_factory.getbasetemp() / "fits")
     assert spool.store(pieces, len(whole.encode()), "x") == whole
     assert list(spool.directory.iterdir()) == []
 
 
-def test_one_byte_more_than_fits_goes_to_a_gzip_file(tmp_path: Path) -> None:
+def test_one_byte_beyond_the_limit_goes_to_a_gzip_file(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool")
     stored = spool.store(iter(["\xe9" * 5, "abc"]), 12, "answer.json.gz")
     path = spool.path("answer.json.gz")
@@ -62,7 +62,7 @@ def test_removing_is_idempotent(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_what_no_answer_names_is_an_orphan(tmp_path: Path) -> None:
+def test_only_files_that_no_answer_names_are_orphans(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     for name in "abc":
         spool.store(["abc"], 0, name)
@@ -82,7 +82,7 @@ def test_a_file_that_could_not_be_written_whole_is_removed(tmp_path: Path) -> No
 
 @contextmanager
 def room_for(size: int) -> Iterator[None]:
-    """A disk that takes no more of a file than that many bytes: the last write is short, the next fails."""
+    """Replace the disk by one that takes only so many bytes of a file: the last write is short, and the next fails."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -92,7 +92,7 @@ def room_for(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("room", [10**9, 3 * IN_MEMORY - 1, 70_001, 0])
-def test_a_requests_body_is_held_whole_whatever_the_disk_takes(tmp_path: Path, room: int) -> None:
+def test_a_request_body_is_held_whole_even_on_a_full_disk(tmp_path: Path, room: int) -> None:
     data = bytes(range(251)) * (3 * IN_MEMORY // 251)
     with room_for(room):
         held = Spool(tmp_path).hold(pieces_of(data))
@@ -118,7 +118,7 @@ def test_a_body_that_cannot_be_encoded_leaves_no_open_file(tmp_path: Path) -> No
         Spool(tmp_path).hold(pieces())
 
 
-def test_a_held_file_that_became_shorter_is_an_error_and_no_shorter_body(tmp_path: Path) -> None:
+def test_a_held_file_that_was_truncated_is_an_error(tmp_path: Path) -> None:
     held = Spool(tmp_path).hold([b"a" * 60_000, b"b" * 60_000])
     assert isinstance(held, Buffer)
     with unnamed_file(tmp_path).open("r+b") as file:
@@ -128,7 +128,7 @@ def test_a_held_file_that_became_shorter_is_an_error_and_no_shorter_body(tmp_pat
     held.close()
 
 
-def test_what_is_fetched_is_kept_as_bytes_or_in_a_file(tmp_path: Path) -> None:
+def test_a_fetched_body_is_kept_as_bytes_or_in_a_file(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     assert spool.keep([b"ab", b"cd"], 4, "x.body") == b"abcd"
     assert list(tmp_path.iterdir()) == []
@@ -139,7 +139,7 @@ def test_what_is_fetched_is_kept_as_bytes_or_in_a_file(tmp_path: Path) -> None:
     assert (content.size, list(content.chunks())) == (6, [b"ab\xc3\xa9\r\n"])
 
 
-def test_what_cannot_be_kept_whole_is_not_kept(tmp_path: Path) -> None:
+def test_a_body_that_cannot_be_kept_whole_leaves_no_file(tmp_path: Path) -> None:
     with room_for(100), pytest.raises(OSError, match="too large"):
         Spool(tmp_path).keep([b"a" * 101], 4, "x.body")
     assert list(tmp_path.iterdir()) == []

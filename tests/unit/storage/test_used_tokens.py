@@ -22,7 +22,7 @@ def test_a_token_belongs_to_the_first_command_that_used_it(opened: Callable[[], 
     assert not opened().remember_token("jti", "b", until)
 
 
-def test_a_token_whose_exp_has_passed_is_forgotten_and_never_taken_again(path: Path, journal: Journal, time: Time) -> None:
+def test_an_expired_token_is_forgotten_and_never_accepted_again(path: Path, journal: Journal, time: Time) -> None:
     exp = (NOW + timedelta(hours=1)).timestamp()
     journal.remember_token("jti", "a", exp)
     journal.retention.prune()
@@ -30,14 +30,14 @@ def test_a_token_whose_exp_has_passed_is_forgotten_and_never_taken_again(path: P
     time.now += timedelta(hours=2)
     journal.retention.prune()
     assert journal.writer.read("SELECT jti FROM seen_tokens WHERE jti <> ''") == []
-    time.now = NOW  # The clock is set back: by it, the message is still good.
+    time.now = NOW  # The clock is set back, so that the message has not expired by it.
     for command_id in ("a", "b"):
         assert not journal.remember_token("jti", command_id, exp)
         assert not journal.remember_token("never seen", command_id, exp)
     assert journal.remember_token("later", "c", exp + 1)
 
 
-def test_what_is_forgotten_with_the_clock_set_back_is_refused_after_a_restart_too(opened: Callable[[], Journal], time: Time) -> None:
+def test_a_forgotten_token_stays_refused_after_a_restart_with_the_clock_set_back(opened: Callable[[], Journal], time: Time) -> None:
     journal = opened()
     exp = (NOW + timedelta(hours=1)).timestamp()
     journal.remember_token("jti", "a", exp)
@@ -63,7 +63,7 @@ def test_a_token_whose_command_was_forgotten_is_refused_under_the_same_id_too(
 
 
 def test_a_token_whose_command_is_not_in_the_journal_is_refused_when_that_comes_again(journal: Journal) -> None:
-    """As after a damage, or in a journal of an older agent, which forgot ids after a day."""
+    """As after damage, or in the journal of an older agent, which forgot ids after a day."""
     exp = (NOW + timedelta(days=6)).timestamp()
     assert journal.remember_token("jti", "a", exp)
     journal.flush()
@@ -79,7 +79,7 @@ def test_an_id_that_comes_again_while_it_is_known_keeps_its_token(journal: Journ
     assert journal.remember_token("jti", "a", (NOW + timedelta(days=1)).timestamp())
 
 
-def test_taking_a_command_over_looks_a_token_s_owner_up_by_an_index(journal: Journal) -> None:
-    """There may be half a million tokens in a week; a scan of them would be paid by each command."""
+def test_admission_finds_a_tokens_owner_by_an_index(journal: Journal) -> None:
+    """There may be half a million tokens in a week, and each command would scan them."""
     plan = journal.writer.read("EXPLAIN QUERY PLAN UPDATE seen_tokens SET command_id = '' WHERE command_id = ?", "a")
     assert ["SEARCH" in row[3] and "tokens_owner" in row[3] for row in plan] == [True]

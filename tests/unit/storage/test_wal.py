@@ -10,7 +10,7 @@ from tests.unit.storage.damaged import GOT, IDS, PAGE, Layout, check, check_asid
 
 
 @pytest.mark.parametrize("place", [0, 4, 8, 12, 16, 20, 24, 31])
-def test_a_flipped_header_of_the_log_is_found_and_what_waited_is_not_run_blindly(in_log: Layout, tmp_path: Path, place: int) -> None:
+def test_a_flipped_header_of_the_log_is_found_and_waiting_commands_count_as_started(in_log: Layout, tmp_path: Path, place: int) -> None:
     found = start(Layout(in_log.db, flipped(in_log.wal, place)).put(tmp_path))
     check(found)
     check_aside(tmp_path, found)
@@ -56,7 +56,7 @@ class Killed(BaseException):
         ".fresh",
     ],
 )
-def test_a_salvage_that_is_killed_before_a_rename_is_done_again_and_nothing_goes_out_twice(
+def test_a_salvage_killed_before_a_rename_is_repeated_and_no_request_is_sent_twice(
     in_log: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     path = Layout(in_log.db, flipped(in_log.wal, 0)).put(tmp_path)

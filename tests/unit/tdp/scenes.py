@@ -35,7 +35,7 @@ class Seen:
 
 @dataclass
 class Server:
-    """Answers every request with `status`, `headers` and `body`, and keeps what it saw."""
+    """Answers every request with `status`, `headers` and `body`, and records the requests."""
 
     url: str = ""
     status: int = 200
@@ -71,7 +71,7 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
 
 class Source:
-    """Where credentials come from: each fetch gives new ones, which live for `life`."""
+    """The source of credentials: each fetch gives new ones, which are valid for `life`."""
 
     def __init__(self, life: timedelta = timedelta(hours=1)) -> None:
         self.now = NOW

@@ -37,13 +37,13 @@ from tests.unit.tdp.scenes import aws_error
         ("InternalError", PlatformError),
     ],
 )
-def test_an_aws_error_is_one_of_ours_and_repeats_no_text(code: str, kind: type[PlatformError]) -> None:
+def test_an_aws_error_becomes_a_platform_error_without_awss_text(code: str, kind: type[PlatformError]) -> None:
     error = platform_error(Call.SQS_RECEIVE, aws_error(code))
     assert type(error) is kind
     assert "canary" not in str(error)
 
 
-def test_what_an_answer_calls_its_error_is_repeated_as_far_as_codes_go() -> None:
+def test_an_overlong_error_code_is_truncated() -> None:
     assert len(str(platform_error(Call.SQS_RECEIVE, aws_error("A" * 1_000_000)))) < 200
 
 
@@ -51,7 +51,7 @@ def test_what_an_answer_calls_its_error_is_repeated_as_far_as_codes_go() -> None
     ("off", "told"),
     [(600, "(599|600) s behind"), (-600, "(600|601) s ahead of"), (5, "refuses the signature"), (None, "refuses the signature")],
 )
-def test_a_signature_that_aws_refuses_says_how_far_the_clock_is_off_in_the_words_of_check(off: float | None, told: str) -> None:
+def test_a_rejected_signature_gives_the_clock_offset_in_the_words_of_check(off: float | None, told: str) -> None:
     error = aws_error("RequestTimeTooSkewed", 403)
     if off is not None:
         date = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=off), usegmt=True)

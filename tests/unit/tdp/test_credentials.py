@@ -16,7 +16,7 @@ from tests.unit.tdp.scenes import NOW, Source
 # --- credentials ---
 
 
-def test_credentials_are_due_ten_minutes_before_their_end() -> None:
+def test_credentials_are_due_ten_minutes_before_they_expire() -> None:
     source = Source()
     assert source.credentials.due_seconds() == 0
     source.credentials.renew(None)
@@ -26,13 +26,13 @@ def test_credentials_are_due_ten_minutes_before_their_end() -> None:
     assert source.credentials.due_seconds() == 0
 
 
-def test_credentials_that_live_shortly_are_due_a_fifth_of_their_life_before_their_end() -> None:
+def test_short_lived_credentials_are_due_a_fifth_of_their_lifetime_before_they_expire() -> None:
     source = Source(timedelta(seconds=60))
     source.credentials.renew(None)
     assert source.credentials.due_seconds() == 48
 
 
-def test_what_signs_is_whatever_is_current_and_reading_it_fetches_only_once() -> None:
+def test_signing_uses_the_current_credentials_and_fetches_only_once() -> None:
     source = Source()
     for _ in range(3):
         frozen = source.credentials.get_frozen_credentials()
@@ -42,7 +42,7 @@ def test_what_signs_is_whatever_is_current_and_reading_it_fetches_only_once() ->
     assert source.fetches == 2
 
 
-def test_a_secret_is_made_known_to_the_redactor_before_it_is_used() -> None:
+def test_a_secret_is_passed_to_the_redactor_before_it_is_used() -> None:
     source = Source()
     source.credentials.renew(None)
     assert source.seen == [("secret-1", "token-1")]
@@ -78,7 +78,7 @@ def test_many_threads_whose_credentials_are_refused_fetch_once() -> None:
     assert (found, source.fetches) == (["key-2"] * 8, 2)
 
 
-def test_a_renewal_that_fails_leaves_the_old_ones_in_force() -> None:
+def test_a_failed_renewal_keeps_the_old_credentials() -> None:
     source = Source()
     source.credentials.renew(None)
     source.fault = PlatformError(Call.CREDENTIALS, "answered 500", 500)
@@ -92,7 +92,7 @@ def test_a_renewal_that_fails_leaves_the_old_ones_in_force() -> None:
 # --- queues ---
 
 
-def test_credentials_are_renewed_within_an_hour_whatever_end_they_name() -> None:
+def test_credentials_are_renewed_within_an_hour_whatever_expiration_they_name() -> None:
     source = Source()
     source.life = timedelta(days=3000)
     source.credentials.renew(None)

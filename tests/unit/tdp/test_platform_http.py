@@ -28,7 +28,7 @@ from tests.targets import ByteTarget
 from tests.unit.tdp.scenes import NOW, TOKEN
 
 
-def test_a_proxy_that_wants_a_password_is_named_masked_for_plain_http_too() -> None:
+def test_a_proxy_that_requires_a_login_is_named_without_its_password_for_plain_http_too() -> None:
     dialer = Dialer(TlsContexts(), Resolver())
     with HttpProxy(auth=("lab", "right")) as proxy:
         http = PlatformHttp(lambda: Transport(dialer), ProxyRouter({"http_proxy": proxy.url(("lab", "canary-wrong"))}), Policy())
@@ -45,18 +45,16 @@ def test_a_proxy_that_wants_a_password_is_named_masked_for_plain_http_too() -> N
     ("fault", "says", "cure"),
     [
         ("unknown_authority", "was issued by OU=Testing CA", "RELAY_CA_FILE"),
-        ("self_signed", "signed by itself (CN=a device that signed itself)", "RELAY_CA_FILE"),
-        ("wrong_host", "is for another name: elsewhere.lab.example", "API_TARGET"),
-        ("expired", "is over since 20", local_causes.CLOCK_OFF.cure),
-        ("not_yet_valid", "is not valid yet (it begins on 20", local_causes.CLOCK_OFF.cure),
+        ("self_signed", "is self-signed (CN=a device that signed itself)", "RELAY_CA_FILE"),
+        ("wrong_host", "is valid for other names only: elsewhere.lab.example", "API_TARGET"),
+        ("expired", "has expired on 20", local_causes.CLOCK_OFF.cure),
+        ("not_yet_valid", "is not valid yet (it is valid from 20", local_causes.CLOCK_OFF.cure),
     ],
 )
-def test_a_certificate_that_is_refused_is_named_in_the_error_itself_and_looked_at_once(
-    tmp_path: Path, fault: Any, says: str, cure: str
-) -> None:
+def test_a_rejected_certificate_is_described_in_the_error_and_fetched_once(tmp_path: Path, fault: Any, says: str, cure: str) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_bytes(ca_pem())
-    dialer = Dialer(TlsContexts(None if fault == "unknown_authority" else bundle, said="these"), Resolver())
+    dialer = Dialer(TlsContexts(None if fault == "unknown_authority" else bundle, description="these"), Resolver())
     with ByteTarget(server_context(fault)) as target:
         http = PlatformHttp(lambda: Transport(dialer), ProxyRouter({}), Policy())
         rest = Rest(http, target.url(""), "org", "agent-1", lambda: TOKEN, Clock(now=lambda: NOW))

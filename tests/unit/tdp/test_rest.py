@@ -91,14 +91,14 @@ def test_the_configuration_is_read(server: Server, rest: Rest) -> None:
 
 
 @pytest.mark.parametrize("region", ["x.evil.example/", "us east", "R", "a" * 64, "us-east-1\n"])
-def test_a_region_that_is_none_of_awss_is_not_taken_over(server: Server, rest: Rest, region: str) -> None:
+def test_an_invalid_region_is_rejected(server: Server, rest: Rest, region: str) -> None:
     server.answer({"agentName": "A", "region": region})
     with pytest.raises(NotThePlatform):
         rest.config()
 
 
 @pytest.mark.parametrize("end", ["9999-12-31T23:59:59.9999999Z", "0001-01-01T00:00:00+14:00"])
-def test_credentials_that_end_at_an_end_of_the_calendar_can_be_reckoned_with(server: Server, rest: Rest, end: str) -> None:
+def test_credentials_that_expire_at_a_limit_of_the_calendar_are_accepted(server: Server, rest: Rest, end: str) -> None:
     server.answer({"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": end})
     credentials = PlatformCredentials(rest.credentials, Clock(now=lambda: NOW), lambda *_: None)
     credentials.renew(None)
@@ -106,7 +106,7 @@ def test_credentials_that_end_at_an_end_of_the_calendar_can_be_reckoned_with(ser
 
 
 @pytest.mark.parametrize("date", ["x" * 100_000, "Sun, 31 Dec 9999 23:59:59 -2300", "Mon, 01 Jan 0001 00:00:00 +2300", "1", ",,,,", "\xb2"])
-def test_a_date_that_is_none_leaves_the_clock_unjudged_and_the_call_good(server: Server, rest: Rest, date: str) -> None:
+def test_an_invalid_date_field_does_not_fail_the_call(server: Server, rest: Rest, date: str) -> None:
     server.answer({}, Date=date)
     rest.heartbeat()
 
@@ -118,7 +118,7 @@ def test_whether_agent_and_queue_are_enabled_is_read_or_unknown(server: Server, 
     assert rest.agent() == AgentState(None, None)
 
 
-def test_credentials_are_read_and_shown_nowhere(server: Server, rest: Rest) -> None:
+def test_credentials_are_read_and_never_shown(server: Server, rest: Rest) -> None:
     given = {"AccessKeyId": "AKIA-canary", "SecretAccessKey": "canary", "SessionToken": "canary", "Expiration": "2026-03-01T13:00:00"}
     server.answer(given)
     found = rest.credentials()
@@ -146,9 +146,7 @@ def test_credentials_are_read_and_shown_nowhere(server: Server, rest: Rest) -> N
         (400, PlatformError),
     ],
 )
-def test_each_status_is_its_own_error_which_repeats_nothing_that_is_secret(
-    server: Server, rest: Rest, status: int, kind: type[PlatformError]
-) -> None:
+def test_each_status_has_its_own_error_without_secrets(server: Server, rest: Rest, status: int, kind: type[PlatformError]) -> None:
     server.answer({"statusCode": status, "message": f"token {TOKEN}"}, status)
     with pytest.raises(PlatformError) as caught:
         rest.heartbeat()
@@ -158,7 +156,7 @@ def test_each_status_is_its_own_error_which_repeats_nothing_that_is_secret(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_block_page_is_not_the_platform_s_refusal_which_is_json_or_nothing(server: Server, rest: Rest, status: int) -> None:
+def test_a_block_page_is_not_a_refusal_by_the_platform(server: Server, rest: Rest, status: int) -> None:
     for page in (b"<!DOCTYPE html><title>Blocked by the firewall</title>", b"\n<HTML><body>Access denied</body></HTML>"):
         server.answer(page, status)
         with pytest.raises(NotThePlatform, match="web page") as caught:
@@ -174,9 +172,9 @@ def test_a_block_page_is_not_the_platform_s_refusal_which_is_json_or_nothing(ser
 @pytest.mark.parametrize(
     "body", [b"<html>proxy login</html>", b"[]", b"\xff", b"[" * 100_000, b'{"region":[' + b"[]," * 1_000_000 + b"0]}"]
 )
-def test_an_answer_that_is_no_json_object_says_that_something_else_may_have_answered(server: Server, rest: Rest, body: bytes) -> None:
+def test_an_answer_that_is_not_a_json_object_is_not_the_platforms(server: Server, rest: Rest, body: bytes) -> None:
     server.answer(body)
-    with pytest.raises(PlatformError, match="no JSON object"):
+    with pytest.raises(PlatformError, match="not a JSON object"):
         rest.config()
 
 
@@ -200,7 +198,7 @@ def test_an_answer_that_is_no_json_object_says_that_something_else_may_have_answ
         ("Sun, 01 Mar 2026 12:00:30 -0000", 0.0),
     ],
 )
-def test_retry_after_is_seconds_or_a_date_and_at_most_one(server: Server, rest: Rest, value: str | None, seconds: float) -> None:
+def test_retry_after_is_seconds_or_a_date_and_at_most_a_minute(server: Server, rest: Rest, value: str | None, seconds: float) -> None:
     server.answer({}, 429, **({} if value is None else {"Retry_After": value}))
     with pytest.raises(RateLimited) as caught:
         rest.heartbeat()
@@ -208,7 +206,7 @@ def test_retry_after_is_seconds_or_a_date_and_at_most_one(server: Server, rest: 
 
 
 @pytest.mark.parametrize("value", ["Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "Mon, 01 Jan 2026 00:00:00 +99999999999999"])
-def test_a_retry_after_far_beyond_any_calendar_is_one_that_says_nothing(server: Server, rest: Rest, value: str) -> None:
+def test_a_retry_after_beyond_the_calendar_is_ignored(server: Server, rest: Rest, value: str) -> None:
     server.answer({}, 429, Retry_After=value)
     with pytest.raises(RateLimited):
         rest.heartbeat()

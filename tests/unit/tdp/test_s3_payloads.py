@@ -32,7 +32,7 @@ def payloads(http: PlatformHttp) -> Payloads:
     return Payloads(http, 1000)
 
 
-def test_a_body_is_fetched_without_any_header_of_ours_that_authorises(server: Server, payloads: Payloads) -> None:
+def test_a_download_carries_no_authorization_of_the_agent(server: Server, payloads: Payloads) -> None:
     server.answer(b'{"url":"http://a/"}')
     assert payloads.download(f"{server.url}/b/k?X-Amz-Signature=s%2Fs", 5, b"".join) == b'{"url":"http://a/"}'
     (seen,) = server.seen
@@ -41,9 +41,7 @@ def test_a_body_is_fetched_without_any_header_of_ours_that_authorises(server: Se
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content_Encoding": "gzip"}])
-def test_a_body_that_is_gzip_encoded_is_undone_whether_or_not_it_says_so(
-    server: Server, payloads: Payloads, headers: dict[str, str]
-) -> None:
+def test_a_gzip_body_is_unpacked_with_or_without_content_encoding(server: Server, payloads: Payloads, headers: dict[str, str]) -> None:
     server.answer(gzip.compress(b'{"a":1}'), **headers)
     assert payloads.download(server.url, 5, b"".join) == b'{"a":1}'
 
@@ -58,16 +56,14 @@ def test_a_gzip_body_of_several_members_is_whole(server: Server, payloads: Paylo
     [b"x" * 1001, gzip.compress(b"x" * 1001), gzip.compress(b"x" * 30_000_000)[:900], gzip.compress(b"abc")[:-4], b"\x1f\x8bxxxx"],
     ids=range(5),
 )
-def test_a_body_too_large_or_damaged_is_refused_for_good(server: Server, payloads: Payloads, body: bytes) -> None:
+def test_a_body_too_large_or_damaged_is_refused_permanently(server: Server, payloads: Payloads, body: bytes) -> None:
     server.answer(body)
     with pytest.raises(PayloadRefused):
         payloads.download(server.url, 5, b"".join)
 
 
-def test_a_body_that_is_unpacked_for_long_is_given_up_at_the_limit_of_its_fetching(
-    monkeypatch: pytest.MonkeyPatch, http: PlatformHttp
-) -> None:
-    """Empty members, of which nothing comes out: the pieces are here at once, so no socket keeps the time."""
+def test_unpacking_a_body_ends_at_the_deadline_of_its_download(monkeypatch: pytest.MonkeyPatch, http: PlatformHttp) -> None:
+    """Empty gzip members unpack to nothing, and all pieces are there at once, so no socket checks the deadline."""
     members = [gzip.compress(b"", mtime=0) * 1000] * 800
 
     @contextlib.contextmanager
@@ -80,7 +76,7 @@ def test_a_body_that_is_unpacked_for_long_is_given_up_at_the_limit_of_its_fetchi
     assert not isinstance(caught.value, PayloadRefused)
 
 
-def test_a_spooled_answer_is_put_as_json_in_gzip(server: Server, payloads: Payloads, tmp_path: Path) -> None:
+def test_a_spooled_answer_is_uploaded_as_gzipped_json(server: Server, payloads: Payloads, tmp_path: Path) -> None:
     path = tmp_path / "a.json.gz"
     path.write_bytes(gzip.compress(b"{}"))
     payloads.upload(f"{server.url}/b/k?X-Amz-Signature=s", path, 5)
@@ -99,7 +95,7 @@ def test_a_spooled_answer_is_put_as_json_in_gzip(server: Server, payloads: Paylo
 
 
 @pytest.mark.parametrize(("status", "headers"), [(200, {"Content_Type": "text/html; charset=utf-8"}), (200, {}), (403, {})])
-def test_a_web_page_in_s3_s_place_is_neither_a_body_nor_an_upload_nor_s3_s_refusal(
+def test_a_web_page_in_place_of_s3_is_neither_a_body_nor_a_refusal(
     server: Server, payloads: Payloads, tmp_path: Path, status: int, headers: dict[str, str]
 ) -> None:
     server.answer(b"\n<!DOCTYPE html><html>log in</html>", status, **headers)
@@ -115,7 +111,7 @@ def test_a_web_page_in_s3_s_place_is_neither_a_body_nor_an_upload_nor_s3_s_refus
 @pytest.mark.parametrize(
     ("status", "for_good"), [(403, True), (404, True), (400, True), (408, False), (429, False), (500, False), (503, False), (307, False)]
 )
-def test_what_s3_refuses_for_good_is_told_from_what_may_work_another_time(
+def test_permanent_refusals_of_s3_are_distinguished_from_temporary_ones(
     server: Server, payloads: Payloads, status: int, for_good: bool
 ) -> None:
     server.answer(b"", status)
@@ -125,13 +121,13 @@ def test_what_s3_refuses_for_good_is_told_from_what_may_work_another_time(
     assert "canary" not in str(caught.value)
 
 
-def test_a_presigned_url_that_is_none_is_refused_without_being_repeated(payloads: Payloads) -> None:
+def test_an_invalid_presigned_url_is_refused_and_not_repeated(payloads: Payloads) -> None:
     with pytest.raises(PayloadRefused) as caught:
         payloads.download("canary", 5, b"".join)
     assert "canary" not in str(caught.value)
 
 
-def test_a_presigned_url_to_where_nobody_is_called_is_refused_by_name_or_address_and_nothing_is_asked(server: Server) -> None:
+def test_a_presigned_url_to_a_forbidden_host_is_refused_by_name_or_address_before_any_request(server: Server) -> None:
     port = int(server.url.rpartition(":")[2])
     dialer = Dialer(TlsContexts(), Resolver())
     http = PlatformHttp(lambda: Transport(dialer), ProxyRouter({}), Policy(admin=("127.0.0.1", port)))

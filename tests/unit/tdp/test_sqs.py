@@ -32,7 +32,7 @@ from tests.unit.tdp.scenes import Server, Source, aws_error
 
 
 class Sqs:
-    """In botocore's place: answers in turn, or raises."""
+    """Replaces botocore's client: returns or raises its answers in order."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -61,16 +61,16 @@ def test_calls_to_sqs_go_through_the_platforms_proxy_signed_for_the_agents_regio
         http.close()
 
 
-def test_what_stands_in_the_way_of_the_queue_is_told_of_the_host_that_was_called_in_the_words_of_check(http: PlatformHttp) -> None:
+def test_a_connection_error_to_the_queue_names_the_host_that_was_called_in_the_words_of_check(http: PlatformHttp) -> None:
     endpoint = f"http://127.0.0.1:{closed_port()}"
     credentials = Source().credentials
     sqs = Aws(http, credentials, endpoint).client("sqs", "eu-west-1")
     with pytest.raises(PlatformUnreachable) as caught:
         Queue(sqs, "https://sqs.eu-west-1.amazonaws.com/1/q", credentials, endpoint=endpoint).receive(1)
     told = cause_of(caught.value)
-    assert told.cause.startswith(f"port {endpoint.rpartition(':')[2]} refused: the host 127.0.0.1 answers")
-    assert f"AWS_ENDPOINT_URL is set: calls for AWS go to {endpoint}" in told.cause
-    assert "take AWS_ENDPOINT_URL away" in told.cure
+    assert told.cause.startswith(f"127.0.0.1 refuses connections on port {endpoint.rpartition(':')[2]}")
+    assert f"AWS_ENDPOINT_URL is set, so calls to AWS go to {endpoint}" in told.cause
+    assert "remove AWS_ENDPOINT_URL" in told.cure
 
 
 ANY_JSON = st.recursive(
@@ -88,7 +88,7 @@ ANY_JSON = st.recursive(
     named=st.dictionaries(st.sampled_from(["Messages", "Successful", "Failed", "__type", "message"]), ANY_JSON),
     status=st.sampled_from([200, 400]),
 )
-def test_whatever_answers_in_sqs_place_gives_what_sqs_gives_or_a_platform_error(
+def test_any_answer_in_place_of_sqs_gives_messages_or_a_platform_error(
     server: Server, http: PlatformHttp, named: dict[str, Any], status: int
 ) -> None:
     credentials = Source().credentials
@@ -103,7 +103,7 @@ def test_whatever_answers_in_sqs_place_gives_what_sqs_gives_or_a_platform_error(
         assert sorted([*result.sent, *(place for place, _, _ in result.failed)]) == [0, 1]
 
 
-def test_an_answer_of_millions_of_values_in_sqs_place_is_not_read(server: Server, http: PlatformHttp) -> None:
+def test_an_answer_of_millions_of_values_in_place_of_sqs_is_not_parsed(server: Server, http: PlatformHttp) -> None:
     queue = Queue(_client(http, server.url), "https://sqs.eu-west-1.amazonaws.com/1/q", Source().credentials, endpoint=server.url)
     server.answer(b'{"Messages":[' + b"[]," * 3_000_000 + b"0]}")
     with pytest.raises(PlatformError, match="more than 100,000"):
@@ -115,14 +115,14 @@ def _client(http: PlatformHttp, url: str) -> Any:
     return Aws(http, Source().credentials, url).client("sqs", "eu-west-1")
 
 
-def test_a_message_that_is_none_stands_in_no_others_way() -> None:
+def test_an_invalid_message_does_not_block_others() -> None:
     good = {"MessageId": "m", "Body": "b", "ReceiptHandle": "r"}
     sqs = Sqs({"Messages": [{}, None, {"ReceiptHandle": "no body"}, good | {"Body": 5}, {"Body": "no receipt"}, good]})
     received = Queue(sqs, "https://in", Source().credentials).receive(10)
     assert [(message.receipt, message.body) for message in received] == [("no body", ""), ("r", ""), ("r", "b")]
 
 
-def test_messages_are_received_ten_at_most(server: Server) -> None:
+def test_at_most_ten_messages_are_received(server: Server) -> None:
     sqs = Sqs({"Messages": [{"MessageId": "m", "Body": "b", "ReceiptHandle": "r"}]}, {})
     queue = Queue(sqs, "https://in", Source().credentials)
     assert queue.receive(50) == [Received("m", "b", "r")]
@@ -131,7 +131,7 @@ def test_messages_are_received_ten_at_most(server: Server) -> None:
     assert sqs.asked[0]["WaitTimeSeconds"] == 20
 
 
-def test_what_sqs_took_and_what_it_did_not_is_told_by_place() -> None:
+def test_sent_and_failed_messages_are_reported_by_index() -> None:
     sqs = Sqs(
         {"Successful": [{"Id": "2"}, {"Id": "0"}], "Failed": [{"Id": "1", "Code": "InvalidMessageContents", "SenderFault": True}]},
         {"Successful": [{"Id": "0"}], "Failed": [{"Id": "1"}]},
@@ -142,7 +142,7 @@ def test_what_sqs_took_and_what_it_did_not_is_told_by_place() -> None:
     assert queue.send(["a", "b", "c"]) == SendResult((0, 2), ((1, "InvalidMessageContents", True),))
     assert queue.delete(["r0", "r1"]) == [1]
     assert [entry["MessageBody"] for entry in sqs.asked[0]["Entries"]] == ["a", "b", "c"]
-    # What an answer does not confirm was not done.
+    # What an answer does not confirm counts as not done.
     assert queue.send(["a"]) == SendResult((), ((0, "Unconfirmed", False),))
     assert queue.delete(["r0"]) == [0]
 

@@ -1,4 +1,4 @@
-"""The pool of idle connections: which may be used again, and which are closed."""
+"""Which idle connections are reused, and which are closed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Sock:
 
 
 class World:
-    """A pool, and the time it sees."""
+    """A pool, and its clock."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -29,7 +29,7 @@ def world() -> World:
     return World()
 
 
-def test_the_freshest_of_a_key_comes_first(world: World) -> None:
+def test_the_most_recently_used_connection_of_a_key_is_taken_first(world: World) -> None:
     first, second = Sock(), Sock()
     world.pool.keep("a", first)
     world.now = 1.0
@@ -41,14 +41,14 @@ def test_the_freshest_of_a_key_comes_first(world: World) -> None:
     assert world.pool.take("a") is None
 
 
-def test_the_oldest_is_closed_when_there_are_too_many(world: World) -> None:
+def test_the_oldest_connection_is_closed_if_there_are_too_many(world: World) -> None:
     socks = [Sock() for _ in range(5)]
     for place, sock in enumerate(socks):
         world.pool.keep(place, sock)
     assert [sock.closed for sock in socks] == [True, True, False, False, False]
 
 
-def test_one_that_is_too_old_is_closed_and_not_given(world: World) -> None:
+def test_a_connection_that_is_too_old_is_closed_and_not_reused(world: World) -> None:
     sock = Sock()
     world.pool.keep("a", sock)
     world.now = MAX_AGE_SECONDS + 1
@@ -56,8 +56,8 @@ def test_one_that_is_too_old_is_closed_and_not_given(world: World) -> None:
     assert sock.closed
 
 
-def test_one_is_used_only_as_long_as_it_was_kept_for(world: World) -> None:
-    """A target says how long it keeps an idle connection (Keep-Alive: timeout=)."""
+def test_a_connection_is_reused_only_as_long_as_it_may_be_kept(world: World) -> None:
+    """The time comes from the target's `Keep-Alive: timeout=`."""
     long, short = Sock(), Sock()
     world.pool.keep("a", long, 20.0)
     world.pool.keep("a", short, 4.0)
@@ -66,8 +66,8 @@ def test_one_is_used_only_as_long_as_it_was_kept_for(world: World) -> None:
     assert short.closed and not long.closed
 
 
-def test_none_is_kept_while_a_new_one_waits_to_be_served(world: World) -> None:
-    """An instrument that serves one connection at a time turns to the second when the first is closed."""
+def test_no_connection_is_kept_while_a_new_one_has_no_answer(world: World) -> None:
+    """An instrument that serves one connection at a time answers on the second only when the first is closed."""
     sock = Sock()
     world.pool.opening("a")
     world.pool.keep("a", sock)
@@ -78,7 +78,7 @@ def test_none_is_kept_while_a_new_one_waits_to_be_served(world: World) -> None:
     assert world.pool.take("a") is kept
 
 
-def test_one_that_cannot_be_closed_does_not_keep_the_others_open(world: World) -> None:
+def test_a_connection_that_cannot_be_closed_does_not_leave_the_others_open(world: World) -> None:
     class Broken(Sock):
         def close(self) -> None:
             raise OSError("the system says no")

@@ -1,4 +1,4 @@
-"""Content codings undone (RFC 9110 §8.4): however the bytes are cut, whole or refused, and never in large pieces."""
+"""Content codings (RFC 9110 §8.4): decoded completely or refused, whatever the pieces of input, and in small pieces of output."""
 
 from __future__ import annotations
 
@@ -47,28 +47,28 @@ def decode(pieces: Iterable[bytes], chain: list[str], max_bytes: int = 100_000_0
     return rooms.decode(pieces, chain, max_bytes, lambda: None)
 
 
-def undo(data: bytes, *codings: str, cuts: list[int] | None = None) -> bytes:
+def decoded(data: bytes, *codings: str, cuts: list[int] | None = None) -> bytes:
     places = sorted({min(cut, len(data)) for cut in cuts or []})
     pieces = [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
     return b"".join(decode(pieces, list(codings)))
 
 
 @given(data=BYTES, coding=st.sampled_from(NAMES), cuts=st.lists(st.integers(0, 500), max_size=8))
-def test_every_coding_is_undone_wherever_the_bytes_are_cut(data: bytes, coding: str, cuts: list[int]) -> None:
-    assert undo(ENCODERS[coding](data), coding, cuts=cuts) == data
+def test_every_coding_is_decoded_whatever_the_pieces(data: bytes, coding: str, cuts: list[int]) -> None:
+    assert decoded(ENCODERS[coding](data), coding, cuts=cuts) == data
 
 
 @given(data=BYTES, cuts=st.lists(st.integers(0, 500), max_size=8))
-def test_bare_deflate_as_some_servers_send_it_is_undone(data: bytes, cuts: list[int]) -> None:
-    assert undo(bare_deflate(data), "deflate", cuts=cuts) == data
+def test_bare_deflate_as_some_servers_send_it_is_decoded(data: bytes, cuts: list[int]) -> None:
+    assert decoded(bare_deflate(data), "deflate", cuts=cuts) == data
 
 
 @given(data=BYTES, chain=st.lists(st.sampled_from(NAMES), min_size=1, max_size=MAX_CODINGS), cuts=st.lists(st.integers(0, 500), max_size=5))
-def test_a_chain_of_codings_is_undone_from_its_last(data: bytes, chain: list[str], cuts: list[int]) -> None:
+def test_a_chain_of_codings_is_decoded_from_its_last(data: bytes, chain: list[str], cuts: list[int]) -> None:
     packed = data
     for coding in chain:
         packed = ENCODERS[coding](packed)
-    assert undo(packed, *chain, cuts=cuts) == data
+    assert decoded(packed, *chain, cuts=cuts) == data
 
 
 @pytest.mark.parametrize("coding", NAMES)
@@ -76,69 +76,69 @@ def test_a_body_that_ends_at_any_earlier_byte_is_refused(coding: str) -> None:
     packed = ENCODERS[coding](SAMPLE)
     for end in range(1, len(packed)):
         with pytest.raises(BadCoding):
-            undo(packed[:end], coding)
+            decoded(packed[:end], coding)
 
 
 def test_bare_deflate_that_ends_at_any_earlier_byte_is_refused() -> None:
     packed = bare_deflate(SAMPLE)
     for end in range(1, len(packed)):
         with pytest.raises(BadCoding):
-            undo(packed[:end], "deflate")
+            decoded(packed[:end], "deflate")
 
 
 @pytest.mark.parametrize("coding", NAMES)
 def test_no_bytes_at_all_are_an_empty_body(coding: str) -> None:
-    assert undo(b"", coding) == b""
+    assert decoded(b"", coding) == b""
     assert list(decode([], [coding])) == []
 
 
 @pytest.mark.parametrize("coding", NAMES)
-def test_bytes_that_are_something_else_are_refused(coding: str) -> None:
+def test_bytes_that_are_not_in_the_coding_are_refused(coding: str) -> None:
     with pytest.raises(BadCoding):
-        undo(b"<html>not what the name says</html>", coding)
+        decoded(b"<html>not what the name says</html>", coding)
 
 
 @given(data=st.binary(min_size=1, max_size=200), coding=st.sampled_from(NAMES))
 def test_arbitrary_bytes_are_decoded_or_refused_and_nothing_else(data: bytes, coding: str) -> None:
     with contextlib.suppress(BadCoding):
-        undo(data, coding, cuts=[len(data) // 2])
+        decoded(data, coding, cuts=[len(data) // 2])
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
-def test_several_members_are_one_body_wherever_they_are_cut(coding: str) -> None:
+def test_several_members_are_one_body_whatever_the_pieces(coding: str) -> None:
     packed = ENCODERS[coding](b"one ") + ENCODERS[coding](b"") + ENCODERS[coding](b"two")
     for cut in range(len(packed)):
-        assert undo(packed, coding, cuts=[cut]) == b"one two"
+        assert decoded(packed, coding, cuts=[cut]) == b"one two"
 
 
-def test_padding_after_gzips_last_member_is_no_fault() -> None:
+def test_padding_after_gzips_last_member_is_ignored() -> None:
     packed = gzip.compress(b"all") + b"\0" * 50
     for cut in range(len(packed)):
-        assert undo(packed, "gzip", cuts=[cut]) == b"all"
+        assert decoded(packed, "gzip", cuts=[cut]) == b"all"
 
 
 def test_a_second_gzip_member_that_ends_early_is_refused() -> None:
     with pytest.raises(BadCoding):
-        undo(gzip.compress(b"one") + gzip.compress(b"two")[:-3], "gzip")
+        decoded(gzip.compress(b"one") + gzip.compress(b"two")[:-3], "gzip")
 
 
 def test_a_gzip_whose_checksum_is_wrong_is_refused() -> None:
     packed = bytearray(gzip.compress(SAMPLE))
     packed[-5] ^= 1
     with pytest.raises(BadCoding):
-        undo(bytes(packed), "gzip")
+        decoded(bytes(packed), "gzip")
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
 @pytest.mark.parametrize("size", [100_000, 20_000_000])
-def test_what_expands_a_thousandfold_comes_out_whole(coding: str, size: int) -> None:
+def test_a_body_that_expands_a_thousandfold_is_decoded_completely(coding: str, size: int) -> None:
     assert sum(len(piece) for piece in decode([ENCODERS[coding](b"\0" * size)], [coding])) == size
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
-def test_what_does_not_compress_comes_out_whole(coding: str) -> None:
+def test_a_body_that_does_not_compress_is_decoded_completely(coding: str) -> None:
     data = random.Random(1).randbytes(300_000)
-    assert undo(ENCODERS[coding](data), coding) == data
+    assert decoded(ENCODERS[coding](data), coding) == data
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
@@ -147,33 +147,33 @@ def test_pieces_are_bounded_however_much_the_coding_expands(coding: str) -> None
     assert max(len(next(pieces)) for _ in range(5)) <= PIECE
 
 
-def test_bare_deflate_of_any_length_about_a_pieces_end_is_whole() -> None:
+def test_bare_deflate_of_any_length_near_the_size_of_a_piece_is_complete() -> None:
     lost = []
     for size in range(PIECE - 5, PIECE + 300):
         try:
-            assert undo(bare_deflate(b"\0" * size), "deflate") == b"\0" * size
+            assert decoded(bare_deflate(b"\0" * size), "deflate") == b"\0" * size
         except BadCoding:
             lost.append(size)
     assert lost == []
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd"])
-def test_every_length_about_a_pieces_end_is_whole(coding: str) -> None:
+def test_a_body_of_any_length_near_the_size_of_a_piece_is_complete(coding: str) -> None:
     for size in range(PIECE - 5, PIECE + 300):
-        assert len(undo(ENCODERS[coding](b"\0" * size), coding)) == size
+        assert len(decoded(ENCODERS[coding](b"\0" * size), coding)) == size
 
 
-def test_a_bomb_within_a_bomb_can_be_left_at_the_first_pieces() -> None:
+def test_decoding_a_bomb_within_a_bomb_can_be_stopped_at_the_first_pieces() -> None:
     packed = gzip.compress(gzip.compress(b"\0" * 30_000_000))
     pieces = decode([packed], ["gzip", "gzip"])
     assert len(packed) < 5_000
     assert len(next(pieces)) <= PIECE
 
 
-def test_zstd_may_ask_for_no_more_memory_than_8_mib() -> None:
+def test_a_zstd_window_of_more_than_8_mib_is_refused() -> None:
     packed = zstd.compress(SAMPLE * 40_000, options={zstd.CompressionParameter.window_log: 24})
     with pytest.raises(BadCoding):
-        undo(packed, "zstd")
+        decoded(packed, "zstd")
 
 
 EMPTY = {
@@ -186,8 +186,8 @@ EMPTY = {
 
 
 @pytest.mark.parametrize("coding", EMPTY)
-def test_the_deadline_is_looked_at_where_nothing_comes_out(coding: str) -> None:
-    """Once for each slice that is read: the work between two looks has a bound."""
+def test_the_deadline_is_checked_even_if_decoding_gives_no_output(coding: str) -> None:
+    """Once for each slice of input, so that the work between two checks is bounded."""
     looks: list[int] = []
     with contextlib.suppress(BadCoding):
         assert list(rooms.decode([EMPTY[coding]], [coding], 100_000_000, lambda: looks.append(1))) == []
@@ -195,7 +195,7 @@ def test_the_deadline_is_looked_at_where_nothing_comes_out(coding: str) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
-def test_what_the_look_at_the_deadline_raises_ends_the_decoding_at_any_layer(times: int) -> None:
+def test_an_exception_of_the_deadline_check_ends_decoding_at_any_layer(times: int) -> None:
     packed = EMPTY["gzip"]
     for _ in range(times - 1):
         packed = gzip.compress(packed, mtime=0)
@@ -210,15 +210,15 @@ def test_what_the_look_at_the_deadline_raises_ends_the_decoding_at_any_layer(tim
 
 
 @pytest.mark.parametrize("coding", NAMES)
-def test_a_layer_may_give_what_is_wanted_and_not_a_byte_more(coding: str) -> None:
+def test_the_limit_on_the_output_of_a_coding_is_exact(coding: str) -> None:
     packed = ENCODERS[coding](b"x" * 200_000)
     assert sum(len(piece) for piece in decode([packed], [coding], 200_000)) == 200_000
     with pytest.raises(TooLarge):
         list(decode([packed], [coding], 199_999))
 
 
-def test_what_an_outer_layer_gives_counts_though_nothing_comes_out_of_the_inner_one() -> None:
-    """Empty members in empty members: a few bytes that unpack to any number, and those to none."""
+def test_the_output_of_an_outer_coding_counts_even_if_the_inner_one_gives_none() -> None:
+    """Compressed empty members: a few bytes that decode to any number, and those to none."""
     packed = gzip.compress(EMPTY["gzip"], mtime=0)
     with pytest.raises(TooLarge):
         list(decode([packed], ["gzip", "gzip"], len(EMPTY["gzip"]) - 1))
@@ -226,8 +226,8 @@ def test_what_an_outer_layer_gives_counts_though_nothing_comes_out_of_the_inner_
 
 
 @pytest.mark.parametrize("coding", EMPTY)
-def test_what_comes_in_counts_though_nothing_comes_out(coding: str) -> None:
-    """A body of empty members that never ends ends at the limit."""
+def test_the_input_counts_even_if_there_is_no_output(coding: str) -> None:
+    """An endless body of empty members is cut off at the limit."""
     more = b"\x06" * 4096 if coding == "br" else EMPTY[coding]
     endless = itertools.chain([EMPTY[coding]], itertools.cycle([more]))
     with pytest.raises(TooLarge):
@@ -235,15 +235,15 @@ def test_what_comes_in_counts_though_nothing_comes_out(coding: str) -> None:
 
 
 @pytest.mark.parametrize("coding", NAMES)
-def test_what_does_not_compress_may_come_in_somewhat_longer_than_it_is(coding: str) -> None:
+def test_a_body_that_does_not_compress_may_be_somewhat_longer_when_encoded(coding: str) -> None:
     data = random.Random(2).randbytes(300_000)
     packed = ENCODERS[coding](data)
     assert len(packed) > len(data)
     assert b"".join(decode([packed], [coding], len(data))) == data
 
 
-def test_reading_empty_members_takes_time_in_proportion_to_their_number() -> None:
-    """What follows a member is copied for it: of a slice, never of all that came."""
+def test_decoding_empty_members_takes_time_in_proportion_to_their_number() -> None:
+    """The rest of a slice is copied at the end of each member, but never the rest of the body."""
     copied = []
     real = zlib.decompressobj
 
@@ -279,8 +279,8 @@ print(after["VmHWM"] - before["VmRSS"])
 
 
 @pytest.mark.parametrize(("coding", "most_mb"), [("gzip", 4), ("deflate", 4), ("br", 40), ("zstd", 14)])
-def test_a_decoder_takes_a_bounded_amount_of_memory(coding: str, most_mb: int, tmp_path: Path) -> None:
-    """In a process of its own: what a decoder of C takes, tracemalloc does not see."""
+def test_a_decoder_needs_a_bounded_amount_of_memory(coding: str, most_mb: int, tmp_path: Path) -> None:
+    """In a process of its own, because tracemalloc does not see the memory of decoders in C."""
     path = tmp_path / "packed"
     if coding == "br":
         packer = brotli.Compressor(quality=5, lgwin=24)  # Its window grows step by step, the old one held beside the new.
@@ -302,7 +302,7 @@ def test_only_known_codings_and_few_of_them_are_decodable() -> None:
     assert not decodable(["gzip", "compress"])
 
 
-def test_only_one_coding_with_a_large_window_is_undone() -> None:
+def test_only_one_coding_with_a_large_window_is_decodable() -> None:
     assert decodable(["gzip", "br", "deflate"])
     assert decodable(["zstd", "gzip"])
     assert [chain for chain in (["br", "br"], ["zstd", "zstd"], ["br", "gzip", "zstd"]) if decodable(chain)] == []

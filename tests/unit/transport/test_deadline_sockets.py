@@ -1,4 +1,4 @@
-"""Sockets whose every wait ends at one wall-clock deadline."""
+"""Sockets on which every wait ends at one deadline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from relay_agent.transport.deadline_sockets import DeadlineSocket
 
 @pytest.fixture
 def pair() -> Iterator[tuple[DeadlineSocket, socket.socket]]:
-    """A clocked socket and its peer, on loopback."""
+    """A socket with a deadline and its peer, on loopback."""
     with socket.create_server(("127.0.0.1", 0)) as server, DeadlineSocket(socket.AF_INET, socket.SOCK_STREAM) as ours:
         ours.connect(server.getsockname())
         theirs, _ = server.accept()
@@ -42,7 +42,7 @@ def test_a_wait_ends_at_the_deadline(pair: tuple[DeadlineSocket, socket.socket])
     assert 0.1 <= time.monotonic() - begun < 2
 
 
-def test_a_deadline_that_has_passed_lets_nothing_out(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+def test_nothing_is_sent_after_the_deadline(pair: tuple[DeadlineSocket, socket.socket]) -> None:
     ours, _ = pair
     ours.deadline = Deadline(0)
     for call in (lambda: ours.send(b"x"), lambda: ours.sendall(b"x"), lambda: ours.recv(1)):
@@ -51,8 +51,8 @@ def test_a_deadline_that_has_passed_lets_nothing_out(pair: tuple[DeadlineSocket,
     assert ours.bytes_sent == 0
 
 
-def test_a_peer_that_drips_does_not_move_the_deadline(pair: tuple[DeadlineSocket, socket.socket]) -> None:
-    """Time is the test's own: each byte that comes takes a second of it."""
+def test_a_peer_that_sends_byte_by_byte_does_not_move_the_deadline(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+    """The clock is the test's: each received byte advances it by a second."""
     ours, theirs = pair
     now = 0.0
     ours.deadline = Deadline(3.0, lambda: now)
@@ -65,7 +65,7 @@ def test_a_peer_that_drips_does_not_move_the_deadline(pair: tuple[DeadlineSocket
     assert read == 3
 
 
-def test_what_the_system_took_is_counted(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+def test_the_bytes_that_the_system_accepted_are_counted(pair: tuple[DeadlineSocket, socket.socket]) -> None:
     ours, theirs = pair
     data = b"x" * 3_000_000
     got = bytearray()

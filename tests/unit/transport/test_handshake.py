@@ -1,4 +1,4 @@
-"""What a handshake shows in plain: our own records, and the first bytes of the other side, which may be anybody's."""
+"""What is read from the unencrypted parts of a TLS handshake, and the faults that are made of it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from relay_agent.core.failures import Code, TlsTrouble
 from relay_agent.transport.fault_mapping import tls_fault
-from relay_agent.transport.handshake import MAX_FIRST, Heard, OwnRecords, heard
+from relay_agent.transport.handshake import MAX_FIRST, FirstReceived, SentRecords, read_first
 from tests import tls_peers as peers
 
-HELLO, CHANGE, SEALED = 22, 20, 23
+HELLO, CHANGE, DATA = 22, 20, 23
 FULL, ASKED, RESUMED = [HELLO, HELLO], [HELLO, HELLO, HELLO], [HELLO]
 
 
@@ -21,41 +21,41 @@ def records(*kinds: int, length: int = 40) -> bytes:
     return b"".join(bytes([kind, 3, 3]) + length.to_bytes(2) + b"." * length for kind in kinds)
 
 
-def renegotiated(*handshakes: list[int]) -> OwnRecords:
-    own = OwnRecords()
+def renegotiated(*handshakes: list[int]) -> SentRecords:
+    sent = SentRecords()
     for messages in handshakes:
-        own.note(records(*messages[:1]))
-        own.note(records(*messages[1:], CHANGE, HELLO) + records(SEALED, SEALED))
-    own.stands("TLSv1.2", ("ECDHE-RSA-AES256-GCM-SHA384", "TLSv1.2", 256))
-    return own
+        sent.sent(records(*messages[:1]))
+        sent.sent(records(*messages[1:], CHANGE, HELLO) + records(DATA, DATA))
+    sent.handshake_done("TLSv1.2", ("ECDHE-RSA-AES256-GCM-SHA384", "TLSv1.2", 256))
+    return sent
 
 
 @pytest.mark.parametrize("handshakes", [[FULL], [RESUMED], [FULL, FULL, FULL], [FULL, RESUMED]])
-def test_who_is_not_asked_sends_no_certificate(handshakes: list[list[int]]) -> None:
+def test_a_client_that_was_not_asked_sends_no_certificate(handshakes: list[list[int]]) -> None:
     assert not renegotiated(*handshakes).asked
 
 
 @pytest.mark.parametrize("handshakes", [[ASKED], [FULL, ASKED], [RESUMED, ASKED], [FULL, FULL, ASKED]])
-def test_who_is_asked_answers_in_any_handshake_of_a_session(handshakes: list[list[int]]) -> None:
-    """In TLS 1.2 a server may ask only once it knows which path is wanted (IIS, Apache), in a second handshake."""
+def test_a_client_that_was_asked_is_recognised_in_any_handshake_of_a_session(handshakes: list[list[int]]) -> None:
+    """In TLS 1.2 a server may ask only after it has read the path (IIS, Apache), in a second handshake."""
     assert renegotiated(*handshakes).asked
 
 
 @pytest.mark.parametrize(("cipher", "finished"), [("TLS_AES_256_GCM_SHA384", 69), ("TLS_AES_128_GCM_SHA256", 53)])
 @pytest.mark.parametrize("certificate", [0, 8, 25])
-def test_in_tls_1_3_all_that_is_sealed_is_finished_where_nobody_asked(cipher: str, finished: int, certificate: int) -> None:
-    """However the empty Certificate (8 bytes, sealed 25) and Finished are put into records."""
-    own = OwnRecords()
-    own.note(records(HELLO, CHANGE, HELLO))  # Asked for another key share, the client says hello twice.
-    own.note(records(SEALED, length=finished + certificate))
-    own.stands("TLSv1.3", (cipher, "TLSv1.3", 256))
-    assert own.asked == (certificate > 0)
+def test_in_tls_1_3_a_client_that_was_not_asked_encrypts_only_finished(cipher: str, finished: int, certificate: int) -> None:
+    """Whether the empty Certificate (8 bytes, encrypted 25) shares a record with Finished or not."""
+    sent = SentRecords()
+    sent.sent(records(HELLO, CHANGE, HELLO))  # Two ClientHellos: the server asked for another key share.
+    sent.sent(records(DATA, length=finished + certificate))
+    sent.handshake_done("TLSv1.3", (cipher, "TLSv1.3", 256))
+    assert sent.asked == (certificate > 0)
 
 
-def test_a_server_hello_tells_its_version_and_its_cipher() -> None:
-    assert heard(peers.server_hello(0x0005, 0x0301)) == Heard(None, "TLS 1.0", "RC4")
-    assert heard(peers.server_hello(0x1301)) == Heard(None, None, "number 0x1301")
-    assert heard(peers.server_hello(0x0005)[:40]) == Heard()
+def test_version_and_cipher_are_read_from_a_server_hello() -> None:
+    assert read_first(peers.server_hello(0x0005, 0x0301)) == FirstReceived(None, "TLS 1.0", "RC4")
+    assert read_first(peers.server_hello(0x1301)) == FirstReceived(None, None, "number 0x1301")
+    assert read_first(peers.server_hello(0x0005)[:40]) == FirstReceived()
 
 
 @pytest.mark.parametrize(
@@ -70,43 +70,43 @@ def test_a_server_hello_tells_its_version_and_its_cipher() -> None:
         (b"\x00", "something else"),
     ],
 )
-def test_what_is_no_tls_is_named(first: bytes, protocol: str) -> None:
-    assert heard(first) == Heard(protocol)
+def test_another_protocol_than_tls_is_named(first: bytes, protocol: str) -> None:
+    assert read_first(first) == FirstReceived(protocol)
 
 
-def test_a_fatal_alert_is_heard_by_its_number_and_a_warning_is_not() -> None:
-    """Python has no name for each."""
-    assert heard(peers.alert(120)).alert == "no_application_protocol"
-    assert heard(peers.alert(255)).alert == "number 255"
-    assert heard(b"\x15\x03\x03\x00\x02\x01\x70").alert is None
+def test_a_fatal_alert_is_read_by_its_number_and_a_warning_is_ignored() -> None:
+    """Python does not have a name for every alert."""
+    assert read_first(peers.alert(120)).alert == "no_application_protocol"
+    assert read_first(peers.alert(255)).alert == "number 255"
+    assert read_first(b"\x15\x03\x03\x00\x02\x01\x70").alert is None
 
 
 @given(st.binary(max_size=MAX_FIRST) | st.binary(max_size=MAX_FIRST - 6).map(lambda rest: b"\x16\x03\x03\x01\x00\x02" + rest))
-def test_whatever_comes_first_is_read(first: bytes) -> None:
-    assert isinstance(heard(first), Heard)
+def test_any_first_bytes_can_be_read(first: bytes) -> None:
+    assert isinstance(read_first(first), FirstReceived)
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"),
+    ("reason", "text"),
     [
         (None, "protocol error"),
         ("SOMETHING_NEW", "something new"),
-        ("TLSV1_ALERT_USER_CANCELLED", "the target broke TLS off (alert user_cancelled)"),
+        ("TLSV1_ALERT_USER_CANCELLED", "the target ended the TLS session (alert user_cancelled)"),
         ("X{0}", "x{0}"),
     ],
 )
-def test_a_reason_of_openssl_that_nobody_knows_is_told_as_it_is(reason: str | None, told: str) -> None:
+def test_an_unknown_reason_of_openssl_is_repeated(reason: str | None, text: str) -> None:
     error = ssl.SSLError(1, "text")
     error.reason = reason  # type: ignore[assignment]
     fault = tls_fault(error, "TLS h:443")
     assert (fault.code, fault.facts.trouble) == (Code.EPROTO, None)
-    assert fault.message == f"TLS h:443: {told}"
+    assert fault.message == f"TLS h:443: {text}"
 
 
 @pytest.mark.parametrize(
     ("code", "trouble"), [(9, TlsTrouble.NOT_YET_VALID), (66, TlsTrouble.WEAK_CERTIFICATE), (26, TlsTrouble.BAD_CERTIFICATE)]
 )
-def test_a_certificate_s_trouble_is_a_fact_and_not_read_from_the_text(code: int, trouble: TlsTrouble) -> None:
+def test_what_is_wrong_with_a_certificate_is_a_field_of_the_fault(code: int, trouble: TlsTrouble) -> None:
     error = ssl.SSLCertVerificationError(1, "text")
     error.verify_code, error.verify_message = code, "words {} of OpenSSL"
     fault = tls_fault(error, "TLS h:443")

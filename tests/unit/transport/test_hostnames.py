@@ -1,29 +1,27 @@
-"""Names with an underscore, which OpenSSL does not match as other clients do."""
+"""Names with an underscore, which OpenSSL does not match as other clients do (RFC 9525)."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from relay_agent.transport.dialer import _is_for
-from relay_agent.transport.hostnames import is_for, openssl_cannot_judge
-from relay_agent.transport.tls_socket import TlsSocket
+from relay_agent.transport.hostnames import has_certificate_for, is_for, openssl_cannot_judge
 
 
 def certificate(*names: str, common: tuple[str, ...] = ("lims_1.lab.example",), kind: str = "DNS") -> dict[str, Any]:
-    """A verified certificate as Python gives it."""
+    """A verified certificate as `SSLSocket.getpeercert` returns it."""
     subject = tuple((("commonName", name),) for name in common)
     return {"subject": subject, "subjectAltName": tuple((kind, name) for name in names)} if names else {"subject": subject}
 
 
 @pytest.mark.parametrize("host", ["my_lims.lab.example", "_x", "a.b_c"])
-def test_hosts_with_an_underscore_are_ours(host: str) -> None:
+def test_hosts_with_an_underscore_are_checked_here(host: str) -> None:
     assert openssl_cannot_judge(host)
 
 
 @pytest.mark.parametrize("host", ["my-lims.lab.example", "127.0.0.1", "fe80::1", "xn--mnchen-3ya.example"])
-def test_others_are_openssl_s(host: str) -> None:
+def test_all_other_hosts_are_left_to_openssl(host: str) -> None:
     assert not openssl_cannot_judge(host)
 
 
@@ -42,7 +40,7 @@ def test_others_are_openssl_s(host: str) -> None:
         ("*.my_lab.example", "xn--mnchen-3ya.my_lab.example"),
     ],
 )
-def test_a_name_or_a_star_in_place_of_its_first_label_matches(name: str, host: str) -> None:
+def test_a_name_or_a_wildcard_for_its_first_label_matches(name: str, host: str) -> None:
     assert is_for(certificate("elsewhere.example", name), host)
 
 
@@ -91,15 +89,15 @@ def test_the_common_name_counts_only_without_any_alternative_name_and_the_last_o
 
 
 @pytest.mark.parametrize("nothing", [None, {}, {"subject": ()}])
-def test_no_certificate_is_for_nobody(nothing: Any) -> None:
+def test_without_a_certificate_no_host_matches(nothing: Any) -> None:
     assert not is_for(nothing, "my_lims.lab.example")
 
 
-def test_a_certificate_with_a_name_that_python_cannot_read_is_for_nobody() -> None:
-    """It raises for bytes that are no UTF-8, in whichever of the names."""
+def test_a_certificate_with_a_name_that_python_cannot_read_matches_no_host() -> None:
+    """Decoding raises for bytes that are not UTF-8, in any of the names."""
 
     class Session:
         def getpeercert(self) -> dict[str, Any]:
             return {"subjectAltName": (("DNS", b"my\xe9.lab.example".decode()),)}
 
-    assert not _is_for(cast("TlsSocket", Session()), "my_lims.lab.example")
+    assert not has_certificate_for(Session(), "my_lims.lab.example")

@@ -83,16 +83,16 @@ def _bypassed(url: str, no_proxy: str) -> bool:
         ("10.0.0.0/99, h:x, h", "http://h/", True),
     ],
 )
-def test_no_proxy_names_hosts_as_written(no_proxy: str, url: str, bypassed: bool) -> None:
+def test_no_proxy_matches_hosts_as_written(no_proxy: str, url: str, bypassed: bool) -> None:
     assert _bypassed(url, no_proxy) is bypassed
 
 
-def test_the_reason_names_the_part_as_written() -> None:
+def test_the_reason_repeats_the_entry_as_written() -> None:
     assert route("http://10.9.9.9/", "a, 10.0.0.0/8", http_proxy=SHARED).reason == "no_proxy names 10.0.0.0/8"
 
 
 @given(st.text(max_size=80))
-def test_any_no_proxy_can_be_read(text: str) -> None:
+def test_any_no_proxy_can_be_parsed(text: str) -> None:
     parse_no_proxy(text)
 
 
@@ -100,14 +100,16 @@ _LABEL = st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
 
 
 @given(st.lists(_LABEL, min_size=1, max_size=3).map(".".join), _LABEL, st.sampled_from(["", ".", "*."]))
-def test_a_name_covers_itself_and_its_subdomains_and_no_other(name: str, label: str, lead: str) -> None:
+def test_a_name_matches_itself_and_its_subdomains_only(name: str, label: str, lead: str) -> None:
     assert _bypassed(f"http://{name}/", lead + name)
     assert _bypassed(f"http://{label}.{name}/", lead + name)
     assert not _bypassed(f"http://{label}x{name}/", lead + name)
 
 
 @given(st.ip_addresses(v=4), st.integers(0, 32), st.ip_addresses(v=4))
-def test_an_ipv4_subnet_holds_each_spelling_of_its_addresses(base: ipaddress.IPv4Address, bits: int, other: ipaddress.IPv4Address) -> None:
+def test_an_ipv4_subnet_contains_every_spelling_of_its_addresses(
+    base: ipaddress.IPv4Address, bits: int, other: ipaddress.IPv4Address
+) -> None:
     inside = other in ipaddress.ip_network((int(base), bits), strict=False)
     for host in (str(other), str(int(other)), hex(int(other)), f"[::ffff:{other}]"):
         assert _bypassed(f"http://{host}/", f"{base}/{bits}") is inside

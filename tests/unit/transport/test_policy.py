@@ -61,7 +61,7 @@ def _judge(url: str, admin: tuple[str, int] | None = None) -> Verdict:
         ("[::ffff:224.0.0.1]", _MULTICAST),
     ],
 )
-def test_no_target_has_these_addresses_in_any_spelling(host: str, rule: str) -> None:
+def test_denied_addresses_are_denied_in_every_spelling(host: str, rule: str) -> None:
     assert _judge(f"http://{host}/") == Verdict(False, rule)
 
 
@@ -83,7 +83,7 @@ def test_no_target_has_these_addresses_in_any_spelling(host: str, rule: str) -> 
         *("[fec0::1]", "[fd00:ec2::253]", "[2001:db8::1]", "[64:ff9b::10.0.0.1]", "[2002:a00:1::]", "lims.lab.example", "169.254.example"),
     ],
 )
-def test_everything_else_is_allowed_loopback_too(host: str) -> None:
+def test_all_other_addresses_are_allowed_including_loopback(host: str) -> None:
     assert _judge(f"http://{host}/") == Verdict(True, "default: allow")
 
 
@@ -104,12 +104,12 @@ def test_each_address_that_a_name_resolves_to_is_judged(address: str, rule: str)
     assert verdict == Verdict(rule.startswith("default"), rule)
 
 
-def test_what_is_no_address_is_no_verdict() -> None:
+def test_a_text_that_is_not_an_address_is_an_error() -> None:
     with pytest.raises(ValueError):
         Policy().check_address(parse_url("http://h/"), "h", 80)
 
 
-def test_the_message_names_the_rule_and_nothing_of_the_network() -> None:
+def test_the_message_names_the_rule_and_reveals_nothing_about_the_network() -> None:
     assert _judge("http://169.254.169.254/latest").message == f"refused by the agent's policy: {_METADATA}"
 
 
@@ -133,30 +133,30 @@ def test_a_literal_and_a_resolved_address_have_one_verdict(address: IpAddress) -
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "127.9.9.9", "2130706433", "[::1]", "[::ffff:127.0.0.1]", "localhost", "LOCALHOST.", "a.localhost"]
 )
-def test_on_loopback_every_spelling_of_loopback_is_the_admin_address(listening: str, host: str) -> None:
+def test_if_the_admin_pages_listen_on_loopback_every_spelling_of_it_is_denied(listening: str, host: str) -> None:
     assert _judge(f"http://{host}:8089/", (listening, 8089)) == Verdict(False, _ADMIN)
 
 
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:8090/", "http://127.0.0.1/", "http://192.0.2.7:8089/", "http://10.0.0.1:8089/", "http://h:8089/"]
 )
-def test_on_loopback_other_ports_and_addresses_are_not_the_admins(url: str) -> None:
+def test_if_the_admin_pages_listen_on_loopback_other_ports_and_addresses_are_allowed(url: str) -> None:
     assert _judge(url, ("127.0.0.1", 8089)).allowed
 
 
 @pytest.mark.parametrize("listening", ["0.0.0.0", "::", "agent.lab.example"])
-def test_listening_everywhere_any_address_of_this_machine_is_the_admin_address(listening: str) -> None:
+def test_if_the_admin_pages_listen_everywhere_every_address_of_this_machine_is_denied(listening: str) -> None:
     for host in ("127.0.0.1", "[::1]", "192.0.2.7", "[2001:db8::7]", "[::ffff:192.0.2.7]", "localhost"):
         assert _judge(f"http://{host}:8089/", (listening, 8089)) == Verdict(False, _ADMIN)
     assert _judge("http://192.0.2.8:8089/", (listening, 8089)).allowed
 
 
-def test_listening_on_one_address_only_that_one_is_the_admin_address() -> None:
+def test_if_the_admin_pages_listen_on_one_address_only_that_one_is_denied() -> None:
     assert not _judge("http://192.0.2.7:8089/", ("192.0.2.7", 8089)).allowed
     assert _judge("http://127.0.0.1:8089/", ("192.0.2.7", 8089)).allowed
 
 
-def test_the_admin_address_is_found_by_name_and_by_what_a_name_resolves_to() -> None:
+def test_the_admin_pages_are_denied_by_name_and_by_resolved_address() -> None:
     assert not _judge("http://Agent.lab.example:8089/", ("agent.lab.example", 8089)).allowed
     policy = Policy(("127.0.0.1", 8089))
     url = parse_url("http://rebind.lab.example:8089/")
@@ -164,7 +164,7 @@ def test_the_admin_address_is_found_by_name_and_by_what_a_name_resolves_to() -> 
     assert policy.check_address(url, "127.0.0.1", 8089) == Verdict(False, _ADMIN)
 
 
-def test_the_addresses_of_this_machine_hold_loopback() -> None:
+def test_the_addresses_of_this_machine_include_loopback() -> None:
     assert ipaddress.ip_address("127.0.0.1") in interface_addresses()
 
 
@@ -190,7 +190,7 @@ def test_the_first_rule_that_matches_decides_and_may_lift_a_built_in_denial() ->
     assert policy.check_url("GET", parse_url("http://169.254.1.1/")) == Verdict(False, _METADATA)
 
 
-def test_a_rule_sees_every_form_of_an_address() -> None:
+def test_a_rule_gets_every_form_of_an_address() -> None:
     seen: list[Question] = []
 
     class Spy(_HostRule):

@@ -25,7 +25,7 @@ from relay_agent.transport.proxy import Proxy, parse_proxy
         ("http://münchen.example:1", Proxy("http", "xn--mnchen-3ya.example", 1)),
     ],
 )
-def test_a_proxy_url_is_read_in_each_of_its_forms(text: str, proxy: Proxy) -> None:
+def test_every_form_of_a_proxy_url_is_parsed(text: str, proxy: Proxy) -> None:
     assert parse_proxy(text) == proxy
 
 
@@ -50,13 +50,13 @@ def test_a_proxy_url_is_read_in_each_of_its_forms(text: str, proxy: Proxy) -> No
         "http://u:canary@[::1",
     ],
 )
-def test_a_wrong_proxy_url_is_refused_without_its_password(text: str) -> None:
+def test_the_error_text_of_a_wrong_proxy_url_does_not_repeat_its_password(text: str) -> None:
     with pytest.raises(BadUrl) as caught:
         parse_proxy(text)
     assert "can" not in str(caught.value).replace("cannot", "")
 
 
-def test_a_proxy_is_shown_masked_and_its_repr_holds_no_password() -> None:
+def test_neither_the_masked_url_nor_the_repr_of_a_proxy_has_its_password() -> None:
     proxy = parse_proxy("http://us%40er:canary@p.lab.example:3128")
     assert proxy.masked == "http://us%40er:***@p.lab.example:3128"
     assert "canary" not in repr(proxy)
@@ -64,7 +64,7 @@ def test_a_proxy_is_shown_masked_and_its_repr_holds_no_password() -> None:
     assert parse_proxy("http://user@p:1").masked == "http://user@p:1"
 
 
-def test_credentials_become_basic_authorization_of_the_decoded_text() -> None:
+def test_credentials_are_percent_decoded_for_basic_authorization() -> None:
     assert parse_proxy("http://Aladdin:open%20sesame@p").authorization == "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
     assert parse_proxy("http://u:%C3%BC%25@p").authorization == "Basic dTrDvCU="
     assert parse_proxy("http://u@p").authorization == "Basic dTo="

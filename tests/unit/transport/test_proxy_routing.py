@@ -14,7 +14,7 @@ def test_without_settings_a_call_is_direct() -> None:
     assert route("http://h/") == Route(None, "no proxy is set for http")
 
 
-def test_each_scheme_has_its_proxy_and_all_proxy_serves_the_rest() -> None:
+def test_each_scheme_has_its_proxy_and_all_proxy_is_for_the_rest() -> None:
     shared = {"http_proxy": "http://a:1", "all_proxy": "socks5h://b:2"}
     assert route("http://h/", **shared) == Route(Proxy("http", "a", 1), "http_proxy")
     assert route("https://h/", **shared) == Route(Proxy("socks5h", "b", 2), "all_proxy")
@@ -22,7 +22,7 @@ def test_each_scheme_has_its_proxy_and_all_proxy_serves_the_rest() -> None:
 
 
 @pytest.mark.parametrize("leg", list(Leg))
-def test_shared_variables_serve_both_legs(leg: Leg) -> None:
+def test_shared_variables_apply_to_both_legs(leg: Leg) -> None:
     assert route("https://h/", leg=leg, https_proxy=SHARED).proxy == parse_proxy(SHARED)
 
 
@@ -39,6 +39,6 @@ def test_none_makes_a_leg_direct() -> None:
     assert found == Route(None, "RELAY_TARGET_PROXY is none")
 
 
-def test_no_proxy_holds_for_a_legs_own_proxy_too() -> None:
+def test_no_proxy_applies_to_a_legs_own_proxy_too() -> None:
     found = route("https://x.lab.example/", ".lab.example", replaced={Leg.TARGET: "http://own:1"})
     assert found == Route(None, "no_proxy names .lab.example")

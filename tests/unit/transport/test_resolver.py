@@ -1,4 +1,4 @@
-"""Names to addresses: literals and localhost, names that cannot be, and look-ups that hang."""
+"""Name resolution: literals and localhost, names that cannot exist, and look-ups that hang."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from relay_agent.transport.resolver import MAX_ADDRESSES, MAX_LOOKUPS, SHARED_SE
 @pytest.mark.parametrize(
     ("host", "text"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("localhost", "127.0.0.1"), ("0x7f.1", "127.0.0.1")]
 )
-def test_an_address_is_what_connect_takes(host: str, text: str) -> None:
+def test_an_address_literal_is_returned_as_connect_takes_it(host: str, text: str) -> None:
     found = Resolver().resolve(host, 8080, Deadline(5))
     assert text in [address.text for address in found]
     assert all(address.sockaddr[1] == 8080 for address in found)
@@ -27,7 +27,7 @@ def test_an_address_is_what_connect_takes(host: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "NOWHERE.INVALID.", "invalid"])
-def test_a_name_that_never_exists_is_not_asked_for(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_never_exists_is_not_looked_up(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args: pytest.fail("asked"))
     with pytest.raises(TransportFault) as caught:
         Resolver().resolve(host, 80, Deadline(5))
@@ -47,7 +47,7 @@ def test_a_name_that_never_exists_is_not_asked_for(host: str, monkeypatch: pytes
         (MemoryError(), "EAI_AGAIN"),
     ],
 )
-def test_what_the_resolver_says_is_one_of_two_codes(error: Exception, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_resolver_has_one_of_two_codes(error: Exception, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_args: object) -> None:
         raise error
 
@@ -57,7 +57,7 @@ def test_what_the_resolver_says_is_one_of_two_codes(error: Exception, code: str,
     assert caught.value.code == code
 
 
-def test_a_look_up_that_hangs_can_be_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_a_look_up_that_hangs_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args: [] * release.wait(30))
 
@@ -73,7 +73,7 @@ def test_a_look_up_that_hangs_can_be_broken_off(monkeypatch: pytest.MonkeyPatch)
 
 
 class Names:
-    """Stands in for the system's resolver: it answers at once, but for names that end with `silent`, which wait for `release`."""
+    """Replaces the system's resolver: answers at once, except for names that end with `silent`, which wait for `release`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *silent: str) -> None:
         self.silent = silent
@@ -86,7 +86,7 @@ class Names:
 
     @property
     def asked(self) -> Counter[str]:
-        """What was asked, once every look-up that was begun has got as far as it gets."""
+        """The names that were looked up, after every look-up has ended or waits for `release`."""
         deadline = Deadline(10)
         with self._changed:
             while self._waiting != len(self.look_ups()):
@@ -95,7 +95,7 @@ class Names:
             return self._asked
 
     def look_ups(self) -> list[threading.Thread]:
-        """The threads of look-ups that are under way."""
+        """The threads of the look-ups that are running."""
         return [thread for thread in threading.enumerate() if thread.name == "lookup" and thread not in self._before]
 
     def __call__(self, host: str, port: int, *_args: int) -> list[object]:
@@ -135,8 +135,8 @@ def _late(ours: Resolver, host: str) -> TransportFault:
     return caught.value
 
 
-def test_a_silent_zone_leaves_places_to_its_neighbours(names: Names) -> None:
-    """However many names of a zone hang, names beside it, above it and elsewhere are looked up."""
+def test_an_unresponsive_zone_leaves_look_ups_to_other_zones(names: Names) -> None:
+    """However many names of a zone hang, names beside it, above it and elsewhere are resolved."""
     ours = Resolver()
     for number in range(3 * ZONE_LOOKUPS):
         _late(ours, f"h{number}.slow.lab.example")
@@ -146,8 +146,8 @@ def test_a_silent_zone_leaves_places_to_its_neighbours(names: Names) -> None:
     assert "16 look-ups of names in slow.lab.example are still waiting" in _late(ours, "one-more.slow.lab.example").message
 
 
-def test_zones_below_one_domain_leave_half_of_the_places_to_others(names: Names) -> None:
-    """Sub-zones do not multiply what a domain may take."""
+def test_the_zones_below_one_domain_use_at_most_half_of_the_look_ups(names: Names) -> None:
+    """Sub-zones do not multiply the look-ups of a domain."""
     ours = Resolver()
     names.silent = (".lab.example",)
     for deep in ("", "b.", "c.b.", "d.c.b."):
@@ -159,7 +159,7 @@ def test_zones_below_one_domain_leave_half_of_the_places_to_others(names: Names)
     assert ours.resolve("good.lab.example", 80, Deadline(10))
 
 
-def test_all_look_ups_are_bounded_whatever_their_zones(names: Names) -> None:
+def test_the_number_of_look_ups_is_bounded_whatever_their_zones(names: Names) -> None:
     ours = Resolver()
     names.silent = ()
     for number in range(MAX_LOOKUPS + 20):
@@ -174,8 +174,8 @@ def test_all_look_ups_are_bounded_whatever_their_zones(names: Names) -> None:
 
 
 @pytest.mark.parametrize("name", ["h.z{}.silent", "x{0}.zone{0}silent", "x{}.silent"])
-def test_names_that_nobody_answered_for_leave_places_to_domains_that_have_answered(names: Names, name: str) -> None:
-    """Whoever thinks of domains without end does not starve the hosts that others call."""
+def test_domains_that_never_answered_leave_look_ups_to_those_that_have(names: Names, name: str) -> None:
+    """A sender that makes up any number of domains does not block the hosts that others call."""
     ours = Resolver()
     assert ours.resolve("good.lab.example", 80, Deadline(10))
     for number in range(MAX_LOOKUPS + 20):
@@ -184,8 +184,8 @@ def test_names_that_nobody_answered_for_leave_places_to_domains_that_have_answer
     assert ours.resolve("another.lab.example", 80, Deadline(10))
 
 
-def test_a_host_that_has_answered_is_looked_up_beside_a_zone_of_strangers(names: Names) -> None:
-    """Names of one label are all of one zone: those that others call must not starve with those that nobody has."""
+def test_a_host_that_was_resolved_before_is_looked_up_although_its_zone_is_full(names: Names) -> None:
+    """Names of one label are all in one zone; names that do not exist must not block those that do."""
     ours = Resolver()
     assert ours.resolve("lims", 80, Deadline(10))
     for number in range(MAX_LOOKUPS):
@@ -197,8 +197,8 @@ def test_a_host_that_has_answered_is_looked_up_beside_a_zone_of_strangers(names:
     assert names.asked["lims"] == 3
 
 
-def test_names_of_one_label_are_one_zone(names: Names) -> None:
-    """They are asked for in the same search domains."""
+def test_names_of_one_label_share_a_zone(names: Names) -> None:
+    """They are looked up in the same search domains."""
     ours = Resolver()
     for number in range(MAX_LOOKUPS):
         _late(ours, f"n{number}silent")
@@ -207,8 +207,8 @@ def test_names_of_one_label_are_one_zone(names: Names) -> None:
     assert ours.resolve("good.example", 80, Deadline(10))
 
 
-def test_one_look_up_serves_all_that_ask_for_the_name(names: Names, pool: ThreadPoolExecutor) -> None:
-    """Each port is a question of its own to whoever asks, and none to the system."""
+def test_one_look_up_serves_all_callers_with_the_same_name(names: Names, pool: ThreadPoolExecutor) -> None:
+    """Callers ask for different ports; the system is asked once."""
     ours = Resolver()
     barrier = threading.Barrier(100)
 
@@ -224,7 +224,7 @@ def test_one_look_up_serves_all_that_ask_for_the_name(names: Names, pool: Thread
     assert names.asked.total() == 1
 
 
-def test_who_finds_no_place_waits_for_one(names: Names, pool: ThreadPoolExecutor) -> None:
+def test_a_look_up_above_the_bound_waits(names: Names, pool: ThreadPoolExecutor) -> None:
     ours = Resolver()
     for number in range(ZONE_LOOKUPS):
         _late(ours, f"h{number}.slow.lab.example")
@@ -236,7 +236,7 @@ def test_who_finds_no_place_waits_for_one(names: Names, pool: ThreadPoolExecutor
     assert waiting.result(10)
 
 
-def test_a_wait_for_a_place_can_be_broken_off(names: Names) -> None:
+def test_waiting_to_begin_a_look_up_can_be_interrupted(names: Names) -> None:
     ours = Resolver()
     for number in range(ZONE_LOOKUPS):
         _late(ours, f"h{number}.slow.lab.example")
@@ -251,7 +251,7 @@ def test_a_wait_for_a_place_can_be_broken_off(names: Names) -> None:
 
 
 def test_an_old_look_up_is_not_joined(names: Names) -> None:
-    """A question that the resolver lost does not make its name unknown for good."""
+    """A query that was lost does not block its name for ever."""
     now = 0.0
     ours = Resolver(lambda: now)
     _late(ours, "h.slow.lab.example")
@@ -261,7 +261,7 @@ def test_an_old_look_up_is_not_joined(names: Names) -> None:
     assert ours.resolve("h.slow.lab.example", 80, Deadline(10))
 
 
-def test_a_thread_that_the_system_does_not_give_is_a_fault_and_takes_no_place(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_cannot_be_started_is_a_fault_and_is_not_counted(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = Resolver()
 
     def refuse(_thread: threading.Thread) -> None:
@@ -276,7 +276,7 @@ def test_a_thread_that_the_system_does_not_give_is_a_fault_and_takes_no_place(na
     assert ours.resolve("good.lab.example", 80, Deadline(10))
 
 
-def test_nothing_is_remembered_of_look_ups_that_are_over(names: Names) -> None:
+def test_finished_look_ups_leave_no_counts_behind(names: Names) -> None:
     ours = Resolver()
     for number in range(50):
         ours.resolve(f"h.z{number}.lab.example", 80, Deadline(10))
@@ -286,15 +286,15 @@ def test_nothing_is_remembered_of_look_ups_that_are_over(names: Names) -> None:
     assert (ours._running, len(ours._by_name), len(ours._directly_below), len(ours._anywhere_below)) == (0, 0, 0, 0)
 
 
-def test_of_an_answer_with_very_many_addresses_some_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_addresses_that_are_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     many = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"10.0.{number // 256}.{number % 256}", 0)) for number in range(5000)]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args: many)
     assert len(Resolver().resolve("name.example", 80, Deadline(10))) == MAX_ADDRESSES
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1.", "127.1.", "10.1.2.3", "fe80::1%1"])
-def test_an_address_is_never_asked_for(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system would ask its servers for `127.0.0.1.`, and nothing can interrupt that."""
+def test_an_address_literal_is_never_looked_up(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system would ask its servers for `127.0.0.1.`, and that cannot be interrupted."""
     real, flags = socket.getaddrinfo, []
 
     def note(*args: object) -> object:

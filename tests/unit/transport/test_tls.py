@@ -37,7 +37,7 @@ def test_certifis_roots_are_trusted_by_default_and_ca_file_adds_to_them(ca_file:
     assert TlsContexts(ca_file=ca_file).roots == (Path(certifi.where()), ca_file)
 
 
-def test_a_bundle_stands_in_place_of_certifis_roots_and_ca_file_adds_to_it(ca_file: Path, tmp_path: Path) -> None:
+def test_a_bundle_replaces_certifis_roots_and_ca_file_adds_to_it(ca_file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(str(other))
     assert _count(TlsContexts(ca_bundle=ca_file).context(verify=True)) == 1
@@ -71,7 +71,7 @@ def test_each_context_is_made_once_for_all_threads() -> None:
 
 
 def _handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> ssl.SSLObject:
-    """Shake hands in memory: no socket, no thread."""
+    """Do a handshake in memory, without sockets and threads."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [client.wrap_bio(to_client, to_server, server_hostname=name), server.wrap_bio(to_server, to_client, server_side=True)]
     for _ in range(10):

@@ -20,7 +20,7 @@ from tests.target_certificates import ca_pem, server_context
 
 
 class Tunnel(DeadlineWait):
-    """The socket below as TlsSocket sees it, and the target behind it. What comes in together is handed over together."""
+    """The socket below, as TlsSocket sees it, and the target at its other end. Everything that has arrived is received at once."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         context.sni_callback = None  # type: ignore[assignment]
@@ -54,7 +54,7 @@ class Tunnel(DeadlineWait):
             self.target.do_handshake()
 
     def goodbye(self) -> None:
-        """Say close_notify and end."""
+        """Send close_notify, and end the connection."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self.target.unwrap()
         self.ended = True
@@ -68,7 +68,7 @@ def trust(tmp_path_factory: pytest.TempPathFactory) -> TlsContexts:
 
 
 def opened(trust: TlsContexts, *, verify: bool = True, tickets: int = 2, **versions: Any) -> tuple[TlsSocket, Tunnel]:
-    """A session that stands, and the tunnel to its target."""
+    """A session whose handshake is done, and the tunnel to its target."""
     context = server_context(**versions)
     if not versions:
         context.num_tickets = tickets
@@ -83,7 +83,7 @@ VERSIONS = [{"newest": ssl.TLSVersion.TLSv1_2}, {"oldest": ssl.TLSVersion.TLSv1_
 
 
 @pytest.mark.parametrize("versions", VERSIONS, ids=["TLS 1.2", "TLS 1.3"])
-def test_what_is_sent_comes_out_whole_on_both_sides(trust: TlsContexts, versions: dict[str, Any]) -> None:
+def test_both_sides_receive_everything_that_was_sent(trust: TlsContexts, versions: dict[str, Any]) -> None:
     tls, tunnel = opened(trust, **versions)
     data = bytes(range(256)) * 1000
     tls.sendall(memoryview(data))
@@ -100,8 +100,8 @@ def test_what_is_sent_comes_out_whole_on_both_sides(trust: TlsContexts, versions
 
 
 @pytest.mark.parametrize("error", [None, ssl.SSLEOFError(8, "EOF")], ids=["proxy said goodbye", "proxy did not"])
-def test_an_end_without_the_target_s_goodbye_is_no_proper_end(trust: TlsContexts, error: OSError | None) -> None:
-    """Whatever the proxy says: anybody on the way could cut there. Without verification it is one, as over one TLS."""
+def test_an_end_without_the_targets_close_notify_is_an_error(trust: TlsContexts, error: OSError | None) -> None:
+    """Whatever the proxy reports: anybody on the way could cut there. Without verification it is accepted, as without a proxy."""
     for verify in (True, False):
         tls, tunnel = opened(trust, verify=verify)
         tunnel.target.write(b"cut")
@@ -115,7 +115,7 @@ def test_an_end_without_the_target_s_goodbye_is_no_proper_end(trust: TlsContexts
 
 
 @pytest.mark.parametrize("error", [None, ssl.SSLEOFError(8, "EOF")], ids=["proxy said goodbye", "proxy did not"])
-def test_an_end_with_the_target_s_goodbye_is_proper(trust: TlsContexts, error: OSError | None) -> None:
+def test_an_end_with_the_targets_close_notify_is_not_an_error(trust: TlsContexts, error: OSError | None) -> None:
     tls, tunnel = opened(trust)
     tunnel.target.write(b"whole")
     tunnel.goodbye()
@@ -123,7 +123,7 @@ def test_an_end_with_the_target_s_goodbye_is_proper(trust: TlsContexts, error: O
     assert [tls.recv(100), tls.recv(100), tls.recv(100)] == [b"whole", b"", b""]
 
 
-def test_a_reset_is_a_reset(trust: TlsContexts) -> None:
+def test_a_reset_is_raised_as_a_reset(trust: TlsContexts) -> None:
     tls, tunnel = opened(trust, verify=False)
     tunnel.error = ConnectionResetError(104, "reset")
     with pytest.raises(ConnectionResetError):
@@ -131,8 +131,8 @@ def test_a_reset_is_a_reset(trust: TlsContexts) -> None:
         tls.recv(100)
 
 
-def test_bytes_that_nobody_asked_for_are_known_in_every_layer(trust: TlsContexts) -> None:
-    """Decrypted and not read, received and not decrypted."""
+def test_unread_bytes_are_counted_in_every_layer(trust: TlsContexts) -> None:
+    """Those that are decrypted, and those that are not yet."""
     tls, tunnel = opened(trust)
     tunnel.target.write(b"the answer")
     tunnel.target.write(b"another that nobody asked for")
@@ -144,8 +144,8 @@ def test_bytes_that_nobody_asked_for_are_known_in_every_layer(trust: TlsContexts
     assert tls.pending() == len(b" and more")
 
 
-def test_tickets_before_an_answer_leave_nothing_behind(trust: TlsContexts) -> None:
-    """TLS 1.3 hands out session tickets after the handshake: the connection is still clean when they are read past."""
+def test_session_tickets_before_an_answer_leave_no_pending_bytes(trust: TlsContexts) -> None:
+    """TLS 1.3 sends session tickets after the handshake; once they are read, the connection can be reused."""
     tls, tunnel = opened(trust, tickets=5)
     tunnel.target.write(b"the answer")
     assert tls.recv(100) == b"the answer"
@@ -153,7 +153,7 @@ def test_tickets_before_an_answer_leave_nothing_behind(trust: TlsContexts) -> No
 
 
 def test_a_flood_of_records_without_content_ends_at_the_deadline(trust: TlsContexts) -> None:
-    """Time is the test's own: each look at it is a second."""
+    """The clock is the test's: each reading advances it by a second."""
     tls, tunnel = opened(trust, tickets=5000)
     now = 0.0
 
@@ -168,7 +168,7 @@ def test_a_flood_of_records_without_content_ends_at_the_deadline(trust: TlsConte
     assert tunnel._from_target.pending > 0
 
 
-def test_a_handshake_that_never_gets_on_ends_at_the_deadline(trust: TlsContexts) -> None:
+def test_a_handshake_without_progress_ends_at_the_deadline(trust: TlsContexts) -> None:
     class Asking(Tunnel):
         def recv(self, size: int) -> bytes:
             return b"\x16\x03\x03\x00\x04\x00\x00\x00\x00"  # HelloRequest, which a client that is shaking hands passes over
@@ -193,7 +193,7 @@ def test_nothing_is_sent_or_read_after_the_deadline(trust: TlsContexts) -> None:
 
 
 @pytest.mark.parametrize(("name", "code"), [("elsewhere.example", 62), ("10.0.0.1", 64)])
-def test_a_certificate_for_another_is_refused_and_the_target_is_told(trust: TlsContexts, name: str, code: int) -> None:
+def test_a_certificate_for_another_host_is_refused_with_an_alert(trust: TlsContexts, name: str, code: int) -> None:
     tunnel = Tunnel(server_context())
     tls = TlsSocket(cast("DeadlineSocket", tunnel), trust.context(True), name, ragged_ends=False)
     with pytest.raises(ssl.SSLCertVerificationError) as caught:
@@ -203,7 +203,7 @@ def test_a_certificate_for_another_is_refused_and_the_target_is_told(trust: TlsC
         tunnel.target.do_handshake()
 
 
-def test_what_is_no_tls_is_an_ssl_error(trust: TlsContexts) -> None:
+def test_another_protocol_than_tls_is_an_ssl_error(trust: TlsContexts) -> None:
     tls, tunnel = opened(trust)
     tunnel._from_target.read()
     tunnel._from_target.write(b"HTTP/1.1 200 OK\r\n\r\n" * 10)
@@ -215,7 +215,7 @@ def test_what_is_no_tls_is_an_ssl_error(trust: TlsContexts) -> None:
 
 
 def asked(trust: TlsContexts, version: ssl.TLSVersion, verify: ssl.VerifyMode) -> tuple[TlsSocket, Tunnel]:
-    """A session in which the target asked for a client certificate, and was shown none."""
+    """A session in which the target asked for a client certificate and got none."""
     context = server_context(oldest=version, newest=version, client_authority=ca_pem())
     context.verify_mode = verify
     tunnel = Tunnel(context)
@@ -224,31 +224,33 @@ def asked(trust: TlsContexts, version: ssl.TLSVersion, verify: ssl.VerifyMode) -
     return tls, tunnel
 
 
-def test_a_refusal_that_comes_while_a_request_is_sent_is_for_want_of_a_client_certificate(trust: TlsContexts) -> None:
-    """In TLS 1.3 the handshake is done by then."""
+def test_an_alert_received_while_sending_is_taken_for_a_missing_client_certificate(trust: TlsContexts) -> None:
+    """In TLS 1.3 it comes after the handshake."""
     tls, tunnel = asked(trust, ssl.TLSVersion.TLSv1_3, ssl.CERT_REQUIRED)
     with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN"):
         tunnel.target.do_handshake()
     with pytest.raises(ClientCertificateWanted):
-        tls.heard(tunnel._from_target.read())
+        tls.decrypt(tunnel._from_target.read())
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("watching", [False, True])
-def test_an_end_is_for_want_of_one_only_as_long_as_nothing_came(trust: TlsContexts, version: ssl.TLSVersion, watching: bool) -> None:
+def test_an_end_is_taken_for_a_missing_client_certificate_only_before_any_data(
+    trust: TlsContexts, version: ssl.TLSVersion, watching: bool
+) -> None:
     for answer, kind in ((b"", ClientCertificateWanted), (b"an answer", ssl.SSLEOFError)):
         tls, tunnel = asked(trust, version, ssl.CERT_OPTIONAL)
         tunnel._shake()
         if answer:
             tunnel.target.write(answer)
-            assert (tls.heard(tunnel._from_target.read()) if watching else tls.recv(100)) == answer
+            assert (tls.decrypt(tunnel._from_target.read()) if watching else tls.recv(100)) == answer
         tunnel.ended = True
         with pytest.raises(kind):
             tls.recv(100)
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), BrokenPipeError(32, "pipe")])
-def test_a_reset_is_for_want_of_one_too(trust: TlsContexts, error: OSError) -> None:
+def test_a_reset_is_taken_for_a_missing_client_certificate_too(trust: TlsContexts, error: OSError) -> None:
     tls, tunnel = asked(trust, ssl.TLSVersion.TLSv1_3, ssl.CERT_OPTIONAL)
     tunnel.error = error
     tunnel._shake()
@@ -257,7 +259,7 @@ def test_a_reset_is_for_want_of_one_too(trust: TlsContexts, error: OSError) -> N
         tls.recv(100)
 
 
-def test_a_deadline_that_passes_is_for_want_of_time(trust: TlsContexts) -> None:
+def test_a_passed_deadline_is_not_taken_for_a_missing_client_certificate(trust: TlsContexts) -> None:
     tls, _ = asked(trust, ssl.TLSVersion.TLSv1_3, ssl.CERT_OPTIONAL)
     tls.deadline = Deadline(0)
     with pytest.raises(TimeoutError):

@@ -73,7 +73,7 @@ def test_a_check_that_hangs_is_an_error_when_its_bound_or_the_whole_s_ends_and_h
     finally:
         release.set()
     assert (hung.id, hung.status, good.status, skipped.status) == ("state-dir", Status.ERROR, Status.OK, Status.SKIPPED)
-    assert hung.cause == "what it looks at did not answer within 0.05 s"
+    assert hung.cause == "the check got no answer within 0.05 s"
     assert 0.05 <= hung.seconds < 5
 
 

@@ -1,0 +1,156 @@
+"""One exchange on one connection: what is told of it, and whether the connection is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from relay_agent.core.failures import Code, Phase
+from relay_agent.transport.connection_pool import ConnectionPool
+from relay_agent.transport.conversation import Conversation
+from relay_agent.transport.errors import TransportFault
+from relay_agent.transport.exchange import Exchange, ExchangeObserver
+from relay_agent.transport.progress import Progress
+from relay_agent.transport.session import Transport
+from tests.unit.transport.fake_socket import FakeSocket, exchange
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"
+
+
+class Dialer:
+    """In the dialer's place: gives the sockets in turn."""
+
+    def __init__(self, *sockets: FakeSocket) -> None:
+        self.sockets = list(sockets)
+
+    def dial(self, _exchange: Exchange, progress: Progress) -> FakeSocket:
+        sock = self.sockets.pop(0)
+        progress.hold(sock)
+        return sock
+
+
+class Noting(ExchangeObserver):
+    def __init__(self) -> None:
+        self.seen: list[object] = []
+
+    def entered(self, phase: Phase) -> None:
+        self.seen.append(phase)
+
+    def before_send(self) -> None:
+        self.seen.append("before")
+
+    def after_send(self) -> None:
+        self.seen.append("after")
+
+
+def transport(pool: ConnectionPool, *sockets: FakeSocket) -> Transport:
+    return Transport(cast("Any", Dialer(*sockets)), pool)
+
+
+def kept(pool: ConnectionPool, asked: Exchange) -> object:
+    return pool.take((asked.url.origin, asked.verify, asked.proxy))
+
+
+def test_the_sender_is_told_of_each_step_and_the_connection_is_kept() -> None:
+    pool, sock, observer, asked = ConnectionPool(), FakeSocket(OK + b"\r\nhi"), Noting(), exchange()
+    with transport(pool, sock).send(asked, observer) as response:
+        assert response.read(10) == b"hi"
+    assert observer.seen == ["before", Phase.SENDING, "after", Phase.FIRST_BYTE, Phase.BODY]
+    assert kept(pool, asked) is sock
+    assert not sock.closed
+
+
+@pytest.mark.parametrize(
+    ("answer", "headers"),
+    [
+        (OK + b"Connection: close\r\n\r\nhi", ()),
+        (OK + b"Keep-Alive: timeout=1\r\n\r\nhi", ()),
+        (OK + b"Keep-Alive: max=1\r\n\r\nhi", ()),
+        (OK + b"Keep-Alive: timeout=soon\r\n\r\nhi", ()),
+        (OK + b"\r\nhi and more", ()),
+        (OK + b"\r\nhi", (("Connection", "close"),)),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi", ()),
+        (b"HTTP/1.1 200 OK\r\n\r\nhi", ()),
+    ],
+)
+def test_a_connection_that_is_said_to_close_or_is_not_clean_is_closed(answer: bytes, headers: tuple[tuple[str, str], ...]) -> None:
+    pool, sock, asked = ConnectionPool(), FakeSocket(answer), exchange(headers=headers)
+    with transport(pool, sock).send(asked) as response:
+        assert response.read(2) == b"hi"
+        response.read(100)
+    assert sock.closed
+    assert kept(pool, asked) is None
+
+
+def _unread(_: Transport) -> None:
+    pass
+
+
+def _abort(sending: Transport) -> None:
+    sending.abort()
+
+
+def _fail(_: Transport) -> None:
+    raise ValueError("the reader")
+
+
+@pytest.mark.parametrize("act", [_unread, _abort, _fail])
+def test_a_connection_whose_body_was_not_read_is_closed(act: Callable[[Transport], None]) -> None:
+    pool, sock, asked = ConnectionPool(), FakeSocket(OK + b"\r\nhi"), exchange()
+    sending = transport(pool, sock)
+    try:
+        with sending.send(asked):
+            act(sending)
+    except ValueError:
+        assert act is _fail
+    assert sock.closed
+    assert len(sock.shut) == (act is _abort)
+
+
+def test_a_connection_that_was_aborted_after_its_body_is_not_kept() -> None:
+    pool, sock, asked = ConnectionPool(), FakeSocket(OK + b"\r\nhi"), exchange()
+    sending = transport(pool, sock)
+    with sending.send(asked) as response:
+        response.read(10)
+        sending.abort()
+    assert sock.closed
+    sending.abort()
+
+
+def test_an_observer_that_refuses_the_sending_leaves_nothing_sent_and_no_connection() -> None:
+    class Refusing(ExchangeObserver):
+        def before_send(self) -> None:
+            raise RuntimeError("the journal is full")
+
+    sock = FakeSocket(OK + b"\r\nhi")
+    with pytest.raises(RuntimeError, match="journal is full"), transport(ConnectionPool(), sock).send(exchange(), Refusing()):
+        pass
+    assert (sock.sent, sock.closed) == (b"", True)
+
+
+def test_without_an_answer_there_is_a_fault_that_says_when() -> None:
+    for answer, phase in ((b"", Phase.FIRST_BYTE), (b"HTTP/1.1 200 OK\r\n", Phase.HEAD)):
+        sock = FakeSocket(answer, error=ConnectionResetError(104, "reset"))
+        with pytest.raises(TransportFault) as caught, transport(ConnectionPool(), sock).send(exchange()):
+            pass
+        assert (caught.value.code, caught.value.facts.phase, sock.closed) == (Code.ECONNRESET, phase, True)
+
+
+def test_an_answer_to_half_a_request_is_read_and_the_connection_closed() -> None:
+    refusal = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno"
+    sock, asked = FakeSocket(refusal[30:], early=refusal[:30]), exchange(method="PUT", body=b"b" * 100_000)
+    with transport(ConnectionPool(), sock).send(asked) as response:
+        assert (response.status_code, response.read(10)) == (413, b"no")
+    assert sock.closed
+
+
+def test_what_must_not_go_out_twice_gets_a_new_connection_and_the_kept_one_is_closed() -> None:
+    pool, old, new = ConnectionPool(), FakeSocket(), FakeSocket(OK + b"\r\nhi")
+    asked = exchange(method="POST")
+    pool.keep((asked.url.origin, asked.verify, asked.proxy), old)
+    conversation = Conversation(asked, ExchangeObserver(), cast("Any", Dialer(new)), pool)
+    assert conversation.begin().status_code == 200
+    conversation.end()
+    assert (old.closed, new.closed) == (True, True)
