@@ -49,7 +49,7 @@ run: $(STAMP)-run ## run the agent with the settings of .env
 demo: $(STAMP)-sandbox ## show the whole way of a command, on a platform started on this machine
 	@exec $(PY) -m relay_agent.sandbox.demo
 
-test: $(STAMP)-test browser promtool ## run the tests; make test ARGS=tests/unit or ARGS='-k codec -x' chooses
+test: $(STAMP)-test browser promtool ## run the tests; make test ARGS=tests/unit or ARGS='-k messages -x' chooses
 	@exec $(PY) -m pytest -n $(JOBS) --dist $(DIST) --no-loadscope-reorder $(ARGS)
 
 soak: $(STAMP)-test ## let everything around the agent fail for a minute, and count; make soak MINUTES=30 SEED=7

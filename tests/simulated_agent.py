@@ -276,7 +276,7 @@ class SimulatedAgent:
             retention=cast("Retention", journal),
             disk=disk,
             interrupt=lambda: None,
-            summarise=summary.turn,
+            summarise=summary.log_if_due,
             check_environment=lambda: None,
             loop=loops["upkeep"],
         )

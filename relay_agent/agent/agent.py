@@ -107,7 +107,7 @@ class Agent:
         while not self.ending.given.wait(RECHECK_SECONDS) and self._signals.count == 0:
             self._freeze.keep_alive()
             for loop in self.threads.dead():
-                self.ending.give(EXIT_ERROR, f"the thread {loop.name} ended: {_error_name(loop.error)}")
+                self.ending.give(EXIT_ERROR, f"the thread {loop.name} ended {_error_name(loop.error)}")
                 self.telemetry.log.error("thread-died", thread=loop.name, exc_info=loop.error)
             verdict = self.threads.watchdog.verdict()
             if verdict is not None:
@@ -144,4 +144,4 @@ class Agent:
 
 
 def _error_name(error: BaseException | None) -> str:
-    return type(error).__name__ if error is not None else "without an error"
+    return f"with an unexpected {type(error).__name__}" if error is not None else "without an error"

@@ -42,7 +42,7 @@ class Heartbeat:
 
     def step(self) -> float:
         """Send a heartbeat if one is due; return the seconds to wait before the next step."""
-        self._status.turn("waiting for the next heartbeat to be due")
+        self._status.turn("waiting for the next heartbeat")
         if not self._platform_status.ready.is_set():
             return 0.25
         now = self._clock.monotonic()

@@ -59,7 +59,7 @@ class Maintenance:
         Raises:
             JournalDamaged: the agent must end; the next start sets the journal aside.
         """
-        self._status.turn("keeping the journal")
+        self._status.turn("maintaining the journal")
         self._disk.look()
         self._report_backlog()
         self._check_environment()
@@ -81,7 +81,7 @@ class Maintenance:
 
     def _report_backlog(self) -> None:
         if self._disk.backlog:
-            self._backlog_full.failure(f"more than {self._disk.backlog_bytes / 1e9:g} GB wait for the platform", BACKLOG)
+            self._backlog_full.failure(f"more than {self._disk.backlog_bytes / 1e9:g} GB wait to be sent to the platform", BACKLOG)
         else:
             self._backlog_full.success()
 

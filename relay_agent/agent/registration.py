@@ -60,7 +60,7 @@ class Registration:
 
     def step(self) -> float:
         """Do what is due; return the seconds to wait before the next step."""
-        self._status.turn("keeping configuration and credentials fresh")
+        self._status.turn("refreshing configuration and credentials")
         now = self._clock.monotonic()
         requested = (
             self._platform_status.look_again.is_set() and now - self._last_refresh >= LOOK_AGAIN_SECONDS and not self._failure.failing

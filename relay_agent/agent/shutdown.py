@@ -67,7 +67,7 @@ class Shutdown:
         self._end(threads.loops(Phase.HOUSEKEEPING), drain)
         if report and status.enrolled:
             self._report_stopped()
-        within(share(ENDING_SECONDS, drain), self._flow.summary.last)
+        within(share(ENDING_SECONDS, drain), self._flow.summary.log_rest)
         counts = within(share(ENDING_SECONDS, drain), self._counts) or {}
         self._log.info("agent-stopped", code=code, running=cut_off, **counts)
         shipping = threads.loops(Phase.LOGS)

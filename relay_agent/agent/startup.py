@@ -67,9 +67,9 @@ def _open(storage: Storage, clock: Clock, signals: Signals, in_flight: Callable[
     while not wait([opening], RECHECK_SECONDS).done:
         seconds = clock.monotonic() - began
         if signals.count:
-            raise JournalError("stopped while the disk did not let the journal be opened")
+            raise JournalError("stopped while waiting for the disk to open the journal")
         if seconds > STUCK_SECONDS:
-            raise JournalError(f"the disk did not let the journal be opened within {STUCK_SECONDS:g} s: it hangs; {JOURNAL_HANGS.cure}")
+            raise JournalError(f"the disk hangs: opening the journal took longer than {STUCK_SECONDS:g} s; {JOURNAL_HANGS.cure}")
         if seconds > SLOW_SECONDS and not reported:
             slow(Obstacle(f"the disk hangs: opening the journal has taken {SLOW_SECONDS:g} s so far", StorageTrouble.HANGS))
             reported = True

@@ -132,7 +132,7 @@ def journal_problems(journal: Journal) -> list[Problem]:
     """Return what was damaged when the journal was opened."""
     found = []
     if journal.damage is not None:
-        found.append(Problem(f"the journal was damaged, and set aside as {journal.damage.aside}", JOURNAL_DAMAGED))
+        found.append(Problem(f"the journal was damaged, and moved aside as {journal.damage.aside}", JOURNAL_DAMAGED))
     if journal.spoiled:
         found.append(Problem(f"{journal.spoiled} rows of the journal were damaged", JOURNAL_DAMAGED))
     return found
@@ -140,7 +140,7 @@ def journal_problems(journal: Journal) -> list[Problem]:
 
 def disk_problems(disk: Disk) -> list[Problem]:
     """Return a problem if too many answers wait for the platform."""
-    return [Problem(f"more than {disk.backlog_bytes / 1e9:g} GB wait for the platform", BACKLOG)] if disk.backlog else []
+    return [Problem(f"more than {disk.backlog_bytes / 1e9:g} GB wait to be sent to the platform", BACKLOG)] if disk.backlog else []
 
 
 def secret_problems(secrets: Secrets) -> list[Problem]:
@@ -157,6 +157,6 @@ def unknown_variable_problems(unknown: Sequence[tuple[str, str | None]]) -> list
     """Return variables that look like settings of the agent but are not."""
     found = []
     for name, nearest in unknown:
-        guess = f"is it {nearest}?" if nearest else "none is like it"
-        found.append(Problem(f"{name} is no variable of the agent", UNKNOWN_VARIABLES.about(names=name, nearest=guess)))
+        guess = f"it may be meant as {nearest}" if nearest else "no setting resembles it"
+        found.append(Problem(f"{name} is not a setting of the agent", UNKNOWN_VARIABLES.about(names=name, nearest=guess)))
     return found

@@ -58,7 +58,7 @@ from relay_agent.storage.spool import Spool
 from relay_agent.storage.state_directory import StateDirectory
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.tdp.platform_http import PlatformHttp
-from relay_agent.telemetry.command_report import tell
+from relay_agent.telemetry.command_report import report_command
 from relay_agent.telemetry.hourly_summary import Summary, Tally
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logger import Logger
@@ -276,7 +276,7 @@ def build_flow(
         journal=journal,
         updates=UpdateBuilder(spool, secrets.keys.get, clock),
         monotonic=clock.monotonic,
-        report=partial(tell, telemetry.log, telemetry.metrics, telemetry.tally),
+        report=partial(report_command, telemetry.log, telemetry.metrics, telemetry.tally),
     )
     reader = PayloadReader(
         agent_id=settings.agent_id,
@@ -447,7 +447,7 @@ def maintenance_loop(stops: Stops, telemetry: Telemetry, flow: Flow, environment
         retention=flow.journal.retention,
         disk=flow.storage.disk,
         interrupt=poller.break_off,
-        summarise=flow.summary.turn,
+        summarise=flow.summary.log_if_due,
         check_environment=environment.look,
         loop=loop,
     )
@@ -458,7 +458,9 @@ def downloader_threads(flow: Flow) -> list[AgentThread]:
     """Declare the threads that download commands' bodies."""
     downloader = flow.downloader
     return [
-        AgentThread(once(f"fetcher-{place}", downloader.run), Phase.FETCH, lambda: "fetches commands' bodies from S3", end=downloader.close)
+        AgentThread(
+            once(f"fetcher-{place}", downloader.run), Phase.FETCH, lambda: "downloading commands' bodies from S3", end=downloader.close
+        )
         for place in range(DOWNLOADERS)
     ]
 
@@ -467,7 +469,7 @@ def worker_threads(flow: Flow, workers: Sequence[Worker]) -> list[AgentThread]:
     """Declare the threads that run commands. The watchdog checks them by their requests' time limits."""
 
     def activity(worker: Worker) -> str:
-        return "at work on a command" if worker.busy else "waiting for a command"
+        return "running a command" if worker.busy else "waiting for a command"
 
     return [
         AgentThread(once(worker.name, worker.run), Phase.WORK, partial(activity, worker), end=flow.tasks.close, break_off=worker.interrupt)
@@ -515,7 +517,7 @@ def uploader_threads(stops: Stops, telemetry: Telemetry, platform: Platform, flo
         AgentThread(
             once(f"uploader-{place}", uploader().run),
             Phase.ANSWERS,
-            lambda: "uploads large answers to S3",
+            lambda: "uploading large answers to S3",
             end=lambda: flow.outbox.uploads.put(None),
         )
         for place in range(UPLOADERS)
@@ -525,4 +527,4 @@ def uploader_threads(stops: Stops, telemetry: Telemetry, platform: Platform, flo
 def log_shipper_loop(stops: Stops, platform: Platform) -> AgentThread:
     """Declare the thread that ships log lines; the agent goes on without it."""
     loop = Loop("log-shipper", platform.log_shipper.step, stops.of(Phase.LOGS))
-    return AgentThread(loop, Phase.LOGS, lambda: "ships log lines to CloudWatch", core=False)
+    return AgentThread(loop, Phase.LOGS, lambda: "delivering log lines to CloudWatch", core=False)

@@ -1,7 +1,6 @@
 """The commands for diagnosis: `check` and `explain` (OPERATIONS §1).
 
-This room owns how they are called, what they print and their exit codes. It must not find anything out, or word a cause: that
-is `checks`.
+Owns their options, output and exit codes. It must not check anything itself or word a cause; `checks` does.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _NARROWEST = 60
 
 
 class _DiagnoseCommand(click.Command):
-    """Says what nobody foresaw in one line; shows its epilog's example as it stands."""
+    """Reports an unexpected error in one line; prints the examples in its epilog unchanged."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -41,7 +40,7 @@ class _DiagnoseCommand(click.Command):
         except Exception as problem:
             if debugging():
                 raise
-            reason = f"unexpected {type(problem).__name__}; RELAY_LOG_LEVEL=debug shows where. Please report it."
+            reason = f"unexpected {type(problem).__name__}. Please report it to the vendor; RELAY_LOG_LEVEL=debug shows where."
             raise click.ClickException(reason) from None
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -53,7 +52,7 @@ class _WrongUsage(click.UsageError):
 
 
 class _ExplainCommand(_DiagnoseCommand):
-    """Ends with 1 for a wrong option too: 2 is an invalid configuration's."""
+    """Exits with 1 for a usage error too, since 2 means an invalid configuration."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -63,7 +62,10 @@ class _ExplainCommand(_DiagnoseCommand):
 
 
 _env_file = click.option(
-    "--env-file", type=click.Path(dir_okay=False, path_type=Path), default=Path(".env"), help="Settings besides the environment's.  [.env]"
+    "--env-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path(".env"),
+    help="A file with settings; the environment wins over it.  [.env]",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 
@@ -75,15 +77,15 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the report a
   relay-agent check --target https://lims.lab.example --target http://10.20.0.7:9005/status
   relay-agent check --json | jq '.checks[] | select(.status != "ok")'""",
 )
-@click.option("--target", "targets", metavar="URL", multiple=True, help="Check the way to this target too, with a HEAD; may be repeated.")
+@click.option("--target", "targets", metavar="URL", multiple=True, help="Check this target too, with a HEAD request; may be repeated.")
 @_json
 @_env_file
 @click.pass_context
 def check(context: click.Context, targets: tuple[str, ...], as_json: bool, env_file: Path) -> None:
-    """Check everything that the agent needs, each with cause and cure.
+    """Check everything that the agent needs; print cause and cure of each problem.
 
     Starts nothing and changes nothing; may run beside a running agent. Takes at most 30 s.
-    Exit status: 0 no error (warnings allowed), 1 an error, 2 the configuration is invalid.
+    Exit codes: 0 no error (warnings allowed), 1 an error, 2 the configuration is invalid.
     """
     checks = check_all(env_file, targets, named=_named(context))
     if as_json:
@@ -102,17 +104,17 @@ def check(context: click.Context, targets: tuple[str, ...], as_json: bool, env_f
   relay-agent explain --json https://lims.lab.example | jq .code""",
 )
 @click.argument("url")
-@click.option("-X", "--request", "method", metavar="METHOD", help="Method; GET by default.")
-@click.option("--send", is_flag=True, help="Really send the request, as the agent would; without it nothing goes beyond the handshakes.")
+@click.option("-X", "--request", "method", metavar="METHOD", help="The method; GET by default.")
+@click.option("--send", is_flag=True, help="Really send the request, as the agent would; by default it stops after the handshakes.")
 @_json
 @_env_file
 @click.pass_context
 def explain_command(context: click.Context, url: str, method: str | None, send: bool, as_json: bool, env_file: Path) -> None:
     """Show what would happen to a command for URL, stage by stage.
 
-    Policy, proxy, name, connection, TLS, each with its time, and the code that a command would get. Of the settings only
-    proxies, certificates, limits and RELAY_ADMIN_ADDR count: API_TARGET, JWT and the like may be missing.
-    Exit status: 0 it would go through, 1 not.
+    Shows policy, proxy, name, connection and TLS, each with its time, and the error code that a command would get. Uses only
+    the settings for proxies, certificates and limits, and RELAY_ADMIN_ADDR: API_TARGET, JWT and the like may be missing.
+    Exit codes: 0 the command would succeed, 1 it would fail.
     """
     try:
         if _named(context) and not env_file.is_file():
@@ -134,7 +136,7 @@ def _named(context: click.Context) -> bool:
 
 
 def _secrets_in(url: str) -> list[str]:
-    """What of the URL must not be shown, however it comes back: user info and the query."""
+    """Return the parts of the URL that no output may show: user info and query."""
     authority = url.partition("://")[2].partition("/")[0]
     userinfo = authority.rpartition("@")[0]
     return [part for part in (userinfo, userinfo.partition(":")[2], url.partition("?")[2]) if part]
@@ -143,7 +145,7 @@ def _secrets_in(url: str) -> list[str]:
 def _invalid(problem: ConfigurationError) -> Explained:
     names = ", ".join(mistake.variable for mistake in problem.mistakes)
     cause = CONFIGURATION.about(problems="\n".join(problem.problems))
-    return Explained(MASK, None, None, None, None, (Stage("configuration", Status.ERROR, f"not right: {names}", 0.0, cause),))
+    return Explained(MASK, None, None, None, None, (Stage("configuration", Status.ERROR, f"invalid: {names}", 0.0, cause),))
 
 
 def _finish(found: Explained, redactor: Redactor, as_json: bool) -> None:
@@ -189,12 +191,16 @@ def _print_explained(found: Explained, redactor: Redactor) -> None:
 
 def _conclusion(found: Explained) -> str:
     if found.goes_through:
-        return "A command would go through." if found.status_code is None else f"It went through: the target answered {found.status_code}."
+        return (
+            "A command would reach the target."
+            if found.status_code is None
+            else f"The request reached the target, which answered {found.status_code}."
+        )
     if found.code is not None:
         return f"A command would fail with {found.code}."
     if found.status_code is not None:
         return f"A command would fail with the proxy's answer, statusCode {found.status_code}."
-    return "Nothing was tried."
+    return "Nothing was checked."
 
 
 def _row(status: Status, head: str, summary: str) -> None:
@@ -209,7 +215,7 @@ def _why(cause: str | None, cure: str | None, width: int) -> None:
 
 
 def _lines(head: str, indent: int, text: str) -> None:
-    """One line; on a terminal several, so that no word is broken at its edge."""
+    """Print one line; on a terminal, wrap it at word boundaries."""
     if not sys.stdout.isatty():
         click.echo(head + text)
         return

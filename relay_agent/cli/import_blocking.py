@@ -1,6 +1,6 @@
-"""Keeping out of `run` what libraries would only load because it is installed.
+"""Keeps optional packages, which libraries import only because they are installed, from being imported by `run`.
 
-This room owns which packages those are. It must not decide what a command imports.
+Owns which packages these are. It must not decide what a command imports.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 UNWANTED = ("rich", "better_exceptions", "charset_normalizer", "chardet")
-"""structlog looks for the first two, to paint tracebacks; the agent's log paints none. rich costs 30 ms and 5 MB.
-requests looks for the others, to guess the charset of a text; the agent never asks it for text. That costs 3 MB."""
+"""structlog uses the first two to colour tracebacks, which the agent's log does not; rich costs 30 ms and 5 MB.
+requests uses the others to guess the charset of a text, which the agent never asks for; they cost 3 MB."""
 _MISSED = "Unable to find acceptable character detection dependency"
 
 
 @contextmanager
 def without_extras() -> Iterator[None]:
-    """Let imports in the block find none of these packages; one that is loaded already stays."""
+    """Make imports in the block fail for these packages; one that is already loaded stays."""
     hidden = [name for name in UNWANTED if name not in sys.modules]
     for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment]  # What the import system takes for "not there".
+        sys.modules[name] = None  # type: ignore[assignment]  # This makes the import fail.
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", _MISSED)

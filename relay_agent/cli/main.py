@@ -1,4 +1,4 @@
-"""The command line: `relay-agent COMMAND` (OPERATIONS §1). No logic: each command calls the room that has it."""
+"""The command line: `relay-agent COMMAND` (OPERATIONS §1). It has no logic: each command calls the module that does the work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _Lazy(click.Group):
-    """Loads what a command needs when it is called: the sandbox is an extra, and `--help` must be quick."""
+    """Imports a command's module only when the command is called: the sandbox is an extra, and `--help` must be quick."""
 
     _senders = ("send", "keygen", "encrypt", "decrypt")
     _diagnoses = ("check", "explain")
@@ -51,7 +51,7 @@ def _sandbox() -> click.Command:
     except ImportError as error:
         missing = error.name or "a package"
 
-        @click.command("sandbox", help="A platform on this machine (needs the extra `sandbox`).")
+        @click.command("sandbox", help="Run an emulated platform on this machine (needs the extra `sandbox`).")
         def absent() -> None:
             raise click.ClickException(f"{missing} is not installed; install the extra: pip install 'relay-agent[sandbox]'")
 
@@ -70,24 +70,27 @@ def main() -> None:
 
 @main.command()
 @click.option(
-    "--env-file", type=click.Path(dir_okay=False, path_type=Path), default=Path(".env"), help="Settings besides the environment's.  [.env]"
+    "--env-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path(".env"),
+    help="A file with settings; the environment wins over it.  [.env]",
 )
 @click.pass_context
 def run(context: click.Context, env_file: Path) -> None:
     """Run the agent until SIGTERM or SIGINT.
 
-    Exit codes: 0 stopped cleanly, 1 gave up at work or the token has expired, 2 the configuration is invalid or
-    another agent holds the state directory, 3 the platform refused the agent.
+    Exit codes: 0 stopped cleanly, 1 the agent failed or the token has expired, 2 the configuration is invalid or
+    another agent uses the state directory, 3 the platform refused the agent.
 
     Example: API_TARGET=… ORG_SLUG=… AGENT_ID=… JWT=… relay-agent run
     """
     from relay_agent.agent.signals import Signals
 
     signals = Signals()
-    signals.install()  # First: what follows takes most of a second, and a stop in it is a stop like any other.
+    signals.install()  # First: the rest of the start takes most of a second, and a signal meanwhile must stop the agent too.
     from relay_agent.cli.import_blocking import without_extras
 
-    with without_extras():  # These load what looks for them.
+    with without_extras():  # These modules import the libraries that look for the extras.
         from relay_agent.telemetry import logs  # noqa: F401
         from relay_agent.transport import session  # noqa: F401
     from relay_agent.config.inspection import unknown_variables
@@ -101,14 +104,18 @@ def run(context: click.Context, env_file: Path) -> None:
         try:
             failpoints.arm(fault_point())
         except ValueError as error:
-            raise ConfigurationError(Mistake("RELAY_FAULT_POINT", f"{error}; it is for the agent's own tests, unset it")) from None
+            raise ConfigurationError(
+                Mistake("RELAY_FAULT_POINT", f"{error}; this variable is for the agent's own tests: unset it")
+            ) from None
         from relay_agent.agent.agent import Agent
 
         agent = Agent(settings, signals=signals, unknown=unknown_variables(env_file))
     except ConfigurationError as error:
         lines = ["The configuration is invalid:", *(f"  {problem}" for problem in error.problems)]
         if not env_file.is_file():
-            lines.append(f"Settings come from the environment (a container's from its agent.env) and from {env_file}, which is not here.")
+            lines.append(
+                f"Settings are read from the environment (for a container: agent.env) and from {env_file}, which does not exist here."
+            )
         _complain(*lines)
         sys.exit(EXIT_CONFIGURATION)
     except StateDirectoryBusy as error:
@@ -116,7 +123,7 @@ def run(context: click.Context, env_file: Path) -> None:
         sys.exit(EXIT_CONFIGURATION)
     except (TokenExpired, JournalError) as error:
         _complain(str(error))
-        sys.exit(EXIT_OK if signals.count else EXIT_ERROR)  # A stop while it waited for a full disk is no failure.
+        sys.exit(EXIT_OK if signals.count else EXIT_ERROR)  # A stop while it waited for a full disk is not a failure.
     sys.exit(_run(agent, settings.log_level == "debug"))
 
 
@@ -126,12 +133,14 @@ def _run(agent: Agent, debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
-        _complain(f"The agent ended by an unexpected {type(error).__name__}; RELAY_LOG_LEVEL=debug shows where. Please report it.")
+        _complain(
+            f"The agent ended with an unexpected {type(error).__name__}. Please report it to the vendor; RELAY_LOG_LEVEL=debug shows where."
+        )
         return EXIT_ERROR
 
 
 def _complain(*lines: str) -> None:
-    """Say on stderr why `run` ends; where nobody reads that, it ends all the same."""
+    """Write to stderr why `run` ends; if nothing reads stderr, end anyway."""
     from relay_agent.telemetry.stdout_writer import output
 
     written = output(sys.stderr, time.monotonic)

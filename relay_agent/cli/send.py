@@ -1,7 +1,7 @@
 """The senders' commands: `send`, `keygen`, `encrypt`, `decrypt` (OPERATIONS §1).
 
-This room owns how they are called, what they print and their exit codes. It must not know how commands
-travel (`pipelines`) or how envelopes are made (`secure`).
+Owns their options, output and exit codes. It must not know how commands reach the agent (`pipelines`) or how envelopes are made
+(`protocol.jwe`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _WrongUsage(click.UsageError):
 
 
 class _SenderCommand(click.Command):
-    """Ends with 1 whatever is wrong (OPERATIONS §1), a wrong option too; shows its epilog's example as it stands."""
+    """Exits with 1 for every error (OPERATIONS §1), a usage error too; prints the examples in its epilog unchanged."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -51,7 +51,7 @@ class _SenderCommand(click.Command):
         try:
             return super().invoke(ctx)
         except ConfigurationError as error:
-            reason = "the configuration is not complete:\n  " + "\n  ".join(error.problems)
+            reason = "the configuration is invalid:\n  " + "\n  ".join(error.problems)
         except SecureCommandError as error:
             reason = f"{error.code}: {error}"
         except BadRequest as error:
@@ -72,25 +72,25 @@ class _SenderCommand(click.Command):
   relay-agent send --secure -o report.pdf https://lims.lab.example/report.pdf""",
 )
 @click.argument("url")
-@click.option("-X", "--request", "method", metavar="M", help="Method; GET, or POST with -d, by default.")
+@click.option("-X", "--request", "method", metavar="M", help="The method; GET by default, POST with -d.")
 @click.option("-H", "--header", "headers", multiple=True, metavar="'N: v'", help="A header field; may be repeated.")
 @click.option(
     "-d",
     "--data",
     metavar="DATA",
     multiple=True,
-    help="Body; @FILE sends a file as it is, @- what comes on stdin; several are joined by &.",
+    help="The body; @FILE sends a file unchanged, @- sends stdin; several are joined with &.",
 )
-@click.option("--secure", is_flag=True, help="Send an encrypted command, and have the answer encrypted (SECURE_COMMAND_KEY).")
+@click.option("--secure", is_flag=True, help="Encrypt the command and its answer (needs SECURE_COMMAND_KEY).")
 @click.option("-i", "--include", is_flag=True, help="Print the status line and the header fields first.")
-@click.option("-o", "--output", metavar="FILE", type=click.Path(dir_okay=False), help="Write the body to FILE, not to stdout.")
+@click.option("-o", "--output", metavar="FILE", type=click.Path(dir_okay=False), help="Write the body to FILE instead of stdout.")
 @click.option(
     "--timeout",
     metavar="S",
     type=click.FloatRange(min=0, min_open=True, max=86_400),
     default=DEFAULT_TIMEOUT_SECONDS,
     show_default=True,
-    help="Seconds for the whole request.",
+    help="The time limit of the whole request, in seconds.",
 )
 def send(
     url: str,
@@ -102,10 +102,10 @@ def send(
     output: str | None,
     timeout: float,
 ) -> None:
-    """Have the agent call URL, and print the answer.
+    """Let the agent call URL, and print the answer.
 
-    Posts a command to the platform (API_TARGET, ORG_SLUG, AGENT_ID, JWT) and waits for it; the agent follows redirects.
-    Exit status: 0 success, 22 an HTTP error (400 and above), 1 anything else.
+    Posts a command to the platform (API_TARGET, ORG_SLUG, AGENT_ID, JWT) and waits for its answer; the agent follows redirects.
+    Exit codes: 0 success, 22 an HTTP error (400 and above), 1 anything else.
     """
     body = b"&".join(_data(part) for part in data) if data else None
     fields = _fields(headers, form=body is not None)
@@ -128,14 +128,14 @@ def send(
 def keygen() -> None:
     """Print a new key for secure commands.
 
-    The key goes to stdout, its name and what to do with it to stderr. Needs no configuration.
+    Prints the key to stdout, and its kid and how to use it to stderr. Needs no configuration.
     """
     key = generate_key()
     click.echo(key)
     click.echo(
-        f"kid {Keyring.from_text(key).kids[0]}: set SECURE_COMMAND_KEY to this key, for the agent and for every sender;\n"
-        "to rotate: give the agent `old,new`, then the senders the new one, then the agent `new,old`, and at last `new` alone "
-        "(every key opens, the first one seals).",
+        f"kid {Keyring.from_text(key).kids[0]}: set SECURE_COMMAND_KEY to this key, for the agent and for every sender.\n"
+        "To replace an old key: set `old,new` for the agent, then `new` for the senders, then `new,old` for the agent, and finally `new`\n"
+        "(the agent decrypts with every key, and encrypts with the first).",
         err=True,
     )
 
@@ -152,14 +152,14 @@ def keygen() -> None:
     type=click.FloatRange(min=0, min_open=True, max=MAX_VALID_SECONDS),
     default=DEFAULT_VALID_SECONDS,
     show_default=True,
-    help="How long the envelope is valid, at most seven days.",
+    help="How long the envelope is valid, in seconds; at most seven days.",
 )
-@click.option("--jti", metavar="ID", help="What makes it good for one use; random by default.")
-@click.option("--agent-id", metavar="ID", help="The agent that it is for; AGENT_ID by default.")
+@click.option("--jti", metavar="ID", help="The id that lets the agent accept the envelope only once; random by default.")
+@click.option("--agent-id", metavar="ID", help="The agent that may open it; AGENT_ID by default.")
 def encrypt(seconds: float, jti: str | None, agent_id: str | None) -> None:
-    """Seal a request from stdin for a secure command.
+    """Encrypt a request from stdin for a secure command.
 
-    Prints the payload {"jwe": "..."} of TetraScience.Connector.http.Request.V2, which only the agent named will open, once.
+    Prints the payload {"jwe": "..."} of TetraScience.Connector.http.Request.V2, which only the named agent accepts, and only once.
     Needs SECURE_COMMAND_KEY, and AGENT_ID or --agent-id.
     """
     text = sys.stdin.buffer.read().strip()
@@ -168,7 +168,7 @@ def encrypt(seconds: float, jti: str | None, agent_id: str | None) -> None:
     keyring = _keyring(key)
     aud = agent_id or configured
     if not aud:
-        raise click.ClickException("the envelope must name the agent that it is for: set AGENT_ID, or use --agent-id")
+        raise click.ClickException("the envelope must name its agent: set AGENT_ID, or use --agent-id")
     exp = math.ceil((datetime.now(UTC) + timedelta(seconds=seconds)).timestamp())
     click.echo(json.dumps({"jwe": seal_command(text, keyring, aud=aud, exp=exp, jti=jti or str(uuid.uuid4()))}))
 
@@ -179,13 +179,13 @@ def encrypt(seconds: float, jti: str | None, agent_id: str | None) -> None:
   relay-agent decrypt < response-body.json
   relay-agent decrypt --command 6f0c2a4e-6f1b-4c57-9f0e-4f6f5f0b8f0a --jti run-7 < response-body.json""",
 )
-@click.option("--command", "command_id", metavar="ID", help="Open it only if it is the answer to this command.")
-@click.option("--jti", metavar="ID", help="With --command: the jti that the command was sealed with, where it was secure.")
+@click.option("--command", "command_id", metavar="ID", help="Decrypt it only if it is the answer to this command.")
+@click.option("--jti", metavar="ID", help="With --command: the jti of the command, if that was secure.")
 def decrypt(command_id: str | None, jti: str | None) -> None:
-    """Open an envelope from stdin, and print what it holds.
+    """Decrypt an envelope from stdin, and print its content.
 
-    Takes a JWE, or the JSON object of a request or response that holds one; says on stderr which of the two it is. Whose answer it
-    is, only --command with --jti proves. Needs SECURE_COMMAND_KEY.
+    Accepts a JWE, or the JSON object of a request or response that contains one; prints to stderr which of the two it is. Only
+    --command with --jti proves that it is the answer to a certain command. Needs SECURE_COMMAND_KEY.
     """
     if jti is not None and command_id is None:
         raise _WrongUsage("--jti needs --command")
@@ -205,7 +205,7 @@ COMMANDS = (send, keygen, encrypt, decrypt)
 
 
 def _judge(payload: object) -> None:
-    """Say here what the agent would refuse, before anything is sent (PROTOCOL §3)."""
+    """Report here what the agent would refuse, before anything is sent (PROTOCOL §3)."""
     for warning in decode_request(payload).warnings:
         click.echo(f"warning: {warning}", err=True)
 
@@ -237,7 +237,7 @@ def _data(data: str) -> bytes:
 
 
 def _fields(lines: tuple[str, ...], *, form: bool) -> list[tuple[str, str]]:
-    """Header lines as curl takes them: `N: v`, `N;` with an empty value, `N:` to have none."""
+    """Read header lines like curl: `N: v`, `N;` for an empty value, `N:` for no such header."""
     fields = [_field(line) for line in lines]
     if form and not any(name.lower() == "content-type" for name, _ in fields):
         fields.append(("Content-Type", FORM))
@@ -251,7 +251,7 @@ def _field(line: str) -> tuple[str, str | None]:
     if not colon:
         return name[:-1], ""
     value = value.strip(" \t")
-    # The bytes that were typed are the bytes that are sent; the wire carries them as ISO-8859-1 (PROTOCOL §3).
+    # The bytes typed are the bytes sent; the command carries them as ISO-8859-1 (PROTOCOL §3).
     return name, os.fsencode(value).decode("latin-1") if value else None
 
 
@@ -282,7 +282,7 @@ def _write(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except OSError as error:
-        # What could not be written stays in the buffer; the interpreter must not try it again at its end.
+        # The rest stays in the buffer: keep the interpreter from writing it again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise click.ClickException(f"cannot write the answer: {error.strerror}") from None
 

@@ -1,6 +1,6 @@
-"""The commands that tell what the agent of this directory does: `status` and `commands` (OPERATIONS §1).
+"""The commands that show what the agent of a state directory does: `status`, `commands` and `support-bundle` (OPERATIONS §1).
 
-This room owns their options and their words. It must not find anything out: the running agent's pages and the journal's reader do.
+Owns their options and output. It must not look at anything itself: it asks the running agent's pages and the journal's reader.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from relay_agent.telemetry.redaction import Redactor, proxy_secrets
 
 
 def _there(context: click.Context, parameter: click.Parameter, env_file: Path) -> Path:
-    """The file, which must be there where it was asked for: without it, another agent's directory would be looked at."""
+    """Require the file if it was named on the command line: without it, the command would look at another agent's directory."""
     asked_for = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
     if asked_for and not env_file.is_file():
         _end(EXIT_CONFIGURATION, f"The configuration is invalid:\n  --env-file: there is no file {env_file}")
@@ -42,7 +42,7 @@ _env_file = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path(".env"),
     callback=_there,
-    help="Settings besides the environment's.  [.env]",
+    help="A file with settings; the environment wins over it.  [.env]",
 )
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
@@ -51,12 +51,12 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for
 @_as_json
 @_env_file
 def status(as_json: bool, env_file: Path) -> None:
-    """Tell what the running agent does.
+    """Show what the running agent does.
 
-    One line a thread, the queue, the workers, the journal, when it last received, sent and refreshed, what expires when, and what is
-    wrong with its cure. It asks the agent that holds RELAY_STATE_DIR; no other setting is needed.
+    Shows what is wrong and how to cure it, the threads, the queue, the workers and the journal, when the agent last received, sent and
+    refreshed, and what expires when. Asks the agent that uses RELAY_STATE_DIR; needs no other setting.
 
-    Exit codes: 0 ready, 1 running and not ready, 2 the configuration is invalid, 4 no agent runs here.
+    Exit codes: 0 ready, 1 running but not ready, 2 the configuration is invalid, 4 no agent runs here.
 
     Example: docker exec ts-agent-http-relay relay-agent status
     """
@@ -65,13 +65,13 @@ def status(as_json: bool, env_file: Path) -> None:
         _, body = ask(directory / "admin.sock", "/status.json")
         found = _status_of(body)
     except NoAgent:
-        _end(EXIT_NO_AGENT, f"No agent runs on {directory}. Start one (relay-agent run), or name its directory with RELAY_STATE_DIR.")
+        _end(EXIT_NO_AGENT, f"No agent runs on {directory}. Start it (relay-agent run), or set RELAY_STATE_DIR to its state directory.")
     except PermissionError:
-        _end(EXIT_ERROR, f"{directory / 'admin.sock'} belongs to another user: ask as the user that the agent runs as.")
+        _end(EXIT_ERROR, f"{directory / 'admin.sock'} belongs to another user: run this command as the user of the agent.")
     except (NoAnswer, ValueError) as error:
         _end(
             EXIT_ERROR,
-            f"{error}. The agent runs and does not answer; its log may say why, and its watchdog ends it if it stands still.",
+            f"{error}. The agent runs, but does not answer: look at its log. If it hangs, its watchdog ends it within minutes.",
         )
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -91,7 +91,7 @@ def status(as_json: bool, env_file: Path) -> None:
 def commands(context: click.Context, state: str | None, host: str | None, failed: bool, limit: int, as_json: bool, env_file: Path) -> None:
     """List recent commands from the journal, whether or not an agent runs.
 
-    When, id, action, method, host, how each ended and how long each stage took. Bodies, headers, paths and queries are never shown.
+    Shows time, id, action, method, host, outcome, and how long each stage took; never bodies, headers, paths or queries.
 
     Example: relay-agent commands --failed --limit 5
     """
@@ -102,13 +102,13 @@ def commands(context: click.Context, state: str | None, host: str | None, failed
     try:
         found = command_history.recent(_reader(env_file), limit, state=state, host=host, failed=failed)
     except JournalError as error:
-        _end(1, f"{error}. RELAY_STATE_DIR names the agent's state directory.")
+        _end(1, f"{error}. Set RELAY_STATE_DIR to the agent's state directory.")
     if as_json:
         click.echo(json.dumps({"commands": command_history.as_json(found)}, indent=2))
     elif found:
         print_commands(found)
     else:
-        click.echo("No command fits." if state or host or failed else "The journal holds no command yet.")
+        click.echo("No command matches." if state or host or failed else "The journal has no commands yet.")
 
 
 @commands.command()
@@ -116,7 +116,7 @@ def commands(context: click.Context, state: str | None, host: str | None, failed
 @click.option("--json", "own_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_obj
 def show(given: tuple[bool, Path], command_id: str, own_json: bool) -> None:
-    """Show one command, by its id or the beginning of it. Exit code 1 where there is none.
+    """Show one command, by its id or the beginning of it. Exit code 1 if there is none.
 
     Example: relay-agent commands show 9b9f275c
     """
@@ -124,9 +124,13 @@ def show(given: tuple[bool, Path], command_id: str, own_json: bool) -> None:
     try:
         row = _reader(env_file).one(command_id)
     except JournalError as error:
-        _end(1, f"{error}. RELAY_STATE_DIR names the agent's state directory.")
+        _end(1, f"{error}. Set RELAY_STATE_DIR to the agent's state directory.")
     if row is None:
-        _end(1, f"The journal holds no command whose id is, or alone begins with, {command_id!r}. It remembers 24 h, and 50,000 commands.")
+        _end(
+            1,
+            f"The journal has no command with the id {command_id!r}, or several whose ids begin with it."
+            " It keeps commands for 24 h, at most 50,000.",
+        )
     one = command_history.listed(row)
     if as_json or own_json:
         click.echo(json.dumps(one.as_json(), indent=2))
@@ -142,10 +146,10 @@ def show(given: tuple[bool, Path], command_id: str, own_json: bool) -> None:
 @_as_json
 @_env_file
 def support_bundle(output: Path | None, as_json: bool, env_file: Path) -> None:
-    """Make a zip for the vendor's support.
+    """Create a zip file for the vendor's support.
 
-    Checks, status, metrics, the last log lines, recent commands, the configuration and versions. No secret, body, header or query is in
-    it; what is inside is listed, so look at it before you send it.
+    Contains checks, status, metrics, the last log lines, recent commands, the configuration and versions; no secret, body, header or
+    query. The command lists the files in it: look at them before you send it.
 
     Example: docker exec ts-agent-http-relay relay-agent support-bundle -o /tmp/support.zip
     """
@@ -157,23 +161,17 @@ def support_bundle(output: Path | None, as_json: bool, env_file: Path) -> None:
     try:
         write(path, parts, made)
     except OSError as error:
-        _end(1, f"{path} cannot be written ({error.strerror}); name another file with -o.")
+        _end(1, f"cannot write {path} ({error.strerror}); choose another file with -o.")
     if as_json:
         inside = [{"name": part.name, "about": part.about, "bytes": len(part.text.encode())} for part in parts]
         click.echo(json.dumps({"file": str(path), "inside": inside}, indent=2))
         return
-    click.echo(f"{path} holds, with nothing secret in it:")
+    click.echo(f"{path} contains no secrets, and these files:")
     for part in parts:
         click.echo(f"  {part.name:<20} {len(part.text.encode()):>9,} bytes  {part.about}")
 
 
 COMMANDS = (status, commands, support_bundle)
-
-
-# --- how it is printed ---
-
-
-# --- which agent ---
 
 
 def _directory(env_file: Path) -> Path:
@@ -196,20 +194,20 @@ def _reader(env_file: Path) -> Reader:
 
 
 def _status_of(body: bytes) -> dict[str, Any]:
-    """The page, if it is one of this version's.
+    """Parse the page `status.json`.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not from an agent of this version.
     """
     found = json.loads(body)
     wanted = {"state", "sentence", "problems", "warnings", "agent", "time", "workers", "queue", "journal", "threads", "logLines"}
     if not isinstance(found, dict) or not wanted <= found.keys():
-        raise ValueError("what answers on admin.sock is no agent of this version")
+        raise ValueError("an agent of another version answers on admin.sock")
     return found
 
 
 def _without_secrets(env_file: Path) -> Callable[[str], str]:
-    """Takes the secrets of the settings out of a text, be they right or wrong, as far as they can be read."""
+    """Return a function that masks the settings' secrets in a text, valid or not, as far as they can be read."""
     secrets, proxies = secret_values(env_file)
     redactor = Redactor(part for secret in secrets for part in (secret, *secret.split(",")))
     for proxy in proxies:

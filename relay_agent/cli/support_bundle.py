@@ -1,6 +1,6 @@
-"""What the vendor's support needs to know of one agent, in one file, with nothing secret in it.
+"""Collects what the vendor's support needs to know about an agent in one file, without secrets.
 
-This room owns what goes in and under which name. It must not send it anywhere: a person does.
+Owns which parts it has, and their names. It must not send the file: a person does.
 """
 
 from __future__ import annotations
@@ -52,20 +52,20 @@ class Part:
 def collect(
     directory: Path, configuration: list[dict[str, Any]], checks: Callable[[], Mapping[str, Any]], redact: Callable[[str], str]
 ) -> list[Part]:
-    """Everything there is; what cannot be had says why in its place. `redact` has the last look at each part."""
+    """Collect all parts; a part that is not available contains the reason. `redact` is applied to each part at the end."""
     running, in_use = _pages(directory)
     reader = Reader(directory / "journal.db", in_use=in_use)
     parts = [
-        Part("checks.json", "every precondition, as relay-agent check finds it", _json(_or_why(checks))),
+        Part("checks.json", "the output of relay-agent check", _json(_or_why(checks))),
         *running,
-        Part("configuration.json", "the settings, secrets masked", _json(configuration)),
-        Part("commands.json", f"the newest {COMMANDS} commands, as relay-agent commands lists them", _json(_commands(reader))),
+        Part("configuration.json", "the settings, with secrets masked", _json(configuration)),
+        Part("commands.json", f"the newest {COMMANDS} commands, as listed by relay-agent commands", _json(_commands(reader))),
         Part(
             "journal.json",
-            "how many commands stand in each state, and the files of the state directory",
+            "the number of commands in each state, and the files of the state directory",
             _json(_journal(reader, directory)),
         ),
-        Part("versions.json", "the agent, Python, libraries and the system", _json(_versions())),
+        Part("versions.json", "the versions of the agent, Python, the libraries and the system", _json(_versions())),
     ]
     return [Part(part.name, part.about, redact(part.text)) for part in parts]
 
@@ -80,16 +80,16 @@ def write(path: Path, parts: list[Part], made: datetime) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(
-            "README.txt", f"Relay Agent support bundle, made {made:%Y-%m-%d %H:%M:%S} UTC.\nNothing secret is in it.\n\n{contents}"
+            "README.txt", f"Relay Agent support bundle, created {made:%Y-%m-%d %H:%M:%S} UTC.\nIt contains no secrets.\n\n{contents}"
         )
         for part in parts:
             archive.writestr(part.name, part.text)
 
 
 def _pages(directory: Path) -> tuple[list[Part], bool]:
-    """What a running agent tells of itself, and whether there is one."""
+    """Return the pages of a running agent, and whether one runs."""
     wanted = (
-        ("status.json", "/status.json", "what the running agent does"),
+        ("status.json", "/status.json", "the status of the running agent"),
         ("metrics.txt", "/metrics", "its metrics"),
         ("log.jsonl", "/log", "its last log lines"),
     )
@@ -153,7 +153,7 @@ def _version(name: str) -> str:
 def _or_why(find: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
     try:
         return find()
-    except Exception as error:  # noqa: BLE001 - a bundle is asked for when something is broken: what is left is still wanted
+    except Exception as error:  # noqa: BLE001 - a bundle is needed when something is broken: the other parts are still useful
         return {"error": type(error).__name__}
 
 

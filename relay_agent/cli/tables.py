@@ -16,19 +16,19 @@ from relay_agent.diagnostics.command_history import FAILED, Listed
 from relay_agent.storage.journal import State
 
 _WIDE = 100_000
-"""Columns where nobody looks at a terminal: a line is never broken or cut there."""
+"""Columns if the output is not a terminal: no line is wrapped or cut."""
 
 
 _NARROWEST = 70
-"""Below it an id is left out."""
+"""On a narrower terminal the id is left out."""
 
 
 _SHORT_ID = 8
-"""As much of an id as a narrow terminal shows: `commands show` finds a command by it."""
+"""How much of an id a narrow terminal shows; `commands show` accepts it."""
 
 
 def print_status(found: dict[str, Any]) -> None:
-    """Print what `status.json` says, for a person."""
+    """Print `status.json` for a person."""
     console = _console()
     good = found["state"] == "ready"
     console.print(Text(found["sentence"], style="bold green" if good else "bold red"))
@@ -43,16 +43,17 @@ def print_status(found: dict[str, Any]) -> None:
         ("running for", span(found["uptimeSeconds"])),
         (
             "workers",
-            f"{workers['busy']} of {workers['total']} busy, {queue['waiting']} commands wait, {found['untold']} answers to be told",
+            f"{workers['busy']} of {workers['total']} busy, {queue['waiting']} commands waiting,"
+            f" {found['untold']} answers waiting to be sent",
         ),
         ("journal", f"{states}; {journal['bytes'] / 1e6:.1f} MB"),
-        ("receive", _moment(found["lastReceive"], now)),
-        ("heartbeat", _moment(found["lastHeartbeat"], now)),
-        ("answers", _moment(found["lastAnswer"], now)),
-        ("configuration", _moment(found["lastConfiguration"], now)),
-        ("JWT ends", found["tokenEnds"] or "never"),
-        ("AWS credentials", f"end {found['credentialsEnd']}" if found["credentialsEnd"] else "none yet"),
-        ("log lines", f"{found['logLines']['waiting']} to be delivered, {found['logLines']['dropped']} dropped"),
+        ("last receive", _moment(found["lastReceive"], now)),
+        ("last heartbeat", _moment(found["lastHeartbeat"], now)),
+        ("last answer sent", _moment(found["lastAnswer"], now)),
+        ("configuration", f"read {_moment(found['lastConfiguration'], now)}" if found["lastConfiguration"] else "not read yet"),
+        ("JWT", f"expires {found['tokenEnds']}" if found["tokenEnds"] else "never expires"),
+        ("AWS credentials", f"expire {found['credentialsEnd']}" if found["credentialsEnd"] else "none yet"),
+        ("log lines", f"{found['logLines']['waiting']} waiting to be delivered, {found['logLines']['dropped']} dropped"),
     ]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value in rows:
@@ -62,13 +63,13 @@ def print_status(found: dict[str, Any]) -> None:
     console.print()
     threads = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for one in found["threads"]:
-        life = Text("turns", style="green") if one["alive"] else Text("has ended", style="red")
+        life = Text("running", style="green") if one["alive"] else Text("dead", style="red")
         threads.add_row(Text(one["name"]), life, Text(": ".join(part for part in (one["activity"], one["problem"]) if part)))
     console.print(threads)
 
 
 def print_commands(found: Sequence[Listed]) -> None:
-    """As much as the terminal has room for, and nothing cut off: where even the least is too wide, a cell goes on below."""
+    """Print as many columns as fit, with nothing cut off: if even the fewest are too wide, cells are wrapped."""
     console = _console()
     columns = next((columns for columns in (_ALL, _SOME) if _width(console, _table(found, columns)) <= console.width), _NARROW)
     console.print(_table(found, columns[:-1] if console.width < _NARROWEST else columns))
@@ -126,7 +127,7 @@ _ALL = (
     _Column("action", lambda one: Text((one.action or "-").rpartition(".")[2])),
     _stage("queued", lambda one: one.queued_ms),
     _stage("target", lambda one: one.target_ms),
-    _stage("told", lambda one: one.delivered_ms),
+    _stage("delivered", lambda one: one.delivered_ms),
 )
 
 
@@ -138,7 +139,7 @@ _NARROW = (
 
 
 def command_details(one: Listed) -> list[tuple[str, str]]:
-    """Return the lines of `commands show`: a name and a value each."""
+    """Return the lines of `commands show`, each a name and a value."""
     return [
         ("id", one.id),
         ("action", one.action or "-"),
@@ -167,6 +168,6 @@ def _moment(moment: str | None, now: str) -> str:
 
 
 def _console() -> Console:
-    """A terminal's own width; wide enough for a line where nobody looks at one."""
+    """Make a console as wide as the terminal, or wide enough for every line if the output is not a terminal."""
     console = Console(highlight=False, soft_wrap=False)
     return console if console.is_terminal else Console(highlight=False, width=_WIDE)

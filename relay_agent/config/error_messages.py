@@ -1,7 +1,7 @@
-"""What is wrong with the settings, in words: the variable's name, the mistake, what right looks like.
+"""The messages for mistakes in the settings: the variable, the mistake, what is expected.
 
-This room owns the wording of configuration mistakes. It must not read the environment or repeat a
-secret's value. `given` is what is set, by variable; `right` says of every variable what it takes.
+Owns their wording. It must not read the environment or repeat a secret's value. `given` holds the variables that are set, `right` what
+is expected of each variable.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from relay_agent.protocol.keyring import parse_keys
 
 
 def value_problem(variable: str, kind: str, message: str, given: Mapping[str, str], right: Mapping[str, str]) -> Mistake:
-    """Word what pydantic has against a value; `kind` and `message` are its own, and hold none of it."""
+    """Turn pydantic's error about a value into ours; `kind` and `message` are pydantic's, and do not contain the value."""
     if kind == "missing":
         return Mistake(variable, f"is not set; set it to {right[variable]}")
     # pydantic names the first alias, which need not be the one that was set.
     variable = variable if variable in given or variable.upper() not in given else variable.upper()
-    return Mistake(variable, f"{message.removeprefix('Value error, ')}; it takes {right[variable]}")
+    return Mistake(variable, f"{message.removeprefix('Value error, ')}; expected: {right[variable]}")
 
 
 def left_standing(given: Mapping[str, str], right: Mapping[str, str]) -> list[Mistake]:
-    """Tell the placeholders, and the quotes that `docker run --env-file` takes for a part of the value."""
+    """Find placeholders, and quotes around a value, which `docker run --env-file` makes part of it."""
     problems = []
     for name, takes in right.items():
         if is_placeholder(given.get(name, "")):
             problems.append(Mistake(name, f"is still a placeholder; set it to {takes}"))
         elif is_quoted(given.get(name, "")):
-            problems.append(Mistake(name, f"has quotes around its value; write it without; it takes {takes}"))
+            problems.append(Mistake(name, f"has quotes around its value; remove the quotes; expected: {takes}"))
     return problems
 
 
 def secret_problems(given: Mapping[str, str], right: Mapping[str, str]) -> list[Mistake]:
-    """Judge both secrets, beside whatever else is wrong; a token's time is not looked at here (OPERATIONS §1)."""
+    """Judge the form of both secrets; whether the token has expired is not judged here (OPERATIONS §1)."""
     problems = []
     if "JWT" not in given and "JWT_FILE" not in given:
         problems.append(Mistake("JWT", "is not set; set it (or JWT_FILE) to the service user's token"))
@@ -57,20 +57,20 @@ def _secret_problem(variable: str, source: SecretSource, check: Callable[[str], 
     try:
         text = source.get()
         if not text:
-            return [Mistake(variable, f"the file is empty; it takes {right}")]
+            return [Mistake(variable, f"the file is empty; expected: {right}")]
         if is_placeholder(text):
-            return [Mistake(variable, f"is still a placeholder; it takes {right}")]
+            return [Mistake(variable, f"is still a placeholder; expected: {right}")]
         check(text)
     except (OSError, ValueError) as error:
-        return [Mistake(variable, f"{error}; it takes {right}")]
+        return [Mistake(variable, f"{error}; expected: {right}")]
     return []
 
 
 def one_each(problems: list[Mistake], right: Mapping[str, str]) -> list[Mistake]:
-    """Keep the first problem of each variable, since the others follow from it, in the documented order."""
+    """Keep the first mistake of each variable, since the others follow from it, in the documented order."""
     first: dict[str | Mistake, Mistake] = {}
     for mistake in problems:
-        # A line of `.env` is no variable: each of them counts.
+        # The mistakes in lines of `.env` have no variable: keep every one of them.
         first.setdefault(mistake.variable if mistake.variable in right else mistake, mistake)
     order = list(right)
     return sorted(first.values(), key=lambda mistake: order.index(mistake.variable) if mistake.variable in order else -1)

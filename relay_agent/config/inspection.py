@@ -1,4 +1,4 @@
-"""What a person may be shown of the settings: masked values, unknown variables."""
+"""What of the settings may be shown to a person: masked values, unknown variables."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ from relay_agent.transport.proxy import parse_proxy
 
 
 def unknown_variables(env_file: Path | None = Path(".env")) -> list[tuple[str, str | None]]:
-    """Find the variables that look like settings and are none, each with the nearest known name, None where none is near.
+    """Find variables that look like settings but are not, each with the most similar known name (None if there is none).
 
-    Whatever begins with RELAY_, in whichever case, is looked at, in the environment and in `.env`; an empty value is an
-    unset one. No value is given: it may be a secret under a wrong name.
-
-    Of a `.env` that cannot be read nothing is found: that is told where the settings are loaded.
+    Looks at every name that begins with RELAY_, in upper or lower case, in the environment and in `.env`; an empty value counts as unset.
+    Returns no values, since one may be a secret under a wrong name. Ignores a `.env` that cannot be read; loading the settings reports it.
     """
     try:
         given, _ = given_variables(env_file if env_file is not None and env_file.is_file() else None)
@@ -33,33 +31,33 @@ def unknown_variables(env_file: Path | None = Path(".env")) -> list[tuple[str, s
 
 
 def _nearest(name: str, known: list[str]) -> str | None:
-    """The known name that is most like it; what all of ours begin with makes no likeness."""
+    """Return the most similar known name; the common prefix does not count."""
     tails = {other.upper().removeprefix(PREFIX): other for other in known if other != FAULT_POINT}
     near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), list(tails), n=1, cutoff=0.5)
     return tails[near[0]] if near else None
 
 
 def masked(env_file: Path | None = Path(".env")) -> list[dict[str, str | None]]:
-    """List every variable with what it is set to, None where it is not; of a secret only that it is, a proxy without its password.
+    """List every variable with its value, None if unset: a secret's value is replaced, a proxy's password masked.
 
-    Of a `.env` that cannot be read, or only in part, that is said first.
+    If `.env` cannot be read, or only in part, the first entries say so.
     """
     given, found = as_far_as_possible(env_file)
     for info in Settings.model_fields.values():
         name = next((alias for alias in aliases(info) if alias in given), aliases(info)[0])
         value = given.get(name)
         if value is not None and info.annotation == SecretStr | None:
-            value = "set, and not shown"
+            value = "set (not shown)"
         elif value is not None and "proxy" in name.lower() and name.lower() != "no_proxy":
             value = _masked_proxy(value)
         elif value is not None and ("@" in value or "?" in value or shown_path(value) != value):
-            value = "set, and not shown: it holds more than it should"
+            value = "set (not shown, since it may contain a secret)"
         found.append({"name": name, "value": value})
     return found
 
 
 def secret_values(env_file: Path | None = Path(".env")) -> tuple[list[str], list[str]]:
-    """Give the secrets that are set, right or wrong, from their files too, and the proxies' URLs: what no text may show."""
+    """Return what no text may show: the secrets that are set, valid or not, also from their files, and the proxies' URLs."""
     given, _ = as_far_as_possible(env_file)
     secrets = [given[name] for name in ("JWT", "SECURE_COMMAND_KEY") if name in given]
     for path in (given[name] for name in ("JWT_FILE", "SECURE_COMMAND_KEY_FILE") if name in given):
@@ -73,4 +71,4 @@ def _masked_proxy(value: str) -> str:
     try:
         return parse_proxy(value).masked
     except ValueError:
-        return value if value == "none" else "set, and no proxy's URL"
+        return value if value == "none" else "set (not shown, since it is not a valid proxy URL)"

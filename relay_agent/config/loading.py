@@ -26,9 +26,9 @@ _NAME = re.compile(r"\s*(?:export\s+)?(\w+)\s*=")
 
 
 def load_settings(env_file: Path | None = Path(".env")) -> Settings:
-    """Read the environment, and `.env` where it exists; the environment wins.
+    """Read the environment, and `.env` if it exists; the environment wins.
 
-    Without RELAY_STATE_DIR the state lies in `.relay` beside the `.env`.
+    The state directory defaults to `.relay` beside the `.env`.
 
     Raises:
         ConfigurationError: with one line for each mistake, never a secret's value.
@@ -47,7 +47,7 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
 def _settings(
     env_file: Path | None, given: Mapping[str, str], right: Mapping[str, str], stand_ins: Mapping[str, Any]
 ) -> tuple[Settings | None, list[Mistake]]:
-    """Make the settings, or say what is wrong with single values. `stand_ins`, by variable, win over what is given."""
+    """Make the settings, or return the mistakes in single values. `stand_ins`, by variable, replace what is given."""
     try:
         settings = Settings(_env_file=env_file, _env_file_encoding="utf-8-sig", **stand_ins)
     except ValidationError as error:
@@ -60,20 +60,20 @@ def _settings(
 
 
 _REQUIRED = {"API_TARGET": "https://unset.invalid", "ORG_SLUG": "unset", "AGENT_ID": "00000000-0000-0000-0000-000000000000"}
-"""What stands in for a setting that is missing or wrong and has no default."""
+"""Replaces a required setting that is missing or invalid."""
 
 
 _EITHER = (frozenset({"jwt", "jwt_file"}), frozenset({"secure_command_key", "secure_command_key_file"}))
-"""Two forms of one secret: where one is wrong, there is none."""
+"""Two forms of one secret: if one is invalid, both are ignored."""
 
 
 def load_usable_settings(env_file: Path | None = Path(".env")) -> tuple[Settings, frozenset[str]]:
-    """Read what is right of the settings, whatever else is wrong: what `check` can still look at with them.
+    """Read the valid settings, so that `check` can still use them if others are invalid; return them and the invalid fields.
 
-    Of what is wrong the fields are named, and stand-ins given: the default, or something that no platform knows.
+    An invalid field gets its default, or a value that no platform knows.
 
     Raises:
-        ConfigurationError: `.env` cannot be read, so that nothing is known.
+        ConfigurationError: `.env` cannot be read.
     """
     env_file = env_file if env_file is not None and env_file.is_file() else None
     given, problems = given_variables(env_file)
@@ -109,11 +109,11 @@ WAY_SETTINGS = frozenset(
         "max_response_bytes",
     }
 )
-"""What decides how a target is called."""
+"""The settings that decide how a target is called."""
 
 
 def load_way_settings(env_file: Path | None = Path(".env")) -> Settings:
-    """Read only the settings that decide how a target is called; of the others, the platform's too, stand-ins are given.
+    """Read only the settings that decide how a target is called; all others get stand-ins.
 
     Raises:
         ConfigurationError: with one line for each mistake in these, never a secret's value.
@@ -131,12 +131,12 @@ def load_way_settings(env_file: Path | None = Path(".env")) -> Settings:
 
 
 def debugging() -> bool:
-    """Whether RELAY_LOG_LEVEL asks for details of an error that nobody foresaw, whatever else is wrong with the settings."""
+    """Whether RELAY_LOG_LEVEL asks for details of an unexpected error, even if other settings are invalid."""
     return os.environ.get("RELAY_LOG_LEVEL", "").strip().lower() == "debug"
 
 
 def given_variables(env_file: Path | None) -> tuple[dict[str, str], list[Mistake]]:
-    """Collect what is set, before any judgement, and name the lines of `.env` that set nothing."""
+    """Collect the variables that are set, unchecked, and a mistake for each malformed line of `.env`."""
     if env_file is None:
         return not_empty(os.environ), []
     try:
@@ -145,38 +145,38 @@ def given_variables(env_file: Path | None) -> tuple[dict[str, str], list[Mistake
         raise ConfigurationError(Mistake(str(env_file), "is not UTF-8 text; save it as UTF-8")) from None
     except OSError as error:
         raise ConfigurationError(Mistake(str(env_file), f"cannot be read ({error.strerror}); make it readable for the agent")) from None
-    # It would warn of the lines that are told here, on its own and each time it reads.
+    # Its own warnings would repeat what is reported here, at every read.
     logging.getLogger("dotenv.main").setLevel(logging.ERROR)
     values = not_empty(dotenv_values(stream=io.StringIO(text)))
     return values | not_empty(os.environ), [
-        Mistake(str(env_file), f"line {line} is not NAME=value with closed quotes") for line in _bad_lines(text)
+        Mistake(str(env_file), f"line {line} is malformed; expected: NAME=value, with closed quotes, if any") for line in _bad_lines(text)
     ]
 
 
 def not_empty(values: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the variables that are set to something, without blanks around the values."""
+    """Return the variables with a value, without white space around it."""
     return {name: value.strip() for name, value in values.items() if value and value.strip()}
 
 
 def _bad_lines(text: str) -> list[int]:
-    # What could not be parsed begins with the blank lines before it.
+    # A binding that could not be parsed includes the blank lines before it.
     bad = [binding.original for binding in parse_stream(io.StringIO(text)) if binding.error]
     return [part.line + part.string[: len(part.string) - len(part.string.lstrip())].count("\n") for part in bad]
 
 
 def _broken(env_file: Path) -> set[str]:
-    """The names of what stands in lines of `.env` that set nothing."""
+    """Return the names in the malformed lines of `.env`."""
     lines = (binding.original.string for binding in parse_stream(io.StringIO(env_file.read_text(encoding="utf-8-sig"))) if binding.error)
     return {found.group(1) for line in lines if (found := _NAME.match(line))}
 
 
 def fault_point() -> str | None:
-    """Read where the agent's own tests want the process to die (`faultpoints`); no setting, and never in `.env`."""
+    """Return where the agent's own tests want the process to die (`failpoints`); not a setting, and never read from `.env`."""
     return os.environ.get(FAULT_POINT) or None
 
 
 def as_far_as_possible(env_file: Path | None) -> tuple[dict[str, str], list[dict[str, str | None]]]:
-    """What is set, and what kept some of it from being read; what is no UTF-8 is mostly a comment."""
+    """Return the variables that can be read, and the reasons why others cannot; bytes that are not UTF-8 are replaced."""
     env_file = env_file if env_file is not None and env_file.is_file() else None
     try:
         return given_variables(env_file)[0], []
@@ -190,9 +190,9 @@ def as_far_as_possible(env_file: Path | None) -> tuple[dict[str, str], list[dict
 
 
 def state_directory(env_file: Path | None = Path(".env"), *, strict: bool = True) -> Path:
-    """Say which state directory the settings name, whatever else is wrong with them: what `status` and `commands` need.
+    """Return the state directory, even if other settings are invalid: all that `status` and `commands` need.
 
-    Not `strict`, a `.env` that cannot be read is taken for as much as can be.
+    If not `strict`, uses as much of a broken `.env` as can be read.
 
     Raises:
         ConfigurationError: `.env` cannot be read.
@@ -204,7 +204,7 @@ def state_directory(env_file: Path | None = Path(".env"), *, strict: bool = True
 
 
 def load_keyring_text(env_file: Path | None = Path(".env")) -> tuple[str | None, str | None]:
-    """Read only the secure commands' keys and AGENT_ID, each None where it is not set: what `encrypt` and `decrypt` need.
+    """Read only the secure commands' keys and AGENT_ID, each None if unset: all that `encrypt` and `decrypt` need.
 
     Raises:
         ConfigurationError: with one line for each mistake in these, never a secret's value.

@@ -1,4 +1,4 @@
-"""The network's settings, made into what `transport` uses: which proxies, which trusted roots (SECURITY §1)."""
+"""Turns the network settings into what `transport` uses: proxies and trusted roots (SECURITY §1)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tls_contexts(settings: Settings) -> TlsContexts:
 
 
 def roots(settings: Settings) -> str:
-    """Return in words which roots are trusted, with the variables that name their files."""
+    """Describe the trusted roots, with the variables that give their files."""
     if settings.requests_ca_bundle:
         base = f"REQUESTS_CA_BUNDLE={settings.requests_ca_bundle}"
     elif settings.ssl_cert_file:

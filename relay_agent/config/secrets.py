@@ -1,7 +1,6 @@
-"""Secrets as they are given: from a variable or a file, and what a well-formed one looks like.
+"""Reads a token or key from a variable or a file, and judges its form.
 
-This room owns reading a token or key and judging its form. It must not use a secret, send it or
-repeat it in an error.
+It must not use a secret, send it or repeat it in an error.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from relay_agent.core.errors import TokenExpired
 from relay_agent.protocol.keyring import parse_keys
 
 _LIKE_TOKEN = re.compile(r"eyJ[\w-]{5,}\.|[\w+=-]{80,}")
-"""The beginning of a JWT, or a longer word than a file is named with."""
+"""The beginning of a JWT, or a word that is too long for a file's name."""
 _LAST_MOMENT = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
@@ -32,7 +31,7 @@ class SecretSource:
         self._lock = threading.Lock()
         self._stamp: tuple[int, int, int] | None = None
         self.gone: str | None = None
-        """Why the file gave nothing at the last look, while what was read before is in force."""
+        """Why the file could not be read at the last try; the value read before is still used. None if it could."""
 
     @property
     def given(self) -> bool:
@@ -40,9 +39,9 @@ class SecretSource:
         return self._value is not None or self._path is not None
 
     def get(self) -> str:
-        """Give the secret, white space around it stripped; a file is read again when it has changed.
+        """Return the secret without white space around it; reread its file if that has changed.
 
-        A file that vanished, or is empty because it is being rewritten, leaves what was last read.
+        If the file is missing, or empty because it is being rewritten, returns what was last read.
 
         Raises:
             OSError: the file cannot be read and has never been read before; names the file.
@@ -70,21 +69,21 @@ class SecretSource:
 
 
 def shown_path(path: Path | str) -> str:
-    """A path as it may be shown: a token or a key that was put in the place of its file's name is not."""
+    """Return the path for display, unless it looks like a token or key that was given instead of a file's name."""
     text = str(path)
     try:
         parse_keys(text)
         looks_secret = True
     except ValueError:
         looks_secret = _LIKE_TOKEN.search(text) is not None
-    return "what it is set to, which looks like the secret itself and not like its file," if looks_secret else text
+    return "the file, since the value looks like the secret itself and not like a file's name" if looks_secret else text
 
 
 def token_expiry(token: str) -> datetime | None:
-    """Say when the JWT's `exp` ends it (UTC), None where it has none; its signature is the platform's to check.
+    """Return when the JWT expires (`exp`, UTC), None if never; only the platform can check the signature.
 
     Raises:
-        ValueError: it is no JWT.
+        ValueError: it is not a JWT.
     """
     checks = ("signature", "exp", "aud", "nbf", "iat", "iss", "sub", "jti")
     try:
@@ -92,15 +91,15 @@ def token_expiry(token: str) -> datetime | None:
         expiry = claims.get("exp")
         return None if expiry is None else _moment(float(expiry))
     except (pyjwt.PyJWTError, TypeError, OverflowError, OSError, ValueError):
-        raise ValueError("is no JSON Web Token (three base64url parts with dots between them)") from None
+        raise ValueError("is not a JSON Web Token (three base64url parts separated by dots)") from None
 
 
 def check_token(token: str, now: Callable[[], datetime]) -> None:
-    """Refuse a token whose time is over.
+    """Refuse an expired token.
 
     Raises:
-        TokenExpired: with the moment it ended, never the token.
-        ValueError: it is no JWT.
+        TokenExpired: the message has the time of expiry, never the token.
+        ValueError: it is not a JWT.
     """
     expiry = token_expiry(token)
     if expiry is not None and expiry <= now():
@@ -111,5 +110,5 @@ def check_token(token: str, now: Callable[[], datetime]) -> None:
 
 
 def _moment(seconds: float) -> datetime:
-    # Some issuers write milliseconds: a date no calendar holds is still not in the past.
+    # Some issuers write milliseconds: such a date is beyond any calendar, but not in the past.
     return _LAST_MOMENT if seconds >= _LAST_MOMENT.timestamp() else datetime.fromtimestamp(seconds, UTC)

@@ -1,7 +1,6 @@
-"""Settings: each environment variable, its type, its bounds and what right looks like.
+"""Settings: each environment variable, its type, its bounds and its description.
 
-This room is the only reader of `os.environ` and `.env`. It must not send anything: a token is looked
-at, never checked with the platform.
+It must not send anything: the form of a token is checked here, whether the platform accepts it is not.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Bytes = Annotated[Whole, Field(ge=1024)]
 
 
 class Settings(BaseSettings):
-    """Everything the agent can be told. An empty value is an unset one."""
+    """Every setting of the agent. An empty value counts as unset."""
 
     model_config = SettingsConfigDict(
         env_file=None, case_sensitive=True, env_ignore_empty=True, extra="ignore", hide_input_in_errors=True, frozen=True
@@ -40,17 +39,19 @@ class Settings(BaseSettings):
     )
     jwt: SecretStr | None = Field(None, validation_alias="JWT", description="the token of the platform's service user")
     jwt_file: Path | None = Field(
-        None, validation_alias="JWT_FILE", description="a readable file that holds the token, in place of JWT; a changed one is read again"
+        None,
+        validation_alias="JWT_FILE",
+        description="a readable file that contains the token, instead of JWT; it is reread when it changes",
     )
     secure_command_key: SecretStr | None = Field(
         None,
         validation_alias="SECURE_COMMAND_KEY",
-        description="32 bytes as base64, base64url or 64 hex digits; several with commas between them, the first for new messages",
+        description="32 bytes as base64, base64url or 64 hex digits; several keys separated by commas, the first encrypts new messages",
     )
     secure_command_key_file: Path | None = Field(
         None,
         validation_alias="SECURE_COMMAND_KEY_FILE",
-        description="a readable file that holds the key, in place of SECURE_COMMAND_KEY; a changed one is read again",
+        description="a readable file that contains the key, instead of SECURE_COMMAND_KEY; it is reread when it changes",
     )
 
     http_proxy: str | None = Field(
@@ -69,30 +70,30 @@ class Settings(BaseSettings):
         None,
         repr=False,
         validation_alias=AliasChoices("all_proxy", "ALL_PROXY"),
-        description="the proxy where neither of the two is set, e.g. socks5h://proxy.lab.example:1080",
+        description="the proxy if http_proxy or https_proxy is not set, e.g. socks5h://proxy.lab.example:1080",
     )
     no_proxy: str | None = Field(
         None,
         validation_alias=AliasChoices("no_proxy", "NO_PROXY"),
-        description="what is reached without a proxy: names, host:port, addresses, subnets, *; e.g. localhost,.lab.example,10.0.0.0/8",
+        description="hosts to reach without a proxy: names, host:port, addresses, subnets, *; e.g. localhost,.lab.example,10.0.0.0/8",
     )
     platform_proxy: str | None = Field(
         None,
         repr=False,
         validation_alias="RELAY_PLATFORM_PROXY",
-        description="a proxy URL, or none: for calls to the platform, in place of the shared ones",
+        description="a proxy URL, or none: for calls to the platform, instead of the shared proxies",
     )
     target_proxy: str | None = Field(
         None,
         repr=False,
         validation_alias="RELAY_TARGET_PROXY",
-        description="a proxy URL, or none: for calls to targets, in place of the shared ones",
+        description="a proxy URL, or none: for calls to targets, instead of the shared proxies",
     )
     requests_ca_bundle: Path | None = Field(
-        None, validation_alias="REQUESTS_CA_BUNDLE", description="a PEM file of trusted roots, in place of certifi's"
+        None, validation_alias="REQUESTS_CA_BUNDLE", description="a PEM file of trusted roots, instead of certifi's"
     )
     ssl_cert_file: Path | None = Field(
-        None, validation_alias="SSL_CERT_FILE", description="a PEM file of trusted roots, where REQUESTS_CA_BUNDLE is not set"
+        None, validation_alias="SSL_CERT_FILE", description="a PEM file of trusted roots, if REQUESTS_CA_BUNDLE is not set"
     )
     ca_file: Path | None = Field(
         None, validation_alias="RELAY_CA_FILE", description="a PEM file of roots trusted in addition, e.g. of a proxy that re-signs TLS"
@@ -102,20 +103,26 @@ class Settings(BaseSettings):
     )
 
     workers: Whole = Field(
-        16, ge=1, le=256, validation_alias="RELAY_WORKERS", description="a whole number from 1 to 256: requests under way at the same time"
+        16,
+        ge=1,
+        le=256,
+        validation_alias="RELAY_WORKERS",
+        description="a whole number from 1 to 256: the requests that may run at the same time",
     )
     queue_size: Whole = Field(
         1000,
         ge=10,
         le=100_000,
         validation_alias="RELAY_QUEUE_SIZE",
-        description="a whole number from 10 to 100000: commands that may wait for a worker",
+        description="a whole number from 10 to 100000: the commands that may wait for a worker",
     )
     state_dir: Path = Field(
         Path(".relay"), validation_alias="RELAY_STATE_DIR", description="a directory that the agent may write, e.g. /var/lib/relay-agent"
     )
     admin_addr: str = Field(
-        "127.0.0.1:8089", validation_alias="RELAY_ADMIN_ADDR", description="host:port, or off: where health, metrics and status are served"
+        "127.0.0.1:8089",
+        validation_alias="RELAY_ADMIN_ADDR",
+        description="host:port, or off: where the status page, health and metrics are served",
     )
     drain_seconds: Seconds = Field(
         25, ge=0, le=3600, validation_alias="RELAY_DRAIN_SECONDS", description=_SPAN.format(0, 3600) + "how long a stop may take"
@@ -125,7 +132,7 @@ class Settings(BaseSettings):
         ge=1,
         le=3600,
         validation_alias="RELAY_CONFIG_REFRESH_SECONDS",
-        description=_SPAN.format(1, 3600) + "the time between two readings of the agent's configuration",
+        description=_SPAN.format(1, 3600) + "the time between two reads of the agent's configuration",
     )
     heartbeat_seconds: Seconds = Field(
         30,
@@ -158,12 +165,12 @@ class Settings(BaseSettings):
     max_response_bytes: Bytes = Field(
         100_000_000,
         validation_alias="RELAY_MAX_RESPONSE_BYTES",
-        description="a whole number of bytes, at least 1024: the largest response that is relayed, after decoding",
+        description="a whole number of bytes, at least 1024: the largest response to relay, after decoding",
     )
     max_request_bytes: Bytes = Field(
         16_000_000,
         validation_alias="RELAY_MAX_REQUEST_BYTES",
-        description="a whole number of bytes, at least 1024: the largest command body that is taken",
+        description="a whole number of bytes, at least 1024: the largest command body to accept",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", validation_alias="RELAY_LOG_LEVEL", description="debug, info, warning or error"
@@ -216,7 +223,7 @@ class Settings(BaseSettings):
         return value and check_certificates(value)
 
     def model_post_init(self, context: Any, /) -> None:
-        """Make the two secret sources, which remember what they last read."""
+        """Create the two secret sources, which remember what they last read."""
         self._sources = (
             SecretSource(self.jwt, self.jwt_file),
             SecretSource(self.secure_command_key, self.secure_command_key_file),
@@ -224,27 +231,27 @@ class Settings(BaseSettings):
 
     @property
     def token(self) -> SecretSource:
-        """The JWT, from wherever it is given."""
+        """The JWT, from JWT or JWT_FILE."""
         return self._sources[0]
 
     @property
     def secure_key(self) -> SecretSource:
-        """The secure commands' keys, from wherever they are given."""
+        """The secure commands' keys, from SECURE_COMMAND_KEY or SECURE_COMMAND_KEY_FILE."""
         return self._sources[1]
 
     @property
     def ca_bundle(self) -> Path | None:
-        """The roots in place of certifi's, where given (SECURITY §1)."""
+        """The roots that replace certifi's, None if not given (SECURITY §1)."""
         return self.requests_ca_bundle or self.ssl_cert_file
 
     @property
     def admin_endpoint(self) -> tuple[str, int] | None:
-        """Host (IPv6 without brackets) and port of the admin pages, None where TCP is off (OPERATIONS §3)."""
+        """Host (IPv6 without brackets) and port of the admin pages, None if TCP is off (OPERATIONS §3)."""
         return None if self.admin_addr == "off" else listen_address(self.admin_addr)
 
 
 class Variable(NamedTuple):
-    """One row of the configuration table: `default` is "required", or empty where there is none."""
+    """One row of the configuration table: `default` is "required", or empty if there is none."""
 
     name: str
     default: str
@@ -252,12 +259,12 @@ class Variable(NamedTuple):
 
 
 def variables() -> list[Variable]:
-    """List every variable with its default and what it takes, in the order in which they are documented."""
+    """List every variable with its default and description, in the documented order."""
     return [Variable(aliases(info)[0], _default(name, info), info.description or "") for name, info in Settings.model_fields.items()]
 
 
 def aliases(info: FieldInfo) -> list[str]:
-    """Return the variables that give a setting, the first one first."""
+    """Return the variables that give a setting, the preferred one first."""
     alias = info.validation_alias
     return [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
 
@@ -269,5 +276,5 @@ def _default(name: str, info: FieldInfo) -> str:
 
 
 def descriptions() -> dict[str, str]:
-    """Return what is expected of each variable, in words."""
+    """Return the description of each variable."""
     return {alias: info.description or "" for info in Settings.model_fields.values() for alias in aliases(info)}

@@ -1,7 +1,6 @@
-"""What a well-formed value of a setting looks like, where its type alone does not say so.
+"""Checks of single values of settings, beyond their type.
 
-This room owns the judgement of single values. It must not read the environment, and no error of it
-repeats a value that may hold a secret.
+It must not read the environment, and no error may repeat a value that may contain a secret.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from pathlib import Path
 from relay_agent.core.urls import BadUrl, normal_host, parse_url
 from relay_agent.transport.proxy import parse_proxy
 
-# What people leave standing in a copied example, judged on the whole value; `<...>` at the head of it or of the host, not in a password.
+# Placeholders that people forget to replace in a copied example: the whole value, or `<...>` at its start or at the start of the host, but
+# not inside a password.
 _PLACEHOLDER = re.compile(r"(\w+://)?<[^<>]*>[^@]*|(\w+://)?your[_-].*|change[_-]?me|x{3,}|\.{3}|…", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"[+-]?[0-9][0-9_]*(\.[0-9]+)?")
 _CERTIFICATE = re.compile(rb"-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----")
@@ -21,20 +21,20 @@ _QUOTED = re.compile(r"(['\"]).*\1", re.DOTALL)
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether a value still stands as the example had it."""
+    """Whether a value is a placeholder of the example."""
     return _PLACEHOLDER.fullmatch(text) is not None
 
 
 def is_quoted(text: str) -> bool:
-    """Whether quotes belong to the value: `docker run --env-file` keeps them, a shell and `.env` do not."""
+    """Whether the value is in quotes: `docker run --env-file` keeps them, a shell and `.env` do not."""
     return _QUOTED.fullmatch(text) is not None
 
 
 def check_number(value: object) -> object:
-    """Refuse what pydantic would take for a number and its author would not, such as `1e3` or `nan`.
+    """Refuse numbers that pydantic accepts and a person hardly means, such as `1e3` or `nan`.
 
     Raises:
-        ValueError: it is no decimal number.
+        ValueError: it is not a decimal number.
     """
     if isinstance(value, str) and not _NUMBER.fullmatch(value):
         raise ValueError("is not a number")
@@ -42,15 +42,15 @@ def check_number(value: object) -> object:
 
 
 def check_identifier(value: str) -> str:
-    """Accept an organisation's or an agent's name: it stands in headers and paths.
+    """Accept an organisation's or an agent's identifier, which is used in headers and paths.
 
     Raises:
-        ValueError: it holds another character, or is too long.
+        ValueError: it contains another character, or is too long.
     """
     if value.startswith("eyJ") and "." in value:
-        raise ValueError("looks like a token, and is none of its places")
+        raise ValueError("looks like a token; set the token as JWT")
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", value):
-        raise ValueError("must be at most 128 letters, digits, '.', '_' and '-'")
+        raise ValueError("must consist of at most 128 letters, digits, '.', '_' and '-'")
     return value
 
 
@@ -58,7 +58,7 @@ def check_proxy(value: str) -> str:
     """Accept a proxy URL or `none` (SECURITY §1).
 
     Raises:
-        ValueError: says what is wrong, never what stood there, since it may hold a password.
+        ValueError: the message says what is wrong, but never repeats the value, since it may contain a password.
     """
     if value.lower() == "none":
         return "none"
@@ -67,14 +67,14 @@ def check_proxy(value: str) -> str:
 
 
 def check_plain_url(value: str) -> str:
-    """Accept an http or https URL without user, query and fragment, and take the slashes off its end.
+    """Accept an http or https URL without user, query and fragment, and remove the slashes at its end.
 
     Raises:
-        ValueError: it is something else, or holds more.
+        ValueError: it is something else, or contains more.
     """
     url = parse_url(value)
     if url.authorization is not None or "@" in value or "?" in value or "#" in value:
-        raise ValueError("must not hold a user, a query or a fragment")
+        raise ValueError("must not contain a user, a query or a fragment")
     return value.rstrip("/")
 
 
@@ -88,7 +88,7 @@ def listen_address(value: str) -> tuple[str, int]:
     if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
         raise ValueError("is not host:port with a port up to 65535")
     if ":" in host and not host.startswith("["):
-        raise ValueError("holds an IPv6 address without brackets; write [::1]:8089")
+        raise ValueError("contains an IPv6 address without brackets; write [::1]:8089")
     try:
         return normal_host(host), int(port)
     except BadUrl as error:
@@ -99,14 +99,14 @@ def check_certificates(path: Path) -> Path:
     """Accept a PEM file that OpenSSL can load.
 
     Raises:
-        ValueError: it cannot be read or holds no certificate; names the file (SECURITY §1).
+        ValueError: it cannot be read or contains no certificate; the message names the file (SECURITY §1).
     """
     try:
         if not _CERTIFICATE.search(path.read_bytes()):
-            raise ValueError(f"{path} holds no certificate in PEM form")
+            raise ValueError(f"{path} contains no PEM certificate")
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=str(path))
     except ssl.SSLError:
-        raise ValueError(f"{path} holds a damaged certificate") from None
+        raise ValueError(f"{path} contains a damaged certificate") from None
     except OSError as error:
         raise ValueError(f"cannot read {path} ({error.strerror})") from None
     return path

@@ -226,6 +226,14 @@ STUCK = Cause(
 )
 
 
+DEAD = Cause(
+    "agent",
+    "a thread of the agent has ended with an error",
+    "wait: the agent ends, and Docker or systemd restarts it; if this happens again, send a support bundle (`relay-agent support-bundle`)"
+    " to the vendor",
+)
+
+
 _OTHER_WAY = "; the agent works without them, and `status` and health checks use admin.sock in the state directory"
 
 

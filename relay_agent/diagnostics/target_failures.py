@@ -17,8 +17,7 @@ from relay_agent.core.failures import Cause, Code
 from relay_agent.core.models import Url
 from relay_agent.diagnostics.causes import Problem
 from relay_agent.diagnostics.network_causes import MORE_TARGETS, TO_TARGET, on_the_way
-from relay_agent.telemetry.logger import Logger
-from relay_agent.telemetry.logs import WITHHELD
+from relay_agent.telemetry.logger import WITHHELD, Logger
 from relay_agent.telemetry.repeated_failure import RepeatedFailure
 from relay_agent.transport.errors import TransportFault
 from relay_agent.transport.exchange import Exchange
@@ -113,13 +112,13 @@ class TargetFailures:
             host.secure = secure
             status, proxy = fault.facts.status, fault.facts.proxy
             reason = f"{fault.code}{f' {status}' if status else ''}{' at the proxy' if proxy else ''}"
-            if host.trouble.wants(reason) and host.lines.left() and self._lines.left():
+            if host.trouble.would_log(reason) and host.lines.left() and self._lines.left():
                 host.lines.take()
                 self._lines.take()
                 cause = host.cause()
                 host.trouble.failure(reason, cause, error=fault.message, **host.withheld)
             else:
-                host.trouble.again()
+                host.trouble.count_failure()
 
     def problems(self) -> list[Problem]:
         """Return what an administrator should know now, the newest first."""

@@ -85,9 +85,9 @@ def parse_key(text: str) -> bytes:
         digits = text.rstrip("=").replace("-", "+").replace("_", "/")
         key = base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError("is neither base64 nor base64url nor 64 hex digits") from None
+        raise ValueError("is not base64, base64url or 64 hex digits") from None
     if len(key) != KEY_BYTES:
-        raise ValueError(f"holds {len(key)} bytes, not {KEY_BYTES}")
+        raise ValueError(f"is {len(key)} bytes long, not {KEY_BYTES}")
     return key
 
 
@@ -106,5 +106,5 @@ def parse_keys(text: str) -> list[bytes]:
         except ValueError as error:
             raise ValueError(f"key {position} {error}" if "," in text else str(error)) from None
     if not keys:
-        raise ValueError("holds no key")
+        raise ValueError("contains no key")
     return keys

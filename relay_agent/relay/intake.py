@@ -72,7 +72,7 @@ class Intake:
                     commands.setdefault(command.id, (command, len(raw)))
             except MalformedMessage as error:
                 if error.command_id is None:
-                    oddities.append(f"malformed message acknowledged: {error}")
+                    oddities.append(f"a malformed message is deleted from the queue: {error}")
                     continue
                 command = self._command_by_id(error.command_id, error.target_id)
                 if command.id not in commands:
@@ -150,7 +150,7 @@ class Intake:
             if admission is Admission.NEW:
                 new.add(row.id)
             elif admission is Admission.CHANGED:
-                oddities.append("a command id came a second time with another body; it is answered once, as it came first")
+                oddities.append("a command id arrived again with a different body; only the first command is run and answered")
         return new
 
     def _command(self, raw: str) -> Command:

@@ -87,17 +87,17 @@ class Poller:
         self._disk_full.success()
         free = min(self._gate.free(), BATCH)
         if free <= 0:
-            self._status.pause("waiting for free places")
+            self._status.pause("waiting for space in the agent's queue")
             return QUEUE_FULL_SECONDS
         try:
             self._status.turn("receiving")
             self._platform_status.polled = queue = self._platform.inbound()
             self._acknowledge_unacked(queue)
             received = self._held or self._receive(queue, free)
-            self._status.turn("taking in")
+            self._status.turn("accepting commands")
             self._admit(received, queue)
         except QueueDisabled:
-            self._status.pause("queue disabled")
+            self._status.pause("waiting for the queue to be enabled")
             return DISABLED_SECONDS
         except JournalDamaged:
             raise
@@ -143,7 +143,7 @@ class Poller:
 
     def _wait_until_ready(self) -> float:
         if self._platform_status.disabled:
-            self._status.pause("disabled")
+            self._status.pause("waiting for the agent to be enabled")
             return DISABLED_SECONDS
         self._status.pause("starting")
         self._platform_status.ready.wait(STARTING_SECONDS)

@@ -107,7 +107,7 @@ class Writer:
     def later(self, change: Change, then: Callable[[], None] = nothing) -> None:
         """Run the change with the next commit, and then `then`; a crash before loses it.
 
-        If the change cannot be made, every `flush` from then on raises: whoever relies on it must not go on.
+        If the change cannot be made, every `flush` from then on raises, so that no thread relies on it.
         """
         with self._lock:
             self._recent.append(self._monotonic())

@@ -117,7 +117,7 @@ class Journal:
         self.spoiled = opened.spoiled
         """How many rows were altered since they were written; only their ids are still believed."""
         self.writer = Writer(opened.connection, others=others, monotonic=clock.monotonic, make_room=make_room, counter=CommitCounter(path))
-        """For whoever looks at, or disturbs, the connection itself: tests only."""
+        """Public for tests that inspect or disturb the connection; the agent does not use it."""
         self._tokens = UsedTokens(self.writer)
         self.retention = Retention(self.writer, self._tokens, clock.now, self._stopping)
         """For the maintenance thread."""

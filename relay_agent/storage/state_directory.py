@@ -41,7 +41,7 @@ class StateDirectory:
         except OSError:
             os.close(self._lock)
             raise StateDirectoryBusy(
-                f"another agent is running on {path}; stop it, or set another directory for this one with RELAY_STATE_DIR"
+                f"another agent is running on {path}; stop it, or set RELAY_STATE_DIR to a directory of its own for this agent"
             ) from None
 
     @staticmethod
@@ -121,5 +121,5 @@ def _cure(path: Path) -> str:
         path = path.parent
     owner, ours = path.stat().st_uid, os.getuid()
     if owner != ours:
-        return f"; {path} belongs to user {owner}, and the agent runs as user {ours}: give it to that user (chown -R {ours})"
+        return f"; {path} belongs to user {owner}, and the agent runs as user {ours}: change its owner (chown -R {ours})"
     return "; set a directory that the agent's user may write, on a disk that is not read-only"

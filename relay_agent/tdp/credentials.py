@@ -58,7 +58,7 @@ class PlatformCredentials(Credentials):
 
     @property
     def access_key_in_use(self) -> str | None:
-        """The access key id of the current credentials, by which `renew` is told which were refused; None before the first."""
+        """The access key id of the current credentials, which `renew` takes if they were refused; None before the first."""
         return self._current.access_key if self._current else None
 
     def due_seconds(self) -> float:

@@ -1,1 +1,1 @@
-"""What the agent says about itself: log lines, metrics, and the one place that takes secrets out of text."""
+"""Log lines, metrics, and the redaction of secrets."""

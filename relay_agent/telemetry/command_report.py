@@ -1,7 +1,4 @@
-"""What the log, the metrics and the hourly summary say of a finished command (OPERATIONS §4).
-
-This module owns the command's one canonical line. It must not decide what came of a command.
-"""
+"""How a finished command appears in the log, the metrics and the hourly summary (OPERATIONS §4)."""
 
 from __future__ import annotations
 
@@ -10,16 +7,15 @@ from typing import Any
 
 from relay_agent.core.models import ACTION_SECURE, Command, Status
 from relay_agent.telemetry.hourly_summary import Tally
-from relay_agent.telemetry.logger import Logger
-from relay_agent.telemetry.logs import WITHHELD
+from relay_agent.telemetry.logger import WITHHELD, Logger
 from relay_agent.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the canonical log line and the metrics say of a finished command; nothing secret.
+    """A finished command as the log and the metrics show it; nothing secret.
 
-    `bytes_in` came from the target, `bytes_out` went to it.
+    `bytes_in` were received from the target, `bytes_out` were sent to it.
     """
 
     id: str
@@ -36,23 +32,24 @@ class Report:
     target_ms: int = 0
     total_ms: int = 0
     measured: bool = True
-    """Whether bytes and times are known."""
+    """Whether the numbers of bytes and milliseconds are known."""
     warnings: tuple[str, ...] = ()
 
     @property
     def secure(self) -> bool:
-        """Whether the request came encrypted (PROTOCOL §5)."""
+        """Whether the request was encrypted (PROTOCOL §5)."""
         return self.action == ACTION_SECURE
 
 
-def tell(log: Logger, metrics: Metrics, tally: Tally, report: Report) -> None:
-    """Log, count and measure a finished command."""
+def report_command(log: Logger, metrics: Metrics, tally: Tally, report: Report) -> None:
+    """Write a finished command to the log, and count it in the metrics and the tally."""
     if report.warnings:
         log.warning("command-warning", id=report.id, warnings=list(report.warnings))
     command_line(log, report)
     code = report.code or (str(report.status_code) if report.status_code else None)
     queued_seconds = report.queued_ms / 1000 if report.measured else None
-    target_seconds = report.target_ms / 1000 if report.measured and report.method is not None else None  # Without one no target was called.
+    # A report without a method is of a command for which no target was called.
+    target_seconds = report.target_ms / 1000 if report.measured and report.method is not None else None
     metrics.command_finished(report.action, report.status, code, queued_seconds, target_seconds)
     tally.finished(report.status)
 
@@ -60,8 +57,8 @@ def tell(log: Logger, metrics: Metrics, tally: Tally, report: Report) -> None:
 def command_line(log: Logger, report: Report) -> None:
     """Log the one canonical line of a command, at most 500 bytes with its newline (OPERATIONS §4).
 
-    Unknown fields are left out: a command refused before it was read has no host, and one not `measured` no bytes and times.
-    Only this machine's log names the target of a secure command: the platform receives these lines too (PROTOCOL §5).
+    Unknown fields are left out: a command that was refused before it was decoded has no host, one that is not `measured` has no
+    bytes and times.
     """
     known = {
         "method": report.method,
@@ -80,15 +77,13 @@ def command_line(log: Logger, report: Report) -> None:
         fields["queuedMs"] = report.queued_ms
         fields["targetMs"] = report.target_ms
         fields["totalMs"] = report.total_ms
-    if report.secure:
+    if report.secure:  # The lines are sent to the platform, which must not learn the target of a secure command (PROTOCOL §5).
         fields[WITHHELD] = "method.host.port"
     log.info("command", **fields)
 
 
 def command_crashed(log: Logger, error: Exception, command: Command) -> None:
-    """Log the agent's own error that ended a command.
-
-    The platform receives this line too: of a secure command it gets neither the error's text nor where it happened.
-    """
+    """Log an internal error of the agent that ended a command."""
+    # The line is sent to the platform: for a secure command without the error's text, and without the place in the code.
     withheld = {WITHHELD: "exception.traceback"} if command.secure else {}
     log.error("command-crashed", id=command.id, exc_info=error, **withheld)

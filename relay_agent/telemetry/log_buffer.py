@@ -1,7 +1,6 @@
-"""Lines that wait to be shipped, from before the agent is initialised on.
+"""Log lines that wait to be shipped: what is kept, and what is dropped if there are too many.
 
-This room owns what is kept and what is dropped when there is too much. It must not send anything, and
-never makes whoever logs wait.
+It must not make the logging thread wait.
 """
 
 from __future__ import annotations
@@ -10,17 +9,17 @@ import threading
 from collections import deque
 from typing import NamedTuple
 
-# PutLogEvents' limits. Since 2025 an event may be 1 MB; the older limit holds everywhere.
+# Limits of PutLogEvents (AWS). Since 2025 an event may have 1 MB; the older limit is accepted everywhere.
 BATCH_BYTES = 1_048_576
 BATCH_EVENTS = 10_000
 EVENT_OVERHEAD = 26
 EVENT_BYTES = 262_144 - EVENT_OVERHEAD
 MEMORY_BYTES = 8 * 1024 * 1024
-"""What may wait in all: in the buffer, and in the one batch that the shipper has taken from it."""
+"""Bytes of all waiting lines: those in the buffer, and the one batch that the shipper has taken from it."""
 
 
 class Line(NamedTuple):
-    """One log event: milliseconds since 1970 (UTC), its text, and its size as the service counts it."""
+    """One log event: milliseconds since 1970 (UTC), its text, and its size as PutLogEvents counts it."""
 
     timestamp_ms: int
     text: str
@@ -28,10 +27,7 @@ class Line(NamedTuple):
 
 
 class LogBuffer:
-    """Lines that wait to be shipped. It never grows past its bounds: the oldest are dropped and counted.
-
-    Any thread may call any method; none of them waits for more than the others' few instructions.
-    """
+    """A bounded buffer of lines: the oldest are dropped and counted. Any thread may call; no call blocks."""
 
     def __init__(self, max_bytes: int = MEMORY_BYTES - BATCH_BYTES, max_lines: int = 20_000) -> None:
         self._max_bytes = max_bytes
@@ -53,7 +49,7 @@ class LogBuffer:
         return self._dropped
 
     def accept(self, timestamp_ms: int, line: str) -> None:
-        """Keep a line; one that is longer than the service takes is cut (on a character's boundary)."""
+        """Add a line; one that is longer than PutLogEvents accepts is cut between two characters."""
         text, length = _fit(line)
         if not text:
             return
@@ -67,7 +63,7 @@ class LogBuffer:
                 self._unreported += 1
 
     def take(self, max_bytes: int = BATCH_BYTES, max_lines: int = BATCH_EVENTS) -> list[Line]:
-        """Remove the oldest lines, as many as fit into both limits; they are the caller's from then on."""
+        """Remove and return the oldest lines, as many as fit into both limits."""
         taken: list[Line] = []
         with self._lock:
             while self._lines and len(taken) < max_lines and self._lines[0].size <= max_bytes:
@@ -78,13 +74,13 @@ class LogBuffer:
         return taken
 
     def count_dropped(self, lines: int) -> None:
-        """Count lines that were taken and then could not be delivered."""
+        """Count lines that were taken but could not be delivered as dropped."""
         with self._lock:
             self._dropped += lines
             self._unreported += lines
 
     def take_unreported(self) -> int:
-        """How many were dropped since this was last asked."""
+        """Return how many lines were dropped since the last call."""
         with self._lock:
             count, self._unreported = self._unreported, 0
         return count

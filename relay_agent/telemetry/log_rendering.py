@@ -1,7 +1,4 @@
-"""The form of a log line: one JSON object in ASCII, of bounded length, or columns for a terminal.
-
-This room owns how an event becomes text. It must not write or send it.
-"""
+"""Renders a log event: as one JSON object in ASCII, of bounded length, or in columns for a terminal."""
 
 from __future__ import annotations
 
@@ -22,9 +19,10 @@ COMMAND_LINE_BYTES = 500
 LINE_BYTES = 8192
 
 _SENDERS_FIELDS = ("id", "action", "method", "host")
-_OURS = ("event", "timestamp", "level")
-_MOST_FRAMES = 20
-_MOST_CAUSES = 10
+"""Fields of a `command` line that the sender chooses, and that may therefore be cut."""
+_NEVER_CUT = ("event", "timestamp", "level")
+_MAX_FRAMES = 20
+_MAX_CAUSES = 10
 
 Event = MutableMapping[str, Any]
 
@@ -32,51 +30,51 @@ _encode = json.JSONEncoder(separators=(",", ":"), default=lambda value: redact_t
 
 
 def render(event: Event) -> str:
-    """The event as one line of JSON, in ASCII, so that its length in characters is its length in bytes.
+    """Return the event as one line of JSON, in ASCII.
 
-    A `command` line is at most 499 long, whatever a sender put into it (OPERATIONS §4); any other at most 8192.
+    A `command` line has at most 499 bytes, whatever a sender put into it (OPERATIONS §4), any other at most 8192.
     """
-    event = {key: _fitting(value) for key, value in event.items()}
+    event = {key: _bounded(value) for key, value in event.items()}
     line = _encode(event)
     if event["event"] == "command" and len(line) >= COMMAND_LINE_BYTES:
         return _encode(_fitted(event, COMMAND_LINE_BYTES - 1, [key for key in _SENDERS_FIELDS if isinstance(event.get(key), str)]))
     if len(line) > LINE_BYTES:
         flat = {key: value if isinstance(value, (str, int, float)) else _encode(value) for key, value in event.items()}
-        return _encode(_fitted(flat, LINE_BYTES, [key for key, value in flat.items() if isinstance(value, str) and key not in _OURS]))
+        return _encode(_fitted(flat, LINE_BYTES, [key for key, value in flat.items() if isinstance(value, str) and key not in _NEVER_CUT]))
     return line
 
 
-def _fitting(value: object) -> object:
-    """The value; of a text that no line has room for, only what one could have: a character takes at least one."""
+def _bounded(value: object) -> object:
+    """Cut a text to the length of a line, so that the work on it is bounded."""
     return value[:LINE_BYTES] + CUT if isinstance(value, str) and len(value) > LINE_BYTES else value
 
 
 def _fitted(event: Event, limit: int, keys: list[str]) -> Event:
-    """The event with the longest of these fields cut, so that its line is no longer than `limit`."""
+    """Return the event with the longest of these fields cut, so that its line has at most `limit` bytes."""
     cost = {key: len(_encode(event[key])) - 2 for key in keys}
-    room = limit - (len(_encode(event)) - sum(cost.values()))
+    free = limit - (len(_encode(event)) - sum(cost.values()))
     fitted = dict(event)
     for left, key in zip(range(len(keys), 0, -1), sorted(keys, key=cost.__getitem__), strict=True):
-        fitted[key] = _cut(event[key], max(0, room // left))  # the short ones first: what they leave is for the long ones
-        room -= len(_encode(fitted[key])) - 2
+        fitted[key] = _cut(event[key], max(0, free // left))  # The shortest first: the longer ones share what these leave.
+        free -= len(_encode(fitted[key])) - 2
     return fitted
 
 
-def _cut(text: str, budget: int) -> str:
-    """As much of the text as takes `budget` characters in JSON."""
-    if len(text) <= budget and len(_encode(text)) - 2 <= budget:
+def _cut(text: str, limit: int) -> str:
+    """Cut a text so that it has at most `limit` characters in JSON."""
+    if len(text) <= limit and len(_encode(text)) - 2 <= limit:
         return text
-    mark = CUT[:budget]
-    room = budget - len(mark)
-    fitting = bisect_right(range(min(len(text), room) + 1), room, key=lambda length: len(_encode(text[:length])) - 2)
+    mark = CUT[:limit]
+    free = limit - len(mark)
+    fitting = bisect_right(range(min(len(text), free) + 1), free, key=lambda length: len(_encode(text[:length])) - 2)
     return text[: fitting - 1] + mark
 
 
 def frames(error: BaseException, redact: Callable[[str], str]) -> list[str]:
-    """Where the exception and its causes came from: no local variables, and their texts redacted."""
+    """Return the stack frames and the redacted texts of an exception and its causes, without local variables."""
     lines: list[str] = []
-    for item in islice(_causes(error), _MOST_CAUSES):
-        innermost = deque(traceback.walk_tb(item.__traceback__), maxlen=_MOST_FRAMES)
+    for item in islice(_causes(error), _MAX_CAUSES):
+        innermost = deque(traceback.walk_tb(item.__traceback__), maxlen=_MAX_FRAMES)
         lines += [f"{frame.f_code.co_filename}:{number} {frame.f_code.co_name}" for frame, number in innermost]
         lines.append(describe(item, redact))
     return lines
@@ -92,6 +90,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def console_format() -> Callable[[Event], str]:
-    """Lines for a terminal. Values are shown as repr, so that no target can send escape sequences to it."""
+    """Return a renderer of lines for a terminal."""
+    # Values are shown as their repr, so that no target can send escape sequences to the terminal.
     renderer = structlog.dev.ConsoleRenderer(repr_native_str=True, sort_keys=False, pad_event_to=24)
     return lambda event: str(renderer(None, "", dict(event)))

@@ -1,31 +1,34 @@
-"""The logger that other rooms are given."""
+"""The interfaces of logging: what code logs with, and what receives the lines."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol, Self
 
+WITHHELD = "withheld"
+"""The field that names, separated by dots, the fields that only this machine's own log may show."""
+
 
 class Logger(Protocol):
-    """What parts of the agent are given to log with. `event` is a fixed name that stands in docs/logs.md."""
+    """A logger. `event` is a fixed name that docs/logs.md lists."""
 
     def debug(self, event: str, **fields: Any) -> Any:
-        """Log what only someone who looks for a fault wants to read."""
+        """Log a detail that helps only to find a fault."""
 
     def info(self, event: str, **fields: Any) -> Any:
-        """Log what an administrator may want to know."""
+        """Log normal operation."""
 
     def warning(self, event: str, **fields: Any) -> Any:
-        """Log what works, but not as it should."""
+        """Log a problem that does not stop the agent's work."""
 
     def error(self, event: str, **fields: Any) -> Any:
-        """Log what does not work. `exc_info=True` adds the exception in a few words, at debug its frames too."""
+        """Log a failure. `exc_info=True` adds a short text of the exception, at level debug its stack frames too."""
 
     def bind(self, **fields: Any) -> Self:
-        """A logger that adds these fields to each of its lines."""
+        """Return a logger that adds these fields to each of its lines."""
 
 
 class LineSink(Protocol):
-    """Who else gets each line, such as the buffer for CloudWatch. Called by any thread; must not block."""
+    """Another receiver of every line, such as the buffer for CloudWatch. Any thread calls it; it must not block."""
 
     def accept(self, timestamp_ms: int, line: str) -> None:
-        """Take a rendered line, without its newline, and the moment it was logged."""
+        """Take a rendered line without its newline; `timestamp_ms` is in milliseconds since 1970."""

@@ -1,7 +1,6 @@
-"""Log lines: one JSON object a line, redacted, on stdout and to whoever ships them (OPERATIONS §4).
+"""The chain that every log line passes, the agent's and those of libraries: redact, render, write to stdout and a sink (OPERATIONS §4).
 
-This room owns the chain that every line goes through, our own and those of libraries. It must not send anything, and holds no
-global state but what `capture_libraries` sets and gives back.
+There is no global state, except what `capture_libraries` sets and its result restores.
 """
 
 from __future__ import annotations
@@ -17,25 +16,20 @@ import structlog
 
 from relay_agent.core.clock import Clock
 from relay_agent.telemetry.log_rendering import Event, console_format, frames, render
-from relay_agent.telemetry.logger import LineSink, Logger
+from relay_agent.telemetry.logger import WITHHELD, LineSink, Logger
 from relay_agent.telemetry.redaction import Redactor, describe
 from relay_agent.telemetry.stdout_writer import Output, output
 
-__all__ = ["LEVELS", "LibraryHandler", "LineSink", "Logger", "Logs"]
-
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-
-WITHHELD = "withheld"
-"""The field that names, with dots between, those that only this machine's own log may show."""
 
 _Processor = Callable[[object, str, Event], Any]
 
 
 class Logs:
-    """The agent's log: one stream, one sink, one chain of processors for both.
+    """The agent's log. Any thread may log; logging never raises.
 
-    `logger` writes to the stream and the sink, `local` to the stream only: for the shipper's own
-    failures, which must not feed on themselves. Any thread may log; logging never raises.
+    `logger` writes to the stream and the sink. `local` writes to the stream only: for failures of the sink's shipper, which would
+    otherwise cause more lines to ship.
     """
 
     def __init__(
@@ -47,7 +41,7 @@ class Logs:
         clock: Clock | None = None,
         console: bool | None = None,
     ) -> None:
-        """Build both loggers. `console` None means: where the stream is a terminal."""
+        """Make both loggers. `console` selects columns in place of JSON; None selects them if the stream is a terminal."""
         stream = sys.stdout if stream is None else stream
         self._clock = clock or Clock()
         self._redactor = redactor
@@ -59,10 +53,8 @@ class Logs:
         self.logger: Logger = self._chain(sink)
 
     def capture_libraries(self) -> Callable[[], None]:
-        """Send what libraries log at warning and above, and Python's warnings, through the chain; return what undoes it.
-
-        Never lower than warning: botocore and urllib3 write headers and bodies at debug.
-        """
+        """Send the log records of libraries from level warning up, and Python's warnings, through the chain; return the undo function."""
+        # Never below warning: botocore and urllib3 log headers and bodies at debug.
         handler = LibraryHandler(self.logger, self._clock.monotonic)
         root = logging.getLogger()
         handlers, level = root.handlers[:], root.level
@@ -83,7 +75,7 @@ class Logs:
 
     def _chain(self, sink: LineSink | None) -> Logger:
         chain = _Chain([self._exception, self._redactor, _Renderer(self._clock.now, self.output, self._console, sink)])
-        # The chain writes by itself. Without an object here structlog would make a logger for stdout, which may be closed.
+        # The chain itself writes. Without an object here, structlog would make a logger for stdout, which may be closed.
         logger = structlog.wrap_logger(object(), processors=[chain], wrapper_class=self._wrapper, context_class=dict)
         return cast(Logger, logger.bind())
 
@@ -97,23 +89,24 @@ class Logs:
 
 
 def _bound_logger(least: int) -> type[structlog.BoundLoggerBase]:
-    """A bound logger of structlog's, silent below a level, by a short way into the chain: calls are half of what a line costs."""
+    """Return a class of structlog loggers that ignores levels below `least`."""
 
-    def said(method: str) -> Callable[..., None]:
-        def say(self: Any, event: str, **fields: Any) -> None:
+    # structlog's own loggers call several functions per line, which take half of a line's time; these call the chain directly.
+    def logging_method(method: str) -> Callable[..., None]:
+        def log(self: Any, event: str, **fields: Any) -> None:
             self._processors[0](self._logger, method, {**self._context, "event": event, **fields})
 
-        return say
+        return log
 
-    def silent(self: Any, event: str, **fields: Any) -> None:
+    def ignore(self: Any, event: str, **fields: Any) -> None:
         pass
 
-    methods = {method: said(method) if level >= least else silent for method, level in LEVELS.items()}
+    methods = {method: logging_method(method) if level >= least else ignore for method, level in LEVELS.items()}
     return type("BoundLogger", (structlog.BoundLoggerBase,), methods)
 
 
 class _Chain:
-    """The processors, one after the other. A value that cannot be shown loses its line, never the caller."""
+    """Calls the processors one after the other. If one raises, the line is lost; the caller never gets the exception."""
 
     def __init__(self, processors: list[_Processor]) -> None:
         self._processors = processors
@@ -123,16 +116,13 @@ class _Chain:
         try:
             for process in self._processors:
                 event = process(logger, method, event)
-        except Exception:  # noqa: BLE001 - the top of every log call: a log line is no reason to fail
+        except Exception:  # noqa: BLE001 - the top of every log call, which must not fail its caller
             self.lost += 1
         return event
 
 
 class _Renderer:
-    """The last processor: render the line, write it, hand it to the sink.
-
-    What must not leave the site is named in the field WITHHELD: it stands in the stream's line, and not in the sink's.
-    """
+    """The last processor: renders the line, writes it, and gives it to the sink without the fields that WITHHELD names."""
 
     def __init__(self, now: Callable[[], datetime], output: Output, console: Callable[[Event], str] | None, sink: LineSink | None) -> None:
         self._now = now
@@ -155,10 +145,10 @@ class _Renderer:
 
 
 class LibraryHandler(logging.Handler):
-    """Carry records of the standard library's logging into the chain, each kind at most once a minute."""
+    """Logs records of the standard library's logging, each kind at most once a minute."""
 
     repeat_seconds = 60.0
-    _most_kinds = 256
+    _max_kinds = 256
 
     def __init__(self, log: Logger, monotonic: Callable[[], float]) -> None:
         super().__init__(logging.WARNING)
@@ -167,8 +157,8 @@ class LibraryHandler(logging.Handler):
         self._kinds: dict[tuple[str, str], tuple[float, int]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log the record as event `library`; a repetition within a minute is only counted."""
-        suppressed = self._seen(record)
+        """Log the record as event `library`; repetitions within a minute are only counted."""
+        suppressed = self._suppressed(record)
         if suppressed is None:
             return
         fields: dict[str, Any] = {"logger": record.name, "message": record.getMessage(), "exc_info": record.exc_info}
@@ -180,20 +170,20 @@ class LibraryHandler(logging.Handler):
             self._log.warning("library", **fields)
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Emit without ever raising: a library's broken format string is not our failure."""
+        """Emit the record, and never raise: a library's format string may be wrong."""
         try:
             return bool(super().handle(record))
-        except Exception:  # noqa: BLE001 - nor may it print the record's arguments, as logging.raiseExceptions would
+        except Exception:  # noqa: BLE001 - and must not print the record's arguments, as logging.raiseExceptions does
             return False
 
-    def _seen(self, record: logging.LogRecord) -> int | None:
-        """How many of its kind were left out since the last one; None where this one is left out too."""
+    def _suppressed(self, record: logging.LogRecord) -> int | None:
+        """Return how many records of this kind were left out since the last line; returns None if this one is to be left out."""
         kind, now = (record.name, str(record.msg)[:200]), self._monotonic()
         since, count = self._kinds.get(kind, (float("-inf"), 0))
         if 0 <= now - since < self.repeat_seconds:
             self._kinds[kind] = (since, count + 1)
             return None
-        if len(self._kinds) >= self._most_kinds:
+        if len(self._kinds) >= self._max_kinds:
             self._kinds.clear()
         self._kinds[kind] = (now, 0)
         return count

@@ -1,8 +1,4 @@
-"""Numbers about the agent: Prometheus' for administrators, and the platform's system metrics.
-
-This room owns the metrics' names and labels (OPERATIONS §3). It must not measure anything by itself
-but what psutil tells, and has no registry of its process: each `Metrics` has its own.
-"""
+"""The metrics' names and labels: Prometheus' for administrators (OPERATIONS §3), and the platform's system metrics (PROTOCOL §1)."""
 
 from __future__ import annotations
 
@@ -22,13 +18,14 @@ from relay_agent.core.clock import Clock
 from relay_agent.core.models import Status
 from relay_agent.telemetry.throughput import Throughput
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # A second time series for each, which says when it began: nobody asks.
+# Otherwise each counter would have a second time series, with the time of its creation.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _PREFIX = "relay_agent_"
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
-_MOST_CODES = 128
+_MAX_CODES = 128
 _GAUGES = {
     "queue_depth": "Commands that wait for a worker.",
     "workers_busy": "Workers that have a command under way.",
@@ -45,13 +42,10 @@ _MOMENTS = {
 
 
 class Metrics:
-    """What the agent counts. Any thread may call any method; each costs a few microseconds at most.
-
-    Numbers that others keep anyway (queue depth, journal) are read when the page is asked for, never before.
-    """
+    """The agent's counters, in a registry of their own. Any thread may call; a call takes a few microseconds at most."""
 
     def __init__(self, version: str, actions: Collection[str], monotonic: Callable[[], float] = time.monotonic) -> None:
-        """`actions` are those the agent answers: any other counts as `other`, so that senders make no labels."""
+        """Make the counters. Actions that are not in `actions` count as `other`, so that senders cannot make labels."""
         self._actions = frozenset(actions)
         self.throughput = Throughput(monotonic)
         self._codes: set[str] = set()
@@ -73,9 +67,10 @@ class Metrics:
     def command_finished(
         self, action: str, status: str, code: str | None, queued_seconds: float | None, target_seconds: float | None
     ) -> None:
-        """Count a command that has its outcome. `target_seconds` is None where no target was called, both where they are not known.
+        """Count a finished command.
 
-        `code` is the failure's code (PROTOCOL §4) or the HTTP status; beyond 128 different ones it counts as `other`.
+        `code` is the failure's code (PROTOCOL §4) or the HTTP status; after 128 different ones it counts as `other`. The seconds are
+        None if they are not known; `target_seconds` also if no target was called.
         """
         action = action if action in self._actions else "other"
         self.throughput.count(failed=status != Status.SUCCESS)
@@ -90,11 +85,11 @@ class Metrics:
             self._target.observe(target_seconds)
 
     def command_delivered(self, seconds: float) -> None:
-        """Note the seconds from a command's outcome to the moment the queue confirmed its update."""
+        """Record the seconds between a command's outcome and the queue's confirmation of its update."""
         self._delivered.observe(seconds)
 
     def platform_request(self, call: str, outcome: str) -> None:
-        """Count a call to the platform. Both are fixed words of ours (`agent/config`, `sqs receive`; `ok`, `refused`, …)."""
+        """Count a call to the platform. Both labels are fixed words (`agent/config`, `sqs receive`; `ok`, `refused`, …)."""
         self._requests.labels(call, outcome).inc()
 
     def watch(
@@ -108,9 +103,10 @@ class Metrics:
         log_events_dropped: Callable[[], float] | None = None,
         moments: Callable[[], Mapping[str, float]] | None = None,
     ) -> None:
-        """Say where to read these when the page is asked for. One that fails is left out of that page.
+        """Set the functions that are called to render the page. A metric whose function fails is left out.
 
-        `moments` gives those that there are of last_receive, last_heartbeat, token_expiry and credentials_expiry, in seconds since 1970.
+        `moments` returns last_receive, last_heartbeat, token_expiry and credentials_expiry in seconds since 1970, without those that
+        are not known.
         """
         gauges = {"queue_depth": queue_depth, "workers_busy": workers_busy, "workers": workers, "journal_bytes": journal_bytes}
         self._watched.gauges.update({name: read for name, read in gauges.items() if read is not None})
@@ -119,19 +115,19 @@ class Metrics:
         self._watched.log_events_dropped = log_events_dropped or self._watched.log_events_dropped
 
     def render(self) -> bytes:
-        """The page of `GET /metrics`, in Prometheus' text format (`CONTENT_TYPE`)."""
+        """Return the page of `GET /metrics`, in Prometheus' text format (`CONTENT_TYPE`)."""
         return generate_latest(self.registry)
 
     def _bounded(self, code: str) -> str:
         if code not in self._codes:
-            if len(self._codes) >= _MOST_CODES:
+            if len(self._codes) >= _MAX_CODES:
                 return "other"
             self._codes.add(code)
         return code
 
 
 class _Watched(Collector):
-    """The metrics whose numbers are kept elsewhere."""
+    """The metrics whose values are read when the page is rendered."""
 
     def __init__(self, version: str) -> None:
         self._version = version
@@ -141,13 +137,13 @@ class _Watched(Collector):
         self.log_events_dropped: Callable[[], float] | None = None
 
     def collect(self) -> Iterator[Metric]:
-        """Read everything once."""
+        """Read and yield every metric."""
         yield InfoMetricFamily(f"{_PREFIX[:-1]}", "The agent.", value={"version": self._version})
         for name, read in list(self.gauges.items()):
             with contextlib.suppress(Exception):
                 yield GaugeMetricFamily(_PREFIX + name, _GAUGES[name], value=read())
         with contextlib.suppress(Exception):
-            for name, timestamp in self.moments().items():  # what never was is not among them: 0 would be 1970 to an alert
+            for name, timestamp in self.moments().items():  # Without the unknown ones: to an alert, 0 would mean 1970.
                 yield GaugeMetricFamily(f"{_PREFIX}{name}_timestamp_seconds", _MOMENTS[name], value=timestamp)
         if self.journal_commands is not None:
             with contextlib.suppress(Exception):
@@ -165,13 +161,13 @@ def _by_state(counts: Mapping[str, int]) -> GaugeMetricFamily:
 
 
 def system_metrics(clock: Clock, process: psutil.Process, state_dir: Path) -> bytes:
-    """What `agent/systemmetric` takes (PROTOCOL §1): a data point a line, newline-delimited JSON.
+    """Return the body of `agent/systemmetric` (PROTOCOL §1): newline-delimited JSON, one data point a line.
 
-    The platform's documents say no more than that; the points have the form of the vendor's public
-    SDK, `{"name", "unit", "point": {"value", "time"}}`, and the choice of names is ours. The two CPU
-    figures are percent since the last call by the same thread (0 at the first), the process's own of one
-    core. What the system does not tell is left out.
+    CPU usage is in percent since the last call by the same thread (0 at the first call), the process's in percent of one core.
+    Values that the system does not give are left out.
     """
+    # The platform's documents do not define the points. Their form, `{"name", "unit", "point": {"value", "time"}}`, is that of the
+    # vendor's public SDK; the names are the agent's own.
     moment = clock.now().isoformat(timespec="milliseconds")
     lines = []
     for names, read in _readings(clock, process, state_dir):
@@ -185,7 +181,7 @@ _Names = tuple[tuple[str, str], ...]
 
 
 def _readings(clock: Clock, process: psutil.Process, state_dir: Path) -> list[tuple[_Names, Callable[[], tuple[float, ...]]]]:
-    """Names and units, and what reads their values: together where one call of the system tells several."""
+    """Return names and units, each with the function that reads the values; several share one system call."""
 
     def memory() -> tuple[float, ...]:
         host = psutil.virtual_memory()

@@ -1,7 +1,4 @@
-"""The last log lines, kept for who asks for support.
-
-This room owns a few hundred lines in memory. They are redacted already when they come here.
-"""
+"""The last log lines, kept in memory for the support bundle. They are already redacted."""
 
 from __future__ import annotations
 
@@ -10,29 +7,29 @@ from collections import deque
 
 from relay_agent.telemetry.logger import LineSink
 
-MOST_LINES = 1000
-MOST_BYTES = 256 * 1024
+MAX_LINES = 1000
+MAX_BYTES = 256 * 1024
 
 
 class RecentLines:
-    """A sink before the sink. Any thread may call."""
+    """A sink that keeps the last lines, and passes each on to another sink. Any thread may call."""
 
-    def __init__(self, behind: LineSink) -> None:
-        self._behind = behind
+    def __init__(self, sink: LineSink) -> None:
+        self._sink = sink
         self._lock = threading.Lock()
         self._lines: deque[str] = deque()
         self._bytes = 0
 
     def accept(self, timestamp_ms: int, line: str) -> None:
-        """Keep a line, and hand it on."""
+        """Keep a line, and pass it on."""
         with self._lock:
             self._lines.append(line)
             self._bytes += len(line)
-            while len(self._lines) > MOST_LINES or self._bytes > MOST_BYTES:
+            while len(self._lines) > MAX_LINES or self._bytes > MAX_BYTES:
                 self._bytes -= len(self._lines.popleft())
-        self._behind.accept(timestamp_ms, line)
+        self._sink.accept(timestamp_ms, line)
 
     def text(self) -> str:
-        """The lines, the oldest first."""
+        """Return the lines, the oldest first."""
         with self._lock:
             return "".join(f"{line}\n" for line in self._lines)

@@ -1,7 +1,4 @@
-"""Failures that repeat: told when they start, change and end (OPERATIONS §4).
-
-This room owns when a repetition is worth a line. It must not wait or try again.
-"""
+"""Logs a failure that repeats when it starts, changes and ends, not at every try (OPERATIONS §4)."""
 
 from __future__ import annotations
 
@@ -14,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class RepeatedFailure:
-    """Log a failure that repeats when it starts, when it changes and when it ends, not at every try.
+    """Logs the failures of one loop, which is on one thread.
 
-    For one loop on one thread. `failed` and `recovered` are the two event names; the first `first`
-    failures are all logged, and with `remind_seconds` one that lasts is logged again that often.
+    `failed` and `recovered` are the two event names. The first `first` failures are all logged; with `remind_seconds`, a failure that
+    lasts is logged again at that interval.
     """
 
-    _most_reasons = 32
-    _longest_reason = 200
+    _max_reasons = 32
+    _max_reason_characters = 200
 
     def __init__(
         self,
@@ -46,35 +43,36 @@ class RepeatedFailure:
         return self.count > 0
 
     def failure(self, reason: str, cause: Cause, **fields: Any) -> None:
-        """Note a failed try. `reason` is what tells one failure from another: no times or counters in it."""
-        wanted = self.wants(reason)
-        self.again()
-        if wanted:
-            self._reasons.add(reason[: self._longest_reason])  # all of this spell's: reasons that take turns are not a change each time
+        """Count a failed try, and log it if it is new. `reason` distinguishes failures, and must not contain times or counters."""
+        log = self.would_log(reason)
+        self.count_failure()
+        if log:
+            # All reasons since the last success are kept: if two alternate, that is not a change each time.
+            self._reasons.add(reason[: self._max_reason_characters])
             self._logged = self._monotonic()
             self._log.warning(self._names[0], reason=reason, tries=self.count, cause=cause.cause, cure=cause.cure, **fields)
 
-    def wants(self, reason: str) -> bool:
-        """Whether a try that fails for this reason is worth a line, for whom the line's fields cost something."""
+    def would_log(self, reason: str) -> bool:
+        """Return whether `failure` would log a try with this reason."""
         due = self._remind_seconds is not None and self._monotonic() - self._logged >= self._remind_seconds
-        changed = reason[: self._longest_reason] not in self._reasons and len(self._reasons) < self._most_reasons
+        changed = reason[: self._max_reason_characters] not in self._reasons and len(self._reasons) < self._max_reasons
         return changed or self.count < self._first or due
 
-    def again(self) -> None:
-        """Count a failed try of which nothing is said."""
+    def count_failure(self) -> None:
+        """Count a failed try without logging it."""
         if not self.count:
             self._started = self._monotonic()
         self.count += 1
 
     def success(self, **fields: Any) -> None:
-        """Note a try that worked; the first one after failures that were told is logged with their number and how long they lasted."""
+        """End the failure; if it was logged, log its number of tries and its duration."""
         if self._reasons:
             self._log.info(self._names[1], tries=self.count, seconds=round(self._monotonic() - self._started, 1), **fields)
         if self.count:
             self._reset()
 
     def forget(self) -> None:
-        """End the spell without a line: what failed was given up, and that was logged."""
+        """End the failure without logging: the operation was given up, and that was logged."""
         self._reset()
 
     def _reset(self) -> None:

@@ -1,12 +1,9 @@
-"""What a secret looks like: the patterns by which one is taken out of text.
+"""Patterns by which secrets are recognised that are not known by value. In doubt they mask too much.
 
-This room owns the shapes. It must not know any secret by value (that is `redact`), and it errs on
-the side of taking too much.
-
-Text comes from senders, targets and name servers, and a pattern holds the interpreter's lock while it runs: every pattern here
-takes time in proportion to the text, whatever stands in it. Each is one of: tried only where a run of its characters begins,
-bounded in what it looks at before it fails, or sure to match once it has begun. What needs a second look at a run gets it in
-the function that replaces the match, after the match is consumed.
+The texts come from senders, targets and name servers, and a pattern holds the interpreter's lock while it runs. Therefore every
+pattern must take time in proportion to the text, whatever the text is: it is tried only where a run of its characters begins, or
+reads a bounded number of characters before it fails, or always matches once it has begun. A second check of a match is made by the
+function that replaces it, after the match is consumed.
 """
 
 from __future__ import annotations
@@ -17,9 +14,9 @@ from collections.abc import Callable
 MASK = "[redacted]"
 CUT = "..."
 
-MOST_CHARACTERS = 16 * 1024
-"""How much of a text is looked at; a log line holds half of it."""
-_MOST_EDGES = 32
+MAX_CHARACTERS = 16 * 1024
+"""Characters of a text that are searched; a log line has half as many."""
+_MAX_EDGES = 32
 
 _HEADERS = (
     r"(?:proxy-)?authorization|(?:set-)?cookie2?|ts-auth-token|www-authenticate|proxy-authenticate"
@@ -31,9 +28,9 @@ _SURE_WORDS = (
 )
 _WORDS = rf"{_SURE_WORDS}|pwd|secret|jwt|token|id_?token|access_?key(?:_?id)?|signature|sig"
 
-# A quoted value ends at its closing quote or with the text, so that an opening quote always matches.
+# A quoted value ends at its closing quote or at the end of the text, so that an opening quote always matches.
 _QUOTED = r"""(?:"(?:[^"\\]|\\.?)*+"?|'(?:[^'\\]|\\.?)*+'?)"""
-# A string in JSON in JSON, however deep: it ends at a quote with as many backslashes before it as its opening one has.
+# A string in JSON in JSON, at any depth: it ends at a quote after as many backslashes as its opening quote.
 _ESCAPED = r"""(?:(?P<mark>\\++["'])(?:(?!(?<!\\)(?P=mark)).)*+(?:(?P=mark))?)"""
 _ESCAPED_ONCE = _ESCAPED.replace(r"\\++", r"\\")
 _OPENING = re.compile(r"""\\*+["']""")
@@ -58,7 +55,7 @@ _ASSIGNED = re.compile(
     rf"""(?P<gap>\s?[=:]\s*+|%3D|\\*+["']\s*+[:=,]\s*+b?)(?:{_QUOTED}|{_ESCAPED}|(?:\[redacted\]|[^\s&,;"'<>)\]}}])++)""",
     re.IGNORECASE | re.DOTALL,
 )
-# After `basic` stands a word, not a token, if lower case is all there is of it; of what is longer than words are that is not asked.
+# After `basic`, lower-case letters alone are a word and not a token, unless they are more than words have.
 _SCHEME = re.compile(
     r"\b((?i:bearer))(?:\s++|%20|\+)[A-Za-z0-9+/_.~-]{6,}+=*+"
     r"|\b((?i:basic|negotiate|ntlm))(?:\s++|%20|\+)(?=[a-z+/_.~-]{0,64}+[A-Za-z0-9+/_.~=-])[A-Za-z0-9+/_.~-]{5,}+=*+"
@@ -70,47 +67,47 @@ _SECRET_KEY = re.compile(r"(?<![A-Za-z0-9/+])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])
 _KINDS = re.compile(r"[a-z]"), re.compile(r"[A-Z]"), re.compile(r"[0-9]")
 _BLOB_CHARACTERS = 100
 
-# Short runs of letters and digits joined by . _ - hold none of the shapes above; nearly every field is such a text.
+# Short runs of letters and digits, joined by . _ -, match none of the patterns above; nearly every field is such a text.
 _HARMLESS = re.compile(r"(?:[A-Za-z0-9]{0,15}+[._\0-]++)*+[A-Za-z0-9]{0,15}+")
 
-# No shape reaches over one of these to something that decides whether it is one: a text cut here holds its secrets whole.
+# No pattern needs anything after one of these characters to match: a text that is cut here has only whole secrets.
 _EDGE = re.compile(r"""[\s"'<>]""")
 
 SENSITIVE_FIELD = re.compile(rf"(?:{_HEADERS}|{_WORDS}|body|payload|headers?|query|credentials)", re.IGNORECASE)
 
 
 def harmless(text: str) -> bool:
-    """Whether the text surely holds none of these shapes: a quick look before the slow one. One that is too long is not looked at."""
-    return len(text) <= MOST_CHARACTERS and _HARMLESS.fullmatch(text) is not None and "eyJ" not in text
+    """Return whether the text certainly matches no pattern; a quick check before the slow ones. It is false for a text that is too long."""
+    return len(text) <= MAX_CHARACTERS and _HARMLESS.fullmatch(text) is not None and "eyJ" not in text
 
 
 def shown_target(target: str) -> str:
-    """A URL's path and query as they may be shown: no query, and no path that a signature in the query opens (SECURITY §4)."""
+    """Return a URL's path and query for display: the query masked, and the path too if the query has a signature (SECURITY §4)."""
     path, mark, query = target.partition("?")
-    unseen = len(path) > MOST_CHARACTERS or len(query) > MOST_CHARACTERS or _SIGNED.search(mark + query)
-    path = f"/{MASK}" if unseen else redact_text(path)
+    hidden = len(path) > MAX_CHARACTERS or len(query) > MAX_CHARACTERS or _SIGNED.search(mark + query)
+    path = f"/{MASK}" if hidden else redact_text(path)
     return f"{path}?{MASK}" if query else path
 
 
 def redact_text(text: str) -> str:
-    """The text without whatever looks like a secret; those known by value take a `Redactor`. What is too long is cut first."""
-    return text if harmless(text) else on_head(text, mask_shapes)
+    """Return the text with everything masked that looks like a secret, and shortened if it is too long to be searched."""
+    return text if harmless(text) else on_head(text, mask_patterns)
 
 
 def on_head(text: str, mask: Callable[[str], str], splits: Callable[[int], bool] = lambda edge: False) -> str:
-    """Mask as much of the text as is looked at; the rest is not shown, nor a token that the bound would cut in two.
+    """Mask the part of the text that is searched, and leave out the rest, with any token that the bound would cut in two.
 
-    `splits` says whether a cut at this place would leave a part of a secret that `mask` finds only whole.
+    `splits` returns whether a cut at a position would split a secret, which `mask` would then not find.
     """
-    if len(text) <= MOST_CHARACTERS:
+    if len(text) <= MAX_CHARACTERS:
         return mask(text)
-    edges = [edge.start() for edge in _EDGE.finditer(text, 0, MOST_CHARACTERS)]
-    end = next((edge for edge in reversed(edges[-_MOST_EDGES:]) if not splits(edge)), 0)
+    edges = [edge.start() for edge in _EDGE.finditer(text, 0, MAX_CHARACTERS)]
+    end = next((edge for edge in reversed(edges[-_MAX_EDGES:]) if not splits(edge)), 0)
     return (mask(text[:end]) if end else MASK) + CUT
 
 
-def mask_shapes(text: str) -> str:
-    """The same for a text that is bounded already."""
+def mask_patterns(text: str) -> str:
+    """Mask everything that looks like a secret; the length of the text must be bounded already."""
     text = _PRIVATE_KEY.sub(MASK, text)
     text = _URL.sub(_bare_url, text)
     text = _PATH.sub(_bare_path, text)
@@ -127,9 +124,9 @@ def _bare_url(match: re.Match[str]) -> str:
     scheme, authority, path, rest = match.groups()
     shown = _bare_authority(authority, ends=not path and not rest)
     if shown is None:
-        return f"{scheme}{MASK}"  # user info with a bare '/' or '?' in its password: nobody can tell where it ends
+        return f"{scheme}{MASK}"  # User info with a bare '/' or '?' in its password: its end is not known.
     if rest and _SIGNED.search(rest):
-        path = f"/{MASK}"  # a signed path names what the signature opens (SECURITY §4)
+        path = f"/{MASK}"  # The path names the object to which the signature gives access (SECURITY §4).
     path = _INNER_AUTHORITY.sub(lambda inner: f"{inner[1]}{_bare_authority(inner[2], ends=True) or MASK}", path)
     return f"{scheme}{shown}{path}{_bare_rest(rest)}"
 
@@ -139,7 +136,10 @@ def _bare_rest(rest: str | None) -> str:
 
 
 def _bare_authority(authority: str, ends: bool) -> str | None:
-    """Without user info; None if what looks like a port is none. What `ends` a clause is not the port's."""
+    """Return the authority without user info; returns None if it has a port that is not a number.
+
+    With `ends`, punctuation at the end is the sentence's, not the port's.
+    """
     _, at, host = authority.rpartition("@")
     bare = host.rstrip(",;:)") if ends else host
     name, colon, port = bare.rpartition(":")
@@ -149,7 +149,7 @@ def _bare_authority(authority: str, ends: bool) -> str | None:
 
 
 def _bare_path(match: re.Match[str]) -> str:
-    """The same for a path without scheme and host, as urllib3's messages have it."""
+    """Mask a path without scheme and host, as in messages of urllib3."""
     path, query = match.groups()
     if "/" not in path or query.startswith(f"?{MASK}"):
         return match[0]
@@ -166,7 +166,7 @@ def _masked(match: re.Match[str]) -> str:
 
 
 def _masked_run(match: re.Match[str]) -> str:
-    """A run of base64's characters of all three kinds: masked where it is long, else what of it is as long as AWS's secret keys."""
+    """Mask a run of base64 that has all three kinds of characters: the whole if it is long, else parts as long as AWS's secret keys."""
     if not all(kind.search(match[1]) for kind in _KINDS):
         return match[0]
     return MASK if len(match[1]) >= _BLOB_CHARACTERS else _SECRET_KEY.sub(MASK, match[0])

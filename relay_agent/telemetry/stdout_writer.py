@@ -1,7 +1,6 @@
-"""Where lines are written: a thread of its own for a pipe, a file or a terminal, since whoever reads them may stop reading.
+"""Writes log lines to a stream, on a thread of its own: the reader of a pipe or terminal may stop reading.
 
-This room owns how a line gets onto the stream, and how many wait for one that takes none. It must not make whoever logs wait,
-nor say anything itself.
+It must not make the logging thread wait, and must not log itself.
 """
 
 from __future__ import annotations
@@ -17,38 +16,38 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TextIO
 
-MOST_BYTES = 1024 * 1024
-"""What may wait for the reader: a few thousand lines, the newest."""
+MAX_BYTES = 1024 * 1024
+"""Bytes of the lines that wait for the reader, a few thousand; the oldest are dropped."""
 PIECE_BYTES = select.PIPE_BUF
-"""What a pipe takes whole or not at all (pipe(7)): no line that fits is ever cut in two by the end."""
+"""Bytes of one write; a pipe takes so many completely or not at all (pipe(7)), so that the end of the process cuts no line."""
 LINGER_SECONDS = 0.05
-"""Between two writes: under load one carries the lines of many commands, a lone line waits for none."""
+"""Pause after a write, so that under load one write has the lines of many commands; a single line is written at once."""
 BLOCKED_SECONDS = 5.0
-"""How long a write may take before it is worth a word."""
-PARTING_SECONDS = 0.5
-"""How long the end of the process waits for a reader that reads nothing ..."""
-LONGEST_SECONDS = 3.0
-"""... and for one that is slow."""
+"""Duration of a write after which the stream counts as blocked."""
+NO_READER_SECONDS = 0.5
+"""How long the end of the process waits for a reader that reads nothing."""
+SLOW_READER_SECONDS = 3.0
+"""How long it waits for one that reads slowly."""
 
 
 class Output(Protocol):
-    """Takes whole lines, without their newline. Any thread may call; a stream that is gone or full loses lines, never the caller."""
+    """Writes complete lines. Any thread may call. If the stream is closed or full, lines are lost; no call raises."""
 
     dropped: int
-    """Lines that nobody read in time."""
+    """Lines that were dropped because the reader was too slow."""
 
     def write(self, line: str) -> None:
-        """Take a line."""
+        """Write a line, which is given without its newline."""
 
     def blocked_seconds(self) -> float:
-        """For how long the stream has taken nothing, 0 where it does."""
+        """Return how long the stream has been blocked, 0 if it is not."""
 
     def close(self) -> None:
-        """Write what waits, as far as somebody reads it."""
+        """Write the waiting lines, as long as the reader takes them."""
 
 
 def output(stream: TextIO | None, monotonic: Callable[[], float]) -> Output:
-    """How to write to a stream: by its descriptor where it has one, directly where it is memory. None: a closed one, as Python has it."""
+    """Return the output for a stream: by its descriptor if it has one, else directly. None (Python's closed stdout) discards lines."""
     if stream is None:
         return Direct(Path(os.devnull).open("w", encoding="utf-8"))
     try:
@@ -67,27 +66,29 @@ class Direct:
         self.dropped = 0
 
     def write(self, line: str) -> None:
-        """Write the line at once."""
+        """Write a line at once."""
         with self._lock, contextlib.suppress(OSError, ValueError):
             self._stream.write(line + "\n")
             self._stream.flush()
 
     def blocked_seconds(self) -> float:
-        """Never."""
+        """Return 0: it is never blocked."""
         return 0.0
 
     def close(self) -> None:
-        """Nothing waits."""
+        """Do nothing: no lines wait."""
 
 
 class Piped:
-    """A descriptor, written by a thread of its own past Python's buffer: a buffer that cannot be emptied would hold up the exit."""
+    """A descriptor, on which a thread of its own writes."""
 
-    def __init__(self, descriptor: int, encoding: str, monotonic: Callable[[], float], most_bytes: int = MOST_BYTES) -> None:
+    # Not by Python's buffered stream, whose flush at exit would wait for the reader.
+
+    def __init__(self, descriptor: int, encoding: str, monotonic: Callable[[], float], max_bytes: int = MAX_BYTES) -> None:
         self._descriptor = descriptor
         self._encoding = encoding
         self._monotonic = monotonic
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._more = threading.Condition()
         self._lines: deque[bytes] = deque()
         self._bytes = 0
@@ -101,12 +102,12 @@ class Piped:
         atexit.register(self.close)
 
     def write(self, line: str) -> None:
-        """Leave the line to the thread; where too many wait, the oldest is dropped and counted."""
+        """Give a line to the thread; if too many wait, the oldest are dropped and counted."""
         data = f"{line}\n".encode(self._encoding, "backslashreplace")
         with self._more:
             self._lines.append(data)
             self._bytes += len(data)
-            while self._bytes > self._most_bytes:
+            while self._bytes > self._max_bytes:
                 self._bytes -= len(self._lines.popleft())
                 self.dropped += 1
             if self._waiting:
@@ -114,38 +115,38 @@ class Piped:
                 self._more.notify()
 
     def blocked_seconds(self) -> float:
-        """How long the write under way has taken, 0 where there is none."""
+        """Return how long the current write has taken, 0 if there is none."""
         since = self._writing_since
         return 0.0 if since is None else self._monotonic() - since
 
-    def close(self, seconds: float = PARTING_SECONDS) -> None:
-        """Write what waits, and end the thread; what nobody reads for so many seconds is lost."""
+    def close(self, seconds: float = NO_READER_SECONDS) -> None:
+        """Write the waiting lines, and end the thread; if the reader takes nothing for so many seconds, the rest is lost."""
         atexit.unregister(self.close)
         with self._more:
             self._closing = True
             self._more.notify()
         self._over.set()
-        end = time.monotonic() + LONGEST_SECONDS
+        end = time.monotonic() + SLOW_READER_SECONDS
         while self._thread.is_alive() and time.monotonic() < end:
             written = self._pieces
             self._thread.join(seconds)
             if written == self._pieces:
                 return
 
-    # --- its own thread ---
+    # --- on its own thread ---
 
     def _run(self) -> None:
         while data := self._next():
             self._writing_since = self._monotonic()
-            with contextlib.suppress(OSError):  # The stream is gone, or its disk full.
+            with contextlib.suppress(OSError):  # The stream is closed, or its disk is full.
                 self._put(data)
             self._writing_since = None
             self._pieces += 1
-            if not self._lines:  # Else there is a piece to write already.
+            if not self._lines:  # Otherwise the next piece is ready.
                 self._over.wait(LINGER_SECONDS)
 
     def _next(self) -> bytes:
-        """Whole lines to write next; none at the end."""
+        """Wait for lines, and return as many as fit into one write; returns no bytes after `close`."""
         with self._more:
             while not self._lines and not self._closing:
                 self._waiting = True
@@ -163,7 +164,7 @@ class Piped:
         while rest:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
-            except BlockingIOError:  # Somebody who shares it made it so.
+            except BlockingIOError:  # Another process that shares the descriptor made it non-blocking.
                 poll = select.poll()
                 poll.register(self._descriptor, select.POLLOUT)
                 poll.poll()

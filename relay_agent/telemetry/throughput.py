@@ -1,7 +1,4 @@
-"""Commands a minute over the last hour, for the status page.
-
-This room owns sixty numbers. It must not know what a command is.
-"""
+"""Commands per minute over the last hour, for the status page."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ MINUTES = 60
 
 @dataclass(slots=True)
 class Minute:
-    """What ended within one minute."""
+    """The commands that finished in one minute."""
 
     number: int
     done: int = 0
@@ -23,7 +20,7 @@ class Minute:
 
 
 class Throughput:
-    """Counts by the monotonic clock. Any thread may call."""
+    """Counts finished commands by minute, on the monotonic clock. Any thread may call."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -31,7 +28,7 @@ class Throughput:
         self._minutes: deque[Minute] = deque(maxlen=MINUTES)
 
     def count(self, *, failed: bool) -> None:
-        """A command has ended."""
+        """Count a finished command."""
         number = int(self._monotonic() // 60)
         with self._lock:
             if not self._minutes or self._minutes[-1].number != number:
@@ -40,7 +37,7 @@ class Throughput:
             self._minutes[-1].failed += failed
 
     def last_hour(self) -> list[tuple[int, int]]:
-        """(commands, how many of them failed) for each of the last sixty minutes, the present one last."""
+        """Return (finished, failed) for each of the last sixty minutes, the current one last."""
         now = int(self._monotonic() // 60)
         with self._lock:
             known = {minute.number: (minute.done, minute.failed) for minute in self._minutes}

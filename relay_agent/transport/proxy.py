@@ -57,7 +57,7 @@ def parse_proxy(text: str) -> Proxy:
         host, port = split_host_port(hostport)
         host = normal_host(host)
     except BadUrl as error:
-        raise BadUrl(f"{error}; write host:port") from None
+        raise BadUrl(f"{error}; expected: host:port") from None
     username, password = _credentials(userinfo)
     return Proxy(scheme, host, port or DEFAULT_PROXY_PORTS[scheme], username, password)
 

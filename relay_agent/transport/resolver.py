@@ -1,8 +1,7 @@
-"""Names to addresses, within a deadline.
+"""Name resolution within a deadline, and bounds on the look-ups that run at the same time.
 
-This room owns the one thing Python cannot interrupt, `getaddrinfo`, and who may wait for it at the same time. It must
-not judge addresses: that is the policy's. Each leg has a Resolver of its own, so that no look-up of a target takes
-the platform's place.
+Nothing can interrupt `getaddrinfo`, so that each look-up runs on a thread of its own and is counted until it returns. Each leg has
+its own Resolver: look-ups of targets never block those of the platform.
 """
 
 from __future__ import annotations
@@ -21,25 +20,26 @@ from relay_agent.core.urls import literal_address
 from relay_agent.transport.errors import TransportFault
 
 MAX_LOOKUPS = 128
-"""Look-ups of one Resolver that may hang at the same time."""
+"""Look-ups of one Resolver that may run at the same time."""
+# Bounds for each zone leave look-ups to other zones if a zone's servers do not respond.
 ZONE_LOOKUPS = 16
-"""Those of them for names directly below one domain. Each domain further up has room for twice as many as the one
-below it, up to half of all, so that a zone whose servers are silent leaves places to its neighbours. A host that has answered of late may
-be asked for beyond the sixteen, up to half of all."""
+"""Look-ups for names directly below one domain. Each domain further up may have twice as many as the one below it, up to half of all;
+so may a host that was resolved recently."""
 STRANGERS_LOOKUPS = 96
-"""How many may be under way when one begins for a domain whose servers have not answered of late: the rest is kept for those
-that have, whatever names senders think of."""
+"""Look-ups that may run when one begins for a domain whose servers have not answered recently; the rest is kept for the others,
+so that a sender cannot block them with invented names."""
 KNOWN_SECONDS = 3600.0
-_MOST_KNOWN = 1024
+"""How long a domain or host counts as one that has answered."""
+_MAX_KNOWN = 1024
 SHARED_SECONDS = 30.0
-"""How long a look-up is joined by others that want the same name; after that its question may have been lost."""
+"""How long a look-up is shared with others for the same name. After that its query may have been lost."""
 MAX_ADDRESSES = 64
-"""Addresses that are kept of an answer."""
+"""Addresses of one name that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One address to connect to: socket family, the numeric address, and what `connect` takes."""
+    """One address: its family, its text, and the value that `connect` takes."""
 
     family: socket.AddressFamily
     text: str
@@ -48,7 +48,7 @@ class Address:
 
 @dataclass(eq=False, slots=True)
 class _LookUp:
-    """One question to the system, and its answer once `done` is set."""
+    """One call of getaddrinfo; `found` is its result once `done` is set."""
 
     name: str
     began: float
@@ -57,7 +57,7 @@ class _LookUp:
 
 
 class Resolver:
-    """Looks names up on threads of their own, since a look-up that hangs cannot be stopped. Any thread may call."""
+    """Looks names up, each on a thread of its own. Any thread may call."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -65,30 +65,32 @@ class Resolver:
         self._running = 0
         self._by_name: dict[str, _LookUp] = {}
         self._known: OrderedDict[str, float] = OrderedDict()
-        """Domains whose servers answered, and hosts that have an address, and when."""
+        """The domains whose servers have answered and the hosts that were resolved, with the time."""
         self._directly_below: Counter[str] = Counter()
         self._anywhere_below: Counter[str] = Counter()
 
     def resolve(self, host: str, port: int, deadline: Deadline, check: Callable[[], None] = nothing) -> list[Address]:
-        """Every stream address of `host`, in the system's order (RFC 6724); `check` raises what ends the wait before its time.
+        """Return the addresses of `host` in the system's order (RFC 6724).
+
+        `check` is called every RECHECK_SECONDS; an exception of it ends the wait.
 
         Raises:
-            TransportFault: ENOTFOUND, EAI_AGAIN, or ETIMEDOUT when the deadline passes first.
+            TransportFault: ENOTFOUND, EAI_AGAIN, or ETIMEDOUT if the deadline passes first.
         """
         if literal_address(host) is not None:
-            # The dot that ends a name makes an address one, which the system would ask its servers for.
-            return _to_port(ask_system(host.rstrip("."), socket.AI_NUMERICHOST), port)
+            # Without a final dot: with one the system takes the address for a name, and asks its servers.
+            return _with_port(ask_system(host.rstrip("."), socket.AI_NUMERICHOST), port)
         name = host.rstrip(".").lower()
         if name == "invalid" or name.endswith(".invalid"):
-            # RFC 6761 §6.4: this name never exists, and asking a resolver only leaks it.
+            # RFC 6761 §6.4: such a name never exists, and a query would only leak it.
             raise TransportFault(Code.ENOTFOUND, f"getaddrinfo ENOTFOUND {host}")
-        found = self._answer(self._joined(host, deadline, check), deadline, check)
+        found = self._result(self._look_up(host, deadline, check), deadline, check)
         if isinstance(found, TransportFault):
-            raise TransportFault(found.code, found.text)  # It is shared: each asker has one of its own.
-        return _to_port(found, port)
+            raise TransportFault(found.code, found.text)  # A copy for each caller: they add facts of their own.
+        return _with_port(found, port)
 
-    def _joined(self, host: str, deadline: Deadline, check: Callable[[], None]) -> _LookUp:
-        """The look-up of that name that is under way, or a new one as soon as there is a place for it."""
+    def _look_up(self, host: str, deadline: Deadline, check: Callable[[], None]) -> _LookUp:
+        """Return the look-up of that name that is running, or start one as soon as the bounds allow it."""
         while True:
             check()
             with self._changed:
@@ -100,56 +102,55 @@ class Resolver:
                     return self._start(host)
                 if deadline.passed:
                     late = f"name resolution of {host} did not begin within {deadline.seconds:g} s"
-                    raise TransportFault(Code.ETIMEDOUT, f"{late}: {obstacle} are still waiting for the resolver")
+                    raise TransportFault(Code.ETIMEDOUT, f"{late}: {obstacle} are still waiting for the DNS server")
                 self._changed.wait(min(RECHECK_SECONDS, deadline.remaining()))
 
     @staticmethod
-    def _answer(look_up: _LookUp, deadline: Deadline, check: Callable[[], None]) -> list[Address] | TransportFault:
-        """What was found. No socket is waited for that could be shut, so it looks up now and then."""
+    def _result(look_up: _LookUp, deadline: Deadline, check: Callable[[], None]) -> list[Address] | TransportFault:
         while not deadline.passed:
-            check()
+            check()  # Again and again: there is no socket that an abort could shut.
             if look_up.done.wait(min(RECHECK_SECONDS, deadline.remaining())):
                 assert look_up.found is not None
                 return look_up.found
         raise TransportFault(Code.ETIMEDOUT, f"name resolution of {look_up.name} took longer than {deadline.seconds:g} s")
 
-    # --- places; the lock is held ---
+    # --- the bounds; callers hold the lock ---
 
     def _obstacle(self, host: str) -> str | None:
-        """Which look-ups stand in the way of one more, None where there is a place."""
+        """Return which look-ups reach a bound, so that one for `host` must wait; returns None if it may begin."""
         if self._running >= MAX_LOOKUPS:
             return f"{self._running} look-ups"
         (parent, *further) = _zones(host)
-        room = MAX_LOOKUPS // 2 if self._has_answered(host) else ZONE_LOOKUPS
-        if self._directly_below[parent] >= room:
+        bound = MAX_LOOKUPS // 2 if self._has_answered(host) else ZONE_LOOKUPS
+        if self._directly_below[parent] >= bound:
             return f"{self._directly_below[parent]} look-ups of names in {parent or 'the search domains'}"
         if self._running >= STRANGERS_LOOKUPS and not self._has_answered(parent):
             return f"{self._running} look-ups"
-        room = ZONE_LOOKUPS
+        bound = ZONE_LOOKUPS
         for zone in further:
-            room = min(2 * room, MAX_LOOKUPS // 2)
-            if self._anywhere_below[zone] >= room:
+            bound = min(2 * bound, MAX_LOOKUPS // 2)
+            if self._anywhere_below[zone] >= bound:
                 return f"{self._anywhere_below[zone]} look-ups of names below {zone}"
         return None
 
     def _start(self, host: str) -> _LookUp:
         look_up = _LookUp(host, self._monotonic())
-        self._take(look_up)
+        self._count(look_up)
         try:
             threading.Thread(target=self._run, args=(look_up,), name="lookup", daemon=True).start()
         except (RuntimeError, MemoryError):
-            self._give_back(look_up)
-            raise TransportFault(Code.EAI_AGAIN, f"getaddrinfo EAI_AGAIN {host}: the system gives no thread for it") from None
+            self._uncount(look_up)
+            raise TransportFault(Code.EAI_AGAIN, f"getaddrinfo EAI_AGAIN {host}: no thread could be started for it") from None
         return look_up
 
-    def _take(self, look_up: _LookUp) -> None:
+    def _count(self, look_up: _LookUp) -> None:
         zones = list(_zones(look_up.name))
         self._running += 1
         self._by_name[look_up.name] = look_up
         self._directly_below[zones[0]] += 1
         self._anywhere_below.update(zones)
 
-    def _give_back(self, look_up: _LookUp) -> None:
+    def _uncount(self, look_up: _LookUp) -> None:
         zones = list(_zones(look_up.name))
         self._running -= 1
         if self._by_name.get(look_up.name) is look_up:
@@ -158,11 +159,11 @@ class Resolver:
         _subtract(self._anywhere_below, zones)
         self._changed.notify_all()
 
-    def _note(self, name: str) -> None:
-        """Note that a domain, or a host, has answered."""
+    def _remember(self, name: str) -> None:
+        """Remember that a domain's servers have answered, or that a host was resolved."""
         self._known[name] = self._monotonic()
         self._known.move_to_end(name)
-        if len(self._known) > _MOST_KNOWN:
+        if len(self._known) > _MAX_KNOWN:
             self._known.popitem(last=False)
 
     def _has_answered(self, name: str) -> bool:
@@ -178,24 +179,24 @@ class Resolver:
             found = fault
         finally:
             with self._changed:
-                self._give_back(look_up)
+                self._uncount(look_up)
                 if not isinstance(found, TransportFault) or found.code == Code.ENOTFOUND:
-                    self._note(next(_zones(look_up.name)))
+                    self._remember(next(_zones(look_up.name)))
                 if not isinstance(found, TransportFault):
-                    self._note(look_up.name)
+                    self._remember(look_up.name)
             look_up.found = found
             look_up.done.set()
 
 
 def _zones(host: str) -> Iterator[str]:
-    """The domain that a name stands directly in, then those above it with two labels or more.
+    """Yield the domain directly above a name, then those further up that have at least two labels.
 
-    Names of one label stand in one domain together, without a name: they are asked for in the machine's search domains.
+    For names of one label the domain is empty: they are all looked up in the machine's search domains.
     """
     labels = [label for label in host.lower().split(".") if label]
     yield ".".join(labels[1:])
-    for place in range(2, len(labels) - 1):
-        yield ".".join(labels[place:])
+    for start in range(2, len(labels) - 1):
+        yield ".".join(labels[start:])
 
 
 def _subtract(counts: Counter[str], zones: list[str]) -> None:
@@ -221,5 +222,5 @@ def ask_system(host: str, flags: int = 0) -> list[Address]:
     return [Address(family, str(sockaddr[0]), sockaddr) for family, _, _, _, sockaddr in found]
 
 
-def _to_port(addresses: list[Address], port: int) -> list[Address]:
+def _with_port(addresses: list[Address], port: int) -> list[Address]:
     return [Address(address.family, address.text, (address.sockaddr[0], port, *address.sockaddr[2:])) for address in addresses]

@@ -1,8 +1,7 @@
-"""How a response head is read: every field as it came, within bounds.
+"""Parses HTTP/1.1 responses within bounds, and keeps every header field as received (RFC 9112).
 
-The standard library reads 100 fields at most, takes `103` for an answer, joins what it cannot parse, and
-forgets what a peer sent beyond its `Content-Length`. This room mends that on `http.client`'s own classes
-(RFC 9112). It must not open connections.
+A subclass of `http.client`'s parser, which reads at most 100 fields, takes `103` for the final response, merges lines that it cannot
+parse, and does not notice bytes after the body.
 """
 
 from __future__ import annotations
@@ -16,13 +15,11 @@ from typing import Any
 
 MAX_HEAD_BYTES = 256 * 1024
 MAX_FIELDS = 1000
-"""SECURITY §3: header block 256 KB and 1,000 fields."""
+"""Bounds on the header block (SECURITY §3)."""
 
-# Several blanks for one, and white space of other kinds before or within the reason: servers send them, and every client reads them.
+# Several spaces in place of one, and other white space before or in the reason phrase: servers send them, and all clients accept them.
 _STATUS_LINE = re.compile(rb"HTTP/(1)\.(\d) ++([1-9]\d\d)(?:[ \t\r]([^\n]*))?")
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
-
-
 _FINAL_STATUS = re.compile(rb"HTTP/1\.\d ++([1-9]\d\d)")
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _LONGEST_STATUS_LINE = 16 * 1024
@@ -30,22 +27,22 @@ _LONGEST_INTERIM = 16 * 1024
 
 
 class BadHead(http.client.HTTPException):
-    """The response's head cannot be relayed; the text says why."""
+    """The head of the response cannot be relayed; the text says why."""
 
 
 class BadFraming(http.client.HTTPException):
-    """The body's chunks are not as RFC 9112 §7.1 has them."""
+    """The body's chunks are not as RFC 9112 §7.1 says."""
 
 
 class _Wire(io.RawIOBase):
-    """The socket's byte stream; while `probing` it says "nothing there now" in place of waiting."""
+    """The socket's byte stream; while `probing`, it returns None instead of waiting."""
 
     def __init__(self, raw: Any) -> None:
         super().__init__()
         self._raw = raw
         self.probing = False
         self.reset_ends = False
-        """Whether a connection that is reset is taken for one that is closed."""
+        """Whether a reset of the connection counts as its end."""
 
     def readable(self) -> bool:
         return True
@@ -68,7 +65,10 @@ class _Wire(io.RawIOBase):
 
 
 def final_status(data: bytearray) -> int | None:
-    """The status that an answer begins with; None while there is none yet, 0 where it is no HTTP. Whole 1xx before it are taken out."""
+    """Return the status of the response that `data` begins with, after removing complete 1xx responses.
+
+    Returns None if the data do not reach that far, 0 if they are not HTTP.
+    """
     while True:
         if b"\n" not in data:
             return None if len(data) <= _LONGEST_STATUS_LINE else 0
@@ -85,15 +85,15 @@ def final_status(data: bytearray) -> int | None:
 
 
 class Response(http.client.HTTPResponse):
-    """One response with `fields`: names and values in order, as received (ISO-8859-1)."""
+    """One response. `fields` has names and values in order, as received (ISO-8859-1)."""
 
     fields: list[tuple[str, str]]
     tainted = False
-    """The peer sent bytes beyond this response: the connection must not be used again."""
+    """Whether the peer sent bytes after this response: the connection must not be used again."""
     broken = False
-    """The body was not read to its end: what may still come belongs to nobody."""
+    """Whether the body was not read to its end: the connection must not be used again."""
     head_started = False
-    """At least one byte of an answer has come."""
+    """Whether at least one byte was received."""
 
     def __init__(self, sock: Any, debuglevel: int = 0, method: str | None = None, url: str | None = None) -> None:
         super().__init__(sock, debuglevel, method, url)
@@ -104,11 +104,11 @@ class Response(http.client.HTTPResponse):
         self._is_connect = method == "CONNECT"
 
     def begin(self) -> None:
-        """Read status line and fields, past any 1xx that comes before (RFC 9110 §15.2).
+        """Read status line and fields, after skipping 1xx responses (RFC 9110 §15.2).
 
         Raises:
-            BadHead: it is no HTTP/1.x, or beyond the limits.
-            http.client.RemoteDisconnected: the peer closed without a byte.
+            BadHead: it is not HTTP/1.x, or exceeds a bound.
+            http.client.RemoteDisconnected: the peer closed the connection before the first byte.
         """
         if self.headers is not None:
             return
@@ -123,6 +123,27 @@ class Response(http.client.HTTPResponse):
             self.headers[name] = value
         self._framing()
 
+    def end_at_reset(self) -> None:
+        """Let a reset of the connection end the body, if nothing else says where it ends."""
+        self._wire.reset_ends = not self.chunked and self.length is None
+
+    def read(self, amt: int | None = None) -> bytes:
+        """Read as http.client does, but do not accept a body that ends before its Content-Length.
+
+        Raises:
+            http.client.IncompleteRead: the connection ended before the body did.
+        """
+        data = super().read(amt)
+        if amt and not data and self.length:
+            self.broken = True
+            raise http.client.IncompleteRead(b"", self.length)
+        return data
+
+    def close(self) -> None:
+        """Close the stream; if the body was not read to its end, the response is `broken`."""
+        self.broken = self.broken or self.fp is not None
+        super().close()
+
     def _status_line(self) -> int:
         line = self._line()
         if not line and self.head_started:
@@ -131,7 +152,7 @@ class Response(http.client.HTTPResponse):
             raise http.client.RemoteDisconnected("the connection was closed without an answer")
         match = _STATUS_LINE.fullmatch(line.rstrip(b"\r\n"))
         if match is None:
-            raise BadHead("what came is no HTTP/1.x response")
+            raise BadHead("the answer is not an HTTP/1.x response")
         self.version = 10 if match[2] == b"0" else 11
         self.reason = (match[4] or b"").decode("latin-1").replace("\r", " ").strip()
         return int(match[3])
@@ -142,7 +163,7 @@ class Response(http.client.HTTPResponse):
             line = self._line()
             if not line:
                 raise BadHead("the connection was closed within the header block")
-            # RFC 9112 §2.2, RFC 9110 §5.5: a bare CR and a NUL within a field are as a space.
+            # RFC 9112 §2.2, RFC 9110 §5.5: a bare CR or a NUL in a field counts as a space.
             text = line.decode("latin-1").rstrip("\r\n").replace("\r", " ").replace("\0", " ")
             if not text:
                 return [(name, " ".join(lines).strip(" ")) for name, lines in fields]
@@ -165,31 +186,27 @@ class Response(http.client.HTTPResponse):
         return line
 
     def _framing(self) -> None:
-        """How long the body is (RFC 9112 §6.3)."""
+        """Decide where the body ends (RFC 9112 §6.3)."""
         self.chunked, self.chunk_left, self.length = False, None, None
         codings = [part.strip().lower() for value in self._all("transfer-encoding") for part in value.split(",") if part.strip()]
         codings = [coding for coding in codings if coding != "identity"]
         if any(coding != "chunked" for coding in codings):
             raise BadHead("the response has a transfer-coding other than chunked")
         self.chunked = bool(codings)
-        # Named twice it was applied once, by a server and a proxy before it that each say so; where it was not, the connection is lost.
+        # "chunked" twice means once: a server and a proxy in front of it both add the field. If not, the connection cannot be used again.
         self.will_close = self._says_close() or len(codings) > 1
         lengths = set(self._lengths())
         if self.chunked and lengths:
-            self.will_close = True  # RFC 9112 §6.1: such a response may be an attack; do not go on with the connection.
+            self.will_close = True  # RFC 9112 §6.1: such a response may be an attack; do not use the connection again.
         if self._has_no_body():
             self.chunked, self.length = False, 0
         elif not self.chunked and lengths:
             self.length = self._length(lengths)
         if (not self.chunked and self.length is None) or self.status == 101 or self._is_connect:
-            self.will_close = True  # What follows on the connection is no HTTP, or nothing.
-
-    def end_at_reset(self) -> None:
-        """Let a connection that is reset end the body, where nothing else says where it ends."""
-        self._wire.reset_ends = not self.chunked and self.length is None
+            self.will_close = True  # Nothing follows on the connection, or nothing that is HTTP.
 
     def _says_close(self) -> bool:
-        """Whether the peer will close, by all its `Connection` fields; in HTTP/1.0 it does unless it says otherwise (RFC 9112 §9.3)."""
+        """Return whether the peer will close the connection (RFC 9112 §9.3)."""
         options = {part.strip().lower() for value in self._all("connection") for part in value.split(",")}
         return "close" in options or (self.version == 10 and "keep-alive" not in options)
 
@@ -199,16 +216,16 @@ class Response(http.client.HTTPResponse):
 
     def _lengths(self) -> Iterator[str]:
         for value in self._all("content-length"):
-            # Empty elements of a list are nothing (RFC 9110 §5.6.1.2); a field of nothing else is no length.
+            # Empty elements of a list are ignored (RFC 9110 §5.6.1.2); a field with only such elements is not a valid length.
             yield from [part.strip() for part in value.split(",") if part.strip()] or [""]
 
     def _length(self, lengths: set[str]) -> int:
         found: set[str] = set()
         for text in lengths:
             digits = text.lstrip("0") or text[:1]
-            # The length first: int() of a long run of digits is refused with another error, or slow.
+            # The length first: int() is slow for many digits, and fails with another error above 4,300.
             if len(digits) > 15 or not (digits.isascii() and digits.isdigit()):
-                raise BadHead("the response has a Content-Length that is no number")
+                raise BadHead("the response has a Content-Length that is not a number")
             found.add(digits)
         if len(found) > 1:
             raise BadHead("the response has conflicting Content-Length fields")
@@ -218,7 +235,7 @@ class Response(http.client.HTTPResponse):
         return [value for key, value in self.fields if key.lower() == name]
 
     def _get_chunk_left(self) -> int | None:
-        """Bytes left of the current chunk, None after the last; framing is taken by the letter (RFC 9112 §7.1)."""
+        """Return the bytes left of the current chunk, None after the last; framing is checked strictly (RFC 9112 §7.1)."""
         left: int | None = self.chunk_left
         if left:
             return left
@@ -232,18 +249,18 @@ class Response(http.client.HTTPResponse):
         return size or None
 
     def _read_next_chunk_size(self) -> int:
-        """Take hex digits only: `int` would also take signs, blanks inside and underscores."""
+        # Hex digits only: int() also accepts signs, inner spaces and underscores.
         line = self.fp.readline(65537)
         size = line.split(b";", 1)[0].strip(b" \t\r\n")
         if not line:
             raise self._bad_framing(closed=True)
-        digits = size.lstrip(b"0") or size[:1]  # RFC 9112 §7.1: any number of zeros may come first.
+        digits = size.lstrip(b"0") or size[:1]  # RFC 9112 §7.1: there may be any number of leading zeros.
         if not line.endswith(b"\n") or not _CHUNK_SIZE.fullmatch(digits):
             raise self._bad_framing()
         return int(digits, 16)
 
     def _read_trailer(self) -> None:
-        """Read past the trailer section; a connection that ends within it has not delivered the whole."""
+        """Skip the trailer section; a connection that ends in it is an error."""
         left = MAX_HEAD_BYTES
         while (line := self.fp.readline(left + 1)) not in (b"\r\n", b"\n"):
             left -= len(line)
@@ -254,25 +271,8 @@ class Response(http.client.HTTPResponse):
         self.broken = True
         return http.client.IncompleteRead(b"") if closed else BadFraming("chunk")
 
-    def read(self, amt: int | None = None) -> bytes:
-        """As http.client's, which takes a body that ends before its Content-Length for a whole one.
-
-        Raises:
-            http.client.IncompleteRead: the connection ended before the body did.
-        """
-        data = super().read(amt)
-        if amt and not data and self.length:
-            self.broken = True
-            raise http.client.IncompleteRead(b"", self.length)
-        return data
-
-    def close(self) -> None:
-        """Close the stream; with some of the body unread, the connection is of no more use."""
-        self.broken = self.broken or self.fp is not None
-        super().close()
-
     def _close_conn(self) -> None:
-        """Look, without waiting, whether the peer sent more than this response before letting go of the stream."""
+        # Before the stream is released, check without waiting whether the peer has sent more than this response.
         if self.fp is not None and not self.fp.closed:
             self._wire.probing = True
             self.tainted = self.tainted or bool(self.fp.peek(1))

@@ -31,7 +31,7 @@ from relay_agent.relay.fair_queue import FairQueue
 from relay_agent.relay.target.cookies import Cookies
 from relay_agent.telemetry.log_rendering import render
 from relay_agent.telemetry.redaction import Redactor
-from relay_agent.telemetry.secret_patterns import mask_shapes, redact_text
+from relay_agent.telemetry.secret_patterns import mask_patterns, redact_text
 from relay_agent.transport.content_encoding import BadCoding, decode
 from relay_agent.transport.response_parser import BadHead, Response
 from relay_agent.transport.x509 import read_certificate
@@ -196,7 +196,7 @@ def _rows(name: str, run: Callable[[Any], object], units: list[str], most: int, 
 REDACTION = [
     *_rows(
         "shapes of secrets",
-        mask_shapes,
+        mask_patterns,
         ["a", "a-", "basic+", 'cookie:\\"', "token= ", "eyJ", "http://", "\\", '"', "/a?", "-----BEGIN ", "Ab1" * 13 + "A-"],
         64 * 1024,
     ),

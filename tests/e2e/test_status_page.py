@@ -67,12 +67,12 @@ def test_the_page_of_a_ready_agent_says_so_and_shows_its_commands(browser: Brows
         shown = Shown(browser, port)
         with shown as page:
             expect(page.get_by_role("heading", level=1)).to_have_text("Ready")
-            expect(page.get_by_text("Ready: it waits for commands.")).to_be_visible()
+            expect(page.get_by_text("Ready: waiting for commands.")).to_be_visible()
             expect(page.get_by_role("img", name="commands in the last hour")).to_be_visible()
             listed = page.get_by_role("region", name="Recent commands").get_by_role("row")
             assert listed.count() == 1 + agent.agent.flow.journal.counts()["delivered"]
-            expect(page.get_by_role("row", name="poller turns")).to_be_visible()
-            expect(page.get_by_role("row", name="worker-7 turns")).to_be_visible()
+            expect(page.get_by_role("row", name="poller running")).to_be_visible()
+            expect(page.get_by_role("row", name="worker-7 running")).to_be_visible()
             assert "What is wrong" not in page.content()
         assert {url.split("?")[0] for url in shown.asked} <= {f"http://127.0.0.1:{port}/", f"http://127.0.0.1:{port}/favicon.ico"}
         assert [text for text in shown.complaints if "favicon" not in text and "404" not in text] == []
@@ -124,9 +124,9 @@ def test_it_refreshes_automatically_until_it_is_paused(browser: Browser, sandbox
     port = free_port()
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"})), Shown(browser, port) as page:
         assert page.locator("meta[http-equiv=refresh], script").count() == 0
-        page.get_by_role("link", name="Let it show itself anew").click()
+        page.get_by_role("link", name="Update automatically").click()
         assert page.locator("meta[http-equiv=refresh]").count() == 1
-        page.get_by_role("link", name="Hold it still").click()
+        page.get_by_role("link", name="Stop updating").click()
         assert page.locator("meta[http-equiv=refresh]").count() == 0
 
 

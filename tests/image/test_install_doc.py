@@ -212,11 +212,11 @@ def test_every_line_of_the_installation_guide_can_be_typed_in_order(machine: Mac
 
     assert f"Loaded image: {image()}" in told["Check what you were given, and load it"]
     assert "The agent is ready: container" in told["With run.sh"]
-    assert re.search(r"^GOOD: ", told["Verify"], re.MULTILINE) and "Ready: it waits for commands." in told["Verify"]
+    assert re.search(r"^GOOD: ", told["Verify"], re.MULTILINE) and "Ready: waiting for commands." in told["Verify"]
     assert "HTTP/1.1 200" in told["Verify"]
     assert "exited, exit code 0" in told["Day by day"]
     assert re.search(r"^GOOD: ", told["Upgrade"], re.MULTILINE) and re.search(r"^GOOD: ", told["Roll back"], re.MULTILINE)
-    assert told["Roll back"].count("No command fits") == 3
+    assert told["Roll back"].count("No command matches") == 3
     assert docker("ps", "-aq", "--filter", f"name={machine.container.name}").stdout == ""
     assert not (machine.place / "etc").exists() and not (machine.place / machine.container.name).exists()
     lines = [line for block in blocks for line in block.lines]

@@ -70,7 +70,7 @@ def test_an_agent_without_a_configuration_yet_is_live_and_not_ready(sandbox: San
         wait_until(sandbox, lambda: hanging.hits == 1)
         assert page(agent, "/healthz")[0] == 200
         code, text = page(agent, "/readyz")
-        assert (code, "not initialised" in text) == (503, True)
+        assert (code, "the agent is starting" in text) == (503, True)
 
 
 SELDOM: dict[str, str | None] = {"RELAY_HEARTBEAT_SECONDS": "60", "RELAY_METRICS_SECONDS": "1"}

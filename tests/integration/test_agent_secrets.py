@@ -153,7 +153,7 @@ def test_a_token_that_ends_in_service_is_named_in_every_line_and_on_the_page_wit
         told = [line for line in agent.logs if line["event"] in ("platform-failed", "heartbeat-failed")]
         said = [*status["problems"], *status["warnings"], *told]
         assert {one["cause"] for one in said} == {said[0]["cause"]}
-        assert re.fullmatch(r"the JWT expired on \d{4}-\d\d-\d\d \d\d:\d\d UTC, by this machine's clock", said[0]["cause"])
+        assert re.fullmatch(r"the JWT expired on \d{4}-\d\d-\d\d \d\d:\d\d UTC, according to this machine's clock", said[0]["cause"])
         assert {one["cure"] for one in said} == {TOKEN_EXPIRED.cure}
         assert all("the JWT has expired" in line["reason"] for line in told)
         replace(file, sandbox.issue_jwt(2000))

@@ -116,7 +116,7 @@ def test_a_slow_target_is_no_standstill(sandbox: Sandbox, tmp_path: Path, hands:
         gate.wait_reached()
         hands.move(agent, 500, (), polling=True)
         assert agent.events("heartbeat-withheld") == []
-        assert (page(agent, "/readyz"), page(agent, "/healthz")) == ((200, "ready\n"), (200, "the agent lives\n"))
+        assert (page(agent, "/readyz"), page(agent, "/healthz")) == ((200, "ready\n"), (200, "alive\n"))
         gate.release()
         assert sandbox.wait_final(command.id).status == "SUCCESS"
         assert agent.stop() == 0

@@ -285,7 +285,7 @@ def test_the_clock_is_held_against_the_platform_s_date(world: World, off: int, s
 
 def test_no_credentials_from_the_platform_are_an_error_of_their_own(world: World) -> None:
     with world.sandbox.inject(Fault("rest", "agent/credentials", contains=world.agent_id, status=500, count=None)):
-        found = world.fails("credentials", says="error of its own", cure="keeps trying")
+        found = world.fails("credentials", says="server error", cure="keeps trying")
     assert "agent/credentials" in found["credentials"]["summary"]
 
 
@@ -296,7 +296,7 @@ def test_no_credentials_from_the_platform_are_an_error_of_their_own(world: World
     ("address", "says", "stage"),
     [
         ("https://api.lab.invalid", "the name api.lab.invalid does not exist", "name: ENOTFOUND"),
-        ("http://127.0.0.1:{closed}", "port {closed} refused", "connect: ECONNREFUSED"),
+        ("http://127.0.0.1:{closed}", "refuses connections on port {closed}", "connect: ECONNREFUSED"),
     ],
 )
 def test_a_platform_that_is_not_reached_says_at_what(world: World, address: str, says: str, stage: str) -> None:
@@ -389,7 +389,7 @@ def test_answers_that_are_not_the_platforms_are_distinguished(world: World, targ
 
 def test_a_failing_platform_is_reported(world: World) -> None:
     with world.sandbox.inject(Fault("rest", "GET /v1/agents/", contains=world.agent_id, status=503, count=None)):
-        world.fails("platform", says="error of its own", cure="keeps trying")
+        world.fails("platform", says="server error", cure="keeps trying")
 
 
 # --- SQS and CloudWatch ---
@@ -449,7 +449,7 @@ def test_a_queue_for_answers_that_the_role_may_only_send_to_is_fine_and_reported
     ):
         found = world.check()
     assert (found["sqs"]["status"], world.code) == ("ok", 0)
-    assert "the one for answers does not let itself be looked at" in found["sqs"]["summary"]
+    assert "the queue for answers cannot be checked" in found["sqs"]["summary"]
     assert not {"DeleteMessageBatch", "SendMessageBatch"} & {call.operation for call in list(world.sandbox.aws_calls)[calls:]}
 
 
@@ -463,7 +463,9 @@ def test_a_platform_without_a_queue_for_answers_is_reported(world: World) -> Non
 
 def test_a_port_that_refuses_aws_s_calls_names_the_endpoint_that_was_left_standing(world: World) -> None:
     port = closed_port()
-    found = world.fails("sqs", says=f"port {port} refused", cure="AWS_ENDPOINT_URL", AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
+    found = world.fails(
+        "sqs", says=f"refuses connections on port {port}", cure="AWS_ENDPOINT_URL", AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}"
+    )
     assert f"AWS_ENDPOINT_URL is set, so calls to AWS go to http://127.0.0.1:{port}" in found["sqs"]["cause"]
     assert found["cloudwatch"]["status"] == "warning"
 
@@ -471,7 +473,7 @@ def test_a_port_that_refuses_aws_s_calls_names_the_endpoint_that_was_left_standi
 @pytest.mark.parametrize("body", ["<html>Log in</html>", "", "{}"])
 def test_something_else_in_aws_s_place_names_the_endpoint_that_was_left_standing(world: World, target: ByteTarget, body: str) -> None:
     target.on("/", reply(200, body=body))
-    world.fails("sqs", says="AWS_ENDPOINT_URL is set", cure="AWS_ENDPOINT_URL away", AWS_ENDPOINT_URL=target.url(""))
+    world.fails("sqs", says="AWS_ENDPOINT_URL is set", cure="remove AWS_ENDPOINT_URL", AWS_ENDPOINT_URL=target.url(""))
 
 
 @pytest.mark.parametrize(
@@ -479,7 +481,7 @@ def test_something_else_in_aws_s_place_names_the_endpoint_that_was_left_standing
     [
         ("AccessDeniedException", "a policy does not let"),
         ("ResourceNotFoundException", "does not exist"),
-        ("ThrottlingException", "less often"),
+        ("ThrottlingException", "limits the rate of calls"),
     ],
 )
 def test_cloudwatch_that_refuses_is_a_warning_at_most_and_says_why(world: World, code: str, says: str) -> None:
@@ -576,7 +578,7 @@ def test_a_full_disk_is_reported(world: World) -> None:
                 file.write(b"x" * 65536)
         assert caught.value.errno == errno.ENOSPC
         assert shutil.disk_usage(place).free < 65536
-        world.fails("state-dir", says="is full: 0 MB are free", cure="make room", RELAY_STATE_DIR=str(place / "state"))
+        world.fails("state-dir", says="is full: 0 MB are free", cure="free space", RELAY_STATE_DIR=str(place / "state"))
         (place / "filler").unlink()
         found = world.check(RELAY_STATE_DIR=str(place / "state"))
         assert found["state-dir"]["status"] == "warning"
@@ -726,7 +728,7 @@ def test_a_queue_that_may_be_described_but_not_read_is_reported_in_the_words_of_
         done = run_once(["check", "--json"], tmp_path, agent.environment)
         (sqs,) = [check for check in json.loads(done.stdout)["checks"] if check["id"] == "sqs"]
         assert (done.returncode, sqs["status"], sqs["cause"], sqs["cure"]) == (1, "error", line["cause"], line["cure"])
-        assert "the agent at work here says" in sqs["summary"]
+        assert "the running agent reports" in sqs["summary"]
 
 
 def test_an_s3_that_refuses_answers_is_reported_by_the_running_agent_until_it_accepts_one(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -353,7 +353,7 @@ def test_the_report_for_people_names_stage_cause_cure_and_code(tmp_path: Path) -
     text = done.stdout.decode()
     assert done.returncode == 1
     assert text.startswith(f"http://127.0.0.1:{port}/p?[redacted]\n\nok        policy ")
-    assert f"          cause  port {port} refused" in text
+    assert f"          cause  127.0.0.1 refuses connections on port {port}" in text
     assert "          cure   check the port" in text
     assert text.endswith("\nA command would fail with ECONNREFUSED.\n")
     assert "\x1b" not in text

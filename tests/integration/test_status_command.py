@@ -53,7 +53,7 @@ def test_of_a_ready_agent_status_says_so_and_names_every_thread(sandbox: Sandbox
             "config-refresh",
             "upkeep",
             "worker-0",
-            "JWT ends",
+            "JWT",
             "journal",
         ):
             assert word in told.stdout, word

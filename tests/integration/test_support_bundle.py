@@ -115,7 +115,7 @@ def test_with_settings_that_are_not_utf_8_the_bundle_holds_what_is_readable_and_
     assert "is not UTF-8 text" in parts["checks.json"]
     settings = {one["name"]: one["value"] for one in json.loads(parts["configuration.json"])}
     assert settings[".env"].startswith("is not UTF-8 text")
-    assert (settings["AGENT_ID"], settings["JWT"]) == ("not-there", "set, and not shown")
+    assert (settings["AGENT_ID"], settings["JWT"]) == ("not-there", "set (not shown)")
     assert "here" in json.loads(parts["journal.json"])["files"]
     for secret in (CANARY, KEY, given["JWT"]):
         assert secret not in "".join(parts.values()) + told.stdout.decode()

@@ -1,1 +1,1 @@
-"""The pages of a running agent: health, readiness, metrics, status. They show, and change nothing."""
+"""The pages of a running agent: health, readiness, metrics, status. They are read-only."""

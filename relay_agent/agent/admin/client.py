@@ -1,6 +1,6 @@
-"""Asking the agent of a state directory for one of its pages, over its Unix socket.
+"""Requests a page from the agent of a state directory, over its Unix socket.
 
-This room owns that one request, for `status`, `support-bundle` and the container's health check. It must not read the journal.
+Used by `status`, `support-bundle` and the container's health check. It must not read the journal.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class NoAgent(Exception):
 
 
 class NoAnswer(Exception):
-    """One runs, and its pages do not answer."""
+    """An agent runs, but its pages do not answer."""
 
 
 class _Connection(http.client.HTTPConnection):
@@ -35,12 +35,12 @@ class _Connection(http.client.HTTPConnection):
 
 
 def ask(path: Path, page: str, seconds: float = ASK_SECONDS) -> tuple[int, bytes]:
-    """The status code and the body of a page, from the agent that listens at `path`.
+    """Return the status code and the body of a page, from the agent that listens at `path`.
 
     Raises:
-        NoAgent: none does.
+        NoAgent: none listens there.
         NoAnswer: it does not answer in time, or not in HTTP.
-        PermissionError: the socket is another user's.
+        PermissionError: the socket belongs to another user.
     """
     connection = _Connection(path, seconds)
     try:

@@ -1,6 +1,6 @@
-"""What one client of the pages may take: a connection, its time, and the form of what it sends.
+"""Limits for clients of the pages: the number of connections, their time, and the form of requests.
 
-This room owns those limits, on top of waitress, which has none for a client that is slow. It must not know what the pages show.
+waitress itself has no limits for a slow client. This module must not know what the pages show.
 Threads: everything here runs on `admin`; waitress' task threads only run the application and fill a connection's output.
 """
 
@@ -20,41 +20,42 @@ from waitress.server import BaseWSGIServer, TcpWSGIServer, UnixWSGIServer
 from relay_agent.telemetry.logger import Logger
 
 CONNECTIONS = 100
-"""For each way in, so that the clients of one cannot close the other."""
+"""For each of the two sockets, so that the clients of one cannot block the other."""
 REQUEST_SECONDS = 10.0
-"""From a connection, or the first byte of a later request, to the request's last byte."""
+"""From the connection, or from the first byte of a later request, to the request's last byte."""
 ANSWER_SECONDS = 30.0
-"""From there to the last byte of the answer that the client has taken."""
+"""From the request's last byte until the client has read the last byte of the response."""
 IDLE_SECONDS = 30.0
-"""From there to the next request."""
+"""From the end of a response to the next request."""
 REFUSED_SECONDS = 1.0
-"""How long nothing is accepted after the system refused to: a listener that stays readable would spin."""
+"""The pause after the system refused to accept a client: the listener stays readable, and the loop would spin."""
 QUIET_SECONDS = 60.0
-"""How often it is said, at most, that further clients wait."""
+"""The least time between two log lines that say that further clients wait."""
 _SIZES: dict[str, Any] = {
     "threads": 2,
     "max_request_header_size": 16 * 1024,
     "max_request_body_size": 16 * 1024,
-    "outbuf_overflow": 16 * 1024 * 1024,  # An answer never waits in a file: a page is looked at when the disk hangs.
+    "outbuf_overflow": 16 * 1024 * 1024,  # No response is written to a file: the pages must work when the disk hangs.
     "ident": None,
     "expose_tracebacks": False,
     "clear_untrusted_proxy_headers": True,
-    "log_socket_errors": False,  # A client that leaves is no news.
+    "log_socket_errors": False,  # A client that disconnects is not worth a line.
 }
-# waitress' own patterns take time that grows with the square of a request line that does not fit, or of a run of spaces: 24 s for 16 KB.
+# For a malformed request line or a run of spaces, waitress' own patterns take time quadratic in the length: 24 s for 16 KB.
 _FIRST_LINE = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.[01]\r\n")
 _UNFIT = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|[ \t]{32}|\r\n[ \t]")
 
 
 class Request(HTTPRequestParser):
-    """One request. Its head is checked in linear time first, and nothing is read ahead behind it."""
+    """One request. Its head is first checked in linear time; nothing behind it is read ahead."""
 
     def received(self, data: bytes) -> int:
-        """Take what belongs to this request; what a client sent behind it is dropped, and the connection ends with the answer."""
+        """Take the bytes of this request; bytes behind it are dropped, and the connection ends after the response."""
         taken = super().received(data)
         if not self.completed or self.empty or taken == len(data):
             return taken
-        # One answer at a time bounds a connection's memory, and no task thread waits for a slow reader. RFC 9112 §9.3.2: clients ask again.
+        # One response at a time bounds a connection's memory, and no task thread waits for a slow reader. Clients repeat the rest (RFC 9112
+        # §9.3.2).
         cast("dict[str, str]", self.headers)["CONNECTION"] = "close"
         return len(data)
 
@@ -62,18 +63,18 @@ class Request(HTTPRequestParser):
         """Read the head.
 
         Raises:
-            ParsingError: it is not one; answered with 400.
+            ParsingError: it is malformed; answered with 400.
         """
         if not _FIRST_LINE.match(header_plus) or _UNFIT.search(header_plus):
             raise ParsingError("The request's head is malformed")
         try:
             super().parse_header(header_plus)
-        except ValueError:  # of a URL's brackets, a Content-Length of thousands of digits
+        except ValueError:  # from brackets in a URL, or a Content-Length of thousands of digits
             raise ParsingError("The request's head is malformed") from None
 
 
 class Connection(HTTPChannel):
-    """One client. It is closed when it is late, whatever it does in the meantime."""
+    """One client's connection. It is closed when its time is up, whatever the client does meanwhile."""
 
     parser_class = Request
     server: Server
@@ -85,24 +86,24 @@ class Connection(HTTPChannel):
         super().__init__(server, sock, addr, adj, map)
 
     def received(self, data: bytes) -> bool:
-        """Read on. No byte gives more time, but the last of a request."""
+        """Read more bytes. Only the last byte of a request extends the time."""
         self._settle()
         self._until = min(self._until, self._monotonic() + REQUEST_SECONDS)
         return super().received(data)
 
     def complete(self) -> None:
-        """Note that a request is complete, and will be answered."""
+        """Record that a request is complete, and will be answered."""
         self._answering = True
         self._until = self._monotonic() + ANSWER_SECONDS
 
     def close_if_late(self) -> None:
-        """Close it if its time is up; not by `will_close`, which waits for a client that takes bytes."""
+        """Close it if its time is up; not with `will_close`, which would wait for a client that still reads."""
         self._settle()
         if self._monotonic() >= self._until:
             self.handle_close()
 
     def handle_expt(self) -> None:
-        """Close a connection with urgent data, which nobody reads: `poll` would report it for ever."""
+        """Close a connection with urgent data: nothing reads that data, and `poll` would report it forever."""
         self.handle_close()
 
     def _settle(self) -> None:
@@ -112,7 +113,7 @@ class Connection(HTTPChannel):
 
 
 class Server(BaseWSGIServer):
-    """One way in, with connections of its own."""
+    """One of the two sockets, with its own connections."""
 
     channel_class = Connection
     address: str
@@ -124,11 +125,11 @@ class Server(BaseWSGIServer):
         """Whether a further client is accepted now."""
         full = self.connections >= CONNECTIONS
         if full and self.accepting:
-            self._say_that_clients_wait(f"{CONNECTIONS} connections are open, as many as may be")
+            self._say_that_clients_wait(f"all {CONNECTIONS} connections are in use")
         return self.accepting and not full and self.monotonic() >= self._refused_until
 
     def accept(self) -> tuple[socket.socket, Any] | None:
-        """Accept a client, unless the system refuses: for want of file descriptors, say."""
+        """Accept a client, unless the system refuses, for example without free file descriptors."""
         try:
             return super().accept()
         except OSError as error:
@@ -148,7 +149,7 @@ class Server(BaseWSGIServer):
 
     @property
     def connections(self) -> int:
-        """How many are open."""
+        """The number of open connections."""
         return len(self._open)
 
     def _say_that_clients_wait(self, reason: str) -> None:
@@ -173,7 +174,7 @@ class _Unix(Server, UnixWSGIServer):
 def serve(
     pages: WSGIApplication, sock: socket.socket, sockets: dict[int, Any], *, address: str, log: Logger, monotonic: Callable[[], float]
 ) -> Server:
-    """Serve the pages on a socket that listens, in the loop over `sockets`."""
+    """Serve the pages on a listening socket, in the loop over `sockets`."""
     kind = _Unix if sock.family == socket.AF_UNIX else _Tcp
     about = (sock.family, sock.type, sock.proto, sock.getsockname())
     server = kind(pages, sockets, False, sock, adj=Adjustments(**_SIZES), bind_socket=False, sockinfo=about)

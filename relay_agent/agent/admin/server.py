@@ -1,7 +1,7 @@
-"""Serving the pages, on TCP and on a Unix socket in the state directory: the thread `admin`.
+"""Serves the pages on TCP and on a Unix socket in the state directory, on the thread `admin`.
 
-This room owns the two sockets. waitress reads requests and writes answers, within the limits of `clients`. It must not know what the
-pages show.
+Owns the two sockets. waitress reads requests and writes responses, within the limits of `connections`. It must not know what the pages
+show.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from relay_agent.telemetry.logger import Logger
 
 LOOP_SECONDS = 1.0
 CROWD = 10
-"""More connections than that are served in turns, so that many that send byte by byte do not cost a turn for each byte."""
+"""With more connections the loop pauses between iterations, so that many clients that send byte by byte do not cost one for each byte."""
 TURN_SECONDS = 0.02
 BACKLOG = 64
 _SOCKET = "admin.sock"
@@ -45,9 +45,9 @@ class Admin:
         lines: Callable[[], str],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Listen. A TCP port that is taken is a warning: the socket at `path` answers all the same. It alone shows the last log lines.
+        """Listen. A taken TCP port is only a warning: the Unix socket at `path` still answers. Only that socket shows the last log lines.
 
-        A disk that has no room for the socket's name is one too: it is made as soon as there is.
+        A disk without space for the Unix socket is only a warning too: the socket is created as soon as there is space.
         """
         self._path = path
         self._log = log
@@ -55,7 +55,7 @@ class Admin:
         self._map: dict[int, Any] = {}
         self._servers: list[Server] = []
         self._problems: dict[str, Problem] = {}
-        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # It warns of each request that waits a moment.
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # It warns of every request that waits.
         self._local = Pages(facts, render_metrics, None, lines)
         self._pages = [self._local]
         self._missing = self._serve(self._local, lambda: _unix(path), _SOCKET) is None
@@ -66,12 +66,12 @@ class Admin:
             self.port = None if sock is None else sock.getsockname()[1]
 
     def show(self, facts: Known) -> None:
-        """Show these from now on; from any thread."""
+        """Show this status from now on; from any thread."""
         for pages in self._pages:
             pages.show(facts)
 
     def step(self) -> float:
-        """Serve what there is to serve, and wait for it a second at most."""
+        """Serve pending requests; wait for one for a second at most."""
         if self._missing:
             self._missing = self._serve(self._local, lambda: _unix(self._path)) is None
             if not self._missing:
@@ -84,7 +84,7 @@ class Admin:
         return TURN_SECONDS if sum(server.connections for server in self._servers) > CROWD else 0.0
 
     def wake(self) -> None:
-        """Let the loop come round at once; from another thread."""
+        """Make the loop run an iteration at once; from another thread."""
         for server in self._servers:
             server.pull_trigger()
 
@@ -97,11 +97,11 @@ class Admin:
 
     @property
     def problems(self) -> list[Problem]:
-        """The ways to the pages that could not be opened."""
+        """The sockets that could not be opened."""
         return list(self._problems.values())
 
     def _serve(self, pages: Pages, listen: Callable[[], socket.socket], name: str | None = None) -> socket.socket | None:
-        """Listen, and serve; what keeps it from that is told where there is a `name` to tell it by."""
+        """Listen and serve; if that fails and `name` is given, report it under this name."""
         try:
             sock = listen()
             try:
@@ -138,7 +138,7 @@ def _tcp(endpoint: tuple[str, int]) -> socket.socket:
 
 
 def _unix(path: Path) -> socket.socket:
-    """Listen on a path of any length. What a killed agent left there is removed: the state directory's lock is ours."""
+    """Listen on a path of any length. A socket left by a killed agent is removed: this agent holds the state directory's lock."""
     path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -156,7 +156,7 @@ def _unix(path: Path) -> socket.socket:
 
 @contextlib.contextmanager
 def short(path: Path) -> Iterator[str]:
-    """A name for a socket's path that fits into the 107 bytes that the system takes (unix(7))."""
+    """Give a socket's path a name that fits into the 107 bytes that the system allows (unix(7))."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{directory}/{path.name}"

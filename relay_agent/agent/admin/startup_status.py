@@ -1,6 +1,6 @@
-"""What the pages show of an agent whose journal cannot be opened yet, because the disk takes nothing: `facts` before there are any.
+"""What the pages show while the agent's journal cannot be opened yet, because its disk cannot be written: `AgentStatus` before it exists.
 
-This room owns that one state. It must not wait for the disk: the agent does, and says here what stands in its way.
+Owns that one state. It must not wait for the disk: `startup` does, and sets `obstacle`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from relay_agent.telemetry.throughput import MINUTES
 
 
 class StartupStatus:
-    """What is known before the journal is open. Any thread may ask; the main thread sets `obstacle`."""
+    """The status before the journal is open. Any thread may ask; the main thread sets `obstacle`."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class StartupStatus:
         token_ends: Callable[[], datetime | None],
         log_lines: Callable[[], int],
     ) -> None:
-        """`log_lines` is how many wait for their delivery."""
+        """`log_lines` returns how many wait to be delivered."""
         self._identity = identity
         self._clock = clock
         self._disk = disk
@@ -48,18 +48,18 @@ class StartupStatus:
         self._token_ends = token_ends
         self._log_lines = log_lines
         self.obstacle = Obstacle("the journal is being opened")
-        """What the disk says."""
+        """Why the journal cannot be opened."""
 
     def live(self) -> list[Problem]:
-        """Nothing: the agent waits, and a restart would change nothing."""
+        """Return no problems: the agent waits, and a restart would not help."""
         return []
 
     def ready(self) -> list[Problem]:
-        """What it waits for."""
+        """Return what it waits for."""
         return [Problem(self.obstacle.reason, journal_cause(self.obstacle.trouble))]
 
     def status(self) -> dict[str, Any]:
-        """The page `status.json`, in the form that `facts` gives it."""
+        """Return the page `status.json`, in the form of `AgentStatus`."""
         problems = self.ready()
         return {
             "state": "starting",
@@ -94,13 +94,13 @@ class StartupStatus:
         }
 
     def recent(self) -> list[Listed]:
-        """The newest commands, where the journal can be read all the same."""
+        """Return the newest commands, if the journal can be read nevertheless."""
         with contextlib.suppress(JournalError):
             return command_history.recent(self._reader, RECENT_COMMANDS)
         return []
 
     def moments(self) -> dict[str, float]:
-        """What the metrics call timestamps, in seconds since 1970."""
+        """Return the metrics' timestamps, in seconds since 1970."""
         found = {"start": self._identity.uptime.started, "token_expiry": self._token_ends()}
         return {name: moment.timestamp() for name, moment in found.items() if moment is not None}
 

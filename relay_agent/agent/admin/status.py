@@ -1,7 +1,7 @@
-"""What the pages show: whether the agent lives, whether it is ready and why not, and what it is doing.
+"""What the pages show: whether the agent is alive, whether it is ready and why not, and what it is doing.
 
-This room owns the judgement of readiness and the form of `status.json` (OPERATIONS §3). It must not change anything, nor wait for a
-part of the agent that hangs: a page is looked at when something does.
+Owns the judgement of readiness and the form of `status.json` (OPERATIONS §3). It must not change anything, or wait for a part of the
+agent that hangs: the pages are needed most when something does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from relay_agent.core.failures import Cause
 from relay_agent.diagnostics import command_history
 from relay_agent.diagnostics.causes import Problem, days_left
 from relay_agent.diagnostics.command_history import Listed
-from relay_agent.diagnostics.local_causes import JOURNAL_HANGS, STOPPING, STUCK, TOKEN_ENDS, journal_cause, token_expired
+from relay_agent.diagnostics.local_causes import DEAD, JOURNAL_HANGS, STOPPING, TOKEN_ENDS, journal_cause, token_expired
 from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.diagnostics.platform_causes import AGENT_DISABLED, NO_LOGS, QUEUE_DISABLED, REFUSED, STARTING, cause_of
 from relay_agent.diagnostics.platform_status import PlatformStatus
@@ -33,13 +33,13 @@ from relay_agent.telemetry.throughput import Throughput
 
 RECENT_COMMANDS = 50
 COMMIT_SECONDS = 10.0
-"""A commit that takes longer is a journal that does not commit."""
+"""If a commit takes longer, the agent is not ready."""
 TOKEN_WARNING = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which agent this is, and since when it runs."""
+    """The agent's identity, and since when it runs."""
 
     version: str
     agent_id: str
@@ -50,7 +50,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class FlowState:
-    """The commands on their way through the agent."""
+    """The commands in the agent."""
 
     tasks: FairQueue[Any]
     workers: int
@@ -70,7 +70,7 @@ class StorageState:
 
 @dataclass(frozen=True, slots=True)
 class PlatformState:
-    """What the platform says of this agent, and what of it expires."""
+    """The agent's status on the platform, its name there, and the expiry of token and credentials."""
 
     status: PlatformStatus
     name: Callable[[], str | None]
@@ -81,7 +81,7 @@ class PlatformState:
 
 @dataclass(frozen=True, slots=True)
 class Logging:
-    """How the delivery of log lines stands."""
+    """The state of the delivery of log lines."""
 
     waiting: int
     dropped: int
@@ -90,7 +90,7 @@ class Logging:
 
 
 class AgentStatus:
-    """What is known of one agent. Any thread may ask."""
+    """The status of one agent. Any thread may ask."""
 
     def __init__(
         self,
@@ -120,26 +120,26 @@ class AgentStatus:
     # --- judgement ---
 
     def live(self) -> list[Problem]:
-        """Why the agent does not live: a core thread is dead, or does not come round. Nothing while it lives."""
+        """Return why the agent is not alive: a core thread is dead or stuck. Empty while it is alive."""
         if self._stopping():
             return []
-        dead = [Problem(f"the thread {loop.name} has ended", STUCK) for loop in self._threads.dead()]
+        dead = [Problem(f"the thread {loop.name} is dead", DEAD) for loop in self._threads.dead()]
         return dead + _lasting(self._watchdog.standing_still())
 
     def ready(self) -> list[Problem]:
-        """Why commands are not taken in and answered, the most telling reason first. Nothing while they are."""
+        """Return why commands are not accepted and answered, the most telling reason first. Empty while they are."""
         if self._stopping():
             return [Problem("the agent is stopping", STOPPING)]
         found = [*self.live(), *self._of_platform(), *self._of_disk()]
         return found + _lasting(self._watchdog.not_served())
 
     def warnings(self, problems: list[Problem]) -> list[Problem]:
-        """What is wrong beside these, and yet keeps no command from its answer."""
+        """Return what else is wrong, but does not keep commands from being answered."""
         found = []
         ends = self._platform.token_ends()
         if ends is not None and timedelta() < ends - self._clock.now() < TOKEN_WARNING:
             soon = TOKEN_ENDS.about(date=f"{ends:%Y-%m-%d %H:%M} UTC", days=days_left(ends, self._clock.now()))
-            found.append(Problem(f"the JWT ends on {ends:%Y-%m-%d}", soon))
+            found.append(Problem(f"the JWT expires on {ends:%Y-%m-%d}", soon))
         known = {problem.cause for problem in problems}
         for name, status in self._statuses.items():
             reason, cause = status.problem, status.cause
@@ -161,7 +161,7 @@ class AgentStatus:
         if status.disabled:
             return [Problem(AGENT_DISABLED.cause, AGENT_DISABLED)]
         if not status.enrolled:
-            return [Problem(refresh.problem or "not initialised yet", refresh.cause or STARTING)]
+            return [Problem(refresh.problem or "the agent is starting", refresh.cause or STARTING)]
         rejected = status.rejected
         if rejected is not None:
             return [Problem(str(rejected), cause_of(rejected))]
@@ -171,7 +171,7 @@ class AgentStatus:
         if beat.problem is not None and beat.cause is not None and beat.cause.id == REFUSED.id:
             return [Problem(beat.problem, beat.cause)]
         if poll.worked is None and poll.problem is not None and poll.cause is not None:
-            return [Problem(f"the queue was not read yet: {poll.problem}", poll.cause)]
+            return [Problem(f"the queue has not been read yet: {poll.problem}", poll.cause)]
         return []
 
     def _of_disk(self) -> list[Problem]:
@@ -179,12 +179,12 @@ class AgentStatus:
         if obstacle is not None:
             return [Problem(obstacle.reason, journal_cause(obstacle.trouble))]
         seconds = self._storage.journal.stuck_seconds()
-        return [Problem(f"the journal has not ended a commit for {seconds:.0f} s", JOURNAL_HANGS)] if seconds > COMMIT_SECONDS else []
+        return [Problem(f"a commit to the journal has taken {seconds:.0f} s so far", JOURNAL_HANGS)] if seconds > COMMIT_SECONDS else []
 
     # --- what it is doing ---
 
     def status(self) -> dict[str, Any]:
-        """The page `status.json`, but for the recent commands."""
+        """Return the page `status.json` without the recent commands."""
         problems = self.ready()
         waiting, running = self._flow.tasks.waiting(), self._flow.tasks.running()
         logs = self._logs()
@@ -219,13 +219,13 @@ class AgentStatus:
         }
 
     def recent(self) -> list[Listed]:
-        """The newest commands; none where the journal cannot be read."""
+        """Return the newest commands; none if the journal cannot be read."""
         with contextlib.suppress(JournalError):
             return command_history.recent(self._storage.reader, RECENT_COMMANDS)
         return []
 
     def moments(self) -> dict[str, float]:
-        """What the metrics call timestamps, in seconds since 1970."""
+        """Return the metrics' timestamps, in seconds since 1970."""
         found = {
             "start": self.identity.uptime.started,
             "last_receive": self._worked(self._statuses["poller"]),
@@ -250,10 +250,10 @@ class AgentStatus:
             words = {"stopping": "Stopping", "disabled": "Disabled", "starting": "Starting"}
             return f"{words.get(self._state(True), 'Not ready')}: {problems[0].cause.cause}{more}."
         if waiting:
-            return f"Ready and busy: {running} of {self._flow.workers} workers have a command, {waiting} more wait."
+            return f"Ready and busy: {running} of {self._flow.workers} workers are busy, {waiting} more commands are waiting."
         if running:
-            return f"Ready: {running} of {self._flow.workers} workers have a command."
-        return "Ready: it waits for commands."
+            return f"Ready: {running} of {self._flow.workers} workers are busy."
+        return "Ready: waiting for commands."
 
     def _threads_now(self) -> list[dict[str, Any]]:
         return [
@@ -285,10 +285,10 @@ def _lasting(findings: list[Finding]) -> list[Problem]:
 
 
 def told(problem: Problem) -> dict[str, str]:
-    """A problem in the form of `status.json`."""
+    """Return a problem in the form of `status.json`."""
     return {"check": problem.cause.id, "reason": problem.reason, "cause": problem.cause.cause, "cure": problem.cause.cure}
 
 
 def to_the_second(moment: datetime | None) -> str | None:
-    """A moment in the form of `status.json`, to the second."""
+    """Return a moment in the form of `status.json`, to the second."""
     return None if moment is None else iso(moment, "seconds")

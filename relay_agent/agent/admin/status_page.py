@@ -1,7 +1,7 @@
-"""The status page for people: the state in one sentence, what is wrong and what cures it, what the agent is doing.
+"""The status page for people: the state in one sentence, what is wrong and how to cure it, what the agent is doing.
 
-This room owns the page's look. The page loads nothing from elsewhere and works without scripts (`static/status.js` only updates it in
-place), in dark and in light, on a phone and with a screen reader. It must not find anything out: it renders what `status.json` says.
+Owns the page's look. The page loads nothing from elsewhere and works without scripts (`static/status.js` only updates it in place), in
+dark and light mode, on a phone and with a screen reader. It must not determine anything itself: it renders `status.json`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def _hash(text: str) -> str:
 
 
 STILL = f"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src {_hash(STYLE)}"
-"""The Content-Security-Policy of a page that is held still: its one style, and nothing else."""
+"""The Content-Security-Policy of the page without updates: its own style, and nothing else."""
 POLICY = f"{STILL}; script-src {_hash(SCRIPT)}; connect-src 'self'"
-"""That of one that shows itself anew: its one script too, which asks the agent for the page."""
+"""The Content-Security-Policy of the page with updates: also its own script, which requests the page again."""
 
 _BADGES = {
     "ready": ("good", "Ready"),
@@ -47,7 +47,7 @@ _BAR, _GAP, _HEIGHT = 9, 3, 330
 
 
 def render(status: dict[str, Any], recent: Sequence[Listed], *, refresh: bool) -> str:
-    """The whole page."""
+    """Render the whole page."""
     kind, badge = _BADGES[status["state"]]
     agent = status["agent"]
     name = agent["name"] or agent["id"]
@@ -100,7 +100,7 @@ def _problems(problems: list[dict[str, str]], title: str, kind: str) -> str:
 
 
 def _hour(minutes: list[list[int]]) -> str:
-    """Commands a minute as bars, those that failed in another colour at their foot."""
+    """Render the commands per minute as bars, with the failed ones in another colour at the bottom."""
     most = max((done for done, _ in minutes), default=0)
     total, failed = sum(done for done, _ in minutes), sum(failed for _, failed in minutes)
     width = len(minutes) * (_BAR + _GAP)
@@ -122,7 +122,7 @@ def _hour(minutes: list[list[int]]) -> str:
 <line class="axis" x1="0" x2="{width}" y1="{_HEIGHT + 0.5}" y2="{_HEIGHT + 0.5}"/>{"".join(bars)}
 </svg>
 <p class="ends dim small" aria-hidden="true"><span>60 minutes ago</span><span>now</span></p>
-<p class="dim small">{f"Most in a minute: {most}." if most else "No command has ended within the hour."}</p>
+<p class="dim small">{f"Most in one minute: {most}." if most else "No command has ended in the last hour."}</p>
 </section>"""
 
 
@@ -132,14 +132,14 @@ def _numbers(status: dict[str, Any]) -> str:
     rows = [
         ("Workers", f"{workers['busy']} of {workers['total']} busy"),
         ("Waiting for a worker", f"{queue['waiting']} of {queue['capacity']}"),
-        ("Answers to be told", str(status["untold"])),
+        ("Answers waiting to be sent", str(status["untold"])),
         ("Last receive", ago(status["lastReceive"], now)),
         ("Last heartbeat", ago(status["lastHeartbeat"], now)),
         ("Configuration read", ago(status["lastConfiguration"], now)),
-        ("AWS credentials end", _until(status["credentialsEnd"], now)),
-        ("JWT ends", _until(status["tokenEnds"], now) if status["tokenEnds"] else "never"),
-        ("Journal", f"{_bytes(journal['bytes'])}, {journal.get('delivered', 0)} commands remembered"),
-        ("Log lines to be delivered", f"{status['logLines']['waiting']}{_dropped(status['logLines']['dropped'])}"),
+        ("AWS credentials expire", _until(status["credentialsEnd"], now)),
+        ("JWT expires", _until(status["tokenEnds"], now) if status["tokenEnds"] else "never"),
+        ("Journal", f"{_bytes(journal['bytes'])}, {journal.get('delivered', 0)} delivered commands kept"),
+        ("Log lines waiting", f"{status['logLines']['waiting']}{_dropped(status['logLines']['dropped'])}"),
         ("Running for", span(status["uptimeSeconds"])),
     ]
     items = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows)
@@ -148,7 +148,7 @@ def _numbers(status: dict[str, Any]) -> str:
 
 def _commands(recent: Sequence[Listed], now: str) -> str:
     if not recent:
-        body = '<p class="dim">No command has come yet. One that comes is listed here, with where it went and how it ended.</p>'
+        body = '<p class="dim">No commands yet. Commands are listed here with their target and outcome.</p>'
     else:
         rows = "".join(_command(one, now) for one in recent)
         body = (
@@ -162,7 +162,7 @@ def _commands(recent: Sequence[Listed], now: str) -> str:
 
 def _command(one: Listed, now: str) -> str:
     kind = "failed-text" if one.status in FAILED else "ok-text" if one.status else "dim"
-    state = one.status if one.status and one.state == "delivered" else f"{one.status}, not yet told" if one.status else one.state
+    state = one.status if one.status and one.state == "delivered" else f"{one.status}, not sent yet" if one.status else one.state
     where = escape(one.where)
     return (
         f'<tr><td><time datetime="{one.when}">{ago(one.when, now)}</time></td><td>{escape(one.method or "-")}</td>'
@@ -176,26 +176,26 @@ def _command(one: Listed, now: str) -> str:
 def _threads(threads: list[dict[str, Any]]) -> str:
     rows = "".join(
         f'<tr><th scope="row">{escape(one["name"])}</th><td class="{"ok-text" if one["alive"] else "failed-text"}">'
-        f"{'turns' if one['alive'] else 'has ended'}</td><td>{escape(one['activity'])}"
+        f"{'running' if one['alive'] else 'dead'}</td><td>{escape(one['activity'])}"
         + (f' <span class="failed-text">{escape(one["problem"])}</span>' if one["problem"] else "")
         + "</td></tr>"
         for one in threads
     )
     return (
         '<section class="card" aria-labelledby="threads"><h2 id="threads">Threads</h2><div class="scroll" role="region"'
-        ' aria-label="Threads" tabindex="0"><table><thead><tr><th scope="col">Name</th><th scope="col">Life</th>'
-        f'<th scope="col">What it does</th></tr></thead><tbody>{rows}</tbody></table></div></section>'
+        ' aria-label="Threads" tabindex="0"><table><thead><tr><th scope="col">Name</th><th scope="col">State</th>'
+        f'<th scope="col">Activity</th></tr></thead><tbody>{rows}</tbody></table></div></section>'
     )
 
 
 def _footer(status: dict[str, Any], refresh: bool) -> str:
     pause = (
-        f'It shows itself anew every {REFRESH_SECONDS} s. <a href="/?refresh=off">Hold it still</a>'
+        f'This page updates every {REFRESH_SECONDS} s. <a href="/?refresh=off">Stop updating</a>'
         if refresh
-        else 'It is held still. <a href="/">Let it show itself anew</a>'
+        else 'This page does not update. <a href="/">Update automatically</a>'
     )
     made = status["time"].replace("T", " ").replace("Z", " UTC")
-    return f"""<footer><p>Made at <time datetime="{status["time"]}">{made}</time>. {pause}</p>
+    return f"""<footer><p>Updated at <time datetime="{status["time"]}">{made}</time>. {pause}</p>
 <p>Version {escape(status["version"])} · <a href="/status.json">status.json</a> · <a href="/metrics">metrics</a> ·
 agent <code>{escape(status["agent"]["id"])}</code> at {escape(status["agent"]["apiTarget"])}</p></footer>"""
 
@@ -208,7 +208,7 @@ def _seconds(moment: str, now: str) -> float:
 
 
 def ago(moment: str | None, now: str) -> str:
-    """How long before `now` it was; both ISO 8601."""
+    """Return how long before `now` it was; both are ISO 8601."""
     return "never" if moment is None else f"{span(max(0.0, _seconds(moment, now)))} ago"
 
 
@@ -216,11 +216,11 @@ def _until(moment: str | None, now: str) -> str:
     if moment is None:
         return "-"
     left = -_seconds(moment, now)
-    return f"in {span(left)}" if left >= 0 else f"ended {span(-left)} ago"
+    return f"in {span(left)}" if left >= 0 else f"expired {span(-left)} ago"
 
 
 def span(seconds: float) -> str:
-    """A length of time, in the unit that a person would use."""
+    """Return a duration in the unit that a person would use."""
     for size, name in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {name}"

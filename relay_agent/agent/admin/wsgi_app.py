@@ -1,6 +1,6 @@
-"""The pages as a WSGI application: who may ask, for what, and in which form it is answered (OPERATIONS §3).
+"""The pages as a WSGI application: who may request which page, and the form of each (OPERATIONS §3).
 
-This room owns HTTP. It must not judge anything; `facts` does.
+Owns HTTP. It must not judge anything; `status` does.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A page, before its headers."""
+    """A response, without the common headers."""
 
     status: HTTPStatus
     content_type: str
@@ -43,32 +43,32 @@ class Reply:
 
 
 class Known(Protocol):
-    """What is known of the agent: `facts`, and before there are any `waiting`."""
+    """What is known of the agent: `AgentStatus`, or `StartupStatus` before that exists."""
 
     def live(self) -> list[Problem]:
-        """Why it does not live."""
+        """Return why it is not alive."""
 
     def ready(self) -> list[Problem]:
-        """Why it is not ready."""
+        """Return why it is not ready."""
 
     def status(self) -> dict[str, Any]:
-        """The page `status.json`, but for the recent commands."""
+        """Return the page `status.json` without the recent commands."""
 
     def recent(self) -> list[Listed]:
-        """The newest commands."""
+        """Return the newest commands."""
 
 
 class Pages:
-    """The application behind one way in."""
+    """The application behind one of the two sockets."""
 
     def __init__(self, facts: Known, render_metrics: Callable[[], bytes], host: str | None, lines: Callable[[], str] | None = None) -> None:
-        """`host` is the address it listens on, None on the Unix socket; `lines` gives the last log lines, where they may be shown."""
+        """`host` is the address it listens on, None on the Unix socket; `lines` returns the last log lines, if they may be shown."""
         self._facts = facts
         self._render_metrics = render_metrics
         self._host = host
         self._routes: dict[str, Callable[[str], Reply]] = {
             "/": self._page,
-            "/healthz": lambda _: self._verdict(self._facts.live(), "the agent lives"),
+            "/healthz": lambda _: self._verdict(self._facts.live(), "alive"),
             "/readyz": lambda _: self._verdict(self._facts.ready(), "ready"),
             "/metrics": lambda _: Reply(HTTPStatus.OK, metrics.CONTENT_TYPE, self._render_metrics()),
             "/status.json": self._status,
@@ -77,7 +77,7 @@ class Pages:
             self._routes["/log"] = lambda _: Reply(HTTPStatus.OK, _TEXT, lines().encode())
 
     def show(self, facts: Known) -> None:
-        """Show these from now on."""
+        """Show this status from now on."""
         self._facts = facts
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -89,16 +89,19 @@ class Pages:
 
     def _reply(self, environ: WSGIEnvironment) -> Reply:
         if not self._welcome(environ.get("HTTP_HOST")):
-            return _say(HTTPStatus.FORBIDDEN, "This page is served under the agent's address and as localhost only (DNS rebinding).")
+            return _say(
+                HTTPStatus.FORBIDDEN,
+                "Use localhost or the agent's own address; other names are refused (protection against DNS rebinding).",
+            )
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return _say(HTTPStatus.METHOD_NOT_ALLOWED, "These pages can only be read.", ("Allow", "GET, HEAD"))
+            return _say(HTTPStatus.METHOD_NOT_ALLOWED, "These pages are read-only: use GET or HEAD.", ("Allow", "GET, HEAD"))
         route = self._routes.get(environ.get("PATH_INFO", ""))
         if route is None:
-            return _say(HTTPStatus.NOT_FOUND, "There are /, /healthz, /readyz, /metrics and /status.json.")
+            return _say(HTTPStatus.NOT_FOUND, "No such page. The pages are /, /healthz, /readyz, /metrics and /status.json.")
         return route(environ.get("QUERY_STRING", ""))
 
     def _welcome(self, host: str | None) -> bool:
-        """Whether the Host field is one that no web page of another name can make a browser send."""
+        """Whether no web page of another name can make a browser send this Host field."""
         if not host:
             return self._host is None
         name = _without_port(host).lower()
@@ -133,7 +136,7 @@ def _say(status: HTTPStatus, text: str, *headers: tuple[str, str]) -> Reply:
 
 
 def _without_port(host: str) -> str:
-    """The name or address of a Host field; an IPv6 address without its brackets."""
+    """Return the name or address of a Host field; an IPv6 address without its brackets."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.rpartition(":")[0] if host.count(":") == 1 else host

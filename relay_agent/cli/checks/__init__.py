@@ -1,7 +1,7 @@
-"""What `relay-agent check` and `relay-agent explain` find out (OPERATIONS §1, §2): data first, `cli_diagnose` renders it.
+"""The checks of `relay-agent check` and `relay-agent explain` (OPERATIONS §1, §2), as data; `cli.diagnose` prints them.
 
-This room owns the checks, their order, and the walk to a URL. It must not start or change anything, hold a lock that the agent
-needs, take a message from a queue, or word a cause or a cure: these stand in `causes`.
+Owns the checks, their order, and the trace of a route to a URL. It must not start or change anything, hold a lock that the agent needs,
+receive a message from a queue, or word a cause or a cure: `diagnostics` does.
 """
 
 from relay_agent.cli.checks.preflight import CHECK_IDS, Bounds, check_all

@@ -1,7 +1,7 @@
 """The checks that need no network: the settings, the token, the key, and the state directory.
 
-This room owns what is looked at on this machine. It must not change anything there: no directory is made, no lock taken, and
-the journal is only looked at (`journal.look`).
+Owns what is checked on this machine. It must not change anything there: it creates no directory and takes no lock, and only reads the
+journal (`journal_inspection.look`).
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ LOW_BYTES = 1000 * MB
 TOKEN_DAYS = 30
 PROOF_BYTES = 4096
 _LAYERS = frozenset({"overlay", "aufs", "fuse-overlayfs"})
-"""File systems that a container's own layer is made of."""
+"""File systems of a container's own layer."""
 
 Mounts = Callable[[], Iterable[tuple[str, str]]]
 """Mount points and the type of what is mounted there."""
 
 
 def configuration(env_file: Path | None, named: bool = False) -> tuple[Settings | None, Check]:
-    """Load the settings; `named` says that the file was asked for, so that it must be there."""
+    """Load the settings; `named`: the file was named on the command line, so it must exist."""
     try:
         if named and env_file is not None and not env_file.is_file():
             raise ConfigurationError(Mistake("--env-file", f"there is no file {env_file}"))
         settings = load_settings(env_file)
     except ConfigurationError as problem:
-        unknown = [Mistake(name, f"is no variable of the agent{_nearest(near)}") for name, near in unknown_variables(env_file)]
+        unknown = [Mistake(name, f"is not a setting of the agent{_nearest(near)}") for name, near in unknown_variables(env_file)]
         return None, _invalid(problem.mistakes + unknown)
     strange = unknown_variables(env_file)
     if strange:
         names = ", ".join(name for name, _ in strange)
-        nearest = ", ".join(f"the nearest to {name} is {near or 'none of ours'}" for name, near in strange)
-        return settings, warning(local_causes.UNKNOWN_VARIABLES.about(names=names, nearest=nearest), f"unknown, and not read: {names}")
+        nearest = ", ".join(f"{name} may be meant as {near}" if near else f"no setting resembles {name}" for name, near in strange)
+        return settings, warning(local_causes.UNKNOWN_VARIABLES.about(names=names, nearest=nearest), f"unknown, and ignored: {names}")
     source = f"the environment and {env_file}" if env_file is not None and env_file.is_file() else "the environment"
-    return settings, ok("configuration", f"every variable is right, from {source}")
+    return settings, ok("configuration", f"every variable is valid, read from {source}")
 
 
 def usable(env_file: Path | None, named: bool = False) -> tuple[Settings | None, frozenset[str]]:
-    """What of settings that are not right can still be used, and which fields are wrong; None where nothing is known of them."""
+    """Return the valid part of invalid settings and the invalid fields; None if the settings cannot be read at all."""
     if named and env_file is not None and not env_file.is_file():
         return None, frozenset()
     try:
@@ -69,19 +69,19 @@ def usable(env_file: Path | None, named: bool = False) -> tuple[Settings | None,
 
 
 def _nearest(near: str | None) -> str:
-    return f"; the nearest is {near}" if near else ""
+    return f"; did you mean {near}?" if near else ""
 
 
 def _invalid(mistakes: list[Mistake]) -> Check:
     names = ", ".join(dict.fromkeys(mistake.variable for mistake in mistakes))
-    return error(local_causes.CONFIGURATION.about(problems="\n".join(map(str, mistakes))), f"not right: {names}")
+    return error(local_causes.CONFIGURATION.about(problems="\n".join(map(str, mistakes))), f"invalid: {names}")
 
 
 def token(settings: Settings, now: datetime) -> Check:
-    """Look at the token's time; whether the platform takes it is `access`'s."""
+    """Check when the token expires; `access` checks whether the platform accepts it."""
     expiry = token_expiry(settings.token.get())
     if expiry is None:
-        return ok("token", "the JWT has no end")
+        return ok("token", "the JWT never expires")
     if expiry <= now:
         return error(local_causes.token_expired(expiry), f"expired on {expiry:%Y-%m-%d}")
     if (expiry - now).days < TOKEN_DAYS:
@@ -89,35 +89,35 @@ def token(settings: Settings, now: datetime) -> Check:
         return warning(
             local_causes.TOKEN_ENDS.about(date=f"{expiry:%Y-%m-%d %H:%M} UTC", days=days), f"expires on {expiry:%Y-%m-%d}, in {days}"
         )
-    return ok("token", f"good until {expiry:%Y-%m-%d}")
+    return ok("token", f"valid until {expiry:%Y-%m-%d}")
 
 
 def secure_key(settings: Settings) -> Check:
-    """See whether secure commands can be opened."""
+    """Check whether there is a key for secure commands."""
     keys = Keyring.from_text(settings.secure_key.get())
     if not keys:
         return warning(local_causes.NO_KEY, "no key for secure commands")
-    return ok("secure-key", f"{len(keys.kids)} key{'' if len(keys.kids) == 1 else 's'}, new messages use kid {keys.kids[0]}")
+    return ok("secure-key", f"{len(keys.kids)} key{'' if len(keys.kids) == 1 else 's'}; new messages are encrypted with kid {keys.kids[0]}")
 
 
 # --- the state directory ---
 
 
 def mounts() -> list[tuple[str, str]]:
-    """What is mounted where, as this process sees it."""
+    """Return the mount points and their file systems, as this process sees them."""
     return [(partition.mountpoint, partition.fstype) for partition in psutil.disk_partitions(all=True)]
 
 
 def state_dir(path: Path, mounted: Mounts = mounts) -> Check:
-    """See that the state can be kept: rights, room, the journal, and whether it will last."""
+    """Check the state directory: permissions, space, the journal, and whether it outlives the container."""
     return _closed(path) or _no_room(path) or _journal(path) or _may_not_last(path, mounted) or _fine(path)
 
 
 def _fine(path: Path) -> Check:
     if not path.exists():
-        return ok("state-dir", f"{path} is not there yet; the agent makes it")
-    at_work = ", an agent is at work on it" if held(path) else ""
-    return ok("state-dir", f"{path}: {_free(path) // MB} MB free{at_work}")
+        return ok("state-dir", f"{path} does not exist yet; the agent creates it")
+    in_use = ", in use by a running agent" if held(path) else ""
+    return ok("state-dir", f"{path}: {_free(path) // MB} MB free{in_use}")
 
 
 def _closed(path: Path) -> Check | None:
@@ -130,12 +130,12 @@ def _closed(path: Path) -> Check | None:
     except OSError as problem:
         if problem.errno in (errno.ENOSPC, errno.EDQUOT):
             return error(_full(path), f"{path}: the disk of the state directory is full ({problem.strerror})")
-        place, whose = path, f" ({problem.strerror}): on a disk that is not read-only, with every directory above it in reach"
+        place, whose = path, f" ({problem.strerror}), on a disk that is not read-only, below directories that this user may enter"
     return error(local_causes.STATE_NOT_WRITABLE.about(path=place, more=whose), f"cannot write {place}")
 
 
 def _prove(directory: Path) -> None:
-    """Write a little into a file without a name: rights and free space say less than the disk itself."""
+    """Write a little into an unnamed file: permissions and free space alone do not prove that the disk can be written."""
     with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
         file.write(b"\0" * PROOF_BYTES)
 
@@ -155,7 +155,7 @@ def _full(path: Path) -> Cause:
 
 
 def _no_room(path: Path) -> Check | None:
-    """What keeps an agent from taking anything in, by its own measure and in its own words (`disk`)."""
+    """Report a disk on which a running agent would accept no commands, judged as the agent does (`disk_space`)."""
     found = obstacle_seen(path, _nearest_directory(path))
     return error(_full(path), f"{path}: {found.reason}") if found else None
 
@@ -186,7 +186,7 @@ def _may_not_last(path: Path, mounted: Mounts) -> Check | None:
 
 
 def _on_layer(path: Path, mounted: Mounts) -> bool:
-    """Whether the path lies on an overlay that is the root itself, as it does in a container without a volume."""
+    """Whether the path is on an overlay mounted at the root, as in a container without a volume."""
     place = _nearest_directory(path).resolve()
     above = {str(place), *map(str, place.parents)}
     points = [(point, kind) for point, kind in mounted() if point in above]

@@ -1,9 +1,9 @@
-"""The checks of the platform: reached, accepted, enabled, its queue and its logs.
+"""The checks of the platform: whether it can be reached and accepts the agent, and the agent's state, queues and logs.
 
-This room owns what is asked of the platform, and what the answers mean for an agent. It must not report a status, receive or
-delete a message, or write a log line; what a failure is called stands in `causes`.
+Owns which calls are made, and what the answers mean for an agent. It must not report a status, receive or delete a message, or write a
+log line. Causes and cures are in `platform_causes`.
 
-Threads: each check is called by a thread of its own, after those that it waits for; what these found is handed on in `Facts`.
+Threads: each check runs on its own thread, after those that it waits for; `PlatformFacts` passes on what they found.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _BAD_REQUEST = 400
 
 @dataclass
 class PlatformFacts:
-    """What one check found and another needs. Written before those that wait for it begin."""
+    """What one check found and another needs; written before the checks that wait for it begin."""
 
     state: AgentState | None = None
     refusal: PlatformError | None = None
@@ -72,14 +72,14 @@ class PlatformFacts:
 
 
 class _BoundHttp(PlatformHttp):
-    """The platform leg with a limit of our own for each call, and what its last answer said of the time."""
+    """The platform's HTTP client, with a time limit for each call; it measures the clock's offset from the last answer."""
 
     def __init__(self, make_transport: Callable[[], Transport], proxies: ProxyRouter, policy: Policy, seconds: float, clock: Clock) -> None:
         super().__init__(make_transport, proxies, policy)
         self._seconds = seconds
         self._clock = clock
         self.clock_off: float | None = None
-        """Seconds by which this machine's clock is ahead of the answer's `Date`, None where it had none."""
+        """Seconds by which this machine's clock is ahead of the answer's `Date`; None if the answer had none."""
 
     def send(self, method: str, url: str, headers: Headers, body: Any, seconds: float, max_bytes: int = 1024 * 1024) -> Answer:
         """Send, within the limit."""
@@ -92,7 +92,7 @@ class _BoundHttp(PlatformHttp):
 
 
 class PlatformChecks:
-    """The checks of one platform. `seconds` bounds each call but those for credentials, of which there are two: half of it."""
+    """The checks of one platform. Each call may take `seconds`; each of the two calls for credentials, half of that."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class PlatformChecks:
         seconds: float = 8.0,
         seen_secrets: Callable[[str, str], None] = lambda _key, _token: None,
     ) -> None:
-        """`seen_secrets` is told the temporary credentials before they are used."""
+        """`seen_secrets` is called with the temporary credentials before they are used."""
         self._settings = settings
         self._clock = clock or Clock()
         self._seconds = seconds
@@ -112,7 +112,7 @@ class PlatformChecks:
         self._facts = PlatformFacts()
 
     def platform(self) -> Check:
-        """Ask for the agent's record, the one call that even a disabled agent may make; what it says is judged by others."""
+        """Get the agent's record, the one call that even a disabled agent may make; other checks judge what it says."""
         began = time.monotonic()
         with closing(self._http()) as http:
             try:
@@ -131,10 +131,10 @@ class PlatformChecks:
         return ok("platform", f"{self._where()} answers")
 
     def clock(self) -> Check:
-        """Hold this machine's clock against the platform's."""
+        """Compare this machine's clock with the platform's."""
         off = self._facts.clock_off
         if off is None:
-            return ok("clock", "not compared: the platform's answer has no Date")
+            return ok("clock", "not compared, since the platform's answer has no Date")
         said = f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the platform's"
         cause = local_causes.clock_off(off)
         if abs(off) > CLOCK_ERROR_SECONDS:
@@ -144,38 +144,38 @@ class PlatformChecks:
         return ok("clock", "agrees with the platform's")
 
     def access(self) -> Check:
-        """See whether token and organisation are accepted."""
+        """Check whether the platform accepts token and organisation."""
         refusal = self._facts.refusal
         if not isinstance(refusal, PlatformRefused):
             return ok("access", f"the platform accepts JWT and ORG_SLUG {self._settings.org_slug}")
         return error(cause_of(refusal), f"the platform {refusal.reason}", "access")
 
     def agent(self) -> Check:
-        """See whether the agent is known, and of our kind."""
+        """Check whether the agent is known and user-defined."""
         agent_id, state = self._settings.agent_id, self._facts.state
         if self._facts.refusal is not None or state is None:
-            refusal = self._facts.refusal or UnknownAgent(Call.AGENTS, "answered nothing")
+            refusal = self._facts.refusal or UnknownAgent(Call.AGENTS, "did not describe it")
             return error(cause_of(refusal), f"AGENT_ID {agent_id}: the platform {refusal.reason}", "agent")
         if state.kind is not None and state.kind != USER_DEFINED:
             return error(platform_causes.NOT_USER_DEFINED.about(kind=state.kind[:40]), f"AGENT_ID {agent_id} is of type {state.kind[:40]}")
         return ok("agent", f"AGENT_ID {agent_id} is known")
 
     def enabled(self) -> Check:
-        """See whether the agent's connection is enabled."""
+        """Check whether the agent's connection is enabled."""
         state = self._facts.state
         if state is not None and state.enabled is False:
             return error(platform_causes.AGENT_DISABLED, "the agent is disabled")
         return ok("enabled", "the agent is enabled" if state is not None and state.enabled else "the platform does not say")
 
     def queue(self) -> Check:
-        """See whether the agent's queue is enabled."""
+        """Check whether the agent's queue is enabled."""
         state = self._facts.state
         if state is not None and state.queue_enabled is False:
             return error(platform_causes.QUEUE_DISABLED, "the queue is disabled")
         return ok("queue", "the queue is enabled" if state is not None and state.queue_enabled else "the platform does not say")
 
     def credentials(self) -> Check:
-        """Have the configuration and temporary credentials given."""
+        """Get the configuration and temporary credentials."""
         with closing(self._http(self._seconds / 2)) as http:
             rest = self._rest(http)
             try:
@@ -185,10 +185,10 @@ class PlatformChecks:
             except PlatformError as problem:
                 return error(cause_of(problem), str(problem), "credentials")
         self._facts.credentials = given
-        return ok("credentials", f"good until {expiration:%Y-%m-%d %H:%M} UTC, for {self._facts.config.region}")
+        return ok("credentials", f"valid until {expiration:%Y-%m-%d %H:%M} UTC, for {self._facts.config.region}")
 
     def sqs(self) -> Check:
-        """See that both queues are there and let the agent in; no message is taken from one, or put into the other."""
+        """Check that both queues exist and accept the agent, without receiving or sending a message."""
         config, _ = self._given()
         if config.source_queue is None:
             return error(platform_causes.QUEUE_DISABLED, "the platform names no queue", "sqs")
@@ -196,18 +196,16 @@ class PlatformChecks:
             return error(platform_causes.NO_QUEUE, "the platform names no queue for answers", "sqs")
         answering = aside(
             partial(self._look, config.platform_queue, inbound=False), "check-answers"
-        )  # In time also where the other one hangs.
+        )  # On its own thread, so that it ends in time even if the other one hangs.
         commands, answers = self._look(config.source_queue, inbound=True), answering.result()
         if isinstance(answers, QueueUnavailable) and answers.denied and commands is None:
-            # A role needs no more than to send there, and sending is the one thing that cannot be tried.
-            return ok(
-                "sqs", f"the queue for commands lets the agent in; the one for answers does not let itself be looked at{self._endpoint()}"
-            )
+            # The role needs no more than the right to send there, which cannot be tried without sending.
+            return ok("sqs", f"the queue for commands accepts the agent; the queue for answers cannot be checked{self._endpoint()}")
         failed = [(name, problem) for name, problem in (("commands", commands), ("answers", answers)) if problem is not None]
         if failed:
             said = "; ".join(f"the queue for {name}: {problem}" for name, problem in failed)
             return error(cause_of(failed[0][1]), said + self._endpoint(), "sqs")
-        return ok("sqs", f"the queues for commands and for answers let the agent in{self._endpoint()}")
+        return ok("sqs", f"the queues for commands and answers accept the agent{self._endpoint()}")
 
     def _look(self, url: str, *, inbound: bool) -> PlatformError | None:
         config, credentials = self._given()
@@ -219,7 +217,7 @@ class PlatformChecks:
         return None
 
     def cloudwatch(self) -> Check:
-        """See that the log group is there and lets the agent in; nothing is written."""
+        """Check that the log group exists and can be read, without writing to it."""
         config, credentials = self._given()
         if config.log_group is None:
             return warning(platform_causes.NO_LOG_GROUP_NAMED, "the platform names no log group")
@@ -275,16 +273,16 @@ class PlatformChecks:
 
 
 def _known(state: AgentState) -> AgentState:
-    """A record says something of the agent; anything else that answers JSON is not the platform.
+    """Return the record if it describes an agent; any other JSON is not from the platform.
 
     Raises:
-        NotThePlatform: it says nothing.
+        NotThePlatform: it describes none.
     """
     if state == AgentState(None, None, None):
-        raise NotThePlatform(Call.AGENTS, "the answer says nothing of an agent")
+        raise NotThePlatform(Call.AGENTS, "the answer does not describe an agent")
     return state
 
 
 def _is_judgement(problem: PlatformError) -> bool:
-    """Whether the platform answered as itself, and said no."""
+    """Whether the platform itself refused the call."""
     return isinstance(problem, PlatformRefused | UnknownAgent) or problem.status == _BAD_REQUEST

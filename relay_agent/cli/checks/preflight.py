@@ -1,6 +1,6 @@
-"""All checks of `relay-agent check`: which there are, in which order, what each waits for, and how long each may take.
+"""The plan of `relay-agent check`: all checks, their order, what each waits for, and how long each may take.
 
-This room owns the plan. It must not look at anything itself: `local`, `platform` and `explain` do.
+It must not check anything itself: `local_checks`, `platform_checks` and `target_check` do.
 """
 
 from __future__ import annotations
@@ -56,29 +56,29 @@ _NEEDS: dict[str, Collection[str]] = {
     "secure-key": {"secure_command_key", "secure_command_key_file"},
     "target": WAY_SETTINGS,
 }
-"""The settings without which a check has nothing to look at, beside those of the checks that it waits for. That the platform is
-reached is seen without a token, and that it accepts one without an agent's id."""
+"""The settings that a check needs, besides those of the checks that it waits for. Whether the platform can be reached is checked without
+a token, whether it accepts the token without an agent's id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Seconds. The three that follow each other on a network that hangs, platform, credentials and SQS, stay below the whole."""
+    """Time limits in seconds. On a hanging network platform, credentials and SQS run one after the other, together within `whole`."""
 
     call: float = 8.0
-    """One call of the platform; the two for credentials have half of it each."""
+    """One call to the platform; each of the two calls for credentials may take half of it."""
     target: float = 15.0
     local: float = 10.0
     margin: float = 1.0
-    """Beyond its own limit, before a check counts as hanging."""
+    """How far a check may exceed its limit before it counts as hanging."""
     whole: float = 28.5
 
 
 def check_all(
     env_file: Path | None, targets: Sequence[str] = (), *, named: bool = False, bounds: Bounds | None = None, clock: Clock | None = None
 ) -> list[Check]:
-    """Run every check; the settings first, all others side by side as far as they do not wait for each other.
+    """Run all checks: the settings first, then all others in parallel, unless one waits for another.
 
-    Where an agent is at work on the state directory, what it says is wrong goes before what a check finds well.
+    If an agent runs on the state directory, the problems that it reports override checks that passed.
     """
     limits = bounds or Bounds()
     settings, first = configuration(env_file, named)
@@ -96,7 +96,7 @@ def check_all(
 
 
 def secrets_of(settings: Settings) -> Redactor:
-    """All secrets that the settings hold, so that no text shows one."""
+    """Return a redactor for all secrets in the settings, so that no text shows one."""
     redactor = Redactor()
     _know(redactor, settings)
     return redactor
@@ -111,7 +111,7 @@ def _know(redactor: Redactor, settings: Settings) -> None:
 def _steps(
     settings: Settings | None, wrong: frozenset[str], targets: Sequence[str], limits: Bounds, clock: Clock, redactor: Redactor
 ) -> list[Step]:
-    """All but the first. Those wait for the configuration whose settings are `wrong`; what is right of it may be looked at."""
+    """Return all steps but the first. A check whose settings are `wrong` waits for the configuration, and so is skipped."""
     if settings is None:
         return [*(Step(check_id, _never, ("configuration",)) for check_id in CHECK_IDS[1:-1]), *_target_steps(None, wrong, targets, limits)]
     _know(redactor, settings)

@@ -1,6 +1,6 @@
-"""One check's outcome, and what follows from all of them: the JSON report and the exit code (OPERATIONS §1, §2).
+"""The result of a check, and what follows from all results: the JSON report and the exit code (OPERATIONS §1, §2).
 
-This room owns the form. It must not find anything out.
+It must not check anything itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from relay_agent.core.failures import Cause
 
 
 class Status(StrEnum):
-    """How a check, or a stage of `explain`, came out."""
+    """The outcome of a check, or of a stage of `explain`."""
 
     OK = "ok"
     WARNING = "warning"
@@ -25,7 +25,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check. `summary` says what was found; `cause` and `cure` only where something is to be done."""
+    """One check. `summary` says what was found; `cause` and `cure` are set only if there is something to do."""
 
     id: str
     status: Status
@@ -35,32 +35,32 @@ class Check:
     seconds: float = 0.0
 
     def without(self, mask: Callable[[str], str]) -> Check:
-        """The check with its texts masked."""
+        """Return the check with its texts masked."""
         cause, cure = (text and mask(text) for text in (self.cause, self.cure))
         return replace(self, summary=mask(self.summary), cause=cause, cure=cure)
 
 
 def ok(check_id: str, summary: str) -> Check:
-    """All is well."""
+    """Return a check that passed."""
     return Check(check_id, Status.OK, summary)
 
 
 def error(cause: Cause, summary: str, check_id: str = "") -> Check:
-    """The agent cannot work like this."""
+    """Return a check with an error: the agent cannot work like this."""
     return Check(check_id or cause.id, Status.ERROR, summary, cause.cause, cause.cure)
 
 
 def warning(cause: Cause, summary: str, check_id: str = "") -> Check:
-    """The agent works, for now or in part."""
+    """Return a check with a warning: the agent works for now, or in part."""
     return Check(check_id or cause.id, Status.WARNING, summary, cause.cause, cause.cure)
 
 
 def report(checks: Sequence[Check]) -> dict[str, Any]:
-    """The report as JSON has it."""
+    """Return the report for `--json`."""
     return {"checks": [{**asdict(check), "seconds": round(check.seconds, 3)} for check in checks]}
 
 
 def exit_code(checks: Sequence[Check]) -> int:
-    """0 no error (warnings allowed), 1 an error, 2 the configuration is invalid."""
+    """Return 0 for no error (warnings allowed), 1 for an error, 2 for an invalid configuration."""
     failed = {check.id for check in checks if check.status is Status.ERROR}
     return EXIT_CONFIGURATION if "configuration" in failed else EXIT_ERROR if failed else EXIT_OK

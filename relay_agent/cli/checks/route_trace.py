@@ -1,8 +1,8 @@
-"""The walk to a URL, stage by stage, as a command would go it, up to where it fails.
+"""Traces the route of a command to its URL, stage by stage, up to the stage that fails.
 
-This room owns the stages and what is noted at each. It must not open a connection by itself: the agent's dialer, proxies and
-policy do, so that what is told here is what happens there. Nothing is sent beyond the handshakes, and CONNECT to a proxy,
-but for `send`, where the agent's own Executor sends the whole request.
+Owns the stages and what is recorded of each. It must not open a connection itself: the agent's own dialer, proxies and policy do, so
+that a trace shows what happens to a command. It sends nothing but the handshakes and CONNECT to a proxy, except for `send`, which lets
+the agent's own Executor send the whole request.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ STAGES = {
     Phase.PROXY_TLS: "proxy-tls",
     Phase.TUNNEL: "tunnel",
 }
-"""The stage in which the dialer waits for that."""
+"""The stage of each of the dialer's phases."""
 _PROXY_STATUSES = frozenset({502, 503, 504})
 _PROXY_LOGIN = 407
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage; `cause` only where it went wrong."""
+    """One stage; `cause` is set only if it failed."""
 
     stage: str
     status: Status
@@ -56,7 +56,7 @@ class Stage:
 
 @dataclass(slots=True)
 class Walk:
-    """How far a walk came. `code` is what a command would be told (PROTOCOL §4), None where it would get an answer."""
+    """The result of a trace. `code` is the error code that a command would get (PROTOCOL §4), None if it would get an answer."""
 
     url: Url
     method: str
@@ -69,7 +69,7 @@ class Walk:
 
     @property
     def fault(self) -> Stage | None:
-        """The stage at which it ended badly, None where it went through."""
+        """The stage that failed, None if all succeeded."""
         return next((stage for stage in self.stages if stage.status is Status.ERROR), None)
 
 
@@ -95,7 +95,7 @@ class _Trace(ExchangeObserver):
 
 
 class Walker:
-    """Walks one leg. `policy` is None for the platform's; `roots` says in words which CA bundle is trusted."""
+    """Traces one leg. `policy` is None for calls to the platform; `roots` describes the trusted CA bundle."""
 
     def __init__(
         self,
@@ -117,8 +117,8 @@ class Walker:
         self._connect_seconds = connect_seconds
 
     def walk(self, request: HttpRequest, deadline: Deadline) -> Walk:
-        """Go up to the handshake."""
-        allowed = Verdict(True, "the platform's own addresses are not judged")
+        """Trace the route up to the last handshake."""
+        allowed = Verdict(True, "the policy does not apply to the platform's addresses")
         verdict = self._policy.check_url(request.method, request.url) if self._policy else allowed
         found = Walk(request.url, request.method, self._proxies.route(self._leg, request.url), verdict)
         if not verdict.allowed:
@@ -130,7 +130,7 @@ class Walker:
         return found
 
     def send(self, found: Walk, request: HttpRequest, executor: Executor, deadline: Deadline) -> None:
-        """Send the request of a walk that went through, and note what came of it as the stage `http`."""
+        """Send the request after a trace without a fault, and record the outcome as the stage `http`."""
         began = time.monotonic()
         outcome = executor.execute(request, deadline)
         seconds = time.monotonic() - began
@@ -143,7 +143,7 @@ class Walker:
             outcome.content.close()
 
     def cause(self, facts: FaultFacts, url: Url) -> Cause:
-        """The row for a fault on the way to this URL, the trusted roots named."""
+        """Return the cause of a network fault of this URL, with the trusted roots."""
         return on_the_way(replace(facts, host=url.host, port=url.port), self._subject, self._roots)
 
     # --- up to the handshake ---
@@ -173,17 +173,17 @@ class Walker:
             return ", ".join(trace.addresses)
         if phase is Phase.PROXY_NAME:
             assert proxy is not None
-            return f"the proxy {proxy.host}; {found.url.host} is resolved by the proxy, so the policy cannot judge its addresses"
+            return f"the proxy {proxy.host}; the proxy resolves {found.url.host}, so the policy cannot judge its addresses"
         if phase is Phase.CONNECT:
             return f"connected to {peer.address}"
         if phase is Phase.PROXY_CONNECT:
             assert proxy is not None
             through = f", and through it to {found.url.host}:{found.url.port}" if proxy.scheme == "socks5h" else ""
-            return f"connected to the proxy, {peer.address}{through}"
+            return f"connected to the proxy at {peer.address}{through}"
         if phase is Phase.TUNNEL:
             return f"the proxy opened a tunnel to {found.url.host}:{found.url.port}"
         if phase is Phase.PROXY_TLS:
-            return f"TLS with the proxy, trusted by {self._roots}"
+            return f"TLS with the proxy, whose certificate is trusted by {self._roots}"
         return f"{peer.version}, {_described(found.certificate)}, trusted by {self._roots}"
 
     def _stopped(self, found: Walk, trace: _Trace, fault: TransportFault) -> None:
@@ -196,7 +196,7 @@ class Walker:
         text = f"resolves to {fault.address}: {fault.message}" if isinstance(fault, _Denied) else fault.message
         status = fault.facts.status
         if status is not None and status >= 400:
-            found.status_code = status  # A refused tunnel is an answer (PROTOCOL §4): a command would be given it.
+            found.status_code = status  # A refused tunnel is an answer (PROTOCOL §4), which a command would get.
         self._fail(found, STAGES[phase], fault.facts, text, seconds)
 
     def _before(self, phase: Phase, found: Walk, trace: _Trace) -> str:
@@ -218,7 +218,7 @@ class Walker:
     # --- the answer ---
 
     def _failed(self, found: Walk, outcome: Failure, seconds: float) -> None:
-        """Note why there is no answer; after redirects it is the last host that is named, and the rule that forbids it."""
+        """Record why there is no answer; after redirects it names the last host, and the rule that denies it."""
         url = parse_url(outcome.url) if outcome.url else found.url
         text = outcome.message if url.origin == found.url.origin else f"redirected to {url.scheme}://{url.netloc}: {outcome.message}"
         facts = outcome.facts or FaultFacts(outcome.code)
@@ -236,7 +236,7 @@ class Walker:
             facts = FaultFacts(None, proxy=proxy.masked if proxy else None, status=status, forwarded=True)
             found.stages.append(Stage("http", Status.ERROR, text, seconds, self.cause(facts, found.url)))
         elif status >= 400:
-            found.stages.append(Stage("http", Status.WARNING, f"{text}: the command would be FAILURE, with this statusCode", seconds))
+            found.stages.append(Stage("http", Status.WARNING, f"{text}: a command would end as FAILURE with this statusCode", seconds))
         else:
             found.stages.append(Stage("http", Status.OK, text, seconds))
 
@@ -251,7 +251,7 @@ class _Denied(TransportFault):
 
 
 class _Peer:
-    """What an open socket tells of its other end."""
+    """What a connected socket knows of its peer."""
 
     def __init__(self, sock: Any) -> None:
         self.version = sock.version() if hasattr(sock, "version") else ""
@@ -259,7 +259,7 @@ class _Peer:
         try:
             host, port = sock.getpeername()[:2]
         except OSError:
-            host, port = "an address that is gone", 0
+            host, port = "an unknown address", 0
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -276,9 +276,9 @@ def _route(route: Route) -> str:
 def _described(certificate: Certificate | None) -> str:
     if certificate is None:
         return "a certificate that cannot be read"
-    return f"subject {certificate.subject}, issuer {certificate.issuer}, ends {certificate.not_after:%Y-%m-%d}"
+    return f"subject {certificate.subject}, issuer {certificate.issuer}, expires {certificate.not_after:%Y-%m-%d}"
 
 
 def ends_soon(certificate: Certificate | None, days: int, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> bool:
-    """Whether a certificate is over within so many days."""
+    """Whether a certificate expires within so many days."""
     return certificate is not None and certificate.left(now()).days < days

@@ -1,6 +1,6 @@
-"""What an agent that is at work here says of itself: it meets what no check tries, such as receiving, uploading and telling answers.
+"""Asks a running agent what is wrong: it sees failures that no check tries, such as receiving, uploading and sending answers.
 
-This room owns that question, and how the word is put beside what the checks found.
+Owns that question, and how the answer is combined with the checks.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from relay_agent.cli.checks.result import Check, Status
 
 ASK_SECONDS = 3.0
 _MOST_WARNING = frozenset({"cloudwatch", "secure-key"})
-"""Checks that have no error (OPERATIONS §2)."""
+"""Checks that are never an error (OPERATIONS §2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One thing that the agent says is wrong."""
+    """One problem that the running agent reports."""
 
     check: str
     status: Status
@@ -30,7 +30,7 @@ class Word:
 
 
 def word_of(state_dir: Path) -> list[Word]:
-    """What the agent of this state directory says is wrong just now; nothing where none runs, or its pages do not answer."""
+    """Return the problems that the agent of this state directory reports; none if no agent runs, or its pages do not answer."""
     try:
         _, body = ask(state_dir / "admin.sock", "/status.json", ASK_SECONDS)
         said = json.loads(body)
@@ -44,7 +44,7 @@ def word_of(state_dir: Path) -> list[Word]:
 
 
 def beside(checks: Sequence[Check], words: Sequence[Word]) -> list[Check]:
-    """The checks, those that found nothing wrong in place of which the agent says what is."""
+    """Return the checks; one that passed is replaced by the agent's problem of the same id, if any."""
     first: dict[str, Word] = {}
     for word in words:
         first.setdefault(word.check, word)
@@ -55,5 +55,5 @@ def _heard(check: Check, word: Word | None) -> Check:
     if word is None or check.status is not Status.OK:
         return check
     status = Status.WARNING if check.id in _MOST_WARNING else word.status
-    summary = f"{check.summary}; but the agent at work here says: {word.reason}"
+    summary = f"{check.summary}; but the running agent reports: {word.reason}"
     return replace(check, status=status, summary=summary, cause=word.cause, cure=word.cure)

@@ -1,6 +1,6 @@
-"""Steps that wait for each other, side by side, each within a bound of its own and all of them within one.
+"""Runs steps in parallel; a step may wait for others, and each step and all together have a time limit.
 
-This room owns the order and the time. It must not know what a step looks at: it is given one function for each.
+Owns order and time. It must not know what a step checks: it gets a function for each.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ Run = Callable[[], Check]
 
 @dataclass(frozen=True)
 class Step:
-    """One check: it runs when all that it waits for came out well, and otherwise not at all."""
+    """One check: it runs after those that it waits for, and is skipped if one of them fails."""
 
     id: str
     run: Run
     waits_for: tuple[str, ...] = ()
     bound_seconds: float = 10.0
     about: str = ""
-    """What tells it from another of the same id."""
+    """Distinguishes it from another step of the same id."""
 
 
 def run_steps(
     steps: Sequence[Step], whole_seconds: float, *, debug: bool = False, monotonic: Callable[[], float] = time.monotonic
 ) -> list[Check]:
-    """Run all steps, and give their checks in the steps' order; a step that outlasts its bound is left behind, and says so.
+    """Run all steps and return their checks in the steps' order; a step that exceeds its limit is abandoned and reported as an error.
 
-    With `debug` the traceback of an error that nobody foresaw goes to stderr.
+    With `debug`, print the traceback of an unexpected error to stderr.
     """
     return _Run(steps, whole_seconds, debug, monotonic).checks()
 
 
 class _Run:
-    """One run of a plan. Only the caller's thread changes it; the steps' threads hand in what they found."""
+    """One run of a plan. Only the caller's thread changes it; the steps' threads pass their checks to it through a queue."""
 
     def __init__(self, steps: Sequence[Step], whole_seconds: float, debug: bool, monotonic: Callable[[], float]) -> None:
         self._steps = steps
@@ -63,7 +63,7 @@ class _Run:
 
     def _start_what_may(self) -> None:
         started = True
-        while started:  # What is skipped lets others be skipped.
+        while started:  # A skipped step may cause others to be skipped.
             started = False
             for place, step in enumerate(self._steps):
                 if place not in self._found and place not in self._running and self._settled(step):
@@ -80,7 +80,7 @@ class _Run:
             return
         now = self._monotonic()
         self._running[place] = (now, min(now + step.bound_seconds, self._ends_at))
-        # A daemon: what nothing can interrupt, such as a disk that hangs, must not keep the process from its end.
+        # A daemon, since a check that nothing can interrupt, such as one of a disk that hangs, must not block the exit.
         threading.Thread(target=self._take, args=(place, step), name=f"check-{step.id}", daemon=True).start()
 
     def _take(self, place: int, step: Step) -> None:
@@ -89,18 +89,18 @@ class _Run:
         except Exception as problem:  # noqa: BLE001 - the top of a step: a fault of one check must not hide the others
             if self._debug:
                 traceback.print_exc()
-            found = error(UNEXPECTED.about(kind=type(problem).__name__), f"{step.about}: not found out".removeprefix(": "), step.id)
+            found = error(UNEXPECTED.about(kind=type(problem).__name__), f"{step.about}: the check failed".removeprefix(": "), step.id)
         self._done.put((place, found))
 
     def _wait(self) -> None:
-        """Take one result, or give up on what is past its bound."""
+        """Take one result, or give up the steps beyond their limit."""
         next_end = min(end for _, end in self._running.values())
         try:
             place, found = self._done.get(timeout=max(0.0, next_end - self._monotonic()))
         except queue.Empty:
             self._give_up()
             return
-        if place in self._running:  # Else it came after its end.
+        if place in self._running:  # Otherwise it was given up already.
             began, _ = self._running.pop(place)
             self._found[place] = replace(found, seconds=self._monotonic() - began)
 
@@ -117,7 +117,7 @@ class _Run:
         return any(check.id == check_id and check.status in (Status.ERROR, Status.SKIPPED) for check in self._found.values())
 
     def _waiting(self, step: Step, blocked: str) -> str:
-        """Name what it waits for, and what stands in the way of that."""
+        """Name the check that it waits for, and the one that failed first."""
         self._roots[step.id] = root = self._roots.get(blocked, blocked)
-        text = f"waits for {blocked}" + ("" if root == blocked else f", and that for {root}")
+        text = f"waits for {blocked}" + ("" if root == blocked else f", which waits for {root}")
         return f"{step.about}: {text}" if step.about else text

@@ -1,6 +1,6 @@
-"""What would happen to a command for a URL, and the check of one target: both are the same walk (OPERATIONS §1, §2).
+"""What would happen to a command for a URL (`explain`), and the check of one target: both trace the same route (OPERATIONS §1, §2).
 
-This room owns the verdict over a walk, and what of a URL is shown. It must not know how the way is gone: that is `walk`.
+Owns the verdict on a trace, and what of a URL is shown. It must not know how a route is traced; `route_trace` does.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from relay_agent.transport.resolver import Resolver
 from relay_agent.transport.session import Transport
 
 SEND_SECONDS = 60.0
-"""The limit of a request that is sent, where the agent's own is not shorter."""
+"""The time limit of `--send`, unless the agent's own is shorter."""
 ENDS_SOON_DAYS = 30
 _NOT_IMPLEMENTED = 501
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """What would happen to a command. `url` is masked; `verdict` is the policy's, None where it was not asked."""
+    """What would happen to a command. `url` is masked; `verdict` is the policy's, None if it was not asked."""
 
     url: str
     verdict: str | None
@@ -48,11 +48,11 @@ class Explained:
 
     @property
     def goes_through(self) -> bool:
-        """Whether it would come through to the target, as far as was looked."""
+        """Whether a command would reach the target, as far as the trace went."""
         return all(stage.status is not Status.ERROR for stage in self.stages)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as JSON has it: of a stage that went wrong the summary holds cause and cure as well."""
+        """Return the report for `--json`; the summary of a failed stage includes cause and cure."""
         stages = [
             {"stage": stage.stage, "status": stage.status, "summary": _whole(stage), "seconds": round(stage.seconds, 4)}
             for stage in self.stages
@@ -61,7 +61,7 @@ class Explained:
 
 
 def explain(settings: Settings, url: str, method: str | None = None, *, send: bool = False) -> Explained:
-    """Go the way of a command, and where asked send its request."""
+    """Trace the route of a command, and send its request if asked to."""
     try:
         request = decode_request({"url": url, "method": method})
     except BadRequest as problem:
@@ -75,7 +75,7 @@ def explain(settings: Settings, url: str, method: str | None = None, *, send: bo
 
 
 def check_target(settings: Settings, url: str, seconds: float, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Check:
-    """Check one target: the same walk, and a HEAD at its end."""
+    """Check one target: trace the route, then send a HEAD."""
     try:
         request = decode_request({"url": url, "method": "HEAD"})
     except BadRequest as problem:
@@ -90,12 +90,12 @@ def check_target(settings: Settings, url: str, seconds: float, now: Callable[[],
 
 
 def shown(url: Url) -> str:
-    """The URL without user info, its query masked."""
+    """Return the URL without user info, with its query masked."""
     return f"{url.scheme}://{url.netloc}{shown_target(url.target)}"
 
 
 class Ways:
-    """The agent's own way to targets, made of its settings."""
+    """The agent's own means to call targets, made from its settings."""
 
     def __init__(self, settings: Settings, connect_seconds: float | None = None) -> None:
         self._settings = settings
@@ -105,12 +105,12 @@ class Ways:
         self._policy = Policy(admin=settings.admin_endpoint)
 
     def walker(self) -> Walker:
-        """Who goes it."""
+        """Make the walker that traces a route."""
         return Walker(self._dialer, self._proxies, roots=roots(self._settings), policy=self._policy, connect_seconds=self._connect_seconds)
 
     @contextmanager
     def executor(self) -> Iterator[Executor]:
-        """Who sends on it, as a worker does."""
+        """Make the executor that sends a request, as a worker does."""
         limits = Limits(self._settings.max_response_bytes, self._connect_seconds)
         executor = Executor(Transport(self._dialer), self._policy, self._proxies, limits)
         try:
@@ -125,7 +125,7 @@ def _send(ways: Ways, walk: Walk, request: HttpRequest, deadline: Deadline) -> N
 
 
 def _refused(problem: BadRequest) -> Explained:
-    """Of what is no URL nothing is shown: nobody can tell what of it is a secret."""
+    """Show nothing of an invalid URL, since any part of it may be a secret."""
     cause = on_the_way(FaultFacts(Code.EBADCOMMAND, "it"), TO_TARGET)
     return Explained(MASK, None, Code.EBADCOMMAND, None, None, (Stage("request", Status.ERROR, str(problem), 0.0, cause),))
 
@@ -146,12 +146,12 @@ def _checked(walk: Walk, now: Callable[[], datetime]) -> Check:
         via = f" through the proxy {walk.route.proxy.masked} ({walk.route.reason})" if walk.route.proxy else ""
         return error(fault.cause, f"{where}{via}: {fault.stage}: {fault.summary}")
     status = walk.status_code or 0
-    if status >= 500 and status != _NOT_IMPLEMENTED:  # 501 says that it does not know HEAD, which proves the way.
+    if status >= 500 and status != _NOT_IMPLEMENTED:  # 501 means that the target does not know HEAD, but can be reached.
         return error(TARGET_UNWELL.about(status=status), f"{where}: http: answered {status}")
     if ends_soon(walk.certificate, ENDS_SOON_DAYS, now) and walk.certificate is not None:
         days = days_left(walk.certificate.not_after, now())
         cause = CERTIFICATE_ENDS.about(host=walk.url.host, date=f"{walk.certificate.not_after:%Y-%m-%d}", days=days)
-        return warning(cause, f"{where}: reached, answered {status}; its certificate ends in {days}")
+        return warning(cause, f"{where}: reached, answered {status}; its certificate expires in {days}")
     return ok("target", f"{where}: reached {_how(walk)}, answered {status}")
 
 

@@ -78,7 +78,7 @@ def test_a_backlog_that_stops_the_intake_is_logged_with_cause_and_cure_and_so_is
     world.run(60)
     assert world.events == ["backlog-full", "backlog-drained"]
     fields = world.log[0][1]
-    assert fields["reason"] == "more than 4 GB wait for the platform"
+    assert fields["reason"] == "more than 4 GB wait to be sent to the platform"
     assert "send-failed" in fields["cure"] and "by itself" in fields["cure"]
 
 

@@ -28,7 +28,7 @@ def test_a_damaged_journal_is_a_problem(aside: str | None, spoiled: int, count: 
 def test_a_backlog_is_a_problem_while_there_is_one() -> None:
     disk = SimpleNamespace(backlog=True, backlog_bytes=2_500_000_000)
     assert [(problem.reason, problem.cause) for problem in disk_problems(cast("Any", disk))] == [
-        ("more than 2.5 GB wait for the platform", BACKLOG)
+        ("more than 2.5 GB wait to be sent to the platform", BACKLOG)
     ]
     disk.backlog = False
     assert disk_problems(cast("Any", disk)) == []
@@ -45,8 +45,8 @@ def test_new_secrets_that_cannot_be_used_are_problems(token: bool, keys: bool, c
 
 def test_an_unknown_variable_comes_with_the_nearest_that_is_known() -> None:
     near, far = unknown_variable_problems([("RELAY_WORKRES", "RELAY_WORKERS"), ("RELAY_X", None)])
-    assert (near.reason, "is it RELAY_WORKERS?" in near.cause.cause + near.cause.cure) == (
-        "RELAY_WORKRES is no variable of the agent",
+    assert (near.reason, "it may be meant as RELAY_WORKERS" in near.cause.cause + near.cause.cure) == (
+        "RELAY_WORKRES is not a setting of the agent",
         True,
     )
-    assert "none is like it" in far.cause.cause + far.cause.cure
+    assert "no setting resembles it" in far.cause.cause + far.cause.cure

@@ -42,9 +42,9 @@ def modules() -> set[str]:
         "relay_agent.sandbox",
     ],
 )
-def test_run_loads_nothing_that_it_does_not_need(modules: set[str], unwanted: str) -> None:
+def test_run_loads_no_module_that_it_does_not_need(modules: set[str], unwanted: str) -> None:
     assert unwanted not in modules
 
 
-def test_what_was_kept_away_can_be_loaded_afterwards() -> None:
+def test_a_blocked_module_can_be_loaded_afterwards() -> None:
     assert {"rich", "structlog", "charset_normalizer"} <= loaded(START + REST + "import rich, charset_normalizer\n")

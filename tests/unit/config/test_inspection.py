@@ -24,7 +24,7 @@ from relay_agent.config.settings import variables
         ("RELAY_", None),
     ],
 )
-def test_a_variable_that_is_no_setting_is_found_with_the_nearest_name(
+def test_an_unknown_variable_is_found_with_the_nearest_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, nearest: str | None
 ) -> None:
     monkeypatch.setenv(name, "secret")
@@ -35,7 +35,7 @@ def test_a_variable_that_is_no_setting_is_found_with_the_nearest_name(
     assert unknown_variables(file) == [(name, nearest)]
 
 
-def test_settings_empty_variables_and_those_of_others_are_not_taken_for_mistakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_settings_empty_variables_and_those_of_other_programs_are_not_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for variable in variables():
         monkeypatch.setenv(variable.name, "1")
     for name, value in {"RELAY_FAULT_POINT": "x", "RELAY_EMPTY": "", "RELAYS": "1", "MY_RELAY_X": "1", "HTTP_PROXY": "1"}.items():
@@ -43,7 +43,7 @@ def test_settings_empty_variables_and_those_of_others_are_not_taken_for_mistakes
     assert unknown_variables(tmp_path / "absent") == []
 
 
-def test_one_that_stands_in_both_places_is_named_once(monkeypatch: pytest.MonkeyPatch, env_file: Path) -> None:
+def test_an_unknown_variable_set_in_both_places_is_named_once(monkeypatch: pytest.MonkeyPatch, env_file: Path) -> None:
     env_file.write_text("RELAY_WORKER=1\nRELAY_B=1\nAGENT_ID=x\n")
     monkeypatch.setenv("RELAY_WORKER", "2")
     assert unknown_variables(env_file) == [("RELAY_B", None), ("RELAY_WORKER", "RELAY_WORKERS")]

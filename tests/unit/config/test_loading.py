@@ -31,7 +31,7 @@ def test_an_env_file_of_any_editor_is_read(load: Load, env_file: Path, text: str
     assert (settings.org_slug, settings.workers) == ("windows", 3)
 
 
-def test_state_lies_beside_the_env_file_unless_told_otherwise(load: Load, env_file: Path) -> None:
+def test_the_state_directory_is_beside_the_env_file_by_default(load: Load, env_file: Path) -> None:
     assert load().state_dir == Path(".relay")
     env_file.write_text("ORG_SLUG=acme\n")
     assert load().state_dir == env_file.resolve().parent / ".relay"
@@ -42,20 +42,22 @@ def test_state_lies_beside_the_env_file_unless_told_otherwise(load: Load, env_fi
 # --- Mistakes ---
 
 
-def test_lines_of_the_env_file_that_set_nothing_are_named(problems: Problems, env_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_malformed_lines_of_the_env_file_are_named(problems: Problems, env_file: Path, caplog: pytest.LogCaptureFixture) -> None:
     env_file.write_text("ORG_SLUG=acme\n\nthis is canary\nRELAY_WORKERS='1\n")
     found = problems()
-    assert [line.partition(": ")[2] for line in found] == [f"line {number} is not NAME=value with closed quotes" for number in (3, 4)]
+    assert [line.partition(": ")[2] for line in found] == [
+        f"line {number} is malformed; expected: NAME=value, with closed quotes, if any" for number in (3, 4)
+    ]
     assert "canary" not in "".join(found)
     assert not caplog.records
 
 
-def test_an_env_file_that_is_no_text_is_named(problems: Problems, env_file: Path) -> None:
+def test_an_env_file_that_is_not_text_is_named(problems: Problems, env_file: Path) -> None:
     env_file.write_bytes(b"ORG_SLUG=\xff\xfe\n")
     assert problems() == [f"{env_file}: is not UTF-8 text; save it as UTF-8"]
 
 
-def test_explain_s_settings_need_no_platform_and_pass_over_what_does_not_matter(environment: pytest.MonkeyPatch) -> None:
+def test_explain_needs_no_platform_settings_and_ignores_invalid_ones(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("https_proxy", "http://proxy.lab.example:3128")
     environment.setenv("RELAY_WORKERS", "many")
     environment.setenv("API_TARGET", "<placeholder>")
@@ -64,7 +66,7 @@ def test_explain_s_settings_need_no_platform_and_pass_over_what_does_not_matter(
     assert (found.https_proxy, found.connect_timeout_seconds) == ("http://proxy.lab.example:3128", 30)
 
 
-def test_explain_s_settings_name_what_matters_and_is_wrong(environment: pytest.MonkeyPatch) -> None:
+def test_explain_names_the_invalid_settings_that_it_needs(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("RELAY_CA_FILE", "/nowhere/ca.pem")
     environment.setenv("RELAY_TARGET_PROXY", "ftp://x")
     with pytest.raises(ConfigurationError) as caught:

@@ -36,23 +36,23 @@ def test_a_secret_may_be_a_file_but_not_both(load: Load, problems: Problems, tmp
         (b" \n", "the file is empty"),
         (b"\xff\xfe", "cannot read {} (it is not UTF-8 text)"),
         (b"<canary>", "is still a placeholder"),
-        (b"canary", "is no JSON Web Token (three base64url parts with dots between them)"),
+        (b"canary", "is not a JSON Web Token (three base64url parts separated by dots)"),
     ],
 )
-def test_a_secrets_file_that_cannot_be_used_is_told(problems: Problems, tmp_path: Path, content: bytes | None, reason: str) -> None:
+def test_an_unusable_file_of_a_secret_is_reported(problems: Problems, tmp_path: Path, content: bytes | None, reason: str) -> None:
     path = tmp_path / "token"
     if content is not None:
         path.write_bytes(content)
     (line,) = problems(JWT=None, JWT_FILE=str(path))
-    assert line.startswith(f"JWT_FILE: {reason.format(path)}; it takes a readable file")
+    assert line.startswith(f"JWT_FILE: {reason.format(path)}; expected: a readable file")
     assert "canary" not in line
 
 
-def test_a_wrong_secret_is_told_beside_other_mistakes(problems: Problems) -> None:
+def test_an_invalid_secret_is_reported_beside_other_mistakes(problems: Problems) -> None:
     assert [line.partition(":")[0] for line in problems(ORG_SLUG=None, JWT="no")] == ["ORG_SLUG", "JWT"]
 
 
-def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path: Path) -> None:
+def test_only_a_changed_file_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("first")
     source = SecretSource(path=path)
@@ -65,7 +65,7 @@ def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path: Path
     assert source.get() == "other"
 
 
-def test_a_file_that_vanished_or_is_being_rewritten_leaves_the_last_secret(tmp_path: Path) -> None:
+def test_a_missing_or_empty_file_keeps_the_last_secret(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("first")
     source = SecretSource(path=path)
@@ -96,14 +96,14 @@ def test_an_expired_token_is_a_valid_configuration_but_refused(load: Load) -> No
     check_token(signed_token(), lambda: NOW)
 
 
-def test_a_tokens_end_is_read_without_checking_anything_else() -> None:
+def test_a_tokens_expiry_is_read_without_checking_anything_else() -> None:
     past = NOW - timedelta(days=9999)
     assert token_expiry(signed_token(exp=NOW, nbf=NOW + timedelta(days=9), iat=NOW + timedelta(days=9), aud="x", iss="x", jti=2)) == NOW
     assert token_expiry(signed_token(exp=past)) == past
     assert token_expiry(jwt.encode({"sub": "x"}, key="", algorithm="none")) is None
 
 
-def test_an_end_beyond_any_calendar_is_not_past() -> None:
+def test_an_expiry_beyond_any_calendar_is_not_past() -> None:
     check_token(signed_token(exp=int(NOW.timestamp() * 1000)), lambda: NOW)
 
 
@@ -121,6 +121,6 @@ def test_an_end_beyond_any_calendar_is_not_past() -> None:
         signed_token(exp=1) + ".x.y",
     ],
 )
-def test_what_is_no_token_is_told_without_repeating_it(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^is no JSON Web Token"):
+def test_an_invalid_token_is_reported_without_repeating_it(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^is not a JSON Web Token"):
         token_expiry(text)

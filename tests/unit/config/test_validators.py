@@ -65,9 +65,9 @@ from tests.unit.config.scenes import Problems, signed_token
         ("JWT", f'"{signed_token()}"'),
     ],
 )
-def test_a_wrong_value_is_told_by_its_variable_and_a_secret_never_repeated(problems: Problems, name: str, value: str) -> None:
+def test_an_invalid_value_is_reported_by_its_variable_and_no_secret_is_repeated(problems: Problems, name: str, value: str) -> None:
     (line,) = problems(**{name: value})
-    assert re.fullmatch(rf"{name}: (?!Value error).+; it takes .+", line)
+    assert re.fullmatch(rf"{name}: (?!Value error).+; expected: .+", line)
     assert "canary" not in line
     assert signed_token() not in line
 
@@ -77,19 +77,17 @@ def test_a_wrong_value_is_told_by_its_variable_and_a_secret_never_repeated(probl
     "content, reason",
     [
         (None, "cannot read {} (No such file or directory)"),
-        (b"", "{} holds no certificate in PEM form"),
-        (b"\x30\x82\x01", "{} holds no certificate in PEM form"),
-        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "{} holds a damaged certificate"),
+        (b"", "{} contains no PEM certificate"),
+        (b"\x30\x82\x01", "{} contains no PEM certificate"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "{} contains a damaged certificate"),
     ],
 )
-def test_a_file_of_roots_that_cannot_be_used_is_named(
-    problems: Problems, tmp_path: Path, name: str, content: bytes | None, reason: str
-) -> None:
+def test_an_unusable_file_of_roots_is_named(problems: Problems, tmp_path: Path, name: str, content: bytes | None, reason: str) -> None:
     path = tmp_path / "roots.pem"
     if content is not None:
         path.write_bytes(content)
     (line,) = problems(**{name: str(path)})
-    assert line.startswith(f"{name}: {reason.format(path)}; it takes a PEM file")
+    assert line.startswith(f"{name}: {reason.format(path)}; expected: a PEM file")
 
 
 def test_a_directory_of_roots_is_named(problems: Problems, tmp_path: Path) -> None:

@@ -38,24 +38,23 @@ def test_no_cause_looks_like_a_secret_to_the_redactor() -> None:
 
 
 def every_row() -> list[Cause]:
-    modules = (local_causes, network_causes, platform_causes)
-    found = [value for module in modules for value in vars(module).values() if isinstance(value, Cause)]
-    assert len(found) > 60
-    return found
+    tables = (local_causes, network_causes, platform_causes)
+    return [value for table in tables for value in vars(table).values() if isinstance(value, Cause)]
 
 
-def test_every_variable_that_a_row_names_is_one() -> None:
+def test_every_variable_named_in_a_cause_or_cure_exists() -> None:
     known = {variable.name for variable in variables()} | {"RELAY_FAULT_POINT"}
     text = " ".join(row.cause + row.cure for row in every_row()) + " ".join(a + b for a, b in network_causes.ON_THE_WAY.values())
     assert set(re.findall(r"\bRELAY_[A-Z_]+\b", text)) - known == set()
 
 
-def test_a_row_with_braces_is_filled_by_whoever_tells_it() -> None:
-    """A brace that nobody fills would reach an administrator."""
+def test_every_cause_with_placeholders_is_filled_in_where_it_is_used() -> None:
+    """An unfilled placeholder would reach an administrator."""
+    assert len(every_row()) > 60
     filled = {row.id for row in every_row() if any(name for _, name, _, _ in string.Formatter().parse(row.cause + row.cure) if name)}
     assert filled <= {"configuration", "token", "clock", "state-dir", "agent", "platform", "sqs", "target", ""}
 
 
-def test_days_are_told_in_words() -> None:
+def test_days_left_are_given_in_words() -> None:
     now = datetime(2026, 11, 23, 3, 13, tzinfo=UTC)
     assert [days_left(now + timedelta(days=n, hours=1), now) for n in (0, 1, 2)] == ["less than a day", "1 day", "2 days"]

@@ -148,7 +148,7 @@ def test_a_body_that_is_too_large_is_the_senders_mistake_however_it_is_worded(mo
     assert trouble.problem is not None
 
 
-@pytest.mark.parametrize("words", ["the queue was not read: no answer", NONSENSE])
+@pytest.mark.parametrize("words", ["the queue could not be read: no answer", NONSENSE])
 def test_the_page_shows_each_cause_once_however_it_is_worded(words: str) -> None:
     clock = Clock()
     statuses = {name: LoopStatus(clock) for name in ("poller", "sender", "heartbeat", "config-refresh")}

@@ -14,7 +14,7 @@ from relay_agent.diagnostics import local_causes
 from tests.unit.cli.checks.scenes import NOW, jwt_until
 
 
-def test_an_expired_token_is_told_by_run_in_the_table_s_words() -> None:
+def test_run_reports_an_expired_token_in_the_words_of_the_table() -> None:
     with pytest.raises(TokenExpired) as caught:
         check_token(jwt_until(NOW - timedelta(days=1)), lambda: NOW)
     row = local_causes.TOKEN_EXPIRED.about(date="2026-11-22 03:13 UTC")

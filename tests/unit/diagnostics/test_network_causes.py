@@ -15,7 +15,7 @@ OF_ANOTHER = RefusedCertificate(issuer="CN=Corporate CA", names="other.example",
 
 @pytest.mark.parametrize("leg", [TO_PLATFORM, TO_SQS, TO_LOGS, TO_TARGET], ids=lambda leg: leg.id)
 @pytest.mark.parametrize("code", network_causes.ON_THE_WAY)
-def test_each_fault_on_each_way_has_a_cause_and_a_cure_that_name_it(code: Code, leg: network_causes.Destination) -> None:
+def test_each_network_fault_of_each_destination_has_a_cause_and_cure_that_name_it(code: Code, leg: network_causes.Destination) -> None:
     for way in (
         FaultFacts(code, "host.example", 443, certificate=OF_ANOTHER, rule="the rule"),
         FaultFacts(code, "host.example", 443, proxy="http://u:***@p:3128"),
@@ -29,7 +29,7 @@ def test_each_fault_on_each_way_has_a_cause_and_a_cure_that_name_it(code: Code, 
         assert way.proxy is None or way.proxy in row.cause
 
 
-def test_a_certificate_s_fault_names_issuer_names_end_and_the_variables() -> None:
+def test_the_cause_of_a_bad_certificate_names_issuer_names_expiry_and_the_variables() -> None:
     way = FaultFacts(Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, "h", 443, certificate=OF_ANOTHER)
     unknown = on_the_way(way, TO_TARGET)
     assert "CN=Corporate CA" in unknown.cause

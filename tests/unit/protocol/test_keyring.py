@@ -20,11 +20,11 @@ from tests.unit.config.scenes import KEY
         KEY.hex().upper(),
     ],
 )
-def test_a_key_is_read_in_each_of_its_forms(text: str) -> None:
+def test_a_key_is_read_in_each_form(text: str) -> None:
     assert parse_key(text) == KEY
 
 
-def test_base64url_and_base64_of_the_same_key_are_one() -> None:
+def test_base64url_and_base64_of_the_same_key_are_equal() -> None:
     key = b"\xfb\xff" * 16
     assert parse_key(base64.b64encode(key).decode()) == parse_key(base64.urlsafe_b64encode(key).decode()) == key
 
@@ -32,24 +32,24 @@ def test_base64url_and_base64_of_the_same_key_are_one() -> None:
 @pytest.mark.parametrize(
     "text, reason",
     [
-        ("", "holds 0 bytes, not 32"),
-        ("YQ==", "holds 1 bytes, not 32"),
-        (base64.b64encode(bytes(33)).decode(), "holds 33 bytes, not 32"),
-        (KEY.hex()[:-2], "holds 46 bytes, not 32"),
-        ("canary!", "is neither base64 nor base64url nor 64 hex digits"),
-        ("é" * 43, "is neither base64 nor base64url nor 64 hex digits"),
-        ("A" * 45, "is neither base64 nor base64url nor 64 hex digits"),
+        ("", "is 0 bytes long, not 32"),
+        ("YQ==", "is 1 bytes long, not 32"),
+        (base64.b64encode(bytes(33)).decode(), "is 33 bytes long, not 32"),
+        (KEY.hex()[:-2], "is 46 bytes long, not 32"),
+        ("canary!", "is not base64, base64url or 64 hex digits"),
+        ("é" * 43, "is not base64, base64url or 64 hex digits"),
+        ("A" * 45, "is not base64, base64url or 64 hex digits"),
     ],
 )
-def test_what_is_no_key_is_told_without_repeating_it(text: str, reason: str) -> None:
+def test_an_invalid_key_is_reported_without_repeating_it(text: str, reason: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse_key(text)
     assert str(caught.value) == reason
 
 
-def test_several_keys_keep_their_order_and_a_wrong_one_is_named_by_its_place() -> None:
+def test_several_keys_keep_their_order_and_an_invalid_one_is_named_by_its_position() -> None:
     assert parse_keys(f"{KEY.hex()}, {'ff' * 32},") == [KEY, b"\xff" * 32]
-    with pytest.raises(ValueError, match=r"^key 2 holds 1 bytes"):
+    with pytest.raises(ValueError, match=r"^key 2 is 1 bytes long"):
         parse_keys(f"{KEY.hex()},YQ==")
-    with pytest.raises(ValueError, match=r"^holds no key$"):
+    with pytest.raises(ValueError, match=r"^contains no key$"):
         parse_keys(" , ")

@@ -188,9 +188,9 @@ def test_a_content_type_with_an_invalid_boundary_is_refused(content_type: str) -
 
 @pytest.mark.parametrize("content_type", ["multipart/form-data; boundary", "multipart/form-data; boundary=", "multipart/form-data;"])
 def test_a_boundary_without_a_value_is_ignored(content_type: str) -> None:
-    _, told = encoded({"mode": "formdata", "formdata": []}, content_type)
-    assert told is not None
-    assert told.startswith(f"{content_type}; boundary=")
+    _, sent = encoded({"mode": "formdata", "formdata": []}, content_type)
+    assert sent is not None
+    assert sent.startswith(f"{content_type}; boundary=")
 
 
 @pytest.mark.parametrize("name", ["a\r\nContent-Type: text/evil", 'a"; filename="x', "a\nb"])

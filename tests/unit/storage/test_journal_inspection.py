@@ -35,7 +35,7 @@ def crash_left(journal: Path, copy: Path) -> Path:
     return copy / "journal.db"
 
 
-def test_no_journal_a_sound_one_and_one_in_use_are_right(tmp_path: Path, journal: Path) -> None:
+def test_a_missing_a_sound_and_a_used_journal_are_ok(tmp_path: Path, journal: Path) -> None:
     look(tmp_path / "nothing.db", in_use=False)
     look(journal, in_use=False)
     opened = Journal(journal, Clock())
@@ -46,7 +46,7 @@ def test_no_journal_a_sound_one_and_one_in_use_are_right(tmp_path: Path, journal
     look(journal, in_use=False)
 
 
-def test_a_journal_that_a_crash_left_is_looked_at_without_touching_it(tmp_path: Path, journal: Path) -> None:
+def test_a_journal_left_by_a_crash_is_checked_without_changing_it(tmp_path: Path, journal: Path) -> None:
     place = tmp_path / "crashed"
     place.mkdir()
     left = crash_left(journal, place)
@@ -66,7 +66,7 @@ def test_a_damaged_journal_is_found(journal: Path, in_use: bool) -> None:
         look(journal, in_use=in_use)
 
 
-def test_damage_behind_a_log_is_found(tmp_path: Path, journal: Path) -> None:
+def test_damage_hidden_by_the_write_ahead_log_is_found(tmp_path: Path, journal: Path) -> None:
     place = tmp_path / "crashed"
     place.mkdir()
     left = crash_left(journal, place)

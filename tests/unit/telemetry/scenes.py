@@ -11,7 +11,7 @@ from typing import Any
 from relay_agent.core.clock import Clock
 from relay_agent.telemetry.logs import Logs
 from relay_agent.telemetry.redaction import Redactor
-from relay_agent.telemetry.secret_patterns import MOST_CHARACTERS
+from relay_agent.telemetry.secret_patterns import MAX_CHARACTERS
 
 NOW = datetime(2026, 11, 23, 3, 13, 0, 123_456, tzinfo=UTC)
 CANARY = "c4n4rY-Tr0ub4dor"
@@ -58,8 +58,8 @@ JWT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJjYW5hcnkiLCJleHAiOjF9.dGh
 
 
 def over_the_edge(text: str, secret: str) -> Iterator[str]:
-    """Long texts in which the bound falls into the secret: after its first character, here and there, before its last."""
+    """Long texts in which the bound is within the secret: after its first character, at some others, before its last."""
     start = text.index(secret)
     for inside in {*range(1, len(secret), len(secret) // 6 + 1), len(secret) - 1}:
-        padding = "a " * MOST_CHARACTERS
-        yield padding[-(MOST_CHARACTERS - start - inside) :] + text + " and more" * 10
+        padding = "a " * MAX_CHARACTERS
+        yield padding[-(MAX_CHARACTERS - start - inside) :] + text + " and more" * 10

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from relay_agent.core.models import ACTION_SECURE, Status
 from relay_agent.telemetry.command_report import Report, command_line
-from relay_agent.telemetry.logs import WITHHELD
+from relay_agent.telemetry.logger import WITHHELD
 from tests.counting import calls_of
 from tests.unit.telemetry.scenes import CANARY, Written
 
@@ -76,7 +76,7 @@ def test_a_command_line_is_at_most_500_bytes_whatever_the_sender_wrote(id: str, 
     assert json.loads(raw)["bytesIn"] == size
 
 
-def test_only_what_is_long_is_cut(written: Written) -> None:
+def test_only_the_long_fields_are_cut(written: Written) -> None:
     line_of(written, id="the-id", action="a" * 3000, method="GET", host="h.example", status=Status.REJECTED)
     line = written.lines[0]
     assert (line["id"], line["method"], line["host"]) == ("the-id", "GET", "h.example")
@@ -84,13 +84,13 @@ def test_only_what_is_long_is_cut(written: Written) -> None:
     assert 490 <= len(written.stream.getvalue()) <= 500
 
 
-def test_a_secret_is_not_saved_by_the_cut(written: Written) -> None:
+def test_a_secret_is_masked_before_the_line_is_cut(written: Written) -> None:
     line_of(written, id=CANARY, action=f"{'a' * 150} {CANARY}" * 4, method=CANARY, host=f"u:{CANARY}@h", status=Status.FAILURE)
     assert not re.search(f"{CANARY[:8]}", written.stream.getvalue())
 
 
-def test_a_command_line_costs_few_calls(written: Written) -> None:
-    """Counted, since a time would be the machine's; `make bench` says what part of a command's time it is."""
+def test_a_command_line_takes_few_function_calls(written: Written) -> None:
+    """Counted, because times depend on the machine; `make bench` measures them."""
 
     def line() -> None:
         line_of(written, id="9b9f275c-a60d-454f-8c6c-1ea094e3fd38", action="a.b", method="GET", host="h.example", status=Status.SUCCESS)
@@ -98,7 +98,7 @@ def test_a_command_line_costs_few_calls(written: Written) -> None:
     assert 10 < calls_of(line) < MOST_CALLS
 
 
-def test_what_is_withheld_stands_on_stdout_and_not_in_what_is_shipped(written: Written) -> None:
+def test_withheld_fields_are_on_stdout_but_not_shipped(written: Written) -> None:
     line_of(written, id="7", action=ACTION_SECURE, method="PUT", host="lims.example", port=443, status=Status.SUCCESS)
     written.log.warning("x", a=1, b=2, **{WITHHELD: "b.c"})
     here, there = written.lines, [json.loads(line) for _, line in written.sink.lines]

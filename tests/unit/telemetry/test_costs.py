@@ -1,7 +1,7 @@
-"""What foreign text costs on its way into a log line: time in proportion to its length, whatever stands in it, and no more than a bound.
+"""Logging foreign text takes time in proportion to its length, whatever it is, and searches a bounded part of it.
 
-Measured is this thread's CPU time, so that neighbours on the machine count for little, and four times the text against the text:
-four times the time where it is linear, sixteen where it is quadratic.
+The tests measure the thread's CPU time, which other processes hardly change, and compare a text with one four times as long: that
+takes four times as long if the work is linear, sixteen times if it is quadratic.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from relay_agent.telemetry.log_rendering import frames, render
 from relay_agent.telemetry.redaction import Redactor, describe
-from relay_agent.telemetry.secret_patterns import MOST_CHARACTERS, SENSITIVE_FIELD, harmless, mask_shapes, redact_text, shown_target
+from relay_agent.telemetry.secret_patterns import MAX_CHARACTERS, SENSITIVE_FIELD, harmless, mask_patterns, redact_text, shown_target
 from tests.examples import examples
 
 LINEAR = 8.0
@@ -95,7 +95,7 @@ def cpu_seconds(run: Callable[[], object]) -> float:
 
 
 def growth(run: Callable[[str], object], unit: str, head: str = "") -> float:
-    """How many times the time of a text four times as long takes; the least of several tries, since nothing makes one too small."""
+    """The factor by which a text four times as long takes longer: the least of several tries, as disturbances only add time."""
     short, long = ((head + unit * (length // len(unit) + 1))[:length] for length in (SHORT, 4 * SHORT))
     found = []
     for _ in range(TRIES):
@@ -106,8 +106,8 @@ def growth(run: Callable[[str], object], unit: str, head: str = "") -> float:
 
 
 @pytest.mark.parametrize("unit", FRAGMENTS, ids=ascii)
-def test_taking_shapes_out_of_a_text_is_linear_in_it(unit: str) -> None:
-    assert growth(mask_shapes, unit) < LINEAR
+def test_masking_patterns_takes_time_in_proportion_to_the_text(unit: str) -> None:
+    assert growth(mask_patterns, unit) < LINEAR
     assert growth(harmless, unit) < LINEAR
 
 
@@ -115,8 +115,8 @@ def test_taking_shapes_out_of_a_text_is_linear_in_it(unit: str) -> None:
 @given(
     st.lists(st.sampled_from(FRAGMENTS), min_size=2, max_size=5).map("".join), st.lists(st.sampled_from(FRAGMENTS), max_size=3).map("".join)
 )
-def test_taking_shapes_out_of_any_mixture_is_linear_in_it(unit: str, head: str) -> None:
-    assert growth(mask_shapes, unit, head) < LINEAR
+def test_masking_patterns_in_any_mixture_takes_time_in_proportion_to_the_text(unit: str, head: str) -> None:
+    assert growth(mask_patterns, unit, head) < LINEAR
 
 
 def _line(text: str) -> object:
@@ -170,7 +170,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("unit", HOSTILE, ids=ascii)
 @pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS.keys())
-def test_a_megabyte_costs_less_than_a_second(look: Callable[[str], object], unit: str) -> None:
+def test_a_megabyte_takes_less_than_a_second(look: Callable[[str], object], unit: str) -> None:
     text = (unit * (MEGABYTE // len(unit) + 1))[:MEGABYTE]
     assert any(cpu_seconds(lambda: look(text)) < SECOND for _ in range(TRIES))
 
@@ -182,8 +182,8 @@ def test_patterns_are_applied_to_a_bounded_part_of_a_text(monkeypatch: pytest.Mo
         looked_at.append(len(text))
         return text
 
-    monkeypatch.setattr("relay_agent.telemetry.secret_patterns.mask_shapes", counted)
-    monkeypatch.setattr("relay_agent.telemetry.redaction.mask_shapes", counted)
+    monkeypatch.setattr("relay_agent.telemetry.secret_patterns.mask_patterns", counted)
+    monkeypatch.setattr("relay_agent.telemetry.redaction.mask_patterns", counted)
     redactor = Redactor(SECRETS)
     for look in (
         redact_text,
@@ -194,4 +194,4 @@ def test_patterns_are_applied_to_a_bounded_part_of_a_text(monkeypatch: pytest.Mo
     ):
         looked_at.clear()
         look("a = b " * 100_000)
-        assert looked_at and max(looked_at) <= MOST_CHARACTERS and sum(looked_at) <= 5 * MOST_CHARACTERS
+        assert looked_at and max(looked_at) <= MAX_CHARACTERS and sum(looked_at) <= 5 * MAX_CHARACTERS

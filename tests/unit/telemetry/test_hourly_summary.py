@@ -1,4 +1,4 @@
-"""The hour's one line: what it counts, when it is said, and that nothing is said twice."""
+"""The hourly summary: what it counts, when it is logged, and that nothing is counted twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES: tuple[Counted, ...] = get_args(Counted)
 
 
 class World:
-    """A summary whose hour the test moves."""
+    """A summary with a clock that the test sets."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -56,14 +56,14 @@ def world() -> World:
     return World()
 
 
-def test_it_says_what_was_counted_and_how_things_stand(world: World) -> None:
+def test_the_line_has_the_counters_and_the_current_state(world: World) -> None:
     for place, name in enumerate(NAMES):
         world.tally.count(name, place + 1)
     for status in (Status.SUCCESS, Status.SUCCESS, Status.FAILURE):
         world.tally.finished(status)
     world.dropped = 9
     world.seconds += HOUR_SECONDS
-    world.summary.turn()
+    world.summary.log_if_due()
     (line,) = world.lines
     assert line == {
         "event": "summary",
@@ -80,61 +80,61 @@ def test_it_says_what_was_counted_and_how_things_stand(world: World) -> None:
     }
 
 
-def test_nothing_is_said_twice(world: World) -> None:
+def test_every_line_starts_at_zero(world: World) -> None:
     for _ in range(2):
         world.tally.count("polls", 3)
         world.tally.finished("SUCCESS")
         world.dropped += 1
         world.seconds += HOUR_SECONDS
-        world.summary.turn()
-        world.summary.turn()
+        world.summary.log_if_due()
+        world.summary.log_if_due()
     assert [(line["polls"], line["finished"], line["lines_dropped"], line["uptime_seconds"]) for line in world.lines] == [
         (3, {"SUCCESS": 1}, 1, 3600),
         (3, {"SUCCESS": 1}, 1, 7200),
     ]
 
 
-def test_an_hour_without_anything_is_said_too(world: World) -> None:
+def test_an_hour_without_any_events_has_a_line(world: World) -> None:
     world.seconds += HOUR_SECONDS - 0.1
-    world.summary.turn()
+    world.summary.log_if_due()
     assert world.lines == []
     world.seconds += 0.1
-    world.summary.turn()
+    world.summary.log_if_due()
     assert [line["polls"] for line in world.lines] == [0]
 
 
-def test_late_looks_make_no_more_and_no_fewer_than_24_lines_a_day(world: World) -> None:
+def test_late_calls_still_give_24_lines_a_day(world: World) -> None:
     for _ in range(86_400 // 7):
         world.seconds += 7
-        world.summary.turn()
+        world.summary.log_if_due()
     assert len(world.lines) == 23
     world.seconds += 7
-    world.summary.turn()
+    world.summary.log_if_due()
     assert len(world.lines) == 24
 
 
-def test_hours_in_which_nobody_looked_are_one_line(world: World) -> None:
+def test_several_hours_without_a_call_are_one_line(world: World) -> None:
     world.seconds += 5.5 * HOUR_SECONDS
-    world.summary.turn()
+    world.summary.log_if_due()
     world.seconds += HOUR_SECONDS - 1
-    world.summary.turn()
+    world.summary.log_if_due()
     assert [line["seconds"] for line in world.lines] == [19_800]
 
 
-def test_the_stop_says_what_happened_since_and_only_if_something_did(world: World) -> None:
-    world.summary.last()
+def test_the_stop_logs_the_rest_and_only_if_there_is_any(world: World) -> None:
+    world.summary.log_rest()
     assert world.lines == []
     world.tally.finished("SUCCESS")
     world.seconds += 60
-    world.summary.last()
-    world.summary.last()
+    world.summary.log_rest()
+    world.summary.log_rest()
     assert [(line["seconds"], line["finished"]) for line in world.lines] == [(60, {"SUCCESS": 1})]
 
 
-def test_a_journal_that_cannot_be_read_costs_its_own_field_only(world: World) -> None:
+def test_an_unreadable_journal_empties_only_its_own_field(world: World) -> None:
     world.journal = None
     world.seconds += HOUR_SECONDS
-    world.summary.turn()
+    world.summary.log_if_due()
     assert world.lines[0]["journal"] == {}
 
 
@@ -147,11 +147,11 @@ def test_the_line_stays_under_500_bytes_in_the_busiest_hour_of_an_old_agent(worl
     world.dropped = 999_999
     world.journal = dict.fromkeys(("admitted", "started", "finished", "delivered"), 999_999)
     world.seconds += 10 * 365 * 86_400
-    world.summary.turn()
+    world.summary.log_if_due()
     assert len(world.stream.getvalue()) <= 500
 
 
-def test_no_count_of_many_threads_is_lost_or_given_twice() -> None:
+def test_no_count_of_many_threads_is_lost_or_repeated() -> None:
     tally, taken, over = Tally(), [], threading.Event()
 
     def count() -> None:
@@ -175,7 +175,7 @@ def test_no_count_of_many_threads_is_lost_or_given_twice() -> None:
     assert sum(counts["polls"] for counts, _ in taken) == sum(finished["SUCCESS"] for _, finished in taken) == 20_000
 
 
-def test_a_count_costs_less_than_two_microseconds() -> None:
+def test_a_count_takes_less_than_two_microseconds() -> None:
     tally, best = Tally(), float("inf")
     for _ in range(20):
         began = time.thread_time()

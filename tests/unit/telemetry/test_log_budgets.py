@@ -1,6 +1,6 @@
 """What the log may cost: 500 bytes a command, 30 KB an idle day, 10 MB an idle year, and a bounded day of any failure (OPERATIONS §4).
 
-The bytes are those on stdout, newlines included. Time is simulated: the loops are the agent's own, the world around them is not
+The bytes are those on stdout, newlines included. Time is simulated: the loops are the agent's, everything that they call is simulated
 (`tests/simulated_agent.py`).
 """
 
@@ -27,7 +27,7 @@ from relay_agent.core.errors import (
 from relay_agent.core.failures import Code, FaultFacts, Obstacle, StorageTrouble
 from relay_agent.core.models import Status
 from relay_agent.relay.outbox import Entry
-from relay_agent.telemetry.command_report import Report, tell
+from relay_agent.telemetry.command_report import Report, report_command
 from relay_agent.telemetry.metrics import Metrics
 from tests.simulated_agent import SimulatedAgent
 
@@ -37,7 +37,7 @@ COMMAND_BYTES = 500
 IDLE_DAY_BYTES = 30_000
 IDLE_YEAR_BYTES = 10_000_000
 SICK_DAY_BYTES = 1_200_000
-"""Ours: what a day of failing may cost, with a reminder of each failure every five minutes."""
+"""Our own bound on the log of a day on which calls fail: each failure is logged again every five minutes."""
 
 
 def events(agent: SimulatedAgent) -> Counter[str]:
@@ -48,7 +48,7 @@ def events(agent: SimulatedAgent) -> Counter[str]:
 
 
 def _worst(number: int) -> Report:
-    """As long as its sender and a target can make it, in each way in which characters take room."""
+    """A report as long as its sender and a target can make it, with characters of every length in JSON."""
     stuff = ("x" * 500, "é" * 500, '"\\' * 500, "\x00\n" * 500, "\U0001f600" * 500, "a b=c;" * 90)[number % 6]
     return Report(
         id=f"{number}{stuff}",
@@ -67,17 +67,17 @@ def _worst(number: int) -> Report:
     )
 
 
-def test_each_command_of_the_worst_kind_is_one_line_of_at_most_500_bytes() -> None:
+def test_the_longest_command_is_one_line_of_at_most_500_bytes() -> None:
     agent = SimulatedAgent()
     metrics = Metrics("1", [])
     for number in range(200):
-        tell(agent.logs.logger, metrics, agent.tally, _worst(number))
+        report_command(agent.logs.logger, metrics, agent.tally, _worst(number))
     assert events(agent) == {"command": 200}
     assert agent.stdout.longest <= COMMAND_BYTES
     assert agent.stdout.bytes <= 200 * COMMAND_BYTES
 
 
-def test_a_thousand_commands_at_work_add_nothing_but_their_lines() -> None:
+def test_a_thousand_commands_add_only_their_own_lines() -> None:
     agent = SimulatedAgent(stride_seconds=1)
     agent.run(60)
     before = events(agent)
@@ -93,20 +93,20 @@ def test_a_thousand_commands_at_work_add_nothing_but_their_lines() -> None:
 
 
 def test_an_idle_day_step_by_step_stays_under_30_kb() -> None:
-    """Every step that the threads would take in 24 hours, from the start of the agent on."""
+    """Every step that the threads take in the first 24 hours."""
     agent = SimulatedAgent()
     agent.run(DAY + 1)
     assert agent.steps > 400_000
     assert events(agent) == {"agent-ready": 1, "summary": 24}
     assert agent.stdout.bytes < IDLE_DAY_BYTES
     assert agent.stdout.bytes * 365 < IDLE_YEAR_BYTES
-    said = [json.loads(line) for line in agent.stdout.lines if '"summary"' in line][1:]
-    assert {(line["heartbeats"], line["polls_failed"], line["heartbeats_failed"]) for line in said} <= {(119, 0, 0), (120, 0, 0)}
-    assert all(178 <= line["polls"] <= 181 and 11 <= line["config_refreshes"] <= 13 for line in said)
+    summaries = [json.loads(line) for line in agent.stdout.lines if '"summary"' in line][1:]
+    assert {(line["heartbeats"], line["polls_failed"], line["heartbeats_failed"]) for line in summaries} <= {(119, 0, 0), (120, 0, 0)}
+    assert all(178 <= line["polls"] <= 181 and 11 <= line["config_refreshes"] <= 13 for line in summaries)
 
 
 def test_an_idle_year_stays_under_10_mb_and_no_day_of_it_over_30_kb() -> None:
-    """A whole year in strides: no loop steps more often than every half an hour, and then does everything that is due."""
+    """A year in strides: each loop steps every half an hour at most, and then does everything that is due."""
     agent = SimulatedAgent(stride_seconds=1800, watched=False)
     days: list[int] = []
     for _ in range(365):
@@ -143,7 +143,7 @@ KINDS: dict[str, PlatformError] = {
 
 
 def sick_day(make_ill: Callable[[SimulatedAgent], None], stride: float = 20.0) -> SimulatedAgent:
-    """An hour of health, and a day of the illness, with an answer that waits to be told all the while."""
+    """A healthy hour, then a day of failures, with an answer that waits to be sent all the time."""
     agent = SimulatedAgent(stride_seconds=stride)
     agent.run(HOUR)
     make_ill(agent)
@@ -168,7 +168,7 @@ def test_a_day_on_which_every_call_fails_is_bounded(kind: str) -> None:
     assert agent.stdout.bytes < SICK_DAY_BYTES
 
 
-def test_a_day_of_ever_other_reasons_is_bounded() -> None:
+def test_a_day_of_always_different_reasons_is_bounded() -> None:
     kinds = list(KINDS.values())
 
     def make_ill(agent: SimulatedAgent) -> None:
@@ -177,8 +177,8 @@ def test_a_day_of_ever_other_reasons_is_bounded() -> None:
     assert sick_day(make_ill).stdout.bytes < SICK_DAY_BYTES
 
 
-def test_a_day_on_which_every_second_call_fails_costs_two_lines_for_each_failure_at_most() -> None:
-    """The one failure that is logged as often as it occurs: each of its occurrences starts and ends."""
+def test_a_day_on_which_every_second_call_fails_has_at_most_two_lines_for_each_failure() -> None:
+    """This failure is logged each time, because it starts and ends each time."""
     failures = 0
 
     def make_ill(agent: SimulatedAgent) -> None:
@@ -215,7 +215,7 @@ def test_a_day_of_a_full_disk_is_bounded_and_names_the_directory(where: str) -> 
             agent.disk.backlog = True
 
     agent = sick_day(make_ill)
-    said: dict[str, Any] = next(line for line in map(json.loads, agent.stdout.lines) if line["event"] in ("disk-full", "backlog-full"))
-    assert "by itself" in said["cure"]
-    assert where == "backlog" or said["directory"] == "/var/lib/relay-agent"
+    logged: dict[str, Any] = next(line for line in map(json.loads, agent.stdout.lines) if line["event"] in ("disk-full", "backlog-full"))
+    assert "by itself" in logged["cure"]
+    assert where == "backlog" or logged["directory"] == "/var/lib/relay-agent"
     assert agent.stdout.bytes < SICK_DAY_BYTES / 2

@@ -30,8 +30,8 @@ def test_the_console_shows_control_characters_escaped_and_still_ships_json() -> 
 
 
 @given(st.text(alphabet='\x00\x1b"\\é\U0001f600\ud800x ', max_size=60), st.integers(100, 300))
-def test_a_text_is_cut_where_its_line_is_full(text: str, copies: int) -> None:
-    """Not a character earlier: a line that was cut has room for less than one more, which takes twelve at most."""
+def test_a_text_is_cut_only_as_far_as_its_line_needs(text: str, copies: int) -> None:
+    """A line that was cut has no space for one more character, which takes twelve bytes at most."""
     line = render({"event": "x", "text": text * copies, "list": [text * copies]})
     json.loads(line)
     assert len(line) <= 8192
@@ -39,7 +39,7 @@ def test_a_text_is_cut_where_its_line_is_full(text: str, copies: int) -> None:
         assert len(line) > 8192 - 2 * 12
 
 
-def test_of_a_deep_stack_and_a_long_chain_of_causes_the_nearest_are_told() -> None:
+def test_the_nearest_frames_and_causes_are_kept_of_a_deep_stack_and_a_long_chain() -> None:
     def sink(depth: int) -> None:
         if depth:
             sink(depth - 1)
@@ -53,9 +53,9 @@ def test_of_a_deep_stack_and_a_long_chain_of_causes_the_nearest_are_told() -> No
             caught.__cause__ = error
             error = caught
     assert error is not None
-    told = frames(error, str)
-    assert len(told) <= 10 * 3
-    assert told[0].endswith("_chain_of_causes_the_nearest_are_told")
+    lines = frames(error, str)
+    assert len(lines) <= 10 * 3
+    assert lines[0].endswith("_kept_of_a_deep_stack_and_a_long_chain")
     with pytest.raises(KeyError) as deep:
         sink(50)
     assert len(frames(deep.value, str)) == 21

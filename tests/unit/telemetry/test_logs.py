@@ -26,7 +26,7 @@ def test_a_line_is_json_with_event_time_and_level_first(written: Written) -> Non
     )
 
 
-def test_what_is_shipped_is_the_line_on_stdout(written: Written) -> None:
+def test_the_shipped_line_is_the_line_on_stdout(written: Written) -> None:
     written.log.warning("x", a=1)
     assert written.sink.lines == [(1795403580123, written.stream.getvalue().rstrip("\n"))]
 
@@ -38,7 +38,7 @@ def test_local_lines_are_not_shipped(written: Written) -> None:
 
 
 @pytest.mark.parametrize("level, seen", [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
-def test_the_level_leaves_out_what_is_below(level: str, seen: int) -> None:
+def test_events_below_the_level_are_not_logged(level: str, seen: int) -> None:
     written = Written(level)
     for method in (written.log.debug, written.log.info, written.log.warning, written.log.error):
         method("x")
@@ -54,21 +54,21 @@ def test_two_logs_share_nothing_and_leave_structlog_alone() -> None:
     assert structlog.get_config() == before
 
 
-def test_bound_fields_stand_in_each_line(written: Written) -> None:
+def test_bound_fields_are_in_each_line(written: Written) -> None:
     log = written.log.bind(thread="poller")
     log.info("x")
     written.log.info("y")
     assert [line.get("thread") for line in written.lines] == ["poller", None]
 
 
-def test_secrets_are_out_of_every_field(written: Written) -> None:
+def test_secrets_are_masked_in_every_field(written: Written) -> None:
     written.log.info("x", reason=f"http://u:{CANARY}@h/?k=v", nested={"Authorization": "zzz"}, other=CANARY)
     assert CANARY not in written.stream.getvalue() and "zzz" not in written.stream.getvalue()
     assert written.lines[0]["other"] == MASK
 
 
 @pytest.mark.parametrize("level", ["info", "debug"])
-def test_an_exception_is_a_few_words_and_its_frames_only_at_debug(level: str) -> None:
+def test_an_exception_is_a_short_text_and_has_its_frames_only_at_debug(level: str) -> None:
     written = Written(level)
     try:
         try:
@@ -87,7 +87,7 @@ def test_an_exception_is_a_few_words_and_its_frames_only_at_debug(level: str) ->
         assert any("ConnectionError" in text for text in line["traceback"])
 
 
-def test_a_validation_error_tells_places_and_never_the_input(written: Written) -> None:
+def test_a_validation_error_shows_fields_but_never_the_input(written: Written) -> None:
     class Model(BaseModel):
         number: int
 
@@ -113,7 +113,7 @@ def test_logging_never_raises(written: Written) -> None:
     assert len(written.sink.lines) == 2
 
 
-def test_a_full_disk_loses_the_line_and_not_the_agent() -> None:
+def test_a_full_disk_loses_the_line_but_raises_nothing() -> None:
     class Full(io.StringIO):
         def write(self, text: str) -> int:
             raise OSError(28, "No space left on device")
@@ -144,7 +144,7 @@ def captured(written: Written) -> Iterator[Written]:
     restore()
 
 
-def test_a_library_is_heard_from_warning_on_and_redacted(captured: Written) -> None:
+def test_library_records_are_logged_from_warning_up_and_redacted(captured: Written) -> None:
     library = logging.getLogger("urllib3.connectionpool")
     library.info("not heard")
     library.warning("Retrying after %r: /path?X-Amz-Signature=%s", OSError("gone"), CANARY)
@@ -165,7 +165,7 @@ def test_a_library_never_prints_a_traceback(captured: Written, capsys: pytest.Ca
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_broken_record_of_a_library_stops_nothing(written: Written, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_record_of_a_library_raises_nothing(written: Written, capsys: pytest.CaptureFixture[str]) -> None:
     library = logging.Logger("botocore")  # noqa: LOG001 - one of its own, beside the handlers that pytest adds
     library.addHandler(LibraryHandler(written.log, written.time))
     library.warning("%d", "no number")
@@ -174,7 +174,7 @@ def test_a_broken_record_of_a_library_stops_nothing(written: Written, capsys: py
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_library_that_repeats_itself_is_heard_once_a_minute(captured: Written) -> None:
+def test_a_repeated_library_record_is_logged_once_a_minute(captured: Written) -> None:
     library = logging.getLogger("urllib3.connectionpool")
     for number in range(50):
         library.warning("Connection pool is full: %s", number)
@@ -194,7 +194,7 @@ def test_a_python_warning_is_a_log_line(captured: Written) -> None:
     assert CANARY not in captured.stream.getvalue()
 
 
-def test_capturing_libraries_is_undone_whole(written: Written) -> None:
+def test_capturing_libraries_can_be_undone_completely(written: Written) -> None:
     root = logging.getLogger()
     before = (root.handlers[:], root.level, warnings.showwarning)
     written.logs.capture_libraries()()

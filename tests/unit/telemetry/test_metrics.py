@@ -1,4 +1,4 @@
-"""Metrics: their names, bounded labels, and the system metrics' lines."""
+"""The metrics' names, bounded labels, and the lines of the system metrics."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_documented_metrics_are_on_the_page() -> None:
     assert all(name.startswith("relay_agent_") for name, _ in found)
 
 
-def test_two_agents_in_one_process_count_apart() -> None:
+def test_two_agents_in_one_process_count_separately() -> None:
     first, second = Metrics("1", [ACTION]), Metrics("2", [ACTION])
     first.command_finished(ACTION, "SUCCESS", "200", 0, 0)
     assert not any(name.endswith("commands_total") for name, _ in samples(second))
@@ -74,13 +74,13 @@ def test_a_sender_cannot_make_labels() -> None:
     assert {dict(label)["action"] for label in labels} == {"other"}
 
 
-def test_what_never_happened_has_no_moment() -> None:
+def test_an_event_that_never_happened_has_no_timestamp() -> None:
     metrics = Metrics("1", [])
     metrics.watch(moments=dict)
     assert not any("timestamp" in name for name, _ in samples(metrics))
 
 
-def test_a_number_that_cannot_be_read_costs_only_itself() -> None:
+def test_a_number_that_cannot_be_read_leaves_the_others_on_the_page() -> None:
     metrics = Metrics("1", [])
     metrics.watch(queue_depth=lambda: 1 // 0, workers=lambda: 4)
     found = {name for name, _ in samples(metrics)}
@@ -111,7 +111,7 @@ def test_system_metrics_are_one_data_point_a_line(tmp_path: Path) -> None:
     assert values["process_threads"] >= 1
 
 
-def test_what_the_system_does_not_tell_is_left_out(tmp_path: Path) -> None:
+def test_values_that_the_system_does_not_give_are_left_out(tmp_path: Path) -> None:
     text = system_metrics(Clock(), psutil.Process(), tmp_path / "gone").decode()
     names = {json.loads(line)["name"] for line in text.splitlines()}
     assert "disk_total" not in names and "memory_total" in names

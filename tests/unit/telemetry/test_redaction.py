@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_agent.telemetry.redaction import Redactor, describe
-from relay_agent.telemetry.secret_patterns import MASK, MOST_CHARACTERS, redact_text
+from relay_agent.telemetry.secret_patterns import MASK, MAX_CHARACTERS, redact_text
 from tests.unit.telemetry.scenes import CANARY, JWT, over_the_edge
 
 
@@ -33,13 +33,13 @@ from tests.unit.telemetry.scenes import CANARY, JWT, over_the_edge
         "arn:aws:logs:us-east-2:123456789012:log-group:agent",
     ],
 )
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_text_without_secrets_is_not_changed(text: str) -> None:
     assert redact_text(text) == text
     assert Redactor([JWT]).text(text) == text
 
 
 @given(st.text(min_size=4, max_size=40))
-def test_a_known_secret_is_found_in_any_writing(secret: str) -> None:
+def test_a_known_secret_is_masked_in_any_encoding(secret: str) -> None:
     secret = secret.strip()
     if len(secret.encode("utf-8", "surrogatepass")) < 4:
         return
@@ -51,7 +51,7 @@ def test_a_known_secret_is_found_in_any_writing(secret: str) -> None:
 
 
 @given(st.binary(min_size=9, max_size=40), st.binary(max_size=5), st.binary(max_size=5))
-def test_a_known_secret_is_found_wherever_in_base64_it_stands(secret: bytes, before: bytes, after: bytes) -> None:
+def test_a_known_secret_is_masked_at_any_position_in_base64(secret: bytes, before: bytes, after: bytes) -> None:
     redactor = Redactor([secret])
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         masked = redactor.text(encode(before + secret + after).decode())
@@ -59,7 +59,7 @@ def test_a_known_secret_is_found_wherever_in_base64_it_stands(secret: bytes, bef
         assert len(masked.replace(MASK, "")) <= 4 * ((len(before) + len(after)) // 3 + 3)
 
 
-def test_a_key_is_found_whichever_way_it_was_written() -> None:
+def test_a_key_is_masked_in_every_form_that_settings_accept() -> None:
     key = bytes(range(32, 64))
     for written in (base64.b64encode(key).decode(), base64.urlsafe_b64encode(key).decode().rstrip("="), key.hex()):
         redactor = Redactor([written])
@@ -70,7 +70,7 @@ def test_a_key_is_found_whichever_way_it_was_written() -> None:
             assert shown[:12] not in masked
 
 
-def test_a_rotated_secret_stays_known_for_one_more_rotation() -> None:
+def test_a_rotated_secret_is_masked_until_the_next_rotation() -> None:
     redactor = Redactor()
     redactor.rotate("aws", "first-one")
     redactor.rotate("aws", "second-one")
@@ -80,7 +80,7 @@ def test_a_rotated_secret_stays_known_for_one_more_rotation() -> None:
     assert redactor.text("first-one second-one third-one") == f"first-one {MASK} {MASK}"
 
 
-def test_fields_are_redacted_by_name_and_by_value_however_deep() -> None:
+def test_fields_are_redacted_by_name_and_by_value_at_any_depth() -> None:
     redactor = Redactor([CANARY])
     event = redactor(
         None,
@@ -106,11 +106,11 @@ def test_fields_are_redacted_by_name_and_by_value_however_deep() -> None:
     assert not any(secret in text for secret in (CANARY, "zzz", "yyy", "www", "p4ss"))
 
 
-def test_short_strings_are_no_secrets() -> None:
+def test_strings_of_fewer_than_four_characters_are_not_masked() -> None:
     assert Redactor(["a", "", "abc"]).text("a abc alphabet") == "a abc alphabet"
 
 
-def test_the_redactor_shows_no_secret_itself() -> None:
+def test_the_redactors_repr_shows_no_secret() -> None:
     assert CANARY not in repr(Redactor([CANARY]))
 
 
@@ -119,28 +119,28 @@ PASSPHRASE = "correct horse 'battery' staple"
 
 
 @pytest.mark.parametrize("written", [PASSPHRASE, repr(PASSPHRASE)[1:-1], quote(PASSPHRASE), PASSPHRASE.encode().hex()])
-def test_a_text_that_is_cut_shows_no_half_of_a_known_secret(written: str) -> None:
+def test_a_cut_text_shows_no_part_of_a_known_secret(written: str) -> None:
     redactor = Redactor([PASSPHRASE])
     for long in over_the_edge(f"it is {written}, they say", written):
         assert written[:4] not in redactor.text(long)
 
 
-def test_a_known_secret_that_no_cut_spares_is_not_shown_at_all() -> None:
+def test_a_known_secret_that_every_cut_would_split_is_not_shown() -> None:
     redactor = Redactor(["a a a a"])
-    assert redactor.text("a " * MOST_CHARACTERS) == f"{MASK}..."
+    assert redactor.text("a " * MAX_CHARACTERS) == f"{MASK}..."
 
 
-def test_a_long_text_without_a_place_to_cut_it_is_masked_whole() -> None:
+def test_a_long_text_that_cannot_be_cut_is_masked_completely() -> None:
     for text in ("a" * 1_000_000, "ab/" * 400_000, "\N{LATIN SMALL LETTER E WITH ACUTE}" * 1_000_000):
         assert redact_text(text) == Redactor().text(text) == f"{MASK}..."
 
 
-def test_what_is_known_is_taken_out_of_a_whole_text_however_long() -> None:
+def test_known_secrets_are_masked_in_a_whole_text_of_any_length() -> None:
     text = f"a line with {CANARY} in it\n" * 20_000
     assert Redactor([CANARY]).known(text) == text.replace(CANARY, MASK)
 
 
-def test_of_many_values_the_first_are_shown() -> None:
+def test_the_first_of_many_values_are_shown() -> None:
     redactor = Redactor([CANARY])
     for many in (["warning"] * 100_000, dict.fromkeys(range(100_000), "warning"), [["warning"] * 500] * 500, {"a": [("a", "b")] * 100_000}):
         shown = json.dumps(redactor.value(many))
@@ -149,25 +149,25 @@ def test_of_many_values_the_first_are_shown() -> None:
     assert redactor.value(["x"] * 3) == ["x"] * 3
 
 
-def test_of_many_long_texts_the_first_are_shown() -> None:
+def test_the_first_of_many_long_texts_are_shown() -> None:
     redactor = Redactor([CANARY])
     for many in (
         ["a b " * 100_000] * 900,
         {f"{'key ' * 10_000}{n}": "a b " * 100_000 for n in range(100)},
         [ValueError("a b " * 100_000)] * 900,
     ):
-        assert len(json.dumps(redactor.value(many))) < 8 * MOST_CHARACTERS
+        assert len(json.dumps(redactor.value(many))) < 8 * MAX_CHARACTERS
 
 
-def test_a_secret_is_found_in_each_of_many_texts() -> None:
+def test_a_secret_is_masked_in_each_of_many_texts() -> None:
     shown = json.dumps(Redactor([CANARY]).value([f"{'a ' * n} {CANARY} {JWT}" for n in range(900)]))
     assert CANARY not in shown and JWT[:20] not in shown
 
 
-def test_a_number_that_json_has_no_digits_for_is_left_out() -> None:
+def test_a_number_of_too_many_digits_for_json_is_left_out() -> None:
     assert Redactor().value([1 << 63, 10**5000]) == [1 << 63, "…"]
 
 
-def test_an_exception_that_says_much_is_told_in_a_few_words() -> None:
-    said = describe(ValueError("a word and " * 100_000 + CANARY), Redactor([CANARY]).text)
-    assert said.startswith("ValueError: a word and a word") and len(said) == 300
+def test_the_text_of_an_exception_is_bounded() -> None:
+    text = describe(ValueError("a word and " * 100_000 + CANARY), Redactor([CANARY]).text)
+    assert text.startswith("ValueError: a word and a word") and len(text) == 300

@@ -43,7 +43,7 @@ def test_the_next_failure_is_a_new_one(written: Written) -> None:
     assert [line["event"] for line in written.lines] == ["heartbeat-failed", "heartbeat-recovered", "heartbeat-failed"]
 
 
-def test_a_lasting_failure_is_told_three_times_and_then_once_a_minute(written: Written) -> None:
+def test_a_lasting_failure_is_logged_three_times_and_then_once_a_minute(written: Written) -> None:
     failure = repeated(written, first=3, remind_seconds=60.0)
     for _ in range(100):
         failure.failure("refused", CAUSE)
@@ -52,7 +52,7 @@ def test_a_lasting_failure_is_told_three_times_and_then_once_a_minute(written: W
     assert len(written.lines) == 3 + 8
 
 
-def test_of_a_reason_no_more_is_kept_than_tells_it_from_others(written: Written) -> None:
+def test_only_the_beginning_of_a_reason_is_kept(written: Written) -> None:
     failure = repeated(written)
     for number in range(100):
         failure.failure("the answer was " + "a" * 10_000 + str(number), CAUSE)
@@ -61,7 +61,7 @@ def test_of_a_reason_no_more_is_kept_than_tells_it_from_others(written: Written)
     assert len(written.lines) == 2
 
 
-def test_ever_new_reasons_do_not_flood_the_log(written: Written) -> None:
+def test_always_different_reasons_do_not_flood_the_log(written: Written) -> None:
     failure = repeated(written)
     for number in range(1000):
         failure.failure(f"after {number} s", CAUSE)

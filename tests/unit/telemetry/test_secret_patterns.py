@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from relay_agent.telemetry.secret_patterns import MASK, MOST_CHARACTERS, redact_text, shown_target
+from relay_agent.telemetry.secret_patterns import MASK, MAX_CHARACTERS, redact_text, shown_target
 from tests.unit.telemetry.scenes import CANARY, JWT, over_the_edge
 
 JWE = "eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0..bm9uY2Vub25jZQ.Y2lwaGVydGV4dA.dGFnIHRhZw"
@@ -62,7 +62,7 @@ BY_SHAPE = {
 
 
 @pytest.mark.parametrize("text", BY_SHAPE.values(), ids=BY_SHAPE.keys())
-def test_a_secret_is_masked_by_its_place(text: str) -> None:
+def test_a_secret_is_recognised_by_its_context(text: str) -> None:
     masked = redact_text(text)
     assert MASK in masked
     assert CANARY not in masked
@@ -70,7 +70,7 @@ def test_a_secret_is_masked_by_its_place(text: str) -> None:
 
 
 @pytest.mark.parametrize("secret", [JWT, JWT[:60], JWE, "AKIAIOSFODNN7EXAMPLE", "ASIAIOSFODNN7EXAMPLE", AWS_SECRET, SESSION])
-def test_a_secret_is_masked_by_its_own_looks(secret: str) -> None:
+def test_a_secret_is_recognised_by_its_own_form(secret: str) -> None:
     for text in (secret, f"({secret})", f"value {secret}, and more", f"'{secret}'", f"x={secret}"):
         masked = redact_text(text)
         assert secret not in masked
@@ -81,33 +81,33 @@ def test_host_and_path_stay_readable_beside_the_mask() -> None:
     assert redact_text("GET https://u:p@host:9005/a%2Fb?x=1 -> 200") == "GET https://[redacted]@host:9005/a%2Fb?[redacted] -> 200"
 
 
-def test_redacting_twice_changes_nothing_more() -> None:
+def test_redacting_twice_is_the_same_as_once() -> None:
     for text in BY_SHAPE.values():
         once = redact_text(text)
         assert redact_text(once) == once
 
 
 @pytest.mark.parametrize("text", BY_SHAPE.values(), ids=BY_SHAPE.keys())
-def test_a_text_that_is_cut_shows_no_half_of_a_secret_that_its_place_gives_away(text: str) -> None:
+def test_a_cut_text_shows_no_part_of_a_secret_recognised_by_context(text: str) -> None:
     secret = CANARY if CANARY in text else base64.b64encode(f"user:{CANARY}".encode()).decode()
     for long in over_the_edge(text, secret):
         assert secret[:4] not in redact_text(long)
 
 
 @pytest.mark.parametrize("secret", [JWT, JWE, "AKIAIOSFODNN7EXAMPLE", AWS_SECRET, SESSION])
-def test_a_text_that_is_cut_shows_no_half_of_a_secret_that_its_looks_give_away(secret: str) -> None:
+def test_a_cut_text_shows_no_part_of_a_secret_recognised_by_form(secret: str) -> None:
     for text in (f"({secret})", f"value {secret}, and more", f'{{"x":"{secret}"}}'):
         for long in over_the_edge(text, secret):
             assert secret[:6] not in redact_text(long)
 
 
-def test_of_a_long_text_the_beginning_is_shown() -> None:
+def test_the_beginning_of_a_long_text_is_shown() -> None:
     shown = redact_text("some words " * 100_000)
     assert shown.startswith("some words some words ") and shown.endswith(" words some...")
-    assert len(shown) <= MOST_CHARACTERS + 3
+    assert len(shown) <= MAX_CHARACTERS + 3
 
 
-def test_a_path_too_long_to_be_looked_at_is_not_shown() -> None:
+def test_a_path_that_is_too_long_to_be_searched_is_masked() -> None:
     assert shown_target("/a" * 20_000) == f"/{MASK}"
     assert shown_target("/a/b?" + "x" * 20_000 + "&X-Amz-Signature=y") == f"/{MASK}?{MASK}"
     assert shown_target("/a/b?c") == f"/a/b?{MASK}"

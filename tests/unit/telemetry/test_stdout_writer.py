@@ -1,7 +1,4 @@
-"""Lines get onto a pipe whole and in order, and nobody who logs waits for its reader.
-
-Owns the tests of `telemetry.stdout`, on real pipes.
-"""
+"""Lines are written completely and in order, and logging does not wait for the reader; on real pipes."""
 
 from __future__ import annotations
 
@@ -22,22 +19,22 @@ LINE = "x" * 99
 
 
 class Pipe:
-    """A small pipe; `unread` fills it up without anybody reading."""
+    """A small pipe, which is soon full."""
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
         fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        self.piped = Piped(self.writing, "utf-8", time.monotonic, most_bytes=10 * PIPE_BYTES)
+        self.piped = Piped(self.writing, "utf-8", time.monotonic, max_bytes=10 * PIPE_BYTES)
 
     def read(self, lines: int) -> list[str]:
-        """Read until so many lines came."""
+        """Read so many lines."""
         data = b""
         while data.count(b"\n") < lines:
             data += os.read(self.reading, 65536)
         return data.decode().splitlines()
 
     def close(self) -> None:
-        """Free both ends; whoever still writes is told so."""
+        """Close both ends; a write that is still running fails."""
         os.close(self.reading)
         self.piped.close()
         os.close(self.writing)
@@ -50,7 +47,7 @@ def pipe() -> Iterator[Pipe]:
     made.close()
 
 
-def test_lines_of_many_threads_arrive_whole_and_each_thread_s_in_order(pipe: Pipe) -> None:
+def test_lines_of_many_threads_arrive_complete_and_in_each_threads_order(pipe: Pipe) -> None:
     def work(name: int) -> None:
         for number in range(50):
             pipe.piped.write(f"{name} {number} {LINE}")
@@ -65,7 +62,7 @@ def test_lines_of_many_threads_arrive_whole_and_each_thread_s_in_order(pipe: Pip
     assert [line.split()[1] for line in lines if line.startswith("2 ")] == [str(number) for number in range(50)]
 
 
-def test_many_lines_are_written_one_piece_after_the_other_without_a_rest(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_lines_are_written_piece_by_piece_without_pauses(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stdout_writer, "LINGER_SECONDS", 3600.0)  # One rest, and the test would not end.
     with pipe.piped._more:
         for _ in range(300):
@@ -73,7 +70,7 @@ def test_many_lines_are_written_one_piece_after_the_other_without_a_rest(pipe: P
     assert pipe.read(300) == [LINE] * 300
 
 
-def test_nobody_waits_for_a_pipe_that_nobody_reads_and_the_newest_lines_are_kept(pipe: Pipe) -> None:
+def test_logging_to_a_full_pipe_does_not_block_and_keeps_the_newest_lines(pipe: Pipe) -> None:
     for number in range(2000):
         pipe.piped.write(f"{number} {LINE}")
     assert pipe.piped.dropped > 1000
@@ -82,7 +79,7 @@ def test_nobody_waits_for_a_pipe_that_nobody_reads_and_the_newest_lines_are_kept
     assert numbers == sorted(numbers) and numbers[-1] == 1999
 
 
-def test_a_blocked_write_is_known_and_so_is_its_end(pipe: Pipe) -> None:
+def test_the_duration_of_a_blocked_write_is_reported_until_it_ends(pipe: Pipe) -> None:
     for _ in range(100):
         pipe.piped.write(LINE)
     give_up = time.monotonic() + 20
@@ -93,7 +90,7 @@ def test_a_blocked_write_is_known_and_so_is_its_end(pipe: Pipe) -> None:
         assert time.monotonic() < give_up
 
 
-def test_the_end_waits_for_what_was_logged_and_not_for_a_reader_that_never_comes(pipe: Pipe) -> None:
+def test_closing_writes_all_lines_but_does_not_wait_for_a_missing_reader(pipe: Pipe) -> None:
     pipe.piped.write("last")
     pipe.piped.close(20)
     assert pipe.read(1) == ["last"]
@@ -104,9 +101,9 @@ def test_the_end_waits_for_what_was_logged_and_not_for_a_reader_that_never_comes
     assert stuck.blocked_seconds() > 0
 
 
-def test_the_end_waits_for_a_reader_that_is_slow_and_reads_on(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reader reads while the end waits, one piece each time: no machine is too busy for that."""
-    monkeypatch.setattr(stdout_writer, "LONGEST_SECONDS", 60.0)
+def test_closing_waits_for_a_slow_reader(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader reads one piece each time that `close` waits, so that the test does not depend on times."""
+    monkeypatch.setattr(stdout_writer, "SLOW_READER_SECONDS", 60.0)
     for number in range(300):
         pipe.piped.write(f"{number} {LINE}")
     pieces: list[bytes] = []
@@ -129,14 +126,14 @@ def test_the_end_waits_for_a_reader_that_is_slow_and_reads_on(pipe: Pipe, monkey
     assert [line.split()[0] for line in b"".join(pieces).decode().splitlines()] == [str(number) for number in range(300)]
 
 
-def test_a_stream_that_was_closed_before_the_start_takes_every_line() -> None:
+def test_lines_to_a_stream_that_is_closed_at_the_start_are_discarded() -> None:
     written = output(None, time.monotonic)
     written.write("lost")
     written.close()
     assert written.blocked_seconds() == 0
 
 
-def test_a_reader_that_is_gone_costs_the_lines_and_nothing_else() -> None:
+def test_a_reader_that_has_gone_loses_the_lines_but_raises_nothing() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     piped = Piped(writing, "utf-8", time.monotonic)
@@ -146,14 +143,14 @@ def test_a_reader_that_is_gone_costs_the_lines_and_nothing_else() -> None:
     assert piped.blocked_seconds() == 0
 
 
-def test_a_descriptor_that_somebody_made_non_blocking_gets_every_line(pipe: Pipe) -> None:
+def test_a_non_blocking_descriptor_gets_every_line(pipe: Pipe) -> None:
     os.set_blocking(pipe.writing, False)
     for number in range(200):
         pipe.piped.write(f"{number} {LINE}")
     assert len(pipe.read(200)) == 200
 
 
-def test_a_character_that_the_stream_s_encoding_lacks_is_escaped() -> None:
+def test_a_character_that_the_streams_encoding_lacks_is_escaped() -> None:
     reading, writing = os.pipe()
     with os.fdopen(writing, "w", encoding="ascii") as stream:
         written = output(stream, time.monotonic)

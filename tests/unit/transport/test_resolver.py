@@ -91,7 +91,7 @@ class Names:
         with self._changed:
             while self._waiting != len(self.look_ups()):
                 assert not deadline.passed
-                self._changed.wait(0.01)  # The end of a thread notifies nobody.
+                self._changed.wait(0.01)  # The end of a thread sets no event.
             return self._asked
 
     def look_ups(self) -> list[threading.Thread]:
@@ -250,7 +250,7 @@ def test_waiting_to_begin_a_look_up_can_be_interrupted(names: Names) -> None:
         ours.resolve("late.slow.lab.example", 80, Deadline(30), check)
 
 
-def test_an_old_look_up_is_not_joined(names: Names) -> None:
+def test_an_old_look_up_is_not_shared(names: Names) -> None:
     """A query that was lost does not block its name for ever."""
     now = 0.0
     ours = Resolver(lambda: now)

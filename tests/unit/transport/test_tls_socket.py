@@ -99,7 +99,7 @@ def test_both_sides_receive_everything_that_was_sent(trust: TlsContexts, version
     assert (tls.version(), len(tls.getpeercert(True) or b"") > 100) == (versions.popitem()[1].name.replace("_", "."), True)
 
 
-@pytest.mark.parametrize("error", [None, ssl.SSLEOFError(8, "EOF")], ids=["proxy said goodbye", "proxy did not"])
+@pytest.mark.parametrize("error", [None, ssl.SSLEOFError(8, "EOF")], ids=["proxy sent close_notify", "proxy sent none"])
 def test_an_end_without_the_targets_close_notify_is_an_error(trust: TlsContexts, error: OSError | None) -> None:
     """Whatever the proxy reports: anybody on the way could cut there. Without verification it is accepted, as without a proxy."""
     for verify in (True, False):
@@ -114,7 +114,7 @@ def test_an_end_without_the_targets_close_notify_is_an_error(trust: TlsContexts,
             assert tls.recv(100) == b""
 
 
-@pytest.mark.parametrize("error", [None, ssl.SSLEOFError(8, "EOF")], ids=["proxy said goodbye", "proxy did not"])
+@pytest.mark.parametrize("error", [None, ssl.SSLEOFError(8, "EOF")], ids=["proxy sent close_notify", "proxy sent none"])
 def test_an_end_with_the_targets_close_notify_is_not_an_error(trust: TlsContexts, error: OSError | None) -> None:
     tls, tunnel = opened(trust)
     tunnel.target.write(b"whole")
@@ -135,7 +135,7 @@ def test_unread_bytes_are_counted_in_every_layer(trust: TlsContexts) -> None:
     """Those that are decrypted, and those that are not yet."""
     tls, tunnel = opened(trust)
     tunnel.target.write(b"the answer")
-    tunnel.target.write(b"another that nobody asked for")
+    tunnel.target.write(b"another, not requested")
     assert tls.recv(100) == b"the answer"
     assert tls.pending() > 0
     tls, tunnel = opened(trust)

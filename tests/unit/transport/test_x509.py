@@ -13,7 +13,7 @@ from tests.bench.foreign import certificate
 from tests.target_certificates import ca_pem
 
 
-def test_a_certificate_that_nobody_trusts_is_read() -> None:
+def test_an_untrusted_certificate_is_read() -> None:
     found = read_certificate(ssl.PEM_cert_to_DER_cert(ca_pem().decode()))
     assert found is not None
     assert "trustme" in found.issuer
@@ -22,13 +22,13 @@ def test_a_certificate_that_nobody_trusts_is_read() -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 10, 100, 200])
-def test_what_is_no_certificate_is_none(cut: int) -> None:
+def test_other_data_is_not_read_as_a_certificate(cut: int) -> None:
     der = ssl.PEM_cert_to_DER_cert(ca_pem().decode())
     assert read_certificate(der[:cut]) is None
     assert read_certificate(b"\x30\x82\xff\xff" + der[:cut]) is None
 
 
-def test_of_a_certificate_whoever_made_it_names_and_numbers_are_read_as_far_as_they_are_shown() -> None:
+def test_names_and_numbers_of_any_certificate_are_read_only_as_far_as_they_are_shown() -> None:
     """An object identifier's numbers have no bound, and to decode one takes time in the square of its length."""
 
     def cpu_seconds(identifier: bytes) -> float:

@@ -1,12 +1,12 @@
-// The status page's one script: it updates the page in place, so that keyboard focus, scrolling and a screen reader's place stay.
-// It stands inline on the page, whose policy allows this text and no other. It asks for the page itself and for nothing else, and changes
-// only what is different. Where scripts are off, the whole page is loaded again instead. status_page.py fills in everyMs.
+// The status page's script: it updates the page in place, which keeps keyboard focus, scroll position and a screen reader's position.
+// It is inline on the page, whose policy allows this text and no other. It requests only the page itself, and changes only what differs.
+// Without scripts the browser reloads the whole page instead. status_page.py fills in everyMs.
 const everyMs = REFRESH_MS;
 (() => {
   const patienceMs = 8000;
   const away = document.getElementById("away"), style = document.querySelector("style").textContent;
 
-  // What an element is known by, so that one that stays is not taken for one that comes or goes.
+  // Identifies an element, so that one that stays is not mistaken for one that is added or removed.
   const name = node => node.nodeType !== 1 ? "" :
     ["id", "aria-labelledby", "aria-label", "href", "class"].map(each => node.getAttribute(each)).find(Boolean) || "";
   const alike = (one, other) => one.nodeName === other.nodeName && name(one) === name(other);
@@ -45,7 +45,7 @@ const everyMs = REFRESH_MS;
   function lost() {
     if (!away.hidden) return;
     const then = document.querySelector("footer time").textContent;
-    away.textContent = `No answer from the agent: it has stopped, or cannot be reached. What stands here is from ${then}.`;
+    away.textContent = `No answer from the agent: it has stopped, or cannot be reached. This page shows its state at ${then}.`;
     away.hidden = false;
     document.title = "No answer: " + document.title;
   }

@@ -187,7 +187,9 @@ MANNERS = [idle, start, start_a_body, start_chunks, never_read, pipeline]
 
 
 @pytest.mark.parametrize("misbehave", MANNERS)
-def test_the_socket_answers_while_tcp_is_full_and_tcp_heals_by_itself(pages: Stepped, misbehave: Callable[[socket.socket], None]) -> None:
+def test_the_unix_socket_answers_while_tcp_is_full_and_tcp_recovers_by_itself(
+    pages: Stepped, misbehave: Callable[[socket.socket], None]
+) -> None:
     crowd = [pages.connect() for _ in range(CONNECTIONS)]
     for client in crowd if misbehave not in (never_read, pipeline) else crowd[:5]:
         misbehave(client)
@@ -201,7 +203,7 @@ def test_the_socket_answers_while_tcp_is_full_and_tcp_heals_by_itself(pages: Ste
     assert pages.connected == 1
 
 
-def test_the_sockets_own_clients_fill_it_for_the_time_of_a_request_only(pages: Stepped) -> None:
+def test_clients_of_the_unix_socket_can_fill_it_only_for_the_time_of_a_request(pages: Stepped) -> None:
     for _ in range(CONNECTIONS):
         pages.connect(tcp=False)
     assert b"200 OK" in pages.asked(tcp=True)
@@ -209,7 +211,7 @@ def test_the_sockets_own_clients_fill_it_for_the_time_of_a_request_only(pages: S
     assert b"200 OK" in pages.asked(tcp=False)
 
 
-def test_no_byte_of_a_request_gives_it_more_time(pages: Stepped) -> None:
+def test_a_byte_of_a_request_does_not_extend_its_time(pages: Stepped) -> None:
     client = pages.connect()
     for byte in range(10):
         client.sendall(GET[byte : byte + 1])
@@ -219,7 +221,7 @@ def test_no_byte_of_a_request_gives_it_more_time(pages: Stepped) -> None:
     pages.until(lambda: pages.closed(client))
 
 
-def test_blank_lines_before_a_request_give_no_more_time_either(pages: Stepped) -> None:
+def test_blank_lines_before_a_request_do_not_extend_its_time(pages: Stepped) -> None:
     client = pages.connect()
     for _ in range(10):
         client.sendall(b"\r\n\r\n")
@@ -228,7 +230,7 @@ def test_blank_lines_before_a_request_give_no_more_time_either(pages: Stepped) -
     pages.until(lambda: pages.closed(client))
 
 
-def test_a_client_that_asks_again_and_again_is_kept(pages: Stepped) -> None:
+def test_a_client_that_sends_request_after_request_keeps_its_connection(pages: Stepped) -> None:
     client = pages.connect()
     for _ in range(5):
         client.sendall(GET)
@@ -241,7 +243,7 @@ def test_a_client_that_asks_again_and_again_is_kept(pages: Stepped) -> None:
     pages.until(lambda: pages.closed(client))
 
 
-def test_the_first_byte_of_a_later_request_begins_its_time(pages: Stepped) -> None:
+def test_the_first_byte_of_a_later_request_starts_its_time(pages: Stepped) -> None:
     client = pages.connect()
     client.sendall(GET)
     pages.answered(client)
@@ -254,7 +256,7 @@ def test_the_first_byte_of_a_later_request_begins_its_time(pages: Stepped) -> No
     pages.until(lambda: pages.closed(client))
 
 
-def test_an_answer_that_is_taken_slowly_is_broken_off(pages: Stepped) -> None:
+def test_a_response_that_is_read_too_slowly_is_cut_off(pages: Stepped) -> None:
     client = pages.connect()
     client.sendall(LARGE)
     taken = len(pages.answered(client))
@@ -267,7 +269,7 @@ def test_an_answer_that_is_taken_slowly_is_broken_off(pages: Stepped) -> None:
     assert taken < LARGE_BYTES
 
 
-def test_a_client_that_takes_nothing_more_is_closed(pages: Stepped) -> None:
+def test_a_client_that_stops_reading_is_disconnected(pages: Stepped) -> None:
     never_read(pages.connect())
     pages.step()
     pages.until(lambda: not pages.at_work)
@@ -279,7 +281,7 @@ def test_a_client_that_takes_nothing_more_is_closed(pages: Stepped) -> None:
     assert pages.connected == 0
 
 
-def test_of_requests_sent_ahead_only_the_first_is_answered_and_says_so(pages: Stepped) -> None:
+def test_only_the_first_of_pipelined_requests_is_answered_with_connection_close(pages: Stepped) -> None:
     client = pages.connect()
     client.sendall(GET * 20)
     pages.until(lambda: pages.connected == 0)
@@ -292,7 +294,7 @@ def test_of_requests_sent_ahead_only_the_first_is_answered_and_says_so(pages: St
     assert b"Connection: close" in got
 
 
-def test_no_task_thread_waits_for_a_client_that_does_not_read(pages: Stepped) -> None:
+def test_no_worker_thread_waits_for_a_client_that_does_not_read(pages: Stepped) -> None:
     for _ in range(4):
         pipeline(pages.connect())
     for _ in range(20):
@@ -313,7 +315,7 @@ def test_no_task_thread_waits_for_a_client_that_does_not_read(pages: Stepped) ->
     ],
     ids=["line", "spaces", "control", "folded", "bracket", "digits", "tls"],
 )
-def test_a_head_that_is_none_is_400_at_once(pages: Stepped, head: bytes) -> None:
+def test_a_malformed_head_is_answered_400_at_once(pages: Stepped, head: bytes) -> None:
     """The patterns of waitress took up to 24 s for one, and held up every thread of the agent meanwhile."""
     client = pages.connect()
     began = time.thread_time()
@@ -323,7 +325,7 @@ def test_a_head_that_is_none_is_400_at_once(pages: Stepped, head: bytes) -> None
 
 
 @pytest.mark.parametrize("size", ["head", "body"])
-def test_what_is_too_large_is_refused(pages: Stepped, size: str) -> None:
+def test_a_request_that_is_too_large_is_refused(pages: Stepped, size: str) -> None:
     client = pages.connect()
     client.sendall(GET[:-2] + (b"X: " + b"a" * 17_000 if size == "head" else b"Content-Length: 17000\r\n\r\n"))
     assert (b" 431 " if size == "head" else b" 413 ") in pages.answered(client)
@@ -361,9 +363,7 @@ def urgent(client: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("misbehave", [*MANNERS, urgent])
-def test_a_client_that_only_waits_costs_nothing(
-    pages: Stepped, misbehave: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_idle_client_costs_nothing(pages: Stepped, misbehave: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop sleeps 0.05 s here where nothing happens."""
     misbehave(pages.connect())
     for _ in range(5):
@@ -372,7 +372,7 @@ def test_a_client_that_only_waits_costs_nothing(
     assert Rounds(monkeypatch).within(pages, 0.5) < 30
 
 
-def test_without_file_descriptors_the_loop_waits_says_so_once_and_goes_on(pages: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_file_descriptors_the_loop_waits_logs_it_once_and_goes_on(pages: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
     client = pages.call()
     client.sendall(GET)
     with no_descriptors():
@@ -400,7 +400,7 @@ def no_descriptors() -> Iterator[None]:
             os.close(each)
 
 
-def test_a_full_port_is_said_once(pages: Stepped) -> None:
+def test_a_full_port_is_logged_once(pages: Stepped) -> None:
     for _ in range(CONNECTIONS):
         pages.connect()
     for _ in range(5):
@@ -409,7 +409,7 @@ def test_a_full_port_is_said_once(pages: Stepped) -> None:
     assert (event, address) == ("admin-waits", "127.0.0.1:0")
 
 
-def test_the_health_check_is_answered_by_a_thread_that_serves_a_full_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_health_check_is_answered_while_the_port_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
     stepped = Stepped(tmp_path, time.monotonic)
     over = threading.Event()

@@ -42,7 +42,7 @@ def test_an_unknown_variable_of_ours_is_a_warning_with_the_nearest_name(environm
     assert "FAULT" not in str(found)
 
 
-def test_a_file_that_was_asked_for_and_is_not_there_is_an_error(environment: pytest.MonkeyPatch) -> None:
+def test_a_missing_env_file_that_was_asked_for_is_an_error(environment: pytest.MonkeyPatch) -> None:
     loaded, found = configuration(Path("missing.env"), named=True)
     assert loaded is None
     assert "missing.env" in (found.cause or "")
@@ -54,20 +54,20 @@ def test_a_file_that_was_asked_for_and_is_not_there_is_an_error(environment: pyt
 @pytest.mark.parametrize(
     ("expiry", "status", "told"),
     [
-        (None, Status.OK, "no end"),
+        (None, Status.OK, "never expires"),
         (NOW + timedelta(days=31), Status.OK, "2026-12-24"),
         (NOW + timedelta(days=29), Status.WARNING, "2026-12-22"),
         (NOW - timedelta(seconds=1), Status.ERROR, "2026-11-23"),
     ],
 )
-def test_a_token_is_judged_by_its_end_and_the_day_is_named(expiry: datetime | None, status: Status, told: str) -> None:
+def test_a_token_is_judged_by_its_expiry_and_the_date_is_named(expiry: datetime | None, status: Status, told: str) -> None:
     found = token(settings(JWT=jwt_until(expiry)), NOW)
     assert (found.id, found.status) == ("token", status)
     assert told in f"{found.summary} {found.cause}"
     assert found.status is Status.OK or "JWT_FILE" in (found.cure or "")
 
 
-def test_no_key_is_a_warning_and_a_key_is_told_by_its_name() -> None:
+def test_a_missing_key_is_a_warning_and_a_key_is_named_by_its_kid() -> None:
     assert secure_key(settings()).status is Status.WARNING
     key = "00" * 32
     found = secure_key(settings(SECURE_COMMAND_KEY=key))
@@ -83,21 +83,21 @@ def on_disk() -> list[tuple[str, str]]:
 # --- the state directory ---
 
 
-def test_a_directory_that_is_not_there_yet_is_right_and_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_state_directory_is_ok_and_is_not_created(tmp_path: Path) -> None:
     found = state_dir(tmp_path / "a" / "state", on_disk)
     assert found.id == "state-dir"
     assert found.status in (Status.OK, Status.WARNING)  # The test's machine may have under 1 GB free.
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_in_its_place_is_an_error(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_state_directory_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
     found = state_dir(tmp_path / "state", on_disk)
     assert (found.status, str(tmp_path / "state") in (found.cause or "")) == (Status.ERROR, True)
     assert "RELAY_STATE_DIR" in (found.cure or "")
 
 
-def test_a_container_s_own_layer_is_a_warning_and_a_volume_on_it_is_none(tmp_path: Path) -> None:
+def test_a_containers_own_layer_is_a_warning_and_a_volume_is_not(tmp_path: Path) -> None:
     layer = state_dir(tmp_path, lambda: [("/", "overlay"), ("/proc", "proc")])
     assert layer.status is Status.WARNING
     assert "container's own layer" in (layer.cause or "")
@@ -106,13 +106,13 @@ def test_a_container_s_own_layer_is_a_warning_and_a_volume_on_it_is_none(tmp_pat
     assert "layer" not in (volume.cause or "")
 
 
-def test_looking_leaves_lock_journal_and_files_as_they_were(tmp_path: Path) -> None:
+def test_the_check_changes_neither_lock_nor_journal_nor_files(tmp_path: Path) -> None:
     state = StateDirectory(tmp_path)
     journal = Journal(state.journal, Clock())
     journal.close()
     before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()}
     assert held(tmp_path)
-    assert "an agent is at work" in state_dir(tmp_path, on_disk).summary or shutil_free(tmp_path)
+    assert "in use by a running agent" in state_dir(tmp_path, on_disk).summary or shutil_free(tmp_path)
     assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()} == before
     state.close()
     assert not held(tmp_path)

@@ -12,7 +12,7 @@ from relay_agent.diagnostics import local_causes, platform_causes
 from tests.unit.cli.checks.scenes import BAD, GOOD
 
 
-def test_checks_come_in_the_order_of_the_plan_whatever_ends_first() -> None:
+def test_checks_are_reported_in_the_order_of_the_plan() -> None:
     later = threading.Event()
 
     def first() -> Check:
@@ -26,7 +26,7 @@ def test_checks_come_in_the_order_of_the_plan_whatever_ends_first() -> None:
     assert [check.id for check in run_steps([Step("first", first), Step("second", second)], 10)] == ["first", "second"]
 
 
-def test_a_step_runs_after_what_it_waits_for_even_when_that_stands_behind_it() -> None:
+def test_a_step_runs_after_those_it_waits_for_even_if_they_come_later_in_the_plan() -> None:
     seen: list[str] = []
 
     def note(name: str) -> Check:
@@ -37,7 +37,7 @@ def test_a_step_runs_after_what_it_waits_for_even_when_that_stands_behind_it() -
     assert seen == ["platform", "clock"]
 
 
-def test_what_waits_for_a_failure_is_skipped_and_names_it_and_the_root() -> None:
+def test_a_check_that_waits_for_a_failed_one_is_skipped_and_names_it_and_the_first_failure() -> None:
     steps = [
         Step("platform", lambda: GOOD),
         Step("access", lambda: BAD, ("platform",)),
@@ -47,16 +47,16 @@ def test_what_waits_for_a_failure_is_skipped_and_names_it_and_the_root() -> None
     ]
     found = run_steps(steps, 10)
     assert [check.status for check in found] == [Status.OK, Status.ERROR, Status.SKIPPED, Status.SKIPPED, Status.OK]
-    assert [check.summary for check in found[2:4]] == ["waits for access", "waits for agent, and that for access"]
+    assert [check.summary for check in found[2:4]] == ["waits for access", "waits for agent, which waits for access"]
 
 
-def test_a_warning_keeps_nobody_waiting() -> None:
+def test_a_warning_skips_no_other_check() -> None:
     steps = [Step("platform", lambda: warning(platform_causes.SLOW, "slow")), Step("access", lambda: ok("access", ""), ("platform",))]
     assert [check.status for check in run_steps(steps, 10)] == [Status.WARNING, Status.OK]
 
 
 @pytest.mark.parametrize(("bound", "whole"), [(0.05, 10.0), (10.0, 0.05)])
-def test_a_check_that_hangs_is_an_error_when_its_bound_or_the_whole_s_ends_and_hides_no_other(bound: float, whole: float) -> None:
+def test_a_check_that_hangs_is_an_error_after_its_own_or_the_whole_limit_and_hides_no_other(bound: float, whole: float) -> None:
     release = threading.Event()
 
     def hang() -> Check:
@@ -77,7 +77,7 @@ def test_a_check_that_hangs_is_an_error_when_its_bound_or_the_whole_s_ends_and_h
     assert 0.05 <= hung.seconds < 5
 
 
-def test_an_error_that_nobody_foresaw_is_told_by_its_kind_alone_and_hides_no_other() -> None:
+def test_an_unexpected_error_is_reported_by_its_type_alone_and_hides_no_other() -> None:
     def broken() -> Check:
         raise RuntimeError("with a secret in it")
 
@@ -87,7 +87,7 @@ def test_an_error_that_nobody_foresaw_is_told_by_its_kind_alone_and_hides_no_oth
     assert "secret" not in str(found)
 
 
-def test_several_targets_are_told_apart_when_skipped() -> None:
+def test_several_skipped_targets_are_named() -> None:
     steps = [
         Step("configuration", lambda: error(local_causes.CONFIGURATION, "")),
         Step("target", lambda: GOOD, ("configuration",), about="http://a/"),
