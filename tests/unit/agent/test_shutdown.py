@@ -59,7 +59,7 @@ class World:
             tasks=SimpleNamespace(running=lambda: 1),
             journal=SimpleNamespace(give_up=lambda: did.append("give up"), counts=self._counts),
             outbox=SimpleNamespace(drain=lambda: did.append("drain"), pending=lambda: 0),
-            summary=SimpleNamespace(last=lambda: did.append("summary")),
+            summary=SimpleNamespace(log_rest=lambda: did.append("summary")),
         )
         platform = SimpleNamespace(
             client=SimpleNamespace(break_off=lambda _name: None, rest=SimpleNamespace(report=self._report)),
