@@ -1,6 +1,6 @@
 """`relay-agent check` against a platform with one thing broken at a time: which check reports it, why, and the cure.
 
-With the real command. Checks of this machine alone are in tests/unit/cli/checks/test_checks.py.
+With the real command. Checks of this machine alone are in tests/unit/cli/checks/test_local_checks.py.
 """
 
 from __future__ import annotations
@@ -503,8 +503,6 @@ def test_no_key_is_a_warning(world: World) -> None:
 # --- calls that hang: fast, with time limits passed in ---
 
 QUICK = Bounds(call=0.6, target=0.6, local=5.0, margin=0.4, whole=5.0)
-
-
 PATIENT = Bounds(call=4.0, target=4.0, local=10.0, margin=4.0, whole=20.0)
 """Where only one call hangs: it is waited for, and the others, of which credentials have half a bound, get through on a busy machine."""
 

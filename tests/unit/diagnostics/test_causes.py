@@ -1,137 +1,23 @@
-"""The tables of causes and cures: every failure of the platform has its own cause and cure."""
+"""The tables of causes and cures: their words reach an administrator whole, and name variables that exist."""
 
 from __future__ import annotations
 
+import re
+import string
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
-import pytest
-
-from relay_agent.core.errors import (
-    Call,
-    CredentialsExpired,
-    NotThePlatform,
-    PlatformError,
-    PlatformRefused,
-    PlatformUnreachable,
-    QueueUnavailable,
-    RateLimited,
-    UnknownAgent,
-)
+from relay_agent.config.settings import variables
 from relay_agent.core.failures import Cause, Code, FaultFacts, Phase, TlsTrouble
 from relay_agent.diagnostics import local_causes, network_causes, platform_causes
+from relay_agent.diagnostics.causes import days_left
 from relay_agent.telemetry.secret_patterns import MASK, redact_text
 
-TRUST = (Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE, Code.DEPTH_ZERO_SELF_SIGNED_CERT)
 
-
-def reached_nobody(
-    code: str, *, call: Call = Call.CONFIG, proxy: str | None = None, status: int | None = None, phase: Phase = Phase.CONNECT
-) -> PlatformUnreachable:
-    """The error of a call that got no answer."""
-    return PlatformUnreachable(call, f"{code}: text", FaultFacts(Code(code), "api.lab.example", 443, phase, proxy=proxy, status=status))
-
-
-def aws(kind: type[PlatformError], call: Call, code: str, status: int) -> PlatformError:
-    """The error of a call that AWS refused."""
-    return kind(call, f"AWS says {code}", status, aws_code=code)
-
-
-@pytest.mark.parametrize(
-    ("error", "cause"),
-    [
-        (PlatformRefused(Call.CONFIG, "answered 401", 401), platform_causes.REFUSED),
-        (aws(PlatformRefused, Call.SQS_RECEIVE, "SignatureDoesNotMatch", 403), platform_causes.CLOCK),
-        (UnknownAgent(Call.CONFIG, "answered 404", 404), platform_causes.UNKNOWN_AGENT),
-        (NotThePlatform(Call.CONFIG, "answered 301", 301), platform_causes.NOT_THE_PLATFORM),
-        (PlatformUnreachable(Call.CONFIG, "ECONNREFUSED"), platform_causes.UNREACHABLE),
-        (PlatformUnreachable(Call.SQS_RECEIVE, "ECONNREFUSED"), platform_causes.SQS_UNREACHABLE),
-        (PlatformUnreachable(Call.SQS_RECEIVE, "ECONNREFUSED", FaultFacts(None, proxy="http://p:1")), platform_causes.PROXY),
-        (PlatformError(Call.CONFIG, "answered 503", 503), platform_causes.UNWELL),
-        (PlatformError(Call.UPLOAD, "ECONNREFUSED: nobody listens"), platform_causes.S3_UNREACHABLE),
-        (PlatformError(Call.UPLOAD, "S3 answered 503", 503), platform_causes.S3_UNWELL),
-        (NotThePlatform(Call.UPLOAD, "a web page answered (200) in Amazon S3's place", 200), platform_causes.NOT_S3),
-        (RateLimited(Call.CONFIG, 3.0), platform_causes.BUSY),
-        (aws(CredentialsExpired, Call.SQS_RECEIVE, "ExpiredToken", 403), platform_causes.NO_CREDENTIALS),
-        (aws(QueueUnavailable, Call.SQS_RECEIVE, "QueueDoesNotExist", 400), platform_causes.NO_QUEUE),
-    ],
-)
-def test_each_failure_has_its_cause_and_cure(error: PlatformError, cause: Cause) -> None:
-    assert platform_causes.cause_of(error) is cause
-
-
-@pytest.mark.parametrize(
-    ("error", "check", "told"),
-    [
-        (reached_nobody("ENOTFOUND"), "platform", "the name api.lab.example does not exist"),
-        (reached_nobody("EAI_AGAIN"), "platform", "DNS server does not answer"),
-        (reached_nobody("ECONNREFUSED"), "platform", "refuses connections on port 443"),
-        (reached_nobody("ETIMEDOUT"), "platform", "does not answer on port 443"),
-        (reached_nobody("ETIMEDOUT", phase=Phase.FIRST_BYTE), "platform", "accepts the connection"),
-        (reached_nobody("EHOSTUNREACH"), "platform", "no route to the host"),
-        (reached_nobody("UNABLE_TO_VERIFY_LEAF_SIGNATURE"), "platform", "which the agent does not trust"),
-        (
-            reached_nobody("ECONNREFUSED", proxy="http://p:1"),
-            "platform",
-            "proxy http://p:1, not the platform, fails: nothing",
-        ),
-        (
-            reached_nobody("EBADRESPONSE", proxy="http://p:1", status=403),
-            "platform",
-            "proxy http://p:1, not the platform, answered 403",
-        ),
-        (reached_nobody("EBADRESPONSE", proxy="http://p:1", status=407), "platform", "answered 407: it requires a user and password"),
-        (PlatformError(Call.CONFIG, "answered 407", 407), "platform", "answered 407: it requires a user and password"),
-        (reached_nobody("ETIMEDOUT", call=Call.SQS_RECEIVE), "sqs", "does not answer on port 443"),
-        (reached_nobody("ETIMEDOUT", call=Call.LOGS_LOOK), "cloudwatch", "does not answer on port 443"),
-        (aws(QueueUnavailable, Call.SQS_LOOK, "AccessDenied", 403), "sqs", "a policy does not let this agent"),
-        (aws(PlatformError, Call.SQS_LOOK, "403", 403), "sqs", "the answer is not from Amazon SQS"),
-        (PlatformError(Call.AGENTS, "answered 400", 400), "agent", "no agent with the id AGENT_ID"),
-        (
-            aws(PlatformError, Call.SQS_RECEIVE, "InternalError", 500),
-            "sqs",
-            "Amazon SQS answers with a server error (AWS says Inter",
-        ),
-        (RateLimited(Call.SQS_RECEIVE, 0.0), "sqs", "Amazon SQS limits the rate of calls"),
-        (aws(PlatformError, Call.LOGS_PUT, "403", 403), "cloudwatch", "the answer is not from Amazon CloudWatch Logs"),
-        (aws(QueueUnavailable, Call.LOGS_PUT, "AccessDeniedException", 400), "cloudwatch", "a policy does not let this agent write"),
-        (aws(PlatformError, Call.LOGS_PUT, "ResourceNotFoundException", 400), "cloudwatch", "log group does not exist"),
-    ],
-)
-def test_each_network_fault_has_its_own_cause(error: PlatformError, check: str, told: str) -> None:
-    found = platform_causes.cause_of(error)
-    assert found.id == check
-    assert told in found.cause
-
-
-def test_each_failure_of_cloudwatch_has_its_own_cure_and_says_that_the_agent_works_without_it() -> None:
-    errors: list[PlatformError] = [
-        RateLimited(Call.LOGS_PUT, 0.0),
-        PlatformRefused(Call.LOGS_PUT, "AWS says InvalidSignatureException", 400, aws_code="InvalidSignatureException", clock_off=-600.0),
-        reached_nobody("UNABLE_TO_VERIFY_LEAF_SIGNATURE", call=Call.LOGS_PUT),
-        reached_nobody("ETIMEDOUT", call=Call.LOGS_PUT),
-        aws(QueueUnavailable, Call.LOGS_PUT, "AccessDeniedException", 400),
-        aws(PlatformError, Call.LOGS_PUT, "ResourceNotFoundException", 400),
-        aws(PlatformError, Call.LOGS_PUT, "ServiceUnavailableException", 503),
-        aws(CredentialsExpired, Call.LOGS_PUT, "ExpiredTokenException", 400),
-    ]
-    found = [platform_causes.cause_of(error) for error in errors]
-    assert len({one.cause for one in found}) == len({one.cure for one in found}) == len(errors)
-    assert all(one.id == "cloudwatch" and "the agent works without them" in one.cause for one in found)
-    assert [errors[place].reason for place, one in enumerate(found) if "firewall" in one.cure] == ["ETIMEDOUT: text"]
-    assert "600 s behind" in found[1].cause and found[1].cure == local_causes.CLOCK_OFF.cure
-
-
-def test_each_cure_of_a_fault_between_agent_and_platform_names_its_setting() -> None:
-    for code in network_causes.ON_THE_WAY:
-        if code not in (Code.ERESPONSETOOLARGE, Code.ETOOMANYREDIRECTS, Code.EBADCOMMAND, *TRUST):
-            assert "API_TARGET" in platform_causes.cause_of(reached_nobody(code)).cure
-
-
-def rows() -> Iterator[Cause]:
+def filled_causes() -> Iterator[Cause]:
     """Every cause: the constants, and each cause of a network fault, filled in."""
-    for table in (local_causes, network_causes, platform_causes):
-        yield from (row for row in vars(table).values() if isinstance(row, Cause))
+    yield from every_row()
     for to in (to for to in vars(network_causes).values() if isinstance(to, network_causes.Destination)):
         for code in network_causes.ON_THE_WAY:
             for proxy, status in ((None, None), ("http://lab:***@proxy.lab.example:3128", None), ("http://p.lab.example:8080", 407)):
@@ -144,24 +30,31 @@ def rows() -> Iterator[Cause]:
 
 def test_no_cause_looks_like_a_secret_to_the_redactor() -> None:
     """A cure must reach its reader whole. The proxy's masked user is the one text that is masked again."""
-    every = list(rows())
+    every = list(filled_causes())
     assert len(every) > 300
     for row in every:
         for text in (row.cause, row.cure):
             assert redact_text(text) == text.replace("lab:***@", f"{MASK}@")
 
 
-def test_a_407_s_cure_says_where_user_and_password_go() -> None:
-    cure = platform_causes.cause_of(reached_nobody("EBADRESPONSE", proxy="http://p:1", status=407)).cure
-    assert "put user and password into the proxy's URL (https_proxy" in cure
-    assert "an @ after them" in cure
+def every_row() -> list[Cause]:
+    tables = (local_causes, network_causes, platform_causes)
+    return [value for table in tables for value in vars(table).values() if isinstance(value, Cause)]
 
 
-def test_the_terms_of_the_user_guide_are_used() -> None:
-    assert "enable the agent's connection" in platform_causes.AGENT_DISABLED.cure
-    assert "enable the agent's queue" in platform_causes.QUEUE_DISABLED.cure
-    assert "ORG_SLUG and JWT do not match" in platform_causes.REFUSED.cause
+def test_every_variable_named_in_a_cause_or_cure_exists() -> None:
+    known = {variable.name for variable in variables()} | {"RELAY_FAULT_POINT"}
+    text = " ".join(row.cause + row.cure for row in every_row()) + " ".join(a + b for a, b in network_causes.ON_THE_WAY.values())
+    assert set(re.findall(r"\bRELAY_[A-Z_]+\b", text)) - known == set()
 
 
-def test_the_cure_of_a_pause_says_that_the_agent_resumes_by_itself() -> None:
-    assert all("the agent resumes by itself" in cause.cure for cause in (local_causes.JOURNAL, local_causes.BACKLOG))
+def test_every_cause_with_placeholders_is_filled_in_where_it_is_used() -> None:
+    """An unfilled placeholder would reach an administrator."""
+    assert len(every_row()) > 60
+    filled = {row.id for row in every_row() if any(name for _, name, _, _ in string.Formatter().parse(row.cause + row.cure) if name)}
+    assert filled <= {"configuration", "token", "clock", "state-dir", "agent", "platform", "sqs", "target", ""}
+
+
+def test_days_left_are_given_in_words() -> None:
+    now = datetime(2026, 11, 23, 3, 13, tzinfo=UTC)
+    assert [days_left(now + timedelta(days=n, hours=1), now) for n in (0, 1, 2)] == ["less than a day", "1 day", "2 days"]

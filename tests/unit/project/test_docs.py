@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
 import re
 import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from relay_agent.relay.outbox import PROCESSING_AFTER_SECONDS
 from relay_agent.relay.target import executor, redirects
 from relay_agent.sandbox.demo.rows import ROWS
 from relay_agent.transport import content_encoding, resolver, response_parser
-from tests.pages import DESIGN, LOGS, OPERATIONS, PACKAGE, PAGES, PROTOCOL, README, ROOT, blocks, names, rows, section
+from tests.pages import DESIGN, LOGS, OPERATIONS, PACKAGE, PAGES, PROTOCOL, README, ROOT, blocks, inline, names, rows, section
 
 AGENT_ID = "9b9f275c-a60d-454f-8c6c-1ea094e3fd38"
 
@@ -221,6 +223,39 @@ def test_the_design_s_floors_are_those_that_lint_checks() -> None:
     shown = [re.split(r"\s{2,}", line)[0] for line in drawn.splitlines()]
     contract = (ROOT / ".importlinter").read_text(encoding="utf-8").partition("layers =\n")[2].partition("\n\n")[0]
     assert shown == [line.strip() for line in contract.splitlines()]
+
+
+def test_the_design_has_a_sentence_for_each_package() -> None:
+    named = re.findall(r"^- `(\w+)`: ", section(DESIGN, "The thirteen packages"), re.MULTILINE)
+    assert sorted(named) == sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+    assert len(named) == 13
+
+
+def test_every_file_and_member_that_the_design_names_exists() -> None:
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    files = [name for name in inline(DESIGN) if name.split("/")[0] in packages and re.fullmatch(r"\w+(/\w+)+(\.\w+)?", name)]
+    modules = [name.removesuffix(".py") for name in files if "." not in name.removesuffix(".py")]
+    assert len(modules) > 40
+    assert [name for name in modules if not (PACKAGE / f"{name}.py").exists() and not (PACKAGE / name / "__init__.py").exists()] == []
+    named = {found for name in inline(DESIGN) if (found := re.fullmatch(r"([A-Z]\w+)\.(\w+)", name))}
+    assert len(named) > 20
+    inherited = {"FairQueue.put", "FairQueue.get"}  # queue.Queue's
+    assert sorted({found[0] for found in named if found[2] not in members().get(found[1], set())} - inherited) == []
+
+
+@cache
+def members() -> dict[str, set[str]]:
+    """The methods and fields of each class, by its name."""
+    found: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, set()).update(
+                    ast.unparse(each.target) if isinstance(each, ast.AnnAssign) else each.name
+                    for each in node.body
+                    if isinstance(each, ast.AnnAssign | ast.FunctionDef)
+                )
+    return found
 
 
 # --- links and examples ---

@@ -1,84 +1,28 @@
-"""The journal: states and their order, known ids, what a restart finds, and that wiped data is in no file."""
+"""The journal: states and their order, who is known, what a restart finds, and that nothing wiped lingers."""
 
 from __future__ import annotations
 
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from relay_agent.core.clock import Clock
 from relay_agent.core.errors import JournalError
-from relay_agent.core.failures import Code
 from relay_agent.core.models import Status, Update
-from relay_agent.storage import retention
 from relay_agent.storage.journal import Admission, Incoming, Journal, Open
-from relay_agent.storage.journal_reader import Reader
 from relay_agent.storage.retention import KEEP_IDS_SECONDS
-from relay_agent.storage.schema import SCHEMA_VERSION
+from tests.unit.storage.scenes import NOW, Time, admitted, forget, outcome, states
 
 CANARY = "canary-1f0c9a"
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-class Time:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def clock(self) -> Clock:
-        return Clock(now=lambda: self.now)
-
-
-@pytest.fixture
-def time() -> Time:
-    return Time()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "journal.db"
-
-
-@pytest.fixture
-def opened(path: Path, time: Time) -> Iterator[Callable[[], Journal]]:
-    """Open the journal as often as called; each call closes the one before, and the teardown the last."""
-    last: list[Journal] = []
-
-    def again() -> Journal:
-        for journal in last:
-            journal.close()
-        last[:] = [Journal(path, time.clock())]
-        return last[0]
-
-    yield again
-    for journal in last:
-        journal.close()
-
-
-@pytest.fixture
-def journal(opened: Callable[[], Journal]) -> Journal:
-    return opened()
-
-
-def admitted(journal: Journal, *ids: str) -> None:
-    journal.admit([(command_id, f"raw of {command_id}", f"receipt of {command_id}") for command_id in ids])
-
-
-def outcome(command_id: str, text: str = "told", **more: str) -> Update:
-    return Update(command_id, Status.SUCCESS, text, **more)
 
 
 def undelivered(journal: Journal) -> list[Update]:
     return [update for _, update in journal.undelivered() if isinstance(update, Update)]
-
-
-def states(journal: Journal) -> dict[str, int]:
-    return {state: count for state, count in journal.counts().items() if count}
 
 
 def wait_for(holds: Callable[[], bool]) -> None:
@@ -243,90 +187,6 @@ def test_recording_an_ack_takes_no_commit_of_its_own(journal: Journal) -> None:
     assert journal.commits == before
     journal.start("a", True)
     assert (journal.commits, journal.unacked()) == (before + 1, [])
-
-
-# --- tokens ---
-
-
-def test_a_token_belongs_to_the_first_command_that_used_it(opened: Callable[[], Journal]) -> None:
-    journal = opened()
-    until = (NOW + timedelta(days=1)).timestamp()
-    assert journal.remember_token("jti", "a", until)
-    assert journal.remember_token("jti", "a", until)
-    assert not journal.remember_token("jti", "b", until)
-    assert not opened().remember_token("jti", "b", until)
-
-
-def test_an_expired_token_is_forgotten_and_never_accepted_again(path: Path, journal: Journal, time: Time) -> None:
-    exp = (NOW + timedelta(hours=1)).timestamp()
-    journal.remember_token("jti", "a", exp)
-    journal.retention.prune()
-    assert not journal.remember_token("jti", "b", exp)
-    time.now += timedelta(hours=2)
-    journal.retention.prune()
-    assert journal.writer.read("SELECT jti FROM seen_tokens WHERE jti <> ''") == []
-    time.now = NOW  # The clock is set back, so that the message has not expired by it.
-    for command_id in ("a", "b"):
-        assert not journal.remember_token("jti", command_id, exp)
-        assert not journal.remember_token("never seen", command_id, exp)
-    assert journal.remember_token("later", "c", exp + 1)
-
-
-def test_a_forgotten_token_stays_refused_after_a_restart_with_the_clock_set_back(opened: Callable[[], Journal], time: Time) -> None:
-    journal = opened()
-    exp = (NOW + timedelta(hours=1)).timestamp()
-    journal.remember_token("jti", "a", exp)
-    time.now += timedelta(hours=2)
-    journal.retention.prune()
-    time.now = NOW
-    assert not opened().remember_token("jti", "a", exp)
-
-
-def forget(journal: Journal, time: Time, command_id: str = "a", **passes: float) -> None:
-    """Answer a command, let time pass, and prune."""
-    journal.acked([command_id])
-    journal.finish(outcome(command_id))
-    journal.deliver([command_id])
-    time.now += timedelta(**passes)
-    journal.retention.prune()
-
-
-def test_a_token_whose_command_was_forgotten_is_refused_under_the_same_id_too(
-    opened: Callable[[], Journal], time: Time, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention, "KEEP_IDS", 0)
-    journal = opened()
-    exp = (NOW + timedelta(days=6)).timestamp()
-    admitted(journal, "a")
-    assert journal.remember_token("jti", "a", exp)
-    forget(journal, time, hours=1)
-    assert states(journal) == {}
-    admitted(journal, "a")
-    assert not journal.remember_token("jti", "a", exp)
-    assert not opened().remember_token("jti", "a", exp)
-
-
-def test_a_token_whose_command_is_not_in_the_journal_is_refused_when_that_comes_again(journal: Journal) -> None:
-    """As after damage, or in the journal of an older agent, which forgot ids after a day."""
-    exp = (NOW + timedelta(days=6)).timestamp()
-    assert journal.remember_token("jti", "a", exp)
-    journal.flush()
-    admitted(journal, "a", "b")
-    assert not journal.remember_token("jti", "a", exp)
-    assert journal.remember_token("another", "b", exp)
-
-
-def test_an_id_that_comes_again_while_it_is_known_keeps_its_token(journal: Journal) -> None:
-    admitted(journal, "a")
-    assert journal.remember_token("jti", "a", (NOW + timedelta(days=1)).timestamp())
-    admitted(journal, "a")
-    assert journal.remember_token("jti", "a", (NOW + timedelta(days=1)).timestamp())
-
-
-def test_admission_finds_a_tokens_owner_by_an_index(journal: Journal) -> None:
-    """There may be half a million tokens in a week, and each command would scan them."""
-    plan = journal.writer.read("EXPLAIN QUERY PLAN UPDATE seen_tokens SET command_id = '' WHERE command_id = ?", "a")
-    assert ["SEARCH" in row[3] and "tokens_owner" in row[3] for row in plan] == [True]
 
 
 # --- how long an id is kept ---
@@ -506,14 +366,6 @@ def test_pruning_empties_the_write_ahead_log(path: Path, journal: Journal) -> No
     assert path.with_name("journal.db-wal").stat().st_size == 0
 
 
-def test_a_journal_of_a_newer_agent_is_refused_and_left_alone(path: Path, time: Time) -> None:
-    other = sqlite3.connect(path)
-    other.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    other.close()
-    with pytest.raises(JournalError, match="newer agent"):
-        Journal(path, time.clock())
-
-
 def test_a_path_that_cannot_be_written_is_named_in_the_error(tmp_path: Path, time: Time) -> None:
     with pytest.raises(JournalError, match="missing"):
         Journal(tmp_path / "missing" / "journal.db", time.clock())
@@ -530,12 +382,3 @@ def test_under_load_an_outcome_is_announced_only_once_it_is_durable(path: Path) 
     journal.flush()
     assert (said, journal.recorded(["c0", "c2", "c9"])) == (["c0", "c1", "c2"], {"c0", "c2"})
     journal.close()
-
-
-def test_an_answer_that_could_not_be_uploaded_is_listed_with_the_code_that_was_sent(path: Path, journal: Journal) -> None:
-    admitted(journal, "a", "b")
-    for command_id, code in (("a", Code.ERESPONSETOOLARGE), ("b", None)):
-        journal.finish(outcome(command_id, "m", spool="s", upload_url="https://s3/", fallback="f"))
-        journal.settle(replace(outcome(command_id, "f"), code=code))
-    with Reader(path, in_use=True).rows() as rows:
-        assert {row.id: row.code for row in rows} == {"a": "ERESPONSETOOLARGE", "b": None}

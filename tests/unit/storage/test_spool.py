@@ -1,4 +1,4 @@
-"""Bytes too large for memory: buffers that can be read again, and answers as gzip files."""
+"""Bytes too large for memory: a buffer that can be read again, and answers as gzip files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from relay_agent.storage.buffer import IN_MEMORY, Buffer, Filed
 from relay_agent.storage.spool import Spool, Spooled
+from tests.unit.storage.scenes import pieces_of, unnamed_file
 
 
 @given(st.lists(st.text(max_size=10), max_size=10))
@@ -79,27 +80,6 @@ def test_a_file_that_could_not_be_written_whole_is_removed(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("size", [0, 1, 65536, 65537, IN_MEMORY, IN_MEMORY + 1, 3 * IN_MEMORY])
-def test_a_buffer_can_be_read_more_than_once_in_bounded_pieces(tmp_path: Path, size: int) -> None:
-    buffer = Buffer(tmp_path)
-    data = bytes(range(251)) * (size // 251 + 1)
-    for start in range(0, size, 50_000):
-        buffer.write(data[start : min(size, start + 50_000)])
-    assert buffer.size == size
-    for _ in range(2):
-        pieces = list(buffer.chunks())
-        assert b"".join(pieces) == data[:size]
-        assert all(0 < len(piece) <= 65536 for piece in pieces)
-    buffer.close()
-
-
-def test_a_large_buffer_leaves_no_name_in_the_directory(tmp_path: Path) -> None:
-    buffer = Buffer(tmp_path)
-    buffer.write(b"x" * (IN_MEMORY + 1))
-    assert list(tmp_path.iterdir()) == []
-    buffer.close()
-
-
 @contextmanager
 def room_for(size: int) -> Iterator[None]:
     """Replace the disk by one that takes only so many bytes of a file: the last write is short, and the next fails."""
@@ -109,17 +89,6 @@ def room_for(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def unnamed_file(directory: Path) -> Path:
-    """Return the only file without a name that this process has open in the directory."""
-    links = {path: path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
-    (found,) = [path for path, link in links.items() if link.is_relative_to(directory)]
-    return found
-
-
-def pieces_of(data: bytes, size: int = 50_000) -> list[bytes]:
-    return [data[start : start + size] for start in range(0, len(data), size)]
 
 
 @pytest.mark.parametrize("room", [10**9, 3 * IN_MEMORY - 1, 70_001, 0])
@@ -174,21 +143,3 @@ def test_a_body_that_cannot_be_kept_whole_leaves_no_file(tmp_path: Path) -> None
     with room_for(100), pytest.raises(OSError, match="too large"):
         Spool(tmp_path).keep([b"a" * 101], 4, "x.body")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("of", ["a request", "a response"])
-def test_nothing_of_a_body_is_on_the_disk_in_the_clear(tmp_path: Path, of: str) -> None:
-    text = b"canary-7b1f " * 60_000
-    spool = Spool(tmp_path)
-    if of == "a request":
-        buffer = spool.hold(pieces_of(text))
-        assert isinstance(buffer, Buffer)
-    else:
-        buffer = Buffer(tmp_path)
-        for piece in pieces_of(text):
-            buffer.write(piece)
-    stored = unnamed_file(tmp_path).read_bytes()
-    assert len(stored) > len(text) / 2
-    assert b"canary" not in stored
-    assert b"".join(buffer.chunks()) == text
-    buffer.close()
