@@ -6,3 +6,4 @@ The only place that holds the version; on the wire, ``agentVersion`` is ``v`` fo
 __version__ = "0.1.0"
 
 AGENT_VERSION = f"v{__version__}"
+USER_AGENT = f"relay-agent/{__version__}"

@@ -9,14 +9,11 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
 
 from relay_agent.core.callbacks import nothing
 from relay_agent.core.loop import Loop
 from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.diagnostics.watchdog import Watchdog
-
-T = TypeVar("T")
 
 
 class Phase(Enum):

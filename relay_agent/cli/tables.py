@@ -17,12 +17,8 @@ from relay_agent.storage.journal import State
 
 _WIDE = 100_000
 """Columns if the output is not a terminal: no line is wrapped or cut."""
-
-
 _NARROWEST = 70
 """On a narrower terminal the id is left out."""
-
-
 _SHORT_ID = 8
 """How much of an id a narrow terminal shows; `commands show` accepts it."""
 
@@ -106,22 +102,14 @@ def _stage(name: str, value: Callable[[Listed], int | None]) -> _Column:
 
 
 _WHEN = _Column("when (UTC)", lambda one: Text(one.when[:19].replace("T", " ")))
-
-
 _OUTCOME = (
     _Column("state", _state, folds=True),
     _Column("code", lambda one: Text(one.code or "-"), folds=True),
     _Column("method", lambda one: Text(one.method or "-")),
     _Column("host", lambda one: Text(one.where), folds=True),
 )
-
-
 _ID = _Column("id", lambda one: Text(one.id))
-
-
 _SOME = (_WHEN, *_OUTCOME, _ID)
-
-
 _ALL = (
     *_SOME,
     _Column("action", lambda one: Text((one.action or "-").rpartition(".")[2])),
@@ -129,8 +117,6 @@ _ALL = (
     _stage("target", lambda one: one.target_ms),
     _stage("delivered", lambda one: one.delivered_ms),
 )
-
-
 _NARROW = (
     _Column(_WHEN.name, lambda one: Text(one.when[5:19].replace("T", " "))),
     *_OUTCOME,

@@ -20,8 +20,6 @@ from relay_agent.config.settings import Settings, aliases, descriptions
 from relay_agent.core.errors import ConfigurationError, Mistake
 
 FAULT_POINT = "RELAY_FAULT_POINT"
-
-
 _NAME = re.compile(r"\s*(?:export\s+)?(\w+)\s*=")
 
 
@@ -61,8 +59,6 @@ def _settings(
 
 _REQUIRED = {"API_TARGET": "https://unset.invalid", "ORG_SLUG": "unset", "AGENT_ID": "00000000-0000-0000-0000-000000000000"}
 """Replaces a required setting that is missing or invalid."""
-
-
 _EITHER = (frozenset({"jwt", "jwt_file"}), frozenset({"secure_command_key", "secure_command_key_file"}))
 """Two forms of one secret: if one is invalid, both are ignored."""
 

@@ -18,8 +18,6 @@ from relay_agent.config.validators import check_certificates, check_identifier, 
 _PROXY = "e.g. http://proxy.lab.example:3128; user and password in it percent-encoded"
 PREFIX = "RELAY_"
 _SPAN = "a number of seconds from {} to {}: "
-
-
 Whole = Annotated[int, BeforeValidator(check_number)]
 Seconds = Annotated[float, BeforeValidator(check_number)]
 Bytes = Annotated[Whole, Field(ge=1024)]

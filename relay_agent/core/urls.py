@@ -17,6 +17,7 @@ import idna
 from relay_agent.core.models import Url
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_URL = 64 * 1024

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 
 from relay_agent.core.failures import CERTIFICATE_CODES, Cause, Code, FaultFacts, TlsTrouble
 from relay_agent.diagnostics.local_causes import SET_CLOCK
@@ -24,8 +25,6 @@ class Destination:
 
 
 TO_PLATFORM = Destination("platform", "the platform", "API_TARGET", "https_proxy, http_proxy, RELAY_PLATFORM_PROXY", "{host}:{port}")
-
-
 TO_SQS = Destination(
     "sqs",
     "the platform's queue, Amazon SQS",
@@ -34,8 +33,6 @@ TO_SQS = Destination(
     "SQS in the agent's AWS region ({host}:{port})",
     "Amazon SQS",
 )
-
-
 TO_LOGS = replace(
     TO_SQS,
     id="cloudwatch",
@@ -43,8 +40,6 @@ TO_LOGS = replace(
     open="CloudWatch Logs in the agent's AWS region ({host}:{port})",
     service="Amazon CloudWatch Logs",
 )
-
-
 TO_S3 = replace(
     TO_SQS,
     id="platform",
@@ -53,38 +48,26 @@ TO_S3 = replace(
     setting="the platform's presigned URL",
     open="S3 in the agent's AWS region (https, *.s3.<region>.amazonaws.com; here {host}:{port})",
 )
-
-
 TO_TARGET = Destination("target", "the target", "the URL", "https_proxy, http_proxy, RELAY_TARGET_PROXY", "{host}:{port}")
-
-
 CERTIFICATE_ENDS = Cause(
     "target",
     "the certificate of {host} expires on {date}, in {days}; after that calls fail with CERT_HAS_EXPIRED",
     "have the target's certificate renewed before that date",
 )
-
-
 TARGET_UNWELL = Cause(
     "target",
     "the target can be reached, and answers with a server error ({status})",
     "look at the target's log; a command gets the same answer",
 )
-
-
 MORE_TARGETS = Cause(
     "target",
     "more targets fail than are listed here",
     "list them with `relay-agent commands --failed`; find the reason for one with `relay-agent explain URL`",
 )
-
-
 _TRUST = (
     "set RELAY_CA_FILE to a PEM file with the issuer's certificate, which is trusted in addition; or set REQUESTS_CA_BUNDLE to a whole"
     " bundle, which replaces the trusted roots; if a proxy re-signs TLS, ask its operator for its CA certificate"
 )
-
-
 ON_THE_WAY = {
     Code.ENOTFOUND: (
         "the name {host} does not exist in this machine's DNS",
@@ -161,11 +144,7 @@ ON_THE_WAY = {
         "correct it: the URL must be absolute, with http or https, and spaces and control characters percent-encoded",
     ),
 }
-
-
 ON_THE_WAY[Code.EPIPE] = ON_THE_WAY[Code.ECONNRESET]
-
-
 _EARLY = (
     "the certificate of {host} is not valid yet{begun}, according to this machine's clock",
     f"{SET_CLOCK}; if the clock is right, have {{what}} use a certificate that is already valid; check the address in {{setting}}",
@@ -208,8 +187,6 @@ _TLS_ALONE = {
         "have a certificate with fewer names or a shorter chain installed there; check the address in {address}",
     ),
 }
-
-
 _TLS_CERTIFICATE = {
     TlsTrouble.NOT_YET_VALID: _EARLY,
     TlsTrouble.WEAK_CERTIFICATE: (
@@ -224,55 +201,39 @@ _TLS_CERTIFICATE = {
         " {setting}",
     ),
 }
-
-
 _LATE = (
     "{host}:{port} accepts the connection, but does not answer in time",
     "check whether {what} is overloaded or hangs, and whether a firewall or proxy on the way ({proxies}) holds the connection; {setting}"
     " may be correct",
 )
-
-
 _PROXY_LOGIN = (
     "the proxy {proxy}, not {what}, answered 407: it requires a user and password, or does not accept those given",
     "put user and password into the proxy's URL ({proxies}): percent-encoded, a colon between them, an @ after them, then the host",
 )
-
-
 _PROXY_REFUSED = (
     "the proxy {proxy}, not {what}, answered {status}: it refuses to connect the agent to {host}:{port}",
     "ask the proxy's operator to allow {open}; or, if {host} can be reached directly, add it to no_proxy; check {setting}",
 )
-
-
 _PROXY_ANSWERED = (
     "the proxy {proxy} answered {status}: it cannot reach {host}:{port}, or it passes on the answer of {what}",
     "check from the proxy's machine whether {host}:{port} can be reached, and look at the log of {what}; or, if {host} can be reached"
     " directly, add it to no_proxy; check {setting}",
 )
-
-
 _PROXY_BEHIND = (
     "the proxy {proxy} can be reached, but cannot reach {host}:{port} ({code})",
     "check the address in {setting}, and that the proxy is allowed to connect to it; or, if {host} can be reached directly, add it to"
     " no_proxy",
 )
-
-
 _PROXY_AWAY = (
     "the proxy {proxy}, not {what}, fails: {failure} ({code})",
     "check the proxy's scheme, host and port ({proxies}), and that it runs; or, if {host} can be reached directly, add it to no_proxy;"
     " {setting} may be correct",
 )
-
-
 _PROXY_TLS = (
     "the proxy {proxy}, not {what}, presents a certificate that the agent does not trust ({code})",
     f"if the proxy speaks plain HTTP to its clients, write http:// in its URL ({{proxies}}); otherwise {_TRUST}; {{setting}} may be"
     " correct",
 )
-
-
 _PROXY_FAILURES = {
     Code.ENOTFOUND: "its name does not exist",
     Code.EAI_AGAIN: "the DNS server does not answer the query for its name",
@@ -280,12 +241,7 @@ _PROXY_FAILURES = {
     Code.ETIMEDOUT: "it does not answer in time",
     Code.EBADRESPONSE: "it does not answer like a proxy",
 }
-
-
 _TLS_CODES = CERTIFICATE_CODES | {Code.EPROTO}
-
-
-PROXY_AUTHENTICATION_REQUIRED = 407
 
 
 def on_the_way(facts: FaultFacts, to: Destination, roots: str | None = None) -> Cause:
@@ -316,7 +272,7 @@ def on_the_way(facts: FaultFacts, to: Destination, roots: str | None = None) -> 
 
 
 def _row(facts: FaultFacts) -> tuple[str, str]:
-    if facts.status == PROXY_AUTHENTICATION_REQUIRED:
+    if facts.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         return _PROXY_LOGIN
     if facts.proxy is not None:
         if facts.status:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from http import HTTPStatus
 
 from relay_agent.core.errors import (
     Call,
@@ -22,7 +23,6 @@ from relay_agent.core.failures import Cause, FaultFacts
 from relay_agent.diagnostics.local_causes import CLOCK_SECONDS, SET_CLOCK, clock_off, token_expired
 from relay_agent.diagnostics.network_causes import (
     ON_THE_WAY,
-    PROXY_AUTHENTICATION_REQUIRED,
     TO_LOGS,
     TO_PLATFORM,
     TO_S3,
@@ -37,160 +37,112 @@ REFUSED = Cause(
     " deployment",
     "take ORG_SLUG, JWT and API_TARGET from the same organisation, with a service user that may run agents; or create a new token",
 )
-
-
 UNKNOWN_AGENT = Cause(
     "agent",
     "this organisation has no agent with the id AGENT_ID",
     "copy AGENT_ID from the agent's page in the organisation that ORG_SLUG names",
 )
-
-
 NOT_USER_DEFINED = Cause(
     "agent",
     "AGENT_ID belongs to an agent of another type ({kind}), not to a user-defined agent",
     "create a user-defined agent on the Agents page, and set AGENT_ID to its id",
 )
-
-
 AGENT_DISABLED = Cause("enabled", "the agent is disabled", "enable the agent's connection on the Agents page")
-
-
 QUEUE_DISABLED = Cause("queue", "the agent's queue is disabled", "enable the agent's queue on the Agents page")
-
-
 NO_CREDENTIALS = Cause(
     "credentials",
     "AWS does not accept the temporary credentials",
     f"wait: the agent fetches new ones; if the problem lasts, {SET_CLOCK}",
 )
-
-
 NO_QUEUE = Cause(
     "sqs",
     "the queue does not exist, or this agent is not allowed to use it",
     "enable the agent's queue on the Agents page; if it is enabled, ask the platform's support",
 )
-
-
 SQS_POLICY = Cause(
     "sqs",
     "AWS answers AccessDenied: a policy does not let this agent use its queue; its credentials and this machine's clock are fine",
     "ask the platform's support to check the policies of the queue and of the role; if calls go through a VPC endpoint, check its policy"
     " too",
 )
-
-
 ACK_REFUSED = Cause(
     "sqs",
     "the queue refused to delete some messages, usually because their visibility timeout had passed",
     "wait: they arrive again, and are not run twice; if the problem lasts, raise the queue's visibility timeout",
 )
-
-
 CLOCK = Cause(
     "clock",
     "AWS refuses the signature: this machine's clock is more than 5 minutes off, or a proxy changes the requests",
     f"{SET_CLOCK}; if the clock is right, make sure that no proxy rewrites calls to AWS",
 )
-
-
 BUSY = Cause(
     "platform", "the platform limits the rate of calls (429)", "wait: the agent tries again after the time that the platform gives"
 )
-
-
 SLOW = Cause(
     "platform",
     "the platform took {seconds} s to answer; the agent works, but commands take longer",
     "check the network connection, the DNS server and the proxy, if any",
 )
-
-
 UNWELL = Cause(
     "platform",
     "the platform, or a proxy in its place, answers with a server error",
     "wait: the agent keeps trying; if the problem lasts, look at the log of the proxy, if any, and ask the platform's support",
 )
-
-
 NOT_THE_PLATFORM = Cause(
     "platform",
     "the answer at API_TARGET is not from the platform's API",
     "check API_TARGET (the API's address, with https, not the web page's), and whether a proxy, a firewall's block page or a log-in page"
     " answers in its place",
 )
-
-
 NOT_AWS = Cause(
     "sqs",
     "the answer is not from {service}",
     "check whether a proxy, a firewall's block page or a log-in page answers in its place, and that AWS_ENDPOINT_URL is not set",
 )
-
-
 AWS_ENDPOINT = Cause(
     "sqs",
     "AWS_ENDPOINT_URL is set, so calls to AWS go to {url} instead; this is meant for emulators such as the sandbox",
     "remove AWS_ENDPOINT_URL from the environment and from .env",
 )
-
-
 AWS_BUSY = Cause(
     "sqs",
     "{service} limits the rate of calls (throttling)",
     "wait: the agent calls less often, and sends later what waits; if the problem lasts, ask the platform's support to raise the quota",
 )
-
-
 AWS_UNWELL = Cause(
     "sqs",
     "{service} answers with a server error ({reason})",
     "wait: the agent keeps trying; if the problem lasts, check the AWS Health Dashboard for the agent's region, or ask the platform's"
     " support",
 )
-
-
 LOGS_POLICY = Cause(
     "cloudwatch",
     "AWS answers AccessDenied: a policy does not let this agent write to its log group",
     "ask the platform's support to check the role's policy; if calls go through a VPC endpoint, check its policy too",
 )
-
-
 NO_LOG_GROUP = Cause(
     "cloudwatch",
     "the agent's log group does not exist",
     "save the agent's settings on the Agents page again, or ask the platform's support to create the log group",
 )
-
-
 NO_LOG_GROUP_NAMED = Cause("cloudwatch", "the platform names no log group for this agent", "ask the platform's support")
-
-
 NO_LOGS = Cause(
     "cloudwatch",
     "log lines cannot be delivered to CloudWatch Logs; the agent works without it, and writes the same lines to stdout",
     "allow CloudWatch Logs in the agent's AWS region (https, logs.<region>.amazonaws.com) in the outbound firewall and in the proxy, if"
     " any; if AWS answers AccessDenied, ask the platform's support",
 )
-
-
 S3_UNREACHABLE = Cause(
     "platform",
     "the platform's bucket, Amazon S3, cannot be reached",
     "allow S3 in the agent's AWS region (https, *.s3.<region>.amazonaws.com) in the outbound firewall and in the proxy, if any",
 )
-
-
 S3_EXPIRED = Cause(
     "platform",
     "the presigned URL for a large body had expired when it was used (it is valid for an hour at most)",
     "find out what delayed the command: upload-failed or download-failed in the log before this, or a slow target; then have its sender"
     " send it again",
 )
-
-
 S3_REFUSED = Cause(
     "platform",
     "Amazon S3 answers {status} to the platform's presigned URL: a policy of the bucket, of the signing role or of a VPC endpoint forbids"
@@ -198,84 +150,45 @@ S3_REFUSED = Cause(
     "ask the platform's support to check the policies of the bucket and of the role; if calls go through a VPC endpoint or a proxy, make"
     " sure that it passes GET and PUT to *.s3.<region>.amazonaws.com unchanged",
 )
-
-
 S3_GONE = Cause(
     "platform",
     "Amazon S3 finds nothing at the platform's presigned URL (404): the body or its bucket no longer exists",
     "have its sender send the command again; if this happens again, ask the platform's support",
 )
-
-
 S3_BAD_URL = Cause("platform", "the platform gave a presigned URL that is invalid", "ask the platform's support")
-
-
 S3_UNWELL = Cause("platform", "Amazon S3 answers with a server error", AWS_UNWELL.cure)
-
-
 NOT_S3 = replace(NOT_AWS.about(service="Amazon S3"), id="platform")
-
-
 STARTING = Cause(
     "platform", "the agent has just started, and reads its configuration from the platform", "wait until it has read its configuration"
 )
-
-
 NO_ANSWERS = Cause(
     "sqs", "the platform's queue for answers does not accept them", "wait: the agent keeps the answers, and tries to send them again"
 )
-
-
 UNREACHABLE = Cause(
     "platform",
     "the platform cannot be reached",
     "check API_TARGET, DNS, the outbound firewall, and the proxy (http_proxy, https_proxy, no_proxy, RELAY_PLATFORM_PROXY)",
 )
-
-
 SQS_UNREACHABLE = Cause(
     "sqs",
     "the platform's queue, Amazon SQS, cannot be reached",
     "allow SQS in the agent's AWS region (https, sqs.<region>.amazonaws.com) in the outbound firewall and in the proxy, if any",
 )
-
-
 NOT_READ = Cause("sqs", "the platform's queue does not answer", SQS_UNREACHABLE.cure)
-
-
 PROXY = Cause(
     "platform",
     "the proxy does not connect the agent to the platform",
     "check the proxy's address, user and password (https_proxy, http_proxy, RELAY_PLATFORM_PROXY), no_proxy, and the proxy's own rules",
 )
-
-
 _BY_KIND: tuple[tuple[type[PlatformError], Cause], ...] = (
     (UnknownAgent, UNKNOWN_AGENT),
     (RateLimited, BUSY),
     (CredentialsExpired, NO_CREDENTIALS),
     (NotThePlatform, NOT_THE_PLATFORM),
 )
-
-
-_BAD_REQUEST = 400
-
-
-_NOT_FOUND = 404
-
-
-_SERVER_ERROR = 500
-
-
 _FOR_NOW = frozenset({408, 429})
-
-
 _DESTINATIONS = {Service.API: TO_PLATFORM, Service.SQS: TO_SQS, Service.LOGS: TO_LOGS, Service.S3: TO_S3}
-
-
 _NO_LOG_GROUP_CODE = "ResourceNotFoundException"
-
-
 _NOT_SENT = {
     Service.API: UNREACHABLE,
     Service.SQS: SQS_UNREACHABLE,
@@ -306,13 +219,13 @@ def _cause_of(error: PlatformError) -> Cause:
         return _of_refusal(error) if to is TO_PLATFORM else _of_signature(error)
     if isinstance(error, PlatformUnreachable):
         return _unreachable(error, to)
-    if error.status == PROXY_AUTHENTICATION_REQUIRED:
+    if error.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         return on_the_way(FaultFacts(None, "it", status=error.status), to)
     if to is TO_S3:
         return _of_s3(error)
     if to is not TO_PLATFORM:
         return _of_aws(error, to)
-    if error.status == _BAD_REQUEST and error.call is Call.AGENTS:
+    if error.status == HTTPStatus.BAD_REQUEST and error.call is Call.AGENTS:
         return UNKNOWN_AGENT  # The agent's id is all that this call sends.
     return next((cause for kind, cause in _BY_KIND if isinstance(error, kind)), UNWELL)
 
@@ -357,10 +270,10 @@ def _of_s3(error: PlatformError) -> Cause:
         return S3_BAD_URL
     if error.status is None:
         return S3_UNREACHABLE
-    if error.status in _FOR_NOW or error.status >= _SERVER_ERROR:
+    if error.status in _FOR_NOW or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return S3_UNWELL
-    if error.status < _BAD_REQUEST:
+    if error.status < HTTPStatus.BAD_REQUEST:
         return NOT_S3
-    if error.status == _NOT_FOUND:
+    if error.status == HTTPStatus.NOT_FOUND:
         return S3_GONE
     return S3_EXPIRED if why is PayloadFault.EXPIRED else S3_REFUSED.about(status=error.status)

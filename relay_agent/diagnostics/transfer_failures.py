@@ -14,8 +14,6 @@ from relay_agent.telemetry.repeated_failure import RepeatedFailure
 
 SHOWN_SECONDS = 3600.0
 """How long the page shows a failed transfer: an answer whose body was given up, or a body that could not be downloaded."""
-
-
 TELL_SECONDS = 10.0
 """An answer is sent without its body this long before its sender stops waiting."""
 

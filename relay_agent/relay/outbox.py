@@ -15,6 +15,7 @@ from relay_agent.core.clock import Clock
 from relay_agent.core.loop import Backoff
 from relay_agent.core.models import Command, Status, Update
 from relay_agent.protocol.messages import MESSAGE_LIMIT, update_message
+from relay_agent.tdp.sqs import BATCH
 
 PROCESSING_AFTER_SECONDS = 0.25
 """PROTOCOL §2: a command still running this long after its start gets one PROCESSING update."""
@@ -22,7 +23,6 @@ LINGER_SECONDS = 0.02
 """How long an incomplete batch waits for more updates."""
 DRAIN_WAIT_SECONDS = 0.05
 """How long `take` waits at most while the agent stops."""
-BATCH = 10
 KEPT_IN_MEMORY = 16 * 1024
 """Largest message, in bytes, that waits in memory; a larger one waits in the journal."""
 

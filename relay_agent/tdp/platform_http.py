@@ -9,8 +9,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 
-from relay_agent import __version__
+from relay_agent import USER_AGENT
 from relay_agent.core.clock import Deadline
 from relay_agent.core.errors import Call, PlatformUnreachable
 from relay_agent.core.failures import Code
@@ -24,8 +25,6 @@ from relay_agent.transport.proxy_routing import Leg, ProxyRouter
 from relay_agent.transport.session import Transport
 from relay_agent.transport.streamed_response import StreamedResponse
 
-USER_AGENT = f"relay-agent/{__version__}"
-_PROXY_LOGIN = 407
 _READ = 64 * 1024
 MAX_ANSWER = 16 * 1024 * 1024
 """Bytes of a platform answer that are read; SQS and the REST calls stay far below."""
@@ -120,7 +119,7 @@ class PlatformHttp:
             repeatable=True,
         )
         with self._transport().send(exchange, _AddressCheck(self._policy, exchange)) as response:
-            if response.status_code == _PROXY_LOGIN and exchange.forwarded and exchange.proxy is not None:
+            if response.status_code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and exchange.forwarded and exchange.proxy is not None:
                 raise ProxyRefused(exchange.proxy, response.status_code, exchange.method)
             yield Stream(response.status_code, response.fields, _pieces(response, exchange, max_bytes))
 

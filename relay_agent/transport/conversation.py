@@ -1,6 +1,6 @@
 """One exchange on one connection: take a kept one or dial, send, read the response's head, keep the connection or close it.
 
-This room owns when a connection may be used, and when a request may go out again. It must not follow redirects or read bodies.
+This module owns when a connection may be used, and when a request may go out again. It must not follow redirects or read bodies.
 """
 
 from __future__ import annotations

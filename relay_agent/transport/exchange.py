@@ -1,6 +1,6 @@
 """The description of one HTTP/1.1 exchange, and what its sender wants to know of its way or forbids.
 
-This room owns the exchange's data. It must not open, send or read anything.
+This module owns the exchange's data. It must not open, send or read anything.
 """
 
 from __future__ import annotations

@@ -10,9 +10,7 @@ import re
 from dataclasses import dataclass
 
 from relay_agent.core.models import Url
-from relay_agent.core.urls import BadUrl, IpAddress, literal_address, normal_host, split_host_port
-
-IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+from relay_agent.core.urls import BadUrl, IpAddress, IpNetwork, literal_address, normal_host, split_host_port
 
 _SEPARATORS = re.compile(r"[,\s]+")
 _MAPPED_PREFIX = 96

@@ -15,10 +15,8 @@ import psutil
 
 from relay_agent.core.failures import Code
 from relay_agent.core.models import Url
-from relay_agent.core.urls import IpAddress, literal_address, unmapped
+from relay_agent.core.urls import IpAddress, IpNetwork, literal_address, unmapped
 from relay_agent.transport.errors import TransportFault
-
-IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _LOW_32_BITS = 0xFFFFFFFF
 # Prefixes whose last 32 bits are an IPv4 address to which a translator may forward: NAT64 (RFC 6052, RFC 8215), IPv4-translated

@@ -1,6 +1,6 @@
 """How far one exchange has come, and how another thread breaks it off.
 
-This room owns the phase, and the socket that the exchange waits on. It must not read or write on that socket.
+This module owns the phase, and the socket that the exchange waits on. It must not read or write on that socket.
 """
 
 from __future__ import annotations

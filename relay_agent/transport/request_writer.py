@@ -1,6 +1,6 @@
 """Writing a request, and watching for an answer that comes before it is written.
 
-This room owns the bytes of a request. It must not read an answer, but for its status.
+This module owns the bytes of a request. It must not read an answer, but for its status.
 """
 
 from __future__ import annotations

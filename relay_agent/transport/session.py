@@ -1,6 +1,6 @@
 """What sends exchanges: one `requests.Session`, whose adapter holds each exchange's conversation.
 
-The adapter is our own: requests' would rewrite URLs, join header fields, read `~/.netrc`, and its time-outs are per read. This room
+The adapter is our own: requests' would rewrite URLs, join header fields, read `~/.netrc`, and its time-outs are per read. This module
 owns what is switched off in requests, and which exchange is under way. It must not follow redirects or read bodies, and it knows
 neither commands nor the platform. One Transport belongs to one thread; only `abort` may be called from another.
 """

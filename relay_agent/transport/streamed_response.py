@@ -1,6 +1,6 @@
 """The response to an exchange, its body still on the connection.
 
-This room owns how the body is read, and what goes wrong while it is. It must not close or keep the connection.
+This module owns how the body is read, and what goes wrong while it is. It must not close or keep the connection.
 """
 
 from __future__ import annotations

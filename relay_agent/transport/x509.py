@@ -36,11 +36,6 @@ class Certificate:
     not_after: datetime
     names: tuple[str, ...]
 
-    @property
-    def self_signed(self) -> bool:
-        """Whether it names itself as its issuer."""
-        return self.subject == self.issuer
-
     def left(self, now: datetime) -> timedelta:
         """Return how long it is still valid; negative if it has expired."""
         return self.not_after - now

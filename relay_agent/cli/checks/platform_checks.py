@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from relay_agent.cli.checks.result import Check, error, ok, warning
@@ -57,7 +58,6 @@ _STAGES = {
     Code.EPROTO: "TLS",
     Code.EBADRESPONSE: "HTTP",
 }
-_BAD_REQUEST = 400
 
 
 @dataclass
@@ -285,4 +285,4 @@ def _known(state: AgentState) -> AgentState:
 
 def _is_judgement(problem: PlatformError) -> bool:
     """Whether the platform itself refused the call."""
-    return isinstance(problem, PlatformRefused | UnknownAgent) or problem.status == _BAD_REQUEST
+    return isinstance(problem, PlatformRefused | UnknownAgent) or problem.status == HTTPStatus.BAD_REQUEST

@@ -42,8 +42,6 @@ CHECK_IDS = (
     "target",
 )
 """In the order of the report (OPERATIONS §2)."""
-
-
 _SHARED = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "ssl_cert_file", "ca_file"}
 _NEEDS: dict[str, Collection[str]] = {
     "token": {"jwt", "jwt_file"},

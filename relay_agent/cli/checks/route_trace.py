@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 from relay_agent.cli.checks.result import Status
@@ -40,7 +41,6 @@ STAGES = {
 }
 """The stage of each of the dialer's phases."""
 _PROXY_STATUSES = frozenset({502, 503, 504})
-_PROXY_LOGIN = 407
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +232,7 @@ class Walker:
         proxy = found.route.proxy
         text = f"answered {status}"
         forwarded = proxy is not None and found.url.scheme == "http" and proxy.scheme != "socks5h"
-        if status == _PROXY_LOGIN or (forwarded and status in _PROXY_STATUSES):
+        if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED or (forwarded and status in _PROXY_STATUSES):
             facts = FaultFacts(None, proxy=proxy.masked if proxy else None, status=status, forwarded=True)
             found.stages.append(Stage("http", Status.ERROR, text, seconds, self.cause(facts, found.url)))
         elif status >= 400:

@@ -1,6 +1,6 @@
 """One command's HTTP exchange: redirects, cookies, size caps, and every fault as a value.
 
-This room owns what a target sees and what its answer becomes. It must not know queues, journals or threads;
+This module owns what a target sees and what its answer becomes. It must not know queues, journals or threads;
 one Executor belongs to one worker.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from relay_agent import __version__
+from relay_agent import USER_AGENT
 from relay_agent.core.callbacks import nothing
 from relay_agent.core.clock import Deadline
 from relay_agent.core.errors import Interrupted
@@ -28,7 +28,6 @@ from relay_agent.transport.proxy_connect import TunnelRefused
 from relay_agent.transport.proxy_routing import Leg, ProxyRouter
 from relay_agent.transport.session import Transport
 
-USER_AGENT = f"relay-agent/{__version__}"
 ACCEPT_ENCODING = "gzip, deflate, br, zstd"
 _WITH_LENGTH_ZERO = frozenset({"POST", "PUT", "PATCH"})
 

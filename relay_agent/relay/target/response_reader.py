@@ -1,6 +1,6 @@
 """Reading what a target, or a proxy in its place, answers: codings undone, counted, its charset looked at.
 
-This room owns how an answer becomes an HttpResponse. It must not know redirects.
+This module owns how an answer becomes an HttpResponse. It must not know redirects.
 """
 
 from __future__ import annotations

@@ -18,14 +18,6 @@ from tests.pages import PACKAGE, ROOT
 TESTS = ROOT / "tests"
 PRIVATE = re.compile(r"_[A-Za-z]\w*")
 
-ALLOWED_PRIVATE = {
-    ("contract/test_addresses.py", "_Attempts"): "which addresses were tried, in which order",
-    ("contract/test_connections.py", "_adapter"): "an abort at one exact moment",
-    ("contract/test_connections.py", "_go_on"): "an abort at one exact moment",
-}
-"""File and private name: why the test needs it and no public way would do."""
-
-
 # --- private members ---
 
 
@@ -81,8 +73,7 @@ def foreign(path: Path) -> list[tuple[str, str, int]]:
 
 
 def test_no_test_reaches_into_private_members_of_another_package() -> None:
-    found = [each for path in sorted(TESTS.rglob("*.py")) for each in foreign(path)]
-    assert [each for each in found if each[:2] not in ALLOWED_PRIVATE] == []
+    assert [each for path in sorted(TESTS.rglob("*.py")) for each in foreign(path)] == []
 
 
 @pytest.mark.parametrize(
