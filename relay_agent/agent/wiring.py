@@ -389,7 +389,7 @@ def poller_loop(stops: Stops, telemetry: Telemetry, platform: Platform, flow: Fl
 
     def break_off() -> None:
         """Abort an open receive only: commands that were received are still admitted and acknowledged."""
-        if loop.status.activity == "receiving":
+        if poller.receiving:
             platform.client.break_off("poller")
 
     return AgentThread.looping("poller", poller.step, Phase.INTAKE, stops, loop.status, break_off)

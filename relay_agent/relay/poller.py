@@ -68,6 +68,8 @@ class Poller:
         self._status = loop.status
         self._tally = loop.tally
         self._log = loop.log
+        self.receiving = False
+        """Whether nothing is lost if the open call to SQS is aborted: no received command waits to be admitted. Any thread may read it."""
         self._has_unacked = True
         self._held: list[Received] = []
         self._backoff = Backoff()
@@ -77,6 +79,7 @@ class Poller:
 
     def step(self) -> float:
         """Receive once, or note why not; return the seconds to wait before the next step."""
+        self.receiving = False
         if not self._platform_status.may_poll:
             return self._wait_until_ready()
         obstacle = self._gate.obstacle()
@@ -90,15 +93,18 @@ class Poller:
             self._status.pause("waiting for space in the agent's queue")
             return QUEUE_FULL_SECONDS
         try:
-            self._status.turn("receiving")
             self._platform_status.polled = queue = self._platform.inbound()
-            self._acknowledge_unacked(queue)
-            received = self._held or self._receive(queue, free)
-            self._status.turn("accepting commands")
-            self._admit(received, queue)
         except QueueDisabled:
             self._status.pause("waiting for the queue to be enabled")
             return DISABLED_SECONDS
+        try:
+            self._status.turn("receiving")
+            self.receiving = True
+            self._acknowledge_unacked(queue)
+            received = self._held or self._receive(queue, free)
+            self.receiving = False
+            self._status.turn("accepting commands")
+            self._admit(received, queue)
         except JournalDamaged:
             raise
         except (PlatformError, JournalError) as error:

@@ -34,6 +34,7 @@ class World:
         self.done: list[tuple[str, Any]] = []
         self.messages: list[str] = []
         self.refused_receipts: list[str] = []
+        self.may_abort: list[bool] = []
         self.faults: dict[str, Exception] = {}
         self.free, self.obstacle, self.stopping = 10, cast("Obstacle | None", None), False
         self.unacked: list[tuple[str, str]] = []
@@ -67,12 +68,14 @@ class World:
 
     def _receive(self, most: int, seconds: float) -> list[Received]:
         self.done.append(("receive", (most, seconds)))
+        self.may_abort.append(self.poller.receiving)
         self._call("receive")
         taken, self.messages = self.messages, []
         return [Received(f"message {body}", body, f"receipt of {body}") for body in taken]
 
     def _admit(self, messages: list[tuple[str, str]]) -> Admitted:
         self.done.append(("admit", [text for text, _ in messages]))
+        self.may_abort.append(self.poller.receiving)
         self._call("admit")
         tasks = [Task(Command(text, "agent", "action"), 0.0) for text, _ in messages if text != "bad"]
         refused = [Update(text, Status.FAILURE, "") for text, _ in messages if text == "bad"]
@@ -93,6 +96,13 @@ class World:
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+def test_a_call_may_be_aborted_while_it_receives_and_not_while_it_admits(world: World) -> None:
+    world.messages = ["a"]
+    world.poller.step()
+    assert world.may_abort == [True, False]
+    assert not world.poller.receiving
 
 
 @pytest.mark.parametrize(("free", "asked"), [(3, 3), (BATCH + 5, BATCH)])
