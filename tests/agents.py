@@ -24,11 +24,13 @@ from relay_agent.agent.signals import Signals
 from relay_agent.config.settings import Settings
 from relay_agent.core.clock import Clock, Deadline
 from relay_agent.core.loop import Loop
+from relay_agent.core.models import ACTION_HTTP
 from relay_agent.sandbox.commands import Command
-from relay_agent.sandbox.server import HTTP_REQUEST, Sandbox
+from relay_agent.sandbox.server import Sandbox
 from tests.forked import Nursery, Process
 
 SECURE_REQUEST = "TetraScience.Connector.http.Request.V2"
+SHORTEST_LEASE_SECONDS = 5
 PATIENCE_SECONDS = 20.0
 EXECUTABLE = Path(sys.executable).with_name("relay-agent")
 Json = dict[str, Any]
@@ -101,15 +103,15 @@ class _Watched:
         """Wait for a log line; fail loudly when it does not come."""
         return self.lines.wait(event, timeout, **fields)
 
-    def create(self, payload: Json, action: str = HTTP_REQUEST, **options: Any) -> Command:
+    def create(self, payload: Json, action: str = ACTION_HTTP, **options: Any) -> Command:
         """Create a command for this agent."""
         return self.sandbox.command(self.sandbox.create_command(self.agent_id, payload, action, **options))
 
-    def ask(self, payload: Json, action: str = HTTP_REQUEST, timeout: float = PATIENCE_SECONDS, **options: Any) -> Command:
+    def ask(self, payload: Json, action: str = ACTION_HTTP, timeout: float = PATIENCE_SECONDS, **options: Any) -> Command:
         """Create a command and wait for its final status."""
         return self.sandbox.wait_final(self.create(payload, action, **options).id, timeout)
 
-    def told(self, payload: Json, action: str = HTTP_REQUEST) -> Command:
+    def ask_until_logged(self, payload: Json, action: str = ACTION_HTTP) -> Command:
         """Ask, and wait for the command's log line too: it is written after the answer was handed on."""
         command = self.ask(payload, action)
         self.wait_log("command", status=command.status, id=command.id)
@@ -162,7 +164,7 @@ class RunningAgent(_Watched):
         return self
 
     def ready(self) -> Self:
-        """Wait until the agent is enrolled."""
+        """Wait until the agent is registered."""
         self.wait_log("agent-ready")
         return self
 
@@ -277,7 +279,7 @@ class ThreadedAgent(_Watched):
         return self
 
     def ready(self) -> Self:
-        """Wait until the agent is enrolled."""
+        """Wait until the agent is registered."""
         self.wait_log("agent-ready")
         return self
 
@@ -339,6 +341,8 @@ def agent_environment(sandbox: Sandbox, agent_id: str, directory: Path, more: di
     """All that an agent's process is given: nothing is inherited but what a program needs to run at all."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     ours = {"RELAY_STATE_DIR": str(directory / "state"), "RELAY_ADMIN_ADDR": "off", "RELAY_DRAIN_SECONDS": "10"}
+    if sandbox.visibility_timeout < SHORTEST_LEASE_SECONDS:  # Its messages are to come back soon after a kill.
+        ours["RELAY_LEASE_SECONDS"] = str(SHORTEST_LEASE_SECONDS)
     wanted: dict[str, str | None] = {**inherited, **sandbox.environment(agent_id), **ours, **(more or {})}
     return {name: value for name, value in wanted.items() if value is not None}
 
@@ -375,7 +379,7 @@ def _start(
 
 @contextlib.contextmanager
 def running(agent: RunningAgent | ThreadedAgent) -> Iterator[Any]:
-    """Start an agent, wait until it is enrolled, and end it."""
+    """Start an agent, wait until it is registered, and end it."""
     with agent:
         yield agent.ready()
 
@@ -415,7 +419,7 @@ def finals(command: Command) -> list[str]:
 
 
 def answers(command: Command) -> set[str]:
-    """The different texts with which it was finally told; a slow machine makes the agent say PROCESSING before."""
+    """The different final texts that the platform received; on a slow machine the agent sends PROCESSING before."""
     return {text for text in list(command.updates) if json.loads(text)["status"] != "PROCESSING"}
 
 

@@ -5,6 +5,9 @@ The sandbox is started once per test run: tests share it, and stay independent b
 
 from __future__ import annotations
 
+import gc
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from hypothesis import settings
 
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
-from tests import agents
+from tests import agents, botocore_data
 from tests.examples import USUAL, examples
 from tests.forked import Nursery
 
@@ -22,6 +25,23 @@ settings.register_profile("relay-agent", deadline=None, max_examples=examples(US
 settings.load_profile("relay-agent")
 
 agents.nursery = Nursery()
+botocore_data.share()
+
+IN_MEMORY = Path("/dev/shm")
+ENOUGH_BYTES = 4 * 1024**3
+
+
+def _keep_files_in_memory() -> None:
+    """Make temporary files where a commit does not wait for a disk, if there is room; processes that tests start inherit the place."""
+    if "TMPDIR" in os.environ or not os.access(IN_MEMORY, os.W_OK):
+        return
+    place = os.statvfs(IN_MEMORY)
+    if place.f_bavail * place.f_frsize >= ENOUGH_BYTES and not place.f_flag & os.ST_NOEXEC:
+        os.environ["TMPDIR"] = str(IN_MEMORY)
+        tempfile.tempdir = None
+
+
+_keep_files_in_memory()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -34,6 +54,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the directories whose files take longest, so that short ones fill the end."""
     order = {name: place for place, name in enumerate(("e2e", "integration", "contract", "unit"))}
     items.sort(key=lambda item: order.get(item.path.relative_to(Path(__file__).parent).parts[0], len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the thousands of tests that have been collected: they stay to the end."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

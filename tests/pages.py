@@ -41,7 +41,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 
 
+DURABILITY = (ROOT / "docs" / "durability.md").read_text(encoding="utf-8")
+
+
 DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+
+
+SENDERS = (ROOT / "docs" / "senders.md").read_text(encoding="utf-8")
 
 
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The `sh` blocks of a page: the commands that an administrator is told to type, and which of them are the reader's own."""
+"""The `sh` blocks of a page: the commands that an administrator is to type, and which of them are the reader's own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The agent's own loops on one thread and a clock that jumps: days of service in seconds.
 
-Simulates the time, the order of the steps, and the outside world: platform, queue, CloudWatch, disk and journal answer at once and as
-told. Everything that logs is the agent's own code.
+Simulates the time, the order of the steps, and the outside world: platform, queue, CloudWatch, disk and journal answer at once, as the
+test sets them. Everything that logs is the agent's own code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, cast
 from botocore.exceptions import ClientError
 
 from relay_agent.agent.heartbeat import Heartbeat
-from relay_agent.agent.log_shipper import LogShipper, stream_name
+from relay_agent.agent.log_shipper import LogShipper, LogStream, stream_name
 from relay_agent.agent.maintenance import Maintenance
 from relay_agent.agent.registration import Registration
 from relay_agent.core.clock import Clock
@@ -29,13 +29,15 @@ from relay_agent.diagnostics.watchdog import Watchdog
 from relay_agent.relay.admission_gate import AdmissionGate
 from relay_agent.relay.intake import Intake
 from relay_agent.relay.outbox import Entry, Outbox
-from relay_agent.relay.poller import Poller
+from relay_agent.relay.ownership import Ownership
+from relay_agent.relay.poller import Inbound, Poller
 from relay_agent.relay.sender import Sender
 from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
 from relay_agent.storage.retention import Retention
 from relay_agent.tdp.client import PlatformClient
-from relay_agent.tdp.rest import AgentConfig
+from relay_agent.tdp.rest import AgentConfig, AgentState
+from relay_agent.tdp.sqs import Lease
 from relay_agent.telemetry.hourly_summary import Summary, Tally
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logs
@@ -81,7 +83,7 @@ class SimulatedAgent:
     """
 
     def __init__(self, stride_seconds: float = 0.0, *, watched: bool = True) -> None:
-        """`watched` asks the real watchdog before each heartbeat; strides longer than a minute look like standstill to it."""
+        """`watched` asks the real watchdog before each heartbeat; strides longer than a minute look like a stall to it."""
         self.time = 0.0
         self.took = 0.0
         self.steps = 0
@@ -103,7 +105,7 @@ class SimulatedAgent:
     # --- time ---
 
     def run(self, seconds: float) -> None:
-        """Let all loops turn for so long."""
+        """Let all loops run for so long."""
         end = self.time + seconds
         due = [(self.time, number) for number in range(len(self._steps))]
         while due[0][0] < end:
@@ -122,7 +124,7 @@ class SimulatedAgent:
         if error is not None:
             raise error
 
-    def _receive(self, _most: int, seconds: float = LONG_POLL_SECONDS) -> list[Any]:
+    def _receive(self, _most: int, seconds: float = LONG_POLL_SECONDS, _lease: object = None) -> list[Any]:
         self._call("receive")
         self.took = seconds
         return []
@@ -173,6 +175,7 @@ class SimulatedAgent:
                 renew=self._renew, due_seconds=lambda: max(0.0, self._renewal - self.time), access_key_in_use="AKIA1"
             ),
             refresh_config=self._refresh_config,
+            state=lambda: AgentState(True, True),
             replaced=lambda _queue: False,
             inbound=lambda: SimpleNamespace(receive=self._receive, url=CONFIG.source_queue),
             outbound=lambda: SimpleNamespace(send=self._send),
@@ -184,9 +187,13 @@ class SimulatedAgent:
             commits = 0
 
             def __getattr__(self, name: str) -> Callable[..., Any]:
-                return lambda *_: {"unacked": [], "counts": {"admitted": 0}, "probe": agent.unwritable is None, "stuck_seconds": 0.0}.get(
-                    name
-                )
+                return lambda *_: {
+                    "unacked": [],
+                    "claims": [],
+                    "counts": {"admitted": 0},
+                    "probe": agent.unwritable is None,
+                    "stuck_seconds": 0.0,
+                }.get(name)
 
             def flush(self) -> None:
                 agent._flush()
@@ -218,19 +225,29 @@ class SimulatedAgent:
             draining=lambda: False,
         )
         gate = AdmissionGate(
+            shared=False,
             tasks=cast("Any", SimpleNamespace(free=lambda: 10)),
             downloader=cast("Any", SimpleNamespace(waiting=lambda: 0)),
             outbox=cast("Outbox", outbox),
             journal=journal,
             disk=disk,
         )
+        lease = Lease(60, clock.boottime)
+        ownership = Ownership(
+            shared=False,
+            lease=lease,
+            journal=journal,
+            clock=clock,
+            release=lambda _work: None,
+            count_ceded=lambda _number: None,
+            loop=loops["poller"],
+        )
         poller = Poller(
             platform=platform,
             platform_status=platform_status,
-            intake=cast("Intake", None),
-            gate=gate,
+            inbound=Inbound(cast("Intake", None), gate, lease, ownership),
             journal=journal,
-            outbox=cast("Outbox", outbox),
+            keep_malformed=lambda _message, _reason: None,
             disk_full=RepeatedFailure(
                 log.bind(directory="/var/lib/relay-agent"), "disk-full", "disk-freed", clock.monotonic, remind_seconds=300.0
             ),
@@ -248,7 +265,7 @@ class SimulatedAgent:
         heartbeat = Heartbeat(
             platform=platform,
             platform_status=platform_status,
-            watchdog=self.watchdog if watched else cast("Watchdog", SimpleNamespace(standstill=lambda: None)),
+            watchdog=self.watchdog if watched else cast("Watchdog", SimpleNamespace(stall=lambda: None)),
             interval_seconds=30.0,
             loop=loops["heartbeat"],
         )
@@ -257,6 +274,7 @@ class SimulatedAgent:
             platform=platform,
             platform_status=platform_status,
             refresh_seconds=300.0,
+            look_seconds=30.0,
             metrics_seconds=300.0,
             metrics=lambda: b"{}\n",
             give_up=lambda _code, reason: self.given_up.append(reason),
@@ -277,18 +295,16 @@ class SimulatedAgent:
             disk=disk,
             interrupt=lambda: None,
             summarise=summary.log_if_due,
-            check_environment=lambda: None,
             loop=loops["upkeep"],
         )
         client = SimpleNamespace(create_log_stream=lambda **_where: {}, put_log_events=self._put_log_events)
-        shipper = LogShipper(
-            self._buffer, lambda: cast("Any", client), lambda: "group", stream_name("agent", START), log, self.logs.local, clock
-        )
+        stream = LogStream(lambda: cast("Any", client), lambda: "group", stream_name("agent", START))
+        shipper = LogShipper(self._buffer, stream, log, self.logs.local, clock)
         self._steps = [registration.step, heartbeat.step, poller.step, sender.step, maintenance.step, shipper.step]
 
 
 class _Ready:
-    """In the place of the event that says that the agent is enrolled: waiting for it takes simulated time."""
+    """Replaces the event that the agent is registered: waiting for it takes simulated time."""
 
     def __init__(self, agent: SimulatedAgent) -> None:
         self._agent = agent

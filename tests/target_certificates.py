@@ -42,10 +42,14 @@ def server_context(
     oldest: ssl.TLSVersion | None = None,
     newest: ssl.TLSVersion | None = None,
     client_authority: bytes | None = None,
+    days: float | None = None,
 ) -> ssl.SSLContext:
-    """A server's TLS context with one fault; with `client_authority` (PEM) clients must show a certificate of it."""
+    """A server's TLS context with one fault; with `client_authority` (PEM) clients must show a certificate of it.
+
+    `days` says in how many days a certificate without a fault ends.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _load(context, *_leaf(fault, names))
+    _load(context, *_leaf(fault, names, days))
     context.sni_callback = remember_server_name
     if client_authority is not None:
         context.load_verify_locations(cadata=client_authority.decode("ascii"))
@@ -67,8 +71,19 @@ def client_certificate() -> tuple[bytes, bytes]:
     return b"".join(pem.bytes() for pem in leaf.cert_chain_pems), leaf.private_key_pem.bytes()
 
 
+def ca_that_ends(days: float, name: str = "Lab CA") -> bytes:
+    """The certificate of an authority of that name which ends in so many days, as PEM; negative: it has ended."""
+    day, now = datetime.timedelta(days=1), datetime.datetime.now(datetime.UTC)
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - 400 * day).not_valid_after(now + days * day)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 @functools.cache
-def _leaf(fault: Fault, names: tuple[str, ...]) -> tuple[bytes, bytes]:
+def _leaf(fault: Fault, names: tuple[str, ...], days: float | None = None) -> tuple[bytes, bytes]:
     if fault == "self_signed":
         return _self_signed(names)
     day, now = datetime.timedelta(days=1), datetime.datetime.now(datetime.UTC)
@@ -84,7 +99,7 @@ def _leaf(fault: Fault, names: tuple[str, ...]) -> tuple[bytes, bytes]:
     elif fault == "wrong_host":
         leaf = issuer.issue_cert("elsewhere.lab.example")
     else:
-        leaf = issuer.issue_cert(*names)
+        leaf = issuer.issue_cert(*names, not_after=None if days is None else now + days * day)
     chain = leaf.cert_chain_pems[:1] if fault in ("incomplete_chain", "unknown_authority") else leaf.cert_chain_pems
     root = issuer.cert_pem.bytes() if fault == "unknown_root_sent" else b""
     return b"".join(pem.bytes() for pem in chain) + root, leaf.private_key_pem.bytes()

@@ -46,7 +46,7 @@ class _Proxy(Server):
         return f"{self.scheme}://{user}{host}:{self.port}"
 
     def upstream(self, address: Address) -> socket.socket:
-        """Connect to where a name or literal stands for; names outside `resolve` and loopback do not exist."""
+        """Connect to the address of a name or literal; names outside `resolve` and loopback do not exist."""
         self.asked.append(address)
         host, port = self.resolve.get(address[0], address)
         if host not in ("127.0.0.1", "::1", "localhost"):
@@ -56,7 +56,7 @@ class _Proxy(Server):
     def _tunnel(self, conn: Connection, upstream: socket.socket) -> None:
         with contextlib.suppress(OSError):
             upstream.sendall(conn.take_buffered())
-            _pump(conn, upstream)
+            pump(conn, upstream)
 
 
 class HttpProxy(_Proxy):
@@ -189,7 +189,7 @@ class Socks5Proxy(_Proxy):
         return host, int.from_bytes(conn.read_exactly(2), "big")
 
 
-def _pump(conn: Connection, upstream: socket.socket) -> None:
+def pump(conn: Connection, upstream: socket.socket) -> None:
     """Carry bytes both ways until one side ends; a TLS socket's own buffer is emptied before waiting again."""
     with selectors.DefaultSelector() as selector:
         selector.register(conn.sock, selectors.EVENT_READ, upstream)

@@ -35,13 +35,13 @@ class Gate:
         self._released = threading.Event()
 
     def wait_reached(self, timeout: float = PATIENCE_SECONDS) -> None:
-        """Wait until a handler stands at the gate; fail loudly when none comes."""
+        """Wait until a handler reaches the gate; fail loudly if none does."""
         if not self._reached.wait(timeout):
             raise AssertionError(f"no request reached the gate within {timeout:g} s")
 
     @property
     def reached(self) -> bool:
-        """Whether a handler has come to the gate."""
+        """Whether a handler has reached the gate."""
         return self._reached.is_set()
 
     def release(self) -> None:
@@ -131,7 +131,7 @@ class Connection:
             self.sock.sendall(piece)
 
     def drip(self, data: bytes, interval: float = 0.02, size: int = 1) -> None:
-        """Send `size` bytes every `interval` seconds; end early when the server stops or the peer has gone."""
+        """Send `size` bytes every `interval` seconds; end early if the server stops or the peer closes."""
         for start in range(0, len(data), size):
             try:
                 self.send(data[start : start + size])
@@ -243,7 +243,7 @@ class Connection:
         return self._take(self._buffer.index(b"\r\n") + 2)
 
     def take_buffered(self) -> bytes:
-        """Give what was read ahead, for a tunnel that goes on with it."""
+        """Return what was read ahead, for a tunnel that continues with it."""
         return self._take(len(self._buffer))
 
     def _read_body(self, request: RawRequest) -> tuple[bytes, bytes, tuple[bytes, ...]]:
@@ -285,7 +285,7 @@ def _in_proc_net_tcp(address: tuple[str, int]) -> str:
 
 
 def _queue(local: str, remote: str) -> tuple[int, int]:
-    """How many bytes a socket of this machine has not got rid of, and has not been asked for; none where it is gone."""
+    """How many bytes a socket of this machine has not sent, and has not delivered to its reader; 0 if it is closed."""
     for line in Path("/proc/net/tcp").read_text().splitlines():
         _, here, there, _, queues, *_ = line.split()
         if (here, there) == (local, remote):

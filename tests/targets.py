@@ -168,7 +168,7 @@ class ByteTarget(Server):
 
 
 class FullBacklog:
-    """A loopback port that never completes a connection: its accept queue is full and nobody accepts."""
+    """A loopback port that never completes a connection: its accept queue is full and no process accepts."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=0)

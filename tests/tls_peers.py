@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import functools
 import ipaddress
+import select
 import ssl
 import struct
 import subprocess
@@ -30,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from tests.target_certificates import authority, ca_pem, server_context
-from tests.target_server import PATIENCE_SECONDS, Connection
+from tests.target_server import PATIENCE_SECONDS, Connection, RawRequest
 from tests.targets import ByteTarget, reply
 
 Issuer = tuple[x509.Name, Any]
@@ -52,8 +53,9 @@ def rsa_key(bits: int = 2048) -> rsa.RSAPrivateKey:
 
 @functools.cache
 def ec_key(name: str = "leaf") -> ec.EllipticCurvePrivateKey:
-    """The elliptic key of that name."""
-    return ec.generate_private_key(ec.SECP384R1() if name == "secp384r1" else ec.SECP256R1())
+    """The elliptic key of that name, which may be that of its curve."""
+    curves: dict[str, ec.EllipticCurve] = {curve.name: curve for curve in (ec.SECP384R1(), ec.SECP256K1(), ec.BrainpoolP256R1())}
+    return ec.generate_private_key(curves.get(name, ec.SECP256R1()))
 
 
 @functools.cache
@@ -97,6 +99,8 @@ def issue(
 def _general_name(text: str) -> x509.GeneralName:
     if text.startswith("dns:"):  # an address in place of a name
         return x509.DNSName(text.removeprefix("dns:"))
+    if text.startswith("email:"):
+        return x509.RFC822Name(text.removeprefix("email:"))
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
@@ -173,9 +177,9 @@ def _with_sha1(pem: bytes, issuer: rsa.RSAPrivateKey) -> bytes:
     return ssl.DER_cert_to_PEM_cert(der).encode("ascii")
 
 
-def speaks(ciphers: str, *, rsa_too: bool = True, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> Peer:
-    """A peer that offers only these ciphers, in one version."""
-    return lambda: serving(context_of(*issue(HOST, key=rsa_key() if rsa_too else None), ciphers=ciphers, version=version))
+def speaks(ciphers: str, *, key: Any = None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> Peer:
+    """A peer that offers only these ciphers, in one version; with an RSA key, or with this one."""
+    return lambda: serving(context_of(*issue(HOST, key=key or rsa_key()), ciphers=ciphers, version=version))
 
 
 def diffie_hellman(bits: int) -> Peer:
@@ -223,6 +227,39 @@ def asks(version: ssl.TLSVersion, *, required: bool = True) -> Peer:
     return start
 
 
+def asks_after_the_request(*, required: bool = False) -> Peer:
+    """A peer that asks for a client certificate once it has read the request, as Apache does in TLS 1.3.
+
+    It answers whether it got one; 403 if the client does not offer to be asked then (RFC 8446 §4.6.2).
+    """
+
+    def ask(conn: Connection, _request: RawRequest) -> None:
+        assert isinstance(conn.sock, ssl.SSLSocket)
+        try:
+            conn.sock.verify_client_post_handshake()
+        except ssl.SSLError:
+            conn.respond(403)
+            return
+        conn.sock.do_handshake()  # sends the request for the certificate
+        select.select([conn.sock], [], [], PATIENCE_SECONDS)
+        conn.sock.settimeout(0)
+        with contextlib.suppress(ssl.SSLWantReadError):  # The client's answer has no data.
+            conn.sock.recv(1)
+        conn.sock.settimeout(PATIENCE_SECONDS)
+        conn.respond(200, body=b"with a certificate" if conn.sock.getpeercert(binary_form=True) else b"without a certificate")
+
+    @contextlib.contextmanager
+    def start() -> Iterator[ByteTarget]:
+        context = server_context(oldest=ssl.TLSVersion.TLSv1_3, client_authority=ca_pem())
+        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+        context.post_handshake_auth = True
+        with ByteTarget(context) as target:
+            target.on("*", ask)
+            yield target
+
+    return start
+
+
 def asks_and_ends(version: ssl.TLSVersion, how: str) -> Peer:
     """A peer that asks for a client certificate, and without a word ends what it got none in: `close`, `reset` or `finish_tls`."""
 
@@ -237,7 +274,7 @@ def asks_and_ends(version: ssl.TLSVersion, how: str) -> Peer:
 
 @contextlib.contextmanager
 def asks_and_then(version: ssl.TLSVersion, step: Callable[[Connection], object]) -> Iterator[ByteTarget]:
-    """A peer that asks for a client certificate, goes on without one, and takes this step before it reads a request."""
+    """A peer that requests a client certificate, continues without one, and takes this step before it reads a request."""
 
     class Ending(ByteTarget):
         def serve(self, conn: Connection) -> None:
@@ -253,7 +290,7 @@ def asks_and_then(version: ssl.TLSVersion, step: Callable[[Connection], object])
 def asks_in_a_second_handshake(*, certificate: bool) -> Iterator[str]:
     """The URL of a peer that renegotiates once it knows what is wanted, as IIS and Apache do in TLS 1.2, and then ends.
 
-    Python's servers cannot; `openssl s_server` does when it is told to on its input.
+    Python's servers cannot; `openssl s_server` does when its input says so.
     """
     context, key = issue(HOST, key=rsa_key())
     with tempfile.TemporaryDirectory() as directory:
@@ -328,7 +365,7 @@ def server_hello(cipher: int, version: int = 0x0303, *, renegotiation_info: bool
 
 
 def short_diffie_hellman(bits: int) -> tuple[bytes, bytes, bytes]:
-    """ServerHello, Certificate and ServerKeyExchange with a group of so many bits; nobody gets as far as its signature."""
+    """ServerHello, Certificate and ServerKeyExchange with a group of so many bits; the client stops before it checks the signature."""
     pem, _ = issue(HOST, key=rsa_key())
     der = ssl.PEM_cert_to_DER_cert(pem.decode("ascii"))
     one = len(der).to_bytes(3) + der

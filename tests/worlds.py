@@ -20,7 +20,7 @@ from relay_agent.relay.outcomes import Outcomes
 from relay_agent.relay.payload_reader import PayloadReader
 from relay_agent.relay.processing import Processor
 from relay_agent.relay.target.executor import Executor
-from relay_agent.relay.task import Task
+from relay_agent.relay.task import Refusal, Task
 from relay_agent.relay.updates import UpdateBuilder
 from relay_agent.storage.buffer import Buffer
 from relay_agent.storage.journal import Journal
@@ -42,7 +42,7 @@ Answer = HttpResponse | Failure | BaseException
 
 @dataclass
 class Target:
-    """In an executor's place: answers in turn, and keeps what it was asked. Sends only where `sends` says so."""
+    """Replaces an executor: returns the given answers one by one, and records the requests. `sends`: they count as sent."""
 
     answers: list[Answer] = field(default_factory=list)
     asked: list[tuple[HttpRequest, Deadline]] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Target:
 
 @dataclass
 class Bucket:
-    """In the payloads' place: the bodies that lie behind presigned URLs, or why they cannot be had."""
+    """Replaces `Payloads`: the bodies behind presigned URLs, or why they are not available."""
 
     bodies: dict[str, bytes | list[PlatformError | bytes]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
@@ -103,7 +103,7 @@ class World:
         self.journal = Journal(self.directory / "journal.db", self.clock)
         self._build()
         updates: list[Update] = []
-        tasks = self.intake.recover(updates.append, lambda *what: self.set_aside.append(what))
+        tasks = self.intake.recover(lambda answer: updates.append(self.answer(answer)), lambda *what: self.set_aside.append(what))
         self.journal.flush()
         return tasks, updates
 
@@ -139,6 +139,16 @@ class World:
         taken = self.intake.admit([(text, f"receipt-{place}") for place, text in enumerate(messages)])
         self.journal.flush()
         return taken
+
+    def answer(self, work: Update | Refusal) -> Update:
+        """The answer to a command that does not run; a refusal is recorded, as when it is released."""
+        return self.outcomes.refuse(work) if isinstance(work, Refusal) else work
+
+    def refuse(self, *messages: str) -> list[Update]:
+        """Take messages, and answer those that cannot run."""
+        updates = [self.answer(refusal) for refusal in self.take(*messages).refused]
+        self.journal.flush()
+        return updates
 
     def task(self, **fields: Any) -> Task:
         (task,) = self.take(message(**fields)).tasks
@@ -186,7 +196,7 @@ def response(data: bytes, status: int = 200, headers: Headers = (), *, text: boo
     return HttpResponse(status, headers, content, None, text, "http://target.example/", 12)
 
 
-def told(update: Update) -> tuple[str, Any]:
+def reported(update: Update) -> tuple[str, Any]:
     """Status and body of an embedded update, whose envelope is checked."""
     found = json.loads(update.message)
     assert (found["commandId"], found["targetId"], found["responseBodyDelivery"]) == (update.command_id, AGENT, "embedded")
@@ -195,6 +205,6 @@ def told(update: Update) -> tuple[str, Any]:
 
 
 def codes(update: Update) -> tuple[str, str]:
-    status, body = told(update)
+    status, body = reported(update)
     assert "statusCode" not in body
     return status, body["code"]

@@ -4,6 +4,8 @@
 # Environment:
 #   PIP_PYTHON   a Python with pip
 #   SOURCE       the address where the sources are published, for the image's label; default: empty
+#   PLATFORM     another platform than this machine's, such as linux/arm64, where the engine can run its programs; its tag ends
+#                with -arm64. Not needed on a machine of that platform
 #   BASE_IMAGE   the base image; default: the official Python if it is available, else one made from Debian packages
 set -eu
 cd "$(dirname "$0")/../.."
@@ -15,11 +17,15 @@ fail() { echo "image: $*" >&2; exit 1; }
 
 docker version --format '{{.Server.Version}}' >/dev/null 2>&1 || fail "no Docker engine answers; start one, or set DOCKER_HOST"
 base=${BASE_IMAGE:-}
+platform=${PLATFORM:-}
+pull() { docker pull --quiet ${platform:+--platform "$platform"} "$1"; }
 if [ -n "$base" ]; then
     echo "Base: $base, from BASE_IMAGE"
-elif docker image inspect "$official" >/dev/null 2>&1 || docker pull --quiet "$official" >/dev/null 2>&1; then
+elif { [ -z "$platform" ] && docker image inspect "$official" >/dev/null 2>&1; } || pull "$official" >/dev/null 2>&1; then
     base=$official
     echo "Base: $base"
+elif [ -n "$platform" ]; then
+    fail "$official cannot be pulled for $platform, and a base of Debian packages is made only for this machine's own platform; name one: BASE_IMAGE=name:tag"
 else
     base=$debian
     echo "Base: $base, made from Debian packages, because $official is neither here nor in a registry"
@@ -27,12 +33,13 @@ else
 fi
 mkdir -p build
 echo "$base" >build/base-image
-docker image inspect "$base" >/dev/null 2>&1 || docker pull --quiet "$base" || fail "there is no image $base, and it cannot be pulled"
+docker image inspect "$base" >/dev/null 2>&1 || pull "$base" || fail "there is no image $base, and it cannot be pulled"
 
 label=--label=${RUN_LABEL:-org.tetrascience.build=image}
-python_version=$(docker run --rm "$label" --network none --entrypoint python3 "$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])') ||
-    fail "$base has no python3"
-docker/tools/wheels.sh "${PIP_PYTHON:-python3}" "$python_version"
+python=$(docker run --rm "$label" ${platform:+--platform "$platform"} --network none --entrypoint python3 "$base" \
+    -c 'import os, sys; print("%d.%d" % sys.version_info[:2], os.uname().machine)') ||
+    fail "$base has no python3${platform:+, or this engine cannot run programs of $platform: build on a machine of that platform}"
+docker/tools/wheels.sh "${PIP_PYTHON:-python3}" "${python% *}" "${python#* }"
 
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' relay_agent/__init__.py)
 # All files in the layers have the time of the commit, so the same commit gives the same layers.
@@ -44,11 +51,12 @@ else
     epoch=1577836800 revision='' created=''
 fi
 case $target in agent) name=ts-agent-http-relay ;; sandbox) name=ts-agent-http-relay-sandbox ;; *) fail "no target $target" ;; esac
-tag=$name:v$version
+suffix=${platform:+-${platform##*/}}
+tag=$name:v$version$suffix
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 echo "Building $tag"
-docker build --file docker/Dockerfile --target "$target" --tag "$tag" --tag "$name:latest" \
+docker build --file docker/Dockerfile --target "$target" --tag "$tag" --tag "$name:latest$suffix" ${platform:+--platform "$platform"} \
     --build-arg BASE_IMAGE="$base" --build-arg SOURCE_DATE_EPOCH="$epoch" --build-arg VERSION="$version" \
     --build-arg REVISION="$revision" --build-arg CREATED="$created" --build-arg SOURCE="${SOURCE:-}" . >"$log" 2>&1 || {
     tail -n 40 "$log" >&2

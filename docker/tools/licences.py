@@ -107,8 +107,8 @@ def short_names(text: str) -> list[str]:
     if not re.match(r"Format(-Specification)?:.*(copyright-format|dep5)", header, flags=re.IGNORECASE):
         return []
     # The paragraphs with neither only hold the texts.
-    told = [header, *(part for part in rest if re.search(r"^Files:", part, flags=re.MULTILINE))]
-    return [match[1] for part in told if (match := re.search(r"^License:[ \t]*(\S.*?)[ \t]*$", part, flags=re.MULTILINE))]
+    relevant = [header, *(part for part in rest if re.search(r"^Files:", part, flags=re.MULTILINE))]
+    return [match[1] for part in relevant if (match := re.search(r"^License:[ \t]*(\S.*?)[ \t]*$", part, flags=re.MULTILINE))]
 
 
 def is_expression(words: str) -> bool:

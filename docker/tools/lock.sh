@@ -14,7 +14,8 @@ note() { printf '# %s Made by `make lock`; do not edit.\n' "$1" | cat - build/lo
 
 printf 'pip\nsetuptools\n' | lock - -o build/lock/out >/dev/null
 note "What installs the image's packages, and is not in the image." docker/build.lock
-lock setup.cfg -o build/lock/out >/dev/null
+# sspilib is pyspnego's for Windows.
+lock setup.cfg --extra agent --extra windows-auth --no-emit-package sspilib -o build/lock/out >/dev/null
 note "What the agent's image holds." docker/requirements.lock
-lock setup.cfg --extra sandbox -c docker/requirements.lock -o build/lock/out >/dev/null
+lock setup.cfg --extra agent --extra sandbox -c docker/requirements.lock -o build/lock/out >/dev/null
 note "What the sandbox's image holds." docker/requirements-sandbox.lock

@@ -129,7 +129,7 @@ def component(name: str, version: str, purl: str, licensed: list[Json]) -> Json:
 
 def bill(components: list[Json], epoch: int) -> Json:
     """The CycloneDX 1.5 document; the same components give the same one."""
-    own = next(part for part in components if part["name"] == "relay-agent")
+    own = next(part for part in components if part["name"] == "tdp-relay-agent")
     rest = [part for part in components if part is not own]
     serial = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(components, sort_keys=True))
     return {

@@ -60,7 +60,7 @@ class Root:
 
 
 def placed(path: str | Path) -> Path:
-    """Where a path really is, the links among its directories followed and itself not: what is said to be in /lib lies in /usr/lib."""
+    """Return the real place of a path: links among its directories are followed, but not the path itself (/lib is in /usr/lib)."""
     return resolved(Path(path).parent) / Path(path).name
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import compileall
 import gzip
+import hashlib
 import json
 import os
 import py_compile
@@ -21,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import packages
+from install import VENV
 from root import Root
 
-VENV = Path("/opt/relay-agent")
 EXECUTABLE = Path(sys.executable).resolve()
 USER = 10001
+MANIFEST = "/usr/share/relay-agent/manifest.sha256"
+"""The name is also in relay_agent/cli/qualification/checksums.py."""
 EPOCH = int(os.environ["SOURCE_DATE_EPOCH"])
 
 # Of the standard library: what is for developing, or for a desktop.
@@ -279,6 +282,16 @@ def settle(root: Root) -> None:
     os.utime(root.path, (EPOCH, EPOCH))
 
 
+def manifest(root: Root) -> None:
+    """Write the SHA-256 of every other file, bytecode too, as `sha256sum -c` reads it from `/`: `relay-agent qualify` compares."""
+    files = sorted(path for path in root.path.rglob("*") if path.is_file() and not path.is_symlink())
+    lines = []
+    for path in files:
+        with path.open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.relative_to(root.path)}\n")
+    root.write(MANIFEST, "".join(lines))
+
+
 def main() -> None:
     """Make the root."""
     root = Root(Path(sys.argv[1]))
@@ -291,6 +304,7 @@ def main() -> None:
     libraries(root)
     packages.describe(root, VENV, EXECUTABLE, EPOCH)
     compile_all(root, places)
+    manifest(root)
     settle(root)
 
 

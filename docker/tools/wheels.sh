@@ -1,11 +1,11 @@
 #!/bin/sh
 # Downloads the wheels of the lock files to docker/wheels, for one Python version, with this machine's pip settings.
-# Usage: docker/tools/wheels.sh PIP_PYTHON BASE_PYTHON_VERSION   (e.g. .venv/bin/python 3.13)
+# Usage: docker/tools/wheels.sh PIP_PYTHON BASE_PYTHON_VERSION [MACHINE]   (e.g. .venv/bin/python 3.13 aarch64)
 set -eu
 cd "$(dirname "$0")/../.."
 python=$1 version=$2
 abi=cp$(printf %s "$version" | tr -d .)
-machine=$(uname -m)
+machine=${3:-$(uname -m)}
 stamp=docker/wheels/.for-$(cat docker/*.lock | sha256sum | cut -c1-16)-$abi-$machine
 [ ! -f "$stamp" ] || exit 0
 echo "Downloading wheels for Python $version on $machine"

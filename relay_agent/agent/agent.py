@@ -12,31 +12,35 @@ from typing import TextIO
 
 from relay_agent import AGENT_VERSION
 from relay_agent.agent.freeze import Freeze
+from relay_agent.agent.monitors import build_monitors
 from relay_agent.agent.shutdown import ENDING_SECONDS, Shutdown, within
 from relay_agent.agent.signals import Signals
 from relay_agent.agent.startup import log_findings, open_journal, recover
 from relay_agent.agent.status_pages import StatusPages
-from relay_agent.agent.threads import Ending, Stops
+from relay_agent.agent.thread_wiring import build_threads, syslog_threads
+from relay_agent.agent.threads import AgentThread, Ending, Stops
 from relay_agent.agent.wiring import (
-    build_environment_monitor,
     build_flow,
     build_network,
     build_platform,
     build_secrets,
     build_storage,
+    build_syslog_shipper,
     build_telemetry,
-    build_threads,
 )
 from relay_agent.config.secrets import check_token
 from relay_agent.config.settings import Settings
 from relay_agent.core.clock import RECHECK_SECONDS, Clock, Uptime
 from relay_agent.core.errors import JournalError
 from relay_agent.core.exit_codes import EXIT_ERROR, EXIT_REFUSED
+from relay_agent.core.models import CertificateRole
 from relay_agent.diagnostics.watchdog import STUCK_SECONDS
 from relay_agent.relay.fair_queue import FairQueue
 from relay_agent.relay.task import Task
 from relay_agent.storage.state_directory import StateDirectory
 
+LOOK_SECONDS = 1.0
+"""How often the main thread looks at all threads: on an idle agent nothing else would use the CPU."""
 REFUSED_SECONDS = 5.0
 """Longest stop of an agent that the platform refused."""
 
@@ -58,10 +62,9 @@ class Agent:
         Raises:
             TokenExpired, ConfigurationError, StateDirectoryBusy, JournalError: see `core.errors`.
         """
-        clock = clock or Clock()
+        self._clock = clock = clock or Clock()
         uptime = Uptime(clock)
         self._settings = settings
-        self._clock = clock
         self._signals = signals or Signals()
         self._unknown = unknown
         check_token(settings.token.get(), clock.now)
@@ -74,20 +77,29 @@ class Agent:
         self.network = build_network(settings, self.telemetry)
         self.platform = build_platform(settings, self.telemetry, secrets, self.network)
         storage = build_storage(self._directory, self.telemetry)
-        self.pages = StatusPages(settings, uptime, self.telemetry, secrets, self.platform, storage)
+        syslog = build_syslog_shipper(
+            settings, self.telemetry.syslog, self.telemetry.log, clock, self.network.peer_certificates.leg(CertificateRole.SYSLOG)
+        )
+        started = syslog_threads(stops, syslog)
+        self.pages = StatusPages(settings, uptime, self.telemetry, secrets, self.platform, storage, self.network.policy)
         try:
-            tasks: FairQueue[Task] = FairQueue(settings.queue_size, settings.workers)
+            for thread in started:
+                thread.loop.start()
+            tasks: FairQueue[Task] = FairQueue(settings.queue_size, settings.workers, self.network.policy.lane_limit)
             journal = open_journal(storage, clock, self._signals, in_flight=tasks.running, waiting=self.pages.show_obstacle)
             self.flow = build_flow(settings, stops, self.telemetry, secrets, self.platform, storage, tasks, journal)
-            environment = build_environment_monitor(settings, self.telemetry, secrets, self.platform)
-            self.threads = build_threads(settings, stops, self.ending, self.telemetry, self.network, self.platform, self.flow, environment)
-            self.pages.show(self.flow, self.threads, self.network, environment, unknown)
+            monitors = build_monitors(settings, self.telemetry, secrets, self.network, self.platform)
+            self.threads = build_threads(
+                settings, stops, self.ending, self.telemetry, self.network, self.platform, self.flow, monitors, started
+            )
+            self.pages.show(self.flow, self.threads, self.network, monitors, unknown, syslog)
         except BaseException:
             self.pages.close()
+            _end_early(stops, started)
             raise
 
     def run(self) -> int:
-        """Run until a signal or a fatal condition; return the exit code (OPERATIONS §1)."""
+        """Run until a signal or a fatal condition; return the exit code (docs/operations.md, "Exit codes")."""
         restore = self.telemetry.logs.capture_libraries()
         self._freeze.keep_alive()
         settings, log = self._settings, self.telemetry.log
@@ -104,8 +116,13 @@ class Agent:
             self._freeze.disarm()
 
     def _supervise(self) -> None:
+        looked = float("-inf")
         while not self.ending.given.wait(RECHECK_SECONDS) and self._signals.count == 0:
             self._freeze.keep_alive()
+            now = self._clock.monotonic()
+            if now - looked < LOOK_SECONDS:
+                continue
+            looked = now
             for loop in self.threads.dead():
                 self.ending.give(EXIT_ERROR, f"the thread {loop.name} ended {_error_name(loop.error)}")
                 self.telemetry.log.error("thread-died", thread=loop.name, exc_info=loop.error)
@@ -125,7 +142,7 @@ class Agent:
             threads=self.threads, flow=self.flow, platform=self.platform, signals=self._signals, log=self.telemetry.log, clock=self._clock
         )
         self._freeze.allow(seconds)
-        shutdown.run(min(REFUSED_SECONDS, seconds) if refused else seconds, code, report=not refused)
+        shutdown.run(min(REFUSED_SECONDS, seconds) if refused else seconds, code, report=not refused and not self._settings.shared_queue)
         self._close()
         return code
 
@@ -141,6 +158,18 @@ class Agent:
     def _close_journal(self) -> None:
         with contextlib.suppress(JournalError):  # The disk accepts no writes: the next start continues from what it holds.
             self.flow.journal.close()
+
+
+def _end_early(stops: Stops, threads: Sequence[AgentThread]) -> None:
+    """End the threads that deliver the log lines of a start that failed, after these lines."""
+    stops.housekeeping.set()
+    for thread in threads:
+        thread.loop.join(ENDING_SECONDS)
+        if thread.loop.is_alive():
+            thread.interrupt()
+            thread.loop.join(ENDING_SECONDS)
+        if not thread.loop.is_alive():
+            thread.after()
 
 
 def _error_name(error: BaseException | None) -> str:

@@ -17,7 +17,7 @@ RETRY_SECONDS = 5.0
 
 
 class Heartbeat:
-    """Sends heartbeats, unless the watchdog reports a standstill."""
+    """Sends heartbeats, unless the watchdog reports a stall."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Heartbeat:
 
     def step(self) -> float:
         """Send a heartbeat if one is due; return the seconds to wait before the next step."""
-        self._status.turn("waiting for the next heartbeat")
+        self._status.begin("waiting for the next heartbeat")
         if not self._platform_status.ready.is_set():
             return 0.25
         now = self._clock.monotonic()
@@ -51,18 +51,18 @@ class Heartbeat:
             self._next = now if self._platform_status.disabled else now + self._interval_seconds
             if not self._platform_status.disabled:
                 self._status.success()
-        if self._platform_status.doubt.is_set() and self._status.problem is None:
+        if self._platform_status.heartbeat_requested.is_set() and self._status.problem is None:
             self._next = now  # Another call was refused: find out at once whether the token is refused in general.
         if now < self._next:
             return min(0.5, self._next - now)
-        standstill = self._watchdog.standstill()
-        if standstill is not None:
-            self._withheld.failure(standstill.reason, standstill.cause)
+        stall = self._watchdog.stall()
+        if stall is not None:
+            self._withheld.failure(stall.reason, stall.cause)
             self._next = now + RETRY_SECONDS
             return 0.5
         self._withheld.success()
         self._next = now + self._send()
-        self._platform_status.doubt.clear()
+        self._platform_status.heartbeat_requested.clear()
         return 0.0
 
     def _send(self) -> float:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from relay_agent.core.clock import Clock, Deadline
+from relay_agent.core.clock import DAY_SECONDS, Clock, Deadline, compact
 from relay_agent.core.errors import PlatformError
 from relay_agent.core.failures import Cause
 from relay_agent.core.loop import Backoff
@@ -28,10 +29,15 @@ if TYPE_CHECKING:
     from mypy_boto3_logs.type_defs import RejectedLogEventsInfoTypeDef
 
 # PutLogEvents' limits on time; those on size are the buffer's.
-SPAN_MS = 24 * 3600 * 1000
+SPAN_MS = DAY_SECONDS * 1000
 OLDEST = timedelta(days=14)
 NEWEST = timedelta(hours=2)
 
+INTERVAL_SECONDS = 5.0
+"""The time between two batches if the first left few lines."""
+INITIALISING_SECONDS = 1.0
+UPLOAD_AFTER_SECONDS = 300.0
+"""How long CloudWatch must have failed before lines are uploaded to the platform's API."""
 LEAST_RETRY_SECONDS = 0.5
 REPORT_DROPPED_SECONDS = 300.0
 """Least interval between two log lines that report dropped lines: they may be dropped for the same reason."""
@@ -39,39 +45,42 @@ _TOO_LARGE = frozenset({"InvalidParameterException", "RequestEntityTooLarge", "R
 """Codes for a batch that is refused because of its content, or by a proxy because of its size."""
 
 
-class LogShipper:
-    """Delivers a buffer's lines to one stream of a CloudWatch log group, in order of time.
+@dataclass(frozen=True, slots=True)
+class LogStream:
+    """The stream of a CloudWatch log group that lines are delivered to.
 
     `client` and `log_group` return None until the agent is initialised; both are called for each batch, since credentials
-    and configuration change. While CloudWatch cannot be reached, `upload` (optional) receives the lines as newline-delimited
-    JSON (PROTOCOL §1, `agent/log`).
+    and configuration change.
+    """
+
+    client: Callable[[], CloudWatchLogsClient | None]
+    log_group: Callable[[], str | None]
+    name: str
+    why: Callable[[Exception], PlatformError | None] = lambda _error: None
+    """Finds the platform error behind an exception of `client`."""
+
+
+class LogShipper:
+    """Delivers a buffer's lines to one log stream, in order of time.
+
+    While CloudWatch cannot be reached, `upload` (optional) receives the lines as newline-delimited JSON (PROTOCOL §1, `agent/log`).
     """
 
     def __init__(
         self,
         buffer: LogBuffer,
-        client: Callable[[], CloudWatchLogsClient | None],
-        log_group: Callable[[], str | None],
-        stream: str,
+        stream: LogStream,
         log: Logger,
         local: Logger,
         clock: Clock | None = None,
-        interval_seconds: float = 5.0,
         upload: Callable[[bytes], None] | None = None,
-        upload_after_seconds: float = 300.0,
-        why: Callable[[Exception], PlatformError | None] = lambda _error: None,
     ) -> None:
-        """`log` receives reports of dropped lines; `local` writes to stdout only; `why` finds the platform error behind an exception."""
-        self._why = why
+        """`log` receives reports of dropped lines; `local` writes to stdout only."""
         self._buffer = buffer
-        self._client = client
-        self._log_group = log_group
         self._stream = stream
         self._log = log
         self._clock = clock or Clock()
-        self._interval_seconds = interval_seconds
         self._upload = upload
-        self._upload_after_seconds = upload_after_seconds
         self._pending: list[Line] = []
         self._most_events = BATCH_EVENTS
         self._group_with_stream: str | None = None
@@ -96,9 +105,9 @@ class LogShipper:
         except Exception as error:  # noqa: BLE001 - top of the loop: any failure is retried later
             return self._failed(error)
         if shipped is None:
-            return min(1.0, self._interval_seconds)
+            return INITIALISING_SECONDS
         self._succeeded()
-        return 0.0 if shipped and self.waiting >= BATCH_EVENTS // 10 else self._interval_seconds
+        return 0.0 if shipped and self.waiting >= BATCH_EVENTS // 10 else INTERVAL_SECONDS
 
     def flush(self, deadline_seconds: float) -> bool:
         """Ship the waiting lines; return whether none is left.
@@ -122,7 +131,7 @@ class LogShipper:
         Raises:
             ClientError, BotoCoreError: the service refused or could not be reached; the lines are kept.
         """
-        client, group = self._client(), self._log_group()
+        client, group = self._stream.client(), self._stream.log_group()
         if client is None or not group:
             return None
         batch = self._next_batch(now)
@@ -148,7 +157,7 @@ class LogShipper:
         if self._group_with_stream == group:
             return
         try:
-            client.create_log_stream(logGroupName=group, logStreamName=self._stream)
+            client.create_log_stream(logGroupName=group, logStreamName=self._stream.name)
         except ClientError as error:
             if code_of(error) != "ResourceAlreadyExistsException":
                 raise
@@ -158,7 +167,7 @@ class LogShipper:
         try:
             answer = client.put_log_events(
                 logGroupName=group,
-                logStreamName=self._stream,
+                logStreamName=self._stream.name,
                 logEvents=[{"timestamp": line.timestamp_ms, "message": line.text} for line in batch],
             )
         except ClientError as error:
@@ -201,7 +210,7 @@ class LogShipper:
     def _failed(self, error: Exception) -> float:
         now = self._clock.monotonic()
         self._failing_since = now if self._failing_since is None else self._failing_since
-        found = self._why(error)
+        found = self._stream.why(error)
         if found is None:
             # Only the code: the text of an AWS error repeats the response, which anybody may have sent.
             reason, cause = code_of(error) if isinstance(error, ClientError) else type(error).__name__, NO_LOGS
@@ -210,7 +219,7 @@ class LogShipper:
         known = found is not None or isinstance(error, (ClientError, BotoCoreError))
         self.problem, self.cause = reason, cause
         self._delivery_failure.failure(reason, cause, exc_info=None if known else error)
-        if self._upload is not None and now - self._failing_since >= self._upload_after_seconds:
+        if self._upload is not None and now - self._failing_since >= UPLOAD_AFTER_SECONDS:
             self._upload_batch(self._upload)
         return self._backoff.next_seconds(LEAST_RETRY_SECONDS)
 
@@ -229,9 +238,13 @@ class LogShipper:
             self._pending = []
 
 
-def stream_name(agent_id: str, started: datetime) -> str:
-    """Return the name of one start's log stream, `agent-id/20261123T031300Z`; replace characters that the service forbids."""
-    return f"{re.sub(r'[:*]', '-', agent_id)[:480]}/{started:%Y%m%dT%H%M%SZ}"
+def stream_name(agent_id: str, started: datetime, host: str | None = None) -> str:
+    """Return the name of one start's log stream, `agent-id/20261123T031300Z`; replace characters that the service forbids.
+
+    `host` names the machine, if several agents have the same id: `agent-id/host/20261123T031300Z`.
+    """
+    names = [re.sub(r"[:*]", "-", name)[:240] for name in (agent_id, host) if name]
+    return "/".join([*names, compact(started)])
 
 
 def _ms(moment: datetime) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from relay_agent.core.errors import JournalDamaged, JournalError, JournalUnwritable
-from relay_agent.diagnostics.local_causes import BACKLOG, journal_cause
+from relay_agent.diagnostics.local_causes import BACKLOG, backlog_reason, journal_cause
 from relay_agent.diagnostics.loop_context import LoopContext
 from relay_agent.storage.disk_faults import intake_obstacle
 from relay_agent.storage.disk_space import Disk
@@ -17,12 +17,15 @@ from relay_agent.storage.retention import Retention
 
 STEP_SECONDS = 1.0
 CHECKPOINT_SECONDS = 3.0
-"""SECURITY §4: 5 s after delivery no file of the journal holds wiped content; this leaves 2 s for the checkpoint."""
+"""The write-ahead log is truncated within 5 s of a wipe (docs/durability.md, "Wiping"); this leaves 2 s for the checkpoint."""
 PRUNE_SECONDS = 60.0
 
 
 class Maintenance:
-    """Watches the disk, checkpoints the write-ahead log, prunes old commands, and triggers the hourly and environment checks."""
+    """Watches the disk, checkpoints the write-ahead log, prunes old commands, and triggers the hourly summary.
+
+    It must not read the site's files or wait for anything else than the journal's disk: the checkpoint is due within seconds.
+    """
 
     def __init__(
         self,
@@ -32,18 +35,14 @@ class Maintenance:
         disk: Disk,
         interrupt: Callable[[], None],
         summarise: Callable[[], None],
-        check_environment: Callable[[], None],
         loop: LoopContext,
     ) -> None:
-        """`interrupt` aborts the open receive, whose commands could not be admitted; `summarise` logs the hourly line;
-        `check_environment` logs changes around the agent (`EnvironmentMonitor`).
-        """
+        """`interrupt` aborts the open receive, whose commands could not be admitted; `summarise` logs the hourly line."""
         self._journal = journal
         self._retention = retention
         self._disk = disk
         self._interrupt = interrupt
         self._summarise = summarise
-        self._check_environment = check_environment
         self._status = loop.status
         self._monotonic = loop.clock.monotonic
         self._backlog_full = loop.repeated_failure("backlog-full", "backlog-drained", remind_seconds=3600.0)
@@ -59,10 +58,9 @@ class Maintenance:
         Raises:
             JournalDamaged: the agent must end; the next start sets the journal aside.
         """
-        self._status.turn("maintaining the journal")
+        self._status.begin("maintaining the journal")
         self._disk.look()
         self._report_backlog()
-        self._check_environment()
         self._summarise()
         try:
             self._maintain_journal(self._monotonic())
@@ -81,7 +79,7 @@ class Maintenance:
 
     def _report_backlog(self) -> None:
         if self._disk.backlog:
-            self._backlog_full.failure(f"more than {self._disk.backlog_bytes / 1e9:g} GB wait to be sent to the platform", BACKLOG)
+            self._backlog_full.failure(backlog_reason(self._disk.backlog_bytes), BACKLOG)
         else:
             self._backlog_full.success()
 

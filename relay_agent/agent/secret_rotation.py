@@ -32,11 +32,11 @@ class CurrentToken:
         with self._lock:  # Called by every thread that calls the platform; only one of them may log the change.
             before = self.unusable
             changed = self._update(self._source.get())
-            healed = before and not self.unusable
+            recovered = before and not self.unusable
             token = self._current
         if changed and self.unusable:
             self._log.warning("token-unusable", cause=TOKEN_UNUSABLE.cause, cure=TOKEN_UNUSABLE.cure)
-        elif healed:
+        elif recovered:
             self._log.info("token-usable")
         return token
 
@@ -77,7 +77,7 @@ class CurrentKeys:
 
     def get(self) -> Keyring:
         """Return the keyring, read again if its file has changed."""
-        with self._lock:  # Called by workers and by the thread `upkeep`.
+        with self._lock:  # Called by workers and by the thread `environment`.
             self._update(self._source.get() if self._source.given else "")
             return self._keyring
 

@@ -1,4 +1,4 @@
-"""The order in which the agent stops, and how long each step may take, within one deadline (ARCHITECTURE; docs/durability.md).
+"""The order in which the agent stops, and how long each step may take, within one deadline (docs/durability.md, "Stopping").
 
 Stopping is not cancelling: running commands are finished first. Runs on the main thread. `agent` decides that the agent stops,
 and closes what the threads used.
@@ -7,17 +7,19 @@ and closes what the threads used.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import wait
+from contextlib import contextmanager
 from typing import TypeVar
 
 from relay_agent.agent.signals import Signals
-from relay_agent.agent.threads import Phase, Threads
+from relay_agent.agent.threads import ShutdownPhase, Threads
 from relay_agent.agent.wiring import Flow, Platform
 from relay_agent.core.clock import RECHECK_SECONDS, Clock, Deadline
 from relay_agent.core.errors import JournalError, PlatformError
-from relay_agent.core.loop import Loop, aside
+from relay_agent.core.loop import Loop, call_in_thread
 from relay_agent.diagnostics.platform_causes import cause_of
+from relay_agent.tdp.client import PlatformClient
 from relay_agent.telemetry.logger import Logger
 
 T = TypeVar("T")
@@ -32,7 +34,7 @@ REPORT_SECONDS = 2.0
 EXIT_SECONDS = 0.5
 """The part of `REPORT_SECONDS` reserved for the exit itself."""
 ENDING_SECONDS = 0.5
-"""How long a thread that was told to end may take to finish a call to the platform."""
+"""How long a thread that was asked to end may take to finish a call to the platform."""
 SHARE = 2
 LEAST_SECONDS = 0.05
 """A step takes at most half of the remaining drain time, but may always take this long. So a stop in which everything
@@ -52,51 +54,55 @@ class Shutdown:
 
     def run(self, seconds: float, code: int, *, report: bool) -> None:
         """Stop intake, workers, delivery, housekeeping and logs within `seconds`; `report` decides whether STOPPED is reported."""
-        threads, stops, status = self._threads, self._threads.stops, self._platform.status
         drain = Deadline(seconds, self._clock.monotonic)
-        done = self._limit_own_calls(drain)
+        with calls_aborted(self._platform.client, self._out_of(drain)):
+            self._run(drain, code, report=report)
+
+    def _run(self, drain: Deadline, code: int, *, report: bool) -> None:
+        threads, stops, status = self._threads, self._threads.stops, self._platform.status
         stops.intake.set()
-        for thread in [*threads.of(Phase.FETCH), *threads.of(Phase.WORK)]:
+        for thread in [*threads.of(ShutdownPhase.FETCH), *threads.of(ShutdownPhase.WORK)]:
             thread.end()
-        self._join(threads.loops(Phase.WORK), drain, keep=min(DELIVERY_SECONDS, drain.seconds / DELIVERY_FRACTION))
+        self._join(threads.loops(ShutdownPhase.WORK), drain, keep=min(DELIVERY_SECONDS, drain.seconds / DELIVERY_FRACTION))
         cut_off = self._abort_work(drain)
         self._abort_receive(drain)
-        self._join(threads.loops(Phase.FETCH), drain, at_most=share(1.0, drain))
+        self._give_back(drain)
+        self._join(threads.loops(ShutdownPhase.FETCH), drain, at_most=share(1.0, drain))
         self._deliver_answers(drain)
         stops.housekeeping.set()
-        self._end(threads.loops(Phase.HOUSEKEEPING), drain)
-        if report and status.enrolled:
+        self._end(threads.loops(ShutdownPhase.HOUSEKEEPING), drain)
+        if report and status.registered:
             self._report_stopped()
         within(share(ENDING_SECONDS, drain), self._flow.summary.log_rest)
         counts = within(share(ENDING_SECONDS, drain), self._counts) or {}
         self._log.info("agent-stopped", code=code, running=cut_off, **counts)
-        shipping = threads.loops(Phase.LOGS)
+        shipping = threads.loops(ShutdownPhase.LOGS)
         self._end(shipping, drain)
-        if status.enrolled and not any(loop.is_alive() for loop in shipping):
+        self._finish_shipping(drain)
+        if status.registered and not any(loop.is_alive() for loop in shipping):
             self._flush_logs(min(REPORT_SECONDS, max(0.2, drain.remaining() - EXIT_SECONDS)))
-        done.set()
+
+    def _finish_shipping(self, drain: Deadline) -> None:
+        """Deliver the last lines by syslog; abort a delivery that hangs."""
+        for thread in self._threads.of(ShutdownPhase.LOGS):
+            if thread.loop.is_alive():
+                thread.interrupt()
+                thread.loop.join(share(ENDING_SECONDS, drain))
+            if not thread.loop.is_alive():
+                within(share(REPORT_SECONDS, drain), thread.after)
 
     def _flush_logs(self, seconds: float) -> None:
         """Ship the waiting lines for at most `seconds`, even if CloudWatch hangs and more drain time is left."""
-        done = self._limit_own_calls(Deadline(seconds, self._clock.monotonic))
-        self._platform.log_shipper.flush(seconds)
-        done.set()
+        with calls_aborted(self._platform.client, self._out_of(Deadline(seconds, self._clock.monotonic))):
+            self._platform.log_shipper.flush(seconds)
 
-    def _limit_own_calls(self, drain: Deadline) -> threading.Event:
-        """Abort this thread's calls to the platform shortly before the drain ends and after a second signal.
+    def _out_of(self, drain: Deadline) -> Callable[[], bool]:
+        """Return what tells whether the time for calls to the platform is over: shortly before the drain ends, or after a second signal.
 
-        Without that, a platform that hangs would delay the exit. The caller must set the returned event when its calls are done.
+        Without that, a platform that hangs would delay the exit.
         """
-        done, name = threading.Event(), threading.current_thread().name
         keep = min(EXIT_SECONDS, drain.seconds / 4)
-
-        def watch() -> None:
-            while not done.wait(RECHECK_SECONDS):
-                if drain.remaining() <= keep or self._signals.count >= 2:
-                    self._platform.client.break_off(name)
-
-        threading.Thread(target=watch, name="drain", daemon=True).start()
-        return done
+        return lambda: drain.remaining() <= keep or self._signals.count >= 2
 
     def _abort_work(self, drain: Deadline) -> int:
         """Abort commands that outlast the drain; return how many there were.
@@ -105,28 +111,43 @@ class Shutdown:
         """
         cut_off = self._flow.tasks.running()
         self._flow.journal.give_up()
-        for thread in self._threads.of(Phase.WORK):
-            thread.break_off()
-        self._join(self._threads.loops(Phase.WORK), drain, at_most=share(INTERRUPT_SECONDS, drain))
+        for thread in self._threads.of(ShutdownPhase.WORK):
+            thread.interrupt()
+        self._join(self._threads.loops(ShutdownPhase.WORK), drain, at_most=share(INTERRUPT_SECONDS, drain))
         return cut_off
 
     def _abort_receive(self, drain: Deadline) -> None:
-        """Abort the open receive; commands that were already received are still admitted and acknowledged."""
+        """Abort the open receive; commands that were already received are still admitted and acknowledged.
+
+        On a shared queue the answer to a delete is waited for, unless there is a second signal: it decides whether this agent must run the
+        command. Without it the next start claims the command again.
+        """
         limit = Deadline(share(1.0, drain), self._clock.monotonic)
-        for thread in self._threads.of(Phase.INTAKE):
-            while thread.loop.is_alive() and not limit.passed:
-                thread.break_off()
+        keep = min(DELIVERY_SECONDS, drain.seconds / DELIVERY_FRACTION)
+        ownership = self._flow.inbound.ownership
+        for thread in self._threads.of(ShutdownPhase.INTAKE):
+            while thread.loop.is_alive():
+                patient = ownership.deleting and drain.remaining() > keep and self._signals.count < 2
+                if limit.passed and not patient:
+                    break
+                thread.interrupt()
                 thread.loop.join(RECHECK_SECONDS / 2)
+
+    def _give_back(self, drain: Deadline) -> None:
+        """Make SQS deliver again what was received and not admitted; otherwise it comes back when its lease ends."""
+        for thread in self._threads.of(ShutdownPhase.INTAKE):
+            if not thread.loop.is_alive() and self._platform.status.registered:
+                within(share(1.0, drain), thread.after)
 
     def _deliver_answers(self, drain: Deadline) -> None:
         """Let uploaders and sender deliver the remaining answers, then end them."""
-        loops, outbox = self._threads.loops(Phase.ANSWERS), self._flow.outbox
-        for thread in self._threads.of(Phase.ANSWERS):
+        loops, outbox = self._threads.loops(ShutdownPhase.ANSWERS), self._flow.outbox
+        for thread in self._threads.of(ShutdownPhase.ANSWERS):
             thread.end()
         outbox.drain()
         keep = min(REPORT_SECONDS, drain.seconds / 3)
         sender = self._threads.named("sender").loop
-        while self._platform.status.enrolled and outbox.pending() and sender.is_alive():
+        while self._platform.status.registered and outbox.pending() and sender.is_alive():
             if drain.remaining() <= keep or self._signals.count >= 2:
                 break
             self._threads.stops.housekeeping.wait(0.02)
@@ -155,12 +176,31 @@ class Shutdown:
                 loop.join(min(RECHECK_SECONDS, limit.remaining()))
 
     def _end(self, loops: list[Loop], drain: Deadline) -> None:
-        """Wait for threads that were told to end; abort the platform call of a thread that does not."""
+        """Wait for threads that were asked to end; abort the platform call of a thread that does not."""
         self._join(loops, drain, at_most=min(drain.seconds / 10, share(ENDING_SECONDS, drain)))
         for loop in loops:
             if loop.is_alive():
-                self._platform.client.break_off(loop.name)
+                self._platform.client.abort_call(loop.name)
         self._join(loops, drain, at_most=share(ENDING_SECONDS, drain))
+
+
+@contextmanager
+def calls_aborted(client: PlatformClient, due: Callable[[], bool]) -> Iterator[None]:
+    """In the block, abort this thread's calls to the platform while `due`, which is asked from another thread, returns true."""
+    done, name = threading.Event(), threading.current_thread().name
+
+    def watch() -> None:
+        while not done.wait(RECHECK_SECONDS):
+            if due():
+                client.abort_call(name)
+
+    watcher = threading.Thread(target=watch, name="call-limit", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()  # Otherwise it could abort a call that begins after the block.
 
 
 def share(most: float, drain: Deadline) -> float:
@@ -173,6 +213,6 @@ def within(seconds: float, act: Callable[[], T]) -> T | None:
 
     For steps that need the journal. A commit or a disk that hangs cannot be aborted, and must not delay the exit.
     """
-    call = aside(act, "last-look")
+    call = call_in_thread(act, "last-look")
     wait([call], seconds)
     return call.result() if call.done() and call.exception() is None else None

@@ -5,7 +5,6 @@ This module owns how long the start waits for a disk. The agent's threads are st
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 
@@ -15,11 +14,12 @@ from relay_agent.core import failpoints
 from relay_agent.core.clock import RECHECK_SECONDS, Clock
 from relay_agent.core.errors import JournalError, JournalUnwritable
 from relay_agent.core.failures import Obstacle, StorageTrouble
-from relay_agent.core.loop import aside
+from relay_agent.core.loop import call_in_thread
 from relay_agent.core.models import Update
-from relay_agent.diagnostics.local_causes import JOURNAL_DAMAGED, JOURNAL_HANGS, NOT_TAKEN_UP, journal_cause
+from relay_agent.diagnostics.local_causes import JOURNAL_DAMAGED, JOURNAL_HANGS, JOURNAL_ROWS_DAMAGED, NOT_RESUMABLE, journal_cause
 from relay_agent.diagnostics.watchdog import STUCK_SECONDS
 from relay_agent.relay.poller import NO_DISK_SECONDS
+from relay_agent.relay.task import Refusal
 from relay_agent.storage.journal import Journal
 from relay_agent.telemetry.logger import Logger
 
@@ -47,9 +47,8 @@ def open_journal(
             journal = _open(storage, clock, signals, in_flight, report)
         except JournalUnwritable as error:
             report(error.obstacle)
-            if signals.count:
+            if signals.wait(NO_DISK_SECONDS):
                 raise
-            threading.Event().wait(NO_DISK_SECONDS)
         else:
             storage.disk_full.success()
             storage.disk.look()
@@ -62,7 +61,9 @@ def _open(storage: Storage, clock: Clock, signals: Signals, in_flight: Callable[
     Raises:
         JournalError: it cannot be opened, a signal ended the wait, or the disk hung for `STUCK_SECONDS`.
     """
-    opening = aside(lambda: Journal(storage.directory.journal, clock, others=in_flight, make_room=storage.disk.make_room), "opening")
+    opening = call_in_thread(
+        lambda: Journal(storage.directory.journal, clock, others=in_flight, make_room=storage.disk.make_room), "opening"
+    )
     began, reported = clock.monotonic(), False
     while not wait([opening], RECHECK_SECONDS).done:
         seconds = clock.monotonic() - began
@@ -93,7 +94,13 @@ def log_findings(log: Logger, journal: Journal, unknown: Sequence[tuple[str, str
             cure=JOURNAL_DAMAGED.cure,
         )
     if journal.spoiled:
-        log.error("journal-rows-damaged", commands=journal.spoiled, cause=JOURNAL_DAMAGED.cause, cure=JOURNAL_DAMAGED.cure)
+        log.error(
+            "journal-rows-damaged",
+            commands=journal.spoiled,
+            unreadable=list(journal.nameless[:50]),
+            cause=JOURNAL_ROWS_DAMAGED.cause,
+            cure=JOURNAL_ROWS_DAMAGED.cure,
+        )
     point = failpoints.armed()
     if point is not None:
         log.warning("fault-point-armed", point=point)
@@ -103,15 +110,15 @@ def recover(flow: Flow, log: Logger, keep_alive: Callable[[], None]) -> None:
     """Queue the commands and answers that the last run left; call `keep_alive` for each answer, since there may be many."""
     flow.spool.remove_orphans(flow.journal.spooled())
 
-    def put(update: Update) -> None:
+    def put(answer: Update | Refusal) -> None:
         keep_alive()
-        flow.outbox.put(update)
+        flow.inbound.ownership.resume(answer)
 
     def log_set_aside(command_id: str, error: Exception) -> None:
-        log.error("command-set-aside", id=command_id, cause=NOT_TAKEN_UP.cause, cure=NOT_TAKEN_UP.cure, exc_info=error)
+        log.error("command-set-aside", id=command_id, cause=NOT_RESUMABLE.cause, cure=NOT_RESUMABLE.cure, exc_info=error)
 
-    tasks = flow.intake.recover(put, log_set_aside)
+    tasks = flow.inbound.intake.recover(put, log_set_aside)
     for task in tasks:
-        flow.gate.enqueue(task)
+        flow.inbound.ownership.resume(task)
     if tasks or flow.outbox.pending():
         log.info("recovered", commands=len(tasks), answers=flow.outbox.pending())

@@ -6,24 +6,38 @@ conclude from the facts is decided in `admin.status`.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 
 from relay_agent import AGENT_VERSION
 from relay_agent.agent.admin.server import Admin
 from relay_agent.agent.admin.startup_status import StartupStatus
-from relay_agent.agent.admin.status import AgentStatus, FlowState, Identity, Logging, PlatformState, StorageState
+from relay_agent.agent.admin.status import AgentStatus, FlowState, Identity, Logging, PlatformState, Reports, StorageState
+from relay_agent.agent.current_policy import CurrentPolicy
+from relay_agent.agent.monitors import Monitors
+from relay_agent.agent.syslog_shipper import SyslogShipper
 from relay_agent.agent.threads import Threads
 from relay_agent.agent.wiring import Flow, Network, Platform, Secrets, Storage, Telemetry
 from relay_agent.config.settings import Settings
 from relay_agent.core.clock import Uptime
+from relay_agent.core.errors import JournalError
 from relay_agent.core.failures import Obstacle
 from relay_agent.core.loop import Loop
 from relay_agent.diagnostics.causes import Problem
-from relay_agent.diagnostics.environment_monitor import EnvironmentMonitor
-from relay_agent.diagnostics.local_causes import BACKLOG, JOURNAL_DAMAGED, KEYS, TOKEN_UNUSABLE, UNKNOWN_VARIABLES
+from relay_agent.diagnostics.expiry_watch import ExpiryWatch
+from relay_agent.diagnostics.local_causes import (
+    BACKLOG,
+    JOURNAL_DAMAGED,
+    JOURNAL_ROWS_DAMAGED,
+    KEYS,
+    TOKEN_UNUSABLE,
+    UNKNOWN_VARIABLES,
+    backlog_reason,
+)
 from relay_agent.storage.disk_space import Disk
 from relay_agent.storage.journal import Journal
+from relay_agent.telemetry.throughput import MINUTES
 
 CLOSING_SECONDS = 0.5
 """How long the thread `admin` may take to end."""
@@ -33,14 +47,22 @@ class StatusPages:
     """The pages, from the start of the agent to its end. Called by the main thread."""
 
     def __init__(
-        self, settings: Settings, uptime: Uptime, telemetry: Telemetry, secrets: Secrets, platform: Platform, storage: Storage
+        self,
+        settings: Settings,
+        uptime: Uptime,
+        telemetry: Telemetry,
+        secrets: Secrets,
+        platform: Platform,
+        storage: Storage,
+        policy: CurrentPolicy,
     ) -> None:
         """Start listening; until `show` is called, the pages say that the journal is being opened."""
         self._settings = settings
         self._telemetry = telemetry
         self._secrets = secrets
         self._platform = platform
-        self._identity = Identity(AGENT_VERSION, settings.agent_id, settings.org_slug, settings.api_target, uptime)
+        self._policy = policy
+        self._identity = Identity(AGENT_VERSION, settings.agent_id, settings.org_slug, settings.api_target, uptime, settings.shared_queue)
         self._startup_status = StartupStatus(
             identity=self._identity,
             clock=telemetry.clock,
@@ -50,6 +72,7 @@ class StatusPages:
             capacity=settings.queue_size,
             token_ends=secrets.token_ends,
             log_lines=lambda: platform.log_shipper.waiting,
+            policy=policy.summary,
         )
         telemetry.metrics.watch(moments=self._startup_status.moments)
         self._admin = Admin(
@@ -58,7 +81,7 @@ class StatusPages:
             settings.admin_endpoint,
             storage.directory.socket,
             telemetry.log,
-            telemetry.recent_lines.text,
+            {"/log": telemetry.recent_lines.text, "/malformed": telemetry.malformed.text},
         )
         self._end = threading.Event()
         self.loop = Loop("admin", self._admin.step, self._end)
@@ -74,49 +97,77 @@ class StatusPages:
         self.serve()
 
     def show(
-        self, flow: Flow, threads: Threads, network: Network, environment: EnvironmentMonitor, unknown: Sequence[tuple[str, str | None]]
+        self,
+        flow: Flow,
+        threads: Threads,
+        network: Network,
+        monitors: Monitors,
+        unknown: Sequence[tuple[str, str | None]],
+        syslog: SyslogShipper | None = None,
     ) -> None:
         """Show the whole agent from now on. `unknown` lists unknown variables, each with the most similar setting."""
-        client, shipper, buffer = self._platform.client, self._platform.log_shipper, self._telemetry.buffer
-        disk, reader = flow.storage.disk, flow.storage.reader
 
         def other_problems() -> list[Problem]:
             return [
                 *journal_problems(flow.journal),
-                *disk_problems(disk),
-                *environment.problems(),
+                *disk_problems(flow.storage.disk),
+                *monitors.problems(),
                 *secret_problems(self._secrets),
                 *[found for found in (flow.upload_failures.problem, self._platform.download_failures.problem) if found is not None],
                 *self._admin.problems,
                 *network.target_failures.problems(),
                 *unknown_variable_problems(unknown),
+                *([syslog.problem] if syslog is not None and syslog.problem is not None else []),
             ]
 
-        status = AgentStatus(
+        with contextlib.suppress(JournalError):  # Then the hour begins with this start.
+            self._telemetry.metrics.throughput.resume(
+                flow.storage.reader.finished_by_minute(self._telemetry.clock.now().timestamp(), MINUTES)
+            )
+        status = self._status(flow, threads, Reports(self._logging, other_problems, monitors.expiry.ending, self._policy.summary))
+        self._watch(flow, status, monitors.expiry, syslog)
+        self._admin.show(status)
+
+    def _status(self, flow: Flow, threads: Threads, reports: Reports) -> AgentStatus:
+        client = self._platform.client
+        return AgentStatus(
             identity=self._identity,
             clock=self._telemetry.clock,
             threads=threads,
-            flow=FlowState(flow.tasks, self._settings.workers, flow.outbox.pending, self._telemetry.metrics.throughput),
-            storage=StorageState(flow.journal, disk, reader),
+            flow=FlowState(
+                flow.tasks,
+                self._settings.workers,
+                flow.outbox.pending,
+                self._telemetry.metrics.throughput,
+                flow.inbound.ownership.inherited,
+            ),
+            storage=StorageState(flow.journal, flow.storage.disk, flow.storage.reader),
             platform=PlatformState(
                 status=self._platform.status,
                 name=lambda: client.config.agent_name if client.config else None,
                 token_ends=self._secrets.token_ends,
                 credentials_end=lambda: client.credentials.expiration,
             ),
-            logs=lambda: Logging(shipper.waiting, buffer.dropped_total, shipper.problem, shipper.cause),
-            other_problems=other_problems,
+            reports=reports,
         )
+
+    def _logging(self) -> Logging:
+        shipper = self._platform.log_shipper
+        return Logging(shipper.waiting, self._telemetry.buffer.dropped_total, shipper.problem, shipper.cause)
+
+    def _watch(self, flow: Flow, status: AgentStatus, expiry: ExpiryWatch, syslog: SyslogShipper | None) -> None:
+        """Let the metrics read what is not counted."""
         self._telemetry.metrics.watch(
             queue_depth=flow.tasks.waiting,
             workers_busy=flow.tasks.running,
             workers=lambda: self._settings.workers,
-            journal_bytes=disk.used,
-            journal_commands=reader.counts,
-            log_events_dropped=lambda: buffer.dropped_total,
+            journal_bytes=flow.storage.disk.used,
+            journal_commands=flow.storage.reader.counts,
+            log_events_dropped=lambda: self._telemetry.buffer.dropped_total,
+            syslog_events_dropped=lambda: 0 if syslog is None else syslog.dropped,
             moments=status.moments,
+            certificates=expiry.timestamps,
         )
-        self._admin.show(status)
 
     def close(self) -> None:
         """Stop listening; waits at most `CLOSING_SECONDS` for a page that hangs."""
@@ -132,15 +183,15 @@ def journal_problems(journal: Journal) -> list[Problem]:
     """Return what was damaged when the journal was opened."""
     found = []
     if journal.damage is not None:
-        found.append(Problem(f"the journal was damaged, and moved aside as {journal.damage.aside}", JOURNAL_DAMAGED))
+        found.append(Problem(f"the journal was damaged; the damaged file is kept as {journal.damage.aside}", JOURNAL_DAMAGED))
     if journal.spoiled:
-        found.append(Problem(f"{journal.spoiled} rows of the journal were damaged", JOURNAL_DAMAGED))
+        found.append(Problem(f"{journal.spoiled} rows of the journal were damaged", JOURNAL_ROWS_DAMAGED))
     return found
 
 
 def disk_problems(disk: Disk) -> list[Problem]:
     """Return a problem if too many answers wait for the platform."""
-    return [Problem(f"more than {disk.backlog_bytes / 1e9:g} GB wait to be sent to the platform", BACKLOG)] if disk.backlog else []
+    return [Problem(backlog_reason(disk.backlog_bytes), BACKLOG)] if disk.backlog else []
 
 
 def secret_problems(secrets: Secrets) -> list[Problem]:

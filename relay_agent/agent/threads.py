@@ -1,6 +1,6 @@
 """The agent's threads: when each ends, how each is watched, and what ends the agent as a whole.
 
-Each thread is declared once, as an `AgentThread` that a function of `wiring` returns. What a thread does is not known here.
+Each thread is declared once, as an `AgentThread` that a function of `thread_wiring` returns. What a thread does is not known here.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.diagnostics.watchdog import Watchdog
 
 
-class Phase(Enum):
+class ShutdownPhase(Enum):
     """When a stop ends a thread: one phase after the other (`shutdown`)."""
 
     INTAKE = "intake"
-    """Receives commands. Told to end first, aborted once the workers have ended."""
+    """Receives commands. Asked to end first, aborted once the workers have ended."""
     FETCH = "fetch"
-    """Downloads commands' bodies. Told to end together with the intake."""
+    """Downloads commands' bodies. Asked to end together with the intake."""
     WORK = "work"
     """Runs commands. Drained: running commands are finished."""
     ANSWERS = "answers"
@@ -41,11 +41,11 @@ class Stops:
         self.answers = threading.Event()
         self.housekeeping = threading.Event()
 
-    def of(self, phase: Phase) -> threading.Event:
+    def of(self, phase: ShutdownPhase) -> threading.Event:
         """Return the event that ends the threads of this phase."""
-        if phase in (Phase.INTAKE, Phase.FETCH, Phase.WORK):
+        if phase in (ShutdownPhase.INTAKE, ShutdownPhase.FETCH, ShutdownPhase.WORK):
             return self.intake
-        return self.answers if phase is Phase.ANSWERS else self.housekeeping
+        return self.answers if phase is ShutdownPhase.ANSWERS else self.housekeeping
 
 
 class Ending:
@@ -67,10 +67,10 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class AgentThread:
-    """One thread as `wiring` declares it."""
+    """One thread as `thread_wiring` declares it."""
 
     loop: Loop
-    phase: Phase
+    phase: ShutdownPhase
     activity: Callable[[], str]
     """Returns what the thread is doing, for the status page."""
     status: LoopStatus | None = None
@@ -79,21 +79,24 @@ class AgentThread:
     """Whether the agent must end when this thread dies."""
     end: Callable[[], None] = nothing
     """Ends its wait when the phase is to end, if the event alone does not."""
-    break_off: Callable[[], None] = nothing
+    interrupt: Callable[[], None] = nothing
     """Aborts what it is doing, when the stop has waited long enough."""
+    after: Callable[[], None] = nothing
+    """Called by the stop once the thread has ended."""
 
     @classmethod
     def looping(
         cls,
         name: str,
         step: Callable[[], float],
-        phase: Phase,
+        phase: ShutdownPhase,
         stops: Stops,
         status: LoopStatus,
-        break_off: Callable[[], None] = nothing,
+        interrupt: Callable[[], None] = nothing,
+        after: Callable[[], None] = nothing,
     ) -> AgentThread:
         """Return a thread that repeats a step until its phase's event is set, and whose activity is that of its status."""
-        return cls(Loop(name, step, stops.of(phase)), phase, lambda: status.activity, status, break_off=break_off)
+        return cls(Loop(name, step, stops.of(phase)), phase, lambda: status.activity, status, interrupt=interrupt, after=after)
 
     @property
     def name(self) -> str:
@@ -119,13 +122,14 @@ class Threads:
     def start(self) -> None:
         """Start all threads, the first (the poller) last, so that all others run when it admits a command."""
         for thread in reversed(self.all):
-            thread.loop.start()
+            if thread.loop.ident is None:  # The one that delivers the lines of the start already runs.
+                thread.loop.start()
 
-    def of(self, phase: Phase) -> list[AgentThread]:
+    def of(self, phase: ShutdownPhase) -> list[AgentThread]:
         """Return the threads of this phase."""
         return [thread for thread in self.all if thread.phase is phase]
 
-    def loops(self, phase: Phase) -> list[Loop]:
+    def loops(self, phase: ShutdownPhase) -> list[Loop]:
         """Return the loops of this phase's threads, to join them."""
         return [thread.loop for thread in self.of(phase)]
 

@@ -1,81 +1,77 @@
 """Functions that build the agent's parts and connect them, and the frozen dataclasses that hold them.
 
-Each thread has a function here that declares it (`AgentThread`): its name, its step, when a stop ends it, how it is watched and what the
-status page says of it. This module starts no thread and sends nothing.
+The threads around them are declared in `thread_wiring`. This module starts no thread and sends nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, TextIO, cast
 
-import psutil
-
 from relay_agent import __version__
-from relay_agent.agent.heartbeat import Heartbeat
-from relay_agent.agent.log_shipper import LogShipper, stream_name
-from relay_agent.agent.maintenance import Maintenance
-from relay_agent.agent.registration import Registration
+from relay_agent.agent.current_policy import CurrentPolicy
+from relay_agent.agent.log_shipper import LogShipper, LogStream, stream_name
 from relay_agent.agent.secret_rotation import CurrentKeys, CurrentToken
-from relay_agent.agent.threads import AgentThread, Ending, Phase, Stops, Threads
-from relay_agent.config.network import proxy_router, tls_contexts
+from relay_agent.agent.syslog_shipper import SyslogShipper
+from relay_agent.agent.threads import Stops
+from relay_agent.config.network import load_rules, proxy_router, read_roots, syslog_tls, tls_contexts
 from relay_agent.config.secrets import token_expiry
 from relay_agent.config.settings import Settings
 from relay_agent.core.clock import Clock
-from relay_agent.core.loop import Loop, once
-from relay_agent.core.models import ACTION_SECURE, ACTIONS_PLAIN
-from relay_agent.diagnostics.environment_monitor import EnvironmentMonitor
+from relay_agent.core.models import ACTION_SECURE, ACTIONS_PLAIN, CertificateRole
 from relay_agent.diagnostics.loop_context import LoopContext
 from relay_agent.diagnostics.loop_status import LoopStatus
+from relay_agent.diagnostics.peer_certificates import PeerCertificates
 from relay_agent.diagnostics.platform_status import PlatformStatus
 from relay_agent.diagnostics.target_failures import TargetFailures
 from relay_agent.diagnostics.transfer_failures import DownloadFailures, UploadFailures
-from relay_agent.diagnostics.watchdog import Watchdog
 from relay_agent.relay.admission_gate import AdmissionGate
 from relay_agent.relay.downloader import Downloader
 from relay_agent.relay.fair_queue import FairQueue
 from relay_agent.relay.intake import Intake
 from relay_agent.relay.outbox import Outbox
 from relay_agent.relay.outcomes import Outcomes
+from relay_agent.relay.ownership import Ownership, Work
 from relay_agent.relay.payload_reader import PayloadReader
-from relay_agent.relay.poller import Poller
+from relay_agent.relay.poller import Inbound
 from relay_agent.relay.processing import Processor
-from relay_agent.relay.sender import Sender
-from relay_agent.relay.target.executor import Executor, Limits
-from relay_agent.relay.task import Task
+from relay_agent.relay.target.concurrency import ConcurrencyLimit
+from relay_agent.relay.task import Refusal, Task
 from relay_agent.relay.updates import UpdateBuilder
-from relay_agent.relay.uploader import Uploader
-from relay_agent.relay.worker import Worker
+from relay_agent.storage.boot_clock import settled
 from relay_agent.storage.disk_space import Disk
+from relay_agent.storage.earlier_lease import earlier_lease
 from relay_agent.storage.journal import Journal
 from relay_agent.storage.journal_reader import Reader
 from relay_agent.storage.spool import Spool
 from relay_agent.storage.state_directory import StateDirectory
-from relay_agent.tdp.client import PlatformClient
+from relay_agent.tdp.client import Listeners, PlatformClient
 from relay_agent.tdp.platform_http import PlatformHttp
+from relay_agent.tdp.rest import AgentIdentity
+from relay_agent.tdp.sqs import Lease
 from relay_agent.telemetry.command_report import report_command
 from relay_agent.telemetry.hourly_summary import Summary, Tally
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logger import Logger
 from relay_agent.telemetry.logs import Logs
-from relay_agent.telemetry.metrics import Metrics, system_metrics
+from relay_agent.telemetry.malformed_messages import MalformedMessages
+from relay_agent.telemetry.metrics import Metrics
 from relay_agent.telemetry.recent_lines import RecentLines
 from relay_agent.telemetry.redaction import Redactor, proxy_secrets
 from relay_agent.telemetry.repeated_failure import RepeatedFailure
+from relay_agent.telemetry.syslog_lines import SyslogLines
 from relay_agent.transport.connection_pool import ConnectionPool
-from relay_agent.transport.dialer import Dialer
+from relay_agent.transport.dialer import Dialer, PeerObserver
 from relay_agent.transport.policy import Policy
 from relay_agent.transport.proxy_routing import ProxyRouter
 from relay_agent.transport.resolver import Resolver
 from relay_agent.transport.session import Transport
-
-DOWNLOADERS = 2
-UPLOADERS = 2
+from relay_agent.transport.syslog_connection import SyslogConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +83,13 @@ class Telemetry:
     buffer: LogBuffer
     """Log lines waiting for CloudWatch."""
     recent_lines: RecentLines
+    malformed: MalformedMessages
+    """The last malformed messages, for the support bundle."""
     logs: Logs
     metrics: Metrics
     tally: Tally
+    syslog: SyslogLines | None = None
+    """Log lines waiting for the syslog receiver, None if there is none."""
 
     @property
     def log(self) -> Logger:
@@ -104,18 +104,26 @@ class Telemetry:
 def build_telemetry(settings: Settings, clock: Clock, stream: TextIO) -> Telemetry:
     """Build log and metrics. From here on the redactor knows the secrets of the proxies in the settings."""
     redactor, buffer = Redactor(), LogBuffer()
-    for proxy in (settings.http_proxy, settings.https_proxy, settings.all_proxy, settings.platform_proxy, settings.target_proxy):
+    for proxy in settings.proxy_urls:
         redactor.add(*proxy_secrets(proxy))
     recent_lines = RecentLines(buffer)
+    syslog = build_syslog_lines(settings)
     return Telemetry(
         clock=clock,
         redactor=redactor,
         buffer=buffer,
         recent_lines=recent_lines,
-        logs=Logs(settings.log_level, redactor, recent_lines, stream, clock),
+        malformed=MalformedMessages(redactor.text, clock.now),
+        logs=Logs(settings.log_level, redactor, recent_lines, stream, clock, receiver=syslog),
         metrics=Metrics(__version__, [*ACTIONS_PLAIN, ACTION_SECURE], clock.monotonic),
         tally=Tally(),
+        syslog=syslog,
     )
+
+
+def build_syslog_lines(settings: Settings) -> SyslogLines | None:
+    """Build the buffer of log lines for the syslog receiver; returns None if there is none."""
+    return SyslogLines(settings.agent_id, socket.gethostname()) if settings.log_syslog else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,19 +163,43 @@ class Network:
     connection_pool: ConnectionPool
     """Connections to targets kept open for reuse."""
     target_failures: TargetFailures
+    policy: CurrentPolicy
+    concurrency: ConcurrencyLimit
+    peer_certificates: PeerCertificates
 
 
 def build_network(settings: Settings, telemetry: Telemetry) -> Network:
-    """Build proxies, TLS contexts and dialers."""
-    contexts = tls_contexts(settings)
+    """Build proxies, TLS contexts, dialers and the policy.
+
+    Raises:
+        ConfigurationError: the policy file has mistakes, or a file of trusted roots cannot be read any more.
+    """
+    read_roots(settings)
+    contexts, peers = tls_contexts(settings), PeerCertificates(telemetry.clock.monotonic)
     return Network(
         proxies=proxy_router(settings),
-        to_platform=Dialer(contexts, Resolver()),
+        to_platform=Dialer(contexts, Resolver(), peers.leg(CertificateRole.PLATFORM)),
         # A resolver of its own: slow look-ups of targets must not use up the look-ups of the platform.
-        to_targets=Dialer(contexts, Resolver()),
+        to_targets=Dialer(contexts, Resolver(), peers.leg(CertificateRole.TARGET)),
         connection_pool=ConnectionPool(),
         target_failures=TargetFailures(telemetry.log, telemetry.clock),
+        policy=CurrentPolicy(
+            partial(load_rules, settings), partial(telemetry.redactor.rotate, "policy"), telemetry.log, telemetry.clock.monotonic
+        ),
+        concurrency=ConcurrencyLimit(most_waiting=max(1, settings.workers // 4)),
+        peer_certificates=peers,
     )
+
+
+def build_syslog_shipper(
+    settings: Settings, lines: SyslogLines | None, log: Logger, clock: Clock, peers: PeerObserver | None = None
+) -> SyslogShipper | None:
+    """Build what delivers log lines to the syslog receiver; returns None if there is none."""
+    receiver = settings.syslog_receiver
+    if receiver is None or lines is None:
+        return None
+    resolver = Resolver()
+    return SyslogShipper(lines.buffer, SyslogConnection(receiver, Dialer(syslog_tls(settings), resolver, peers), resolver), log, clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,30 +224,25 @@ def build_platform(settings: Settings, telemetry: Telemetry, secrets: Secrets, n
 
     client = PlatformClient(
         PlatformHttp(lambda: Transport(network.to_platform), network.proxies, Policy(admin=settings.admin_endpoint)),
-        api_target=settings.api_target,
-        org_slug=settings.org_slug,
-        agent_id=settings.agent_id,
-        token=secrets.token.get,
+        AgentIdentity(settings.api_target, settings.org_slug, settings.agent_id, secrets.token.get),
+        Listeners(register_credentials, telemetry.metrics.platform_request, status.judge, download_failures.note),
+        clock=telemetry.clock,
         endpoint_url=settings.aws_endpoint_url,
         max_body_bytes=settings.max_request_bytes,
-        clock=telemetry.clock,
-        seen_secrets=register_credentials,
-        count=telemetry.metrics.platform_request,
-        judged=status.judge,
-        downloaded=download_failures.note,
     )
-    log_shipper = LogShipper(
-        telemetry.buffer,
+    stream = LogStream(
         lambda: cast("Any", client.logs()),
         client.log_group,
-        stream_name(settings.agent_id, telemetry.clock.now()),
-        telemetry.log,
-        telemetry.logs.local,
-        telemetry.clock,
-        upload=client.rest.log,
-        why=client.why_not_logged,
+        stream_name(settings.agent_id, telemetry.clock.now(), host_name(settings)),
+        client.why_not_logged,
     )
+    log_shipper = LogShipper(telemetry.buffer, stream, telemetry.log, telemetry.logs.local, telemetry.clock, client.rest.log)
     return Platform(client, status, log_shipper, download_failures)
+
+
+def host_name(settings: Settings) -> str | None:
+    """Return this machine's name, which distinguishes several agents with one id; returns None for an agent that is alone."""
+    return socket.gethostname() if settings.shared_queue else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,13 +274,14 @@ class Flow:
     storage: Storage
     journal: Journal
     spool: Spool
+    inbound: Inbound
+    polling: LoopContext
+    """What the poller reports with; `inbound.ownership` does too."""
+    downloader: Downloader
     tasks: FairQueue[Task]
-    outbox: Outbox
-    intake: Intake
     processor: Processor
     outcomes: Outcomes
-    downloader: Downloader
-    gate: AdmissionGate
+    outbox: Outbox
     upload_failures: UploadFailures
     summary: Summary
 
@@ -269,262 +297,132 @@ def build_flow(
     journal: Journal,
 ) -> Flow:
     """Build what a command passes through, around the queue and the open journal."""
-    clock = telemetry.clock
+    clock, polling = telemetry.clock, telemetry.loop_context()
     spool = Spool(storage.directory.spool)
     outbox = Outbox(clock, lambda: tasks.running() + tasks.waiting())
-    outcomes = Outcomes(
-        journal=journal,
-        updates=UpdateBuilder(spool, secrets.keys.get, clock),
+    outcomes = build_outcomes(telemetry, secrets, journal, spool)
+    reader = build_payload_reader(settings, telemetry, secrets, platform, journal, spool)
+    downloader = Downloader(
+        reader=reader,
+        enqueue=lambda task: tasks.put((task.lane, task)),
+        stop=stops.intake,
+        log=telemetry.log,
         monotonic=clock.monotonic,
+    )
+    gate = AdmissionGate(
+        shared=settings.shared_queue, tasks=tasks, downloader=downloader, outbox=outbox, journal=journal, disk=storage.disk
+    )
+    intake = Intake(agent_id=settings.agent_id, journal=journal, reader=reader, outcomes=outcomes, monotonic=clock.monotonic)
+    earlier = earlier_lease(storage.directory.path, settings.lease_seconds, unsettled=bool(journal.unacked()))
+    lease = Lease(settings.lease_seconds, clock.boottime, earlier)
+    release = releasing(gate, outcomes, outbox)
+    return Flow(
+        storage=storage,
+        journal=journal,
+        spool=spool,
+        inbound=Inbound(intake, gate, lease, build_ownership(settings, telemetry, storage, journal, lease, release, polling)),
+        polling=polling,
+        downloader=downloader,
+        tasks=tasks,
+        processor=build_processor(settings, telemetry, secrets, journal, spool, reader, outcomes),
+        outcomes=outcomes,
+        outbox=outbox,
+        upload_failures=UploadFailures(telemetry.log, clock.monotonic),
+        summary=build_summary(telemetry, tasks, journal),
+    )
+
+
+def releasing(gate: AdmissionGate, outcomes: Outcomes, outbox: Outbox) -> Callable[[Work], None]:
+    """Return what hands a command to the workers, or an answer to the sender; a refusal is recorded first."""
+
+    def release(work: Work) -> None:
+        if isinstance(work, Task):
+            gate.enqueue(work)
+        else:
+            outbox.put(outcomes.refuse(work) if isinstance(work, Refusal) else work)
+
+    return release
+
+
+def build_ownership(
+    settings: Settings,
+    telemetry: Telemetry,
+    storage: Storage,
+    journal: Journal,
+    lease: Lease,
+    release: Callable[[Work], None],
+    polling: LoopContext,
+) -> Ownership:
+    """Build what acknowledges commands, and decides which of several agents runs one; `release` takes what this agent owns."""
+
+    def count_ceded(number: int) -> None:
+        telemetry.tally.count("ceded", number)
+        telemetry.metrics.commands_ceded(number)
+
+    return Ownership(
+        shared=settings.shared_queue,
+        lease=lease,
+        journal=journal,
+        clock=settled(telemetry.clock, storage.directory.path) if settings.shared_queue else telemetry.clock,
+        release=release,
+        count_ceded=count_ceded,
+        loop=polling,
+    )
+
+
+def build_processor(
+    settings: Settings,
+    telemetry: Telemetry,
+    secrets: Secrets,
+    journal: Journal,
+    spool: Spool,
+    reader: PayloadReader,
+    outcomes: Outcomes,
+) -> Processor:
+    """Build what runs one command."""
+    return Processor(
+        journal=journal,
+        spool=spool,
+        reader=reader,
+        outcomes=outcomes,
+        keyring=secrets.keys.get,
+        clock=telemetry.clock,
+        default_seconds=settings.request_timeout_seconds,
+    )
+
+
+def build_outcomes(telemetry: Telemetry, secrets: Secrets, journal: Journal, spool: Spool) -> Outcomes:
+    """Build what records the outcomes of commands and reports them to log and metrics."""
+    return Outcomes(
+        journal=journal,
+        updates=UpdateBuilder(spool, secrets.keys.get, telemetry.clock),
+        monotonic=telemetry.clock.monotonic,
         report=partial(report_command, telemetry.log, telemetry.metrics, telemetry.tally),
     )
-    reader = PayloadReader(
+
+
+def build_payload_reader(
+    settings: Settings, telemetry: Telemetry, secrets: Secrets, platform: Platform, journal: Journal, spool: Spool
+) -> PayloadReader:
+    """Build what downloads, decrypts and decodes the payloads of commands."""
+    return PayloadReader(
         agent_id=settings.agent_id,
         journal=journal,
         spool=spool,
         payloads=platform.client.payloads,
         keyring=secrets.keys.get,
-        clock=clock,
-    )
-    downloader = Downloader(reader=reader, enqueue=lambda task: tasks.put((task.lane, task)), stop=stops.intake, log=telemetry.log)
-    return Flow(
-        storage=storage,
-        journal=journal,
-        spool=spool,
-        tasks=tasks,
-        outbox=outbox,
-        intake=Intake(agent_id=settings.agent_id, journal=journal, reader=reader, outcomes=outcomes, monotonic=clock.monotonic),
-        processor=Processor(
-            journal=journal,
-            spool=spool,
-            reader=reader,
-            outcomes=outcomes,
-            keyring=secrets.keys.get,
-            clock=clock,
-            default_seconds=settings.request_timeout_seconds,
-        ),
-        outcomes=outcomes,
-        downloader=downloader,
-        gate=AdmissionGate(tasks=tasks, downloader=downloader, outbox=outbox, journal=journal, disk=storage.disk),
-        upload_failures=UploadFailures(telemetry.log, clock.monotonic),
-        summary=Summary(
-            telemetry.tally,
-            telemetry.log,
-            clock.monotonic,
-            dropped=lambda: telemetry.buffer.dropped_total,
-            queued=tasks.waiting,
-            running=tasks.running,
-            journal=journal.counts,
-        ),
+        clock=telemetry.clock,
     )
 
 
-def build_environment_monitor(settings: Settings, telemetry: Telemetry, secrets: Secrets, platform: Platform) -> EnvironmentMonitor:
-    """Build the monitor of the secrets' files, this machine's clock and the reader of stdout."""
-    return EnvironmentMonitor(
-        secrets={"JWT_FILE": settings.token, "SECURE_COMMAND_KEY_FILE": settings.secure_key},
-        read=lambda: (secrets.token.get(), secrets.keys.get()),
-        clock_off=lambda: platform.client.rest.clock_off,
-        stdout=telemetry.logs.output,
-        log=telemetry.log,
-        monotonic=telemetry.clock.monotonic,
+def build_summary(telemetry: Telemetry, tasks: FairQueue[Task], journal: Journal) -> Summary:
+    """Build the hourly summary."""
+    return Summary(
+        telemetry.tally,
+        telemetry.log,
+        telemetry.clock.monotonic,
+        dropped=lambda: telemetry.buffer.dropped_total,
+        queued=tasks.waiting,
+        running=tasks.running,
+        journal=journal.counts,
     )
-
-
-# --- threads ---
-
-
-def build_threads(
-    settings: Settings,
-    stops: Stops,
-    ending: Ending,
-    telemetry: Telemetry,
-    network: Network,
-    platform: Platform,
-    flow: Flow,
-    environment: EnvironmentMonitor,
-) -> Threads:
-    """Declare all threads. A new thread needs a function below and an entry in this list, nothing else."""
-    workers = [worker(f"worker-{place}", settings, telemetry, network, flow) for place in range(settings.workers)]
-    statuses: dict[str, LoopStatus] = {}
-    watchdog = Watchdog(
-        loops=statuses,
-        workers=workers,
-        journal=flow.journal,
-        disk=flow.storage.disk,
-        platform_status=platform.status,
-        draining=lambda: stops.intake.is_set() and ending.code == 0,
-    )
-    poller = poller_loop(stops, telemetry, platform, flow)
-    threads = (
-        poller,
-        sender_loop(stops, telemetry, platform, flow),
-        config_refresh_loop(settings, stops, ending, telemetry, platform, flow.storage.directory.path),
-        heartbeat_loop(settings, stops, telemetry, platform, watchdog),
-        maintenance_loop(stops, telemetry, flow, environment, poller),
-        *downloader_threads(flow),
-        *worker_threads(flow, workers),
-        *uploader_threads(stops, telemetry, platform, flow),
-        log_shipper_loop(stops, platform),
-    )
-    # Filled last: the heartbeat needs the watchdog, and the watchdog watches the heartbeat.
-    statuses.update({thread.name: thread.status for thread in threads if thread.status is not None})
-    return Threads(all=threads, statuses=statuses, watchdog=watchdog, stops=stops)
-
-
-def poller_loop(stops: Stops, telemetry: Telemetry, platform: Platform, flow: Flow) -> AgentThread:
-    """Declare the thread that receives commands."""
-    loop = telemetry.loop_context()
-    poller = Poller(
-        platform=platform.client,
-        platform_status=platform.status,
-        intake=flow.intake,
-        gate=flow.gate,
-        journal=flow.journal,
-        outbox=flow.outbox,
-        disk_full=flow.storage.disk_full,
-        stopping=stops.intake.is_set,
-        loop=loop,
-    )
-
-    def break_off() -> None:
-        """Abort an open receive only: commands that were received are still admitted and acknowledged."""
-        if poller.receiving:
-            platform.client.break_off("poller")
-
-    return AgentThread.looping("poller", poller.step, Phase.INTAKE, stops, loop.status, break_off)
-
-
-def sender_loop(stops: Stops, telemetry: Telemetry, platform: Platform, flow: Flow) -> AgentThread:
-    """Declare the thread that sends answers."""
-    loop = telemetry.loop_context()
-    sender = Sender(
-        platform=platform.client,
-        journal=flow.journal,
-        outbox=flow.outbox,
-        platform_status=platform.status,
-        metrics=telemetry.metrics,
-        loop=loop,
-    )
-    return AgentThread.looping("sender", sender.step, Phase.ANSWERS, stops, loop.status)
-
-
-def config_refresh_loop(
-    settings: Settings, stops: Stops, ending: Ending, telemetry: Telemetry, platform: Platform, state_directory: Path
-) -> AgentThread:
-    """Declare the thread that registers the agent and refreshes configuration and credentials."""
-    loop = telemetry.loop_context()
-    registration = Registration(
-        platform=platform.client,
-        platform_status=platform.status,
-        refresh_seconds=settings.config_refresh_seconds,
-        metrics_seconds=settings.metrics_seconds,
-        metrics=partial(system_metrics, telemetry.clock, psutil.Process(), state_directory),
-        give_up=ending.give,
-        loop=loop,
-    )
-    return AgentThread.looping("config-refresh", registration.step, Phase.HOUSEKEEPING, stops, loop.status)
-
-
-def heartbeat_loop(settings: Settings, stops: Stops, telemetry: Telemetry, platform: Platform, watchdog: Watchdog) -> AgentThread:
-    """Declare the thread that sends heartbeats."""
-    loop = telemetry.loop_context()
-    heartbeat = Heartbeat(
-        platform=platform.client,
-        platform_status=platform.status,
-        watchdog=watchdog,
-        interval_seconds=settings.heartbeat_seconds,
-        loop=loop,
-    )
-    return AgentThread.looping("heartbeat", heartbeat.step, Phase.HOUSEKEEPING, stops, loop.status)
-
-
-def maintenance_loop(stops: Stops, telemetry: Telemetry, flow: Flow, environment: EnvironmentMonitor, poller: AgentThread) -> AgentThread:
-    """Declare the thread that maintains the journal and watches the disk."""
-    loop = telemetry.loop_context()
-    maintenance = Maintenance(
-        journal=flow.journal,
-        retention=flow.journal.retention,
-        disk=flow.storage.disk,
-        interrupt=poller.break_off,
-        summarise=flow.summary.log_if_due,
-        check_environment=environment.look,
-        loop=loop,
-    )
-    return AgentThread.looping("upkeep", maintenance.step, Phase.HOUSEKEEPING, stops, loop.status)
-
-
-def downloader_threads(flow: Flow) -> list[AgentThread]:
-    """Declare the threads that download commands' bodies."""
-    downloader = flow.downloader
-    return [
-        AgentThread(
-            once(f"fetcher-{place}", downloader.run), Phase.FETCH, lambda: "downloading commands' bodies from S3", end=downloader.close
-        )
-        for place in range(DOWNLOADERS)
-    ]
-
-
-def worker_threads(flow: Flow, workers: Sequence[Worker]) -> list[AgentThread]:
-    """Declare the threads that run commands. The watchdog checks them by their requests' time limits."""
-
-    def activity(worker: Worker) -> str:
-        return "running a command" if worker.busy else "waiting for a command"
-
-    return [
-        AgentThread(once(worker.name, worker.run), Phase.WORK, partial(activity, worker), end=flow.tasks.close, break_off=worker.interrupt)
-        for worker in workers
-    ]
-
-
-def worker(name: str, settings: Settings, telemetry: Telemetry, network: Network, flow: Flow) -> Worker:
-    """Build a worker with a transport of its own, so that no two threads use one connection."""
-    executor = Executor(
-        Transport(network.to_targets, network.connection_pool),
-        Policy(admin=settings.admin_endpoint),
-        network.proxies,
-        Limits(settings.max_response_bytes, settings.connect_timeout_seconds),
-        flow.spool.directory,
-        network.target_failures,
-    )
-    return Worker(
-        name=name,
-        tasks=flow.tasks,
-        processor=flow.processor,
-        outcomes=flow.outcomes,
-        executor=executor,
-        outbox=flow.outbox,
-        log=telemetry.log,
-        monotonic=telemetry.clock.monotonic,
-    )
-
-
-def uploader_threads(stops: Stops, telemetry: Telemetry, platform: Platform, flow: Flow) -> list[AgentThread]:
-    """Declare the threads that upload large answers."""
-
-    def uploader() -> Uploader:
-        return Uploader(
-            platform=platform.client,
-            outcomes=flow.outcomes,
-            spool=flow.spool,
-            outbox=flow.outbox,
-            failures=flow.upload_failures,
-            clock=telemetry.clock,
-            stop=stops.answers,
-        )
-
-    return [
-        AgentThread(
-            once(f"uploader-{place}", uploader().run),
-            Phase.ANSWERS,
-            lambda: "uploading large answers to S3",
-            end=lambda: flow.outbox.uploads.put(None),
-        )
-        for place in range(UPLOADERS)
-    ]
-
-
-def log_shipper_loop(stops: Stops, platform: Platform) -> AgentThread:
-    """Declare the thread that ships log lines; the agent goes on without it."""
-    loop = Loop("log-shipper", platform.log_shipper.step, stops.of(Phase.LOGS))
-    return AgentThread(loop, Phase.LOGS, lambda: "delivering log lines to CloudWatch", core=False)

@@ -1,4 +1,4 @@
-"""The commands for diagnosis: `check` and `explain` (OPERATIONS §1).
+"""The commands for diagnosis: `check` and `explain` (docs/operations.md).
 
 Owns their options, output and exit codes. It must not check anything itself or word a cause; `checks` does.
 """
@@ -9,18 +9,24 @@ import json
 import shutil
 import sys
 import textwrap
+import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
+from relay_agent.cli.checks.nagios import State, look, plugin_output, unknown
 from relay_agent.cli.checks.preflight import check_all, secrets_of
 from relay_agent.cli.checks.result import Check, Status, exit_code, report
 from relay_agent.cli.checks.route_trace import Stage
-from relay_agent.cli.checks.target_check import Explained, explain
-from relay_agent.config.loading import debugging, load_way_settings
-from relay_agent.core.errors import ConfigurationError, Mistake
+from relay_agent.cli.checks.target_check import Explained, explain, shown
+from relay_agent.cli.options import CommandWithExamples, OneForWrongUsage, env_file_named, env_file_option, json_option, require_env_file
+from relay_agent.config.inspection import redactor_of
+from relay_agent.config.loading import debugging, load_route_settings, state_directory
+from relay_agent.core.errors import ConfigurationError
 from relay_agent.core.exit_codes import EXIT_ERROR, EXIT_OK
+from relay_agent.core.urls import BadUrl, parse_url
 from relay_agent.diagnostics.local_causes import CONFIGURATION
 from relay_agent.telemetry.redaction import Redactor
 from relay_agent.telemetry.secret_patterns import MASK
@@ -29,70 +35,106 @@ _COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.ERROR: "red", S
 _NARROWEST = 60
 
 
-class _DiagnoseCommand(click.Command):
-    """Reports an unexpected error in one line; prints the examples in its epilog unchanged."""
+class DiagnoseCommand(CommandWithExamples):
+    """Reports an unexpected error in one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command.
+
+        Raises:
+            ClickException: an unexpected error, in one line.
+        """
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except BrokenPipeError:
+            raise  # Whoever reads the output has seen enough (`| head -1`): click ends quietly.
         except Exception as problem:
             if debugging():
                 raise
             reason = f"unexpected {type(problem).__name__}. Please report it to the vendor; RELAY_LOG_LEVEL=debug shows where."
             raise click.ClickException(reason) from None
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write(f"\n{self.epilog or ''}\n")
 
-
-class _WrongUsage(click.UsageError):
-    exit_code = EXIT_ERROR
-
-
-class _ExplainCommand(_DiagnoseCommand):
-    """Exits with 1 for a usage error too, since 2 means an invalid configuration."""
+class _CheckCommand(DiagnoseCommand):
+    """With `--nagios`, what prevents the check is UNKNOWN and one line on stdout, as a plugin's is: 1 and 2 have other meanings there."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
+        if "--nagios" not in args:
             return super().parse_args(ctx, args)
-        except click.UsageError as problem:
-            raise _WrongUsage(problem.format_message(), ctx) from None
+        try:
+            return super().parse_args(ctx, list(args))
+        except click.UsageError as error:
+            _end_plugin(*unknown(error.format_message()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if not ctx.params.get("nagios") or debugging():
+            return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            _end_plugin(*unknown(error.format_message()))
 
 
-_env_file = click.option(
-    "--env-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path(".env"),
-    help="A file with settings; the environment wins over it.  [.env]",
-)
-_json = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+class _ExplainCommand(OneForWrongUsage, DiagnoseCommand):
+    """Exits with 1 for a usage error too, since 2 means an invalid configuration."""
+
+
+_json = json_option(about="Print the report as JSON.")
 
 
 @click.command(
-    cls=_DiagnoseCommand,
+    cls=_CheckCommand,
     epilog="""Examples:
   relay-agent check
+  relay-agent check --nagios
   relay-agent check --target https://lims.lab.example --target http://10.20.0.7:9005/status
   relay-agent check --json | jq '.checks[] | select(.status != "ok")'""",
 )
 @click.option("--target", "targets", metavar="URL", multiple=True, help="Check this target too, with a HEAD request; may be repeated.")
+@click.option(
+    "--ignore-running",
+    is_flag=True,
+    help="Do not ask the agent that runs on the state directory: checks new settings before they replace the running agent's.",
+)
+@click.option("--nagios", is_flag=True, help="Print one line and end as a plugin of Nagios or Icinga; the agent must run and be ready.")
 @_json
-@_env_file
+@env_file_option()
 @click.pass_context
-def check(context: click.Context, targets: tuple[str, ...], as_json: bool, env_file: Path) -> None:
+def check(context: click.Context, targets: tuple[str, ...], ignore_running: bool, nagios: bool, as_json: bool, env_file: Path) -> None:
     """Check everything that the agent needs; print cause and cure of each problem.
 
-    Starts nothing and changes nothing; may run beside a running agent. Takes at most 30 s.
-    Exit codes: 0 no error (warnings allowed), 1 an error, 2 the configuration is invalid.
+    Starts nothing and changes nothing; may run while the agent runs. Takes at most 30 s.
+    Exit codes: 0 no error (warnings allowed), 1 an error, 2 the configuration is invalid. With --nagios: 0 OK, 1 WARNING, 2 CRITICAL,
+    3 UNKNOWN.
     """
-    checks = check_all(env_file, targets, named=_named(context))
+    if nagios:
+        if as_json or ignore_running:
+            raise click.UsageError("--nagios excludes --json and --ignore-running")
+        _check_as_plugin(context, targets, env_file)
+    checks = check_all(env_file, targets, named=env_file_named(context), ask_agent=not ignore_running)
     if as_json:
         click.echo(json.dumps(report(checks), indent=2))
     else:
         _print_checks(checks)
     sys.exit(exit_code(checks))
+
+
+def _check_as_plugin(context: click.Context, targets: tuple[str, ...], env_file: Path) -> NoReturn:
+    began = time.monotonic()
+    try:
+        require_env_file(context, env_file)
+        agent = look(state_directory(env_file))
+    except ConfigurationError as problem:
+        _end_plugin(*unknown("; ".join(problem.problems)))
+    checks = check_all(env_file, targets, named=env_file_named(context))
+    _end_plugin(*plugin_output(checks, agent, datetime.now(UTC), time.monotonic() - began))
+
+
+def _end_plugin(state: State, line: str) -> NoReturn:
+    click.echo(line)
+    sys.exit(state)
 
 
 @click.command(
@@ -106,10 +148,11 @@ def check(context: click.Context, targets: tuple[str, ...], as_json: bool, env_f
 @click.argument("url")
 @click.option("-X", "--request", "method", metavar="METHOD", help="The method; GET by default.")
 @click.option("--send", is_flag=True, help="Really send the request, as the agent would; by default it stops after the handshakes.")
+@click.option("--secure", is_flag=True, help="Explain a secure command, which rules with secure_only allow.")
 @_json
-@_env_file
+@env_file_option()
 @click.pass_context
-def explain_command(context: click.Context, url: str, method: str | None, send: bool, as_json: bool, env_file: Path) -> None:
+def explain_command(context: click.Context, url: str, method: str | None, send: bool, secure: bool, as_json: bool, env_file: Path) -> None:
     """Show what would happen to a command for URL, stage by stage.
 
     Shows policy, proxy, name, connection and TLS, each with its time, and the error code that a command would get. Uses only
@@ -117,35 +160,36 @@ def explain_command(context: click.Context, url: str, method: str | None, send: 
     Exit codes: 0 the command would succeed, 1 it would fail.
     """
     try:
-        if _named(context) and not env_file.is_file():
-            raise ConfigurationError(Mistake("--env-file", f"there is no file {env_file}"))
-        settings = load_way_settings(env_file)
+        require_env_file(context, env_file)
+        settings = load_route_settings(env_file)
     except ConfigurationError as problem:
-        _finish(_invalid(problem), Redactor(), as_json)
+        redactor = redactor_of(env_file)
+        redactor.add(*secrets_in(url))
+        _finish(_invalid(problem, url), redactor, as_json)
         return
     redactor = secrets_of(settings)
-    redactor.add(*_secrets_in(url))
-    _finish(explain(settings, url, method, send=send), redactor, as_json)
+    redactor.add(*secrets_in(url))
+    _finish(explain(settings, url, method, send=send, secure=secure), redactor, as_json)
 
 
 COMMANDS = (check, explain_command)
 
 
-def _named(context: click.Context) -> bool:
-    return context.get_parameter_source("env_file") is click.core.ParameterSource.COMMANDLINE
-
-
-def _secrets_in(url: str) -> list[str]:
+def secrets_in(url: str) -> list[str]:
     """Return the parts of the URL that no output may show: user info and query."""
     authority = url.partition("://")[2].partition("/")[0]
     userinfo = authority.rpartition("@")[0]
     return [part for part in (userinfo, userinfo.partition(":")[2], url.partition("?")[2]) if part]
 
 
-def _invalid(problem: ConfigurationError) -> Explained:
-    names = ", ".join(mistake.variable for mistake in problem.mistakes)
+def _invalid(problem: ConfigurationError, url: str) -> Explained:
+    try:
+        asked = shown(parse_url(url))
+    except BadUrl:  # Then it is not known where in it a secret stands.
+        asked = MASK
+    names = ", ".join(dict.fromkeys(mistake.variable for mistake in problem.mistakes))
     cause = CONFIGURATION.about(problems="\n".join(problem.problems))
-    return Explained(MASK, None, None, None, None, (Stage("configuration", Status.ERROR, f"invalid: {names}", 0.0, cause),))
+    return Explained(asked, None, None, None, None, (Stage("configuration", Status.ERROR, f"invalid: {names}", 0.0, cause),))
 
 
 def _finish(found: Explained, redactor: Redactor, as_json: bool) -> None:
@@ -174,9 +218,9 @@ def _print_checks(checks: list[Check]) -> None:
         _row(found.status, f"{found.id:{width}}  {seconds:>7}", found.summary)
         _why(found.cause, found.cure, width)
     counts = {status: sum(found.status is status for found in checks) for status in Status}
-    said = [f"{counts[status]} {status}{'s' if counts[status] != 1 and status is not Status.SKIPPED else ''}" for status in Status]
-    said[0] = f"{counts[Status.OK]} ok"
-    click.echo("\n" + ", ".join(text for text, status in zip(said, Status, strict=True) if counts[status]))
+    parts = [f"{counts[status]} {status}{'s' if counts[status] != 1 and status is not Status.SKIPPED else ''}" for status in Status]
+    parts[0] = f"{counts[Status.OK]} ok"
+    click.echo("\n" + ", ".join(text for text, status in zip(parts, Status, strict=True) if counts[status]))
 
 
 def _print_explained(found: Explained, redactor: Redactor) -> None:

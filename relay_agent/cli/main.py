@@ -1,20 +1,23 @@
-"""The command line: `relay-agent COMMAND` (OPERATIONS §1). It has no logic: each command calls the module that does the work."""
+"""The command line: `relay-agent COMMAND` (docs/operations.md). It has no logic: each command calls the module that does the work."""
 
 from __future__ import annotations
 
+import resource
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from relay_agent import __version__
+from relay_agent.cli.options import env_file_option, require_env_file
 from relay_agent.core import failpoints
+from relay_agent.core.errors import ConfigurationError, JournalError, Mistake, RelayError, StateDirectoryBusy, TokenExpired
 from relay_agent.core.exit_codes import EXIT_CONFIGURATION, EXIT_ERROR, EXIT_OK
 
 if TYPE_CHECKING:
     from relay_agent.agent.agent import Agent
+    from relay_agent.agent.signals import Signals
 
 
 class _Lazy(click.Group):
@@ -23,9 +26,13 @@ class _Lazy(click.Group):
     _senders = ("send", "keygen", "encrypt", "decrypt")
     _diagnoses = ("check", "explain")
     _watchers = ("status", "commands", "support-bundle")
+    _policies = ("policy",)
+    _ends = ("retire",)
+    _qualifications = ("qualify",)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["run", *self._diagnoses, *self._watchers, *self._senders, "sandbox"]
+        ours = (self._diagnoses, self._policies, self._watchers, self._qualifications, self._ends, self._senders)
+        return ["run", *(name for names in ours for name in names), "sandbox"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in self._senders:
@@ -40,6 +47,18 @@ class _Lazy(click.Group):
             from relay_agent.cli.diagnose import COMMANDS as DIAGNOSES
 
             return next(command for command in DIAGNOSES if command.name == cmd_name)
+        if cmd_name in self._qualifications:
+            from relay_agent.cli.qualify import COMMANDS as QUALIFICATIONS
+
+            return next(command for command in QUALIFICATIONS if command.name == cmd_name)
+        if cmd_name in self._ends:
+            from relay_agent.cli.retire import COMMANDS as ENDS
+
+            return next(command for command in ENDS if command.name == cmd_name)
+        if cmd_name in self._policies:
+            from relay_agent.cli.policy import COMMANDS as POLICIES
+
+            return next(command for command in POLICIES if command.name == cmd_name)
         if cmd_name == "sandbox":
             return _sandbox()
         return super().get_command(ctx, cmd_name)
@@ -49,11 +68,14 @@ def _sandbox() -> click.Command:
     try:
         from relay_agent.sandbox.cli import sandbox_command
     except ImportError as error:
+        from relay_agent.sandbox.examples import DESCRIPTION, EXAMPLE
+
         missing = error.name or "a package"
 
-        @click.command("sandbox", help="Run an emulated platform on this machine (needs the extra `sandbox`).")
+        @click.command("sandbox", help=f"{DESCRIPTION}\n\nNeeds the extra `sandbox`, which is not installed.", epilog=EXAMPLE)
         def absent() -> None:
-            raise click.ClickException(f"{missing} is not installed; install the extra: pip install 'relay-agent[sandbox]'")
+            click.echo(f"Error: {missing} is not installed; install the extra: pip install 'tdp-relay-agent[sandbox]'", err=True)
+            sys.exit(EXIT_CONFIGURATION)
 
         return absent
     return sandbox_command
@@ -69,12 +91,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option(
-    "--env-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path(".env"),
-    help="A file with settings; the environment wins over it.  [.env]",
-)
+@env_file_option()
 @click.pass_context
 def run(context: click.Context, env_file: Path) -> None:
     """Run the agent until SIGTERM or SIGINT.
@@ -86,64 +103,74 @@ def run(context: click.Context, env_file: Path) -> None:
     """
     from relay_agent.agent.signals import Signals
 
+    # A core dump would contain every secret. A program to which the system pipes dumps gets this limit too, but may ignore it (core(5)).
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     signals = Signals()
     signals.install()  # First: the rest of the start takes most of a second, and a signal meanwhile must stop the agent too.
+    try:
+        agent, debug = _build(context, env_file, signals)
+    except Exception as error:
+        # Here, because `_build` decides which libraries may be imported (`import_blocking`).
+        from relay_agent.cli.failed_start import report_failed_start
+        from relay_agent.config.loading import debugging
+
+        if debugging() and not isinstance(error, RelayError):
+            raise
+        code = _code(error, stopped=signals.count > 0)
+        report_failed_start(code, error, env_file)
+        sys.exit(code)
+    sys.exit(_run(agent, debug))
+
+
+def _code(error: Exception, *, stopped: bool) -> int:
+    """Return the exit code for a start that ended with this error."""
+    if isinstance(error, ConfigurationError | StateDirectoryBusy):
+        return EXIT_CONFIGURATION
+    # A stop while it waited for a full disk is not a failure.
+    return EXIT_OK if stopped and isinstance(error, TokenExpired | JournalError) else EXIT_ERROR
+
+
+def _build(context: click.Context, env_file: Path, signals: Signals) -> tuple[Agent, bool]:
+    """Build the agent from its settings; return it, and whether it logs at level debug.
+
+    Raises:
+        ConfigurationError, TokenExpired, StateDirectoryBusy, JournalError: see `core.errors`.
+    """
     from relay_agent.cli.import_blocking import without_extras
 
     with without_extras():  # These modules import the libraries that look for the extras.
+        from relay_agent.config import secrets  # noqa: F401
+        from relay_agent.protocol import jwe  # noqa: F401
         from relay_agent.telemetry import logs  # noqa: F401
         from relay_agent.transport import session  # noqa: F401
     from relay_agent.config.inspection import unknown_variables
-    from relay_agent.config.loading import fault_point, load_settings
-    from relay_agent.core.errors import ConfigurationError, JournalError, Mistake, StateDirectoryBusy, TokenExpired
+    from relay_agent.config.loading import load_settings
+
+    require_env_file(context, env_file)
+    settings = load_settings(env_file)
+    _arm_fault_point()
+    from relay_agent.agent.agent import Agent
+
+    return Agent(settings, signals=signals, unknown=unknown_variables(env_file)), settings.log_level == "debug"
+
+
+def _arm_fault_point() -> None:
+    from relay_agent.config.loading import fault_point
 
     try:
-        if context.get_parameter_source("env_file") is click.core.ParameterSource.COMMANDLINE and not env_file.is_file():
-            raise ConfigurationError(Mistake("--env-file", f"there is no file {env_file}"))
-        settings = load_settings(env_file)
-        try:
-            failpoints.arm(fault_point())
-        except ValueError as error:
-            raise ConfigurationError(
-                Mistake("RELAY_FAULT_POINT", f"{error}; this variable is for the agent's own tests: unset it")
-            ) from None
-        from relay_agent.agent.agent import Agent
-
-        agent = Agent(settings, signals=signals, unknown=unknown_variables(env_file))
-    except ConfigurationError as error:
-        lines = ["The configuration is invalid:", *(f"  {problem}" for problem in error.problems)]
-        if not env_file.is_file():
-            lines.append(
-                f"Settings are read from the environment (for a container: agent.env) and from {env_file}, which does not exist here."
-            )
-        _complain(*lines)
-        sys.exit(EXIT_CONFIGURATION)
-    except StateDirectoryBusy as error:
-        _complain(str(error))
-        sys.exit(EXIT_CONFIGURATION)
-    except (TokenExpired, JournalError) as error:
-        _complain(str(error))
-        sys.exit(EXIT_OK if signals.count else EXIT_ERROR)  # A stop while it waited for a full disk is not a failure.
-    sys.exit(_run(agent, settings.log_level == "debug"))
+        failpoints.arm(fault_point())
+    except ValueError as error:
+        mistake = Mistake("RELAY_FAULT_POINT", f"{error}; this variable is for the agent's own tests: unset it")
+        raise ConfigurationError(mistake) from None
 
 
 def _run(agent: Agent, debug: bool) -> int:
+    from relay_agent.cli.failed_start import report_crash
+
     try:
         return agent.run()
     except Exception as error:
         if debug:
             raise
-        _complain(
-            f"The agent ended with an unexpected {type(error).__name__}. Please report it to the vendor; RELAY_LOG_LEVEL=debug shows where."
-        )
+        report_crash(EXIT_ERROR, error)
         return EXIT_ERROR
-
-
-def _complain(*lines: str) -> None:
-    """Write to stderr why `run` ends; if nothing reads stderr, end anyway."""
-    from relay_agent.telemetry.stdout_writer import output
-
-    written = output(sys.stderr, time.monotonic)
-    for line in lines:
-        written.write(line)
-    written.close()

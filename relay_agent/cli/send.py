@@ -1,4 +1,4 @@
-"""The senders' commands: `send`, `keygen`, `encrypt`, `decrypt` (OPERATIONS §1).
+"""The senders' commands: `send`, `keygen`, `encrypt`, `decrypt` (docs/operations.md, "Envelopes").
 
 Owns their options, output and exit codes. It must not know how commands reach the agent (`pipelines`) or how envelopes are made
 (`protocol.jwe`).
@@ -18,34 +18,26 @@ from typing import Any
 
 import click
 
+from relay_agent.cli.options import OneForWrongUsage, WrongUsage
 from relay_agent.config.loading import load_keyring_text, load_settings
 from relay_agent.config.settings import Settings
+from relay_agent.core.clock import DAY_SECONDS, HOUR_SECONDS
 from relay_agent.core.errors import BadRequest, ConfigurationError, RelayError, SecureCommandError
 from relay_agent.core.exit_codes import EXIT_HTTP_ERROR
 from relay_agent.pipelines.client import CommandClient
+from relay_agent.pipelines.commands import DEFAULT_TIMEOUT_SECONDS
 from relay_agent.pipelines.encoding import Answer, request_payload
 from relay_agent.pipelines.session import platform_session
 from relay_agent.protocol.jwe import MAX_VALID_SECONDS, generate_key, look_inside, open_answer, seal_command
 from relay_agent.protocol.keyring import Keyring
 from relay_agent.protocol.requests import decode_payload, decode_request, take_envelope
 
-DEFAULT_TIMEOUT_SECONDS = 60.0
-DEFAULT_VALID_SECONDS = 3600.0
+DEFAULT_VALID_SECONDS = HOUR_SECONDS
 FORM = "application/x-www-form-urlencoded"
 
 
-class _WrongUsage(click.UsageError):
-    exit_code = 1
-
-
-class _SenderCommand(click.Command):
-    """Exits with 1 for every error (OPERATIONS §1), a usage error too; prints the examples in its epilog unchanged."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except click.UsageError as error:
-            raise _WrongUsage(error.format_message(), ctx) from None
+class _SenderCommand(OneForWrongUsage):
+    """Exits with 1 for every error (docs/operations.md, "Exit codes")."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -59,9 +51,6 @@ class _SenderCommand(click.Command):
         except RelayError as error:
             reason = str(error)
         raise click.ClickException(reason)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write(f"\n{self.epilog or ''}\n")
 
 
 @click.command(
@@ -87,7 +76,7 @@ class _SenderCommand(click.Command):
 @click.option(
     "--timeout",
     metavar="S",
-    type=click.FloatRange(min=0, min_open=True, max=86_400),
+    type=click.FloatRange(min=0, min_open=True, max=DAY_SECONDS),
     default=DEFAULT_TIMEOUT_SECONDS,
     show_default=True,
     help="The time limit of the whole request, in seconds.",
@@ -188,7 +177,7 @@ def decrypt(command_id: str | None, jti: str | None) -> None:
     --command with --jti proves that it is the answer to a certain command. Needs SECURE_COMMAND_KEY.
     """
     if jti is not None and command_id is None:
-        raise _WrongUsage("--jti needs --command")
+        raise WrongUsage("--jti needs --command")
     text = sys.stdin.buffer.read().strip()
     jwe = take_envelope(decode_payload(text)) if text.startswith(b"{") else text.decode("ascii", "replace")
     key, _ = load_keyring_text()

@@ -1,4 +1,4 @@
-"""The commands that show what the agent of a state directory does: `status`, `commands` and `support-bundle` (OPERATIONS §1).
+"""The commands that show what the agent of a state directory does: `status`, `commands` and `support-bundle` (docs/operations.md).
 
 Owns their options and output. It must not look at anything itself: it asks the running agent's pages and the journal's reader.
 """
@@ -9,52 +9,44 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from relay_agent.agent.admin.client import NoAgent, NoAnswer, ask
+from relay_agent.agent.admin.client import NoAgent, NoAnswer, agent_runs, ask_status
+from relay_agent.cli.options import end, end_invalid, env_file_option, json_option, require_env_file
 from relay_agent.cli.support_bundle import collect, write
 from relay_agent.cli.tables import command_details, print_commands, print_status
-from relay_agent.config.inspection import masked, secret_values
+from relay_agent.config.inspection import masked, redactor_of
 from relay_agent.config.loading import state_directory
+from relay_agent.core.clock import compact
 from relay_agent.core.errors import ConfigurationError, JournalError
-from relay_agent.core.exit_codes import EXIT_CONFIGURATION, EXIT_ERROR, EXIT_NO_AGENT, EXIT_OK
+from relay_agent.core.exit_codes import EXIT_ERROR, EXIT_NO_AGENT, EXIT_OK
 from relay_agent.diagnostics import command_history
 from relay_agent.storage.journal import State
 from relay_agent.storage.journal_reader import Reader
-from relay_agent.telemetry.redaction import Redactor, proxy_secrets
+from relay_agent.storage.state_directory import JOURNAL, SOCKET
 
 
-def _there(context: click.Context, parameter: click.Parameter, env_file: Path) -> Path:
+def _require_file(context: click.Context, _parameter: click.Parameter, env_file: Path) -> Path:
     """Require the file if it was named on the command line: without it, the command would look at another agent's directory."""
-    asked_for = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
-    if asked_for and not env_file.is_file():
-        _end(EXIT_CONFIGURATION, f"The configuration is invalid:\n  --env-file: there is no file {env_file}")
+    try:
+        require_env_file(context, env_file)
+    except ConfigurationError as error:
+        end_invalid(error)
     return env_file
 
 
-_env_file = click.option(
-    "--env-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path(".env"),
-    callback=_there,
-    help="A file with settings; the environment wins over it.  [.env]",
-)
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-
-
 @click.command()
-@_as_json
-@_env_file
+@json_option()
+@env_file_option(_require_file)
 def status(as_json: bool, env_file: Path) -> None:
     """Show what the running agent does.
 
-    Shows what is wrong and how to cure it, the threads, the queue, the workers and the journal, when the agent last received, sent and
-    refreshed, and what expires when. Asks the agent that uses RELAY_STATE_DIR; needs no other setting.
+    Shows problems with cause and cure, the threads, the queue, the workers and the journal, the times of the last receive, heartbeat and
+    configuration, and when JWT and credentials expire. Asks the agent that uses RELAY_STATE_DIR; needs no other setting.
 
     Exit codes: 0 ready, 1 running but not ready, 2 the configuration is invalid, 4 no agent runs here.
 
@@ -62,14 +54,13 @@ def status(as_json: bool, env_file: Path) -> None:
     """
     directory = _directory(env_file)
     try:
-        _, body = ask(directory / "admin.sock", "/status.json")
-        found = _status_of(body)
+        found = ask_status(directory)
     except NoAgent:
-        _end(EXIT_NO_AGENT, f"No agent runs on {directory}. Start it (relay-agent run), or set RELAY_STATE_DIR to its state directory.")
+        end(EXIT_NO_AGENT, f"No agent runs on {directory}. Start it (relay-agent run), or set RELAY_STATE_DIR to its state directory.")
     except PermissionError:
-        _end(EXIT_ERROR, f"{directory / 'admin.sock'} belongs to another user: run this command as the user of the agent.")
-    except (NoAnswer, ValueError) as error:
-        _end(
+        end(EXIT_ERROR, f"{directory / SOCKET} belongs to another user: run this command as the user of the agent.")
+    except NoAnswer as error:
+        end(
             EXIT_ERROR,
             f"{error}. The agent runs, but does not answer: look at its log. If it hangs, its watchdog ends it within minutes.",
         )
@@ -85,8 +76,8 @@ def status(as_json: bool, env_file: Path) -> None:
 @click.option("--host", help="Only commands for this host.")
 @click.option("--failed", is_flag=True, help="Only commands that failed.")
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="How many, the newest first.")
-@_as_json
-@_env_file
+@json_option()
+@env_file_option(_require_file)
 @click.pass_context
 def commands(context: click.Context, state: str | None, host: str | None, failed: bool, limit: int, as_json: bool, env_file: Path) -> None:
     """List recent commands from the journal, whether or not an agent runs.
@@ -102,7 +93,7 @@ def commands(context: click.Context, state: str | None, host: str | None, failed
     try:
         found = command_history.recent(_reader(env_file), limit, state=state, host=host, failed=failed)
     except JournalError as error:
-        _end(1, f"{error}. Set RELAY_STATE_DIR to the agent's state directory.")
+        end(EXIT_ERROR, f"{error}. Set RELAY_STATE_DIR to the agent's state directory.")
     if as_json:
         click.echo(json.dumps({"commands": command_history.as_json(found)}, indent=2))
     elif found:
@@ -113,7 +104,7 @@ def commands(context: click.Context, state: str | None, host: str | None, failed
 
 @commands.command()
 @click.argument("command_id", metavar="ID")
-@click.option("--json", "own_json", is_flag=True, help="Print JSON, for programs.")
+@json_option("own_json")
 @click.pass_obj
 def show(given: tuple[bool, Path], command_id: str, own_json: bool) -> None:
     """Show one command, by its id or the beginning of it. Exit code 1 if there is none.
@@ -124,10 +115,10 @@ def show(given: tuple[bool, Path], command_id: str, own_json: bool) -> None:
     try:
         row = _reader(env_file).one(command_id)
     except JournalError as error:
-        _end(1, f"{error}. Set RELAY_STATE_DIR to the agent's state directory.")
+        end(EXIT_ERROR, f"{error}. Set RELAY_STATE_DIR to the agent's state directory.")
     if row is None:
-        _end(
-            1,
+        end(
+            EXIT_ERROR,
             f"The journal has no command with the id {command_id!r}, or several whose ids begin with it."
             " It keeps commands for 24 h, at most 50,000.",
         )
@@ -143,8 +134,8 @@ def show(given: tuple[bool, Path], command_id: str, own_json: bool) -> None:
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write.  [relay-agent-support-<time>.zip]"
 )
-@_as_json
-@_env_file
+@json_option()
+@env_file_option(_require_file)
 def support_bundle(output: Path | None, as_json: bool, env_file: Path) -> None:
     """Create a zip file for the vendor's support.
 
@@ -155,13 +146,13 @@ def support_bundle(output: Path | None, as_json: bool, env_file: Path) -> None:
     """
     directory = state_directory(env_file, strict=False)
     made = datetime.now(UTC)
-    name = f"relay-agent-support-{made:%Y%m%dT%H%M%SZ}.zip"
+    name = f"relay-agent-support-{compact(made)}.zip"
     path = output or (Path(name) if os.access(Path(), os.W_OK) else Path(tempfile.gettempdir()) / name)
-    parts = collect(directory, masked(env_file), lambda: _checks(env_file), _without_secrets(env_file))
+    parts = collect(directory, masked(env_file), lambda: _checks(env_file), redactor_of(env_file).known)
     try:
         write(path, parts, made)
     except OSError as error:
-        _end(1, f"cannot write {path} ({error.strerror}); choose another file with -o.")
+        end(EXIT_ERROR, f"cannot write {path} ({error.strerror}); choose another file with -o.")
     if as_json:
         inside = [{"name": part.name, "about": part.about, "bytes": len(part.text.encode())} for part in parts]
         click.echo(json.dumps({"file": str(path), "inside": inside}, indent=2))
@@ -178,41 +169,12 @@ def _directory(env_file: Path) -> Path:
     try:
         return state_directory(env_file)
     except ConfigurationError as error:
-        _end(EXIT_CONFIGURATION, "\n".join(["The configuration is invalid:", *(f"  {problem}" for problem in error.problems)]))
+        end_invalid(error)
 
 
 def _reader(env_file: Path) -> Reader:
     directory = _directory(env_file)
-    try:
-        ask(directory / "admin.sock", "/healthz")
-        in_use = True
-    except NoAgent:
-        in_use = False
-    except (NoAnswer, OSError):
-        in_use = True
-    return Reader(directory / "journal.db", in_use=in_use)
-
-
-def _status_of(body: bytes) -> dict[str, Any]:
-    """Parse the page `status.json`.
-
-    Raises:
-        ValueError: it is not from an agent of this version.
-    """
-    found = json.loads(body)
-    wanted = {"state", "sentence", "problems", "warnings", "agent", "time", "workers", "queue", "journal", "threads", "logLines"}
-    if not isinstance(found, dict) or not wanted <= found.keys():
-        raise ValueError("an agent of another version answers on admin.sock")
-    return found
-
-
-def _without_secrets(env_file: Path) -> Callable[[str], str]:
-    """Return a function that masks the settings' secrets in a text, valid or not, as far as they can be read."""
-    secrets, proxies = secret_values(env_file)
-    redactor = Redactor(part for secret in secrets for part in (secret, *secret.split(",")))
-    for proxy in proxies:
-        redactor.add(*proxy_secrets(proxy))
-    return redactor.known
+    return Reader(directory / JOURNAL, in_use=agent_runs(directory))
 
 
 def _checks(env_file: Path) -> dict[str, Any]:
@@ -220,8 +182,3 @@ def _checks(env_file: Path) -> dict[str, Any]:
     from relay_agent.cli.checks.result import report
 
     return report(check_all(env_file))
-
-
-def _end(code: int, text: str) -> NoReturn:
-    click.echo(text, err=True)
-    sys.exit(code)

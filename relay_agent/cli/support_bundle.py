@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from relay_agent import AGENT_VERSION
-from relay_agent.agent.admin.client import NoAgent, NoAnswer, ask
+from relay_agent.agent.admin.client import NoAgent, NoAnswer, agent_runs, ask
 from relay_agent.core.errors import JournalError
 from relay_agent.diagnostics import command_history
 from relay_agent.storage.journal_reader import SQLITE_VERSION, Reader
+from relay_agent.storage.state_directory import JOURNAL, SOCKET
 
 COMMANDS = 200
 _LIBRARIES = (
@@ -53,11 +54,10 @@ def collect(
     directory: Path, configuration: list[dict[str, Any]], checks: Callable[[], Mapping[str, Any]], redact: Callable[[str], str]
 ) -> list[Part]:
     """Collect all parts; a part that is not available contains the reason. `redact` is applied to each part at the end."""
-    running, in_use = _pages(directory)
-    reader = Reader(directory / "journal.db", in_use=in_use)
+    reader = Reader(directory / JOURNAL, in_use=agent_runs(directory))
     parts = [
         Part("checks.json", "the output of relay-agent check", _json(_or_why(checks))),
-        *running,
+        *_pages(directory),
         Part("configuration.json", "the settings, with secrets masked", _json(configuration)),
         Part("commands.json", f"the newest {COMMANDS} commands, as listed by relay-agent commands", _json(_commands(reader))),
         Part(
@@ -86,26 +86,25 @@ def write(path: Path, parts: list[Part], made: datetime) -> None:
             archive.writestr(part.name, part.text)
 
 
-def _pages(directory: Path) -> tuple[list[Part], bool]:
-    """Return the pages of a running agent, and whether one runs."""
+def _pages(directory: Path) -> list[Part]:
+    """Return the pages of a running agent, or why there are none."""
     wanted = (
         ("status.json", "/status.json", "the status of the running agent"),
         ("metrics.txt", "/metrics", "its metrics"),
         ("log.jsonl", "/log", "its last log lines"),
+        ("malformed.jsonl", "/malformed", "the beginnings of the last malformed messages"),
     )
-    parts, in_use = [], False
+    parts = []
     for name, page, about in wanted:
         try:
-            _, body = ask(directory / "admin.sock", page)
-            in_use = True
+            _, body = ask(directory / SOCKET, page)
             text = body.decode("utf-8", "replace")
         except NoAgent:
             text = "no agent runs on this state directory\n"
         except (NoAnswer, OSError) as error:
-            in_use = True
             text = f"{error}\n"
         parts.append(Part(name, about, text))
-    return parts, in_use
+    return parts
 
 
 def _commands(reader: Reader) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from relay_agent.agent.admin.status_page import ago, span
+from relay_agent.agent.admin.folding import fold_warnings, stands_for, thread_rows
+from relay_agent.agent.admin.words import ago, described_policy, queue_words, span
 from relay_agent.diagnostics.command_history import FAILED, Listed
 from relay_agent.storage.journal import State
 
@@ -28,9 +29,12 @@ def print_status(found: dict[str, Any]) -> None:
     console = _console()
     good = found["state"] == "ready"
     console.print(Text(found["sentence"], style="bold green" if good else "bold red"))
-    for problem in found["problems"] + found["warnings"]:
+    shown, folded = fold_warnings(found["warnings"])
+    for problem in found["problems"] + shown:
         console.print(Text(f"\n{problem['reason']}", style="red" if problem in found["problems"] else "yellow"))
         console.print(Text(f"  cause  {problem['cause']}\n  cure   {problem['cure']}"))
+    if folded:
+        console.print(Text(f"\n{stands_for(folded)} more about targets; the status page shows them, and so does --json", style="yellow"))
     agent, now = found["agent"], found["time"]
     workers, queue, journal = found["workers"], found["queue"], found["journal"]
     states = ", ".join(f"{journal[state]} {state}" for state in State if state in journal)
@@ -38,12 +42,13 @@ def print_status(found: dict[str, Any]) -> None:
         ("agent", f"{agent['name'] or agent['id']} ({agent['id']}) in {agent['organisation']}, {found['version']}"),
         ("running for", span(found["uptimeSeconds"])),
         (
-            "workers",
-            f"{workers['busy']} of {workers['total']} busy, {queue['waiting']} commands waiting,"
-            f" {found['untold']} answers waiting to be sent",
+            "queue",
+            f"{queue_words(queue)}; {queue['waiting']} of {queue['capacity']} commands waiting for a worker;"
+            f" last receive {_moment(found['lastReceive'], now)}",
         ),
+        ("workers", f"{workers['busy']} of {workers['total']} busy, {found['untold']} answers waiting to be sent"),
+        *([("policy", described_policy(found["policy"]))] if found.get("policy") else []),
         ("journal", f"{states}; {journal['bytes'] / 1e6:.1f} MB"),
-        ("last receive", _moment(found["lastReceive"], now)),
         ("last heartbeat", _moment(found["lastHeartbeat"], now)),
         ("last answer sent", _moment(found["lastAnswer"], now)),
         ("configuration", f"read {_moment(found['lastConfiguration'], now)}" if found["lastConfiguration"] else "not read yet"),
@@ -58,9 +63,9 @@ def print_status(found: dict[str, Any]) -> None:
     console.print(table)
     console.print()
     threads = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for one in found["threads"]:
-        life = Text("running", style="green") if one["alive"] else Text("dead", style="red")
-        threads.add_row(Text(one["name"]), life, Text(": ".join(part for part in (one["activity"], one["problem"]) if part)))
+    for one in thread_rows(found["threads"]):
+        life = Text("running", style="green") if one.alive else Text("dead", style="red")
+        threads.add_row(Text(one.name), life, Text(": ".join(part for part in (one.activity, one.problem) if part)))
     console.print(threads)
 
 
@@ -89,6 +94,12 @@ def _state(one: Listed) -> Text:
     return Text(one.status if one.status and one.state == State.DELIVERED else f"{one.status or ''} {one.state}".strip(), style=style)
 
 
+def _code(one: Listed) -> Text:
+    if one.would_refuse is None:
+        return Text(one.code or "-")
+    return Text(f"{one.code or '-'} ({one.would_refuse} would refuse)", style="yellow")
+
+
 @dataclass(frozen=True, slots=True)
 class _Column:
     name: str
@@ -104,7 +115,7 @@ def _stage(name: str, value: Callable[[Listed], int | None]) -> _Column:
 _WHEN = _Column("when (UTC)", lambda one: Text(one.when[:19].replace("T", " ")))
 _OUTCOME = (
     _Column("state", _state, folds=True),
-    _Column("code", lambda one: Text(one.code or "-"), folds=True),
+    _Column("code", _code, folds=True),
     _Column("method", lambda one: Text(one.method or "-")),
     _Column("host", lambda one: Text(one.where), folds=True),
 )
@@ -134,6 +145,7 @@ def command_details(one: Listed) -> list[tuple[str, str]]:
         ("state", one.state),
         ("status", one.status or "-"),
         ("code", one.code or "-"),
+        *([("policy", f"{one.would_refuse} would refuse such a command in the mode enforce")] if one.would_refuse else []),
         ("admitted", one.admitted),
         ("started", f"{one.started or '-'}  {_after(one.queued_ms) if one.started else ''}".rstrip()),
         ("finished", f"{one.finished or '-'}  {_after(one.target_ms)}".rstrip()),

@@ -26,7 +26,7 @@ def value_problem(variable: str, kind: str, message: str, given: Mapping[str, st
     return Mistake(variable, f"{message.removeprefix('Value error, ')}; expected: {right[variable]}")
 
 
-def left_standing(given: Mapping[str, str], right: Mapping[str, str]) -> list[Mistake]:
+def unfinished_values(given: Mapping[str, str], right: Mapping[str, str]) -> list[Mistake]:
     """Find placeholders, and quotes around a value, which `docker run --env-file` makes part of it."""
     problems = []
     for name, takes in right.items():
@@ -38,7 +38,7 @@ def left_standing(given: Mapping[str, str], right: Mapping[str, str]) -> list[Mi
 
 
 def secret_problems(given: Mapping[str, str], right: Mapping[str, str]) -> list[Mistake]:
-    """Judge the form of both secrets; whether the token has expired is not judged here (OPERATIONS §1)."""
+    """Judge the form of both secrets; whether the token has expired is not judged here: that has another exit code."""
     problems = []
     if "JWT" not in given and "JWT_FILE" not in given:
         problems.append(Mistake("JWT", "is not set; set it (or JWT_FILE) to the service user's token"))
@@ -67,10 +67,13 @@ def _secret_problem(variable: str, source: SecretSource, check: Callable[[str], 
 
 
 def one_each(problems: list[Mistake], right: Mapping[str, str]) -> list[Mistake]:
-    """Keep the first mistake of each variable, since the others follow from it, in the documented order."""
-    first: dict[str | Mistake, Mistake] = {}
+    """Keep the first mistake of each variable, since the others follow from it unless they are independent, in the documented order."""
+    kept: list[Mistake] = []
+    first: dict[str, Mistake] = {}
     for mistake in problems:
+        earlier = first.setdefault(mistake.variable, mistake)
         # The mistakes in lines of `.env` have no variable: keep every one of them.
-        first.setdefault(mistake.variable if mistake.variable in right else mistake, mistake)
+        if earlier is mistake or mistake.variable not in right or (mistake.independent and earlier.independent):
+            kept.append(mistake)
     order = list(right)
-    return sorted(first.values(), key=lambda mistake: order.index(mistake.variable) if mistake.variable in order else -1)
+    return sorted(dict.fromkeys(kept), key=lambda mistake: order.index(mistake.variable) if mistake.variable in order else -1)

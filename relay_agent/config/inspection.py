@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from relay_agent.config.loading import FAULT_POINT, as_far_as_possible, given_variables, not_empty
-from relay_agent.config.secrets import SecretSource, shown_path
+from relay_agent.config.misspelling import nearest
+from relay_agent.config.policy_file import load_policy
+from relay_agent.config.secrets import SecretSource, looks_secret, shown_path
 from relay_agent.config.settings import PREFIX, Settings, aliases, descriptions
 from relay_agent.core.errors import ConfigurationError
+from relay_agent.telemetry.redaction import Redactor, proxy_secrets
 from relay_agent.transport.proxy import parse_proxy
+
+_OF_THE_SCRIPTS = frozenset({"RELAY_CONTAINER_NAME", "RELAY_IMAGE_NAME", "RELAY_ENV_FILE"})
+"""What only run.sh and verify.sh read. `docker run --env-file`, compose and systemd pass it to the agent if agent.env has it."""
 
 
 def unknown_variables(env_file: Path | None = Path(".env")) -> list[tuple[str, str | None]]:
@@ -27,14 +32,15 @@ def unknown_variables(env_file: Path | None = Path(".env")) -> list[tuple[str, s
     except ConfigurationError:
         given = not_empty(os.environ)
     known = [*descriptions(), FAULT_POINT]
-    return [(name, _nearest(name, known)) for name in sorted(given) if name.upper().startswith(PREFIX) and name not in known]
+    ignored = {*known, *_OF_THE_SCRIPTS}
+    return [(name, _nearest(name, known)) for name in sorted(given) if name.upper().startswith(PREFIX) and name not in ignored]
 
 
 def _nearest(name: str, known: list[str]) -> str | None:
     """Return the most similar known name; the common prefix does not count."""
     tails = {other.upper().removeprefix(PREFIX): other for other in known if other != FAULT_POINT}
-    near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), list(tails), n=1, cutoff=0.5)
-    return tails[near[0]] if near else None
+    near = nearest(name.upper().removeprefix(PREFIX), tails)
+    return None if near is None else tails[near]
 
 
 def masked(env_file: Path | None = Path(".env")) -> list[dict[str, str | None]]:
@@ -50,7 +56,7 @@ def masked(env_file: Path | None = Path(".env")) -> list[dict[str, str | None]]:
             value = "set (not shown)"
         elif value is not None and "proxy" in name.lower() and name.lower() != "no_proxy":
             value = _masked_proxy(value)
-        elif value is not None and ("@" in value or "?" in value or shown_path(value) != value):
+        elif value is not None and ("@" in value or "?" in value or looks_secret(value)):
             value = "set (not shown, since it may contain a secret)"
         found.append({"name": name, "value": value})
     return found
@@ -64,7 +70,19 @@ def secret_values(env_file: Path | None = Path(".env")) -> tuple[list[str], list
         secrets += [] if shown_path(path) == path else [path]
         with contextlib.suppress(OSError):
             secrets.append(SecretSource(path=Path(path)).get())
+    if "RELAY_POLICY_FILE" in given:
+        with contextlib.suppress(ConfigurationError):
+            secrets += load_policy(Path(given["RELAY_POLICY_FILE"])).secrets
     return secrets, [value for name, value in given.items() if name.lower().endswith("_proxy") and name.lower() != "no_proxy"]
+
+
+def redactor_of(env_file: Path | None = Path(".env")) -> Redactor:
+    """Return a redactor for the settings' secrets, valid or not, as far as they can be read."""
+    secrets, proxies = secret_values(env_file)
+    redactor = Redactor(part for secret in secrets for part in (secret, *secret.split(",")))
+    for proxy in proxies:
+        redactor.add(*proxy_secrets(proxy))
+    return redactor
 
 
 def _masked_proxy(value: str) -> str:

@@ -14,7 +14,8 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import SecretStr, ValidationError
 
-from relay_agent.config.error_messages import left_standing, one_each, secret_problems, value_problem
+from relay_agent.config.error_messages import one_each, secret_problems, unfinished_values, value_problem
+from relay_agent.config.policy_file import PolicyMistakes
 from relay_agent.config.secrets import SecretSource
 from relay_agent.config.settings import Settings, aliases, descriptions
 from relay_agent.core.errors import ConfigurationError, Mistake
@@ -24,7 +25,7 @@ _NAME = re.compile(r"\s*(?:export\s+)?(\w+)\s*=")
 
 
 def load_settings(env_file: Path | None = Path(".env")) -> Settings:
-    """Read the environment, and `.env` if it exists; the environment wins.
+    """Read the environment, and `.env` if it exists; the environment takes precedence.
 
     The state directory defaults to `.relay` beside the `.env`.
 
@@ -36,7 +37,7 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
     given, problems = given_variables(env_file)
     right = descriptions()
     settings, faults = _settings(env_file, given, right, {})
-    problems += left_standing(given, right) + faults + secret_problems(given, right)
+    problems += unfinished_values(given, right) + faults + secret_problems(given, right)
     if problems or settings is None:
         raise ConfigurationError(*one_each(problems, right))
     return settings
@@ -49,9 +50,16 @@ def _settings(
     try:
         settings = Settings(_env_file=env_file, _env_file_encoding="utf-8-sig", **stand_ins)
     except ValidationError as error:
-        # Locations and messages only: a pydantic error carries the input.
-        faults = error.errors(include_input=False, include_context=False, include_url=False)
-        return None, [value_problem(str(fault["loc"][0]), fault["type"], fault["msg"], given, right) for fault in faults]
+        # Without the input; of the context only our own exception is used.
+        faults = error.errors(include_input=False, include_url=False)
+        mistakes: list[Mistake] = []
+        for fault in faults:
+            raised = fault.get("ctx", {}).get("error")
+            if isinstance(raised, PolicyMistakes):
+                mistakes += raised.mistakes
+            else:
+                mistakes.append(value_problem(str(fault["loc"][0]), fault["type"], fault["msg"], given, right))
+        return None, mistakes
     if env_file is not None and "RELAY_STATE_DIR" not in given:
         settings = settings.model_copy(update={"state_dir": env_file.resolve().parent / ".relay"})
     return settings, []
@@ -74,7 +82,7 @@ def load_usable_settings(env_file: Path | None = Path(".env")) -> tuple[Settings
     env_file = env_file if env_file is not None and env_file.is_file() else None
     given, problems = given_variables(env_file)
     right = descriptions()
-    problems += left_standing(given, right) + _settings(env_file, given, right, {})[1] + secret_problems(given, right)
+    problems += unfinished_values(given, right) + _settings(env_file, given, right, {})[1] + secret_problems(given, right)
     bad = {mistake.variable for mistake in problems} | (_broken(env_file) if env_file else set())
     wrong = {name for name, info in Settings.model_fields.items() if not bad.isdisjoint(aliases(info))}
     wrong |= {name for forms in _EITHER if not wrong.isdisjoint(forms) for name in forms}
@@ -89,16 +97,12 @@ def _stand_ins(fields: Collection[str]) -> dict[str, Any]:
     return {alias: _REQUIRED.get(alias, None if info.is_required() else info.default) for info in chosen for alias in aliases(info)}
 
 
-WAY_SETTINGS = frozenset(
+BOTH_LEGS_SETTINGS = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "ssl_cert_file", "ca_file"})
+"""The settings that decide how both the platform and a target are reached."""
+ROUTE_SETTINGS = BOTH_LEGS_SETTINGS | frozenset(
     {
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-        "no_proxy",
         "target_proxy",
-        "requests_ca_bundle",
-        "ssl_cert_file",
-        "ca_file",
+        "policy_file",
         "admin_addr",
         "connect_timeout_seconds",
         "request_timeout_seconds",
@@ -108,7 +112,7 @@ WAY_SETTINGS = frozenset(
 """The settings that decide how a target is called."""
 
 
-def load_way_settings(env_file: Path | None = Path(".env")) -> Settings:
+def load_route_settings(env_file: Path | None = Path(".env")) -> Settings:
     """Read only the settings that decide how a target is called; all others get stand-ins.
 
     Raises:
@@ -116,11 +120,11 @@ def load_way_settings(env_file: Path | None = Path(".env")) -> Settings:
     """
     env_file = env_file if env_file is not None and env_file.is_file() else None
     given, problems = given_variables(env_file)
-    ours = {alias for name, info in Settings.model_fields.items() if name in WAY_SETTINGS for alias in aliases(info)}
+    ours = {alias for name, info in Settings.model_fields.items() if name in ROUTE_SETTINGS for alias in aliases(info)}
     right = {name: takes for name, takes in descriptions().items() if name in ours}
-    others = Settings.model_fields.keys() - WAY_SETTINGS
+    others = Settings.model_fields.keys() - ROUTE_SETTINGS
     settings, faults = _settings(env_file, given, right, _stand_ins(others))
-    problems += left_standing(given, right) + faults
+    problems += unfinished_values(given, right) + faults
     if problems or settings is None:
         raise ConfigurationError(*one_each(problems, right))
     return settings
@@ -167,7 +171,7 @@ def _broken(env_file: Path) -> set[str]:
 
 
 def fault_point() -> str | None:
-    """Return where the agent's own tests want the process to die (`failpoints`); not a setting, and never read from `.env`."""
+    """Return the point at which a test of the agent wants the process to die (`failpoints`); not a setting, and never read from `.env`."""
     return os.environ.get(FAULT_POINT) or None
 
 
@@ -207,7 +211,7 @@ def load_keyring_text(env_file: Path | None = Path(".env")) -> tuple[str | None,
     """
     given, problems = given_variables(env_file if env_file is not None and env_file.is_file() else None)
     right = {name: takes for name, takes in descriptions().items() if name == "AGENT_ID" or name.startswith("SECURE_COMMAND_KEY")}
-    problems += left_standing(given, right)
+    problems += unfinished_values(given, right)
     problems += [mistake for mistake in secret_problems(given, descriptions()) if mistake.variable.startswith("SECURE_COMMAND_KEY")]
     if problems:
         raise ConfigurationError(*one_each(problems, right))

@@ -12,15 +12,29 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_vali
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from relay_agent.config.policy_file import check_policy
+from relay_agent.config.policy_tls import BaseTrust
 from relay_agent.config.secrets import SecretSource
-from relay_agent.config.validators import check_certificates, check_identifier, check_number, check_plain_url, check_proxy, listen_address
+from relay_agent.config.validators import (
+    LEAST_BYTES,
+    MOST_BYTES,
+    check_certificates,
+    check_identifier,
+    check_number,
+    check_plain_url,
+    check_proxy,
+    check_truth,
+    listen_address,
+    syslog_receiver,
+)
+from relay_agent.core.models import SyslogReceiver
 
 _PROXY = "e.g. http://proxy.lab.example:3128; user and password in it percent-encoded"
 PREFIX = "RELAY_"
 _SPAN = "a number of seconds from {} to {}: "
 Whole = Annotated[int, BeforeValidator(check_number)]
 Seconds = Annotated[float, BeforeValidator(check_number)]
-Bytes = Annotated[Whole, Field(ge=1024)]
+Bytes = Annotated[Whole, Field(ge=LEAST_BYTES, le=MOST_BYTES)]
 
 
 class Settings(BaseSettings):
@@ -96,6 +110,11 @@ class Settings(BaseSettings):
     ca_file: Path | None = Field(
         None, validation_alias="RELAY_CA_FILE", description="a PEM file of roots trusted in addition, e.g. of a proxy that re-signs TLS"
     )
+    policy_file: Path | None = Field(
+        None,
+        validation_alias="RELAY_POLICY_FILE",
+        description="a TOML file that says which targets may be called, and how (docs/policy.md); it is reread when it changes",
+    )
     aws_endpoint_url: str | None = Field(
         None, validation_alias="AWS_ENDPOINT_URL", description="an AWS emulator's address, e.g. http://127.0.0.1:4566"
     )
@@ -113,6 +132,18 @@ class Settings(BaseSettings):
         le=100_000,
         validation_alias="RELAY_QUEUE_SIZE",
         description="a whole number from 10 to 100000: the commands that may wait for a worker",
+    )
+    lease_seconds: Whole = Field(
+        60,
+        ge=5,
+        le=3600,
+        validation_alias="RELAY_LEASE_SECONDS",
+        description="a whole number of seconds from 5 to 3600: how long SQS keeps a received command from others if this agent dies",
+    )
+    shared_queue: bool = Field(
+        False,
+        validation_alias="RELAY_SHARED_QUEUE",
+        description="true or false: whether several agents with this AGENT_ID receive from the same queue",
     )
     state_dir: Path = Field(
         Path(".relay"), validation_alias="RELAY_STATE_DIR", description="a directory that the agent may write, e.g. /var/lib/relay-agent"
@@ -163,18 +194,30 @@ class Settings(BaseSettings):
     max_response_bytes: Bytes = Field(
         100_000_000,
         validation_alias="RELAY_MAX_RESPONSE_BYTES",
-        description="a whole number of bytes, at least 1024: the largest response to relay, after decoding",
+        description="a whole number of bytes, 1024 to 10^12: the largest response to relay, after decoding",
     )
     max_request_bytes: Bytes = Field(
         16_000_000,
         validation_alias="RELAY_MAX_REQUEST_BYTES",
-        description="a whole number of bytes, at least 1024: the largest command body to accept",
+        description="a whole number of bytes, 1024 to 10^12: the largest command body to accept",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", validation_alias="RELAY_LOG_LEVEL", description="debug, info, warning or error"
     )
+    log_syslog: str | None = Field(
+        None,
+        validation_alias="RELAY_LOG_SYSLOG",
+        description="udp://, tcp:// or tls:// with host:port: a syslog receiver (RFC 5424) that gets every log line too,"
+        " e.g. tls://logs.lab.example:6514",
+    )
+
+    @field_validator("shared_queue", mode="before")
+    @classmethod
+    def _truth(cls, value: object) -> object:
+        return check_truth(value)
 
     _sources: tuple[SecretSource, SecretSource]
+    _trust: BaseTrust
 
     @model_validator(mode="before")
     @classmethod
@@ -210,6 +253,16 @@ class Settings(BaseSettings):
         listen_address(value)
         return value
 
+    @field_validator("log_syslog")
+    @classmethod
+    def _receiver(cls, value: str | None) -> str | None:
+        return value and str(syslog_receiver(value))
+
+    @property
+    def proxy_urls(self) -> tuple[str | None, ...]:
+        """The URLs of all proxies, with their passwords; None where one is not set."""
+        return self.http_proxy, self.https_proxy, self.all_proxy, self.platform_proxy, self.target_proxy
+
     @field_validator("http_proxy", "https_proxy", "all_proxy", "platform_proxy", "target_proxy")
     @classmethod
     def _proxy(cls, value: str | None) -> str | None:
@@ -220,12 +273,18 @@ class Settings(BaseSettings):
     def _pem(cls, value: Path | None) -> Path | None:
         return value and check_certificates(value)
 
+    @field_validator("policy_file")
+    @classmethod
+    def _policy(cls, value: Path | None) -> Path | None:
+        return value and check_policy(value)
+
     def model_post_init(self, context: Any, /) -> None:
-        """Create the two secret sources, which remember what they last read."""
+        """Create the two secret sources, which remember what they last read, and the roots, which are read once."""
         self._sources = (
             SecretSource(self.jwt, self.jwt_file),
             SecretSource(self.secure_command_key, self.secure_command_key_file),
         )
+        self._trust = BaseTrust(self.ca_bundle, self.ca_file, self._roots_in_words())
 
     @property
     def token(self) -> SecretSource:
@@ -239,13 +298,32 @@ class Settings(BaseSettings):
 
     @property
     def ca_bundle(self) -> Path | None:
-        """The roots that replace certifi's, None if not given (SECURITY §1)."""
+        """The roots that replace certifi's, None if not given (README.md, "Configuration")."""
         return self.requests_ca_bundle or self.ssl_cert_file
 
     @property
+    def trust(self) -> BaseTrust:
+        """The trusted roots of both legs and of the log receiver: those of their files as they were when they were first read."""
+        return self._trust
+
+    def _roots_in_words(self) -> str:
+        if self.requests_ca_bundle:
+            base = f"REQUESTS_CA_BUNDLE={self.requests_ca_bundle}"
+        elif self.ssl_cert_file:
+            base = f"SSL_CERT_FILE={self.ssl_cert_file}"
+        else:
+            base = "certifi's roots"
+        return f"{base} and RELAY_CA_FILE={self.ca_file}" if self.ca_file else base
+
+    @property
     def admin_endpoint(self) -> tuple[str, int] | None:
-        """Host (IPv6 without brackets) and port of the admin pages, None if TCP is off (OPERATIONS §3)."""
+        """Host (IPv6 without brackets) and port of the admin pages, None if TCP is off (docs/operations.md, "Pages")."""
         return None if self.admin_addr == "off" else listen_address(self.admin_addr)
+
+    @property
+    def syslog_receiver(self) -> SyslogReceiver | None:
+        """Where log lines go by syslog, None if nowhere."""
+        return None if self.log_syslog is None else syslog_receiver(self.log_syslog)
 
 
 class Variable(NamedTuple):
@@ -270,7 +348,7 @@ def aliases(info: FieldInfo) -> list[str]:
 def _default(name: str, info: FieldInfo) -> str:
     if info.is_required() or name == "jwt":
         return "required"
-    return "" if info.default is None else str(info.default)
+    return "" if info.default is None else str(info.default).lower() if isinstance(info.default, bool) else str(info.default)
 
 
 def descriptions() -> dict[str, str]:

@@ -9,9 +9,14 @@ import re
 import ssl
 from pathlib import Path
 
+from relay_agent.config.secrets import shown_path
+from relay_agent.core.files import as_file, how_to_allow, read_regular
+from relay_agent.core.models import SyslogReceiver
 from relay_agent.core.urls import BadUrl, normal_host, parse_url
 from relay_agent.transport.proxy import parse_proxy
 
+LEAST_BYTES, MOST_BYTES = 1024, 10**12
+"""The bounds of every limit in bytes; the upper one is more than any disk of an agent keeps, so a larger number is a slip."""
 # Placeholders that people forget to replace in a copied example: the whole value, or `<...>` at its start or at the start of the host, but
 # not inside a password.
 _PLACEHOLDER = re.compile(r"(\w+://)?<[^<>]*>[^@]*|(\w+://)?your[_-].*|change[_-]?me|x{3,}|\.{3}|…", re.IGNORECASE | re.DOTALL)
@@ -41,6 +46,19 @@ def check_number(value: object) -> object:
     return value
 
 
+def check_truth(value: object) -> object:
+    """Read `true` and `false`, and nothing else that pydantic takes for a truth value.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(value, str):
+        return value
+    if value.lower() not in ("true", "false"):
+        raise ValueError("is neither true nor false")
+    return value.lower() == "true"
+
+
 def check_identifier(value: str) -> str:
     """Accept an organisation's or an agent's identifier, which is used in headers and paths.
 
@@ -55,7 +73,7 @@ def check_identifier(value: str) -> str:
 
 
 def check_proxy(value: str) -> str:
-    """Accept a proxy URL or `none` (SECURITY §1).
+    """Accept a proxy URL or `none`.
 
     Raises:
         ValueError: the message says what is wrong, but never repeats the value, since it may contain a password.
@@ -79,14 +97,16 @@ def check_plain_url(value: str) -> str:
 
 
 def listen_address(value: str) -> tuple[str, int]:
-    """Split `host:port` into a host (IPv6 without brackets) and a port, 0 meaning any free one.
+    """Split `host:port` into a host (IPv6 without brackets) and a port.
+
+    Port 0, any free one, is refused: the policy denies the pages to commands by their port, which would not be known.
 
     Raises:
         ValueError: it is something else.
     """
     host, _, port = value.rpartition(":")
-    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
-        raise ValueError("is not host:port with a port up to 65535")
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise ValueError("is not host:port with a port from 1 to 65535")
     if ":" in host and not host.startswith("["):
         raise ValueError("contains an IPv6 address without brackets; write [::1]:8089")
     try:
@@ -95,18 +115,48 @@ def listen_address(value: str) -> tuple[str, int]:
         raise ValueError(str(error)) from None
 
 
+def syslog_receiver(value: str) -> SyslogReceiver:
+    """Split `udp://host:port`, or the same with `tcp` or `tls`.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    scheme, separator, rest = value.partition("://")
+    if not separator or scheme.lower() not in ("udp", "tcp", "tls"):
+        raise ValueError("does not begin with udp://, tcp:// or tls://")
+    if any(mark in rest for mark in "/?#@"):
+        raise ValueError("must contain only a host and a port after ://")
+    host, port = listen_address(rest)
+    if not port:
+        raise ValueError("needs a port above 0")
+    return SyslogReceiver(scheme.lower(), host, port)
+
+
 def check_certificates(path: Path) -> Path:
     """Accept a PEM file that OpenSSL can load.
 
     Raises:
-        ValueError: it cannot be read or contains no certificate; the message names the file (SECURITY §1).
+        ValueError: it cannot be read or contains no certificate; the message names the file.
+    """
+    read_certificates(path)
+    return path
+
+
+def read_certificates(path: Path, beside: Path | None = None) -> bytes:
+    """Return the content of a PEM file that OpenSSL can load; `beside` is as in `shown_path`.
+
+    Raises:
+        ValueError: it cannot be read or contains no certificate; the message names the file.
     """
     try:
-        if not _CERTIFICATE.search(path.read_bytes()):
+        content = read_regular(path)
+        if not _CERTIFICATE.search(content):
             raise ValueError(f"{path} contains no PEM certificate")
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=str(path))
+        with as_file(content) as copy:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=copy)
     except ssl.SSLError:
         raise ValueError(f"{path} contains a damaged certificate") from None
     except OSError as error:
-        raise ValueError(f"cannot read {path} ({error.strerror})") from None
-    return path
+        shown = shown_path(path, beside)
+        raise ValueError(f"cannot read {shown} ({error.strerror}){how_to_allow(path, error) if shown == str(path) else ''}") from None
+    return content

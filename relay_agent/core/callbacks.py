@@ -1,4 +1,4 @@
-"""The callback for where nobody wants to be called."""
+"""A callback that does nothing, for use as a default."""
 
 from __future__ import annotations
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+HOUR_SECONDS = 3600.0
+DAY_SECONDS = 86_400
 RECHECK_SECONDS = 0.1
 """Interval at which a wait that no event can end checks whether to continue."""
 # datetime's own first and last day cannot be converted to UTC, stored or read back.
@@ -36,6 +38,11 @@ def clamped(moment: datetime) -> datetime:
 def iso(moment: datetime, timespec: Literal["seconds", "milliseconds"] = "milliseconds") -> str:
     """Return a time as ISO 8601 in UTC, ending in Z: the form of every message, log line and page."""
     return moment.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
+def compact(moment: datetime) -> str:
+    """Return a time in UTC for a name of a file or a stream: `20261123T031300Z`."""
+    return f"{moment.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
 def http_date(text: str | None) -> datetime | None:
@@ -66,6 +73,10 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _boot_seconds() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 def _new_id() -> str:
     return str(uuid.uuid4())
 
@@ -76,6 +87,8 @@ class Clock:
 
     now: Callable[[], datetime] = field(default=_utc_now)
     monotonic: Callable[[], float] = field(default=time.monotonic)
+    boottime: Callable[[], float] = field(default=_boot_seconds)
+    """Seconds on a clock that also runs while the machine sleeps (Linux's CLOCK_BOOTTIME)."""
     new_id: Callable[[], str] = field(default=_new_id)
 
 
@@ -102,6 +115,14 @@ class Deadline:
         self.started = monotonic()
         self.seconds = seconds
         self._at = self.started + seconds
+
+    def at_most(self, seconds: float | None) -> Deadline:
+        """Return a deadline with the same start that passes after `seconds` from now at the latest; None changes nothing."""
+        if seconds is None or self.remaining() <= seconds:
+            return self
+        sooner = Deadline(seconds, self._monotonic)
+        sooner.started = self.started
+        return sooner
 
     def remaining(self) -> float:
         """Return the seconds left, never negative."""

@@ -21,7 +21,7 @@ answer like any other.
         ├── UnknownAgent        404: as PlatformRefused, with a cure of its own
         ├── RateLimited         429: wait at least `retry_after` seconds
         ├── PlatformUnreachable no HTTP answer came; `facts` say whether the proxy is at fault
-        ├── NotThePlatform      something answered, but not as the platform does
+        ├── NotThePlatform      the answer is not in the format of the platform
         ├── PayloadRefused      do not try again: the command fails, or its answer is sent without the body
         ├── CredentialsExpired  fetch new AWS credentials at once, then repeat once
         └── QueueUnavailable    read the configuration again: the queue is disabled, moved or another agent's
@@ -66,6 +66,7 @@ class Call(StrEnum):
     AGENTS = "agents"
     SQS_RECEIVE = "sqs receive", Service.SQS
     SQS_DELETE = "sqs delete", Service.SQS
+    SQS_RETURN = "sqs return", Service.SQS
     SQS_SEND = "sqs send", Service.SQS
     SQS_LOOK = "sqs look", Service.SQS
     LOGS_CREATE = "logs create", Service.LOGS
@@ -86,7 +87,7 @@ class PayloadFault(StrEnum):
     DAMAGED = "damaged"
     """The body does not match its own encoding: its sender's fault, not S3's."""
     FORBIDDEN = "forbidden"
-    """The presigned URL names an address that the agent never calls (SECURITY §2)."""
+    """The presigned URL names an address that the agent never calls (docs/protocol.md, "What may be called")."""
 
 
 class RelayError(Exception):
@@ -99,6 +100,8 @@ class Mistake:
 
     variable: str
     text: str
+    independent: bool = False
+    """Whether other mistakes of this variable may be independent of it: each is one of those in a file that it names."""
 
     def __str__(self) -> str:
         return f"{self.variable}: {self.text}"
@@ -117,12 +120,28 @@ class ConfigurationError(RelayError):
         return [str(mistake) for mistake in self.mistakes]
 
 
+JWT_EXPIRED = "the JWT expired on {date}, according to this machine's clock"
+NEW_JWT = (
+    "create a new token for the service user, and set JWT (or write it to the file of JWT_FILE); if that date is in the future, set this"
+    " machine's clock"
+)
+"""What is wrong with an expired token and what to do, for the start, the checks and the log."""
+
+
 class TokenExpired(RelayError):
-    """The JWT's `exp` lies in the past."""
+    """The JWT's `exp` is in the past; `ended` is that moment (UTC)."""
+
+    def __init__(self, message: str, ended: datetime | None = None) -> None:
+        super().__init__(message)
+        self.ended = ended
 
 
 class StateDirectoryBusy(RelayError):
-    """Another agent holds the lock of the state directory."""
+    """Another agent holds the lock of the state directory `path`."""
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class JournalError(RelayError):
@@ -230,7 +249,7 @@ class UnknownAgent(PlatformError):
 
 
 class PlatformUnreachable(PlatformError):
-    """No HTTP answer came; `facts` say why. `status` is that of a proxy which answered in the platform's place."""
+    """There was no HTTP answer; `facts` say why. `status` is that of a proxy which answered in the platform's place."""
 
     def __init__(self, call: Call | str, reason: str, facts: FaultFacts | None = None) -> None:
         self.facts = facts or FaultFacts(None)
@@ -246,14 +265,14 @@ class PayloadRefused(PlatformError):
 
 
 class NotThePlatform(PlatformError):
-    """Something answered, but not as the platform does: a web page, a redirect, an answer with a part missing."""
+    """The answer is not in the format of the platform: a web page, a redirect, an answer with a part missing."""
 
 
 class RateLimited(PlatformError):
     """The platform answered 429. `retry_after` is in seconds, 0 if the answer names none."""
 
     def __init__(self, call: Call | str, retry_after: float) -> None:
-        super().__init__(call, "answered 429, called too often", 429)
+        super().__init__(call, "answered 429: too many calls", 429)
         self.retry_after = retry_after
 
 

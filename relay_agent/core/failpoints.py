@@ -1,4 +1,4 @@
-"""Fault points: the exact places where a test kills the process.
+"""Fault points: the exact places where a test kills the process, or freezes it.
 
 A fault point is armed through the environment (`RELAY_FAULT_POINT`); an armed agent logs it. Reaching one must not flush,
 close or report anything: it leaves what a power cut would leave.
@@ -6,14 +6,13 @@ close or report anything: it leaves what a power cut would leave.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from enum import StrEnum
 
 
 class Point(StrEnum):
-    """Where the process can be killed, in the order in which a command passes them (docs/durability.md)."""
+    """Where the process can be killed or frozen, in the order in which a command passes them (docs/durability.md)."""
 
     RECEIVED = "received"
     BEFORE_COMMIT = "before-commit"
@@ -29,9 +28,12 @@ class Point(StrEnum):
     RECORDED = "recorded"
     UPLOADED = "uploaded"
     SETTLED = "settled"
-    BEFORE_TELL = "before-tell"
-    TOLD = "told"
+    BEFORE_ANSWER = "before-answer"
+    ANSWER_SENT = "answer-sent"
     DELIVERED = "delivered"
+
+
+_STOP = "stop"
 
 
 class _Armed:
@@ -40,6 +42,7 @@ class _Armed:
     def __init__(self) -> None:
         self.point: Point | None = None
         self.left = 0
+        self.signal = signal.SIGKILL
         self.lock = threading.Lock()
 
 
@@ -50,13 +53,18 @@ _ARMED = _Armed()
 def arm(text: str | None) -> Point | None:
     """Arm `point`, or `point:N` to kill the process the Nth time that it is reached; return the point, None if `text` is empty.
 
+    `point:stop` and `point:N:stop` freeze the process with SIGSTOP instead, until a test sends SIGCONT.
+
     Raises:
         ValueError: there is no such point, or N is not a whole number of 1 or more.
     """
-    name, _, count = (text or "").partition(":")
+    name, *rest = (text or "").split(":")
+    freezes = rest[-1:] == [_STOP]
+    count = ":".join(rest[:-1] if freezes else rest)
     if count and not int(count) > 0:
         raise ValueError(f"{count} is not a whole number of 1 or more")
     _ARMED.point, _ARMED.left = (Point(name), int(count or 1)) if name else (None, 0)
+    _ARMED.signal = signal.SIGSTOP if freezes else signal.SIGKILL
     return _ARMED.point
 
 
@@ -66,10 +74,11 @@ def armed() -> Point | None:
 
 
 def reach(point: Point) -> None:
-    """Kill the process with SIGKILL if this point is armed and due."""
+    """Kill or freeze the process if this point is armed and due."""
     if point is not _ARMED.point:
         return
     with _ARMED.lock:
         _ARMED.left -= 1
         if _ARMED.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            # To this thread, which is thus halted before it does anything else; either signal is for the whole process.
+            signal.pthread_kill(threading.get_ident(), _ARMED.signal)

@@ -1,6 +1,7 @@
 """What is known about a failure, as fields: codes, phases, certificates, obstacles, causes.
 
-Code decides on these fields alone, never on a message's text.
+Inside the agent, code decides on these fields alone, never on a message's text. The sender's side gets only code and message, and
+reads a message's first words (`pipelines.failures`).
 """
 
 from __future__ import annotations
@@ -45,16 +46,26 @@ CERTIFICATE_CODES = frozenset(
 """The codes of a certificate that is not trusted."""
 
 
+class TableKey(StrEnum):
+    """The keys of a `[[target]]` table that can forbid a call."""
+
+    PIN_SHA256 = "pin_sha256"
+    ALLOW_IGNORE_TLS = "allow_ignore_tls"
+
+
 class TlsTrouble(StrEnum):
     """Why TLS failed, where the code of PROTOCOL §4 is less specific."""
 
     NOT_TLS = "not-tls"
     OLD_VERSION = "old-version"
+    NO_COMMON_VERSION = "no-common-version"
     NO_COMMON_CIPHER = "no-common-cipher"
     WEAK_EXCHANGE = "weak-exchange"
     OLD_RENEGOTIATION = "old-renegotiation"
     UNKNOWN_NAME = "unknown-name"
     CLIENT_CERTIFICATE = "client-certificate"
+    CLIENT_CERTIFICATE_ASKED = "client-certificate-asked"
+    CLIENT_CERTIFICATE_REFUSED = "client-certificate-refused"
     NOT_YET_VALID = "not-yet-valid"
     WEAK_CERTIFICATE = "weak-certificate"
     BAD_CERTIFICATE = "bad-certificate"
@@ -96,7 +107,7 @@ class Phase(StrEnum):
 class RefusedCertificate:
     """The certificate that a TLS handshake refused: its issuer, its names, its first and last day.
 
-    `roots` names the trusted roots by the settings that give them.
+    `roots` names the trusted roots by the settings that give them; `of_table` says whether that is a `[[target]]` table's `ca_file`.
     """
 
     issuer: str
@@ -104,6 +115,7 @@ class RefusedCertificate:
     begins: str
     ends: str
     roots: str
+    of_table: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +138,8 @@ class FaultFacts:
     """Whether the proxy answered that it cannot reach the host."""
     rule: str | None = None
     """The policy's rule that forbids the call."""
+    table_key: TableKey | None = None
+    """The key of the target's `[[target]]` table that forbids it, if no rule does."""
     trouble: TlsTrouble | None = None
     certificate: RefusedCertificate | None = None
     errno: int | None = None
@@ -155,7 +169,7 @@ class Obstacle:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The cause of a problem, and its cure. `id` is the check's (OPERATIONS §2). `about` fills the names in braces."""
+    """The cause of a problem, and its cure. `id` is that of a check (docs/operations.md, "Checks"). `about` fills the names in braces."""
 
     id: str
     cause: str

@@ -64,7 +64,7 @@ class Loop(threading.Thread):
             self.error = error
 
 
-def once(name: str, run: Callable[[], None]) -> Loop:
+def one_shot(name: str, run: Callable[[], None]) -> Loop:
     """Return a thread that calls `run` once and ends; its `error` is kept as a loop's is."""
     done = threading.Event()
 
@@ -78,7 +78,7 @@ def once(name: str, run: Callable[[], None]) -> Loop:
     return Loop(name, step, done)
 
 
-def aside(act: Callable[[], T], name: str) -> Future[T]:
+def call_in_thread(act: Callable[[], T], name: str) -> Future[T]:
     """Call `act` on a new daemon thread: for calls that may never return. The future gives its result or its exception."""
     done: Future[T] = Future()
 

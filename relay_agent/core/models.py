@@ -13,10 +13,11 @@ from typing import Protocol
 
 from relay_agent.core.failures import Code, FaultFacts
 
-ACTIONS_PLAIN = frozenset({"TetraScience.Connector.gdc.HttpRequest", "TetraScience.Connector.http.Request.V1"})
+ACTION_HTTP = "TetraScience.Connector.gdc.HttpRequest"
+ACTIONS_PLAIN = frozenset({ACTION_HTTP, "TetraScience.Connector.http.Request.V1"})
 ACTION_SECURE = "TetraScience.Connector.http.Request.V2"
 ACTIONS = ACTIONS_PLAIN | {ACTION_SECURE}
-"""The actions for which the agent sends an HTTP request (PROTOCOL §2); it rejects any other."""
+"""The actions for which the agent sends an HTTP request (PROTOCOL §3); it rejects any other."""
 
 
 class Status(StrEnum):
@@ -28,13 +29,47 @@ class Status(StrEnum):
     REJECTED = "REJECTED"
 
 
+class CertificateRole(StrEnum):
+    """Whose certificate it is: of a trusted CA, the agent's own for a target, or one that a peer shows."""
+
+    CA = "ca"
+    CLIENT = "client"
+    TARGET = "target"
+    PROXY = "proxy"
+    PLATFORM = "platform"
+    SYSLOG = "syslog"
+
+
+@dataclass(frozen=True, slots=True)
+class SyslogReceiver:
+    """Where log lines go by syslog. `transport` is `udp`, `tcp` or `tls`; `host` is lower-case ASCII, an IPv6 address without brackets."""
+
+    transport: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.transport}://{host}:{self.port}"
+
+
+def bracketed(host: str) -> str:
+    """Return a host as it is written in a URL: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def host_and_port(host: str, port: int) -> str:
+    """Return `host:port` as it is written in a URL."""
+    return f"{bracketed(host)}:{port}"
+
+
 @dataclass(frozen=True, slots=True)
 class Url:
     """An absolute http or https URL in its parts, with every byte of its path and query unchanged.
 
     `scheme` is lower case. `host` is lower-case ASCII (IDNA), an IPv6 address without brackets. `explicit_port` says whether the
     URL names the port. `target` is the request line's: path and query, non-ASCII percent-encoded as UTF-8, without the fragment.
-    `authorization` is the value of the Authorization header that the user info stands for, None if there is none.
+    `authorization` is the value of the Authorization header for the user info, None if the URL has none.
     """
 
     scheme: str
@@ -47,12 +82,11 @@ class Url:
     @property
     def netloc(self) -> str:
         """Host, and port if the URL names it: the value of a `Host` header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}" if self.explicit_port else host
+        return host_and_port(self.host, self.port) if self.explicit_port else bracketed(self.host)
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """Scheme, host and port. Credentials do not follow a redirect to another origin (SECURITY §2)."""
+        """Scheme, host and port. Credentials do not follow a redirect to another origin (docs/protocol.md, "Redirects")."""
         return (self.scheme, self.host, self.port)
 
     def __str__(self) -> str:
@@ -62,6 +96,11 @@ class Url:
 
 Headers = tuple[tuple[str, str], ...]
 """Header fields in order, names as given, repeated names kept."""
+
+
+def members(headers: Headers, name: str) -> set[str]:
+    """Return the members of a field that is a list, in lower case; `name` is in lower case."""
+    return {part.strip().lower() for key, value in headers if key.lower() == name for part in value.split(",")}
 
 
 class Content(Protocol):
@@ -89,6 +128,12 @@ def size_of(body: Body | None) -> int:
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """The idempotent methods of RFC 9110 §9.2.2."""
+RETURNS_REQUEST = frozenset({"TRACE", "TRACK"})
+"""The methods that make a server send back the request: RFC 9110 §9.3.8, and IIS's name for the same."""
+
+
+SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""The methods that ask for no change at the target (RFC 9110 §9.2.1)."""
 
 
 def may_repeat(method: str, headers: Headers) -> bool:
@@ -117,6 +162,11 @@ class HttpRequest:
     not_after: datetime | None = None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def harmless(self) -> bool:
+        """Whether it asks for no change at the target and uses up no token, so that it may run again, recorded or not."""
+        return self.method in SAFE and self.jti is None and self.body is None
+
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
@@ -134,6 +184,10 @@ class HttpResponse:
     url: str = field(repr=False)
     elapsed_ms: int = 0
     bytes_out: int = 0
+    would_refuse: str | None = None
+    """The policy's rule that will refuse the call once the policy is enforced (mode `observe`)."""
+    from_proxy: bool = False
+    """Whether a proxy answered in the target's place, or may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +206,8 @@ class Failure:
     jti: str | None = field(default=None, repr=False)
     facts: FaultFacts | None = field(default=None, compare=False, repr=False)
     """For diagnostics only; never sent."""
+    would_refuse: str | None = None
+    """As in HttpResponse."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ def join(base: Url, location: str) -> Url:
 
 
 def literal_address(host: str) -> IpAddress | None:
-    """Return the address that a host is written as: dotted, IPv6, decimal, octal or hexadecimal (SECURITY §2).
+    """Return the address that a host is written as: dotted, IPv6, decimal, octal or hexadecimal.
 
     Returns None for a name. An IPv4-mapped IPv6 address is returned as IPv4; a zone is left out.
     """
@@ -110,6 +110,13 @@ def literal_address(host: str) -> IpAddress | None:
         return ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
     except (OSError, UnicodeError, ValueError):
         return None
+
+
+def is_part(network: IpNetwork, whole: IpNetwork) -> bool:
+    """Return whether every address of a network lies in another; False if one is IPv4 and the other IPv6."""
+    if isinstance(network, ipaddress.IPv4Network):
+        return isinstance(whole, ipaddress.IPv4Network) and network.subnet_of(whole)
+    return isinstance(whole, ipaddress.IPv6Network) and network.subnet_of(whole)
 
 
 def unmapped(address: IpAddress) -> IpAddress:

@@ -44,6 +44,8 @@ class Listed:
     """From the first byte sent to the outcome."""
     delivered_ms: int | None
     """From the outcome to its delivery to the platform's queue."""
+    would_refuse: str | None = None
+    """The policy's rule that will refuse such a call once the policy is enforced (mode `observe`)."""
 
     @property
     def where(self) -> str:
@@ -56,7 +58,7 @@ class Listed:
         return {_CAMEL.get(name, name): value for name, value in words.items()}
 
 
-_CAMEL = {"queued_ms": "queuedMs", "target_ms": "targetMs", "delivered_ms": "deliveredMs"}
+_CAMEL = {"queued_ms": "queuedMs", "target_ms": "targetMs", "delivered_ms": "deliveredMs", "would_refuse": "wouldRefuse"}
 
 
 def recent(reader: Reader, limit: int, *, state: str | None = None, host: str | None = None, failed: bool = False) -> list[Listed]:
@@ -91,6 +93,7 @@ def listed(row: Row) -> Listed:
         queued_ms=_between(row.admitted_at, begun),
         target_ms=_between(row.started_at, row.finished_at),
         delivered_ms=_between(row.finished_at, row.delivered_at),
+        would_refuse=_plain(row.would_refuse),
     )
 
 

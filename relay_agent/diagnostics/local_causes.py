@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from relay_agent.core import errors
 from relay_agent.core.failures import Cause, StorageTrouble
+from relay_agent.diagnostics.causes import days_left
 
 CONFIGURATION = Cause(
     "configuration",
@@ -16,9 +18,8 @@ UNKNOWN_VARIABLES = Cause(
 )
 TOKEN_EXPIRED = Cause(
     "token",
-    "the JWT expired on {date}, according to this machine's clock",
-    "create a new token for the service user, and set JWT (or write it to the file of JWT_FILE); if that date is in the future, set this"
-    " machine's clock",
+    errors.JWT_EXPIRED,
+    errors.NEW_JWT,
 )
 TOKEN_UNUSABLE = Cause(
     "token",
@@ -30,11 +31,28 @@ TOKEN_ENDS = Cause(
     "the JWT expires on {date}, in {days}; after that the platform refuses the agent",
     "create a new token for the service user before that date, and set JWT (or write it to the file of JWT_FILE)",
 )
+CA_ENDS = Cause(
+    "configuration",
+    "the CA certificate {subject} in {path} ({setting}) {when} the agent trusts no certificate that this CA issued",
+    "add the CA's new certificate to that file, and remove the old one when no target uses it any more; {taken}",
+)
+CLIENT_ENDS = Cause(
+    "configuration",
+    "the client certificate {subject} in {path} ({setting}) {when} targets that require it refuse the agent",
+    "have it renewed, and replace that file, and its key's file if the key is a new one; {taken}",
+)
+TAKEN_AT_START = "then restart the agent"
+TAKEN_OVER = "the agent uses the new file within 10 s"
 SET_CLOCK = "set this machine's clock (with NTP: `timedatectl set-ntp true`, or chrony); a container uses its host's clock"
 SECRET_GONE = Cause(
     "configuration",
     "the file of {variable} cannot be read any more ({reason}); the agent keeps using what it last read from it",
     "restore the file, and let the agent's user read it; without it the agent cannot start again",
+)
+POLICY = Cause(
+    "configuration",
+    "the policy file has changed and is not valid: {problem}; the policy that was read before stays in force",
+    "correct the file, which `relay-agent policy check FILE` checks; the agent reads it again within 10 s",
 )
 CLOCK_OFF = Cause(
     "clock",
@@ -106,18 +124,24 @@ BACKLOG = Cause(
 )
 JOURNAL_DAMAGED = Cause(
     "state-dir",
-    "the journal was damaged: the agent has moved it aside, and saved in a new journal what could be read",
+    "the journal was damaged: the agent has renamed the file, and copied what could be read to a new journal",
     "check the disk (SMART values, system log), and whether another program writes to RELAY_STATE_DIR; keep the damaged file for the"
-    " vendor's support, then delete it; commands that could not be read stay unanswered: tell their senders",
+    " vendor's support, then delete it; commands that could not be read stay unanswered: inform their senders",
 )
-NOT_TAKEN_UP = Cause(
+JOURNAL_ROWS_DAMAGED = Cause(
+    "state-dir",
+    "the records of some commands in the journal were altered; the agent answers EINTERRUPTED where the request or the answer is concerned",
+    "check the disk (SMART values, system log), and whether another program writes to RELAY_STATE_DIR; inform the senders of the ids in"
+    " `unreadable` of journal-rows-damaged, which may stay unanswered",
+)
+NOT_RESUMABLE = Cause(
     "state-dir",
     "the agent cannot resume this command from the journal's record of it",
     "check at the target whether the request was made, since the sender is answered EINTERRUPTED; send a support bundle to the vendor",
 )
 JOURNAL_SPOILED = Cause(
     "state-dir",
-    "the journal is damaged ({reason}); at its next start the agent moves it aside, and saves what can be read",
+    "the journal is damaged ({reason}); at its next start the agent renames the file, and copies what can be read to a new journal",
     "check the disk (SMART values, system log), and whether another program writes to RELAY_STATE_DIR; copy {path} for the vendor's support"
     " if you like, then start the agent",
 )
@@ -125,6 +149,11 @@ JOURNAL_OTHER = Cause(
     "state-dir",
     "the journal cannot be used: {reason}",
     "run the agent version that wrote it, or a newer one, as the user who owns it; or set RELAY_STATE_DIR to another directory",
+)
+STATE_BUSY = Cause(
+    "state-dir",
+    "the agent, another agent or `relay-agent retire` uses {path}",
+    "stop the agent, or wait until `retire` has ended; or give this agent a RELAY_STATE_DIR of its own",
 )
 STDOUT_BLOCKED = Cause(
     "",
@@ -139,6 +168,7 @@ TOO_SLOW = Cause(
 UNEXPECTED = Cause(
     "", "the check itself failed with an unexpected {kind}", "report it to the vendor, with the output under RELAY_LOG_LEVEL=debug"
 )
+CRASHED = Cause("agent", "an internal error of the agent", "report it to the vendor, with the output under RELAY_LOG_LEVEL=debug")
 _OF_STORAGE = {
     StorageTrouble.LOCKED: JOURNAL_LOCKED,
     StorageTrouble.HANGS: JOURNAL_HANGS,
@@ -189,16 +219,27 @@ ADMIN_SOCKET = Cause(
     "make the disk of RELAY_STATE_DIR writable for the agent's user and free space on it, or set RELAY_STATE_DIR to a disk that allows"
     " sockets; the agent tries again by itself",
 )
-CAUGHT = Cause(
-    "target",
+OVERDUE = Cause(
+    "agent",
     "a request runs longer than its own time limit",
     _RESTART,
 )
+TAKING_OVER = Cause(
+    "queue",
+    "the queue may still hold messages of commands that this agent accepted before the queue was shared",
+    "wait until it has deleted those messages: RELAY_LEASE_SECONDS and 20 s, or up to twelve times RELAY_LEASE_SECONDS while new commands"
+    " keep arriving; then start the next agent",
+)
 STOPPING = Cause(
-    "agent", "the agent was asked to stop", "wait until it has finished the commands under way; start it again to accept commands"
+    "agent", "the agent was asked to stop", "wait until it has finished the running commands; start it again to accept commands"
 )
 CLOCK_SECONDS = 60.0
 """A smaller difference between the clocks causes no failure."""
+
+
+def clock_is_off(seconds: float) -> bool:
+    """Return whether a clock that is so many seconds ahead of the platform's, or behind, is to be reported."""
+    return abs(seconds) > CLOCK_SECONDS
 
 
 def clock_off(seconds: float) -> Cause:
@@ -209,3 +250,15 @@ def clock_off(seconds: float) -> Cause:
 def token_expired(moment: datetime) -> Cause:
     """Return the cause for a token that expired at this moment (UTC)."""
     return TOKEN_EXPIRED.about(date=f"{moment:%Y-%m-%d %H:%M} UTC")
+
+
+def token_ends(moment: datetime, now: datetime) -> Cause:
+    """Return the cause for a token that expires soon, or has expired."""
+    if moment <= now:
+        return token_expired(moment)
+    return TOKEN_ENDS.about(date=f"{moment:%Y-%m-%d %H:%M} UTC", days=days_left(moment, now))
+
+
+def backlog_reason(limit_bytes: int) -> str:
+    """Return why a full backlog stops the intake."""
+    return f"more than {limit_bytes / 1e9:g} GB wait to be sent to the platform"

@@ -15,41 +15,41 @@ class LoopStatus:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.activity = "starting"
-        self.turned = clock.monotonic()
+        self.last_iteration = clock.monotonic()
         """When the loop last ran an iteration, successful or not."""
-        self.worked: float | None = None
+        self.last_success: float | None = None
         """When an iteration last succeeded."""
-        self.alive = clock.monotonic()
+        self.last_healthy = clock.monotonic()
         """When an iteration last succeeded or was idle."""
         self.problem: str | None = None
         self.cause: Cause | None = None
         """The cause and cure of the problem."""
 
-    def turn(self, activity: str) -> None:
+    def begin(self, activity: str) -> None:
         """Record that an iteration begins."""
         self.activity = activity
-        self.turned = self._clock.monotonic()
+        self.last_iteration = self._clock.monotonic()
 
-    def pause(self, activity: str) -> None:
+    def idle(self, activity: str) -> None:
         """Record an idle iteration (healthy, nothing to do)."""
-        self.turn(activity)
-        self.alive = self.turned
+        self.begin(activity)
+        self.last_healthy = self.last_iteration
         self.problem = self.cause = None
 
     def success(self) -> None:
         """Record a successful iteration."""
-        self.turned = self.worked = self.alive = self._clock.monotonic()
+        self.last_iteration = self.last_success = self.last_healthy = self._clock.monotonic()
         self.problem = self.cause = None
 
     def failure(self, problem: str, cause: Cause | None = None) -> None:
         """Record a failed iteration."""
-        self.turned = self._clock.monotonic()
+        self.last_iteration = self._clock.monotonic()
         self.problem, self.cause = problem, cause
 
-    def silent_seconds(self) -> float:
+    def seconds_since_iteration(self) -> float:
         """Return the seconds since the last iteration."""
-        return self._clock.monotonic() - self.turned
+        return self._clock.monotonic() - self.last_iteration
 
-    def dead_seconds(self) -> float:
+    def unhealthy_seconds(self) -> float:
         """Return the seconds since an iteration succeeded or was idle."""
-        return self._clock.monotonic() - self.alive
+        return self._clock.monotonic() - self.last_healthy

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
-from relay_agent.core.failures import CERTIFICATE_CODES, Cause, Code, FaultFacts, TlsTrouble
+from relay_agent.core.failures import CERTIFICATE_CODES, Cause, Code, FaultFacts, TableKey, TlsTrouble
 from relay_agent.diagnostics.local_causes import SET_CLOCK
+from relay_agent.transport.tls import DEFAULT_ROOTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,32 @@ TO_S3 = replace(
     open="S3 in the agent's AWS region (https, *.s3.<region>.amazonaws.com; here {host}:{port})",
 )
 TO_TARGET = Destination("target", "the target", "the URL", "https_proxy, http_proxy, RELAY_TARGET_PROXY", "{host}:{port}")
+TO_SYSLOG = Destination("syslog", "the log receiver", "RELAY_LOG_SYSLOG", "no proxy is used for log lines", "{host}:{port}")
 CERTIFICATE_ENDS = Cause(
     "target",
-    "the certificate of {host} expires on {date}, in {days}; after that calls fail with CERT_HAS_EXPIRED",
-    "have the target's certificate renewed before that date",
+    "the certificate of {host} {when} calls fail with CERT_HAS_EXPIRED",
+    "have the target's certificate renewed",
+)
+PROXY_CERTIFICATE_ENDS = Cause(
+    "platform",
+    "the certificate of the proxy {host} {when} the agent cannot use this proxy",
+    "ask the proxy's operator to renew its certificate",
+)
+PLATFORM_CERTIFICATE_ENDS = Cause(
+    "platform",
+    "the certificate that {host} shows {when} the agent cannot call this host of the platform or of AWS",
+    "wait: its operator usually renews it in time; if it was issued by a proxy or firewall of yours, which re-signs TLS, have it renewed"
+    " there; if it is not renewed a week before it expires, ask the platform's support",
+)
+SYSLOG_CERTIFICATE_ENDS = Cause(
+    "syslog",
+    "the certificate of the log receiver {host} {when} log lines are no longer delivered to it",
+    "have its certificate renewed",
+)
+MORE_CERTIFICATES = Cause(
+    "target",
+    "more certificates expire soon than are listed here",
+    "look for certificate-ends-soon in the log, or at relay_agent_certificate_expiry_timestamp_seconds in the metrics",
 )
 TARGET_UNWELL = Cause(
     "target",
@@ -68,6 +91,7 @@ _TRUST = (
     "set RELAY_CA_FILE to a PEM file with the issuer's certificate, which is trusted in addition; or set REQUESTS_CA_BUNDLE to a whole"
     " bundle, which replaces the trusted roots; if a proxy re-signs TLS, ask its operator for its CA certificate"
 )
+_OWN_ROOTS = "put the certificate of that CA into the ca_file of this target's [[target]] table; or "
 ON_THE_WAY = {
     Code.ENOTFOUND: (
         "the name {host} does not exist in this machine's DNS",
@@ -106,13 +130,13 @@ ON_THE_WAY = {
     ),
     Code.DEPTH_ZERO_SELF_SIGNED_CERT: (
         "the certificate of {host} is self-signed ({issuer}), and the agent does not trust it (trusted: {roots})",
-        "set RELAY_CA_FILE to a PEM file with that certificate, which is trusted in addition; or have {what} use a certificate of a"
+        "{own}set RELAY_CA_FILE to a PEM file with that certificate, which is trusted in addition; or have {what} use a certificate of a"
         " trusted CA",
     ),
     Code.UNABLE_TO_VERIFY_LEAF_SIGNATURE: (
         "the certificate of {host} was issued by {issuer}, which the agent does not trust (trusted: {roots}), or an intermediate"
         " certificate is missing",
-        _TRUST,
+        f"{{own}}{_TRUST}",
     ),
     Code.ERR_TLS_CERT_ALTNAME_INVALID: (
         "the certificate of {host} is valid for other names only: {names}",
@@ -136,8 +160,8 @@ ON_THE_WAY = {
     ),
     Code.EPOLICY: (
         "the agent's policy forbids this address: {rule}",
-        "use another address in {setting}; link-local, cloud metadata, multicast and unspecified addresses and the agent's own admin pages"
-        " are always denied",
+        "use another address in {setting}, or have the policy file changed: the rule that is named, or, after `default: deny`, a new rule"
+        " that allows the call; what is `built-in` is denied unless a rule names the address itself",
     ),
     Code.EBADCOMMAND: (
         "the method or the URL is invalid",
@@ -145,6 +169,18 @@ ON_THE_WAY = {
     ),
 }
 ON_THE_WAY[Code.EPIPE] = ON_THE_WAY[Code.ECONNRESET]
+# What a key of the target's own `[[target]]` table forbids; no rule can allow it.
+OF_TABLE = {
+    TableKey.PIN_SHA256: (
+        "the public key of the certificate that {host} shows is none of those in pin_sha256 of its [[target]] table",
+        "ask the operator of {what} whether its key was replaced: if it was, put the new key's digest into pin_sha256; if not, somebody on"
+        " the way answers in its place",
+    ),
+    TableKey.ALLOW_IGNORE_TLS: (
+        "the command has ignore_tls_certificate, which the [[target]] table of {host} forbids (allow_ignore_tls = false)",
+        "send the command without it; if the certificate is then refused, have it replaced, or name its CA in ca_file of that table",
+    ),
+}
 _EARLY = (
     "the certificate of {host} is not valid yet{begun}, according to this machine's clock",
     f"{SET_CLOCK}; if the clock is right, have {{what}} use a certificate that is already valid; check the address in {{setting}}",
@@ -160,6 +196,11 @@ _TLS_ALONE = {
     TlsTrouble.OLD_VERSION: (
         "{peer} supports only TLS versions older than 1.2",
         "have its TLS updated, or put a reverse proxy with TLS 1.2 or later in front of it; check the address in {address}",
+    ),
+    TlsTrouble.NO_COMMON_VERSION: (
+        "{peer} and the agent have no TLS version in common, or only one that does not allow the kind of certificate that {peer} has",
+        "have TLS 1.2 or later enabled there, with a certificate for an RSA key or for a common elliptic curve (P-256, P-384); check the"
+        " address in {address}, and tls_min for this host in the policy file",
     ),
     TlsTrouble.NO_COMMON_CIPHER: (
         "{peer} and the agent have no cipher in common, or none that fits its certificate",
@@ -179,8 +220,19 @@ _TLS_ALONE = {
         "use a host name that it serves in {address}",
     ),
     TlsTrouble.CLIENT_CERTIFICATE: (
-        "{peer} requires a client certificate, which the agent does not support",
-        "ask its operator to accept the agent without one; check the address in {address}",
+        "{peer} requires a client certificate, and the agent has none for it",
+        "set client_cert for this host in the policy file, or ask its operator to accept the agent without one;"
+        " check the address in {address}",
+    ),
+    TlsTrouble.CLIENT_CERTIFICATE_ASKED: (
+        "{peer} asked for a client certificate, got none, and closed the connection: probably it requires one",
+        "look at its log; if it requires one, set client_cert for this host in the policy file, or ask its operator to accept the agent"
+        " without one; check the address in {address}",
+    ),
+    TlsTrouble.CLIENT_CERTIFICATE_REFUSED: (
+        "{peer} refuses the agent's client certificate: it has expired or was revoked, or its issuer is not trusted there",
+        "look at issuer and dates of the client_cert in the policy file (openssl x509 -in FILE -noout -issuer -dates); put the certificate"
+        " that {peer} accepts there, with any intermediate ones after it, or ask its operator to trust the issuer",
     ),
     TlsTrouble.LONG_CHAIN: (
         "{peer} sends more certificates than a handshake may contain (100 KB)",
@@ -207,12 +259,17 @@ _LATE = (
     " may be correct",
 )
 _PROXY_LOGIN = (
-    "the proxy {proxy}, not {what}, answered 407: it requires a user and password, or does not accept those given",
+    "the proxy {proxy}, not {what}, answered {status}: it requires a user and password, or does not accept those given",
     "put user and password into the proxy's URL ({proxies}): percent-encoded, a colon between them, an @ after them, then the host",
 )
 _PROXY_REFUSED = (
     "the proxy {proxy}, not {what}, answered {status}: it refuses to connect the agent to {host}:{port}",
     "ask the proxy's operator to allow {open}; or, if {host} can be reached directly, add it to no_proxy; check {setting}",
+)
+_PROXY_CANNOT = (
+    "the proxy {proxy}, not {what}, answered {status}: it cannot reach {host}:{port}, or has a fault of its own",
+    "check the address in {setting}, and from the proxy's machine whether {host}:{port} can be reached; ask the proxy's operator to allow"
+    " {open}; or, if {host} can be reached directly, add it to no_proxy",
 )
 _PROXY_ANSWERED = (
     "the proxy {proxy} answered {status}: it cannot reach {host}:{port}, or it passes on the answer of {what}",
@@ -241,6 +298,20 @@ _PROXY_FAILURES = {
     Code.ETIMEDOUT: "it does not answer in time",
     Code.EBADRESPONSE: "it does not answer like a proxy",
 }
+_SYSLOG_CURE = (
+    "check scheme (udp, tcp or tls), host and port in RELAY_LOG_SYSLOG, that the receiver runs and listens there, and that the firewall"
+    " allows {host}:{port} from this machine (no proxy is used); until then the newest lines wait, up to 2 MiB"
+)
+_NO_CLIENT_CERTIFICATE = (
+    "have the receiver accept this agent without a client certificate, or send to a forwarder on this machine, such as rsyslog, which"
+    " presents one"
+)
+_SYSLOG_TLS = {
+    None: "check the port in RELAY_LOG_SYSLOG, and whether it should say tcp; look at the receiver's log",
+    TlsTrouble.NOT_TLS: "check the port in RELAY_LOG_SYSLOG, or write tcp:// there if the receiver takes plain TCP",
+    TlsTrouble.CLIENT_CERTIFICATE: _NO_CLIENT_CERTIFICATE,
+    TlsTrouble.CLIENT_CERTIFICATE_ASKED: _NO_CLIENT_CERTIFICATE,
+}
 _TLS_CODES = CERTIFICATE_CODES | {Code.EPROTO}
 
 
@@ -262,7 +333,8 @@ def on_the_way(facts: FaultFacts, to: Destination, roots: str | None = None) -> 
         "failure": _PROXY_FAILURES.get(facts.code or Code.ETIMEDOUT, "it cannot be used"),
         "issuer": (shown and shown.issuer) or "an authority",
         "names": (shown and shown.names) or "(unknown)",
-        "roots": roots or (shown and shown.roots) or "certifi's roots, or those of REQUESTS_CA_BUNDLE, and RELAY_CA_FILE",
+        "roots": roots or (shown and shown.roots) or DEFAULT_ROOTS,
+        "own": _OWN_ROOTS if shown and shown.of_table else "",
         "begun": f" (it is valid from {shown.begins})" if shown and shown.begins else "",
         "ended": f" on {shown.ends}" if shown and shown.ends else "",
         "peer": f"the proxy {proxy} (not {to.what})" if facts.proxy else f"{facts.host}:{facts.port}",
@@ -271,12 +343,30 @@ def on_the_way(facts: FaultFacts, to: Destination, roots: str | None = None) -> 
     return Cause(to.id, *_row(facts)).about(**names)
 
 
+def syslog_cause(facts: FaultFacts) -> Cause:
+    """Return the cause of a fault on the way to the log receiver. The agent works without it, and calls it without a proxy."""
+    found = on_the_way(facts, TO_SYSLOG)
+    if facts.code in CERTIFICATE_CODES:
+        return found
+    if facts.trouble is not None or facts.code is Code.EPROTO:
+        cure = _SYSLOG_TLS.get(facts.trouble, found.cure)
+    elif facts.code in (Code.ENOTFOUND, Code.EAI_AGAIN):
+        cure = "check the host in RELAY_LOG_SYSLOG, and that this machine's DNS server (/etc/resolv.conf) knows it"
+    else:
+        cure = _SYSLOG_CURE.format(host=facts.host, port=facts.port)
+    return Cause(found.id, found.cause, cure)
+
+
 def _row(facts: FaultFacts) -> tuple[str, str]:
     if facts.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         return _PROXY_LOGIN
     if facts.proxy is not None:
+        if facts.status == HTTPStatus.UNAUTHORIZED and not facts.forwarded:
+            return _PROXY_LOGIN  # tinyproxy says this of a wrong password.
+        if facts.status and facts.forwarded:
+            return _PROXY_ANSWERED
         if facts.status:
-            return _PROXY_ANSWERED if facts.forwarded else _PROXY_REFUSED
+            return _PROXY_CANNOT if facts.status >= HTTPStatus.INTERNAL_SERVER_ERROR else _PROXY_REFUSED
         if facts.behind:
             return _PROXY_BEHIND
         if facts.trouble in _TLS_ALONE:
@@ -286,4 +376,6 @@ def _row(facts: FaultFacts) -> tuple[str, str]:
         return _LATE
     if facts.trouble is not None:
         return {**_TLS_ALONE, **_TLS_CERTIFICATE}[facts.trouble]
+    if facts.table_key is not None:
+        return OF_TABLE[facts.table_key]
     return ON_THE_WAY[facts.code or Code.ETIMEDOUT]

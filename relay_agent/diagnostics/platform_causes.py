@@ -20,7 +20,7 @@ from relay_agent.core.errors import (
     UnknownAgent,
 )
 from relay_agent.core.failures import Cause, FaultFacts
-from relay_agent.diagnostics.local_causes import CLOCK_SECONDS, SET_CLOCK, clock_off, token_expired
+from relay_agent.diagnostics.local_causes import SET_CLOCK, clock_is_off, clock_off, token_expired
 from relay_agent.diagnostics.network_causes import (
     ON_THE_WAY,
     TO_LOGS,
@@ -83,7 +83,7 @@ SLOW = Cause(
     "the platform took {seconds} s to answer; the agent works, but commands take longer",
     "check the network connection, the DNS server and the proxy, if any",
 )
-UNWELL = Cause(
+PLATFORM_SERVER_ERROR = Cause(
     "platform",
     "the platform, or a proxy in its place, answers with a server error",
     "wait: the agent keeps trying; if the problem lasts, look at the log of the proxy, if any, and ask the platform's support",
@@ -107,9 +107,9 @@ AWS_ENDPOINT = Cause(
 AWS_BUSY = Cause(
     "sqs",
     "{service} limits the rate of calls (throttling)",
-    "wait: the agent calls less often, and sends later what waits; if the problem lasts, ask the platform's support to raise the quota",
+    "wait: the agent tries again with longer pauses; if the problem lasts, ask the platform's support to raise the quota",
 )
-AWS_UNWELL = Cause(
+AWS_SERVER_ERROR = Cause(
     "sqs",
     "{service} answers with a server error ({reason})",
     "wait: the agent keeps trying; if the problem lasts, check the AWS Health Dashboard for the agent's region, or ask the platform's"
@@ -152,11 +152,11 @@ S3_REFUSED = Cause(
 )
 S3_GONE = Cause(
     "platform",
-    "Amazon S3 finds nothing at the platform's presigned URL (404): the body or its bucket no longer exists",
+    "Amazon S3 has no object at the platform's presigned URL (404): the body or its bucket was deleted",
     "have its sender send the command again; if this happens again, ask the platform's support",
 )
 S3_BAD_URL = Cause("platform", "the platform gave a presigned URL that is invalid", "ask the platform's support")
-S3_UNWELL = Cause("platform", "Amazon S3 answers with a server error", AWS_UNWELL.cure)
+S3_SERVER_ERROR = Cause("platform", "Amazon S3 answers with a server error", AWS_SERVER_ERROR.cure)
 NOT_S3 = replace(NOT_AWS.about(service="Amazon S3"), id="platform")
 STARTING = Cause(
     "platform", "the agent has just started, and reads its configuration from the platform", "wait until it has read its configuration"
@@ -227,7 +227,7 @@ def _cause_of(error: PlatformError) -> Cause:
         return _of_aws(error, to)
     if error.status == HTTPStatus.BAD_REQUEST and error.call is Call.AGENTS:
         return UNKNOWN_AGENT  # The agent's id is all that this call sends.
-    return next((cause for kind, cause in _BY_KIND if isinstance(error, kind)), UNWELL)
+    return next((cause for kind, cause in _BY_KIND if isinstance(error, kind)), PLATFORM_SERVER_ERROR)
 
 
 def _of_refusal(error: PlatformRefused) -> Cause:
@@ -236,7 +236,7 @@ def _of_refusal(error: PlatformRefused) -> Cause:
 
 def _of_signature(error: PlatformRefused) -> Cause:
     off = error.clock_off
-    return CLOCK if off is None or abs(off) < CLOCK_SECONDS else clock_off(off)
+    return clock_off(off) if off is not None and clock_is_off(off) else CLOCK
 
 
 def _unreachable(error: PlatformUnreachable, to: Destination) -> Cause:
@@ -257,7 +257,7 @@ def _of_aws(error: PlatformError, to: Destination) -> Cause:
     elif isinstance(error, NotThePlatform) or (error.aws_code or "").isdigit():
         row = NOT_AWS  # AWS gives its errors a name; a bare status comes from something else.
     else:
-        row = AWS_UNWELL
+        row = AWS_SERVER_ERROR
     return replace(row.about(service=to.service, reason=error.reason), id=to.id)
 
 
@@ -271,7 +271,7 @@ def _of_s3(error: PlatformError) -> Cause:
     if error.status is None:
         return S3_UNREACHABLE
     if error.status in _FOR_NOW or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return S3_UNWELL
+        return S3_SERVER_ERROR
     if error.status < HTTPStatus.BAD_REQUEST:
         return NOT_S3
     if error.status == HTTPStatus.NOT_FOUND:

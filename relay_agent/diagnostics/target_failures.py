@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from relay_agent.core.clock import Clock
+from relay_agent.core.clock import HOUR_SECONDS, Clock
 from relay_agent.core.failures import Cause, Code
-from relay_agent.core.models import Url
-from relay_agent.diagnostics.causes import Problem
+from relay_agent.core.models import Url, host_and_port
+from relay_agent.diagnostics.causes import SHOWN_SECONDS, Problem
 from relay_agent.diagnostics.network_causes import MORE_TARGETS, TO_TARGET, on_the_way
 from relay_agent.telemetry.logger import WITHHELD, Logger
 from relay_agent.telemetry.repeated_failure import RepeatedFailure
@@ -26,10 +26,7 @@ from relay_agent.transport.proxy_connect import ProxyRefused
 MOST_HOSTS = 64
 """How many hosts are remembered: those that failed last."""
 MOST_SHOWN = 5
-SHOWN_SECONDS = 3600.0
-"""How long a host is shown as failing after its last failure."""
-REMIND_SECONDS = 3600.0
-HOUR_SECONDS = 3600.0
+REMIND_SECONDS = HOUR_SECONDS
 LINES_AN_HOUR = 30
 """For all hosts together, each with a second line when it recovers: less than 1 MB a day, whatever senders request."""
 HOST_LINES_AN_HOUR = 10
@@ -79,8 +76,9 @@ class _Host:
 
     def problem(self) -> Problem:
         times = "once" if self.trouble.count == 1 else f"{self.trouble.count} times in a row"
-        said = f"{_where(self.url)} failed {times}, at {self.when:%H:%M:%S} UTC with {self.fault.code}: {self.fault.message}"
-        return Problem(said, self.cause())
+        where = host_and_port(self.url.host, self.url.port)
+        summary = f"{where} failed {times}, at {self.when:%H:%M:%S} UTC with {self.fault.code}: {self.fault.message}"
+        return Problem(summary, self.cause())
 
 
 class TargetFailures:
@@ -127,7 +125,7 @@ class TargetFailures:
             failing = [host for host in reversed(self._hosts.values()) if host.trouble.failing and now - host.at < SHOWN_SECONDS]
             found = [host.problem() for host in failing[:MOST_SHOWN]]
         more = len(failing) - len(found)
-        return [*found, Problem(f"{more} more targets fail", MORE_TARGETS)] if more else found
+        return [*found, Problem(f"{more} more targets fail", MORE_TARGETS, more)] if more else found
 
     def _host(self, url: Url, fault: TransportFault) -> _Host:
         """Return the host's record, with this as its last failure."""
@@ -143,7 +141,3 @@ class TargetFailures:
         host.url, host.fault, host.at, host.when = url, fault, now, when
         self._hosts.move_to_end(place)
         return host
-
-
-def _where(url: Url) -> str:
-    return f"[{url.host}]:{url.port}" if ":" in url.host else f"{url.host}:{url.port}"

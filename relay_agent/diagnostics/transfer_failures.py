@@ -7,14 +7,12 @@ from collections.abc import Callable
 
 from relay_agent.core.errors import PayloadFault, PayloadRefused, PlatformError
 from relay_agent.core.failures import Cause
-from relay_agent.diagnostics.causes import Problem
+from relay_agent.diagnostics.causes import SHOWN_SECONDS, Problem
 from relay_agent.diagnostics.platform_causes import cause_of
 from relay_agent.telemetry.logger import Logger
 from relay_agent.telemetry.repeated_failure import RepeatedFailure
 
-SHOWN_SECONDS = 3600.0
-"""How long the page shows a failed transfer: an answer whose body was given up, or a body that could not be downloaded."""
-TELL_SECONDS = 10.0
+FALLBACK_LEAD_SECONDS = 10.0
 """An answer is sent without its body this long before its sender stops waiting."""
 
 
@@ -45,7 +43,7 @@ class UploadFailures:
 
     @property
     def problem(self) -> Problem | None:
-        """What is wrong while an answer waits for another try; for an hour, or until the next upload, what was given up."""
+        """The failure while an answer waits for another try; then the upload that was given up, for an hour or until the next success."""
         if self._failing:
             return self._last
         return self._refused if self._monotonic() - self._refused_at < SHOWN_SECONDS else None
@@ -93,5 +91,5 @@ class DownloadFailures:
 
     @property
     def problem(self) -> Problem | None:
-        """What is wrong, until a body is downloaded, for an hour at most."""
+        """The current failure, until a body is downloaded, for an hour at most."""
         return self._last if self._monotonic() - self._at < SHOWN_SECONDS else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from relay_agent.core.failures import Cause
-from relay_agent.diagnostics.local_causes import CAUGHT, JOURNAL_HANGS, STUCK
+from relay_agent.diagnostics.local_causes import JOURNAL_HANGS, OVERDUE, STUCK
 from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.diagnostics.platform_causes import NO_ANSWERS, NOT_READ
 from relay_agent.diagnostics.platform_status import PlatformStatus
@@ -22,10 +22,10 @@ from relay_agent.storage.journal import Journal
 RECENT_SECONDS = 60.0
 """A part that is stuck for longer stops the heartbeats."""
 STUCK_SECONDS = 300.0
-"""A part that is stuck for longer ends the agent (ARCHITECTURE, "Alive means working")."""
+"""A part that is stuck for longer ends the agent (docs/durability.md, "The watchdog")."""
 
 
-class Crew(Protocol):
+class WatchedWorker(Protocol):
     """What the watchdog needs of a worker."""
 
     name: str
@@ -51,7 +51,7 @@ class Watchdog:
         self,
         *,
         loops: Mapping[str, LoopStatus],
-        workers: Sequence[Crew],
+        workers: Sequence[WatchedWorker],
         journal: Journal,
         disk: Disk,
         platform_status: PlatformStatus,
@@ -65,7 +65,7 @@ class Watchdog:
         self._platform_status = platform_status
         self._draining = draining
 
-    def standstill(self) -> Finding | None:
+    def stall(self) -> Finding | None:
         """Return why no heartbeat may be sent; None while the agent works."""
         if self._draining():
             return None
@@ -78,40 +78,40 @@ class Watchdog:
 
     def findings(self) -> list[Finding]:
         """Return every part, with the time since its last progress, however short."""
-        return self.standing_still() + self.not_served()
+        return self.internal_findings() + self.platform_findings()
 
-    def not_served(self) -> list[Finding]:
+    def platform_findings(self) -> list[Finding]:
         """Return the findings that involve the platform: the queue is not read, or answers are not sent."""
-        if not self._platform_status.enrolled or self._platform_status.disabled:
+        if not self._platform_status.registered or self._platform_status.disabled:
             return []
-        # A corrected token cures the agent without a restart (OPERATIONS §2).
+        # A corrected token cures the agent without a restart (docs/durability.md, "The watchdog").
         curable = not self._full and self._platform_status.refused is None
         polling, sending = self._loops["poller"], self._loops["sender"]
         return [
             Finding(
                 f"the queue could not be read: {polling.problem or polling.activity}",
-                polling.dead_seconds(),
+                polling.unhealthy_seconds(),
                 polling.cause or NOT_READ,
                 curable,
             ),
             Finding(
                 f"no answer could be sent: {sending.problem or sending.activity}",
-                sending.dead_seconds(),
+                sending.unhealthy_seconds(),
                 sending.cause or NO_ANSWERS,
                 curable,
             ),
         ]
 
-    def standing_still(self) -> list[Finding]:
+    def internal_findings(self) -> list[Finding]:
         """Return the findings within the agent: a thread, a commit, a worker."""
         found = [
-            Finding(f"the thread {name} is stuck, while {status.activity}", status.silent_seconds(), STUCK)
+            Finding(f"the thread {name} is stuck, while {status.activity}", status.seconds_since_iteration(), STUCK)
             for name, status in self._loops.items()
         ]
         found.append(Finding("a commit to the journal does not finish", self._journal.stuck_seconds(), JOURNAL_HANGS))
         # A full disk is cured by an administrator, not by a restart: work that waits for it is not stuck.
         found += [
-            Finding(f"{worker.name} runs a command longer than its time limit", worker.overdue_seconds(), CAUGHT, not self._full)
+            Finding(f"{worker.name} runs a command longer than its time limit", worker.overdue_seconds(), OVERDUE, not self._full)
             for worker in self._workers
         ]
         return found

@@ -1,47 +1,84 @@
-"""A transport adapter for requests that sends through an agent, by way of the platform's command queue.
+"""A transport adapter for requests that sends through an agent, over the platform's command queue.
 
-This module owns the translation between requests' objects and commands. It must not call the platform itself: `client` does.
+This module owns the translation between requests' objects and commands. It must not call the platform itself: a `Client` does.
+
+The adapter is an `HTTPAdapter` whose connections are commands. So `responses`, which replaces `HTTPAdapter.send`, also works beside it.
 """
 
 from __future__ import annotations
 
-import http.client
-import io
-import re
+import os
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import requests
 from requests import PreparedRequest, Response
 from requests import exceptions as failures
-from requests.adapters import BaseAdapter
-from requests.cookies import extract_cookies_to_jar
-from requests.structures import CaseInsensitiveDict
-from requests.utils import get_encoding_from_headers
-from urllib3 import HTTPHeaderDict, HTTPResponse
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPResponse
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, ProtocolError
+from urllib3.exceptions import SSLError as TlsError
+from urllib3.util import Retry
 
-from relay_agent.core.errors import PlatformError, RelayError
-from relay_agent.pipelines.client import CommandClient, NoAnswer
-from relay_agent.pipelines.encoding import Answer, request_payload
+from relay_agent.core.errors import RelayError
+from relay_agent.pipelines.commands import DEFAULT_TIMEOUT_SECONDS, Client, check_size, check_timeout
+from relay_agent.pipelines.encoding import request_payload
+from relay_agent.pipelines.failures import Kind, TooLarge, Trouble, trouble_of_answer, trouble_of_error
+from relay_agent.pipelines.received import received
 from relay_agent.protocol.keyring import Keyring
-
-DEFAULT_TIMEOUT_SECONDS = 60.0
 
 _FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding"})
 """Not passed on: the agent frames the body itself (PROTOCOL §3)."""
+_PIECE_BYTES = 64 * 1024
 
 
-class RelayAdapter(BaseAdapter):
+def relay_session(client: Client, *, keyring: Keyring | None = None, retries: int | Retry | None = None) -> requests.Session:
+    """Return a session whose requests go through the agent of `client`; a `keyring` makes every one a secure command.
+
+    `retries` is what an HTTPAdapter takes as `max_retries`. Proxies, certificates and `.netrc` of this machine's environment are not used.
+    """
+    session = requests.Session()
+    session.trust_env = False
+    adapter = _SessionAdapter(client, keyring=keyring, max_retries=0 if retries is None else retries)
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, adapter)
+    return session
+
+
+def as_sent(url: str) -> str:
+    """Return the URL as a session of requests sends it, which may rewrite it."""
+    return requests.Request("GET", url).prepare().url or url
+
+
+def can_send(url: str) -> bool:
+    """Return whether requests accepts the URL: it refuses, for example, a host that begins with a dot, which the agent does not."""
+    try:
+        as_sent(url)
+    except (requests.RequestException, ValueError):
+        return False
+    return True
+
+
+class RelayAdapter(HTTPAdapter):
     """Sends a session's requests through the agent of `client`; `keyring` makes every one a secure command.
 
-    `timeout` becomes the limit in seconds for the whole exchange: a pair (connect, read) counts as their sum, None as
-    `timeout_seconds`. `verify=False` is passed on; the path of a CA bundle, `cert` and `proxies` are not, since the agent uses its
-    own towards the target.
+    `timeout` is the limit in seconds for the whole exchange at the target; of a pair (connect, read) the second value counts; None means
+    `timeout_seconds`. `max_retries` is as in HTTPAdapter, but a failure that leaves open whether the target acted is repeated only for the
+    methods that the Retry allows. `verify=False` is passed on; a path is refused, except the one that a session with `trust_env` takes
+    from the environment. `proxies` are ignored: the agent has its own towards the target.
     """
 
-    def __init__(self, client: CommandClient, *, keyring: Keyring | None = None, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
-        super().__init__()
+    __attrs__ = [*HTTPAdapter.__attrs__, "_client", "_keyring", "_timeout_seconds"]  # noqa: RUF012  # as HTTPAdapter declares it
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        keyring: Keyring | None = None,
+        max_retries: int | Retry = 0,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> None:
+        super().__init__(max_retries=max_retries)
         self._client = client
         self._keyring = keyring
         self._timeout_seconds = timeout_seconds
@@ -59,82 +96,159 @@ class RelayAdapter(BaseAdapter):
 
         Raises:
             requests.RequestException: the class that a direct call would raise; the message begins with the code of PROTOCOL §4.
+            ValueError: `cert` or a path as `verify` is given, or `timeout` is none.
+        """
+        if cert:
+            raise ValueError("cert: client certificates are the agent's; its policy file names the one for each target")
+        if isinstance(verify, str | os.PathLike) and os.fspath(verify) not in self._bundles_of_the_environment():
+            raise ValueError("verify: the agent verifies with its own roots (RELAY_CA_FILE at the agent); give True or False")
+        _seconds(timeout, self._timeout_seconds)
+        try:
+            return super().send(request, stream=stream, timeout=timeout, verify=bool(verify), cert=None, proxies=None)
+        except _Failed as failed:
+            failure = failed.failure
+        try:
+            raise failure
+        finally:
+            del failure  # Otherwise this frame and the exception would keep each other.
+
+    def get_connection_with_tls_context(
+        self, request: PreparedRequest, verify: Any, proxies: Mapping[str, str] | None = None, cert: Any = None
+    ) -> Any:
+        """Return what HTTPAdapter takes for a pool of connections to the request's host."""
+        return _Exchange(self._client, self._keyring, self._timeout_seconds, request, verify=bool(verify))
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Do nothing: the agent verifies."""
+
+    def request_url(self, request: PreparedRequest, proxies: Any) -> str:
+        """Return the whole URL, for which no proxy of this machine counts."""
+        return request.url or ""
+
+    def close(self) -> None:
+        """Close the client's connections to the platform, as far as they are its own; the adapter stays usable."""
+        super().close()
+        close = getattr(self._client, "close", None)
+        if close is not None:
+            close()
+
+    def _bundles_of_the_environment(self) -> set[str]:
+        """Return the paths that a session with `trust_env` puts in the place of `verify=True`; nobody meant them for the target."""
+        return {os.environ.get(name, "") for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")}  # noqa: TID251  # requests reads them too
+
+
+class _SessionAdapter(RelayAdapter):
+    """The adapter of `relay_session`, which takes nothing from the environment: any path as `verify` is its caller's."""
+
+    def _bundles_of_the_environment(self) -> set[str]:
+        return set()
+
+
+class _Failed(Exception):
+    """Carries a failure out of HTTPAdapter, which would take any exception of requests for a ConnectionError."""
+
+    def __init__(self, failure: requests.RequestException) -> None:
+        super().__init__()
+        self.failure = failure
+
+
+class _Exchange:
+    """One request of a session, with its repetitions, in the place of urllib3's pool of connections."""
+
+    def __init__(self, client: Client, keyring: Keyring | None, timeout_seconds: float, request: PreparedRequest, *, verify: bool) -> None:
+        self._client = client
+        self._keyring = keyring
+        self._timeout_seconds = timeout_seconds
+        self._request = request
+        self._verify = verify
+
+    def urlopen(self, *, method: str, url: str, body: Any, headers: Any, retries: Retry, timeout: Any, **_: Any) -> HTTPResponse:
+        """Send the request, again as long as `retries` allow, and return the response with its body unread.
+
+        Raises:
+            _Failed: there is none.
         """
         seconds = _seconds(timeout, self._timeout_seconds)
-        payload = _payload(request, seconds)
+        payload = self._payload(method, url, body, headers, seconds)
+        while True:
+            found = self._once(payload, seconds, retries)
+            if isinstance(found, Trouble):
+                retries = self._after_trouble(method, url, retries, found)
+                retries.sleep()
+                continue
+            if not retries.is_retry(method, found.status, bool(found.headers.get("Retry-After"))):
+                return found
+            following = self._after_status(method, url, retries, found)
+            if following is None:
+                return found
+            retries = following
+            found.close()
+            retries.sleep(found)
+
+    def _payload(self, method: str, url: str, body: Any, headers: Any, seconds: float) -> dict[str, Any]:
+        fields = [(_latin(name), _latin(value)) for name, value in headers.items()]
+        kept = [(name, value) for name, value in fields if name.lower() not in _FRAMING_HEADERS]
+        try:
+            payload = request_payload(method or "GET", url, kept, _body(body), seconds)
+        except TooLarge as error:
+            self._fail(trouble_of_error(error, secure=False))
         payload["follow_redirects"] = False  # The session follows them itself.
-        if verify is False:
+        if not self._verify:
             payload["ignore_tls_certificate"] = True
+        return payload
+
+    def _once(self, payload: dict[str, Any], seconds: float, retries: Retry) -> HTTPResponse | Trouble:
+        secure = self._keyring is not None
         try:
             answer = self._client.exchange(payload, timeout_seconds=seconds, keyring=self._keyring)
-            if answer.http:
-                return self._response(request, answer)
-        except NoAnswer as error:
-            raise failures.ReadTimeout(str(error), request=request) from error
-        except PlatformError as error:
-            raise failures.ConnectionError(str(error), request=request) from error
+            return received(self._request, answer, retries) if answer.http else trouble_of_answer(answer, secure=secure)
         except RelayError as error:
-            raise failures.RequestException(str(error), request=request) from error
-        kind = _failure(answer)
-        if kind is failures.ConnectTimeout and self._keyring is not None and not answer.sealed:
-            kind = failures.ReadTimeout  # It may be forged, so it must not say that a retry is safe.
-        raise kind(f"{answer.code}: {answer.message}", request=request)
+            return trouble_of_error(error, secure=secure)
 
-    def close(self) -> None:
-        """Do nothing: the caller owns the client's session."""
+    def _after_trouble(self, method: str, url: str, retries: Retry, trouble: Trouble) -> Retry:
+        if not trouble.repeatable:
+            self._fail(trouble)
+        try:
+            return retries.increment(method, url, error=_as_urllib3_has_it(trouble))
+        except HTTPError:
+            self._fail(trouble)
 
-    def _response(self, request: PreparedRequest, answer: Answer) -> Response:
-        raw = _raw(request, answer)
-        response = Response()
-        response.status_code = raw.status
-        response.headers = CaseInsensitiveDict(raw.headers)
-        response.encoding = get_encoding_from_headers(response.headers)
-        response.raw = raw
-        response.reason = raw.reason or ""
-        response.url = request.url or ""
-        response.request = request
-        response.connection = self  # type: ignore[assignment]  # typed as HTTPAdapter, used as any adapter
-        response.elapsed = timedelta(milliseconds=answer.elapsed_ms)
-        extract_cookies_to_jar(response.cookies, request, raw)  # type: ignore[no-untyped-call]
-        return response
+    def _after_status(self, method: str, url: str, retries: Retry, response: HTTPResponse) -> Retry | None:
+        """Return the retries that are left, None if the response itself is to be returned."""
+        try:
+            return retries.increment(method, url, response=response)
+        except MaxRetryError as error:
+            if not retries.raise_on_status:
+                return None
+            reason = error.reason
+        response.close()
+        raise _Failed(failures.RetryError(f"{response.status}: {reason}", request=self._request))
 
-
-class _Received:
-    """Stands in for http.client's response, from whose headers http.cookiejar reads the cookies."""
-
-    def __init__(self, headers: list[tuple[str, str]]) -> None:
-        self.msg = http.client.HTTPMessage()
-        for name, value in headers:
-            self.msg[name] = value
-
-    def isclosed(self) -> bool:
-        """Return True: there is no connection."""
-        return True
-
-    def close(self) -> None:
-        """Do nothing: there is no connection."""
+    def _fail(self, trouble: Trouble) -> NoReturn:
+        raise _Failed(_CLASSES[trouble.kind](str(trouble), request=self._request))
 
 
-def _raw(request: PreparedRequest, answer: Answer) -> HTTPResponse:
-    headers = answer.headers()
-    status = answer.status_code or 0
-    return HTTPResponse(
-        body=io.BytesIO(answer.content()),
-        headers=HTTPHeaderDict(headers),
-        status=status,
-        version=11,
-        reason=http.client.responses.get(status, ""),
-        preload_content=False,
-        enforce_content_length=False,  # The agent may have decoded a body, and its length with it.
-        original_response=_Received(headers),  # type: ignore[arg-type]
-        request_method=request.method,
-    )
+_CLASSES: dict[Kind, type[requests.RequestException]] = {
+    Kind.CONNECT: failures.ConnectionError,
+    Kind.CONNECT_TIMEOUT: failures.ConnectTimeout,
+    Kind.PROXY: failures.ProxyError,
+    Kind.TLS: failures.SSLError,
+    Kind.READ_TIMEOUT: failures.ReadTimeout,
+    Kind.LOST: failures.ConnectionError,
+    Kind.BODY: failures.ChunkedEncodingError,
+    Kind.DECODING: failures.ContentDecodingError,
+    Kind.REDIRECTS: failures.TooManyRedirects,
+    Kind.URL: failures.InvalidURL,
+    Kind.HEADER: failures.InvalidHeader,
+    Kind.REFUSED: failures.RequestException,
+}
 
 
-def _payload(request: PreparedRequest, seconds: float) -> dict[str, Any]:
-    headers = [(_latin(name), _latin(value)) for name, value in request.headers.items()]
-    kept = [(name, value) for name, value in headers if name.lower() not in _FRAMING_HEADERS]
-    return request_payload(request.method or "GET", request.url or "", kept, _body(request.body), seconds)
+def _as_urllib3_has_it(trouble: Trouble) -> Exception:
+    """Return the error by which urllib3's Retry knows whether the request was sent."""
+    if not trouble.nothing_sent:
+        return ProtocolError(str(trouble))
+    return TlsError(str(trouble)) if trouble.kind is Kind.TLS else ConnectTimeoutError(str(trouble))
 
 
 def _latin(text: str | bytes) -> str:
@@ -142,74 +256,56 @@ def _latin(text: str | bytes) -> str:
 
 
 def _body(body: Any) -> bytes | None:
-    """Return the whole body, from any form that requests accepts: text, bytes, a file, or an iterable of text or bytes."""
+    """Return the whole body, from any form that requests accepts: text, bytes, a file, or an iterable of text or bytes.
+
+    Raises:
+        TooLarge: it does not fit into a command; no more of it is read.
+    """
     if body is None:
         return None
     if isinstance(body, str):
-        return body.encode("utf-8")
+        return _checked(body.encode("utf-8"))
     if isinstance(body, bytes | bytearray | memoryview):
-        return bytes(body)
-    pieces: Iterator[str | bytes] = iter([body.read()] if hasattr(body, "read") else body)
-    return b"".join(piece.encode("utf-8") if isinstance(piece, str) else piece for piece in pieces)
+        return _checked(bytes(body))
+    whole = bytearray()
+    for piece in _pieces(body):
+        whole += piece.encode("utf-8") if isinstance(piece, str) else piece
+        check_size(len(whole))
+    return bytes(whole)
+
+
+def _checked(body: bytes) -> bytes:
+    check_size(len(body))
+    return body
+
+
+def _pieces(body: Any) -> Iterator[str | bytes]:
+    if not hasattr(body, "read"):
+        yield from body
+        return
+    while True:
+        piece = body.read(_PIECE_BYTES)  # A pipe or a download may return less than was asked for.
+        if piece is None:
+            raise ValueError("the body's file has nothing to read yet: give one that blocks")
+        if not piece:
+            return
+        yield piece
 
 
 def _seconds(timeout: Any, default: float) -> float:
-    """Return one limit for the whole exchange, from any form of timeout that requests accepts."""
-    if timeout is None:
-        return default
+    """Return the limit for the whole exchange, from any form of timeout that requests accepts; of a pair it is the second."""
     if isinstance(timeout, tuple):
         if len(timeout) != 2:
-            raise ValueError("timeout must be seconds, or a pair (connect, read)")
+            raise ValueError(f"Invalid timeout {timeout}. Pass a (connect, read) timeout tuple, or a single float.")
         parts = list(timeout)
-    elif hasattr(timeout, "connect_timeout"):  # urllib3's Timeout
-        parts = [timeout.total] if timeout.total is not None else [timeout.connect_timeout, timeout.read_timeout]
+    elif hasattr(timeout, "connect_timeout"):  # urllib3's Timeout, which has a sentinel for what was not given
+        given = [timeout.connect_timeout, timeout.read_timeout if timeout.total is None else timeout.total]
+        parts = [part if part is None or isinstance(part, int | float) else None for part in given]
     else:
         parts = [timeout]
-    if hasattr(timeout, "connect_timeout"):  # urllib3 has a sentinel for what was not given.
-        parts = [part if part is None or isinstance(part, int | float) else None for part in parts]
-    if not all(part is None or isinstance(part, int | float) for part in parts):
+    if not all(part is None or (isinstance(part, int | float) and not isinstance(part, bool)) for part in parts):
         raise ValueError("Timeout value must be an int, float or None, or a pair of them")
-    if any(part is not None and part <= 0 for part in parts):
-        raise ValueError("timeout must be more than 0 seconds")
-    # Without a limit on reading, one on connecting does not limit the whole.
-    return default if parts[-1] is None else float(sum(part for part in parts if part is not None))
-
-
-_BY_CODE: dict[str, type[requests.RequestException]] = {
-    "CERT_HAS_EXPIRED": failures.SSLError,
-    "DEPTH_ZERO_SELF_SIGNED_CERT": failures.SSLError,
-    "UNABLE_TO_VERIFY_LEAF_SIGNATURE": failures.SSLError,
-    "ERR_TLS_CERT_ALTNAME_INVALID": failures.SSLError,
-    "EPROTO": failures.SSLError,
-    "ETIMEDOUT": failures.ReadTimeout,
-    "ETOOMANYREDIRECTS": failures.TooManyRedirects,
-    "EEXPIRED": failures.ConnectTimeout,  # It was never executed, so a retry is safe, as after a ConnectTimeout.
-    "EXPIRED": failures.ReadTimeout,
-    "EBADCOMMAND": failures.RequestException,
-    "ENOKEY": failures.RequestException,
-    "EDECRYPT": failures.RequestException,
-    "EREPLAY": failures.RequestException,
-    "UNKNOWN_COMMAND": failures.RequestException,
-}
-
-# Two cases of one code differ only by the message (PROTOCOL §4, SECURITY §1).
-_BY_MESSAGE: tuple[tuple[str, re.Pattern[str], type[requests.RequestException]], ...] = (
-    ("EBADCOMMAND", re.compile(r"url\b"), failures.InvalidURL),
-    ("EBADCOMMAND", re.compile(r"headers\b"), failures.InvalidHeader),
-    ("EBADRESPONSE", re.compile(r".*Content-Length", re.DOTALL), failures.InvalidHeader),
-    ("EBADRESPONSE", re.compile(r".*within the header block", re.DOTALL), failures.ChunkedEncodingError),
-    ("EBADRESPONSE", re.compile(r".*Content-Encoding", re.DOTALL), failures.ContentDecodingError),
-    ("EBADRESPONSE", re.compile(r".*\bbody\b", re.DOTALL), failures.ChunkedEncodingError),
-    ("ETIMEDOUT", re.compile(r"connect\b|name resolution|the TLS handshake|the tunnel|proxy\b"), failures.ConnectTimeout),
-)
-_PROXY = re.compile(r"(the )?proxy\b")
-
-
-def _failure(answer: Answer) -> type[requests.RequestException]:
-    for code, pattern, kind in _BY_MESSAGE:
-        if answer.code == code and pattern.match(answer.message):
-            return kind
-    kind = _BY_CODE.get(answer.code, failures.ConnectionError)
-    if kind in (failures.ConnectionError, failures.SSLError) and _PROXY.match(answer.message):
-        return failures.ProxyError
-    return kind
+    for part in parts:
+        if part is not None:
+            check_timeout(part)
+    return default if parts[-1] is None else float(parts[-1])

@@ -1,4 +1,4 @@
-"""A requests session for the sender's calls to the platform, with the proxies and trusted roots of the settings (SECURITY §1).
+"""A requests session for the sender's calls to the platform, with the proxies and trusted roots of the settings.
 
 This module owns how that session is built. It must not send anything.
 """
@@ -14,6 +14,7 @@ from requests.adapters import HTTPAdapter
 
 from relay_agent.config.network import proxy_router, tls_contexts
 from relay_agent.config.settings import Settings
+from relay_agent.core.models import host_and_port
 from relay_agent.core.urls import parse_url
 from relay_agent.transport.proxy import Proxy
 from relay_agent.transport.proxy_routing import Leg
@@ -49,7 +50,7 @@ class _TrustingAdapter(HTTPAdapter):
 
 
 def _proxy_url(proxy: Proxy) -> str:
-    host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
+    where = host_and_port(proxy.host, proxy.port)
     if proxy.username is None:
-        return f"{proxy.scheme}://{host}:{proxy.port}"
-    return f"{proxy.scheme}://{quote(proxy.username, safe='')}:{quote(proxy.password or '', safe='')}@{host}:{proxy.port}"
+        return f"{proxy.scheme}://{where}"
+    return f"{proxy.scheme}://{quote(proxy.username, safe='')}:{quote(proxy.password or '', safe='')}@{where}"

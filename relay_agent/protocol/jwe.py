@@ -11,13 +11,14 @@ import json
 import math
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeGuard
 
 from Crypto.Cipher import AES
 
+from relay_agent.core.clock import DAY_SECONDS
 from relay_agent.core.errors import SecureCommandError
 from relay_agent.core.failures import Code
 from relay_agent.protocol.keyring import KEY_BYTES, NO_KEY, Keyring
@@ -26,9 +27,10 @@ IV_BYTES = 12
 TAG_BYTES = 16
 # The header has to be parsed before the tag can be checked: anybody could have written it.
 MAX_HEADER_CHARACTERS = 16_384
-MAX_VALID_SECONDS = 7 * 86_400
+MAX_VALID_SECONDS = 7 * DAY_SECONDS
 """How far ahead a command's `exp` may be. Its `jti` is remembered until then (PROTOCOL §5)."""
 MAX_JTI_CHARACTERS = 1024
+_NOT_COMPACT = "is not a compact JWE: that has five base64url parts with dots between them"
 COMMAND = "relay-command"
 ANSWER = "relay-answer"
 
@@ -49,12 +51,19 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class _Envelope:
-    """The parts of a compact JWE, decoded. `aad` is the protected header as received."""
+class _Head:
+    """What stands before a compact JWE's ciphertext, decoded. `aad` is the protected header as received."""
 
     header: dict[str, Any]
     aad: bytes
     iv: bytearray
+
+
+@dataclass(frozen=True, slots=True)
+class _Envelope:
+    """The parts of a compact JWE, decoded."""
+
+    head: _Head
     ciphertext: bytearray
     tag: bytearray
 
@@ -126,7 +135,31 @@ def open_answer(jwe: str, keyring: Keyring, *, cid: str, jti: str | None) -> byt
     parts = _split(jwe, keyring)
     del jwe
     verified = _opened(parts, keyring)
-    header = verified.header
+    _check_answer(verified.header, cid, jti)
+    return verified.plaintext
+
+
+def open_long_answer(pieces: Callable[[], Iterator[str]], keyring: Keyring, *, cid: str, jti: str | None) -> Iterator[bytes]:
+    """Decrypt as `open_answer` does, but a JWE that is too large for memory; return the plaintext in pieces.
+
+    `pieces` yields the JWE's text anew whenever it is called: everything is decrypted once to verify the tag, and only then again to be
+    used.
+
+    Raises:
+        SecureCommandError: as `open_answer`, by the call itself, before any plaintext is returned. What `pieces` raises comes through.
+    """
+    if not keyring:
+        raise SecureCommandError(Code.ENOKEY, NO_KEY)
+    head = _head_of(pieces())
+    keys = _keys_for(head.header, keyring)
+    key = next((key for key in keys if _is_authentic(pieces(), head, key)), None)
+    if key is None:
+        raise _wrong_key(keys)
+    _check_answer(head.header, cid, jti)
+    return _decrypted_pieces(pieces(), head, key)
+
+
+def _check_answer(header: dict[str, Any], cid: str, jti: str | None) -> None:
     if header.get("typ") != ANSWER:
         raise _refused(f"typ is not {ANSWER}: this is not an answer")
     if not isinstance(header.get("cid"), str):
@@ -138,8 +171,7 @@ def open_answer(jwe: str, keyring: Keyring, *, cid: str, jti: str | None) -> byt
     # without it comes from another key holder, and is accepted by its `cid`.
     if header.get("cjti", jti or "") != (jti or ""):
         command = "a command that was not secure" if jti is None else "the command with this jti"
-        raise _refused(f"cjti does not agree: it is not the answer to {command}")
-    return verified.plaintext
+        raise _refused(f"cjti does not match: this is not the answer to {command}")
 
 
 def look_inside(jwe: str, keyring: Keyring) -> tuple[str, bytes]:
@@ -189,13 +221,22 @@ def _encode(data: bytes | bytearray) -> str:
 def _opened(parts: list[str], keyring: Keyring) -> _Verified:
     envelope = _parse(parts)
     parts.clear()  # Frees the text: the caller has no other reference to it.
-    keys = keyring.named(_name(envelope.header))
-    if not keys:
-        raise _refused(f"no key with {_shown(envelope.header['kid'])} is set; this agent has {', '.join(keyring.kids)}")
+    keys = _keys_for(envelope.head.header, keyring)
     plaintext = _decrypt(envelope, keys)
     if plaintext is None:
-        raise _refused(f"wrong key, or the message was altered; this agent tried {', '.join(keys.kids)}")
-    return _Verified(envelope.header, plaintext)
+        raise _wrong_key(keys)
+    return _Verified(envelope.head.header, plaintext)
+
+
+def _keys_for(header: dict[str, Any], keyring: Keyring) -> Keyring:
+    keys = keyring.named(_name(header))
+    if not keys:
+        raise _refused(f"no key with {_shown(header['kid'])} is set; set here: {', '.join(keyring.kids)}")
+    return keys
+
+
+def _wrong_key(keys: Keyring) -> SecureCommandError:
+    return _refused(f"wrong key, or the message was altered; tried here: {', '.join(keys.kids)}")
 
 
 def _split(jwe: object, keyring: Keyring) -> list[str]:
@@ -203,20 +244,29 @@ def _split(jwe: object, keyring: Keyring) -> list[str]:
         raise SecureCommandError(Code.ENOKEY, NO_KEY)
     parts = jwe.split(".", 5) if isinstance(jwe, str) else []
     if len(parts) != 5:
-        raise _refused("is not a compact JWE: that has five base64url parts with dots between them")
+        raise _refused(_NOT_COMPACT)
     return parts
 
 
 def _parse(parts: list[str]) -> _Envelope:
+    return _Envelope(_parse_head(parts[:3]), _decoded("ciphertext", parts[3]), _tag(parts[4]))
+
+
+def _parse_head(parts: list[str]) -> _Head:
     header = _header(parts[0])
     if parts[1]:
         raise _refused("the encrypted key must be empty with alg dir (RFC 7518 §4.5)")
-    iv, ciphertext, tag = (_decoded(name, part) for name, part in zip(("IV", "ciphertext", "tag"), parts[2:], strict=True))
+    iv = _decoded("IV", parts[2])
     if len(iv) != IV_BYTES:
         raise _refused(f"the IV must be {IV_BYTES} bytes")
+    return _Head(header, parts[0].encode("ascii"), iv)
+
+
+def _tag(part: str) -> bytearray:
+    tag = _decoded("tag", part)
     if len(tag) != TAG_BYTES:
         raise _refused(f"the tag must be {TAG_BYTES} bytes")
-    return _Envelope(header, parts[0].encode("ascii"), iv, ciphertext, tag)
+    return tag
 
 
 def _header(part: str) -> dict[str, Any]:
@@ -277,19 +327,73 @@ def _name(header: dict[str, Any]) -> str | None:
 
 
 def _shown(kid: str) -> str:
-    # Only a text of a kid's form is shown: somebody may have put the key itself there.
+    # Only a text of a kid's form is shown: a sender may have put the key itself there by mistake.
     return f"kid {kid}" if _KID.fullmatch(kid) else "the kid that it names (8 hex digits are expected)"
 
 
 def _decrypt(envelope: _Envelope, keys: Keyring) -> bytes | None:
     for key in keys:
-        cipher = AES.new(key, AES.MODE_GCM, nonce=envelope.iv, mac_len=TAG_BYTES)
-        cipher.update(envelope.aad)
+        cipher = AES.new(key, AES.MODE_GCM, nonce=envelope.head.iv, mac_len=TAG_BYTES)
+        cipher.update(envelope.head.aad)
         try:
             return cipher.decrypt_and_verify(envelope.ciphertext, envelope.tag)
         except ValueError:
             continue
     return None
+
+
+def _numbered(pieces: Iterator[str]) -> Iterator[tuple[int, str]]:
+    """Yield the text of a JWE's five parts piece by piece, each with the number of its part."""
+    number = 0
+    for text in pieces:
+        first, *following = text.split(".", 5)
+        yield number, first
+        for part in following:
+            number += 1
+            if number > 4:
+                raise _refused(_NOT_COMPACT)
+            yield number, part
+    if number != 4:
+        raise _refused(_NOT_COMPACT)
+
+
+def _head_of(pieces: Iterator[str]) -> _Head:
+    """Read what stands before the ciphertext. A part that is too long for what it is is cut, and so refused."""
+    parts = ["", "", ""]
+    for number, text in _numbered(pieces):
+        if number > 2:
+            return _parse_head(parts)
+        if len(parts[number]) <= MAX_HEADER_CHARACTERS:
+            parts[number] += text[: MAX_HEADER_CHARACTERS + 1]
+    raise _refused(_NOT_COMPACT)
+
+
+def _decrypted_pieces(pieces: Iterator[str], head: _Head, key: bytes) -> Iterator[bytes]:
+    """Yield the plaintext, which is authentic only if no ValueError is raised at the end."""
+    cipher = AES.new(key, AES.MODE_GCM, nonce=head.iv, mac_len=TAG_BYTES)
+    cipher.update(head.aad)
+    rest = tag = ""
+    for number, text in _numbered(pieces):
+        if number == 3:
+            rest += text
+            whole = len(rest) - len(rest) % 4
+            yield cipher.decrypt(_decoded("ciphertext", rest[:whole]))
+            rest = rest[whole:]
+        elif number == 4 and len(tag) <= MAX_HEADER_CHARACTERS:
+            tag += text
+    yield cipher.decrypt(_decoded("ciphertext", rest))
+    cipher.verify(_tag(tag))
+
+
+def _is_authentic(pieces: Iterator[str], head: _Head, key: bytes) -> bool:
+    """Return whether the tag is right, of which only the reading of the last piece decides."""
+    decrypted = _decrypted_pieces(pieces, head, key)
+    try:
+        for _ in decrypted:
+            pass
+    except ValueError:
+        return False
+    return True
 
 
 def _check_audience(header: dict[str, Any], agent_id: str) -> None:
@@ -316,7 +420,7 @@ def _expiry(header: dict[str, Any], now: datetime) -> int:
     if exp <= now.timestamp():
         raise _refused("exp has passed: the message is no longer valid")
     if exp > now.timestamp() + MAX_VALID_SECONDS:
-        raise _refused(f"exp is more than {MAX_VALID_SECONDS // 86_400} days ahead; it is in seconds since 1970, not in milliseconds")
+        raise _refused(f"exp is more than {MAX_VALID_SECONDS // DAY_SECONDS} days ahead; it is in seconds since 1970, not in milliseconds")
     return math.ceil(exp)
 
 

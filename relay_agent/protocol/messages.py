@@ -16,6 +16,8 @@ from relay_agent.core.models import Command, Status
 
 MESSAGE_LIMIT = 262_144
 """Bytes of one queue message, and of one batch (PROTOCOL §2)."""
+UPLOAD_HEADERS = (("Content-Type", "application/json"), ("Content-Encoding", "gzip"))
+"""The fields of the PUT that uploads a response's body (PROTOCOL §2): its presigned URL allows no others."""
 MAX_ID = 8192
 """Characters of a command's or target's id; the platform's are UUIDs."""
 MAX_MESSAGE = 4 * MESSAGE_LIMIT
@@ -78,7 +80,7 @@ def load_json(text: str) -> Any:
 def readable_id(text: str) -> str | None:
     """Return the first `commandId` in a text that is not JSON, so that the message can be answered; returns None if there is none."""
     found = _READABLE_ID.search(text, 0, MAX_MESSAGE)
-    return found[1] if found else None
+    return found[1] if found and found[1].strip() else None
 
 
 def read_moment(message: dict[str, Any], name: str) -> datetime | None:

@@ -5,11 +5,11 @@ An error's text must not repeat the value that it refuses: values may be secret.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from relay_agent.core.errors import BadRequest, MalformedMessage
+from relay_agent.core.header_syntax import has_control, is_token
 from relay_agent.core.models import Body, HttpRequest, Url
 from relay_agent.core.urls import BadUrl, check_host_header, parse_url
 from relay_agent.protocol.json_bounds import check_text, check_value
@@ -27,9 +27,6 @@ MAX_WARNINGS = 5
 """Warnings of each kind that one request gets."""
 Keep = Callable[[Iterator[bytes]], Body]
 """Stores a body that is given in pieces, and returns it."""
-
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def decode_payload(text: str | bytes) -> object:
@@ -73,7 +70,8 @@ def take_envelope(payload: object) -> str:
 
 def wants_sealed_answer(payload: object) -> bool:
     """Return whether the failure of an invalid request is to be encrypted: `encrypt_response` is present and not false (PROTOCOL §5)."""
-    return isinstance(payload, dict) and payload.get("encrypt_response") not in (None, False)
+    wanted = payload.get("encrypt_response") if isinstance(payload, dict) else None
+    return wanted is not None and wanted is not False  # By identity, because 0 equals False.
 
 
 def forget(pieces: Iterator[bytes]) -> bytes:
@@ -141,7 +139,7 @@ def _method(value: object) -> str:
         raise BadRequest("method", "must be a string")
     if len(value) > MAX_METHOD:
         raise BadRequest("method", f"is longer than {MAX_METHOD} characters")
-    if not _TOKEN.fullmatch(value):
+    if not is_token(value):
         raise BadRequest("method", "must be a token (RFC 9110 §5.6.2)")
     return value
 
@@ -179,7 +177,7 @@ def _header_pairs(value: object) -> Iterator[tuple[str, str, str]]:
 
 
 def _values(where: str, name: str, value: object) -> Iterator[tuple[str, str, str]]:
-    if not _TOKEN.fullmatch(name):
+    if not is_token(name):
         raise BadRequest(where, "has a name that is not a token (RFC 9110 §5.1)")
     where = f"{where}.{name}"
     for text in value if isinstance(value, list) else [value]:
@@ -188,8 +186,19 @@ def _values(where: str, name: str, value: object) -> Iterator[tuple[str, str, st
         yield where, name, text
 
 
+def check_field(where: str, name: str, text: str) -> None:
+    """Check that a header field can be sent as it is.
+
+    Raises:
+        BadRequest: its name is no token, or its value has a character that it must not have.
+    """
+    if not is_token(name):
+        raise BadRequest(where, "has a name that is not a token (RFC 9110 §5.1)")
+    _check_header(where, name, text)
+
+
 def _check_header(where: str, name: str, text: str) -> None:
-    if _BAD_VALUE.search(text):
+    if has_control(text):
         raise BadRequest(where, "contains a control character")
     try:
         text.encode("latin-1")

@@ -18,7 +18,15 @@ from relay_agent.storage.journal import Journal
 class AdmissionGate:
     """Passes tasks from the poller to downloaders and workers. Holds no task itself; only one thread at a time may call `enqueue`."""
 
-    def __init__(self, *, tasks: FairQueue[Task], downloader: Downloader, outbox: Outbox, journal: Journal, disk: Disk) -> None:
+    def __init__(
+        self, *, shared: bool, tasks: FairQueue[Task], downloader: Downloader, outbox: Outbox, journal: Journal, disk: Disk
+    ) -> None:
+        """`shared` says whether other agents receive from the queue too: then unsent answers take places of the queue.
+
+        If this machine is lost, waiting commands and unsent answers are lost with it; the other agents could have run what it had left in
+        the queue.
+        """
+        self._shared = shared
         self._tasks = tasks
         self._downloader = downloader
         self._outbox = outbox
@@ -32,7 +40,8 @@ class AdmissionGate:
         """
         if self._disk.backlog:
             return 0
-        return min(self._tasks.free() - self._downloader.waiting(), self._outbox.free())
+        unsent = self._outbox.pending() if self._shared else 0
+        return min(self._tasks.free() - self._downloader.waiting() - unsent, self._outbox.free())
 
     def obstacle(self) -> Obstacle | None:
         """Return why the disk prevents admission, or None if it does not."""

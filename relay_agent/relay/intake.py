@@ -1,12 +1,12 @@
 """How commands are admitted: messages from the queue and, after a restart, unfinished commands from the journal.
 
-This module runs no command; it answers those that cannot run.
+This module runs no command and answers none: one that cannot run is refused once it is this agent's (`ownership`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from relay_agent.core.errors import JournalDamaged, JournalUnwritable, MalformedMessage
 from relay_agent.core.failpoints import Point, reach
@@ -15,12 +15,23 @@ from relay_agent.core.models import ACTIONS, Command, Failure, HttpRequest, Upda
 from relay_agent.protocol import requests
 from relay_agent.protocol.messages import decode_message, readable_id
 from relay_agent.relay.outcomes import Outcomes
-from relay_agent.relay.payload_reader import BAD_PAYLOAD, KEPT_IN_MEMORY, PayloadReader
-from relay_agent.relay.task import INTERRUPTED, Task, lane_of
+from relay_agent.relay.payload_reader import BAD_PAYLOAD, PayloadReader
+from relay_agent.relay.task import INTERRUPTED, KEPT_IN_MEMORY, Refusal, Task, lane_of
 from relay_agent.storage.journal import Admission, Incoming, Journal, Open
 
-_UNREADABLE = "the agent cannot take up again what its journal holds of this command; its outcome is unknown, and it was not repeated"
-_DAMAGED = "the agent's journal was damaged, and this command's record with it; its outcome is unknown, and it was not repeated"
+_UNREADABLE = "the agent cannot resume this command from its journal; its outcome is unknown, and the request was not repeated"
+_DAMAGED = "this command's record in the agent's journal was damaged; its outcome is unknown, and the request was not repeated"
+
+
+_ANOTHER_BODY = "a command id arrived again with a different body; only the first command is run and answered"
+
+
+@dataclass(frozen=True, slots=True)
+class Oddity:
+    """A message that is no new command: `reason` is a text for the log, `message` is the message itself, which no log may contain."""
+
+    reason: str
+    message: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +40,12 @@ class Admitted:
 
     tasks: list[Task]
     """The commands to run."""
-    refused: list[Update]
-    """The answers to commands that cannot run."""
+    refused: list[Refusal]
+    """The commands that cannot run."""
     ids: dict[str, str]
     """Command id by receipt."""
-    oddities: list[str]
-    """A log text for each message that is neither a new command nor an exact repetition of one."""
+    oddities: list[Oddity]
+    """The messages that are neither a new command nor an exact repetition of one."""
 
 
 class Intake:
@@ -51,19 +62,19 @@ class Intake:
 
     # --- the poller's thread ---
 
-    def admit(self, messages: Sequence[tuple[str, str]]) -> Admitted:
+    def admit(self, messages: Sequence[tuple[str, str]], lease_until: float | None = None) -> Admitted:
         """Admit (message text, receipt) pairs into the journal in one commit.
 
-        A malformed message that names its command is answered at once. One that names no command, and a known id with another body,
-        is an oddity.
+        A malformed message that names its command is a refusal. One that names no command, and a known id with another body,
+        is an oddity. `lease_until`, in seconds since 1970, is None if the commands are this agent's at once (`Incoming`).
 
         Raises:
             JournalError: nothing was admitted, so nothing may be acknowledged.
         """
         commands: dict[str, tuple[Command, int]] = {}
-        refused: dict[str, tuple[Command, str]] = {}
+        refused: dict[str, Refusal] = {}
         rows: list[Incoming] = []
-        oddities: list[str] = []
+        oddities: list[Oddity] = []
         for text, receipt in messages:
             raw = _in_utf8(text)
             try:
@@ -72,36 +83,46 @@ class Intake:
                     commands.setdefault(command.id, (command, len(raw)))
             except MalformedMessage as error:
                 if error.command_id is None:
-                    oddities.append(f"a malformed message is deleted from the queue: {error}")
+                    oddities.append(Oddity(f"a malformed message is deleted from the queue: {error}", raw))
                     continue
                 command = self._command_by_id(error.command_id, error.target_id)
                 if command.id not in commands:
-                    refused.setdefault(command.id, (command, str(error)))
+                    refused.setdefault(command.id, Refusal(command, str(error)))
             expires = None if command.expires_at is None else command.expires_at.timestamp()
-            rows.append(Incoming(command.id, raw, receipt, expires))
+            rows.append(Incoming(command.id, raw, receipt, expires, lease_until))
         reach(Point.BEFORE_COMMIT)
         new = self._admit_rows(rows, oddities)
         reach(Point.AFTER_COMMIT)
         return Admitted(
             [self._task_or_undecoded(*entry) for command_id, entry in commands.items() if command_id in new],
-            [self._outcomes.refuse(command, text) for command_id, (command, text) in refused.items() if command_id in new],
+            [refusal for command_id, refusal in refused.items() if command_id in new],
             {row.receipt: row.id for row in rows},
             oddities,
         )
 
+    def command_id(self, text: str) -> str | None:
+        """Return the id under which the journal has a message's command, or would have it; None if the message names none."""
+        try:
+            return self._command(_in_utf8(text)).id
+        except MalformedMessage as error:
+            return error.command_id
+
     # --- main's thread, before the others start ---
 
-    def recover(self, deliver: Callable[[Update], None], set_aside: Callable[[str, Exception], None]) -> list[Task]:
+    def recover(self, deliver: Callable[[Update | Refusal], None], set_aside: Callable[[str, Exception], None]) -> list[Task]:
         """Resume the commands that the last run left, and return those that may run.
 
-        `deliver` is called with each answer that SQS has not confirmed and with the answers of commands that may not run again.
-        A command that cannot be resumed is answered, and `set_aside` is called with its id and the error.
+        `deliver` is called with each answer that SQS has not confirmed, and with each command that may not run again.
+        A command that cannot be resumed is among them, and `set_aside` is called with its id and the error.
 
         Raises:
             JournalDamaged, JournalUnwritable: the journal fails as a whole.
         """
         for command_id, update in self._journal.undelivered():
-            deliver(update if isinstance(update, Update) else self._refuse_unreadable(command_id, update, set_aside, finished=True))
+            if isinstance(update, Exception):
+                set_aside(command_id, update)
+                update = self._outcomes.overwrite(self._command_by_id(command_id), _UNREADABLE)
+            deliver(update)
         tasks: list[Task] = []
         for unfinished in self._journal.unfinished():
             try:
@@ -109,48 +130,40 @@ class Intake:
             except (JournalDamaged, JournalUnwritable):
                 raise
             except Exception as error:  # noqa: BLE001 - top of the loop: one bad row must not prevent this start and every later one
-                resumed = self._refuse_unreadable(unfinished.id, error, set_aside, finished=False)
+                set_aside(unfinished.id, error)
+                resumed = Refusal(self._command_by_id(unfinished.id), _UNREADABLE, Code.EINTERRUPTED)
             if isinstance(resumed, Task):
                 tasks.append(resumed)
-            else:
+            elif resumed is not None:
                 deliver(resumed)
         return tasks
 
     # --- details ---
 
-    def _refuse_unreadable(
-        self, command_id: str, error: Exception, set_aside: Callable[[str, Exception], None], *, finished: bool
-    ) -> Update:
-        """Answer a command whose journal entry cannot be used."""
-        set_aside(command_id, error)
-        command = self._command_by_id(command_id)
-        if finished:
-            return self._outcomes.overwrite(command, _UNREADABLE)
-        return self._outcomes.refuse(command, _UNREADABLE, Code.EINTERRUPTED)
-
-    def _resume(self, unfinished: Open) -> Task | Update:
-        """Return the task of a command that the last run left, or its answer if it must not run."""
+    def _resume(self, unfinished: Open) -> Task | Refusal | None:
+        """Return the task of a command that the last run left, or its refusal if it must not run; None if another row or agent has it."""
         if unfinished.raw is None:
-            return self._outcomes.refuse(self._command_by_id(unfinished.id), _DAMAGED, Code.EINTERRUPTED)
+            return Refusal(self._command_by_id(unfinished.id), _DAMAGED, Code.EINTERRUPTED)
         try:
             command = self._command(unfinished.raw)
         except MalformedMessage as error:
-            return self._outcomes.refuse(self._command_by_id(unfinished.id, error.target_id), str(error), Code.EBADCOMMAND)
+            return Refusal(self._command_by_id(unfinished.id, error.target_id), str(error))
         if command.id != unfinished.id:
-            return self._outcomes.refuse(self._command_by_id(unfinished.id), _DAMAGED, Code.EINTERRUPTED)
+            # The journal checked the message against its digest, so it is the row's id that was altered.
+            return Refusal(command, _DAMAGED, Code.EINTERRUPTED) if self._journal.restore_id(unfinished.id, command.id) else None
         task = replace(self._task(command, len(unfinished.raw)), started=unfinished.started)
         if unfinished.started and not task.may_run_again(unfinished.repeatable, lambda: self._reader.read(task, requests.forget)):
             request = task.request if isinstance(task.request, HttpRequest) else None
-            return self._outcomes.refuse(command, INTERRUPTED, Code.EINTERRUPTED, request)
+            return Refusal(command, INTERRUPTED, Code.EINTERRUPTED, request)
         return task
 
-    def _admit_rows(self, rows: list[Incoming], oddities: list[str]) -> set[str]:
+    def _admit_rows(self, rows: list[Incoming], oddities: list[Oddity]) -> set[str]:
         new: set[str] = set()
         for row, admission in zip(rows, self._journal.admit(rows) if rows else [], strict=True):
             if admission is Admission.NEW:
                 new.add(row.id)
             elif admission is Admission.CHANGED:
-                oddities.append("a command id arrived again with a different body; only the first command is run and answered")
+                oddities.append(Oddity(_ANOTHER_BODY, row.raw))
         return new
 
     def _command(self, raw: str) -> Command:
@@ -175,7 +188,7 @@ class Intake:
             return self._task(command, size)
         except JournalDamaged:
             raise
-        except Exception:  # noqa: BLE001 - it is in the journal: the worker answers the error, and the rest of the batch goes on
+        except Exception:  # noqa: BLE001 - it is in the journal: the worker answers the error, and the rest of the batch is admitted
             return Task(replace(command, payload=None), self._monotonic())
 
     def _task(self, command: Command, size: int) -> Task:

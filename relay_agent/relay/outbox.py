@@ -15,6 +15,7 @@ from relay_agent.core.clock import Clock
 from relay_agent.core.loop import Backoff
 from relay_agent.core.models import Command, Status, Update
 from relay_agent.protocol.messages import MESSAGE_LIMIT, update_message
+from relay_agent.relay.task import KEPT_IN_MEMORY
 from relay_agent.tdp.sqs import BATCH
 
 PROCESSING_AFTER_SECONDS = 0.25
@@ -23,8 +24,6 @@ LINGER_SECONDS = 0.02
 """How long an incomplete batch waits for more updates."""
 DRAIN_WAIT_SECONDS = 0.05
 """How long `take` waits at most while the agent stops."""
-KEPT_IN_MEMORY = 16 * 1024
-"""Largest message, in bytes, that waits in memory; a larger one waits in the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +130,7 @@ class Outbox:
             self._ready.extendleft(reversed([entry for entry in entries if entry.final or entry.command_id in self._active]))
 
     def put_last(self, entries: list[Entry]) -> None:
-        """Put answers that the queue refused behind the others, so that they hold up none; a PROCESSING is dropped."""
+        """Put answers that the queue refused behind the others, so that they delay none; a PROCESSING is dropped."""
         with self._changed:
             self._ready.extend(entry for entry in entries if entry.final)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from relay_agent.core.clock import Deadline
 from relay_agent.core.failures import Code
 from relay_agent.core.models import Command, Failure, HttpRequest, HttpResponse, Status, Update, size_of
-from relay_agent.relay.task import Task
+from relay_agent.relay.task import Refusal, Task
 from relay_agent.relay.updates import EncodingTimeout, UpdateBuilder
 from relay_agent.storage.journal import About, Journal
 from relay_agent.telemetry.command_report import Report
@@ -60,15 +60,15 @@ class Outcomes:
 
     def abandon(self, task: Task) -> Update:
         """Answer a command that an error inside the agent ended, so that its sender need not wait until it expires."""
-        return self.refuse(
-            task.command, "an error inside the agent ended this command; its outcome is unknown (see the agent's log)", Code.EINTERRUPTED
-        )
+        text = "an error inside the agent ended this command; its outcome is unknown (see the agent's log)"
+        return self.refuse(Refusal(task.command, text, Code.EINTERRUPTED))
 
     # --- any thread ---
 
-    def refuse(self, command: Command, text: str, code: Code = Code.EBADCOMMAND, request: HttpRequest | None = None) -> Update:
+    def refuse(self, refusal: Refusal) -> Update:
         """Answer a command that does not run. Does not wait for the disk, since the poller calls it."""
-        update = self._updates.failure(command, Status.FAILURE, Failure(code, text))
+        command, code, request = refusal.command, refusal.code, refusal.request
+        update = self._updates.failure(command, Status.FAILURE, Failure(code, refusal.text), self._updates.sealable(request))
         url = request.url if request else None
         report = Report(
             command.id,
@@ -78,6 +78,7 @@ class Outcomes:
             method=request.method if request else None,
             host=url.host if url else None,
             port=url.port if url else None,
+            scheme=url.scheme if url else None,
         )
         self._journal.finish(update, _about(report), then=lambda: self._report(report), wait=False)
         return update
@@ -106,7 +107,7 @@ class Outcomes:
     # --- details ---
 
     def _encode(self, command: Command, result: Result) -> tuple[Result, Update]:
-        """Encode the outcome; if that takes too long, the time-out becomes the outcome."""
+        """Encode the outcome; if that takes too long, the outcome is ETIMEDOUT."""
         response = result.outcome
         if isinstance(response, Failure):
             return result, self._updates.failure(command, result.status, response, result.request)
@@ -114,7 +115,8 @@ class Outcomes:
             return result, self._updates.response(command, result.status, response, result.request, result.deadline)
         except EncodingTimeout:
             text = (
-                f"the whole answer came (status {response.status_code}), but there was no time to encode its {response.content.size} bytes"
+                f"the whole response arrived (status {response.status_code}), but the time limit passed before its"
+                f" {response.content.size} bytes were encoded"
             )
             late = Failure(Code.ETIMEDOUT, text, response.url, response.elapsed_ms)
             update = self._updates.failure(command, Status.FAILURE, late, result.request)
@@ -133,6 +135,8 @@ class Outcomes:
             method=request.method if request else None,
             host=request.url.host if request else None,
             port=request.url.port if request else None,
+            scheme=request.url.scheme if request else None,
+            would_refuse=outcome.would_refuse,
             code=update.code,
             status_code=response.status_code if response else None,
             bytes_in=response.content.size if response else 0,
@@ -141,6 +145,7 @@ class Outcomes:
             target_ms=outcome.elapsed_ms,
             total_ms=int((self._monotonic() - task.admitted) * 1000),
             warnings=request.warnings if request else (),
+            from_proxy=response is not None and response.from_proxy,
         )
 
     def _unmeasured_report(self, update: Update) -> Report:
@@ -153,10 +158,21 @@ class Outcomes:
             about.method,
             about.host,
             about.port,
+            about.scheme,
+            about.would_refuse,
             status_code=about.status_code,
             measured=False,
         )
 
 
 def _about(report: Report) -> About:
-    return About(report.action, report.method, report.host, report.port, report.status_code)
+    return About(
+        action=report.action,
+        method=report.method,
+        host=report.host,
+        port=report.port,
+        status_code=report.status_code,
+        scheme=report.scheme,
+        would_refuse=report.would_refuse,
+        from_proxy=report.from_proxy,
+    )

@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from relay_agent.core.clock import Clock, from_timestamp
-from relay_agent.core.errors import BadRequest, JournalError, PayloadFault, PayloadRefused, PlatformError, SecureCommandError
+from relay_agent.core.errors import (
+    BadRequest,
+    JournalError,
+    PayloadFault,
+    PayloadRefused,
+    PlatformError,
+    PlatformUnreachable,
+    SecureCommandError,
+)
 from relay_agent.core.failpoints import Point, reach
 from relay_agent.core.failures import Code
 from relay_agent.core.loop import Backoff
@@ -19,18 +27,32 @@ from relay_agent.core.models import ACTION_SECURE, ACTIONS_PLAIN, Command, Failu
 from relay_agent.protocol import messages, requests
 from relay_agent.protocol.jwe import open_command
 from relay_agent.protocol.keyring import Keyring
-from relay_agent.relay.task import Task, lane_of
+from relay_agent.relay.task import KEPT_IN_MEMORY, Task, lane_of
 from relay_agent.storage.journal import Journal
 from relay_agent.storage.spool import Spool, file_name
 from relay_agent.tdp.s3_payloads import Payloads
 
-KEPT_IN_MEMORY = 16 * 1024
-"""Largest message, in bytes, whose decoded request waits in memory; a larger one is read from the journal again."""
 DOWNLOAD_TRY_SECONDS = 30.0
 DOWNLOAD_SECONDS = 120.0
-"""How long a download is attempted while S3 is unreachable (less if the command expires earlier): other commands wait behind it."""
+"""How long a download is attempted while S3 is unreachable (less if the command expires earlier)."""
+MISSING_TRIES = 2
+"""How many tries a host gets whose name does not exist: a name server may be wrong for a moment."""
+MISSING_SECONDS = 5.0
+"""The least time between these tries."""
 BAD_PAYLOAD = (BadRequest, ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
 """Errors that libraries raise on a sender's malformed message; they must not end the agent."""
+
+
+@dataclass(eq=False)
+class Download:
+    """A task whose body is to be downloaded. `began` and `due`, the next try, are on the monotonic clock."""
+
+    task: Task
+    due: float = 0.0
+    began: float | None = None
+    missing: int = 0
+    """How many tries found no host of that name."""
+    waits: Backoff = field(default_factory=Backoff)
 
 
 class PayloadReader:
@@ -85,30 +107,40 @@ class PayloadReader:
 
     # --- a downloader's thread ---
 
-    def download(self, task: Task, stop: threading.Event) -> Task | None:
-        """Download and decode a referenced body, and return the task with its lane; returns None if `stop` is set first."""
-        waits = Backoff()
-        give_up = self._clock.monotonic() + DOWNLOAD_SECONDS
-        while not task.expired(self._clock.now()):
-            try:
-                downloaded = self._download_once(task, task.command.body_url or "")
-                reach(Point.FETCHED)
-                return downloaded
-            except PlatformError as error:
-                if isinstance(error, PayloadRefused) and error.why is PayloadFault.FORBIDDEN:
-                    return replace(task, request=Failure(Code.EPOLICY, f"bodyUrl: {error.reason}"))
-                if isinstance(error, PayloadRefused) or self._clock.monotonic() >= give_up:
-                    return replace(task, request=Failure(Code.EBADCOMMAND, f"the command's body could not be downloaded: {error.reason}"))
-            if stop.wait(waits.next_seconds()):
-                return None
-        return task
+    def download(self, job: Download) -> Task | None:
+        """Try once to download and decode a referenced body, and return the task with its lane; None to try again when `job` is due."""
+        task, now = job.task, self._clock.monotonic()
+        if task.expired(self._clock.now()):
+            return task
+        job.began = now if job.began is None else job.began
+        try:
+            downloaded = self._download_once(task, task.command.body_url or "")
+        except PlatformError as error:
+            return self._failed(job, error)
+        reach(Point.FETCHED)
+        return downloaded
 
     @staticmethod
     def crashed(task: Task) -> Task:
-        """Return the task with the failure that an error inside the agent prevented its body from being read."""
-        return replace(task, request=Failure(Code.EBADCOMMAND, "an error inside the agent kept it from reading the body (see its log)"))
+        """Return the task as failed, because an error inside the agent prevented its body from being read."""
+        text = "an error inside the agent prevented it from reading the body (see the agent's log)"
+        return replace(task, request=Failure(Code.EBADCOMMAND, text))
 
     # --- details ---
+
+    def _failed(self, job: Download, error: PlatformError) -> Task | None:
+        """Return the task as failed if no further try can help; else None, and `job` says when that is due."""
+        if isinstance(error, PayloadRefused) and error.why is PayloadFault.FORBIDDEN:
+            return replace(job.task, request=Failure(Code.EPOLICY, f"bodyUrl: {error.reason}"))
+        now, missing = self._clock.monotonic(), _is_missing(error)
+        job.missing += missing
+        left = DOWNLOAD_SECONDS - (now - (job.began or now))
+        if left <= 0 or isinstance(error, PayloadRefused) or _is_redirect(error) or job.missing >= MISSING_TRIES:
+            return replace(job.task, request=Failure(Code.EBADCOMMAND, f"the command's body could not be downloaded: {error.reason}"))
+        if job.task.command.expires_at is not None:
+            left = min(left, max(0.0, (job.task.command.expires_at - self._clock.now()).total_seconds()))
+        job.due = now + min(job.waits.next_seconds(MISSING_SECONDS if missing else 0.0), left)
+        return None
 
     def _download_once(self, task: Task, url: str) -> Task:
         name = file_name(self._clock.new_id(), ".body")
@@ -151,12 +183,24 @@ class PayloadReader:
         opened = replace(opened, plaintext=b"")
         if not self._journal.remember_token(opened.jti, command.id, opened.exp):
             raise SecureCommandError(Code.EREPLAY, "the jti of this secure command was used before")
-        payload = requests.load_payload(lambda: text.pop().decode("utf-8"))
+        sealed = True  # What cannot be read may have asked for it.
         try:
+            payload = requests.load_payload(lambda: text.pop().decode("utf-8"))
+            sealed = requests.wants_sealed_answer(payload)
             request = requests.decode_request(payload, secure=True, keep=keep)
             return replace(request, jti=opened.jti, not_after=_earlier(request.not_after, from_timestamp(opened.exp)))
         except BAD_PAYLOAD as error:
-            return replace(_bad_payload(error), sealed=requests.wants_sealed_answer(payload), jti=opened.jti)
+            return replace(_bad_payload(error), sealed=sealed, jti=opened.jti)
+
+
+def _is_redirect(error: PlatformError) -> bool:
+    """Return whether the answer was a redirect: S3's are not followed, so that each further try would get the same."""
+    return error.status is not None and 300 <= error.status < 400
+
+
+def _is_missing(error: PlatformError) -> bool:
+    """Return whether the URL's host has no address; a proxy's says nothing about the URL."""
+    return isinstance(error, PlatformUnreachable) and error.facts.code is Code.ENOTFOUND and error.facts.proxy is None
 
 
 def _earlier(first: datetime | None, second: datetime) -> datetime:

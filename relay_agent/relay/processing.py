@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from relay_agent.core.clock import Clock, Deadline
+from relay_agent.core.clock import DAY_SECONDS, Clock, Deadline
 from relay_agent.core.errors import Interrupted
 from relay_agent.core.failpoints import Point, reach
 from relay_agent.core.failures import Code
@@ -23,9 +23,9 @@ from relay_agent.storage.spool import Spool
 
 RECORD_SECONDS = 2.0
 """The least time for encoding an answer whose last byte arrived in time."""
-MOST_SECONDS = 86_400.0
+MOST_SECONDS = DAY_SECONDS
 """The longest time limit of one command (PROTOCOL §3)."""
-_SENT_BEFORE = "(when it was repeated; an earlier try, before the agent was restarted, may have reached the target)"
+_SENT_BEFORE = "(on the repeat after a restart of the agent; an earlier try may have reached the target)"
 _NOT_STARTED = "the command expired before it could start"
 _TOO_LATE = f"{_NOT_STARTED}: its own not_after, or a secure command's exp, has passed"
 
@@ -112,7 +112,7 @@ class Processor:
         begun = _Start(task.started)
 
         def start() -> None:
-            self._journal.start(task.command.id, repeatable)
+            self._journal.start(task.command.id, repeatable, wait=not request.harmless)
             begun.recorded = True
             reach(Point.STARTED)
 

@@ -62,13 +62,13 @@ class Sender:
 
     def step(self) -> float:
         """Send one batch; return the seconds to wait before the next step."""
-        if not self._platform_status.enrolled:
-            self._status.pause("starting")
+        if not self._platform_status.registered:
+            self._status.idle("starting")
             return STARTING_SECONDS
-        self._status.turn("waiting for answers")
+        self._status.begin("waiting for answers")
         entries = self._outbox.take(RECORD_SECONDS if self._delivery_unrecorded else TAKE_SECONDS)
         if entries or self._delivery_unrecorded:
-            self._status.turn("recording answers")
+            self._status.begin("recording answers")
             try:
                 self._journal.flush()
             except JournalUnwritable as error:
@@ -80,7 +80,7 @@ class Sender:
                     self._delivery_unrecorded = False
                     reach(Point.DELIVERED)
         if not entries:
-            self._status.pause("waiting for answers")
+            self._status.idle("waiting for answers")
             return 0.0
         try:
             messages = [self._journal.message(entry.command_id) if entry.message is None else entry.message for entry in entries]
@@ -89,9 +89,9 @@ class Sender:
         except JournalError as error:  # The message cannot be read; retried in the next step.
             self._outbox.put_back(entries)
             return self._wait_for_disk(error)
-        self._status.turn("sending answers")
+        self._status.begin("sending answers")
         if any(entry.final for entry in entries):
-            reach(Point.BEFORE_TELL)
+            reach(Point.BEFORE_ANSWER)
         try:
             result = self._platform.outbound().send(messages)
         except PlatformError as error:
@@ -104,7 +104,7 @@ class Sender:
     def _delivered(self, entries: list[Entry]) -> None:
         final = [entry.command_id for entry in entries if entry.final]
         if final:
-            reach(Point.TOLD)
+            reach(Point.ANSWER_SENT)
             self._journal.deliver(final)
             self._delivery_unrecorded = True
             self._tally.count("answers", len(final))
@@ -133,7 +133,7 @@ class Sender:
         if self._outbox.pending():
             self._status.failure(str(error), journal_cause(error.trouble))
         else:
-            self._status.pause("waiting for the disk")
+            self._status.idle("waiting for the disk")
         return DISK_SECONDS
 
     def _refused(self, refused: list[tuple[Entry, str, bool]]) -> float:
@@ -149,5 +149,5 @@ class Sender:
         self._status.failure(str(error), cause)
         self._send_failure.failure(str(error), cause)
         if isinstance(error, QueueUnavailable | CredentialsExpired):
-            self._platform_status.look_again.set()
+            self._platform_status.refresh_requested.set()
         return self._backoff.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)

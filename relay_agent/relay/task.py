@@ -9,11 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from relay_agent.core.failures import Code
 from relay_agent.core.models import Command, Failure, HttpRequest, may_repeat
 
 ANY_LANE = "?"
 """The lane of commands without a known target."""
-INTERRUPTED = "the agent stopped while this request was under way; its outcome is unknown, and it was not repeated"
+KEPT_IN_MEMORY = 16 * 1024
+"""Largest message, in bytes, that waits in memory: a command's with its decoded request, or its answer. A larger one is in the journal."""
+INTERRUPTED = "the agent stopped while this request was running; its outcome is unknown, and the request was not repeated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,16 @@ class Task:
             return bool(recorded)
         request = self.request if self.request is not None else read()
         return isinstance(request, Failure) or may_repeat(request.method, request.headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A command that does not run, and the answer that its sender gets. It is recorded once the command is this agent's (`ownership`)."""
+
+    command: Command
+    text: str
+    code: Code = Code.EBADCOMMAND
+    request: HttpRequest | None = field(default=None, repr=False)
 
 
 def lane_of(request: HttpRequest | Failure) -> str:

@@ -19,8 +19,8 @@ from relay_agent.protocol.keyring import Keyring
 from relay_agent.storage.spool import Spool, file_name
 
 _NOT_UPLOADED = (
-    "the answer is too large for the queue, and could not be uploaded before its upload URL expired, or was refused there;"
-    " the request was made, and this is its status"
+    "the response is too large for a queue message, and its upload failed: the upload URL had expired, or S3 refused it;"
+    " the request was sent, and this is the target's status"
 )
 
 
@@ -57,7 +57,7 @@ class UpdateBuilder:
         try:
             stored = self._spool.store(pieces, most, file_name(self._clock.new_id(), ".json.gz"))
         except OSError as error:
-            text = f"the agent's disk does not take the answer ({error.strerror}); the request was made, and this is its status"
+            text = f"the agent's disk cannot store the response ({error.strerror}); the request was sent, and this is the target's status"
             return self._without_body(command, self._too_large(command, response, request, now, text))
         reach(Point.SPOOLED)
         if isinstance(stored, str):
@@ -98,6 +98,10 @@ class UpdateBuilder:
             if len(message.encode("utf-8")) <= messages.MESSAGE_LIMIT:
                 break
         return message
+
+    def sealable(self, request: HttpRequest | None) -> HttpRequest | None:
+        """Return a request whose failure can be encrypted as it asks; None without a key, or if it does not ask."""
+        return request if request is not None and request.encrypt_response and self._keyring() else None
 
     def failure(self, command: Command, status: Status, failure: Failure, request: HttpRequest | None = None) -> Update:
         """Return the update for a command without a response, in a brief form if a long URL would not fit.

@@ -1,6 +1,6 @@
 """When large answers are uploaded: the loop of the threads `uploader-0` and `uploader-1`.
 
-Uploads have threads of their own so that a 50 MB answer holds up no small one. It never changes what it uploads.
+Uploads have threads of their own so that a 50 MB answer does not delay small ones. It never changes what it uploads.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
-from relay_agent.core.clock import Clock
+from relay_agent.core.clock import HOUR_SECONDS, Clock
 from relay_agent.core.errors import PayloadRefused, PlatformError
 from relay_agent.core.failpoints import Point, reach
 from relay_agent.core.failures import Cause, Code
 from relay_agent.core.models import Status, Update
 from relay_agent.diagnostics.local_causes import SPOOL
 from relay_agent.diagnostics.platform_causes import cause_of
-from relay_agent.diagnostics.transfer_failures import TELL_SECONDS, UploadFailures
+from relay_agent.diagnostics.transfer_failures import FALLBACK_LEAD_SECONDS, UploadFailures
 from relay_agent.protocol.responses import with_reason
 from relay_agent.relay.outbox import Outbox, Upload
 from relay_agent.relay.outcomes import Outcomes
@@ -25,7 +25,7 @@ from relay_agent.tdp.client import PlatformClient
 TRY_SECONDS = 120.0
 NOT_DUE_SECONDS = 0.1
 """How long a thread waits with an upload that is not due yet, before it takes the next."""
-GIVE_UP_SECONDS = 3600.0
+GIVE_UP_SECONDS = HOUR_SECONDS
 """A presigned URL is valid no longer than the credentials that signed it: one hour."""
 
 
@@ -78,7 +78,7 @@ class Uploader:
         assert update.spool is not None, "only spooled answers are uploaded"
         try:
             self._platform.upload(
-                update.upload_url or "", self._spool.path(update.spool), min(TRY_SECONDS, max(TELL_SECONDS, self._left(job)))
+                update.upload_url or "", self._spool.path(update.spool), min(TRY_SECONDS, max(FALLBACK_LEAD_SECONDS, self._left(job)))
             )
             self._failures.uploaded(update.command_id)
             return replace(update, spool=None, upload_url=None, fallback=None)
@@ -96,7 +96,7 @@ class Uploader:
         left = job.begun + GIVE_UP_SECONDS - self._clock.monotonic()
         if job.update.tell_by is None:
             return left
-        return min(left, (job.update.tell_by - self._clock.now()).total_seconds() - TELL_SECONDS)
+        return min(left, (job.update.tell_by - self._clock.now()).total_seconds() - FALLBACK_LEAD_SECONDS)
 
     def _without_body(self, update: Update, reason: str, cause: Cause) -> Update:
         self._failures.given_up(update.command_id, reason, cause)

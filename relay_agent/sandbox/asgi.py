@@ -6,6 +6,7 @@ This module owns these types and functions. It must not know what a request mean
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,6 +88,40 @@ async def respond(send: Send, status: int, body: bytes, headers: Iterable[tuple[
         raw.append((b"content-length", str(len(body)).encode("ascii")))
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of a body; an empty one if it is anything else."""
+    try:
+        value = json.loads(body or b"{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+class HeldAnswer:
+    """An app's answer that is held back: to be read, and then passed on or replaced. It is the `send` that the app is called with."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+
+    async def __call__(self, message: Message) -> None:
+        """Keep a part of the answer."""
+        self._messages.append(message)
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return int(self._messages[0]["status"])
+
+    def json(self) -> dict[str, Any]:
+        """Return the answer's JSON object; an empty one if it is anything else."""
+        return json_object(b"".join(message.get("body", b"") for message in self._messages))
+
+    async def pass_on(self, send: Send) -> None:
+        """Send the answer as it is."""
+        for message in self._messages:
+            await send(message)
 
 
 async def drop(send: Send) -> None:

@@ -7,34 +7,18 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 
 import click
 
+from relay_agent.sandbox.examples import DESCRIPTION, EXAMPLE
 from relay_agent.sandbox.forms import is_uuid
 from relay_agent.sandbox.server import Sandbox
 
 DEFAULT_PORT = 8088
 DEFAULT_AWS_PORT = 4566
-
-_EPILOG = """\b
-Example, in two terminals:
-  relay-agent sandbox --env-file sandbox.env
-  set -a; . ./sandbox.env; relay-agent run
-
-\b
-Faults, while it runs (GET /sandbox/faults lists them with their hits, DELETE ends
-them, POST /sandbox/credentials/expire ends every AWS credential). A rate limit
-for the next 3 heartbeats:
-  curl http://127.0.0.1:8088/sandbox/faults -H 'Content-Type: application/json' \\
-    -d '{"service": "rest", "operation": "agent/status", "count": 3,
-         "status": 429, "headers": {"Retry-After": "5"}}'
-Fields: service (rest, sqs, s3, logs), operation, contains, count (null: until
-ended), skip, hang_seconds (or "forever"), close, status, body, headers, code,
-message.
-"""
 
 
 def _agent_id(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -43,7 +27,7 @@ def _agent_id(_context: click.Context, _parameter: click.Parameter, value: str |
     return value
 
 
-@click.command("sandbox", epilog=_EPILOG)
+@click.command("sandbox", epilog=EXAMPLE, help=DESCRIPTION)
 @click.option(
     "--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65535), help="Port of REST and the web page; 0: any free one."
 )
@@ -63,7 +47,7 @@ def _agent_id(_context: click.Context, _parameter: click.Parameter, value: str |
     show_default=True,
     type=click.FloatRange(1),
     metavar="SECONDS",
-    help="How long AWS credentials live.",
+    help="How long AWS credentials are valid.",
 )
 @click.option(
     "--visibility-timeout",
@@ -93,14 +77,9 @@ def sandbox_command(
     org_slug: str,
     agent_id: str | None,
 ) -> None:
-    """Run a platform on this machine: REST, SQS, S3, CloudWatch Logs and a web page.
-
-    Prints the address of the page and the environment that an agent needs, as KEY=value lines. All data is in memory
-    and lost when it ends, on Ctrl-C. It listens on 127.0.0.1 only.
-    """
+    """Run the sandbox until Ctrl-C or SIGTERM."""
     sandbox = Sandbox(
-        rest_port=port,
-        aws_port=aws_port,
+        ports=(port, aws_port),
         credentials_lifetime=credentials_lifetime,
         visibility_timeout=visibility_timeout,
         min_ttl_seconds=min_ttl,
@@ -145,14 +124,15 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _wait_for_signal() -> None:
-    stop = threading.Event()
+    # No event: one that is set from a handler may deadlock with the thread that waits on it.
+    received: SimpleQueue[int] = SimpleQueue()
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        received.put(number)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        stop.wait()
+        received.get()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -51,6 +51,8 @@ class Command:
     response_body: object = field(default=None, repr=False)
     history: list[Event] = field(default_factory=list, repr=False)
     updates: list[str] = field(default_factory=list, repr=False)
+    group: str | None = None
+    """The message group of the agent's queue; None for the agent's id, one group for all its commands."""
 
     @property
     def final(self) -> bool:
@@ -169,8 +171,11 @@ class Commands:
 
     def purge(self, target_id: str) -> list[Command]:
         """Mark every command of a target that is CREATED or PENDING as PURGED, and return them."""
-        waiting = [command for command in self.all() if command.target_id == target_id and command.status in ("CREATED", "PENDING")]
-        return [command for command in waiting if self.move(command, "PURGED", "Status update to PURGED")]
+        return [command for command in self.waiting(target_id) if self.move(command, "PURGED", "Status update to PURGED")]
+
+    def waiting(self, target_id: str) -> list[Command]:
+        """Return every command of a target that is CREATED or PENDING: those that a purge marks."""
+        return [command for command in self.all() if command.target_id == target_id and command.status in ("CREATED", "PENDING")]
 
     def _note(self, command: Command, reason: str, by: str, changed: bool = True) -> None:
         moment = self._now()

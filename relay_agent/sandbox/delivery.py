@@ -18,13 +18,12 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from relay_agent.protocol.messages import MESSAGE_LIMIT, UPLOAD_HEADERS
 from relay_agent.sandbox.agents import Agent
 from relay_agent.sandbox.aws.emulator import Backend, BackendError
 from relay_agent.sandbox.commands import Command, Commands
 from relay_agent.sandbox.forms import Json
 
-MESSAGE_LIMIT = 256 * 1024
-_UPLOAD_HEADERS = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
 # Characters that JSON need not escape and SQS rejects (PROTOCOL §2).
 _FORBIDDEN = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
@@ -47,7 +46,7 @@ class Delivery:
         self.queue_url = ""
         self._arrived = asyncio.Event()
         self._created = asyncio.Event()
-        self.strays: list[str] = []
+        self.unmatched_updates: list[str] = []
 
     async def open(self) -> None:
         """Create the platform's queue and bucket."""
@@ -90,9 +89,9 @@ class Delivery:
         self._commands.move(command, "PENDING", "Status update to PENDING")
         self._created.set()
         try:
-            await self.send_text(agent, text, agent.id, command.id)
+            await self.send_text(agent, text, command.group or agent.id, command.id)
         except BackendError as error:
-            self._commands.move(command, "ERROR", f"The queue did not take the command: {error.code}")
+            self._commands.move(command, "ERROR", f"The queue did not accept the command: {error.code}")
 
     async def send_text(self, agent: Agent, text: str, group: str, deduplication_id: str | None = None) -> None:
         """Put any text on an agent's queue."""
@@ -106,7 +105,7 @@ class Delivery:
         )
 
     async def _message(self, command: Command) -> str:
-        upload_url = self._backend.presign("PUT", self.bucket, _response_key(command.id), self._url_seconds, _UPLOAD_HEADERS)
+        upload_url = self._backend.presign("PUT", self.bucket, _response_key(command.id), self._url_seconds, dict(UPLOAD_HEADERS))
         message = command.request_json() | {"bodyDelivery": "embedded", "responseBodyUploadUrl": upload_url}
         text = _dumps(message)
         if command.delivery == "referenced" or (command.delivery is None and len(text.encode()) > MESSAGE_LIMIT):
@@ -149,7 +148,7 @@ class Delivery:
             update = None
         command = self._commands.get(update.get("commandId")) if isinstance(update, dict) else None
         if command is None:
-            self.strays.append(text)
+            self.unmatched_updates.append(text)
             self._commands.touch()
             return
         body = update.get("body")

@@ -44,19 +44,19 @@ class Fault:
 class FaultHandle:
     """One injected fault, until it is released. `hits` counts the calls that it happened to."""
 
-    def __init__(self, fault: Fault, withdraw: Callable[[FaultHandle], None]) -> None:
+    def __init__(self, fault: Fault, remove: Callable[[FaultHandle], None]) -> None:
         self.id = str(uuid.uuid4())
         self.fault = fault
         self.hits = 0
         self._seen = 0
-        self._withdraw = withdraw
+        self._remove = remove
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self._lock = threading.Lock()
         self._released = False
 
     def release(self) -> None:
         """End the fault, and every hang in it. May be called twice, from any thread."""
-        self._withdraw(self)
+        self._remove(self)
         with self._lock:
             self._released = True
             waiting = list(self._waiting)
@@ -115,7 +115,7 @@ class Faults:
 
     def inject(self, fault: Fault) -> FaultHandle:
         """Inject a fault."""
-        handle = FaultHandle(fault, self._withdraw)
+        handle = FaultHandle(fault, self._remove)
         with self._lock:
             self._handles.append(handle)
         return handle
@@ -143,7 +143,7 @@ class Faults:
             handle.release()
         return handles
 
-    def _withdraw(self, handle: FaultHandle) -> None:
+    def _remove(self, handle: FaultHandle) -> None:
         with self._lock:
             if handle in self._handles:
                 self._handles.remove(handle)

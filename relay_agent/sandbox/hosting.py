@@ -35,7 +35,7 @@ Task = Callable[[], Coroutine[Any, Any, None]]
 
 
 def listen(port: int) -> socket.socket:
-    """Return a socket that listens on a loopback port; 0 stands for any free port.
+    """Return a socket that listens on a loopback port; 0 means any free port.
 
     Raises:
         OSError: the port is taken.
@@ -52,7 +52,7 @@ def listen(port: int) -> socket.socket:
 
 
 class Front:
-    """Wraps every app: refuses other sites' requests, adds `Date`, and lists the requests under way, so that a stop can end them."""
+    """Wraps every app: refuses other sites' requests, adds `Date`, and lists the running requests, so that a stop can end them."""
 
     def __init__(self, app: App, now: Callable[[], datetime]) -> None:
         self._app = app
@@ -88,7 +88,7 @@ class Front:
             del self._under_way[task]
 
     async def drop_all(self) -> None:
-        """Close every connection with a request under way, so that no long poll delays a stop."""
+        """Close every connection with a running request, so that no long poll delays a stop."""
         for task, send in list(self._under_way.items()):
             await drop(send)
             task.cancel()

@@ -14,11 +14,14 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from relay_agent.core.clock import DAY_SECONDS
+from relay_agent.core.models import ACTION_HTTP
 from relay_agent.sandbox.agents import Agent, Agents
 from relay_agent.sandbox.aws.credentials import Credentials, Keys
 from relay_agent.sandbox.aws.emulator import Backend, BackendError, load_ministack
 from relay_agent.sandbox.aws.guard import AwsCall, Guard
 from relay_agent.sandbox.aws.long_poll import LongPoll
+from relay_agent.sandbox.aws.receipts import Receipts
 from relay_agent.sandbox.changes import Changes
 from relay_agent.sandbox.commands import Command, Commands
 from relay_agent.sandbox.delivery import Delivery
@@ -32,34 +35,32 @@ from relay_agent.sandbox.rest.fault_routes import ControlRoutes
 from relay_agent.sandbox.rest.front import RestCall, RestFront
 from relay_agent.sandbox.rest.page_routes import Pages
 
-HTTP_REQUEST = "TetraScience.Connector.gdc.HttpRequest"
-_TOKEN_SECONDS = 365 * 86_400
+_REGION = "us-east-2"
+_TOKEN_SECONDS = 365 * DAY_SECONDS
 
 
 class Sandbox:
     """A platform on this machine: `with Sandbox() as sandbox: ...`.
 
     Its state is in memory. `credentials_lifetime`, `min_ttl_seconds` (how far ahead a command's `expiresAt` must be) and
-    `url_lifetime` (of presigned URLs) are in seconds; port 0 stands for any free port. `aws_calls` holds the last 20,000 calls to
-    AWS in the order of arrival, `under_way` how many of each operation are not answered yet.
+    `url_lifetime` (of presigned URLs) are in seconds; `ports` are those of REST and of AWS, 0 for any free one. `aws_calls` holds the last
+    20,000 calls to AWS in the order of arrival, `under_way` how many of each operation are not answered yet.
     """
 
     def __init__(
         self,
         *,
-        rest_port: int = 0,
-        aws_port: int = 0,
+        ports: tuple[int, int] = (0, 0),
         credentials_lifetime: float = 3600.0,
         visibility_timeout: int = 600,
         agent_ids: tuple[str, ...] = (),
         agent_name: str = "sandbox agent",
         min_ttl_seconds: float = 60.0,
-        url_lifetime: int = 7 * 86_400,
+        url_lifetime: int = 7 * DAY_SECONDS,
         org_slug: str = "sandbox",
-        region: str = "us-east-2",
     ) -> None:
         self.org_slug = org_slug
-        self.region = region
+        self.region = _REGION
         self.clock_offset = timedelta()
         self.changes = Changes()
         self.keys = Keys(self.now)
@@ -68,19 +69,14 @@ class Sandbox:
         self.commands = Commands(self.now, self.changes)
         self.tokens = Tokens(secrets.token_bytes(32), org_slug, self.now)
         self.credentials_lifetime = credentials_lifetime
-        self._ports = (rest_port, aws_port)
-        self._visibility_timeout = visibility_timeout
+        self._ports = ports
+        self.visibility_timeout = visibility_timeout
         self._url_lifetime = url_lifetime
         self._hosting = Hosting(self.now)
         self._backend: Backend
         self._delivery: Delivery
         self._routes = AgentRoutes(self.agents, self.keys, self.tokens, self._place, self._lifetime)
-        self._command_routes = CommandRoutes(self.commands, self, self.tokens, min_ttl_seconds, self.now)
-        pages = Pages(self.agents, self.commands, self._command_routes, self, self.now)
-        control = ControlRoutes(self.faults, self.expire_credentials)
-        platform = [self._routes.blueprint, self._command_routes.public, *self._command_routes.internal]
-        flask = build_app([*platform, pages.blueprint, control.blueprint])
-        self.front = RestFront(flask, self.faults, self.now, self.changes.touch)
+        self.front = self._build_front(min_ttl_seconds)
         self.aws_calls: deque[AwsCall] = deque(maxlen=20_000)
         self.under_way: Counter[str] = Counter()
         for agent_id in agent_ids or (str(uuid.uuid4()),):
@@ -89,6 +85,13 @@ class Sandbox:
         self.jwt = self.tokens.issue(_TOKEN_SECONDS)
         self.api_target = ""
         self.aws_endpoint = ""
+
+    def _build_front(self, min_ttl_seconds: float) -> RestFront:
+        commands = CommandRoutes(self.commands, self, self.tokens, min_ttl_seconds, self.now)
+        pages = Pages(self.agents, self.commands, commands, self, self.now)
+        control = ControlRoutes(self.faults, self.expire_credentials)
+        flask = build_app([self._routes.blueprint, commands.public, *commands.internal, pages.blueprint, control.blueprint])
+        return RestFront(flask, self.faults, self.now, self.changes.touch)
 
     def now(self) -> datetime:
         """Return the platform's time: this machine's plus `clock_offset`."""
@@ -107,8 +110,8 @@ class Sandbox:
         self.aws_endpoint = f"http://{HOST}:{aws.getsockname()[1]}"
         ministack = LongPoll(load_ministack())
         self._backend = Backend(ministack, self.keys.root, self.region, self.aws_endpoint)
-        self._delivery = Delivery(self._backend, self.commands, self.aws_endpoint, self._visibility_timeout, self._url_lifetime, self.now)
-        guard = Guard(ministack, self.keys, self.faults, self.now, self._on_aws_call)
+        self._delivery = Delivery(self._backend, self.commands, self.aws_endpoint, self.visibility_timeout, self._url_lifetime, self.now)
+        guard = Guard(Receipts(ministack, self.visibility_timeout), self.keys, self.faults, self.now, self.on_aws_call)
         self._hosting.start([(self.front, rest), (guard, aws)], [self._delivery.consume, self._delivery.expire])
         self._hosting.call(self._delivery.open())
         for agent in self.agents.all():
@@ -192,15 +195,17 @@ class Sandbox:
         self,
         agent_id: str,
         payload: Json,
-        action: str = HTTP_REQUEST,
+        action: str = ACTION_HTTP,
         expires_in: float = 600.0,
         *,
         delivery: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        group: str | None = None,
     ) -> str:
         """Create a command as `POST /v1/commands` does, but without its validation, and return its id.
 
-        `expires_in` is in seconds; a command that expires at once is sent all the same, and then EXPIRED.
+        `expires_in` is in seconds; a command that expires at once is sent all the same, and then EXPIRED. `group` is the message group;
+        without it all commands of an agent are in one.
 
         Raises:
             ApiError: 404, no such agent.
@@ -217,6 +222,7 @@ class Sandbox:
             payload=payload,
             metadata=dict(metadata or {}),
             delivery=delivery,
+            group=group,
         )
         self.dispatch(command)
         return command.id
@@ -300,9 +306,9 @@ class Sandbox:
         return list(self._routes.uploads.logs)
 
     @property
-    def strays(self) -> list[str]:
+    def unmatched_updates(self) -> list[str]:
         """Messages on the platform's queue that do not name a known command."""
-        return list(self._delivery.strays)
+        return list(self._delivery.unmatched_updates)
 
     def heartbeats(self, agent_id: str) -> list[datetime]:
         """Return the times of an agent's heartbeats."""
@@ -340,9 +346,10 @@ class Sandbox:
         return self.credentials_lifetime
 
     def _place(self) -> Place:
-        return Place(self.org_slug, self.region, self._delivery.bucket, self._delivery.queue_url, self._visibility_timeout)
+        return Place(self.org_slug, self.region, self._delivery.bucket, self._delivery.queue_url, self.visibility_timeout)
 
-    def _on_aws_call(self, call: AwsCall, done: bool) -> None:
+    def on_aws_call(self, call: AwsCall, done: bool) -> None:
+        """Note a call to AWS, as it begins and, `done`, as it ends; a subclass may look at it too."""
         if done:
             self.under_way[call.operation] -= 1
         else:

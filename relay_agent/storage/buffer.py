@@ -22,11 +22,11 @@ _CHUNK = 16 * 1024
 class Buffer:
     """A body being received: its beginning in memory, the rest in an encrypted temporary file.
 
-    So no body is on the disk in the clear, that of a secure command least of all.
+    So no body is on the disk unencrypted, in particular not that of a secure command.
     """
 
     def __init__(self, directory: Path | None, *, without_disk: bool = False) -> None:
-        """Write to a file in `directory` (None: the system's directory); `without_disk` keeps in memory what the disk refuses."""
+        """Write to a file in `directory` (None: the system's); `without_disk`: keep the data in memory if the disk accepts no writes."""
         self._directory = directory
         self._without_disk = without_disk
         self._head: list[bytes] = []

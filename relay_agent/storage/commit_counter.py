@@ -1,4 +1,4 @@
-"""The number of commits, kept in a file beside the journal: SQLite takes a truncated or missing write-ahead log for a whole one.
+"""The number of commits, kept in a file beside the journal: SQLite does not notice a truncated or missing write-ahead log.
 
 This module owns that file and the count in the database. It must not decide whether a journal is damaged: `integrity` does.
 

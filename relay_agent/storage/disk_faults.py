@@ -1,4 +1,4 @@
-"""Why the disk takes nothing: decided from an error or from the disk's figures, and put into words, here alone.
+"""Why the disk accepts no writes, from an error or from the disk's figures: the only place that decides and words it.
 
 This module owns the verdict. It must not measure the disk, retry, wait or free space.
 """
@@ -45,7 +45,7 @@ def intake_obstacle(journal: _Journal, disk: _Disk) -> Obstacle | None:
 
 
 def space_obstacle(*, read_only: bool, full: bool, almost_full: bool) -> Obstacle | None:
-    """Return what the state directory's disk says by its figures; None if it can be used."""
+    """Return why the state directory's disk cannot be used, by its figures; None if it can."""
     if read_only:
         return Obstacle("the disk of the state directory is read-only", StorageTrouble.READ_ONLY)
     if full:
@@ -56,17 +56,17 @@ def space_obstacle(*, read_only: bool, full: bool, almost_full: bool) -> Obstacl
 def journal_error(error: Exception, failed: str) -> JournalError:
     """Return the error to raise in place of one of SQLite's or the system's; `failed` says what could not be done.
 
-    JournalUnwritable if the disk takes nothing now, JournalDamaged if SQLite finds the file corrupt, else JournalError.
+    JournalUnwritable if the disk accepts no writes now, JournalDamaged if SQLite finds the file corrupt, else JournalError.
     """
     if not isinstance(error, sqlite3.Error | OSError):
         # The error's own text may repeat the value.
-        return JournalError(f"{failed}: a value that it cannot hold ({type(error).__name__})")
+        return JournalError(f"{failed}: it contains a value that SQLite cannot store ({type(error).__name__})")
     kind = JournalUnwritable if is_unwritable(error) else JournalDamaged if _primary_code(error) in _DAMAGED_CODES else JournalError
     return kind(f"{failed}: {text_of(error)}", trouble_of(error))
 
 
 def is_unwritable(error: sqlite3.Error | OSError) -> bool:
-    """Return whether the disk takes nothing: it is full, read-only, failing or locked by another program."""
+    """Return whether the disk accepts no writes: it is full, read-only, failing or locked by another program."""
     return error.errno in _UNWRITABLE_ERRNOS if isinstance(error, OSError) else _primary_code(error) in _UNWRITABLE_CODES
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from relay_agent.core.failures import Obstacle
 from relay_agent.storage.disk_faults import space_obstacle
+from relay_agent.storage.state_directory import JOURNAL, SPOOL
 
 RESERVE_BYTES = 8 * 1024 * 1024
 """Enough for a thousand commands with small answers; on a disk smaller than 64 MiB an eighth of it is reserved."""
@@ -80,12 +81,12 @@ class Disk:
 
     def used(self) -> int:
         """Return the bytes of the journal and the spool; a journal set aside does not count."""
-        journal = [self._directory / "journal.db", self._directory / "journal.db-wal"]
-        return sum(path.stat().st_size for path in (*journal, *(self._directory / "spool").glob("*")) if path.is_file())
+        journal = [self._directory / JOURNAL, self._directory / f"{JOURNAL}-wal"]
+        return sum(path.stat().st_size for path in (*journal, *(self._directory / SPOOL).glob("*")) if path.is_file())
 
 
 def obstacle_seen(directory: Path, there: Path, *, reserve_bytes: int = RESERVE_BYTES) -> Obstacle | None:
-    """Return why an agent with this state directory would admit nothing, seen from another process; None if it would.
+    """Return why an agent with this state directory would admit no command, as seen from another process; None if it would.
 
     `there` is the part of the directory's path that exists.
 

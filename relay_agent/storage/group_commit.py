@@ -25,7 +25,7 @@ from relay_agent.storage.disk_faults import journal_error
 LINGER_SECONDS = 0.001
 PATIENCE_SECONDS = 10.0
 """How long a reader waits for a writer: a disk that hangs must not hang the threads that read."""
-RIDE_SECONDS = 0.01
+FOLLOWER_WAIT_SECONDS = 0.01
 """How long, under load, a flush waits for another thread's commit before it makes one."""
 LOAD_CHANGES = 8
 LOAD_SECONDS = 0.1
@@ -98,7 +98,7 @@ class Writer:
         """Run the change, and return its result once it is durable.
 
         Raises:
-            JournalUnwritable: the disk takes nothing now.
+            JournalUnwritable: the disk accepts no writes now.
             JournalError: the change cannot be made; other changes are not affected.
         """
         result: T = self._await(_Work(change))
@@ -116,20 +116,20 @@ class Writer:
     def flush(self, patience_seconds: float | None = None) -> None:
         """Return once everything handed to `later` is durable; at once, and without a commit, if it already is.
 
-        `patience_seconds` bounds the wait for a commit under way; None waits until it ends.
+        `patience_seconds` bounds the wait for the current commit; None waits until it finishes.
 
         Raises:
-            JournalUnwritable: the disk takes nothing now.
-            JournalError: one of the changes cannot be made, or the commit under way did not end in time.
+            JournalUnwritable: the disk accepts no writes now.
+            JournalError: one of the changes cannot be made, or the current commit did not finish in time.
         """
-        rider = _Work(None, awaited=False)
+        follower = _Work(None, awaited=False)
         with self._lock:
-            rider.settled = self._leading_since is None and not self._waiting
-            if not rider.settled:
-                self._waiting.append(rider)
-        if self.loaded and not rider.settled:
-            rider.ready.wait(RIDE_SECONDS)
-        if not rider.settled or rider.error is not None:
+            follower.settled = self._leading_since is None and not self._waiting
+            if not follower.settled:
+                self._waiting.append(follower)
+        if self.loaded and not follower.settled:
+            follower.ready.wait(FOLLOWER_WAIT_SECONDS)
+        if not follower.settled or follower.error is not None:
             self._await(_Work(None), patience_seconds)
         if self._failed_later is not None:
             raise self._failed_later
@@ -144,7 +144,7 @@ class Writer:
         """Return the rows of a query.
 
         Raises:
-            JournalError: the journal cannot be read, or a commit under way did not end within `patience_seconds`.
+            JournalError: the journal cannot be read, or the current commit did not finish within `patience_seconds`.
         """
         return self.use(lambda connection: connection.execute(query, values).fetchall())
 
@@ -155,7 +155,7 @@ class Writer:
             JournalError: as for `read`.
         """
         if not self.using.acquire(timeout=self.patience_seconds):
-            raise JournalError("the journal cannot be read: a commit does not end")
+            raise JournalError("the journal cannot be read: a commit does not finish")
         try:
             return act(self._connection)
         except (sqlite3.Error, ValueError, OverflowError) as error:
@@ -164,7 +164,7 @@ class Writer:
             self.using.release()
 
     def stuck_seconds(self) -> float:
-        """Return how long the commit under way has taken, 0 if there is none."""
+        """Return how long the current commit has taken, 0 if there is none."""
         since = self._leading_since
         return 0.0 if since is None else self._monotonic() - since
 
@@ -198,7 +198,7 @@ class Writer:
                 if not work.ready.is_set():
                     work.awaited = False
                     self._awaited -= work in self._waiting
-                    raise JournalError("the journal cannot be written: a commit does not end")
+                    raise JournalError("the journal cannot be written: a commit does not finish")
         if not work.settled:
             self._lead()
         if work.error is not None:
@@ -236,10 +236,10 @@ class Writer:
         """Make the first thread that waits the next leader."""
         with self._lock:
             self._waiting[:0], self._put_back = self._put_back, []
-            heir = next((work for work in self._waiting if work.awaited), None)
-            self._leading_since = None if heir is None else self._monotonic()
-            if heir is not None:
-                heir.ready.set()
+            successor = next((work for work in self._waiting if work.awaited), None)
+            self._leading_since = None if successor is None else self._monotonic()
+            if successor is not None:
+                successor.ready.set()
 
     def _write(self, batch: list[_Work]) -> None:
         """Commit the changes together; if one of them cannot be made, each alone, so that the others succeed."""
@@ -259,7 +259,7 @@ class Writer:
                 work.settle(result)
 
     def _write_each(self, batch: list[_Work]) -> None:
-        """Commit each alone, up to the first that the disk does not take: those behind it may depend on it."""
+        """Commit each alone, up to the first that the disk does not accept: later ones may depend on it."""
         for place, work in enumerate(batch):
             self._write([work])
             if isinstance(work.error, JournalUnwritable | JournalDamaged):

@@ -1,6 +1,6 @@
-"""Whether a journal holds what was written to it.
+"""Whether a journal's file holds what was written to it.
 
-This module owns the judgement of a file and of its rows. It must not change or repair either: `salvage` does.
+This module owns the judgement of a file; `row_checks` judges its rows. It must not change or repair it: `salvage` does.
 """
 
 from __future__ import annotations
@@ -17,31 +17,26 @@ from relay_agent.storage.commit_counter import recorded_commits
 from relay_agent.storage.wal import check_frames, check_header, read_log
 
 SIDE_FILES = ("-wal", "-shm")
-"""What SQLite appends to the database's name for the files beside it."""
+"""The suffixes of the files that SQLite creates beside the database."""
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
 """What reading a damaged file raises: SQLite's error may quote bytes of the file, which need not be UTF-8."""
 
+MOST_COMMITS = 2**53
+"""SQLite continues a larger count as a floating-point number, which adding one does not change."""
 _MAGIC = b"SQLite format 3\x00"
 _FORMAT_VERSIONS = slice(18, 20)
 """The header's two version bytes, 1 or 2 (https://sqlite.org/fileformat2.html#file_format_version_numbers)."""
-_CONTRADICTIONS = (
-    "state NOT IN ('admitted', 'started', 'finished', 'delivered')"
-    " OR (state = 'admitted' AND (started_at IS NOT NULL OR repeatable IS NOT NULL))"
-    " OR (state = 'finished' AND message IS NULL)"
-    " OR (state = 'delivered' AND (raw IS NOT NULL OR message IS NOT NULL OR delivered_at IS NULL))"
-)
-"""Rows that the agent never writes."""
 
 
 class CommitsMissing(JournalDamaged):
-    """The database is older than it was: its rows may not be the last versions that were written."""
+    """Commits are missing at the end: the rows may be older versions than the last that were written."""
 
 
 # --- the digests that a row carries ---
 
 
 def digest(text: str | bytes) -> bytes:
-    """Return the digest by which a message's text is compared with another's, or with its own damaged copy."""
+    """Return the digest of a message's text, to compare it with another text or to detect damage."""
     return hashlib.sha256(_bytes(text)).digest()
 
 
@@ -67,7 +62,7 @@ def check_copy(path: Path) -> None:
 
 
 def check_files(path: Path, log: bytes) -> None:
-    """Check a journal that no process has open, and its log as `read_log` returned it; nothing in either is lost by it.
+    """Check a journal that no process has open, and its log as `read_log` returned it; neither is changed.
 
     Raises:
         JournalDamaged: the journal does not hold what was written to it.
@@ -77,7 +72,7 @@ def check_files(path: Path, log: bytes) -> None:
     with path.open("rb") as file:
         head = file.read(len(_MAGIC) + 4)
     if not head:
-        raise CommitsMissing("it is empty, and was not")
+        raise CommitsMissing("it is empty, although commits were recorded")
     if not head.startswith(_MAGIC):
         raise JournalDamaged("it is not an SQLite database")
     if not set(head[_FORMAT_VERSIONS]) <= {1, 2}:
@@ -104,7 +99,7 @@ def check_pages(connection: sqlite3.Connection, pragma: str) -> None:
 
 @contextmanager
 def opened_read_only(path: Path) -> Iterator[sqlite3.Connection]:
-    """Yield a connection that changes nothing, and remove the side files that SQLite makes even to read.
+    """Yield a read-only connection, and remove the side files that SQLite creates even for reading.
 
     Raises:
         sqlite3.Error: it cannot be opened.
@@ -120,41 +115,30 @@ def opened_read_only(path: Path) -> Iterator[sqlite3.Connection]:
             side.unlink(missing_ok=True)
 
 
-def _has_all_commits(connection: sqlite3.Connection, recorded: int) -> bool:
-    """Return whether every commit is certainly there; False if the commit counter cannot tell.
+def commits_of(connection: sqlite3.Connection) -> int | None:
+    """Return the number of commits in the database, None if its row was altered.
 
     Raises:
-        CommitsMissing: the log was cut at the end of a commit, is damaged, or is gone.
+        sqlite3.Error: it cannot be read.
+    """
+    counts = [row[0] for row in connection.execute("SELECT commits FROM progress")]
+    return counts[0] if len(counts) == 1 and isinstance(counts[0], int) and 0 <= counts[0] < MOST_COMMITS else None
+
+
+def _has_all_commits(connection: sqlite3.Connection, recorded: int) -> bool:
+    """Return whether every commit is certainly present; False if the commit counter does not show it.
+
+    Raises:
+        CommitsMissing: the log was truncated at the end of a commit, is damaged, or is missing.
     """
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'progress'").fetchone():
         return False  # Version 1 did not count.
-    row = connection.execute("SELECT commits FROM progress").fetchone()
-    count = int(row[0]) if row else 0
+    count = commits_of(connection)
+    if count is None:
+        # What was changed is the counter: that shows nothing about the log, and the rows must not count as older versions for it.
+        return False
     if count < recorded:
-        raise CommitsMissing(f"the last {recorded - count} commits are missing: its write-ahead log was cut, is damaged, or is gone")
+        raise CommitsMissing(f"the last {recorded - count} commits are missing: its write-ahead log was cut, is damaged, or is missing")
     # One more than recorded: the process was killed between the commit and its record. A counter that a power cut left further
-    # behind cannot tell.
+    # behind does not show it.
     return recorded > 0 and 0 <= count - recorded <= 1
-
-
-# --- the rows ---
-
-
-def altered_rows(connection: sqlite3.Connection) -> list[str]:
-    """Return the ids of the commands whose rows are not as they were written, reading one row at a time.
-
-    Raises:
-        sqlite3.Error: the rows cannot be read.
-    """
-    text_factory, connection.text_factory = connection.text_factory, bytes  # A damaged text may not be UTF-8.
-    try:
-        waiting = connection.execute("SELECT id, digest, raw FROM commands WHERE state IN ('admitted', 'started') AND raw IS NOT NULL")
-        altered = [command_id for command_id, known, raw in waiting if digest(raw) != known]
-        finished = connection.execute(
-            "SELECT id, seal, message, spool, upload_url, fallback, status FROM commands WHERE state = 'finished' AND seal IS NOT NULL"
-        )
-        altered += [command_id for command_id, known, *parts in finished if seal(*parts) != known]
-        altered += [row[0] for row in connection.execute(f"SELECT id FROM commands WHERE {_CONTRADICTIONS}")]  # noqa: S608 - constants
-    finally:
-        connection.text_factory = text_factory
-    return [command_id.decode("utf-8", "replace") for command_id in altered]

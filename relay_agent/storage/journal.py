@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -21,7 +21,7 @@ from relay_agent.core.callbacks import nothing
 from relay_agent.core.clock import Clock, from_timestamp
 from relay_agent.core.errors import JournalError, JournalUnwritable
 from relay_agent.core.failpoints import Point, reach
-from relay_agent.core.failures import Obstacle
+from relay_agent.core.failures import Code, Obstacle
 from relay_agent.core.models import Status, Update
 from relay_agent.storage import integrity, salvage
 from relay_agent.storage.commit_counter import CommitCounter
@@ -31,7 +31,7 @@ from relay_agent.storage.retention import KEEP_UNACKED_SECONDS, Retention
 from relay_agent.storage.used_tokens import UsedTokens, disown
 
 RETRY_SECONDS = 1.0
-"""How long a change waits before it is tried again on a disk that takes nothing."""
+"""How long a change waits before it is tried again on a disk that accepts no writes."""
 
 
 def _alone() -> int:
@@ -61,12 +61,17 @@ class Admission(StrEnum):
 
 
 class Incoming(NamedTuple):
-    """A received message: `raw` is its text, `expires` is in seconds since 1970, None if the command does not expire."""
+    """A received message: `raw` is its text. Times are in seconds since 1970.
+
+    `expires` is None if the command does not expire. `lease_until` is None if the command is this agent's as soon as it is admitted; else
+    the agent only claims it (`own`, `cede`).
+    """
 
     id: str
     raw: str
     receipt: str
     expires: float | None = None
+    lease_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +89,24 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a list of commands shows of a finished one (`journal_reader`); the agent never acts on it."""
+    """What a list of commands shows for a finished command (`journal_reader`); the agent does not use it otherwise."""
 
     action: str
     method: str | None = None
     host: str | None = None
     port: int | None = None
     status_code: int | None = None
+    scheme: str | None = None
+    would_refuse: str | None = None
+    from_proxy: bool = False
+    """Whether the status is a proxy's, or may be: then it does not show that the target answers (`call_history`)."""
 
 
 class Journal:
     """The journal of one state directory. All methods may be called from any thread."""
 
     def __init__(self, path: Path, clock: Clock, *, others: Callable[[], int] = _alone, make_room: Callable[[], bool] = _no_room) -> None:
-        """Open the journal or create it; a damaged one is set aside, and its readable rows are salvaged (`damage`).
+        """Open the journal or create it; a damaged one is set aside, and its readable rows are salvaged (`salvage`).
 
         `others` returns how many commands a worker is executing: under load a commit waits a moment for theirs. `make_room` frees the
         reserve kept for a full disk and returns whether there was any.
@@ -115,7 +124,9 @@ class Journal:
         self.damage = opened.damage
         """What was wrong with the journal at its opening, None if nothing was."""
         self.spoiled = opened.spoiled
-        """How many rows were altered since they were written; only their ids are still believed."""
+        """How many rows were altered since they were written."""
+        self.nameless = opened.nameless
+        """The ids of those whose ids cannot be read, as far as they can be shown."""
         self.writer = Writer(opened.connection, others=others, monotonic=clock.monotonic, make_room=make_room, counter=CommitCounter(path))
         """Public for tests that inspect or disturb the connection; the agent does not use it."""
         self._tokens = UsedTokens(self.writer)
@@ -134,7 +145,7 @@ class Journal:
         return self.writer.unwritable
 
     def stuck_seconds(self) -> float:
-        """Return how long the commit under way has taken, 0 if there is none."""
+        """Return how long the current commit has taken, 0 if there is none."""
         return self.writer.stuck_seconds()
 
     # --- the life of a command ---
@@ -143,7 +154,7 @@ class Journal:
         """Record received messages; afterwards they may be acknowledged to SQS.
 
         Raises:
-            JournalUnwritable: the disk takes nothing now; no message was recorded.
+            JournalUnwritable: the disk accepts no writes now; no message was recorded.
             JournalError: a message holds what cannot be written; no message was recorded.
         """
         rows = list(messages)
@@ -153,6 +164,26 @@ class Journal:
         """Record, with the next commit, that SQS has deleted these messages; after a crash before it they are only deleted again."""
         rows = [(command_id,) for command_id in ids]
         self.writer.later(lambda connection: connection.executemany("UPDATE commands SET acked = 1, receipt = NULL WHERE id = ?", rows))
+
+    def own(self, ids: Sequence[str]) -> None:
+        """Record that SQS has deleted these messages for this agent: the commands that it claimed are its own.
+
+        Raises:
+            JournalUnwritable: the disk takes nothing now; it is recorded with the next commit, which is before a command starts.
+        """
+        rows = [(command_id,) for command_id in ids]
+        self.writer.later(
+            lambda connection: connection.executemany(
+                "UPDATE commands SET acked = 1, receipt = NULL, lease_until = NULL WHERE id = ?", rows
+            )
+        )
+        self.writer.flush()
+
+    def cede(self, ids: Sequence[str]) -> None:
+        """Forget claimed commands and their tokens, with the next commit: another agent may own them. Each may be admitted again."""
+        self._tokens.release(ids)
+        rows = [(command_id,) for command_id in ids]
+        self.writer.later(lambda connection: connection.executemany("DELETE FROM commands WHERE id = ? AND lease_until IS NOT NULL", rows))
 
     def raw(self, command_id: str) -> str:
         """Return the message of an unfinished command, as received.
@@ -170,22 +201,27 @@ class Journal:
         """
         return self._text("SELECT message FROM commands WHERE id = ? AND state = 'finished'", command_id, "answer")
 
-    def start(self, command_id: str, repeatable: bool) -> None:
+    def start(self, command_id: str, repeatable: bool, *, wait: bool = True) -> None:
         """Record that the request is about to be sent; call it before the first byte.
 
-        `repeatable` says whether the request may be sent again if the agent ends before the outcome is known. While the disk takes
-        nothing this waits, as `finish` and `settle` do.
+        `repeatable` says whether the request may be sent again if the agent ends before the outcome is known. If `wait` is False, this
+        is recorded with the next commit. While the disk takes nothing this waits in any case, as `finish` and `settle` do.
 
         Raises:
             JournalUnwritable: `give_up` ended the wait.
             JournalError: the journal cannot be written.
         """
         row = (self._clock.now().timestamp(), repeatable, command_id)
-        self._patiently(
-            lambda connection: connection.execute(
+
+        def start(connection: sqlite3.Connection) -> None:
+            connection.execute(
                 "UPDATE commands SET state = 'started', started_at = ?, repeatable = ? WHERE id = ? AND state = 'admitted'", row
             )
-        )
+
+        if wait or self.writer.unwritable is not None:
+            self._patiently(start)
+        else:
+            self.writer.later(start)
 
     def finish(self, update: Update, about: About | None = None, then: Callable[[], None] = nothing, *, wait: bool = True) -> None:
         """Record the outcome as it will be sent, and wipe the request; `then` is called once that is durable.
@@ -216,7 +252,8 @@ class Journal:
             connection.execute(
                 "UPDATE commands SET state = 'finished', raw = NULL, message = ?, spool = ?, upload_url = ?, fallback = ?,"
                 " tell_by = ?, status = ?, code = ?, finished_at = ?, seal = ?,"
-                " action = ?, method = ?, host = ?, port = ?, status_code = ? WHERE id = ? AND state IN ('admitted', 'started')",
+                " action = ?, method = ?, host = ?, port = ?, status_code = ?, scheme = ?, would_refuse = ?, from_proxy = ?"
+                " WHERE id = ? AND state IN ('admitted', 'started')",
                 row,
             )
 
@@ -265,10 +302,18 @@ class Journal:
         """Return once every change is durable; at once if all are.
 
         Raises:
-            JournalUnwritable: the disk takes nothing now.
+            JournalUnwritable: the disk accepts no writes now.
             JournalError: one of the changes cannot be written.
         """
         self.writer.flush()
+
+    def known(self, ids: Iterable[str]) -> set[str]:
+        """Return those ids that the journal has, in whatever state.
+
+        Raises:
+            JournalError: the journal cannot be read.
+        """
+        return {str(row[0]) for command_id in ids for row in self.writer.read("SELECT id FROM commands WHERE id = ?", command_id)}
 
     def recorded(self, ids: Iterable[str]) -> set[str]:
         """Return the ids of those commands whose outcomes are durable and not yet recorded as delivered.
@@ -283,7 +328,7 @@ class Journal:
         }
 
     def remember_token(self, jti: str, command_id: str, exp: float) -> bool:
-        """Return whether a secure command may use the token `jti`: nobody used it before, or this same command did (PROTOCOL §5).
+        """Return whether a secure command may use the token `jti`: it is unused, or this same command used it (PROTOCOL §5).
 
         `exp` is in seconds since 1970. The token stays refused to all others for good, even if the clock is set back. The claim is
         durable with the next commit, which is before the command's first byte is sent.
@@ -296,18 +341,31 @@ class Journal:
     # --- after a restart ---
 
     def unacked(self) -> list[tuple[str, str]]:
-        """Return (command id, receipt) of each admitted message that may not be acknowledged.
+        """Return (command id, receipt) of each message of this agent's own commands that may not be acknowledged.
+
+        The receipt is empty if it was damaged: only the one with which the message comes again can delete it.
 
         Raises:
             JournalError: the journal cannot be read.
         """
         return [
-            (str(row[0]), str(row[1]))
-            for row in self._read_all("SELECT id, receipt FROM commands WHERE acked = 0 AND receipt IS NOT NULL ORDER BY seq")
+            (str(row[0]), str(row[1] or ""))
+            for row in self._read_all("SELECT id, receipt FROM commands WHERE acked = 0 AND lease_until IS NULL ORDER BY seq")
+        ]
+
+    def claims(self) -> list[tuple[str, str, float]]:
+        """Return (command id, receipt, end of the lease in seconds since 1970) of each command that is claimed and not owned.
+
+        Raises:
+            JournalError: the journal cannot be read.
+        """
+        return [
+            (str(row[0]), str(row[1] or ""), float(row[2]))
+            for row in self._read_all("SELECT id, receipt, lease_until FROM commands WHERE lease_until IS NOT NULL ORDER BY seq")
         ]
 
     def unfinished(self) -> Iterator[Open]:
-        """Yield what was admitted or started, in the order of admission; each is read when it is asked for.
+        """Yield the admitted and started commands, in the order of admission; each is read only when it is requested.
 
         Raises:
             JournalError: the journal cannot be read.
@@ -315,20 +373,40 @@ class Journal:
         for row in self._each("id, raw, state, repeatable", "state IN ('admitted', 'started')"):
             yield Open(str(row[0]), row[1], row[2] == State.STARTED, None if row[3] is None else bool(row[3]))
 
+    def restore_id(self, altered: str, command_id: str) -> bool:
+        """Give the row of an unfinished command the id that its message has, and return True.
+
+        Returns False, and removes the row, if the journal has that id already, or another agent may own the command.
+
+        Raises:
+            JournalUnwritable: `give_up` ended the wait.
+            JournalError: the journal cannot be written.
+        """
+
+        def restore(connection: sqlite3.Connection) -> bool:
+            query = "UPDATE OR IGNORE commands SET id = ? WHERE id = ? AND lease_until IS NULL"
+            if connection.execute(query, (command_id, altered)).rowcount:
+                return True
+            connection.execute("DELETE FROM commands WHERE id = ?", (altered,))
+            return False
+
+        return bool(self._patiently(restore))
+
     def undelivered(self) -> Iterator[tuple[str, Update | Exception]]:
-        """Yield each command id with its outcome, or why that cannot be read, for outcomes that the platform may not have.
+        """Yield command id and outcome (or the error of reading it) of each outcome that the platform may not have.
 
         Raises:
             JournalError: the journal cannot be read.
         """
         # Read one by one: there may be a thousand, of 256 KiB each.
-        for row in self._each("id, status, message, spool, upload_url, fallback, tell_by", "state = 'finished'"):
+        for row in self._each("id, status, message, spool, upload_url, fallback, tell_by, code", "state = 'finished'"):
             yield str(row[0]), _update(row)
 
     def about(self, command_id: str) -> About | None:
-        """Return what a finished command is listed with; None if that was not recorded."""
+        """Return what the list of commands shows for a finished command; None if that was not recorded."""
         row = self.writer.read(
-            "SELECT action, method, host, port, status_code FROM commands WHERE id = ? AND action IS NOT NULL", command_id
+            "SELECT action, method, host, port, status_code, scheme, would_refuse FROM commands WHERE id = ? AND action IS NOT NULL",
+            command_id,
         )
         return About(*row[0]) if row else None
 
@@ -348,7 +426,7 @@ class Journal:
         return {state: found.get(state, 0) for state in State}
 
     def probe(self) -> bool:
-        """Return whether the disk takes a commit now, by making one that changes no row."""
+        """Return whether the disk accepts a commit now, by making one that changes no row."""
         try:
             self.writer.commit(lambda connection: connection.execute("DELETE FROM seen_tokens WHERE forget_at < 0"))
         except JournalError:
@@ -356,7 +434,7 @@ class Journal:
         return True
 
     def give_up(self) -> None:
-        """End every wait for a disk that takes nothing; the next start continues with what was recorded."""
+        """End every wait for a disk that accepts no writes; the next start continues with what was recorded."""
         self._stopping.set()
         self.writer.patience_seconds = RETRY_SECONDS
 
@@ -386,13 +464,13 @@ class Journal:
             yield from self.writer.read(f"SELECT {columns} FROM commands WHERE id = ?", command_id)  # noqa: S608 - our own words
 
     def _read_all(self, query: str) -> list[Any]:
-        """Return the rows of a query, after a flush; a disk that takes nothing leaves out what waits for it."""
+        """Return the rows of a query, after a flush; changes that wait for a disk that accepts no writes are left out."""
         with contextlib.suppress(JournalUnwritable):
             self.writer.flush(self.writer.patience_seconds)
         return self.writer.read(query)
 
     def _patiently(self, change: Change) -> Any:
-        """Commit, and retry while the disk takes nothing, until `give_up`."""
+        """Commit, and retry while the disk accepts no writes, until `give_up`."""
         while True:
             try:
                 return self.writer.commit(change)
@@ -400,19 +478,32 @@ class Journal:
                 if self._stopping.wait(RETRY_SECONDS):
                     raise
 
-    def _admit(self, connection: sqlite3.Connection, command_id: str, raw: str, receipt: str, expires: float | None = None) -> Admission:
+    def _admit(
+        self,
+        connection: sqlite3.Connection,
+        command_id: str,
+        raw: str,
+        receipt: str,
+        expires: float | None = None,
+        lease_until: float | None = None,
+    ) -> Admission:
         digest = integrity.digest(raw)
-        row = connection.execute("SELECT digest, acked FROM commands WHERE id = ?", (command_id,)).fetchone()
+        row = connection.execute("SELECT digest FROM commands WHERE id = ?", (command_id,)).fetchone()
         if row is not None:
             # SQS delivered it again, so it was not deleted: only the new receipt can do that now.
-            connection.execute("UPDATE commands SET acked = 0, receipt = ? WHERE id = ?", (receipt, command_id))
+            connection.execute(
+                "UPDATE commands SET acked = 0, receipt = ?1,"
+                " lease_until = CASE WHEN lease_until IS NULL THEN NULL ELSE ?2 END WHERE id = ?3",
+                (receipt, lease_until, command_id),
+            )
             return Admission.KNOWN if row[0] in (digest, b"") else Admission.CHANGED
         self._seq += 1
         now = self._clock.now().timestamp()
         keep_until = None if expires is None else min(expires, now + KEEP_UNACKED_SECONDS)
         connection.execute(
-            "INSERT INTO commands (id, seq, state, digest, receipt, raw, admitted_at, keep_until) VALUES (?, ?, 'admitted', ?, ?, ?, ?, ?)",
-            (command_id, self._seq, digest, receipt, raw, now, keep_until),
+            "INSERT INTO commands (id, seq, state, digest, receipt, raw, admitted_at, keep_until, lease_until)"
+            " VALUES (?, ?, 'admitted', ?, ?, ?, ?, ?, ?)",
+            (command_id, self._seq, digest, receipt, raw, now, keep_until, lease_until),
         )
         disown(connection, command_id)
         return Admission.NEW
@@ -431,9 +522,13 @@ def _open(path: Path, clock: Clock, make_room: Callable[[], bool]) -> salvage.Op
 def _update(row: Any) -> Update | Exception:
     try:
         tell_by = None if row[6] is None else from_timestamp(row[6])
-        return Update(row[0], Status(row[1]), row[2], row[3], row[4], row[5], tell_by)
+        return Update(row[0], Status(row[1]), row[2], row[3], row[4], row[5], tell_by, _known_code(row[7]))
     except (ValueError, TypeError, ArithmeticError, OSError) as error:
         return error
+
+
+def _known_code(text: str | None) -> Code | None:
+    return Code(text) if text in frozenset(Code) else None
 
 
 def _seal(update: Update) -> bytes:
@@ -441,7 +536,8 @@ def _seal(update: Update) -> bytes:
 
 
 def _listed(about: About | None) -> tuple[str | int | None, ...]:
-    """Return the columns of what a command is listed with; texts that its sender chose are cut."""
+    """Return the columns for the list of commands; texts that the sender chose are shortened."""
     if about is None:
-        return (None,) * 5
-    return about.action[:100], about.method and about.method[:20], about.host and about.host[:255], about.port, about.status_code
+        return (None,) * 8
+    texts = about.action[:100], about.method and about.method[:20], about.host and about.host[:255]
+    return *texts, about.port, about.status_code, about.scheme, about.would_refuse, about.from_proxy

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relay_agent.core.errors import JournalError
+from relay_agent.storage import schema
+from relay_agent.storage.call_history import CalledTarget, is_counted, read_calls
 from relay_agent.storage.disk_faults import journal_error
 from relay_agent.storage.wal import wal_path
 
@@ -21,8 +23,10 @@ SQLITE_VERSION = sqlite3.sqlite_version
 
 _COLUMNS = (
     "id, state, acked, admitted_at, started_at, finished_at, delivered_at, action, method, host, port, status, code, status_code,"
-    " CASE WHEN state IN ('admitted', 'started') THEN raw END"
+    " scheme, would_refuse, CASE WHEN state IN ('admitted', 'started') THEN raw END"
 )
+_OLDER_COLUMNS = _COLUMNS.replace("scheme, would_refuse", "NULL, NULL")
+"""The same from a journal that no agent of this version has opened yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,13 @@ class Row:
     status: str | None
     code: str | None
     status_code: int | None
+    scheme: str | None
+    would_refuse: str | None
     raw: str | None = field(repr=False)
 
 
 class Reader:
-    """Reads the journal of one state directory. Each call opens it anew; any thread may call.
+    """Reads the journal of one state directory. Each call opens it again; any thread may call.
 
     Every method raises JournalError if there is no journal or it cannot be read.
     """
@@ -62,7 +68,8 @@ class Reader:
         """Yield the commands, all or those in one state, the newest first."""
         where, values = ("", ()) if state is None else (" WHERE state = ?", (state,))
         with self._connection() as connection:
-            found = connection.execute(f"SELECT {_COLUMNS} FROM commands{where} ORDER BY seq DESC", values)  # noqa: S608 - our own words
+            query = f"SELECT {_columns(connection)} FROM commands{where} ORDER BY seq DESC"  # noqa: S608 - our own words
+            found = connection.execute(query, values)
             with closing(found):  # An open cursor would keep its read transaction.
                 yield (Row(*row) for row in found)
 
@@ -70,7 +77,8 @@ class Reader:
         """Return the command with this id, or the only one whose id begins with it; None if there is none, or several."""
         start = command_id.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         with self._connection() as connection:
-            query = f"SELECT {_COLUMNS} FROM commands WHERE id = ?1 OR id LIKE ?2 ESCAPE '\\' ORDER BY id <> ?1 LIMIT 2"  # noqa: S608 - our own
+            where = "id = ?1 OR id LIKE ?2 ESCAPE '\\' ORDER BY id <> ?1 LIMIT 2"
+            query = f"SELECT {_columns(connection)} FROM commands WHERE {where}"  # noqa: S608 - our own words
             found = [Row(*row) for row in connection.execute(query, (command_id, f"{start}%"))]
         return found[0] if found and (len(found) == 1 or found[0].id == command_id) else None
 
@@ -80,6 +88,20 @@ class Reader:
             waiting = connection.execute("SELECT state, COUNT(*) FROM commands WHERE state <> 'delivered' GROUP BY state").fetchall()
             (delivered,) = connection.execute("SELECT COUNT(*) FROM commands WHERE state = 'delivered'").fetchone()
         return {"admitted": 0, "started": 0, "finished": 0, **dict(waiting), "delivered": delivered}
+
+    def finished_by_minute(self, now: float, minutes: int) -> dict[int, tuple[int, int]]:
+        """Return how many commands finished, and how many of them failed, by how many minutes ago; `now` is in seconds since 1970."""
+        query = (
+            "SELECT CAST((?1 - finished_at) / 60 AS INTEGER), COUNT(*), COUNT(CASE WHEN status <> 'SUCCESS' THEN 1 END) FROM commands"
+            " WHERE finished_at > ?1 - 60 * ?2 AND finished_at <= ?1 GROUP BY 1"
+        )
+        with self._connection() as connection:
+            return {ago: (done, failed) for ago, done, failed in connection.execute(query, (now, minutes))}
+
+    def calls(self, since: float) -> list[CalledTarget]:
+        """Return which targets were called since a time in seconds since 1970, the most often called first."""
+        with self._connection() as connection:
+            return read_calls(connection, since) if is_counted(connection) else []
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -104,8 +126,17 @@ class Reader:
             yield Path(directory) / self._path.name
 
 
+def _columns(connection: sqlite3.Connection) -> str:
+    return _COLUMNS if _is_current(connection) else _OLDER_COLUMNS
+
+
+def _is_current(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("SELECT 1 FROM pragma_table_info('commands') WHERE name = 'from_proxy'").fetchone())
+
+
 def _open(path: Path, read_only: bool) -> sqlite3.Connection:
     mode = "ro" if read_only else "rw"
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=2.0)
+    connection.text_factory = schema.readable
     connection.execute("PRAGMA query_only = ON")
     return connection

@@ -10,12 +10,14 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 
+from relay_agent.core.clock import DAY_SECONDS
+from relay_agent.storage.call_history import count_calls, forget_old
 from relay_agent.storage.group_commit import Writer
 from relay_agent.storage.used_tokens import UsedTokens
 
-KEEP_IDS_SECONDS = 24 * 3600.0
+KEEP_IDS_SECONDS = DAY_SECONDS
 """The id of a delivered command is kept at least this long, and until the command expires, so that a duplicate is recognised."""
-KEEP_UNACKED_SECONDS = 14 * 24 * 3600.0
+KEEP_UNACKED_SECONDS = 14 * DAY_SECONDS
 """The same for a message that was not acknowledged: SQS's longest retention (AWS, MessageRetentionPeriod)."""
 KEEP_IDS = 50_000
 """At most this many ids of acknowledged messages are kept, the newest."""
@@ -38,7 +40,7 @@ class Retention:
         """Forget expired tokens and old or surplus delivered commands, and shrink the file, in steps that let commands commit in between.
 
         Raises:
-            JournalUnwritable: the disk takes nothing now.
+            JournalUnwritable: the disk accepts no writes now.
             JournalError: the journal cannot be read or written.
         """
         now = self._now().timestamp()
@@ -53,6 +55,7 @@ class Retention:
             pass
         while self.forget_delivered("delivered_at < ?", (now - KEEP_UNACKED_SECONDS,), AT_ONCE):
             pass
+        self._writer.commit(lambda connection: forget_old(connection, now))  # Last, so that what was counted just now is bounded too.
         while self._writer.read("PRAGMA freelist_count")[0][0] > AT_ONCE and not self._stopping.is_set():
             self._writer.use(lambda connection: connection.execute(f"PRAGMA incremental_vacuum({AT_ONCE})").fetchall())
         self.checkpoint()
@@ -67,13 +70,27 @@ class Retention:
         """
         return self._writer.use(_checkpoint)
 
+    def forget_everything(self) -> None:
+        """Remove all delivered commands: no message of theirs will be received here again."""
+        while self.forget_delivered("1", (), AT_ONCE):
+            pass
+        self.checkpoint()
+
     def forget_delivered(self, condition: str, values: tuple[float, ...], limit: int) -> int:
-        """Remove the oldest delivered commands for which the SQL condition holds, at most `limit`; return how many."""
-        query = (
-            "DELETE FROM commands WHERE id IN (SELECT id FROM commands INDEXED BY commands_old"  # noqa: S608 - our own words
+        """Remove the oldest delivered commands for which the SQL condition holds ; return how many.
+
+        At most `limit` are removed. What they called is counted (`call_history`).
+        """
+        chosen = (
+            "id IN (SELECT id FROM commands INDEXED BY commands_old"  # noqa: S608 - our own words
             f" WHERE state = 'delivered' AND {condition} ORDER BY delivered_at LIMIT {limit})"
         )
-        return int(self._writer.commit(lambda connection: connection.execute(query, values).rowcount))
+
+        def forget(connection: sqlite3.Connection) -> int:
+            count_calls(connection, chosen, values)
+            return connection.execute(f"DELETE FROM commands WHERE {chosen}", values).rowcount  # noqa: S608 - our own words
+
+        return int(self._writer.commit(forget))
 
 
 def _checkpoint(connection: sqlite3.Connection) -> bool:

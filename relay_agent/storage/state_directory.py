@@ -14,6 +14,12 @@ from relay_agent.core.failures import StorageTrouble
 from relay_agent.storage import commit_counter
 from relay_agent.storage.disk_faults import trouble_of
 
+JOURNAL = "journal.db"
+SPOOL = "spool"
+SOCKET = "admin.sock"
+LOCK = "agent.lock"
+"""The names in a state directory, for who looks at one from outside."""
+
 
 class StateDirectory:
     """An open state directory. The lock ends with the process, however that ends."""
@@ -30,7 +36,7 @@ class StateDirectory:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path.stat().st_uid == os.getuid():
                 path.chmod(0o700)
-            self._lock = os.open(path / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             full = trouble_of(error) is StorageTrouble.FULL
             cure = "; free space on its disk, or set another directory" if full else _cure(self._unwritable(path))
@@ -41,13 +47,13 @@ class StateDirectory:
         except OSError:
             os.close(self._lock)
             raise StateDirectoryBusy(
-                f"another agent is running on {path}; stop it, or set RELAY_STATE_DIR to a directory of its own for this agent"
+                f"another agent is running on {path}; stop it, or set RELAY_STATE_DIR to a directory of its own for this agent", str(path)
             ) from None
 
     @staticmethod
     def _unwritable(path: Path) -> Path:
         """Return what cannot be written: the lock's file if it exists and is another user's, else the directory."""
-        lock = path / "agent.lock"
+        lock = path / LOCK
         try:
             return lock if lock.exists() and not os.access(lock, os.R_OK | os.W_OK) else path
         except OSError:
@@ -63,17 +69,17 @@ class StateDirectory:
     @property
     def journal(self) -> Path:
         """The journal's file."""
-        return self.path / "journal.db"
+        return self.path / JOURNAL
 
     @property
     def spool(self) -> Path:
         """The directory of answers waiting for their upload."""
-        return self.path / "spool"
+        return self.path / SPOOL
 
     @property
     def socket(self) -> Path:
         """The socket on which the admin pages are served to this machine."""
-        return self.path / "admin.sock"
+        return self.path / SOCKET
 
     def close(self) -> None:
         """Release the lock."""
@@ -101,8 +107,8 @@ def obstacle(path: Path) -> tuple[Path, str] | None:
 def held(path: Path) -> bool:
     """Return whether an agent holds the directory's lock, from /proc/locks (proc(5)), without touching the lock."""
     try:
-        lock = (path / "agent.lock").stat()
-        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+        lock = (path / LOCK).stat()
+        lines = Path("/proc/locks").read_bytes().decode("ascii", "replace").splitlines()
     except OSError:
         return False
     where = f"{os.major(lock.st_dev):02x}:{os.minor(lock.st_dev):02x}:{lock.st_ino}"
@@ -111,7 +117,7 @@ def held(path: Path) -> bool:
 
 def _unwritable_files(path: Path) -> list[Path]:
     """Return the files that an earlier run left there as another user."""
-    names = ("journal.db", "journal.db-wal", "journal.db-shm", "reserve", commit_counter.FILE_NAME, "spool", "agent.lock")
+    names = (JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm", "reserve", commit_counter.FILE_NAME, SPOOL, LOCK)
     return [place for place in (path / name for name in names) if place.exists() and not os.access(place, os.R_OK | os.W_OK)]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Sequence
 
 from relay_agent.storage.group_commit import Writer
 
@@ -23,7 +24,7 @@ class UsedTokens:
         self._uncommitted: dict[str, str] = {}
 
     def claim(self, jti: str, command_id: str, exp: float) -> bool:
-        """Return whether this command may use the token: nobody used it before, or this same command did since it was admitted.
+        """Return whether this command may use the token: it is unused, or this same command has used it since it was admitted.
 
         `exp` is in seconds since 1970. The claim is durable with the next commit, which is before the command's first byte is sent.
 
@@ -41,11 +42,19 @@ class UsedTokens:
                 self._writer.later(lambda connection: _insert(connection, jti, command_id, exp))
             return user == command_id
 
+    def release(self, command_ids: Sequence[str]) -> None:
+        """Forget, with the next commit, the tokens of commands that this agent ceded and so never sent: they may be admitted again."""
+        ids = frozenset(command_ids)
+        with self._lock:
+            self._uncommitted = {jti: user for jti, user in self._uncommitted.items() if user not in ids}
+            rows = [(command_id,) for command_id in ids]
+            self._writer.later(lambda connection: connection.executemany("DELETE FROM seen_tokens WHERE command_id = ?", rows))
+
     def forget_expired(self, now: float) -> None:
         """Forget the tokens whose `exp` is before `now` (seconds since 1970).
 
         Raises:
-            JournalUnwritable: the disk takes nothing now.
+            JournalUnwritable: the disk accepts no writes now.
             JournalError: the journal cannot be written.
         """
         with self._lock:
@@ -54,7 +63,7 @@ class UsedTokens:
 
 
 def disown(connection: sqlite3.Connection, command_id: str) -> None:
-    """Let no command use the tokens recorded under this id, which a new command takes.
+    """Let no command use the tokens recorded under this id, because a new command uses the id.
 
     They belong to a command that was forgotten or lost, and its message must not run again.
     """

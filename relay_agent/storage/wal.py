@@ -1,4 +1,4 @@
-"""SQLite's write-ahead log, read as bytes: SQLite passes over a damaged end of it without an error.
+"""SQLite's write-ahead log, read as bytes: SQLite ignores a damaged end of it without an error.
 
 This module owns the log's format (https://sqlite.org/fileformat2.html#walformat). It must not open the database or change a file.
 """
@@ -43,14 +43,14 @@ def check_header(log: bytes) -> tuple[int, int]:
 
 
 def check_frames(log: bytes, checksum: tuple[int, int]) -> None:
-    """Check that no whole commit lies behind the first wrong frame; `checksum` is the header's.
+    """Check that no whole commit follows the first invalid frame; `checksum` is the header's.
 
     Raises:
         JournalDamaged: there is one.
     """
-    # SQLite reads the log up to the first frame with a wrong checksum. Behind it lies the rest of unfinished transactions, or, if that
-    # rest holds a commit of the same generation (the salts), what damage has cut off. A commit that a full disk broke off, with a
-    # shorter one behind it, looks the same: so call this only if the commit counter cannot tell.
+    # SQLite reads the log up to the first frame with a wrong checksum. After it comes the rest of unfinished transactions; but if that
+    # rest contains a commit of the same generation (the salts), damage has made it unreadable. A commit that a full disk interrupted,
+    # followed by a shorter one, looks the same: so call this only if the commit counter does not decide.
     if len(log) < _HEADER_BYTES + _FRAME_HEADER_BYTES:
         return
     order = _byte_order(log)

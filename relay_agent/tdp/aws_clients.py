@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 import botocore.session
-from botocore.awsrequest import AWSPreparedRequest, AWSResponse, HeadersDict
+from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSResponse, HeadersDict
 from botocore.config import Config
 from botocore.credentials import CredentialProvider, CredentialResolver
 from botocore.exceptions import BotoCoreError, ClientError
@@ -22,15 +22,14 @@ from relay_agent.core.clock import clock_offset
 from relay_agent.core.errors import Call, CredentialsExpired, NotThePlatform, PlatformError, PlatformRefused, QueueUnavailable, RateLimited
 from relay_agent.protocol.json_bounds import check_text
 from relay_agent.tdp.credentials import PlatformCredentials
-from relay_agent.tdp.platform_http import PlatformHttp, unreachable
+from relay_agent.tdp.platform_http import CALL_SECONDS, Answer, PlatformHttp, unreachable
+from relay_agent.tdp.prepared_calls import PreparedCalls
 from relay_agent.transport.errors import TransportFault
 
 T = TypeVar("T")
 
 RECEIVE_SECONDS = 30.0
 """Deadline of a receive: a long poll of 20 s, and time for the connection."""
-CALL_SECONDS = 15.0
-"""Deadline of every other call."""
 
 _LONGEST_CODE = 100
 """Characters of an AWS error code that messages repeat: a proxy in AWS's place may send any number."""
@@ -44,6 +43,7 @@ _NO_QUEUE = frozenset(
 _CALLS = {
     "ReceiveMessage": Call.SQS_RECEIVE,
     "DeleteMessageBatch": Call.SQS_DELETE,
+    "ChangeMessageVisibilityBatch": Call.SQS_RETURN,
     "SendMessageBatch": Call.SQS_SEND,
     "GetQueueAttributes": Call.SQS_LOOK,
     "CreateLogStream": Call.LOGS_CREATE,
@@ -81,36 +81,47 @@ class Aws:
 
     def __init__(self, http: PlatformHttp, credentials: PlatformCredentials, endpoint_url: str | None) -> None:
         self._http = http
+        self._credentials = credentials
         self._endpoint_url = endpoint_url
         self._session = botocore.session.Session()
         self._session.register_component("credential_provider", CredentialResolver([_Provider(credentials)]))
 
     def client(self, service: str, region: str) -> Any:
-        """Return a client for `sqs` or `logs` in the region; it raises botocore's errors, which `call_aws` translates."""
+        """Return a client for `sqs` or `logs` in the region; it raises botocore's errors, which `call_aws` translates.
+
+        Its methods are botocore's; SQS's frequent ones are prepared (`prepared_calls`).
+        """
         config = Config(retries={"total_max_attempts": 1, "mode": "standard"}, user_agent_extra="relay-agent", parameter_validation=False)
         client = self._session.create_client(service, region_name=region, endpoint_url=self._endpoint_url, config=config)
         client.meta.events.register(f"before-send.{service}", cast("Any", self._send))
-        return client
+        return PreparedCalls(client, self._credentials, self._exchange) if service == "sqs" else client
 
     def _send(self, request: AWSPreparedRequest, event_name: str = "", **_context: Any) -> Any:
         """Send the request that botocore signed, and return its answer (botocore's `before-send` event)."""
+        answer = self._exchange(event_name.rpartition(".")[2], request)
+        return AWSResponse(request.url, answer.status, cast("Any", HeadersDict(answer.headers)), _Raw(answer.body))
+
+    def _exchange(self, operation: str, request: AWSRequest | AWSPreparedRequest) -> Answer:
+        """Send a signed request of an operation, named as AWS does, and return the answer."""
         headers = tuple(
             (str(name), value.decode("latin-1") if isinstance(value, bytes) else str(value)) for name, value in request.headers.items()
         )
         body: Any = request.body
-        limit = RECEIVE_SECONDS if event_name.endswith("ReceiveMessage") else CALL_SECONDS
+        limit = RECEIVE_SECONDS if operation == "ReceiveMessage" else CALL_SECONDS
         try:
-            answer = self._http.send(request.method, request.url, headers, body.encode("utf-8") if isinstance(body, str) else body, limit)
+            answer = self._http.send(
+                str(request.method), str(request.url), headers, body.encode("utf-8") if isinstance(body, str) else body, limit
+            )
         except TransportFault as fault:
-            fault.called = request.url  # The region's endpoint, which may differ from the host in a queue's URL.
+            fault.called = str(request.url)  # The region's endpoint, which may differ from the host in a queue's URL.
             raise
         if answer.status < 300 and answer.body.strip() and not answer.body.lstrip().startswith(b"{"):
             # botocore would read a web page as an empty answer: no messages, no errors.
-            raise NotThePlatform(_CALLS[event_name.rpartition(".")[2]], f"the answer ({answer.status}) is not a JSON object")
+            raise NotThePlatform(_CALLS[operation], f"the answer ({answer.status}) is not a JSON object")
         problem = check_text(answer.body)
         if problem is not None:
-            raise NotThePlatform(_CALLS[event_name.rpartition(".")[2]], f"the answer ({answer.status}) {problem}")
-        return AWSResponse(request.url, answer.status, cast("Any", HeadersDict(answer.headers)), _Raw(answer.body))
+            raise NotThePlatform(_CALLS[operation], f"the answer ({answer.status}) {problem}")
+        return answer
 
 
 def call_aws(call: Call, url: str, action: Callable[[], T], endpoint: str | None = None) -> T:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from relay_agent.tdp.call_outcomes import Count, count_nothing
 from relay_agent.tdp.cloudwatch_logs import LogsClient
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.platform_http import PlatformHttp
-from relay_agent.tdp.rest import AgentConfig, AgentState, Rest
+from relay_agent.tdp.rest import AgentConfig, AgentIdentity, AgentState, Rest
 from relay_agent.tdp.s3_payloads import Payloads
 from relay_agent.tdp.sqs import Queue
 
@@ -30,35 +31,39 @@ class QueueDisabled(PlatformError):
     """The agent's queue is disabled on the platform; cure: enable the agent's queue."""
 
 
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who wants to know of the calls. Each is called on the thread that calls the platform, and must not wait."""
+
+    seen_secrets: Callable[[str, str], None]
+    """Called with each new AWS secret key and session token before they are used."""
+    count: Count = count_nothing
+    """Called with the outcome of each call."""
+    judged: Callable[[PlatformRefused | None], None] = lambda _refusal: None
+    """Called with each answer that accepts (None) or refuses the token."""
+    downloaded: Callable[[PlatformError | None], None] = lambda _error: None
+    """Called with the outcome of each download."""
+
+
 class PlatformClient:
     """All calls of the agent to the platform."""
 
     def __init__(
         self,
         http: PlatformHttp,
+        identity: AgentIdentity,
+        listeners: Listeners,
         *,
-        api_target: str,
-        org_slug: str,
-        agent_id: str,
-        token: Callable[[], str],
+        clock: Clock,
         endpoint_url: str | None,
         max_body_bytes: int,
-        clock: Clock,
-        seen_secrets: Callable[[str, str], None],
-        count: Count = count_nothing,
-        judged: Callable[[PlatformRefused | None], None] = lambda _refusal: None,
-        downloaded: Callable[[PlatformError | None], None] = lambda _error: None,
     ) -> None:
-        """Set up the calls; nothing is sent yet.
-
-        Called back: `seen_secrets` with each new AWS secret key and session token before they are used, `count` with the outcome of
-        each call, `judged` with each answer that accepts (None) or refuses the token, `downloaded` with the outcome of each download.
-        """
+        """Set up the calls; nothing is sent yet."""
         self._http = http
-        self.rest = Rest(http, api_target, org_slug, agent_id, token, clock, count, judged)
-        self._count = count
-        self.credentials = PlatformCredentials(self.rest.credentials, clock, seen_secrets)
-        self.payloads = Payloads(http, max_body_bytes, count, downloaded)
+        self._count = listeners.count
+        self.rest = Rest(http, identity, clock, listeners.count, listeners.judged)
+        self.credentials = PlatformCredentials(self.rest.credentials, clock, listeners.seen_secrets)
+        self.payloads = Payloads(http, max_body_bytes, listeners.count, listeners.downloaded)
         self._aws = Aws(http, self.credentials, endpoint_url)
         self._endpoint = endpoint_url
         self._sqs: Any = None
@@ -117,10 +122,10 @@ class PlatformClient:
         """Return the log group of the configuration, None if there is none."""
         return self._config.log_group if self._config else None
 
-    def break_off(self, thread: str) -> None:
+    def abort_call(self, thread: str) -> None:
         """Abort the call that the thread of that name waits for."""
         self._http.abort(thread)
-        self.credentials.break_off(thread)
+        self.credentials.abort_call(thread)
 
     def close(self) -> None:
         """Close every connection to the platform."""
@@ -138,18 +143,18 @@ class PlatformClient:
         try:
             config = self.rest.config()
         except (PlatformRefused, UnknownAgent) as error:
-            # The platform may refuse a disabled agent here, though its token is valid; /v1/agents tells the two apart (OPERATIONS §2).
-            if isinstance(error, PlatformRefused) and self._state().enabled is False:
+            # The platform may refuse a disabled agent here, though its token is valid; `GET /v1/agents/{id}` distinguishes the two.
+            if isinstance(error, PlatformRefused) and self.state().enabled is False:
                 raise AgentDisabled(Call.CONFIG, "the agent is disabled") from None
             raise
-        state = self._state()
+        state = self.state()
         if state.enabled is False:
             raise AgentDisabled(Call.AGENTS, "the agent is disabled")
         if state.queue_enabled is False and config.source_queue is not None:
             config = AgentConfig(config.agent_name, config.region, config.log_group, None, config.platform_queue)
         return self._apply(config)
 
-    def _state(self) -> AgentState:
+    def state(self) -> AgentState:
         """Return whether agent and queue are enabled; unknown if the token does not allow the question."""
         try:
             return self.rest.agent()

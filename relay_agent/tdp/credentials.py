@@ -38,7 +38,7 @@ class PlatformCredentials(Credentials):
         self._seen = seen
         self._clock = clock
         self._fetching = threading.Lock()
-        self._broken_off: dict[str, threading.Event] = {}
+        self._aborted: dict[str, threading.Event] = {}
         self._current: TemporaryCredentials | None = None
         self._due: datetime | None = None
 
@@ -69,7 +69,7 @@ class PlatformCredentials(Credentials):
         """Return new credentials, or the current ones if those with the access key id `refused` were already replaced.
 
         Raises:
-            PlatformError: the platform gives none, or `break_off` ended the wait for another thread's fetching.
+            PlatformError: the platform gives none, or `abort_call` ended the wait for another thread's fetching.
         """
         with self._alone():
             if self._current is not None and self._current.access_key != refused:
@@ -82,24 +82,24 @@ class PlatformCredentials(Credentials):
             self._current = fetched
             return fetched
 
-    def break_off(self, thread: str) -> None:
+    def abort_call(self, thread: str) -> None:
         """End the wait of the thread of that name for another thread's fetching."""
-        event = self._broken_off.get(thread)
+        event = self._aborted.get(thread)
         if event is not None:
             event.set()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Hold the lock for fetching."""
-        # Waiting for a lock cannot be interrupted, so the thread looks for `break_off` between short waits.
+        # Waiting for a lock cannot be interrupted, so the thread looks for `abort_call` between short waits.
         name, given_up = threading.current_thread().name, threading.Event()
-        self._broken_off[name] = given_up
+        self._aborted[name] = given_up
         try:
             while not self._fetching.acquire(timeout=RECHECK_SECONDS):
                 if given_up.is_set():
                     raise PlatformUnreachable(Call.CREDENTIALS, "the wait for new credentials was interrupted")
         finally:
-            self._broken_off.pop(name, None)
+            self._aborted.pop(name, None)
         try:
             yield
         finally:

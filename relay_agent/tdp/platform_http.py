@@ -6,7 +6,7 @@ This module owns the transports to the platform, one for each thread. It must no
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -19,13 +19,15 @@ from relay_agent.core.models import Body, Headers, size_of
 from relay_agent.core.urls import parse_url
 from relay_agent.transport.errors import TransportFault
 from relay_agent.transport.exchange import Exchange, ExchangeObserver
-from relay_agent.transport.policy import Policy
+from relay_agent.transport.policy import Policy, TargetCall
 from relay_agent.transport.proxy_connect import ProxyRefused
 from relay_agent.transport.proxy_routing import Leg, ProxyRouter
 from relay_agent.transport.session import Transport
 from relay_agent.transport.streamed_response import StreamedResponse
 
 _READ = 64 * 1024
+CALL_SECONDS = 15.0
+"""Deadline of one call, except for a receive and transfers of bodies."""
 MAX_ANSWER = 16 * 1024 * 1024
 """Bytes of a platform answer that are read; SQS and the REST calls stay far below."""
 
@@ -45,12 +47,12 @@ class Answer:
     @property
     def is_web_page(self) -> bool:
         """Whether a proxy's or firewall's block page answered: the platform answers JSON, S3 XML or nothing, and they HTML."""
-        told = (self.header("content-type") or "").lower().startswith("text/html")
-        return told or self.body.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html"))
+        declared = (self.header("content-type") or "").lower().startswith("text/html")
+        return declared or self.body.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html"))
 
 
 def unreachable(call: Call, fault: TransportFault, url: str) -> PlatformUnreachable:
-    """Return the PlatformError for a fault on the way to `url`, with all facts that tell its causes apart (`platform_causes`)."""
+    """Return the PlatformError for a fault on the way to `url`, with all facts that distinguish its causes (`platform_causes`)."""
     parsed = parse_url(url)
     return PlatformUnreachable(call, f"{fault.code}: {fault.message}", replace(fault.facts, host=parsed.host, port=parsed.port))
 
@@ -99,7 +101,8 @@ class PlatformHttp:
             TransportFault: there was no answer. EPOLICY: it must not be asked.
         """
         parsed = parse_url(url)
-        self._policy.check_url(method, parsed).require()
+        call = TargetCall(method, parsed)
+        self._policy.check_url(call).require()
         given = {name.lower() for name, _ in headers}
         needed = [("Host", parsed.netloc), ("User-Agent", USER_AGENT), ("Accept-Encoding", "identity")]
         length = [("Content-Length", str(size_of(body)))] if body is not None or method in ("POST", "PUT") else []
@@ -118,7 +121,7 @@ class PlatformHttp:
             # Every call to the platform may be made twice: an update that is sent again is the same byte for byte.
             repeatable=True,
         )
-        with self._transport().send(exchange, _AddressCheck(self._policy, exchange)) as response:
+        with self._transport().send(exchange, _AddressCheck(self._policy, call)) as response:
             if response.status_code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and exchange.forwarded and exchange.proxy is not None:
                 raise ProxyRefused(exchange.proxy, response.status_code, exchange.method)
             yield Stream(response.status_code, response.fields, _pieces(response, exchange, max_bytes))
@@ -154,13 +157,12 @@ class PlatformHttp:
 class _AddressCheck(ExchangeObserver):
     """Lets an exchange go only to addresses that the policy allows."""
 
-    def __init__(self, policy: Policy, exchange: Exchange) -> None:
+    def __init__(self, policy: Policy, call: TargetCall) -> None:
         self._policy = policy
-        self._exchange = exchange
+        self._call = call
 
-    def check_address(self, address: str) -> None:
-        url = self._exchange.url
-        self._policy.check_address(url, address, url.port, self._exchange.method).require()
+    def check_addresses(self, addresses: Sequence[str]) -> None:
+        self._policy.check_addresses(self._call, addresses).require()
 
 
 def _pieces(response: StreamedResponse, exchange: Exchange, max_bytes: int) -> Iterator[bytes]:

@@ -16,16 +16,14 @@ from urllib3.filepost import encode_multipart_formdata
 
 from relay_agent import AGENT_VERSION
 from relay_agent.config.secrets import token_expiry
-from relay_agent.core.clock import MAX_DATE, Clock, clamped, clock_offset, http_date
+from relay_agent.core.clock import MAX_DATE, Clock, clamped, clock_offset, http_date, iso
 from relay_agent.core.errors import Call, NotThePlatform, PlatformError, PlatformRefused, RateLimited, UnknownAgent
 from relay_agent.protocol.json_bounds import check_text
 from relay_agent.tdp.call_outcomes import Count, count_nothing, count_outcome
-from relay_agent.tdp.platform_http import Answer, PlatformHttp, unreachable
+from relay_agent.tdp.platform_http import CALL_SECONDS, Answer, PlatformHttp, unreachable
 from relay_agent.transport.errors import TransportFault
 
 AGENT_KIND = "TetraScience.Agent.user-defined"
-CALL_SECONDS = 15.0
-"""Deadline of one call."""
 MOST_RETRY_SECONDS = 60.0
 """Longest Retry-After that is followed: the agent is back within a minute after an outage."""
 MOST_OF_A_NAME = 200
@@ -65,7 +63,18 @@ class TemporaryCredentials:
     expiration: datetime
 
     def __repr__(self) -> str:
-        return f"TemporaryCredentials(expiration={self.expiration:%Y-%m-%dT%H:%M:%SZ})"
+        return f"TemporaryCredentials(expiration={iso(self.expiration, 'seconds')})"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentIdentity:
+    """Which agent calls, for which organisation, at which API, and with which token."""
+
+    api_target: str
+    org_slug: str
+    agent_id: str
+    token: Callable[[], str]
+    """Returns the JWT that is valid now."""
 
 
 class Rest:
@@ -74,20 +83,14 @@ class Rest:
     def __init__(
         self,
         http: PlatformHttp,
-        api_target: str,
-        org_slug: str,
-        agent_id: str,
-        token: Callable[[], str],
+        identity: AgentIdentity,
         clock: Clock,
         count: Count = count_nothing,
         judged: Callable[[PlatformRefused | None], None] = lambda _refusal: None,
     ) -> None:
         """`count` is called with each call's outcome; `judged` with each refusal of the token (401), and with None when it was accepted."""
         self._http = http
-        self._base = api_target
-        self._org_slug = org_slug
-        self._agent_id = agent_id
-        self._token = token
+        self._identity = identity
         self._clock = clock
         self._count = count
         self._judged = judged
@@ -105,7 +108,7 @@ class Rest:
         if not _REGION.fullmatch(region):
             raise NotThePlatform(Call.CONFIG, "the answer's region is not one of AWS's")
         return AgentConfig(
-            agent_name=(_optional(found, "agentName") or self._agent_id)[:MOST_OF_A_NAME],
+            agent_name=(_optional(found, "agentName") or self._identity.agent_id)[:MOST_OF_A_NAME],
             region=region,
             log_group=_optional(found, "logGroupName"),
             source_queue=_optional(found, "rpcSourceQueueUrl"),
@@ -142,7 +145,7 @@ class Rest:
         Raises:
             PlatformError: one of its kinds, see errors.
         """
-        found = self._json(Call.AGENTS, "GET", f"/v1/agents/{self._agent_id}", None)
+        found = self._json(Call.AGENTS, "GET", f"/v1/agents/{self._identity.agent_id}", None)
         enabled = found.get("isEnabled")
         queue = found.get("queue")
         queue_enabled = queue.get("enabled") if isinstance(queue, dict) else None
@@ -192,7 +195,7 @@ class Rest:
             self._send(call, "POST", f"/v1/data-acquisition/{call}", body, content_type)
 
     def _who(self) -> dict[str, Any]:
-        return {"agentId": self._agent_id, "agentVersion": AGENT_VERSION}
+        return {"agentId": self._identity.agent_id, "agentVersion": AGENT_VERSION}
 
     def _json(self, call: Call, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         with count_outcome(self._count, call):
@@ -217,14 +220,14 @@ class Rest:
         Raises:
             PlatformError: one of its kinds, see errors.
         """
-        headers = [("ts-auth-token", self._token()), ("x-org-slug", self._org_slug), ("Accept", "application/json")]
+        headers = [("ts-auth-token", self._identity.token()), ("x-org-slug", self._identity.org_slug), ("Accept", "application/json")]
         if body is not None:
             headers.append(("Content-Type", content_type))
         asked = self._clock.now()
         try:
-            answer = self._http.send(method, self._base + path, tuple(headers), body, CALL_SECONDS)
+            answer = self._http.send(method, self._identity.api_target + path, tuple(headers), body, CALL_SECONDS)
         except TransportFault as fault:
-            raise unreachable(call, fault, self._base) from None
+            raise unreachable(call, fault, self._identity.api_target) from None
         self._check(call, answer)
         self.clock_off = clock_offset(answer.header("date"), asked, self._clock.now())
         self._judged(None)
@@ -244,9 +247,9 @@ class Rest:
                 self._judged(refusal)
             raise refusal
         if answer.status == 404:
-            if not answer.body.strip() or self._agent_id.encode() in answer.body or b'"statusCode"' in answer.body:
+            if not answer.body.strip() or self._identity.agent_id.encode() in answer.body or b'"statusCode"' in answer.body:
                 raise UnknownAgent(call, "answered 404", 404)
-            raise NotThePlatform(call, "answered 404, but not as the platform does", 404)
+            raise NotThePlatform(call, "answered 404, but not in the platform's format", 404)
         if answer.status == 429:
             raise RateLimited(call, self._retry_after(answer.header("retry-after")))
         kind = NotThePlatform if 300 <= answer.status < 400 else PlatformError
@@ -255,7 +258,7 @@ class Rest:
     def _token_ended(self) -> datetime | None:
         """Return when the token expired, None if it has not; the platform's refusal does not say."""
         try:
-            ended = token_expiry(self._token())
+            ended = token_expiry(self._identity.token())
         except (OSError, ValueError):
             return None
         return ended if ended is not None and ended <= self._clock.now() else None

@@ -17,16 +17,15 @@ from relay_agent.core.clock import Deadline
 from relay_agent.core.errors import Call, NotThePlatform, PayloadFault, PayloadRefused, PlatformError
 from relay_agent.core.failures import Code, Phase
 from relay_agent.core.urls import BadUrl
+from relay_agent.protocol.messages import UPLOAD_HEADERS
 from relay_agent.storage.buffer import Filed
 from relay_agent.tdp.call_outcomes import Count, count_nothing, count_outcome
 from relay_agent.tdp.platform_http import Answer, PlatformHttp, unreachable
-from relay_agent.transport.content_encoding import BadCoding, TooLarge, decode
+from relay_agent.transport.content_encoding import GZIP_MAGIC, BadCoding, TooLarge, decode
 from relay_agent.transport.errors import DiskFault, TransportFault
 
 T = TypeVar("T")
 _MAX_ANSWER = 64 * 1024
-_GZIP_MAGIC = b"\x1f\x8b"
-_UPLOAD_HEADERS = (("Content-Type", "application/json"), ("Content-Encoding", "gzip"))
 _NOT_S3S = frozenset({PayloadFault.DAMAGED, PayloadFault.FORBIDDEN})
 """Faults that are not S3's: it returned what the sender had uploaded, or was not called."""
 
@@ -75,7 +74,7 @@ class Payloads:
         if not content.size:
             raise OSError(errno.EIO, "an empty file is not gzip")
         with count_outcome(self._count, Call.UPLOAD), _as_platform_errors(Call.UPLOAD, url, _MAX_ANSWER):
-            _check(Call.UPLOAD, self._http.send("PUT", url, _UPLOAD_HEADERS, content, seconds, _MAX_ANSWER))
+            _check(Call.UPLOAD, self._http.send("PUT", url, UPLOAD_HEADERS, content, seconds, _MAX_ANSWER))
 
     def _download(self, url: str, seconds: float, keep: Callable[[Iterator[bytes]], T]) -> T:
         deadline = Deadline(seconds)
@@ -86,7 +85,7 @@ class Payloads:
             _check(Call.DOWNLOAD, Answer(answer.status, answer.headers, head))
             pieces = chain([head], answer.pieces)
             # Decided by the bytes, since the Content-Encoding stored with the object may be lost.
-            return keep(_unpacked(pieces, self._max_bytes, deadline) if head.startswith(_GZIP_MAGIC) else pieces)
+            return keep(_unpacked(pieces, self._max_bytes, deadline) if head.startswith(GZIP_MAGIC) else pieces)
 
 
 @contextmanager
@@ -112,7 +111,7 @@ def _check(call: Call, answer: Answer) -> None:
     if 200 <= answer.status < 300:
         return
     refused = 400 <= answer.status < 500 and answer.status not in (407, 408, 429)
-    # The status is the same; S3's text tells: AccessDenied with "Request has expired", or ExpiredToken.
+    # The status is the same; S3's text distinguishes them: AccessDenied with "Request has expired", or ExpiredToken.
     why = PayloadFault.EXPIRED if refused and b"expired" in answer.body.lower() else PayloadFault.ANSWERED
     reason = f"S3 answered {answer.status}{': the presigned URL has expired' if why is PayloadFault.EXPIRED else ''}"
     if refused:

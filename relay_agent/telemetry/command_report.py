@@ -1,4 +1,4 @@
-"""How a finished command appears in the log, the metrics and the hourly summary (OPERATIONS §4)."""
+"""How a finished command appears in the log, the metrics and the hourly summary (docs/logs.md)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ class Report:
     method: str | None = None
     host: str | None = None
     port: int | None = None
+    scheme: str | None = None
+    would_refuse: str | None = None
+    """The policy's rule that will refuse the call once the policy is enforced."""
     code: str | None = None
     status_code: int | None = None
     bytes_in: int = 0
@@ -34,6 +37,8 @@ class Report:
     measured: bool = True
     """Whether the numbers of bytes and milliseconds are known."""
     warnings: tuple[str, ...] = ()
+    from_proxy: bool = False
+    """Whether a proxy answered in the target's place, or may have."""
 
     @property
     def secure(self) -> bool:
@@ -55,7 +60,7 @@ def report_command(log: Logger, metrics: Metrics, tally: Tally, report: Report) 
 
 
 def command_line(log: Logger, report: Report) -> None:
-    """Log the one canonical line of a command, at most 500 bytes with its newline (OPERATIONS §4).
+    """Log the one canonical line of a command, at most 500 bytes with its newline (docs/logs.md).
 
     Unknown fields are left out: a command that was refused before it was decoded has no host, one that is not `measured` has no
     bytes and times.
@@ -67,6 +72,7 @@ def command_line(log: Logger, report: Report) -> None:
         "status": report.status,
         "code": report.code,
         "statusCode": report.status_code,
+        "wouldRefuse": report.would_refuse,
     }
     fields: dict[str, Any] = {"id": report.id, "action": report.action} | {
         name: value for name, value in known.items() if value is not None
@@ -78,7 +84,7 @@ def command_line(log: Logger, report: Report) -> None:
         fields["targetMs"] = report.target_ms
         fields["totalMs"] = report.total_ms
     if report.secure:  # The lines are sent to the platform, which must not learn the target of a secure command (PROTOCOL §5).
-        fields[WITHHELD] = "method.host.port"
+        fields[WITHHELD] = "method.host.port.wouldRefuse"
     log.info("command", **fields)
 
 

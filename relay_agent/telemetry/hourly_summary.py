@@ -1,4 +1,4 @@
-"""The hourly summary of what the agent did, as one log line (OPERATIONS §4).
+"""The hourly summary of what the agent did, as one log line (docs/logs.md).
 
 An idle agent logs nothing else, so that a log without summaries is that of a dead agent.
 """
@@ -10,13 +10,21 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+from relay_agent.core.clock import HOUR_SECONDS
 from relay_agent.core.errors import JournalError
 from relay_agent.telemetry.logger import Logger
 
-HOUR_SECONDS = 3600.0
-
 Counted = Literal[
-    "polls", "polls_failed", "commands", "answers", "heartbeats", "heartbeats_failed", "config_refreshes", "credential_refreshes"
+    "polls",
+    "polls_failed",
+    "commands",
+    "malformed",
+    "ceded",
+    "answers",
+    "heartbeats",
+    "heartbeats_failed",
+    "config_refreshes",
+    "credential_refreshes",
 ]
 _ORDER: tuple[Counted, ...] = Counted.__args__  # type: ignore[attr-defined]
 
@@ -86,7 +94,7 @@ class Summary:
             self._log_line(*self._tally.take())
 
     def log_rest(self) -> None:
-        """Log what happened since the last line, if anything did; for the agent's stop."""
+        """Log what happened since the last line, if anything; for the agent's stop."""
         counts, finished = self._tally.take()
         if counts or finished:
             self._log_line(counts, finished)

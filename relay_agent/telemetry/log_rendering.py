@@ -18,8 +18,8 @@ from relay_agent.telemetry.secret_patterns import CUT, redact_text
 COMMAND_LINE_BYTES = 500
 LINE_BYTES = 8192
 
-_SENDERS_FIELDS = ("id", "action", "method", "host")
-"""Fields of a `command` line that the sender chooses, and that may therefore be cut."""
+_FREE_FIELDS = ("id", "action", "method", "host", "wouldRefuse")
+"""Fields of a `command` line that the sender chooses, and the name of a rule, which an administrator does: they may be cut."""
 _NEVER_CUT = ("event", "timestamp", "level")
 _MAX_FRAMES = 20
 _MAX_CAUSES = 10
@@ -32,12 +32,12 @@ _encode = json.JSONEncoder(separators=(",", ":"), default=lambda value: redact_t
 def render(event: Event) -> str:
     """Return the event as one line of JSON, in ASCII.
 
-    A `command` line has at most 499 bytes, whatever a sender put into it (OPERATIONS §4), any other at most 8192.
+    A `command` line has at most 499 bytes, whatever a sender put into it (docs/logs.md), any other at most 8192.
     """
     event = {key: _bounded(value) for key, value in event.items()}
     line = _encode(event)
     if event["event"] == "command" and len(line) >= COMMAND_LINE_BYTES:
-        return _encode(_fitted(event, COMMAND_LINE_BYTES - 1, [key for key in _SENDERS_FIELDS if isinstance(event.get(key), str)]))
+        return _encode(_fitted(event, COMMAND_LINE_BYTES - 1, [key for key in _FREE_FIELDS if isinstance(event.get(key), str)]))
     if len(line) > LINE_BYTES:
         flat = {key: value if isinstance(value, (str, int, float)) else _encode(value) for key, value in event.items()}
         return _encode(_fitted(flat, LINE_BYTES, [key for key, value in flat.items() if isinstance(value, str) and key not in _NEVER_CUT]))

@@ -27,6 +27,13 @@ class Logger(Protocol):
         """Return a logger that adds these fields to each of its lines."""
 
 
+class EventSink(Protocol):
+    """A receiver of every line as this machine's own log shows it, with what it is about. Any thread calls it; it must not block."""
+
+    def accept(self, event: str, level: str, timestamp: str, line: str) -> None:
+        """Take a rendered line without its newline; `timestamp` is its own, in ISO 8601."""
+
+
 class LineSink(Protocol):
     """Another receiver of every line, such as the buffer for CloudWatch. Any thread calls it; it must not block."""
 

@@ -1,4 +1,4 @@
-"""The chain that every log line passes, the agent's and those of libraries: redact, render, write to stdout and a sink (OPERATIONS §4).
+"""The chain that every log line passes, the agent's and those of libraries: redact, render, write to stdout and a sink (docs/logs.md).
 
 There is no global state, except what `capture_libraries` sets and its result restores.
 """
@@ -14,9 +14,9 @@ from typing import Any, TextIO, cast
 
 import structlog
 
-from relay_agent.core.clock import Clock
+from relay_agent.core.clock import Clock, iso
 from relay_agent.telemetry.log_rendering import Event, console_format, frames, render
-from relay_agent.telemetry.logger import WITHHELD, LineSink, Logger
+from relay_agent.telemetry.logger import WITHHELD, EventSink, LineSink, Logger
 from relay_agent.telemetry.redaction import Redactor, describe
 from relay_agent.telemetry.stdout_writer import Output, output
 
@@ -28,8 +28,8 @@ _Processor = Callable[[object, str, Event], Any]
 class Logs:
     """The agent's log. Any thread may log; logging never raises.
 
-    `logger` writes to the stream and the sink. `local` writes to the stream only: for failures of the sink's shipper, which would
-    otherwise cause more lines to ship.
+    `logger` writes to the stream and the sink. `local` leaves out the sink: for failures of the sink's shipper, which would
+    otherwise cause more lines to ship. `receiver` gets the lines of both.
     """
 
     def __init__(
@@ -40,11 +40,13 @@ class Logs:
         stream: TextIO | None = None,
         clock: Clock | None = None,
         console: bool | None = None,
+        receiver: EventSink | None = None,
     ) -> None:
         """Make both loggers. `console` selects columns in place of JSON; None selects them if the stream is a terminal."""
         stream = sys.stdout if stream is None else stream
         self._clock = clock or Clock()
         self._redactor = redactor
+        self._receiver = receiver
         self._debug = level == "debug"
         self.output: Output = output(stream, self._clock.monotonic)
         self._console = console_format() if (bool(stream and stream.isatty()) if console is None else console) else None
@@ -74,7 +76,7 @@ class Logs:
         return restore
 
     def _chain(self, sink: LineSink | None) -> Logger:
-        chain = _Chain([self._exception, self._redactor, _Renderer(self._clock.now, self.output, self._console, sink)])
+        chain = _Chain([self._exception, self._redactor, _Renderer(self._clock.now, self.output, self._console, sink, self._receiver)])
         # The chain itself writes. Without an object here, structlog would make a logger for stdout, which may be closed.
         logger = structlog.wrap_logger(object(), processors=[chain], wrapper_class=self._wrapper, context_class=dict)
         return cast(Logger, logger.bind())
@@ -124,19 +126,29 @@ class _Chain:
 class _Renderer:
     """The last processor: renders the line, writes it, and gives it to the sink without the fields that WITHHELD names."""
 
-    def __init__(self, now: Callable[[], datetime], output: Output, console: Callable[[Event], str] | None, sink: LineSink | None) -> None:
+    def __init__(
+        self,
+        now: Callable[[], datetime],
+        output: Output,
+        console: Callable[[Event], str] | None,
+        sink: LineSink | None,
+        receiver: EventSink | None,
+    ) -> None:
         self._now = now
         self._output = output
         self._console = console
         self._sink = sink
+        self._receiver = receiver
 
     def __call__(self, logger: object, method: str, event: Event) -> Event:
         now = self._now()
-        stamp = f"{now.isoformat(timespec='milliseconds')[:-6]}Z"
+        stamp = iso(now)
         withheld = str(event.pop(WITHHELD, "")).split(".")
         event = {"event": event.pop("event", ""), "timestamp": stamp, "level": method, **event}
         line = render(event)
         self._output.write(line if self._console is None else self._console(event))
+        if self._receiver is not None:
+            self._receiver.accept(str(event["event"]), method, stamp, line)
         if self._sink is not None:
             if withheld != [""]:
                 line = render({name: value for name, value in event.items() if name not in withheld})

@@ -1,4 +1,4 @@
-"""The metrics' names and labels: Prometheus' for administrators (OPERATIONS §3), and the platform's system metrics (PROTOCOL §1)."""
+"""The names and labels of Prometheus' metrics (docs/monitoring/README.md), and the platform's system metrics (PROTOCOL §1)."""
 
 from __future__ import annotations
 
@@ -28,14 +28,18 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 _MAX_CODES = 128
 _GAUGES = {
     "queue_depth": "Commands that wait for a worker.",
-    "workers_busy": "Workers that have a command under way.",
-    "workers": "Workers there are.",
+    "workers_busy": "Workers that are running a command.",
+    "workers": "Number of workers.",
     "journal_bytes": "Size of the journal with its write-ahead log and spool files.",
+}
+_DROPPED = {
+    "log_events_dropped": "Log lines dropped before delivery to CloudWatch.",
+    "syslog_events_dropped": "Log lines dropped before delivery by syslog.",
 }
 _MOMENTS = {
     "start": "When the agent started.",
     "last_receive": "When the queue last answered a receive.",
-    "last_heartbeat": "When the platform last took a heartbeat.",
+    "last_heartbeat": "When the platform last accepted a heartbeat.",
     "token_expiry": "When the JWT expires.",
     "credentials_expiry": "When the AWS credentials expire.",
 }
@@ -52,14 +56,17 @@ class Metrics:
         self._by_labels: dict[tuple[str, str, str], Counter] = {}
         self.registry = CollectorRegistry(auto_describe=False)
         self._commands = Counter(
-            f"{_PREFIX}commands", "Commands finished, by how they ended.", ["action", "status", "code"], registry=self.registry
+            f"{_PREFIX}commands", "Finished commands by action, status and code.", ["action", "status", "code"], registry=self.registry
         )
         seconds = Histogram(
             f"{_PREFIX}command_seconds", "Seconds a command spent in a stage.", ["stage"], buckets=_BUCKETS, registry=self.registry
         )
         self._queued, self._target, self._delivered = (seconds.labels(stage) for stage in ("queued", "target", "delivered"))
+        self._ceded = Counter(
+            f"{_PREFIX}commands_ceded", "Commands of a shared queue that were left to another agent.", registry=self.registry
+        )
         self._requests = Counter(
-            f"{_PREFIX}platform_requests", "Calls to the platform, by how they went.", ["call", "outcome"], registry=self.registry
+            f"{_PREFIX}platform_requests", "Calls to the platform by call and outcome.", ["call", "outcome"], registry=self.registry
         )
         self._watched = _Watched(version)
         self.registry.register(self._watched)
@@ -88,6 +95,10 @@ class Metrics:
         """Record the seconds between a command's outcome and the queue's confirmation of its update."""
         self._delivered.observe(seconds)
 
+    def commands_ceded(self, number: int) -> None:
+        """Count commands that were left to another agent."""
+        self._ceded.inc(number)
+
     def platform_request(self, call: str, outcome: str) -> None:
         """Count a call to the platform. Both labels are fixed words (`agent/config`, `sqs receive`; `ok`, `refused`, …)."""
         self._requests.labels(call, outcome).inc()
@@ -101,18 +112,22 @@ class Metrics:
         journal_bytes: Callable[[], float] | None = None,
         journal_commands: Callable[[], Mapping[str, int]] | None = None,
         log_events_dropped: Callable[[], float] | None = None,
+        syslog_events_dropped: Callable[[], float] | None = None,
         moments: Callable[[], Mapping[str, float]] | None = None,
+        certificates: Callable[[], Mapping[tuple[str, str], float]] | None = None,
     ) -> None:
         """Set the functions that are called to render the page. A metric whose function fails is left out.
 
         `moments` returns last_receive, last_heartbeat, token_expiry and credentials_expiry in seconds since 1970, without those that
-        are not known.
+        are not known; `certificates` when each ends, by role and name, of which there is a bounded number.
         """
         gauges = {"queue_depth": queue_depth, "workers_busy": workers_busy, "workers": workers, "journal_bytes": journal_bytes}
         self._watched.gauges.update({name: read for name, read in gauges.items() if read is not None})
         self._watched.journal_commands = journal_commands or self._watched.journal_commands
         self._watched.moments = moments or self._watched.moments
-        self._watched.log_events_dropped = log_events_dropped or self._watched.log_events_dropped
+        self._watched.certificates = certificates or self._watched.certificates
+        dropped = {"log_events_dropped": log_events_dropped, "syslog_events_dropped": syslog_events_dropped}
+        self._watched.dropped.update({name: read for name, read in dropped.items() if read is not None})
 
     def render(self) -> bytes:
         """Return the page of `GET /metrics`, in Prometheus' text format (`CONTENT_TYPE`)."""
@@ -133,8 +148,9 @@ class _Watched(Collector):
         self._version = version
         self.gauges: dict[str, Callable[[], float]] = {}
         self.moments: Callable[[], Mapping[str, float]] = dict
+        self.certificates: Callable[[], Mapping[tuple[str, str], float]] = dict
         self.journal_commands: Callable[[], Mapping[str, int]] | None = None
-        self.log_events_dropped: Callable[[], float] | None = None
+        self.dropped: dict[str, Callable[[], float]] = {}
 
     def collect(self) -> Iterator[Metric]:
         """Read and yield every metric."""
@@ -145,12 +161,14 @@ class _Watched(Collector):
         with contextlib.suppress(Exception):
             for name, timestamp in self.moments().items():  # Without the unknown ones: to an alert, 0 would mean 1970.
                 yield GaugeMetricFamily(f"{_PREFIX}{name}_timestamp_seconds", _MOMENTS[name], value=timestamp)
+        with contextlib.suppress(Exception):
+            yield from _by_certificate(self.certificates())
         if self.journal_commands is not None:
             with contextlib.suppress(Exception):
                 yield _by_state(self.journal_commands())
-        if self.log_events_dropped is not None:
+        for name, read in list(self.dropped.items()):
             with contextlib.suppress(Exception):
-                yield CounterMetricFamily(f"{_PREFIX}log_events_dropped", "Log lines never delivered.", value=self.log_events_dropped())
+                yield CounterMetricFamily(_PREFIX + name, _DROPPED[name], value=read())
 
 
 def _by_state(counts: Mapping[str, int]) -> GaugeMetricFamily:
@@ -160,11 +178,19 @@ def _by_state(counts: Mapping[str, int]) -> GaugeMetricFamily:
     return family
 
 
-def system_metrics(clock: Clock, process: psutil.Process, state_dir: Path) -> bytes:
+def _by_certificate(ends: Mapping[tuple[str, str], float]) -> Iterator[Metric]:
+    family = GaugeMetricFamily(f"{_PREFIX}certificate_expiry_timestamp_seconds", "When a certificate expires.", labels=["role", "name"])
+    for labels, timestamp in ends.items():
+        family.add_metric(labels, timestamp)
+    if ends:
+        yield family
+
+
+def system_metrics(clock: Clock, process: psutil.Process, state_dir: Path, host: str | None = None) -> bytes:
     """Return the body of `agent/systemmetric` (PROTOCOL §1): newline-delimited JSON, one data point a line.
 
     CPU usage is in percent since the last call by the same thread (0 at the first call), the process's in percent of one core.
-    Values that the system does not give are left out.
+    Values that the system does not give are left out. `host` names the machine in each point, if several agents have the same id.
     """
     # The platform's documents do not define the points. Their form, `{"name", "unit", "point": {"value", "time"}}`, is that of the
     # vendor's public SDK; the names are the agent's own.
@@ -173,7 +199,8 @@ def system_metrics(clock: Clock, process: psutil.Process, state_dir: Path) -> by
     for names, read in _readings(clock, process, state_dir):
         with contextlib.suppress(psutil.Error, OSError):
             for (name, unit), value in zip(names, read(), strict=True):
-                lines.append(json.dumps({"name": name, "unit": unit, "point": {"value": value, "time": moment}}) + "\n")
+                point = {"name": name, "unit": unit, "point": {"value": value, "time": moment}}
+                lines.append(json.dumps(point if host is None else {**point, "host": host}) + "\n")
     return "".join(lines).encode()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import math
 import re
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 from relay_agent.telemetry.secret_patterns import MASK, MAX_CHARACTERS, SENSITIVE_FIELD, harmless, mask_patterns, on_head, redact_text
 
 _MIN_SECRET = 4  # Shorter ones appear by chance in many lines.
-_MIN_FRAGMENT = 8  # Shorter fragments of base64 appear by chance in longer texts.
+_MIN_FRAGMENT = 8  # Shorter fragments of base64, and parts of a secret, appear by chance in longer texts.
 _MAX_DEPTH = 6
 _MAX_VALUES = 1000
 _MAX_TEXTS = 4
@@ -206,6 +207,22 @@ def proxy_secrets(url: str | None) -> tuple[str, ...]:
     return userinfo, password, unquote(password)
 
 
+def field_secrets(value: str) -> tuple[str, ...]:
+    """Return the parts of a header field's secret value that give access without the rest.
+
+    These are the token after a scheme (`Bearer …`), the password of `Basic …`, and the values of cookies and parameters.
+    """
+    scheme, _, rest = value.partition(" ")
+    pieces = [rest.strip(), *(piece.partition("=")[2].strip('"') for piece in re.split(r"[\s,;]+", value))]
+    found = [piece for piece in pieces if len(piece) >= _MIN_FRAGMENT]
+    if scheme.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            decoded = base64.b64decode(rest.strip())
+            for text in (decoded.decode("utf-8", "replace"), decoded.decode("latin-1")):
+                found += [text, text.partition(":")[2]]
+    return tuple(found)
+
+
 def describe(error: BaseException, redact: Callable[[str], str] = redact_text) -> str:
     """Return the class and the redacted text of an exception on one line, of at most 300 characters."""
     if isinstance(error, ValidationError):  # Only fields and kinds of error: pydantic's text repeats the input.
@@ -230,8 +247,9 @@ def _all_forms(secrets: Iterable[str | bytes]) -> frozenset[str]:
 
 def _forms(secret: str | bytes) -> Iterator[str]:
     """Yield every text as which a secret may appear."""
+    text = None
     if isinstance(secret, str):
-        secret = secret.strip()
+        text = secret = secret.strip()
         raw = secret.encode("utf-8", "surrogatepass")
         decoded = _decoded_key(secret)
         if decoded is not None:
@@ -240,8 +258,10 @@ def _forms(secret: str | bytes) -> Iterator[str]:
         raw = bytes(secret)
     if len(raw) < _MIN_SECRET:
         return
-    text = raw.decode("utf-8", "replace")
-    if "\ufffd" not in text:
+    if text is None:
+        text = raw.decode("utf-8", "replace")
+        text = None if "\ufffd" in text else text
+    if text is not None:
         yield from (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1])
     yield from (repr(raw)[2:-1], raw.hex(), raw.hex().upper())
     for encoded in (quote(raw, safe=""), quote(raw), quote_plus(raw)):

@@ -1,4 +1,4 @@
-"""Logs a failure that repeats when it starts, changes and ends, not at every try (OPERATIONS §4)."""
+"""Logs a failure that repeats when it starts, changes and ends, not at every try (docs/logs.md)."""
 
 from __future__ import annotations
 

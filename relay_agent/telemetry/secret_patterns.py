@@ -1,4 +1,4 @@
-"""Patterns by which secrets are recognised that are not known by value. In doubt they mask too much.
+"""Patterns that recognise secrets whose values are not known. If a text might be a secret, they mask it.
 
 The texts come from senders, targets and name servers, and a pattern holds the interpreter's lock while it runs. Therefore every
 pattern must take time in proportion to the text, whatever the text is: it is tried only where a run of its characters begins, or
@@ -33,6 +33,9 @@ _QUOTED = r"""(?:"(?:[^"\\]|\\.?)*+"?|'(?:[^'\\]|\\.?)*+'?)"""
 # A string in JSON in JSON, at any depth: it ends at a quote after as many backslashes as its opening quote.
 _ESCAPED = r"""(?:(?P<mark>\\++["'])(?:(?!(?<!\\)(?P=mark)).)*+(?:(?P=mark))?)"""
 _ESCAPED_ONCE = _ESCAPED.replace(r"\\++", r"\\")
+# Not a value but the next name, which has the value: `token=` at the end of a line before `"client_secret": "…"`.
+_QUOTED_NAME = rf"""\\*+["'](?:{_HEADERS}|{_WORDS})\\*+["']\s*+[:=]"""
+_NAME = rf"""{_QUOTED_NAME}|(?:{_WORDS})\s?=|(?:{_SURE_WORDS})\s?:"""
 _OPENING = re.compile(r"""\\*+["']""")
 
 _PRIVATE_KEY = re.compile(
@@ -47,12 +50,12 @@ _SIGNED_PARAMETER = re.compile(
     r"(X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|x-goog-signature)(=|%3D|%253D)[^&\s\"'<>]++", re.IGNORECASE
 )
 _HEADER = re.compile(
-    rf"""(?P<name>(?<![\w-])(?:{_HEADERS})(?![\w-]))(?P<gap>\\*+["']\s*+[:=,]\s*+b?|\s*+[:=]\s*+b?)(?:{_QUOTED}|{_ESCAPED_ONCE}|[^\r\n]++)""",
+    rf"""(?P<name>(?<![\w-])(?:{_HEADERS})(?![\w-]))(?P<gap>\\*+["']\s*+[:=,]\s*+b?|\s*+[:=]\s*+b?)(?:(?!{_QUOTED_NAME})(?:{_QUOTED}|{_ESCAPED_ONCE})|[^\r\n]++)""",
     re.IGNORECASE | re.DOTALL,
 )
 _ASSIGNED = re.compile(
     rf"""(?P<name>(?<![A-Za-z0-9])(?:(?:{_WORDS})(?=\s?=|%3D|\\*+["'])|(?:{_SURE_WORDS})(?=\s?:)))"""
-    rf"""(?P<gap>\s?[=:]\s*+|%3D|\\*+["']\s*+[:=,]\s*+b?)(?:{_QUOTED}|{_ESCAPED}|(?:\[redacted\]|[^\s&,;"'<>)\]}}])++)""",
+    rf"""(?P<gap>\s?[=:]\s*+|%3D|\\*+["']\s*+[:=,]\s*+b?)(?!{_NAME})(?:{_QUOTED}|{_ESCAPED}|(?:\[redacted\]|[^\s&,;"'<>)\]}}])++)""",
     re.IGNORECASE | re.DOTALL,
 )
 # After `basic`, lower-case letters alone are a word and not a token, unless they are more than words have.
@@ -73,7 +76,13 @@ _HARMLESS = re.compile(r"(?:[A-Za-z0-9]{0,15}+[._\0-]++)*+[A-Za-z0-9]{0,15}+")
 # No pattern needs anything after one of these characters to match: a text that is cut here has only whole secrets.
 _EDGE = re.compile(r"""[\s"'<>]""")
 
+_SECRET_HEADER = re.compile(_HEADERS, re.IGNORECASE)
 SENSITIVE_FIELD = re.compile(rf"(?:{_HEADERS}|{_WORDS}|body|payload|headers?|query|credentials)", re.IGNORECASE)
+
+
+def is_secret_header(name: str) -> bool:
+    """Return whether a header field of this name holds a secret."""
+    return _SECRET_HEADER.fullmatch(name) is not None
 
 
 def harmless(text: str) -> bool:
@@ -82,7 +91,7 @@ def harmless(text: str) -> bool:
 
 
 def shown_target(target: str) -> str:
-    """Return a URL's path and query for display: the query masked, and the path too if the query has a signature (SECURITY §4)."""
+    """Return a URL's path and query for display: the query masked, and the path too if the query has a signature."""
     path, mark, query = target.partition("?")
     hidden = len(path) > MAX_CHARACTERS or len(query) > MAX_CHARACTERS or _SIGNED.search(mark + query)
     path = f"/{MASK}" if hidden else redact_text(path)
@@ -126,7 +135,7 @@ def _bare_url(match: re.Match[str]) -> str:
     if shown is None:
         return f"{scheme}{MASK}"  # User info with a bare '/' or '?' in its password: its end is not known.
     if rest and _SIGNED.search(rest):
-        path = f"/{MASK}"  # The path names the object to which the signature gives access (SECURITY §4).
+        path = f"/{MASK}"  # The path names the object to which the signature gives access.
     path = _INNER_AUTHORITY.sub(lambda inner: f"{inner[1]}{_bare_authority(inner[2], ends=True) or MASK}", path)
     return f"{scheme}{shown}{path}{_bare_rest(rest)}"
 
@@ -166,7 +175,10 @@ def _masked(match: re.Match[str]) -> str:
 
 
 def _masked_run(match: re.Match[str]) -> str:
-    """Mask a run of base64 that has all three kinds of characters: the whole if it is long, else parts as long as AWS's secret keys."""
+    """Mask a run of base64 that has all three kinds of characters if it is long, or has a part as long as AWS's secret keys.
+
+    Always the whole run: if only such a part of a known secret were masked, the rest would no longer be recognised.
+    """
     if not all(kind.search(match[1]) for kind in _KINDS):
         return match[0]
-    return MASK if len(match[1]) >= _BLOB_CHARACTERS else _SECRET_KEY.sub(MASK, match[0])
+    return MASK if len(match[1]) >= _BLOB_CHARACTERS or _SECRET_KEY.search(match[0]) else match[0]

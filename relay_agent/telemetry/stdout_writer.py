@@ -120,7 +120,7 @@ class Piped:
         return 0.0 if since is None else self._monotonic() - since
 
     def close(self, seconds: float = NO_READER_SECONDS) -> None:
-        """Write the waiting lines, and end the thread; if the reader takes nothing for so many seconds, the rest is lost."""
+        """Write the waiting lines, and end the thread; if the reader does not read for so many seconds, the rest is lost."""
         atexit.unregister(self.close)
         with self._more:
             self._closing = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 MINUTES = 60
@@ -35,6 +35,13 @@ class Throughput:
                 self._minutes.append(Minute(number))
             self._minutes[-1].done += 1
             self._minutes[-1].failed += failed
+
+    def resume(self, earlier: Mapping[int, tuple[int, int]]) -> None:
+        """Take up (finished, failed) of an earlier run, by how many minutes ago; before the first `count`."""
+        now = int(self._monotonic() // 60)
+        with self._lock:
+            for ago, (done, failed) in sorted(earlier.items(), reverse=True):
+                self._minutes.append(Minute(now - ago, done, failed))
 
     def last_hour(self) -> list[tuple[int, int]]:
         """Return (finished, failed) for each of the last sixty minutes, the current one last."""

@@ -26,7 +26,7 @@ MAX_CODINGS = 3
 MAX_WINDOWED = 1
 """How many of a body's codings may have a window of megabytes."""
 _WINDOWED = frozenset({"br", "zstd"})
-_GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
 _NOT_THE_CODING = "the body is not in its Content-Encoding"
 _ZSTD_WINDOW_LOG = 23
 """8 MiB, the largest window that a response may use (RFC 9659 §3)."""
@@ -34,6 +34,10 @@ _ZSTD_WINDOW_LOG = 23
 
 class BadCoding(Exception):
     """The bytes are not in the coding that is named, or end too early."""
+
+
+class CutShort(BadCoding):
+    """The bytes are in the coding that is named as far as they go, but end too early."""
 
 
 class TooLarge(Exception):
@@ -92,7 +96,9 @@ def _gzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
                 data = unpacker.unconsumed_tail
                 continue
             data = unpacker.unused_data
-            if data and not data.startswith(_GZIP_MAGIC[: len(data)]):
+            if data == GZIP_MAGIC[:1]:  # The next byte decides whether a member begins.
+                data += next(pieces, b"")
+            if data and not data.startswith(GZIP_MAGIC):
                 for _ in pieces:
                     pass
                 return
@@ -171,7 +177,7 @@ def _nonempty(data: bytes) -> Iterator[bytes]:
 
 def _check_whole(ended: bool) -> None:
     if not ended:
-        raise BadCoding("the body ends before its Content-Encoding does")
+        raise CutShort("the body ends before its Content-Encoding does")
 
 
 _DECODERS: dict[str, Callable[[Iterable[bytes]], Iterator[bytes]]] = {

@@ -1,6 +1,7 @@
 """One exchange on one connection: take a kept one or dial, send, read the response's head, keep the connection or close it.
 
-This module owns when a connection may be used, and when a request may go out again. It must not follow redirects or read bodies.
+This module owns when a connection may be used, and when a request may go out again: on a new connection, or with credentials. It must
+not follow redirects or read bodies, but for those of challenges.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from typing import Any
 
 from urllib3.util.wait import wait_for_read
 
-from relay_agent.core.failures import Phase
-from relay_agent.core.models import Headers
+from relay_agent.core.failures import Code, Phase
+from relay_agent.core.models import members, size_of
 from relay_agent.transport.connection_pool import MAX_AGE_SECONDS, ConnectionPool
 from relay_agent.transport.dialer import Dialer
+from relay_agent.transport.early_answer import EarlyAnswer
 from relay_agent.transport.errors import TransportFault
 from relay_agent.transport.exchange import Exchange, ExchangeObserver
 from relay_agent.transport.fault_mapping import explain
 from relay_agent.transport.progress import Progress
-from relay_agent.transport.request_writer import EarlyAnswer, write_request
+from relay_agent.transport.request_writer import write_request
 from relay_agent.transport.response_parser import BadHead, Response
+from relay_agent.transport.sides import CHALLENGE_SECONDS, MAX_CHALLENGE_BYTES, MAX_ROUNDS, REPLACEABLE_SECONDS, Side, Sides
 from relay_agent.transport.streamed_response import StreamedResponse
 
 MARGIN_SECONDS = 1.0
@@ -40,27 +43,40 @@ class Conversation:
         self._observer = observer
         self._dialer = dialer
         self._pool = pool
-        self._key = (exchange.url.origin, exchange.verify, exchange.proxy)
+        self._key = exchange.connection_key
+        self._sides = Sides(exchange)
+        self._sent = exchange
+        """The exchange as it was sent last: with credentials, and without its body if it only opened a handshake."""
         self._begun = False
+        self._answering = False
         self._response: Response | None = None
 
     def begin(self) -> StreamedResponse:
-        """Send the request and read the head of its response. Whatever comes of it, `end` is to be called.
+        """Send the request and read the head of its response. The caller must call `end` afterwards, even after an error.
 
         Raises:
             TransportFault: there is no response.
         """
+        response = self._first()
+        for _ in range(MAX_ROUNDS - 1):
+            side = self._asks_again(response)
+            if side is None:
+                break
+            response = self._again(response, side)
+        return response
+
+    def _first(self) -> StreamedResponse:
         kept = self._take()
         if kept is not None:
             try:
-                return self._converse(kept, reused=True)
+                return self._converse(kept, reused=True, known=False)
             except _Stale:
                 self.progress.check_stop()  # It was no stale connection if it was shut on purpose.
-        self._pool.opening(self._key)
-        try:
-            return self._converse(self._dialer.dial(self.exchange, self.progress), reused=False)
-        finally:
-            self._pool.opened(self._key)
+        return self._on_new_connection()
+
+    def _on_new_connection(self) -> StreamedResponse:
+        with self._pool.opening(self._key):
+            return self._converse(self._dialer.dial(self.exchange, self.progress), reused=False, known=False)
 
     def end(self) -> None:
         """Keep the connection if it is whole and clean, else close it."""
@@ -69,6 +85,8 @@ class Conversation:
             if response is not None:
                 response.close()
         finally:
+            if self._answering:
+                self._pool.answered(self._key)
             seconds = 0.0 if response is None else self._reusable_seconds(response)
             sock = self.progress.release()
             if sock is not None and seconds > 0 and not self.progress.aborted:
@@ -77,11 +95,11 @@ class Conversation:
                 sock.close()
 
     def _take(self) -> Any:
-        """A kept connection, where the request may go out twice: a target may give one up without a word, and nobody can know.
+        """Return a kept connection if the request may be sent twice, because the target may have closed it unnoticed; otherwise None.
 
-        What must not go out twice gets a new one. The kept one is closed for it, since many an instrument serves one at a time.
+        Any other request gets a new connection. The kept one is closed first, because some instruments serve only one at a time.
         """
-        if not self.exchange.safe:
+        if not self.exchange.may_repeat:
             sock = self._pool.take(self._key)
             if sock is not None:
                 sock.close()
@@ -96,38 +114,104 @@ class Conversation:
     def _usable(self, sock: Any) -> bool:
         try:
             if self.exchange.proxy is None:
-                self.progress.check_address(sock.getpeername()[0])
-            return not _closed_or_noisy(sock)
+                self.progress.check_addresses(sock.resolved)
+            return not _closed_or_readable(sock)
         except (OSError, TransportFault):
             return False  # A new connection finds out, and says, what is wrong.
 
-    def _converse(self, sock: Any, *, reused: bool) -> StreamedResponse:
+    # --- authentication ---
+
+    def _asks_again(self, response: StreamedResponse) -> Side | None:
+        """Return the side whose challenge a response is, if it can be answered.
+
+        Raises:
+            TransportFault: it answers a request that was sent without its body.
+        """
+        status, fields = response.status_code, response.fields
+        if self._sent.body is None and size_of(self.exchange.body) and status < 400:
+            text = f"answered {status} to the first, empty message of the authentication handshake, so it cannot have received the body"
+            raise TransportFault(Code.EBADRESPONSE, f"the target {text}")
+        side = self._sides.asking(status, fields)
+        return side if side is not None and (not side.bound or self._goes_on(response.raw)) else None
+
+    def _again(self, challenge: StreamedResponse, side: Side) -> StreamedResponse:
+        """Send the request once more: on the connection of the challenge if it must or may be there, otherwise on a new one.
+
+        The peer may have given up the connection with its challenge, unnoticed. So a request that may not be repeated uses it only if
+        the handshake is bound to it.
+        """
+        if not side.proxy:
+            self._sides.renew(self._observer.challenged(challenge.fields, self._sides.headers))
+        sock = self._used_up(challenge, CHALLENGE_SECONDS if side.bound else REPLACEABLE_SECONDS)
+        if sock is not None and not (side.bound or self.exchange.may_repeat):
+            sock.close()  # First: some instruments serve only one connection at a time.
+            sock = None
+        if sock is not None:
+            try:
+                return self._converse(sock, reused=True, known=True)
+            except _Stale:
+                self.progress.check_stop()
+        try:
+            return self._on_new_connection()
+        except TransportFault as fault:
+            raise fault.following("a challenge") from None
+
+    def _used_up(self, challenge: StreamedResponse, seconds: float) -> Any:
+        """Read the body of a challenge for so long, and return its connection, or close that and return None.
+
+        Raises:
+            TransportFault: the deadline passed meanwhile. The target has received a request, so a connection must not be blamed for it.
+        """
+        raw = challenge.raw
+        if self._goes_on(raw):
+            challenge.drain(MAX_CHALLENGE_BYTES, seconds)
+        challenge.check_deadline()
+        raw.close()
+        sock = self.progress.release()
+        if sock is None or not self._goes_on(raw):
+            if sock is not None:
+                sock.close()
+            return None
+        sock.deadline = self.exchange.deadline
+        return sock
+
+    # --- one request ---
+
+    def _converse(self, sock: Any, *, reused: bool, known: bool) -> StreamedResponse:
+        """Send the request and read the head of its response; `known` says whether this exchange has used the connection before."""
+        early = EarlyAnswer(sock, self.exchange.early_store)
         try:
             self.progress.hold(sock)
+            if not known:
+                self._sides.connected(sock)
+            self._sent = self._sides.next_request()
             if not self._begun:
                 self._observer.before_send()
                 self._begun = True
-            if reused and _closed_or_noisy(sock):
+            if reused and _closed_or_readable(sock):
                 raise _Stale
-            response = self._send_and_read_head(sock, reused=reused)
+            response = self._send_and_read_head(sock, early, reused=reused)
+            if not self._answering and self._goes_on(response):
+                self._pool.answering(self._key, new=not reused)
+                self._answering = True
             self.progress.enter(Phase.BODY)
             return StreamedResponse(response, self.exchange, sock)
         except BaseException:
             self.progress.release()
             sock.close()
+            early.close()
             raise
 
-    def _send_and_read_head(self, sock: Any, *, reused: bool) -> Response:
-        exchange, progress = self.exchange, self.progress
+    def _send_and_read_head(self, sock: Any, early: EarlyAnswer, *, reused: bool) -> Response:
+        exchange, progress = self._sent, self.progress
         before = sock.bytes_sent
         broken: Exception | None = None
-        early = EarlyAnswer(sock)
         whole = False
         progress.enter(Phase.SENDING)
         try:
             whole = write_request(sock, exchange, early)
         except OSError as error:
-            if not _hung_up(error):
+            if not _is_disconnect(error):
                 raise explain(error, exchange, progress.phase) from None
             broken = error  # The peer may have answered before it closed: 413 and the like.
         self._observer.after_send()
@@ -141,34 +225,36 @@ class Conversation:
             response.close()
             if reused and _is_stale(broken or error, response, exchange, nothing_sent=sock.bytes_sent == before):
                 raise _Stale from None
-            raise explain(error if broken is None or _says_why(error) else broken, exchange, progress.phase) from None
-        response.tainted = response.tainted or early.came or not whole
+            raise explain(error if broken is None or _has_tls_reason(error) else broken, exchange, progress.phase) from None
+        response.tainted = response.tainted or early.received or not whole
         if response.status >= 300 and exchange.body is not None:
-            # Who has no use for a body and closes with some of it unread resets the connection (RFC 9112 §9.6): so ends what it said.
+            # A server that closes with part of the body unread resets the connection (RFC 9112 §9.6): the reset ends its response.
             response.end_at_reset()
         return response
 
     def _reusable_seconds(self, response: Response) -> float:
         """How long the connection may wait for the next request; 0 if it must not be used again."""
+        return _keep_seconds(response) if self._goes_on(response) else 0.0
+
+    def _goes_on(self, response: Response) -> bool:
+        """Whether another request may follow on the connection of a response."""
         if response.broken or response.will_close or response.tainted:
-            return 0.0
-        if "close" in _listed(self.exchange.headers, "connection"):
-            return 0.0  # RFC 9112 §9.6: the command says that it is the last.
-        return _keep_seconds(response)
+            return False
+        return "close" not in members(self._sent.headers, "connection")  # RFC 9112 §9.6: the command says that it is the last.
 
 
 def _is_stale(error: Exception, response: Response, exchange: Exchange, *, nothing_sent: bool) -> bool:
-    """Whether what went wrong on a kept connection is the connection's fault, and the request may go out again."""
-    safe = exchange.safe
+    """Whether the error comes from a stale kept connection, so that the request may be sent again."""
+    safe = exchange.may_repeat
     if isinstance(error, BadHead):
-        return safe and not response.fields  # What came first may be the rest of an earlier answer.
-    return (safe or nothing_sent) and not response.head_started and _hung_up(error)
+        return safe and not response.fields  # The first bytes may be the rest of an earlier answer.
+    return (safe or nothing_sent) and not response.head_started and _is_disconnect(error)
 
 
 def _keep_seconds(response: Response) -> float:
     """How long the connection of a response may wait for the next request: as the target says, and MAX_AGE_SECONDS at most."""
     seconds = MAX_AGE_SECONDS
-    for parameter in _listed(tuple(response.fields), "keep-alive"):
+    for parameter in members(tuple(response.fields), "keep-alive"):
         for part in parameter.split(";"):
             name, _, value = (text.strip(' \t"') for text in part.partition("="))
             if name in ("timeout", "max"):
@@ -178,23 +264,18 @@ def _keep_seconds(response: Response) -> float:
     return seconds
 
 
-def _listed(headers: Headers, name: str) -> set[str]:
-    """The members of a field that is a list, in lower case."""
-    return {part.strip().lower() for key, value in headers if key.lower() == name for part in value.split(",")}
-
-
-def _closed_or_noisy(sock: Any) -> bool:
-    """Whether an idle connection was closed by the peer, or holds bytes that nobody asked for."""
+def _closed_or_readable(sock: Any) -> bool:
+    """Whether an idle connection was closed by the peer, or holds unsolicited bytes."""
     try:
         return bool(sock.pending()) or wait_for_read(sock, timeout=0.0)
     except (OSError, ValueError):
         return True
 
 
-def _says_why(error: Exception) -> bool:
-    """Whether TLS tells more than that the connection broke: an alert, or what it was asked for before."""
-    return isinstance(error, ssl.SSLError) and not _hung_up(error)
+def _has_tls_reason(error: Exception) -> bool:
+    """Whether TLS gives more information than that the connection broke: an alert, or an earlier request for a client certificate."""
+    return isinstance(error, ssl.SSLError) and not _is_disconnect(error)
 
 
-def _hung_up(error: Exception) -> bool:
+def _is_disconnect(error: Exception) -> bool:
     return isinstance(error, ConnectionResetError | BrokenPipeError | ConnectionAbortedError | ssl.SSLEOFError)

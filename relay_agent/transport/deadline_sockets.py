@@ -16,18 +16,17 @@ from relay_agent.core.clock import Deadline
 LONGEST_WAIT_SECONDS = 1_000_000.0
 """The longest time-out of one call: Python refuses those that poll(2) cannot take, which are above 24 days."""
 _POLL_MS = 1000
-_RECEIVE_BYTES = 64 * 1024
+RECEIVE_BYTES = 64 * 1024
 
 
 class Watch(Protocol):
     """Receives what a peer sends before the request has been sent completely."""
 
     def arrived(self, data: bytes) -> bool:
-        """Take bytes that were received, none at the end of the connection; return whether sending must stop."""
+        """Take bytes that were received, none at the end of the connection; return whether sending must stop.
 
-    @property
-    def full(self) -> bool:
-        """Whether no more bytes are to be received now."""
+        Whatever it raises ends the sending.
+        """
 
 
 @contextlib.contextmanager
@@ -45,6 +44,8 @@ class DeadlineWait:
 
     deadline: Deadline | None = None
     bytes_sent: int = 0
+    resolved: tuple[str, ...] = ()
+    """All addresses to which the name of the peer resolved when the connection was made; empty if a proxy made it."""
 
     def arm(self) -> None:
         """Set the time-out of the next call to the rest of the deadline.
@@ -96,18 +97,20 @@ class DeadlineSocket(socket.socket, DeadlineWait):
                 done += self.send(rest[done:], flags)
 
     def send_watching(self, data: Any, watch: Watch) -> bool:
-        """Send within the deadline, and give `watch` what is received meanwhile; return False if it stopped the sending.
+        """Send within the deadline, and pass what is received meanwhile to `watch`; return False if `watch` stopped the sending.
+
+        It never stops receiving: a peer that answers while it reads would stop reading until its answer is taken.
 
         Raises:
             TimeoutError: the deadline passed.
             OSError: any other error of the system.
         """
         poller = select.poll()
+        poller.register(self, select.POLLOUT | select.POLLIN)
         done = 0
         with memoryview(data) as view, view.cast("B") as rest:
             while done < len(rest):
                 self.arm()
-                poller.register(self, select.POLLOUT if watch.full else select.POLLOUT | select.POLLIN)
                 limit = min(_POLL_MS, max(1, int((self.gettimeout() or 1.0) * 1000)))
                 ready = dict(poller.poll(limit)).get(self.fileno(), 0)
                 if ready & select.POLLIN and self._receive_now(watch.arrived):
@@ -119,7 +122,7 @@ class DeadlineSocket(socket.socket, DeadlineWait):
     def _receive_now(self, arrived: Callable[[bytes], bool]) -> bool:
         self.settimeout(0.0)
         try:
-            data = super().recv(_RECEIVE_BYTES)
+            data = super().recv(RECEIVE_BYTES)
         except BlockingIOError:
             return False
         return arrived(data)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Self
 
 from relay_agent.core.errors import RelayError
-from relay_agent.core.failures import CERTIFICATE_CODES, Code, FaultFacts, Phase, RefusedCertificate, TlsTrouble
+from relay_agent.core.failures import CERTIFICATE_CODES, Code, FaultFacts, Phase, RefusedCertificate, TableKey, TlsTrouble
 
 _CERTIFICATE_TROUBLES = frozenset({TlsTrouble.NOT_YET_VALID, TlsTrouble.WEAK_CERTIFICATE, TlsTrouble.BAD_CERTIFICATE})
 _MAX_DETAIL = 300
@@ -33,16 +33,25 @@ class TransportFault(RelayError):
 
     called: str | None = None
     """The URL that was called, if the catcher may not know it."""
+    after = ""
+    """What the exchange had already been answered before this ("a redirect"); empty if this was the first request."""
     ours = False
     """Whether the cause is on this machine, so that the fault says nothing about the network or the host."""
 
     def __init__(
-        self, code: Code, text: str, trouble: TlsTrouble | None = None, *, rule: str | None = None, errno: int | None = None
+        self,
+        code: Code,
+        text: str,
+        trouble: TlsTrouble | None = None,
+        *,
+        rule: str | None = None,
+        table_key: TableKey | None = None,
+        errno: int | None = None,
     ) -> None:
         super().__init__(text)
         self.text = text
         self.code = code
-        self.facts = FaultFacts(code, rule=rule, trouble=trouble, errno=errno)
+        self.facts = FaultFacts(code, rule=rule, table_key=table_key, trouble=trouble, errno=errno)
 
     def at(self, proxy: str | None) -> Self:
         """Set the masked URL of the proxy that is at fault, and return the fault itself."""
@@ -55,14 +64,25 @@ class TransportFault(RelayError):
             self.facts = replace(self.facts, phase=phase)
         return self
 
+    def following(self, answer: str) -> Self:
+        """Set what an earlier request of the same command was answered, and return the fault itself.
+
+        It is said first if nothing of the last request was sent: the sender must not conclude that no target has received anything.
+        """
+        phase = self.facts.phase
+        if self.code is not Code.EPOLICY and (phase is None or not phase.sent):
+            self.after = self.after or answer
+        return self
+
     def show(self, certificate: RefusedCertificate | None) -> None:
         """Set the certificate that was refused, so that the message shows it."""
         self.facts = replace(self.facts, certificate=certificate)
 
     @property
     def message(self) -> str:
-        """The text for people: first the proxy if it is at fault (SECURITY §1), last the relevant detail of a refused certificate."""
-        return f"{self._prefix()}{self.text}{self._detail()}"
+        """The text for people: first the proxy if it is at fault, last the relevant detail of a refused certificate."""
+        after = f"after {self.after}: " if self.after else ""
+        return f"{after}{self._prefix()}{self.text}{self._detail()}"
 
     @property
     def at_certificate(self) -> bool:
@@ -101,4 +121,19 @@ class DiskFault(TransportFault):
 
 
 class ClientCertificateWanted(ssl.SSLError):
-    """The peer asked for a client certificate, got none, and ended the session before it sent any data."""
+    """The peer asked for a client certificate, got none, and ended the session before it sent any data.
+
+    `required` says whether an alert was its reason. Otherwise the peer may have ended for another one.
+    """
+
+    def __init__(self, *, required: bool) -> None:
+        super().__init__()
+        self.required = required
+
+
+class ClientCertificateRefused(ssl.SSLError):
+    """The peer ended the session because of the agent's client certificate; `alert` is its reason, as RFC 8446 §6 names it."""
+
+    def __init__(self, alert: str) -> None:
+        super().__init__()
+        self.alert = alert

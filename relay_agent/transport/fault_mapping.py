@@ -10,7 +10,7 @@ import http.client
 import ssl
 
 from relay_agent.core.failures import Code, Phase, TlsTrouble
-from relay_agent.transport.errors import ClientCertificateWanted, TransportFault
+from relay_agent.transport.errors import ClientCertificateRefused, ClientCertificateWanted, TransportFault
 from relay_agent.transport.exchange import Exchange
 from relay_agent.transport.handshake import FirstReceived, alert
 from relay_agent.transport.response_parser import BadHead
@@ -61,12 +61,17 @@ _TROUBLE_BY_VERIFY_CODE = {
     67: (TlsTrouble.WEAK_CERTIFICATE, "the key of an authority in its chain is too short (RSA needs 2048 bits)"),
     68: (TlsTrouble.WEAK_CERTIFICATE, "a certificate of its chain is signed with SHA-1 or MD5"),
 }
-_OURS = "the agent speaks TLS 1.2 and 1.3"
 _NONE_IN_COMMON = (
     TlsTrouble.NO_COMMON_CIPHER,
     "{peer} and the agent have no cipher, key exchange or kind of certificate in common; the agent offers OpenSSL's default list",
 )
+_OURS = "the agent speaks TLS 1.2, unless tls_min forbids it, and 1.3"
 _TOO_OLD = (TlsTrouble.OLD_VERSION, f"{{peer}} speaks only {{version}}; {_OURS}")
+# A server also says this if it may speak only TLS 1.3, and its certificate's elliptic curve is none of TLS 1.3 (brainpool, secp256k1).
+_NO_VERSION = (
+    TlsTrouble.NO_COMMON_VERSION,
+    f"{{peer}} has no TLS version in common with the agent that its certificate allows; {_OURS}",
+)
 _OTHER_CIPHER = (TlsTrouble.NO_COMMON_CIPHER, "{peer} chooses the cipher {cipher}, which the agent does not support")
 _SHORT_DH = (TlsTrouble.WEAK_EXCHANGE, "the Diffie-Hellman key of {peer} is too short: 2048 bits are needed")
 _OLD_SIGNATURE = (TlsTrouble.WEAK_EXCHANGE, "{peer} signs the handshake with SHA-1, or in another way that the agent does not accept")
@@ -91,7 +96,7 @@ _BY_REASON: dict[str, tuple[TlsTrouble | None, str]] = {
 _BY_ALERT: dict[str, tuple[TlsTrouble | None, str]] = {
     "handshake_failure": _NONE_IN_COMMON,
     "insufficient_security": _NONE_IN_COMMON,
-    "protocol_version": _TOO_OLD,
+    "protocol_version": _NO_VERSION,
     "unrecognized_name": (TlsTrouble.UNKNOWN_NAME, "{peer} serves nothing under this name"),
     "no_application_protocol": (None, "{peer} does not speak HTTP/1.1 over TLS"),
     "internal_error": (None, "{peer} reports an internal error"),
@@ -118,7 +123,7 @@ def _exchange_fault(error: Exception, exchange: Exchange, phase: Phase) -> Trans
         return TransportFault(Code.ECONNRESET, f"read ECONNRESET {exchange.peer}: closed without an answer")
     if isinstance(error, OSError):
         return os_fault(error, f"{'write' if phase is Phase.SENDING else 'read'} {exchange.peer}")
-    return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the body is not framed as HTTP says")
+    return TransportFault(Code.EBADRESPONSE, f"{exchange.peer}: the framing of the body is not valid HTTP")
 
 
 def name_fault(operation: str) -> TransportFault:
@@ -146,15 +151,24 @@ def tls_fault(error: ssl.SSLError, operation: str, peer: str = "the target", fir
     """Return the fault for a TLS error: with a code of its own if a certificate is the cause, else EPROTO (PROTOCOL §4)."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _certificate_fault(error, operation)
-    if isinstance(error, ClientCertificateWanted):
-        text = f"{operation}: {peer} wants a client certificate, and the agent has none"
-        return TransportFault(Code.EPROTO, text, TlsTrouble.CLIENT_CERTIFICATE)
+    if isinstance(error, ClientCertificateWanted | ClientCertificateRefused):
+        return _client_certificate_fault(error, f"{operation}: {peer}")
     if first is not None and first.protocol is not None:
         return TransportFault(Code.EPROTO, f"{operation}: {peer} does not speak TLS there, but {first.protocol}", TlsTrouble.NOT_TLS)
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return TransportFault(Code.ECONNRESET, f"{operation}: connection closed by the other side")
     trouble, text = _tls_text(error, peer, first or FirstReceived())
     return TransportFault(Code.EPROTO, f"{operation}: {text}", trouble)
+
+
+def _client_certificate_fault(error: ClientCertificateWanted | ClientCertificateRefused, peer: str) -> TransportFault:
+    if isinstance(error, ClientCertificateRefused):
+        text = f"{peer} refuses the agent's client certificate: {error.alert}"
+        return TransportFault(Code.EPROTO, text, TlsTrouble.CLIENT_CERTIFICATE_REFUSED)
+    if error.required:
+        return TransportFault(Code.EPROTO, f"{peer} requires a client certificate, and the agent has none", TlsTrouble.CLIENT_CERTIFICATE)
+    text = f"{peer} asked for a client certificate, which the agent does not have, and closed the connection without an answer"
+    return TransportFault(Code.EPROTO, text, TlsTrouble.CLIENT_CERTIFICATE_ASKED)
 
 
 def _certificate_fault(error: ssl.SSLCertVerificationError, operation: str) -> TransportFault:
@@ -166,7 +180,7 @@ def _certificate_fault(error: ssl.SSLCertVerificationError, operation: str) -> T
 
 
 def _tls_text(error: ssl.SSLError, peer: str, first: FirstReceived) -> tuple[TlsTrouble | None, str]:
-    names = {"peer": peer, "version": first.version or "TLS 1.1 or older", "cipher": first.cipher or "another"}
+    names = {"peer": peer, "version": first.version or "older versions of TLS", "cipher": first.cipher or "another"}
     alert_name = alert(error) or (None if error.reason else first.alert)  # Python has no name for every alert.
     if alert_name is not None:
         trouble, text = _BY_ALERT.get(alert_name, (None, "{peer} ended the TLS session"))

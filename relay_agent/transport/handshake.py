@@ -58,7 +58,7 @@ _RECEIVED_ALERT = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_)?(\w+)")
 
 @dataclass(frozen=True, slots=True)
 class FirstReceived:
-    """What the first bytes of the peer say; each field is None if they do not say it."""
+    """What the peer's first bytes show; a field is None if they do not show it."""
 
     protocol: str | None = None
     """The protocol, if it is not TLS."""

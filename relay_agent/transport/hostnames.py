@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 _LEAST_DOTS = 2
+_OF_HOSTS = frozenset({"DNS", "IP Address"})
+"""The kinds of alternative names that are for hosts, as `getpeercert` names them."""
 
 
 class Session(Protocol):
@@ -35,7 +37,7 @@ def has_certificate_for(session: Session, host: str) -> bool:
 def is_for(certificate: Mapping[str, Any] | None, host: str) -> bool:
     """Return whether a verified certificate, as `SSLSocket.getpeercert` returns it, is for a host name (not an address).
 
-    As in curl and OpenSSL, the subject's common name counts only if there is no alternative name at all.
+    As in curl, the subject's common name counts only if no alternative name is for a host: neither a DNS name nor an address.
     """
     if not certificate:
         return False
@@ -44,15 +46,15 @@ def is_for(certificate: Mapping[str, Any] | None, host: str) -> bool:
 
 
 def _names(certificate: Mapping[str, Any]) -> list[str]:
-    alternative = certificate.get("subjectAltName")
-    if alternative:
+    alternative = certificate.get("subjectAltName", ())
+    if any(kind in _OF_HOSTS for kind, _ in alternative):
         return [name for kind, name in alternative if kind == "DNS"]
     common = [value for part in certificate.get("subject", ()) for label, value in part if label == "commonName"]
     return common[-1:]
 
 
 def _matches(pattern: str, host: str) -> bool:
-    """Match a name, or a wildcard: a star as the whole first label, with at least two labels after it, stands for one label."""
+    """Match a name, or a wildcard: a star as the whole first label, followed by at least two labels, matches one label."""
     star, _, rest = pattern.partition(".")
     if star != "*":
         return pattern == host and "*" not in pattern

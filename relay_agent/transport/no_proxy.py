@@ -1,4 +1,4 @@
-"""`no_proxy`: its grammar, and which hosts it names (SECURITY §1).
+"""`no_proxy`: its grammar, and which hosts it names (README.md, "Configuration").
 
 It must not resolve names: it matches the URL's host as written, and every spelling of an address as that address.
 """

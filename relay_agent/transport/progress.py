@@ -1,4 +1,4 @@
-"""How far one exchange has come, and how another thread breaks it off.
+"""The phase of one exchange, and how another thread aborts it.
 
 This module owns the phase, and the socket that the exchange waits on. It must not read or write on that socket.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from relay_agent.core.failures import Code, Phase
@@ -33,12 +34,12 @@ class Progress:
         self.phase = phase
         self._observer.entered(phase)
 
-    def check_address(self, address: str) -> None:
-        """Raise TransportFault for an address that must not be connected to."""
-        self._observer.check_address(address)
+    def check_addresses(self, addresses: Sequence[str]) -> None:
+        """Raise TransportFault if the call must not be made; `addresses` are all those to which the URL's host resolves."""
+        self._observer.check_addresses(addresses)
 
     def hold(self, sock: Any) -> None:
-        """Put a socket within reach of `abort`, in place of the one before."""
+        """Let `abort` shut down this socket, instead of the previous one."""
         self._sock = sock  # First: an abort between the two lines would otherwise neither find the socket nor be noticed.
         self.check_stop()
 
@@ -53,20 +54,20 @@ class Progress:
         self._observer.check_stop()
 
     def release(self) -> Any:
-        """Take the socket out of reach of `abort`, and return it; None if there is none."""
+        """Return the socket, which `abort` no longer shuts down; None if there is none."""
         with self._handing_over:
             sock, self._sock = self._sock, None
         return sock
 
     @property
     def aborted(self) -> bool:
-        """Whether it was broken off. After `release` this no longer concerns the socket."""
+        """Whether it was aborted. After `release` this no longer concerns the socket."""
         return self._aborted
 
     def abort(self) -> None:
-        """Shut the socket; the thread that waits on it, or for a name or a connection, wakes with an error. Any thread."""
+        """Shut down the socket; the thread that waits on it, or for a name or a connection, wakes with an error. Any thread."""
         with self._handing_over:
             self._aborted = True
             if self._sock is not None:
-                with contextlib.suppress(OSError):  # It was closed meanwhile, which is what was wanted.
+                with contextlib.suppress(OSError):  # It is already closed, which is the purpose.
                     self._sock.shutdown(socket.SHUT_RDWR)

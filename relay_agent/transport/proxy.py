@@ -1,10 +1,11 @@
-"""The grammar of proxy URLs (SECURITY §1). A password is never shown."""
+"""The grammar of proxy URLs (README.md, "Configuration"). A password is never shown."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
+from relay_agent.core.models import host_and_port
 from relay_agent.core.urls import BadUrl, basic_authorization, normal_host, split_host_port
 
 DEFAULT_PROXY_PORTS = {"http": 80, "https": 443, "socks5h": 1080}
@@ -24,11 +25,10 @@ class Proxy:
     @property
     def masked(self) -> str:
         """The URL without the password, for logs and messages: `http://user:***@host:port`."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
         userinfo = "" if self.username is None else quote(self.username, safe="")
         if self.password is not None:
             userinfo += ":***"
-        return f"{self.scheme}://{userinfo}{'@' if userinfo else ''}{host}:{self.port}"
+        return f"{self.scheme}://{userinfo}{'@' if userinfo else ''}{host_and_port(self.host, self.port)}"
 
     @property
     def authorization(self) -> str | None:
@@ -67,6 +67,7 @@ def _credentials(userinfo: str) -> tuple[str | None, str | None]:
     if not userinfo:
         return None, None
     try:
+        userinfo.encode("utf-8")  # A variable whose bytes are not UTF-8 holds halves of surrogate pairs.
         return unquote(user, errors="strict"), unquote(password, errors="strict") if colon else None
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise BadUrl("has a user or password that is not UTF-8 once percent-decoded") from None

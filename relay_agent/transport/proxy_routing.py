@@ -1,4 +1,4 @@
-"""Which proxy serves a call; the only place that decides it (SECURITY §1).
+"""Which proxy serves a call; the only place that decides it.
 
 `no_proxy` applies to the shared proxies, and equally to RELAY_PLATFORM_PROXY and RELAY_TARGET_PROXY, which replace them.
 """
@@ -45,7 +45,7 @@ class ProxyRouter:
         """Return how a URL is called on a leg."""
         name, proxy = self._chosen(leg, url.scheme)
         if proxy is None:
-            return Route(None, f"{name} is none" if name else f"no proxy is set for {url.scheme}")
+            return Route(None, f"{name} is set to `none`" if name else f"no proxy is set for {url.scheme}")
         entry = find_entry(self._no_proxy, url)
         return Route(None, f"no_proxy names {entry.text}") if entry else Route(proxy, name)
 

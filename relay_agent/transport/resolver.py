@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from relay_agent.core.callbacks import nothing
-from relay_agent.core.clock import RECHECK_SECONDS, Deadline
+from relay_agent.core.clock import HOUR_SECONDS, RECHECK_SECONDS, Deadline
 from relay_agent.core.failures import Code
 from relay_agent.core.urls import literal_address
 from relay_agent.transport.errors import TransportFault
@@ -26,9 +26,15 @@ ZONE_LOOKUPS = 16
 """Look-ups for names directly below one domain. Each domain further up may have twice as many as the one below it, up to half of all;
 so may a host that was resolved recently."""
 STRANGERS_LOOKUPS = 96
-"""Look-ups that may run when one begins for a domain whose servers have not answered recently; the rest is kept for the others,
+"""Look-ups that may run when one begins in a domain whose servers have not answered recently; the rest is kept for the others,
 so that a sender cannot block them with invented names."""
-KNOWN_SECONDS = 3600.0
+DOMAINS_LOOKUPS = 112
+"""The same for one that begins for a host which was not itself resolved recently: anybody can have a domain that answers once and then no
+more, and any number of them."""
+SHARE_LEFT = 3
+"""A domain may have at most this fraction of the look-ups that are left, and one in any case: the more domains do not respond, the fewer
+look-ups each further one gets, so that several of them leave some to the next."""
+KNOWN_SECONDS = HOUR_SECONDS
 """How long a domain or host counts as one that has answered."""
 _MAX_KNOWN = 1024
 SHARED_SECONDS = 30.0
@@ -64,8 +70,10 @@ class Resolver:
         self._changed = threading.Condition()
         self._running = 0
         self._by_name: dict[str, _LookUp] = {}
-        self._known: OrderedDict[str, float] = OrderedDict()
-        """The domains whose servers have answered and the hosts that were resolved, with the time."""
+        self._answering: OrderedDict[str, float] = OrderedDict()
+        """The domains whose servers have answered, with the time."""
+        self._resolved: OrderedDict[str, float] = OrderedDict()
+        """The hosts that were resolved, with the time."""
         self._directly_below: Counter[str] = Counter()
         self._anywhere_below: Counter[str] = Counter()
 
@@ -118,20 +126,25 @@ class Resolver:
 
     def _obstacle(self, host: str) -> str | None:
         """Return which look-ups reach a bound, so that one for `host` must wait; returns None if it may begin."""
-        if self._running >= MAX_LOOKUPS:
-            return f"{self._running} look-ups"
         (parent, *further) = _zones(host)
-        bound = MAX_LOOKUPS // 2 if self._has_answered(host) else ZONE_LOOKUPS
+        most, bound = self._bounds(host, parent)
+        if self._running >= most:
+            return f"{self._running} look-ups"
         if self._directly_below[parent] >= bound:
             return f"{self._directly_below[parent]} look-ups of names in {parent or 'the search domains'}"
-        if self._running >= STRANGERS_LOOKUPS and not self._has_answered(parent):
-            return f"{self._running} look-ups"
-        bound = ZONE_LOOKUPS
+        bound = max(bound, ZONE_LOOKUPS)  # A host that was resolved has the larger one further up too.
         for zone in further:
             bound = min(2 * bound, MAX_LOOKUPS // 2)
             if self._anywhere_below[zone] >= bound:
                 return f"{self._anywhere_below[zone]} look-ups of names below {zone}"
         return None
+
+    def _bounds(self, host: str, parent: str) -> tuple[int, int]:
+        """Return how many look-ups may run, in all and in the host's domain, when one for the host begins."""
+        if self._is_recent(self._resolved, host):
+            return MAX_LOOKUPS, MAX_LOOKUPS // 2
+        most = DOMAINS_LOOKUPS if self._is_recent(self._answering, parent) else STRANGERS_LOOKUPS
+        return most, max(1, min(ZONE_LOOKUPS, (most - self._running) // SHARE_LEFT))
 
     def _start(self, host: str) -> _LookUp:
         look_up = _LookUp(host, self._monotonic())
@@ -159,15 +172,23 @@ class Resolver:
         _subtract(self._anywhere_below, zones)
         self._changed.notify_all()
 
-    def _remember(self, name: str) -> None:
-        """Remember that a domain's servers have answered, or that a host was resolved."""
-        self._known[name] = self._monotonic()
-        self._known.move_to_end(name)
-        if len(self._known) > _MAX_KNOWN:
-            self._known.popitem(last=False)
+    def _remember(self, known: OrderedDict[str, float], name: str) -> None:
+        known[name] = self._monotonic()
+        known.move_to_end(name)
+        if len(known) > _MAX_KNOWN:
+            known.popitem(last=False)
 
-    def _has_answered(self, name: str) -> bool:
-        return self._monotonic() - self._known.get(name, -KNOWN_SECONDS) < KNOWN_SECONDS
+    def _judge(self, host: str, found: list[Address] | TransportFault) -> None:
+        """Remember that a host was resolved, or that its domain's servers have answered."""
+        resolved, parent = not isinstance(found, TransportFault), next(_zones(host))
+        if resolved:
+            self._remember(self._resolved, host)
+        # One answer among look-ups that hang is no sign that the next one will not; where they all come, the last one counts.
+        if not self._directly_below[parent] and (resolved or (isinstance(found, TransportFault) and found.code == Code.ENOTFOUND)):
+            self._remember(self._answering, parent)
+
+    def _is_recent(self, known: OrderedDict[str, float], name: str) -> bool:
+        return self._monotonic() - known.get(name, -KNOWN_SECONDS) < KNOWN_SECONDS
 
     # --- on the look-up's own thread ---
 
@@ -180,10 +201,7 @@ class Resolver:
         finally:
             with self._changed:
                 self._uncount(look_up)
-                if not isinstance(found, TransportFault) or found.code == Code.ENOTFOUND:
-                    self._remember(next(_zones(look_up.name)))
-                if not isinstance(found, TransportFault):
-                    self._remember(look_up.name)
+                self._judge(look_up.name, found)
             look_up.found = found
             look_up.done.set()
 

@@ -15,13 +15,17 @@ from typing import Any
 
 MAX_HEAD_BYTES = 256 * 1024
 MAX_FIELDS = 1000
-"""Bounds on the header block (SECURITY §3)."""
+"""Bounds on the header block (docs/threat-model.md)."""
 
-# Several spaces in place of one, and other white space before or in the reason phrase: servers send them, and all clients accept them.
-_STATUS_LINE = re.compile(rb"HTTP/(1)\.(\d) ++([1-9]\d\d)(?:[ \t\r]([^\n]*))?")
+# White space of any kind after the first space, and before and in the reason phrase: servers send it, and all clients accept it (RFC
+# 9112 §4). Curl refuses a tab directly after the version.
+_BLANK = rb"[ \t\v\f\r]"
+_STATUS_LINE = re.compile(rb"HTTP/(1)\.(\d) " + _BLANK + rb"*+([1-9]\d\d)(?:" + _BLANK + rb"([^\n]*))?")
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
-_FINAL_STATUS = re.compile(rb"HTTP/1\.\d ++([1-9]\d\d)")
-_BLANK_LINE = re.compile(rb"\n\r?\n")
+_FINAL_STATUS = re.compile(rb"HTTP/1\.\d " + _BLANK + rb"*+([1-9]\d\d)")
+_BLANK_LINE = re.compile(rb"\n\r*+\n")
+_NO_CODINGS = frozenset({"identity", "none"})
+"""Names of no transfer-coding: RFC 2616's, and one that servers invent. All clients read both."""
 _LONGEST_STATUS_LINE = 16 * 1024
 _LONGEST_INTERIM = 16 * 1024
 
@@ -123,9 +127,14 @@ class Response(http.client.HTTPResponse):
             self.headers[name] = value
         self._framing()
 
+    @property
+    def delimited(self) -> bool:
+        """Whether length or chunks say where the body ends, so that its end need not be that of the connection."""
+        return self.chunked or self.length is not None
+
     def end_at_reset(self) -> None:
         """Let a reset of the connection end the body, if nothing else says where it ends."""
-        self._wire.reset_ends = not self.chunked and self.length is None
+        self._wire.reset_ends = not self.delimited
 
     def read(self, amt: int | None = None) -> bytes:
         """Read as http.client does, but do not accept a body that ends before its Content-Length.
@@ -189,7 +198,7 @@ class Response(http.client.HTTPResponse):
         """Decide where the body ends (RFC 9112 §6.3)."""
         self.chunked, self.chunk_left, self.length = False, None, None
         codings = [part.strip().lower() for value in self._all("transfer-encoding") for part in value.split(",") if part.strip()]
-        codings = [coding for coding in codings if coding != "identity"]
+        codings = [coding for coding in codings if coding not in _NO_CODINGS]
         if any(coding != "chunked" for coding in codings):
             raise BadHead("the response has a transfer-coding other than chunked")
         self.chunked = bool(codings)
@@ -202,7 +211,7 @@ class Response(http.client.HTTPResponse):
             self.chunked, self.length = False, 0
         elif not self.chunked and lengths:
             self.length = self._length(lengths)
-        if (not self.chunked and self.length is None) or self.status == 101 or self._is_connect:
+        if (not self.chunked and self.length is None) or self.status == 101 or (self._is_connect and self.status < 300):
             self.will_close = True  # Nothing follows on the connection, or nothing that is HTTP.
 
     def _says_close(self) -> bool:

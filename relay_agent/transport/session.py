@@ -21,7 +21,6 @@ from relay_agent.transport.exchange import Exchange, ExchangeObserver
 from relay_agent.transport.progress import Progress
 from relay_agent.transport.streamed_response import StreamedResponse
 
-_NO_PROXIES: dict[str, str] = {}
 _SILENT = ExchangeObserver()
 
 
@@ -74,12 +73,12 @@ class _Session(requests.Session):
             self.mount(scheme, _Adapter())
 
     def converse(self, conversation: Conversation) -> StreamedResponse:
-        """Send the request of a conversation."""
-        response = self.send(_Prepared(conversation), stream=True, allow_redirects=False, proxies=_NO_PROXIES)
-        return cast("StreamedResponse", response)
+        """Send the request of a conversation, by the session's adapter alone.
 
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Say that there is none: requests would read the whole body of a redirect before we see it."""
+        `Session.send` would also look for hooks, store cookies of the agent's own and read the body of a redirect.
+        """
+        prepared = _Prepared(conversation)
+        return cast("StreamedResponse", self.get_adapter(cast("str", prepared.url)).send(prepared))
 
 
 class _Prepared(requests.PreparedRequest):

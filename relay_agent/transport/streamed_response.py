@@ -70,9 +70,9 @@ class StreamedResponse(requests.Response):
         if self._exchange.deadline.passed:
             raise explain(TimeoutError(), self._exchange, Phase.BODY)
 
-    def drain(self) -> None:
-        """Read a short body that nobody wants, so that the connection can be kept; a long or slow one is not worth it."""
-        self._sock.deadline = Deadline(DRAIN_SECONDS)
+    def drain(self, limit: int = DRAIN_BYTES, seconds: float = DRAIN_SECONDS) -> None:
+        """Read and discard a short body, so that the connection can be kept; a long or slow one is not read."""
+        self._sock.deadline = Deadline(min(seconds, self._exchange.deadline.remaining()))
         with contextlib.suppress(TransportFault):
-            if len(self.read(DRAIN_BYTES)) == DRAIN_BYTES:
+            if len(self.read(limit)) == limit:
                 self.read(1)

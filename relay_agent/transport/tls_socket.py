@@ -6,21 +6,26 @@ import contextlib
 import io
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, cast, overload
 
 from relay_agent.core.clock import Deadline
-from relay_agent.transport.deadline_sockets import DeadlineSocket, Watch
-from relay_agent.transport.errors import ClientCertificateWanted
+from relay_agent.transport.deadline_sockets import RECEIVE_BYTES, DeadlineSocket, Watch
+from relay_agent.transport.errors import ClientCertificateRefused, ClientCertificateWanted
 from relay_agent.transport.handshake import MAX_FIRST, FirstReceived, SentRecords, alert, read_first
 
 _PIECE = 16 * 1024
 """Plain text of one TLS record at most; so much is encrypted or decrypted between two checks of the deadline."""
-_RECEIVE_BYTES = 64 * 1024
-"""Bytes that are received from the socket below at a time."""
+VERDICT_SECONDS = 2.0
+"""How soon a peer ends a session because it got no client certificate: at the handshake, or at the request's head.
+
+One that ends it later, without an alert, has been at work on the request, and has another reason.
+"""
+_CERTIFICATE_REQUIRED = "certificate_required"
 _CERTIFICATE_ALERTS = frozenset(
     {
-        "handshake_failure",
+        _CERTIFICATE_REQUIRED,
         "no_certificate",
         "bad_certificate",
         "unsupported_certificate",
@@ -28,11 +33,11 @@ _CERTIFICATE_ALERTS = frozenset(
         "certificate_expired",
         "certificate_unknown",
         "unknown_ca",
-        "access_denied",
     }
 )
-"""Alerts that a peer may send if it asked for a client certificate and got none; TLS 1.3 has one for this alone."""
-_CERTIFICATE_REQUIRED = "certificate_required"
+"""Alerts that a server can send only because of a client's certificate, or of its lack."""
+_ASKED_ALERTS = _CERTIFICATE_ALERTS | {"handshake_failure", "access_denied"}
+"""Alerts that mean this if the peer asked for one; TLS 1.2 has none for the lack alone."""
 
 _T = TypeVar("_T")
 
@@ -44,31 +49,43 @@ class TlsSocket:
     """
 
     # Not ssl.SSLSocket: OpenSSL reads from its socket for as long as records without content arrive, past any deadline; it cannot
-    # use another session as its socket; and after its `shutdown` other threads may go on unencrypted. Not urllib3's SSLTransport:
+    # use another session as its socket; and after its `shutdown` other threads may continue unencrypted. Not urllib3's SSLTransport:
     # it cannot be shut down, accepts any end of the connection, and does not say how many bytes it has not yet decrypted.
 
-    def __init__(self, below: DeadlineSocket | TlsSocket, context: ssl.SSLContext, server_hostname: str, *, ragged_ends: bool) -> None:
+    def __init__(
+        self,
+        below: DeadlineSocket | TlsSocket,
+        context: ssl.SSLContext,
+        server_hostname: str,
+        *,
+        ragged_ends: bool,
+        shows_certificate: bool = False,
+    ) -> None:
         """Prepare a session over a connected socket; nothing is sent before `do_handshake`.
+
+        `shows_certificate` says whether the context has a client certificate, which a context does not tell.
 
         Raises:
             ValueError: no certificate can be for the name.
         """
         self._below = below
         self._ragged_ends = ragged_ends
+        self._shows_certificate = shows_certificate
         self._received = ssl.MemoryBIO()
         self._to_send = ssl.MemoryBIO()
         self._session = context.wrap_bio(self._received, self._to_send, server_hostname=server_hostname)
         self._sent = SentRecords()
         self._first = b""
+        self._last_sent = time.monotonic()
 
     # --- send and receive ---
 
     def do_handshake(self) -> None:
-        """Do the handshake, within the deadline; an alert tells the peer why its certificate is refused.
+        """Do the handshake, within the deadline; an alert informs the peer why its certificate is refused.
 
         Raises:
-            ClientCertificateWanted: the peer ended it because it got no client certificate. In TLS 1.3 the first read may raise it
-                instead.
+            ClientCertificateWanted: the peer ended it because it got no client certificate. ClientCertificateRefused: it refuses the
+                one that it got. In TLS 1.3 the first read may raise them instead.
         """
         try:
             self._until_done(self._session.do_handshake)
@@ -76,7 +93,7 @@ class TlsSocket:
             if isinstance(error, ssl.SSLError):
                 with contextlib.suppress(OSError):
                     self._flush()
-            self._raise_if_certificate_wanted(error)
+            self._raise_if_about_client(error)
             raise
         self._flush()
         self._sent.handshake_done(self.version(), self.cipher())
@@ -91,7 +108,8 @@ class TlsSocket:
 
         Raises:
             ssl.SSLEOFError: the connection ended without close_notify.
-            ClientCertificateWanted: the connection ended in any way, before any data, after the peer asked for a client certificate.
+            ClientCertificateWanted: the peer asked for a client certificate, got none, and ended the connection before any data, by an
+                alert or within VERDICT_SECONDS. ClientCertificateRefused: it ended it by an alert about the one that it got.
         """
         _refuse_flags(flags)
         with memoryview(buffer) as view, view.cast("B") as plain:
@@ -101,12 +119,12 @@ class TlsSocket:
             try:
                 count = self._read(wanted, plain)
             except OSError as error:
-                self._raise_if_certificate_wanted(error)
+                self._raise_if_about_client(error)
                 raise
             if count:
                 self._sent.asked = False
-            elif self._sent.asked:
-                raise ClientCertificateWanted
+            elif self._misses_certificate():
+                raise ClientCertificateWanted(required=False)
             return count
 
     def _read(self, wanted: int, plain: memoryview) -> int:
@@ -163,7 +181,7 @@ class TlsSocket:
             pass
         except ssl.SSLError as error:
             if not plain:
-                self._raise_if_certificate_wanted(error)
+                self._raise_if_about_client(error)
             raise
         finally:
             self._sent.asked &= not plain
@@ -192,6 +210,11 @@ class TlsSocket:
     @deadline.setter
     def deadline(self, deadline: Deadline | None) -> None:
         self._below.deadline = deadline
+
+    @property
+    def resolved(self) -> tuple[str, ...]:
+        """All addresses to which the name of the peer resolved; empty if a proxy made the connection."""
+        return self._below.resolved
 
     @property
     def bytes_sent(self) -> int:
@@ -249,12 +272,22 @@ class TlsSocket:
         """What the first bytes of the peer say."""
         return read_first(self._first)
 
-    def _raise_if_certificate_wanted(self, error: OSError) -> None:
-        """Raise ClientCertificateWanted if the peer ended the session, with or without an alert, because it got no certificate."""
+    def _raise_if_about_client(self, error: OSError) -> None:
+        """Raise ClientCertificateRefused or ClientCertificateWanted if that is why the peer ended the session."""
         name = alert(error) if isinstance(error, ssl.SSLError) else None
-        ended = isinstance(error, ConnectionError | ssl.SSLEOFError | ssl.SSLZeroReturnError) or name in _CERTIFICATE_ALERTS
-        if name == _CERTIFICATE_REQUIRED or (ended and self._sent.asked):
-            raise ClientCertificateWanted from None
+        if name is not None:
+            about_client = name in (_ASKED_ALERTS if self._sent.asked else _CERTIFICATE_ALERTS)
+            if about_client and self._shows_certificate:
+                raise ClientCertificateRefused(name) from None
+            if about_client and (self._sent.asked or name == _CERTIFICATE_REQUIRED):
+                raise ClientCertificateWanted(required=True) from None
+        elif isinstance(error, ConnectionError | ssl.SSLEOFError | ssl.SSLZeroReturnError) and self._misses_certificate():
+            raise ClientCertificateWanted(required=False) from None
+
+    def _misses_certificate(self) -> bool:
+        """Whether a peer that ends the session now, without a word, may do so because it got no certificate."""
+        soon = time.monotonic() - self._last_sent <= VERDICT_SECONDS
+        return self._sent.asked and not self._shows_certificate and soon
 
     # --- details ---
 
@@ -270,7 +303,7 @@ class TlsSocket:
 
     def _receive(self) -> None:
         try:
-            data = self._below.recv(_RECEIVE_BYTES)
+            data = self._below.recv(RECEIVE_BYTES)
         except ssl.SSLEOFError:
             data = b""  # This session decides itself whether it is complete: its records cannot be cut unnoticed.
         if data:
@@ -286,6 +319,7 @@ class TlsSocket:
     def _records(self) -> bytes:
         records = self._to_send.read()
         self._sent.sent(records)
+        self._last_sent = time.monotonic()
         return records
 
 
@@ -300,11 +334,6 @@ class _DecryptingWatch:
         """Take records that were received; return whether sending must stop."""
         plain = self._session.decrypt(data)
         return False if plain is None else self._watch.arrived(plain)
-
-    @property
-    def full(self) -> bool:
-        """Whether no more bytes are to be received now."""
-        return self._watch.full
 
 
 def _refuse_flags(flags: int) -> None:

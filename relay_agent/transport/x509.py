@@ -5,11 +5,16 @@ Python's ssl gives the certificate of a peer that was not verified only as bytes
 
 from __future__ import annotations
 
+import binascii
+import hashlib
 import ipaddress
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from Crypto.Util.asn1 import DerObject, DerObjectId, DerSequence, DerSetOf
+
+from relay_agent.core.urls import literal_address
 
 _LABELS = {"2.5.4.3": "CN", "2.5.4.10": "O", "2.5.4.11": "OU", "2.5.4.6": "C", "2.5.4.7": "L", "2.5.4.8": "ST"}
 _ALT_NAMES = "2.5.29.17"
@@ -24,6 +29,7 @@ MAX_CERTIFICATE = 256 * 1024
 # Those that are compared have ten; decoding is quadratic in the length.
 _MAX_OBJECT_ID = 64
 """Bytes above which an object identifier is not decoded."""
+_PEM = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----([^-]*)-----END")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +57,44 @@ def read_certificate(der: bytes) -> Certificate | None:
         return None
 
 
-def _read(der: bytes) -> Certificate:
+def certificates_in(pem: bytes) -> list[bytes]:
+    """Return the certificates in the text of a PEM file (RFC 7468 §5), each in DER form; a private key in it is passed over."""
+    found = []
+    for match in _PEM.finditer(pem):
+        try:
+            found.append(_first_object(binascii.a2b_base64(match[1])))
+        except (ValueError, IndexError):
+            continue
+    return found
+
+
+def _first_object(der: bytes) -> bytes:
+    """Return the first object of DER: OpenSSL's trusted certificates have another one behind."""
+    length, head = der[1], 2
+    if length & 0x80:
+        head += length & 0x7F
+        length = int.from_bytes(der[2:head])
+    return der[: head + length]
+
+
+def public_key_digest(der: bytes) -> bytes | None:
+    """Return the SHA-256 digest of a certificate's SubjectPublicKeyInfo (RFC 7469 §2.4); returns None if it cannot be read."""
+    if len(der) > MAX_CERTIFICATE:
+        return None
+    try:
+        return hashlib.sha256(_fields(der)[5]).digest()
+    except (ValueError, IndexError, TypeError, EOFError, OverflowError):
+        return None
+
+
+def _fields(der: bytes) -> list[bytes]:
+    """Return the fields of a TBSCertificate after the version (RFC 5280 §4.1)."""
     fields = _sequence(_sequence(der)[0])
-    if fields[0][:1] == _VERSION:
-        del fields[0]
+    return fields[1:] if fields[0][:1] == _VERSION else fields
+
+
+def _read(der: bytes) -> Certificate:
+    fields = _fields(der)
     _serial, _algorithm, issuer, validity, subject = fields[:5]
     not_before, not_after = (_moment(part) for part in _sequence(validity))
     extensions = next((part for part in fields[6:] if part[:1] == _EXTENSIONS), None)
@@ -118,7 +158,9 @@ def _alt_names(extensions: bytes) -> tuple[str, ...]:
 
 def _alt_name(der: bytes) -> str | None:
     if der[0] == _DNS_NAME:
-        return printable(_object(der).payload.decode("latin-1"))
+        name = printable(_object(der).payload.decode("latin-1"))
+        # squid re-signs like this. A client that looks for the address does not find it here (RFC 9110 §4.3.5).
+        return f"{name} (as a name, not as an address)" if literal_address(name) else name
     if der[0] == _IP_ADDRESS:
         return str(ipaddress.ip_address(_object(der).payload))
     return None

@@ -37,7 +37,7 @@ class Age:
     last_bytes: int
     rows: int
     against_new: list[float]
-    """The old journal's rate over a new one's, measured turn about."""
+    """The old journal's rate over a new one's, measured alternately."""
 
     @property
     def ratio(self) -> float:
@@ -85,7 +85,6 @@ def _kept(directory: Path) -> Iterator[Crew]:
             disk=crew.disk,
             interrupt=lambda: None,
             summarise=lambda: None,
-            check_environment=lambda: None,
             loop=LoopContext(LoopStatus(clock), Tally(), _Loud(), clock),  # type: ignore[arg-type]
         )
         loop = Loop("upkeep", maintenance.step, stop)

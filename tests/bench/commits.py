@@ -34,13 +34,13 @@ def loaded(place: Path, workers: int, commands: int, target_seconds: float) -> C
 
 
 def without_linger(measure: Callable[[], T]) -> T:
-    """Measure with a writer that waits for nobody."""
+    """Measure with a writer that does not linger."""
     with mock.patch.object(group_commit, "LINGER_SECONDS", 0.0):
         return measure()
 
 
 def lone(place: Path, slow: int, apart_seconds: float) -> tuple[float, float]:
-    """The median seconds that the journal adds to one command, turn about with the linger and without.
+    """The median seconds that the journal adds to one command, alternately with and without the linger.
 
     `slow` other commands are with a worker all the while and commit nothing; `apart_seconds` lie between one and the next.
     """

@@ -40,7 +40,7 @@ class Cost:
 
     @property
     def rate(self) -> float:
-        """Commands in a second."""
+        """Commands per second."""
         return self.commands / self.seconds
 
     @property
@@ -69,7 +69,7 @@ class Crew:
 
     @contextmanager
     def working(self) -> Iterator[Crew]:
-        """Keep workers and sender on their threads; all of them, and the journal, are gone afterwards."""
+        """Run workers and sender on their threads; end all of them and close the journal afterwards."""
         work = [threading.Thread(target=self._noted, args=(self._work,), name=f"worker-{place}") for place in range(self._workers)]
         threads = [*work, threading.Thread(target=self._noted, args=(self._send,), name="sender")]
         self._over = threading.Event()

@@ -32,7 +32,9 @@ from relay_agent.relay.target.cookies import Cookies
 from relay_agent.telemetry.log_rendering import render
 from relay_agent.telemetry.redaction import Redactor
 from relay_agent.telemetry.secret_patterns import mask_patterns, redact_text
+from relay_agent.transport.challenges import parse_challenges
 from relay_agent.transport.content_encoding import BadCoding, decode
+from relay_agent.transport.path_patterns import parse_path, path_readings
 from relay_agent.transport.response_parser import BadHead, Response
 from relay_agent.transport.x509 import read_certificate
 from tests.bench.foreign import SECRETS, certificate, filled
@@ -68,7 +70,7 @@ class Found:
 
     @property
     def over(self) -> bool:
-        """Whether doublings cost more than if the cost were linear, with some room for the machine's moods: none of them alone counts."""
+        """Whether doublings cost more than if the cost were linear, with a margin for noise: no single doubling decides."""
         return bool((self.seconds[-1] / self.seconds[0]) ** (1 / DOUBLINGS) > OVER)
 
 
@@ -197,7 +199,23 @@ REDACTION = [
     *_rows(
         "shapes of secrets",
         mask_patterns,
-        ["a", "a-", "basic+", 'cookie:\\"', "token= ", "eyJ", "http://", "\\", '"', "/a?", "-----BEGIN ", "Ab1" * 13 + "A-"],
+        [
+            "a",
+            "a-",
+            "basic+",
+            'cookie:\\"',
+            "token= ",
+            "token=",
+            'token="token":',
+            "cookie:'token'=",
+            "eyJ",
+            "http://",
+            "\\",
+            '"',
+            "/a?",
+            "-----BEGIN ",
+            "Ab1" * 13 + "A-",
+        ],
         64 * 1024,
     ),
     *_rows("redact_text", redact_text, ["a b ", "a"], 1024 * 1024),
@@ -207,6 +225,14 @@ REDACTION = [
 ]
 URLS = [
     *_rows("URL", _url, ["a", "%", "\N{LATIN SMALL LETTER E WITH ACUTE}a", "/..", "?", "@", ":"], 64 * 1024, "http://h/"),
+    *_rows(
+        "URL's path, for rules",
+        path_readings,
+        ["%25", "25", "/..", "//..", "\\", ";/", "%2e%2e%2f", "/;\\%253b%25253b", "/%3f\\%25;"],
+        64 * 1024,
+        "//%",
+    ),
+    *_rows("a path beside a pattern", parse_path("/*a*a*a*a*a*b").matches, ["a", "b", "/a"], 64 * 1024, "/", "b"),
     *_rows("URL's authority", _url, ["a", "a.", "%41", "@", ":1", "["], 64 * 1024, "http://"),
     *_rows(
         "host", _host, ["a", "a.", "\N{LATIN SMALL LETTER E WITH ACUTE}", "\N{LATIN SMALL LETTER E WITH ACUTE}.", "\u00ad", "["], 64 * 1024
@@ -221,6 +247,13 @@ HEADS = [
     Row("head: interim responses", lambda n: b"HTTP/1.1 100 Continue\r\n\r\n" * (n // 25) + b"HTTP/1.1 200 OK\r\n\r\n", _head),
     Row("head: lengths", lambda n: b"HTTP/1.1 200 OK\r\nContent-Length: " + b"1," * (n // 2) + b"1\r\n\r\n", _head),
 ]
+CHALLENGES = _rows(
+    "challenge",
+    lambda text: parse_challenges([text]),
+    ["a", '"', '"\\', "\\", ",", "a=", 'a="', "a=b,", " ", "\t=", "a "],
+    60 * 1024,
+    "Digest ",
+)
 MEDIA_TYPES = [
     *_rows("media type", _content_type, ["a", ";", ";a=b", ';a="', '";', "\\", '"', ";a*0=b", " "], 8 * 1024 - 64, "text/plain; a="),
     *_rows("media type, quoted", _content_type, [";", "a;", '\\";'], 8 * 1024 - 64, 'text/plain; a="'),
@@ -273,4 +306,4 @@ CERTIFICATES = [
     Row("certificate: a long object identifier", lambda n: certificate(b"a", b"\xff" * n + b"\x01"), read_certificate, 64 * 1024),
 ]
 
-TABLE: list[Row] = [*REDACTION, *URLS, *HEADS, *MEDIA_TYPES, *DATES, *COOKIES, *COMMANDS, *BODIES, *QUEUE, *CERTIFICATES]
+TABLE: list[Row] = [*REDACTION, *URLS, *HEADS, *CHALLENGES, *MEDIA_TYPES, *DATES, *COOKIES, *COMMANDS, *BODIES, *QUEUE, *CERTIFICATES]

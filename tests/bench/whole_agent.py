@@ -33,7 +33,7 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Commands in a second."""
+        """Commands per second."""
         return self.commands / self.seconds
 
 

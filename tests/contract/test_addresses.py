@@ -16,9 +16,10 @@ import pytest
 from relay_agent.core.clock import Deadline
 from relay_agent.core.failures import Code
 from relay_agent.core.urls import parse_url
-from relay_agent.transport.dialer import NEXT_ADDRESS_SECONDS, Attempts, Dialer
+from relay_agent.transport.dialer import Dialer
 from relay_agent.transport.errors import TransportFault
 from relay_agent.transport.exchange import Exchange, ExchangeObserver
+from relay_agent.transport.happy_eyeballs import NEXT_ADDRESS_SECONDS, Attempts
 from relay_agent.transport.progress import Progress
 from relay_agent.transport.proxy import parse_proxy
 from relay_agent.transport.resolver import Address, Resolver

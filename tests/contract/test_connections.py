@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -187,7 +187,7 @@ def test_failed_answer_does_not_fail_the_next_command(relay: Relay, target: Byte
 
 
 def test_too_large_answer_does_not_fail_the_next_command(relay: Relay, target: ByteTarget) -> None:
-    """What is left of an answer over the limit is nobody's."""
+    """The rest of an answer over the limit is discarded."""
     target.on("/", reply(200, body=b"x" * 300_000))
     assert code(relay({"url": target.url()}, max_response_bytes=100_000)) == "ERESPONSETOOLARGE"
     assert relay({"url": target.url("/next")}, max_response_bytes=100_000).get("body") == "next"
@@ -236,7 +236,7 @@ def test_workers_share_nothing(relay: Relay, target: ByteTarget) -> None:
 
 
 def test_kept_connection_is_used_in_turn(relay: Relay, target: ByteTarget) -> None:
-    """Answers come to the commands in their order."""
+    """Each command gets its own answer, in order."""
     target.on("/", in_turn(*[reply(200, body=str(number)) for number in range(5)]))
     assert [relay({"url": target.url()})["body"] for _ in range(5)] == ["0", "1", "2", "3", "4"]
 
@@ -256,7 +256,7 @@ def test_what_is_interrupted_ends_at_once_and_is_never_taken_for_an_answer(relay
 
 
 def test_what_is_interrupted_on_a_kept_connection_is_not_sent_again_on_a_new_one(relay: Relay, target: ByteTarget) -> None:
-    """The connection was shut on purpose: it had not gone stale."""
+    """The connection was shut down on purpose: it was not stale."""
     gate = target.gate()
     target.on("/hangs", play(lambda conn: conn.wait(gate, 0.1), Connection.hang))
     assert relay({"url": target.url("/next")}).get("body") == "next"
@@ -293,7 +293,7 @@ def test_an_abort_is_not_lost_while_a_kept_connection_is_checked(transport: Tran
     assert _ask(transport, _exchange(target, "/next")) == b"next"
 
     class Aborting(ExchangeObserver):
-        def check_address(self, address: str) -> None:
+        def check_addresses(self, addresses: Sequence[str]) -> None:
             transport.abort()
 
     with pytest.raises(TransportFault, match="broken off"):
@@ -332,7 +332,7 @@ def test_an_abort_does_not_reach_a_connection_that_was_handed_back(transport: Tr
 
 
 def test_a_response_that_is_not_handed_over_leaves_no_connection(transport: Transport, target: ByteTarget) -> None:
-    """Whatever goes wrong with it between its head and whoever asked."""
+    """Whatever fails between the response's head and its caller."""
 
     class Failing(ExchangeObserver):
         def entered(self, phase: Phase) -> None:
@@ -430,7 +430,7 @@ def one_at_a_time() -> Iterator[str]:
 
 
 def test_a_target_that_serves_one_connection_at_a_time_is_not_blocked_by_ours(relay: Relay) -> None:
-    """Workers share their idle connections: what one keeps open never stands in another's way."""
+    """Workers share their idle connections: a connection that one keeps open does not block another."""
     with one_at_a_time() as url:
         for worker in range(4):
             answer = relay({"url": url, "timeout": 2}, worker=worker)

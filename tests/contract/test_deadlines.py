@@ -1,4 +1,4 @@
-"""`timeout` and the time left until `expiresAt` as a wall-clock limit over everything (PROTOCOL §3-§4, SECURITY §3).
+"""`timeout` and the time left until `expiresAt` as a wall-clock limit over everything (PROTOCOL §3-§4).
 
 A slow target, proxy or resolver, stage by stage. No test waits longer than the limits it sets.
 """
@@ -241,7 +241,7 @@ def test_limit_of_one_command_is_not_the_nexts(relay: Relay, target: ByteTarget)
 
 
 def test_late_answer_does_not_reach_the_next_command(relay: Relay, target: ByteTarget) -> None:
-    """What comes after a time-out goes to nobody."""
+    """An answer that arrives after a timeout is discarded."""
     gate = target.gate()
     target.on("/", play(lambda conn: conn.wait(gate), lambda conn: conn.respond(200, body=b"too late")))
     timed(relay, {"url": target.url()})
@@ -276,7 +276,7 @@ def test_proxy_that_drips_socks(relay: Relay, target: ByteTarget) -> None:
 
 
 def test_proxy_that_never_ends_its_refusal(relay: Relay, target: ByteTarget) -> None:
-    """A refusal whose body stops is told by its status or ends with the limit."""
+    """A refusal whose body stops is reported by its status, or ends at the time limit."""
     target.on_accept = play(
         Connection.read_head, lambda conn: conn.send(b"HTTP/1.1 503 No\r\nContent-Length: 100\r\n\r\npart"), Connection.hang
     )
@@ -288,7 +288,7 @@ def test_proxy_that_never_ends_its_refusal(relay: Relay, target: ByteTarget) -> 
 
 @pytest.mark.parametrize("kind", ["http", "socks5h"])
 def test_proxy_that_never_accepts(relay: Relay, kind: str) -> None:
-    """A proxy whose connect hangs is told as the proxy's connect."""
+    """A proxy whose connect hangs is reported as a timeout of connecting to the proxy."""
     with FullBacklog() as hole:
         answer = timed(relay, {"url": "http://x.lab.example/"}, proxy=f"{kind}://127.0.0.1:{hole.port}")
         assert "proxy" in answer["message"].lower()
@@ -334,7 +334,7 @@ def test_limit_of_one_command_is_not_the_nexts_through_a_proxy(relay: Relay, kin
 
 
 def test_name_that_does_not_exist(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the resolver says is told apart: no such name, and no answer now."""
+    """The resolver's two errors are distinguished: the name does not exist, and no answer now."""
 
     def fail_with(number: int) -> None:
         def fail(*_args: object, **_kwargs: object) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from relay_agent.core.clock import Deadline
 from relay_agent.core.failures import Code
 from relay_agent.core.urls import literal_address, parse_url
-from relay_agent.transport import dialer
+from relay_agent.transport import happy_eyeballs
 from relay_agent.transport.dialer import Dialer
 from relay_agent.transport.errors import DiskFault, TransportFault
 from relay_agent.transport.exchange import Exchange
@@ -242,17 +242,17 @@ def _trust(directory: Path) -> TlsContexts:
 
 @pytest.mark.parametrize("kind", ["none", "http", "https", "socks5h"])
 def test_a_connection_that_is_refused_while_it_opens_leaves_no_socket(kind: str, tmp_path: Path) -> None:
-    """Whoever is told of a socket may refuse it, at every step: the agent's stop does."""
+    """The observer of an exchange may refuse its socket at every step, as the agent's stop does."""
     context = server_context()
     servers: dict[str, Any] = {"http": HttpProxy, "https": lambda: HttpProxy(tls=server_context()), "socks5h": Socks5Proxy}
     with ByteTarget(context) as target, servers.get(kind, ByteTarget)() as server:
         for last in range(4):
-            told: list[Any] = []
+            reported: list[Any] = []
 
             class Refusing(Progress):
-                def hold(self, sock: Any, told: list[Any] = told, last: int = last) -> None:
-                    told.append(sock)
-                    if len(told) > last:
+                def hold(self, sock: Any, reported: list[Any] = reported, last: int = last) -> None:
+                    reported.append(sock)
+                    if len(reported) > last:
                         raise TransportFault(Code.ECONNRESET, "refused")
 
             exchange = _exchange(target.url(), "none" if kind == "none" else server.url())
@@ -261,9 +261,9 @@ def test_a_connection_that_is_refused_while_it_opens_leaves_no_socket(kind: str,
             except TransportFault as fault:
                 assert "refused" in fault.message
             else:
-                assert len(told) <= last
-            assert told
-            assert {sock.fileno() for sock in told} == {-1}
+                assert len(reported) <= last
+            assert reported
+            assert {sock.fileno() for sock in reported} == {-1}
         server.wait_idle()
         target.wait_idle()
 
@@ -283,7 +283,7 @@ def test_a_machine_without_file_descriptors_is_a_fault(monkeypatch: pytest.Monke
         def __init__(self, *_: object) -> None:
             raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(dialer, "DeadlineSocket", NoSocket)
+    monkeypatch.setattr(happy_eyeballs, "DeadlineSocket", NoSocket)
     for proxy in ("none", "http://127.0.0.1:3128", "socks5h://127.0.0.1:1080"):
         with pytest.raises(TransportFault, match="EMFILE"):
             Dialer(_trust(tmp_path), Resolver()).dial(_exchange("http://127.0.0.1:1/", proxy))

@@ -1,4 +1,4 @@
-"""Whatever a target sends, a command ends in time with an answer or a code of PROTOCOL §4 (SECURITY §3).
+"""Whatever a target sends, a command ends in time with an answer or a code of PROTOCOL §4.
 
 Deliberately hostile answers. Which of the two results an answer deserves is tested with the rule for it.
 """
@@ -100,12 +100,12 @@ def put(relay: Relay, target: ByteTarget, answer: bytes) -> None:
     """Relay an answer; whatever comes of it is one of the two ends, and in time."""
     target.on("*", raw(answer))
     before = time.monotonic()
-    told = relay({"url": target.url("/self"), "timeout": SECONDS, "headers": [{"Cookie": "a=0"}]}, max_response_bytes=50_000_000)
+    reported = relay({"url": target.url("/self"), "timeout": SECONDS, "headers": [{"Cookie": "a=0"}]}, max_response_bytes=50_000_000)
     assert time.monotonic() - before < 10 * SECONDS
-    if "statusCode" in told:
-        assert (told["bodyEncoding"] in ("utf-8", "base64"), isinstance(told["body"], str)) == (True, True)
+    if "statusCode" in reported:
+        assert (reported["bodyEncoding"] in ("utf-8", "base64"), isinstance(reported["body"], str)) == (True, True)
     else:
-        assert told["code"] in CODES, told
+        assert reported["code"] in CODES, reported
 
 
 @given(answer=answers())

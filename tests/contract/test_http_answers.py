@@ -1,4 +1,4 @@
-"""HTTP responses (PROTOCOL §4, SECURITY §3): the sender gets what the target answered, and no answer that it did not give.
+"""HTTP responses (PROTOCOL §4): the sender gets what the target answered, and no answer that it did not give.
 
 The tests look only at the body of PROTOCOL §4.
 """
@@ -286,7 +286,7 @@ def test_wrong_charset_gives_base64(relay: Relay, target: ByteTarget, charset: s
     ],
 )
 def test_answer_without_body_ends_with_its_head(relay: Relay, target: ByteTarget, method: str, head: bytes) -> None:
-    """HEAD, 204 and 304 have no body whatever they announce, and the connection goes on."""
+    """HEAD, 204 and 304 have no body whatever they announce, and the connection stays usable."""
     target.on("/", raw(head, then="keep"))
     target.on("/next", reply(200, body="next"))
     answer = relay({"url": target.url(), "method": method})
@@ -317,7 +317,7 @@ def test_head_keeps_what_it_announces(relay: Relay, target: ByteTarget) -> None:
 )
 @pytest.mark.parametrize("coding", [b"chunked", b"Chunked"])
 def test_chunks_are_joined(relay: Relay, target: ByteTarget, body: bytes, coding: bytes) -> None:
-    """Extensions and trailers are no part of the body, and the connection goes on after them."""
+    """Extensions and trailers are not part of the body, and the connection stays usable."""
     target.on("/", raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: " + coding + b"\r\nX: 1\r\n\r\n", body, then="keep"))
     target.on("/next", reply(200, body="next"))
     answer = relay({"url": target.url()})
@@ -390,7 +390,7 @@ CODINGS = [
 )
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_content_coding_is_undone(relay: Relay, target: ByteTarget, coding: str, packed: bytes, framing: str) -> None:
-    """The body is decoded, and the fields that spoke of the encoded bytes are gone."""
+    """The body is decoded, and the fields that describe the encoded bytes are removed."""
     lines = [b"HTTP/1.1 200 OK", b"A: 1", b"Content-Encoding: " + coding.encode(), b"Content-Type: text/plain", b"Vary: accept-encoding"]
     if framing == "length":
         target.on("/", raw(b"\r\n".join([*lines, b"Content-Length: %d" % len(packed), b"", packed]), then="keep"))

@@ -110,6 +110,7 @@ def test_value_arrives_exactly(relay: Relay, target: ByteTarget, value: str, wir
         [{"X:": "1"}],
         [{"X\r\nY": "1"}],
         [{"X": "\x07"}],
+        [{"X": "\x7f"}],
     ],
 )
 def test_smuggled_header_is_refused(relay: Relay, target: ByteTarget, headers: list[dict[str, str]]) -> None:
@@ -125,7 +126,7 @@ def test_only_what_the_protocol_needs_is_added(relay: Relay, target: ByteTarget,
 
 
 def test_only_what_the_protocol_needs_is_added_to_a_body(relay: Relay, target: ByteTarget) -> None:
-    """With a raw body Content-Length joins them, and no Content-Type that nobody asked for."""
+    """With a raw body Content-Length is added too, but no Content-Type."""
     request = sent(relay, target, method="POST", body={"mode": "raw", "raw": "x"})
     assert sorted(request.names) == ["accept-encoding", "content-length", "host", "user-agent"]
 
@@ -224,7 +225,7 @@ def test_url_that_cannot_be_called_is_refused(relay: Relay, url: object) -> None
 
 
 def test_ipv6_literal_is_called(relay: Relay, target: ByteTarget) -> None:
-    """An IPv6 literal is connected to, and stands in brackets in Host and url."""
+    """The agent connects to an IPv6 literal, and writes it in brackets in Host and url."""
     answer = relay({"url": target.url("/six", host="::1")})
     assert (answer["statusCode"], answer["url"]) == (200, target.url("/six", host="::1"))
     assert target.last.get_all("Host") == [f"[::1]:{target.port}"]

@@ -16,7 +16,9 @@ def target() -> Iterator[ByteTarget]:
         yield server
 
 
-@pytest.mark.parametrize("head", [b"HTTP/1.1  200 OK", b"HTTP/1.1 200", b"HTTP/1.1   200  many  blanks", b"HTTP/1.0  200 "])
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.1  200 OK", b"HTTP/1.1 200", b"HTTP/1.1   200  many  blanks", b"HTTP/1.0  200 ", b"HTTP/1.1 \t200 OK"]
+)
 def test_several_blanks_in_the_status_line_are_as_one(relay: Relay, target: ByteTarget, head: bytes) -> None:
     target.on("/", raw(head + b"\r\nContent-Length: 2\r\n\r\nok"))
     assert (relay({"url": target.url()})["statusCode"], relay({"url": target.url()})["body"]) == (200, "ok")
@@ -90,6 +92,13 @@ def test_a_field_folded_many_times_is_one_line_and_takes_its_time_once(relay: Re
     found = field(relay({"url": target.url(), "timeout": 10}), "X")
     assert isinstance(found, str)
     assert (found[:9], found[-8:], len(found)) == ("first 0 1", "e f last", 5 + 2 * 60_000 + 5)
+
+
+@pytest.mark.parametrize("coding", [b"identity", b"none", b"None", b"identity, none"])
+def test_no_transfer_coding_may_be_named(relay: Relay, target: ByteTarget, coding: bytes) -> None:
+    target.on("*", raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: " + coding + b"\r\n\r\nok", then="keep"))
+    assert [relay({"url": target.url()})["body"] for _ in range(2)] == ["ok", "ok"]
+    assert target.connections == 1, "the length counts"
 
 
 @pytest.mark.parametrize("coding", [b"gzip, chunked", b"chunked, gzip", b"chunked;q=1", b"xchunked"])

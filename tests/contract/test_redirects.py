@@ -1,4 +1,4 @@
-"""Redirects and cookies within one command (ARCHITECTURE's traps, SECURITY §2-§3, RFC 9110 §15.4).
+"""Redirects and cookies within one command (docs/protocol.md, "Redirects"; RFC 9110 §15.4).
 
 The tests look only at what each hop receives.
 """
@@ -553,7 +553,7 @@ def test_cookies_end_with_the_command(relay: Relay, target: ByteTarget) -> None:
 
 
 def test_malformed_set_cookie_does_no_harm(relay: Relay, target: ByteTarget) -> None:
-    """Whatever stands in Set-Cookie, the redirect is followed and the field relayed."""
+    """Whatever Set-Cookie contains, the redirect is followed and the field relayed."""
     bad = [("Set-Cookie", value) for value in ("", "=", ";", "novalue", "a=1; Max-Age=x; Expires=soon", "b" * 5000, "\xff=\xfe", "c=\x01")]
     target.on("/start", redirect(302, "/end", bad))
     target.on("/end", reply(200, bad, "end"))

@@ -9,32 +9,42 @@ import io
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from relay_agent.cli.checks.route_trace import Walker
 from relay_agent.core.clock import Clock, Deadline
 from relay_agent.core.errors import Call
-from relay_agent.core.failures import Cause
-from relay_agent.core.models import HttpRequest
+from relay_agent.core.failures import Cause, Code, Phase
+from relay_agent.core.models import Failure, HttpRequest, HttpResponse
 from relay_agent.core.urls import parse_url
 from relay_agent.diagnostics.platform_causes import cause_of
 from relay_agent.diagnostics.target_failures import TargetFailures
+from relay_agent.pipelines.encoding import Answer
+from relay_agent.pipelines.failures import Kind, Trouble, trouble_of_answer
 from relay_agent.relay.target.executor import Executor, Limits
 from relay_agent.tdp.platform_http import PlatformHttp, unreachable
 from relay_agent.telemetry.logs import Logs
 from relay_agent.telemetry.redaction import Redactor
+from relay_agent.transport import conversation
 from relay_agent.transport.dialer import Dialer
+from relay_agent.transport.digest import Digest
 from relay_agent.transport.errors import TransportFault
+from relay_agent.transport.exchange import Exchange
+from relay_agent.transport.host_patterns import parse_hosts
 from relay_agent.transport.policy import Policy
+from relay_agent.transport.progress import Progress
 from relay_agent.transport.proxy_routing import ProxyRouter
 from relay_agent.transport.resolver import Resolver
 from relay_agent.transport.session import Transport
+from relay_agent.transport.target_settings import CallRules, TargetSettings
 from relay_agent.transport.tls import TlsContexts
 from tests.rewording import NONSENSE, reword
 from tests.target_certificates import Fault, ca_pem, server_context
 from tests.target_proxies import HttpProxy, Refusal, Socks5Proxy
-from tests.targets import ByteTarget, closed_port, play, raw, redirect
+from tests.targets import ByteTarget, closed_port, in_turn, play, raw, redirect, reply
 
 SECONDS = 1.0
 BEHIND = "lims.lab.example"
@@ -122,13 +132,13 @@ def logs() -> Logs:
 
 
 def diagnosed(url: str, proxy: str | None, bundle: Path, logs: Logs) -> list[Cause | str | None]:
-    """What `explain --send` says of each stage, what the page says of the target, and what the platform's legs would be told."""
+    """What `explain --send` shows for each stage, the page for the target, and the causes of the same faults on calls to the platform."""
     dialer = Dialer(TlsContexts(bundle), Resolver())
     proxies = ProxyRouter({} if proxy is None else {"all_proxy": proxy})
-    policy, request = Policy(), HttpRequest(parse_url(url))
-    walker = Walker(dialer, proxies, roots="ca.pem", policy=policy, connect_seconds=SECONDS)
+    rules, request = CallRules(Policy()), HttpRequest(parse_url(url))
+    walker = Walker(dialer, proxies, roots="ca.pem", rules=rules, connect_seconds=SECONDS)
     watcher = TargetFailures(logs.logger, Clock())
-    executor = Executor(Transport(dialer), policy, proxies, Limits(connect_seconds=SECONDS), watcher=watcher)
+    executor = Executor(Transport(dialer), lambda: rules, proxies, Limits(connect_seconds=SECONDS), watcher=watcher)
     found = walker.walk(request, Deadline(SECONDS))
     if found.fault is None:
         walker.send(found, request, executor, Deadline(SECONDS))
@@ -159,9 +169,125 @@ def test_a_fault_is_diagnosed_by_what_it_carries_and_not_by_its_words(
 ) -> None:
     with ExitStack() as stack:
         url, proxy = SCENES[name](stack)
-        told = diagnosed(url, proxy, bundle, logs)
+        reported = diagnosed(url, proxy, bundle, logs)
         with monkeypatch.context() as patch:
             reword(patch)
-            assert diagnosed(url, proxy, bundle, logs) == told
-    assert any(isinstance(verdict, Cause) for verdict in told)
-    assert not any(isinstance(verdict, Cause) and NONSENSE in verdict.cause for verdict in told)
+            assert diagnosed(url, proxy, bundle, logs) == reported
+    assert any(isinstance(verdict, Cause) for verdict in reported)
+    assert not any(isinstance(verdict, Cause) and NONSENSE in verdict.cause for verdict in reported)
+
+
+def judged_by_its_words(outcome: Failure) -> Trouble:
+    """What the sender's side makes of a failure: the wire carries only its code and its message (PROTOCOL §4)."""
+    return trouble_of_answer(Answer("c", "FAILURE", {"code": outcome.code, "message": outcome.message}, sealed=False), secure=False)
+
+
+# What a sender cannot know from a code and its text: whether the alert of TLS 1.3 came before or after the request.
+MAY_HAVE_BEEN_SENT = {"EPROTO", "ECONNRESET"}
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_the_first_words_of_a_message_agree_with_its_fields(name: str, bundle: Path, logs: Logs) -> None:
+    with ExitStack() as stack:
+        url, proxy = SCENES[name](stack)
+        proxies = ProxyRouter({} if proxy is None else {"all_proxy": proxy})
+        rules = CallRules(Policy())
+        executor = Executor(Transport(Dialer(TlsContexts(bundle), Resolver())), lambda: rules, proxies, Limits(connect_seconds=SECONDS))
+        outcome = executor.execute(HttpRequest(parse_url(url)), Deadline(SECONDS))
+        executor.close()
+    if not isinstance(outcome, Failure):
+        assert name.startswith("a proxy that")  # It answered in the target's place.
+        return
+    judged, facts = judged_by_its_words(outcome), outcome.facts
+    assert facts is not None
+    if judged.nothing_sent:
+        assert facts.phase is None or not facts.phase.sent
+    elif facts.phase is not None and not facts.phase.sent:
+        assert outcome.code in MAY_HAVE_BEEN_SENT | {"EPOLICY"}
+    if facts.proxy is not None:
+        assert judged.kind in (Kind.PROXY, Kind.CONNECT_TIMEOUT)
+
+
+class SecondTime(Dialer):
+    """A dialer that connects once, and from then on fails in a phase before anything is sent."""
+
+    def __init__(self, bundle: Path, fault: Callable[[Exchange], TransportFault]) -> None:
+        super().__init__(TlsContexts(bundle), Resolver())
+        self._fault = fault
+        self._dialed = 0
+
+    def dial(self, exchange: Exchange, progress: Progress | None = None) -> Any:
+        self._dialed += 1
+        if self._dialed > 1:
+            raise self._fault(exchange).during(Phase.CONNECT)
+        return super().dial(exchange, progress)
+
+
+AGAIN = {
+    "challenge": raw(b'HTTP/1.1 401 No\r\nWWW-Authenticate: Digest realm="r", nonce="n"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n'),
+    "redirect": raw(b"HTTP/1.1 307 No\r\nLocation: /there\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"),
+}
+FAULTS: dict[str, Callable[[Exchange], TransportFault]] = {
+    "refused": lambda exchange: TransportFault(Code.ECONNREFUSED, f"connect ECONNREFUSED {exchange.peer}"),
+    "late": lambda exchange: TransportFault(Code.ETIMEDOUT, f"{Phase.CONNECT} to {exchange.peer} took longer than 1 s"),
+    "no name": lambda exchange: TransportFault(Code.ENOTFOUND, f"getaddrinfo ENOTFOUND {exchange.url.host}"),
+    "no route": lambda exchange: TransportFault(Code.EHOSTUNREACH, f"connect EHOSTUNREACH {exchange.peer}"),
+    "TLS": lambda exchange: TransportFault(Code.CERT_HAS_EXPIRED, f"TLS {exchange.peer}: certificate has expired"),
+    "proxy": lambda _: TransportFault(Code.ECONNREFUSED, "connect ECONNREFUSED").at("http://proxy.lab.example:3128"),
+}
+
+
+def posted(dialer: Dialer, url: str, seconds: float = 5.0) -> Failure | HttpResponse:
+    """What comes of a POST whose target may ask for Digest."""
+    settings = TargetSettings("table", parse_hosts(["*"]), auth=Digest("agent", SecretStr("x")))
+    rules = CallRules(Policy(), (settings,))
+    executor = Executor(Transport(dialer), lambda: rules, ProxyRouter({}), Limits(connect_seconds=SECONDS))
+    try:
+        return executor.execute(HttpRequest(parse_url(url), "POST", body=b"b"), Deadline(seconds))
+    finally:
+        executor.close()
+
+
+@pytest.mark.parametrize("again", AGAIN)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_once_a_target_has_answered_a_request_nobody_is_told_that_nothing_was_sent(bundle: Path, again: str, fault: str) -> None:
+    with ByteTarget() as server:
+        server.on("/", AGAIN[again])
+        outcome = posted(SecondTime(bundle, FAULTS[fault]), server.url("/"))
+        assert [request.body for request in server.requests] == [b"b"]
+    assert isinstance(outcome, Failure)
+    assert outcome.message.startswith(f"after a {again}: ")
+    judged = judged_by_its_words(outcome)
+    assert not judged.nothing_sent
+    assert judged.kind is not Kind.CONNECT_TIMEOUT
+
+
+CHALLENGED = b'HTTP/1.1 401 No\r\nWWW-Authenticate: Digest realm="r", nonce="n"\r\nContent-Length: 1000\r\n\r\nslow'
+
+
+def test_a_challenge_whose_body_takes_all_the_time_is_a_late_response(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation, "REPLACEABLE_SECONDS", 3600.0)
+    with ByteTarget() as server:
+        server.on("/", raw(CHALLENGED, then="hang"))
+        outcome = posted(Dialer(TlsContexts(bundle), Resolver()), server.url("/"), SECONDS)
+    assert isinstance(outcome, Failure)
+    assert (outcome.code, outcome.facts and outcome.facts.phase) == (Code.ETIMEDOUT, Phase.BODY)
+    judged = judged_by_its_words(outcome)
+    assert (judged.kind, judged.nothing_sent) == (Kind.READ_TIMEOUT, False)
+
+
+def test_a_challenge_whose_body_does_not_come_is_answered_on_a_new_connection(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation, "CHALLENGE_SECONDS", 3600.0)
+    with ByteTarget() as server:
+        server.on("/", in_turn(raw(CHALLENGED, then="hang"), reply(200)))
+        outcome = posted(Dialer(TlsContexts(bundle), Resolver()), server.url("/"), 20.0)
+        assert server.connections == 2
+    assert isinstance(outcome, HttpResponse) and outcome.status_code == 200
+    outcome.content.close()
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_the_text_names_the_phase_that_took_too_long(phase: Phase) -> None:
+    at = "proxy http://proxy.lab.example:3128: " if phase.of_proxy else ""
+    judged = judged_by_its_words(Failure(Code.ETIMEDOUT, f"{at}{phase} took longer than 1 s"))
+    assert judged.nothing_sent is not phase.sent

@@ -1,4 +1,4 @@
-"""Targets behind a proxy (SECURITY §1, PROTOCOL §4): forwarded, tunnelled, refused, and distinguished from the target's own faults.
+"""Targets behind a proxy (PROTOCOL §4): forwarded, tunnelled, refused, and distinguished from the target's own faults.
 
 Which proxy serves which URL is tested in `tests/unit/transport/test_proxy_routing.py`.
 """
@@ -11,10 +11,14 @@ import json
 import threading
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import brotli  # type: ignore[import-untyped]
 import pytest
 
+from relay_agent.core.clock import Deadline
+from relay_agent.core.models import HttpResponse
+from relay_agent.protocol.requests import decode_request
 from tests.contract.relaying import Relay, code, field
 from tests.target_certificates import server_context
 from tests.target_proxies import HttpProxy, Refusal, Socks5Proxy
@@ -112,6 +116,25 @@ def test_refusal_is_the_proxys_answer(relay: Relay, url: str, status: int) -> No
         assert answer["url"] == url
 
 
+@pytest.mark.parametrize("url", ["https://dev.lab.example/x", "http://dev.lab.example/x"], ids=["CONNECT", "forwarding"])
+def test_refusal_does_not_count_as_an_answer_of_the_target(relay: Relay, url: str) -> None:
+    with HttpProxy(refuse=Refusal(503)) as proxy:
+        outcome = relay.executor(proxy=proxy.url()).execute(decode_request({"url": url}), Deadline(8.0))
+    assert isinstance(outcome, HttpResponse)
+    outcome.content.close()
+    assert outcome.from_proxy
+
+
+def test_what_a_target_answers_through_a_proxy_counts_as_its_own(relay: Relay, target: ByteTarget, secure: ByteTarget) -> None:
+    secure.on("/none", reply(404, [], ""))
+    with HttpProxy() as proxy:
+        for url in (target.url("/x"), secure.url("/none")):
+            outcome = relay.executor(proxy=proxy.url()).execute(decode_request({"url": url}), Deadline(8.0))
+            assert isinstance(outcome, HttpResponse)
+            outcome.content.close()
+            assert not outcome.from_proxy
+
+
 def test_refusal_without_password_is_407(relay: Relay, secure: ByteTarget) -> None:
     """A proxy that wants a password and gets none or a wrong one answers 407."""
     with HttpProxy(auth=AUTH) as proxy:
@@ -120,7 +143,7 @@ def test_refusal_without_password_is_407(relay: Relay, secure: ByteTarget) -> No
 
 
 def test_refusal_in_bytes_is_base64(relay: Relay) -> None:
-    """What a proxy says is told like any body."""
+    """A proxy's response body is relayed like any other."""
     with HttpProxy(refuse=Refusal(503, b"\xff\xfe\x00")) as proxy:
         answer = relay({"url": "https://dev.lab.example/"}, proxy=proxy.url())
         assert (answer["bodyEncoding"], base64.b64decode(answer["body"])) == ("base64", b"\xff\xfe\x00")
@@ -320,7 +343,7 @@ def test_refusal_in_chunks_is_whole(relay: Relay) -> None:
 def test_a_refusal_that_never_ends_is_reported_with_its_status(
     relay: Relay, framing: bytes, said: bytes, then: str, expected: tuple[object, object]
 ) -> None:
-    """A proxy that neither says how much nor closes does not take the command's time with it."""
+    """A proxy that neither sends all nor closes takes no more than the time to connect."""
 
     def answer(conn: Connection) -> bool:
         conn.read_head()
@@ -331,14 +354,14 @@ def test_a_refusal_that_never_ends_is_reported_with_its_status(
 
     with ByteTarget() as proxy:
         proxy.on_accept = answer
-        told = relay({"url": "https://dev.lab.example/"}, proxy=f"http://127.0.0.1:{proxy.port}", deadline=20.0)
-    assert (told.get("statusCode") or code(told), told.get("body")) == expected
-    assert told.get("statusCode") or "503" in told["message"]
+        reported = relay({"url": "https://dev.lab.example/"}, proxy=f"http://127.0.0.1:{proxy.port}", deadline=20.0, connect_seconds=3.0)
+    assert (reported.get("statusCode") or code(reported), reported.get("body")) == expected
+    assert reported.get("statusCode") or "503" in reported["message"]
 
 
 @pytest.mark.parametrize("over_tls", [False, True], ids=["proxy in plain", "proxy over TLS"])
 def test_large_bodies_pass_a_tunnel_both_ways(relay: Relay, secure: ByteTarget, over_tls: bool) -> None:
-    """Megabytes out and in arrive whole, TLS in TLS included, and the tunnel goes on."""
+    """Megabytes in both directions arrive complete, TLS in TLS included, and the tunnel stays usable."""
     text = "0123456789abcdef" * 125_000
     secure.on("/echo", lambda conn, request: conn.respond(200, body=request.body))
     with HttpProxy(tls=server_context() if over_tls else None) as proxy:
@@ -367,7 +390,7 @@ def test_tunnel_that_went_stale_is_replaced(relay: Relay, secure: ByteTarget, ov
 
 
 def test_redirect_in_answer_to_connect_is_not_the_targets(relay: Relay) -> None:
-    """A 302 from the proxy must not be followed as if the target had sent it, whatever it is told as."""
+    """A 302 from the proxy must not be followed as if the target had sent it, whatever the sender gets."""
     with ByteTarget() as elsewhere, HttpProxy(refuse=Refusal(302, b"", (("Location", elsewhere.url("/login")),))) as proxy:
         answer = relay({"url": "https://dev.lab.example/", "headers": [{"Authorization": "s"}]}, proxy=proxy.url())
         assert answer.get("statusCode") in (None, 302)
@@ -398,7 +421,7 @@ def test_socks_takes_literals(relay: Relay, target: ByteTarget, host: str) -> No
     ("reply_code", "wanted"), [(1, None), (2, None), (3, "ENETUNREACH"), (4, "EHOSTUNREACH"), (5, "ECONNREFUSED"), (7, None)]
 )
 def test_socks_refusal_says_proxy(relay: Relay, reply_code: int, wanted: str | None) -> None:
-    """What a SOCKS proxy answers is told as the proxy's, with the system's code where it has one."""
+    """A SOCKS proxy's error is reported as the proxy's, with the system's code if there is one."""
     with Socks5Proxy(refuse=reply_code) as proxy:
         answer = relay({"url": "http://dev.lab.example/"}, proxy=proxy.url())
         assert wanted is None or code(answer) == wanted
@@ -452,3 +475,17 @@ def test_the_commands_own_proxy_authorization_never_stands_beside_the_agents(rel
     with HttpProxy() as proxy:
         relay({"url": target.url(), "headers": [{name: "Basic other"}]}, proxy=proxy.url())
         assert proxy.seen[0].get_all("Proxy-Authorization") == ["Basic other"]
+
+
+@pytest.mark.parametrize("method", ["TRACE", "trace"])
+def test_a_proxy_that_reads_the_request_gets_no_password_with_trace(relay: Relay, target: ByteTarget, tmp_path: Path, method: str) -> None:
+    """RFC 9110 §9.3.8: with Max-Forwards the proxy itself answers with what it received, and the sender would read the password."""
+    with HttpProxy(auth=AUTH) as proxy:
+        payload = {"url": target.url(), "method": method, "headers": [{"Max-Forwards": "0"}]}
+        assert relay(payload, proxy=proxy.url(AUTH)).get("statusCode") == 407
+        (tmp_path / "password").write_text("canary")
+        digest = 'proxy_auth = { digest = { user = "agent", password = { file = "password" } } }'
+        policy = f'default = "allow"\n[[target]]\nhosts = ["*"]\n{digest}\n'
+        assert relay(payload, proxy=proxy.url(), policy=policy).get("statusCode") == 407
+        assert [seen.get("Proxy-Authorization") for seen in proxy.seen] == [None, None]
+        assert target.requests == []

@@ -12,10 +12,13 @@ from pathlib import Path
 from ssl import TLSVersion
 
 import pytest
+import trustme
 
+from relay_agent.transport import tls_socket
 from tests import target_certificates
 from tests import tls_peers as peers
 from tests.contract.relaying import Relay, code
+from tests.contract.test_policy_calls import ALLOW_ALL, write_client
 from tests.pages import ROOT, rows, section
 from tests.target_certificates import Fault, server_context
 from tests.target_proxies import HttpProxy
@@ -30,7 +33,7 @@ ALTNAME, UNKNOWN = "ERR_TLS_CERT_ALTNAME_INVALID", "UNABLE_TO_VERIFY_LEAF_SIGNAT
 
 @dataclass(frozen=True)
 class Row:
-    """What a peer gives, `OK` or a code; `says` stands in the failure's text."""
+    """What a peer causes: `OK` or a code; the failure's text contains `says`."""
 
     kind: str
     peer: Peer
@@ -47,7 +50,7 @@ class Row:
 
 
 def faulty(fault: Fault) -> Peer:
-    """A peer with one of the faults that PROTOCOL §4 tells apart."""
+    """A peer with one of the faults that PROTOCOL §4 distinguishes."""
     return lambda: peers.serving(server_context(fault))
 
 
@@ -57,9 +60,12 @@ def nowhere(kind: str, peer: Peer, says: str) -> Row:
 
 
 V12, V13 = TLSVersion.TLSv1_2, TLSVersion.TLSv1_3
-WANTED = "wants a client certificate"
+WANTED = "requires a client certificate"
+ASKED = "asked for a client certificate, which the agent does not have"
+NO_VERSION = "no TLS version in common with the agent that its certificate allows"
 NONE_IN_COMMON = "no cipher, key exchange or kind of certificate in common"
 LAB = ("*.lab.example",)
+MAIL = "email:somebody@lab.example"
 TABLE = [
     Row("valid certificate", peers.shows()),
     Row("expired", faulty("expired"), "CERT_HAS_EXPIRED", says="certificate has expired (on 20"),
@@ -81,6 +87,8 @@ TABLE = [
     Row("pinned elsewhere", peers.shows(key=peers.ec_key("another"))),
     Row("no common name", peers.shows(subject=None)),
     Row("common name only", lambda: peers.serving(peers.context_of(*peers.issue(subject=HOST)))),
+    Row("common name and an e-mail address", peers.shows(MAIL, subject=HOST)),
+    Row("name with a final dot", peers.shows(f"{HOST}."), ALTNAME, says=f"which is for {HOST}."),
     Row("1,000 names", peers.shows(HOST, *(f"host{number}.lab.example" for number in range(1_000)))),
     nowhere("10,000 names", peers.shows(HOST, *(f"host{number}.lab.example" for number in range(10_000))), "longer than a handshake"),
     Row("wildcard", peers.shows(*LAB), host="lims.lab.example"),
@@ -94,13 +102,18 @@ TABLE = [
     Row("wildcard, underscore, two labels", peers.shows(*LAB), ALTNAME, says="which is for *.lab.example", host="a.my_lims.lab.example"),
     Row("wildcard, underscore, another domain", peers.shows("*.lab.test"), ALTNAME, says="for *.lab.test", host="my_lims.lab.example"),
     Row("underscore, no wildcard", peers.shows("my_lims.lab.example"), host="my_lims.lab.example"),
+    Row("underscore, common name and an e-mail address", peers.shows(MAIL, subject=LAB[0]), host="my_lims.lab.example"),
+    Row("underscore, common name and an address", peers.shows("10.1.2.3", subject=LAB[0]), ALTNAME, host="my_lims.lab.example"),
+    Row("underscore, name with a final dot", peers.shows("my_lims.lab.example."), host="my_lims.lab.example"),
     Row("international name", peers.shows("*.xn--mnchen-3ya.example"), host="lims.xn--mnchen-3ya.example"),
     Row("address as an address", peers.shows("127.0.0.1"), host="127.0.0.1"),
-    Row("address as a name", peers.shows("dns:127.0.0.1"), ALTNAME, says="IP address does not match", host="127.0.0.1"),
+    Row("address as a name", peers.shows("dns:127.0.0.1"), ALTNAME, says="for 127.0.0.1 (as a name, not as an address)", host="127.0.0.1"),
     Row("TLS 1.3 only", peers.speaks("ALL", version=V13)),
     Row("TLS 1.2 only", peers.speaks("ALL")),
-    nowhere("TLS 1.1 only", peers.speaks("ALL", version=TLSVersion.TLSv1_1), "speaks only TLS 1.1 or older"),
-    nowhere("TLS 1.0 only", peers.speaks("ALL", version=TLSVersion.TLSv1), "speaks only TLS 1.1 or older"),
+    nowhere("TLS 1.3 only, key on a brainpool curve", peers.speaks("ALL", key=peers.ec_key("brainpoolP256r1"), version=V13), NO_VERSION),
+    nowhere("TLS 1.3 only, key on secp256k1", peers.speaks("ALL", key=peers.ec_key("secp256k1"), version=V13), NO_VERSION),
+    nowhere("TLS 1.1 only", peers.speaks("ALL", version=TLSVersion.TLSv1_1), NO_VERSION),
+    nowhere("TLS 1.0 only", peers.speaks("ALL", version=TLSVersion.TLSv1), NO_VERSION),
     nowhere("TLS 1.1, whatever the client offers", peers.sends(peers.server_hello(0xC014, 0x0302)), "speaks only TLS 1.1;"),
     nowhere("SSL 3, whatever the client offers", peers.sends(peers.server_hello(0x0005, 0x0300)), "speaks only SSL 3.0;"),
     Row("ECDHE-RSA-AES256-SHA only (CBC)", peers.speaks("ECDHE-RSA-AES256-SHA")),
@@ -116,13 +129,15 @@ TABLE = [
     nowhere("3DES, whatever the client offers", peers.sends(peers.server_hello(0x000A)), "chooses the cipher 3DES"),
     Row("client certificate optional, TLS 1.2", peers.asks(V12, required=False)),
     Row("client certificate optional, TLS 1.3", peers.asks(V13, required=False)),
+    Row("client certificate optional, TLS 1.3, asks after the request", peers.asks_after_the_request()),
     nowhere("client certificate required, TLS 1.2", peers.asks(V12), WANTED),
     nowhere("client certificate required, TLS 1.3", peers.asks(V13), WANTED),
-    nowhere("client certificate required, TLS 1.2, closes", peers.asks_and_ends(V12, "close"), WANTED),
-    nowhere("client certificate required, TLS 1.2, resets", peers.asks_and_ends(V12, "reset"), WANTED),
-    nowhere("client certificate required, TLS 1.3, closes", peers.asks_and_ends(V13, "close"), WANTED),
-    nowhere("client certificate required, TLS 1.3, resets", peers.asks_and_ends(V13, "reset"), WANTED),
-    nowhere("client certificate required, TLS 1.3, sends close_notify", peers.asks_and_ends(V13, "finish_tls"), WANTED),
+    nowhere("client certificate required, TLS 1.2, closes", peers.asks_and_ends(V12, "close"), ASKED),
+    nowhere("client certificate required, TLS 1.2, resets", peers.asks_and_ends(V12, "reset"), ASKED),
+    nowhere("client certificate required, TLS 1.3, closes", peers.asks_and_ends(V13, "close"), ASKED),
+    nowhere("client certificate required, TLS 1.3, resets", peers.asks_and_ends(V13, "reset"), ASKED),
+    nowhere("client certificate required, TLS 1.3, sends close_notify", peers.asks_and_ends(V13, "finish_tls"), ASKED),
+    nowhere("client certificate required, TLS 1.3, asks after the request", peers.asks_after_the_request(required=True), WANTED),
     nowhere("serves other names only (SNI)", peers.refuses_the_name, "serves nothing under this name"),
     nowhere("speaks only HTTP/2", peers.sends(peers.alert(120)), "does not speak HTTP/1.1 over TLS"),
     nowhere("fails with an internal error", peers.sends(peers.alert(80)), "reports an internal error"),
@@ -176,7 +191,7 @@ def test_a_peer_without_secure_renegotiation_is_accepted_only_without_the_certif
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_what_may_not_go_out_twice_is_not_sent_to_find_out(relay: Relay, version: TLSVersion, method: str, how: str) -> None:
     with peers.asks_and_ends(version, how)() as target:
-        assert WANTED in relay({"url": target.url(host=HOST), "method": method, "body": "x" * 200_000})["message"]
+        assert ASKED in relay({"url": target.url(host=HOST), "method": method, "body": "x" * 200_000})["message"]
         assert target.connections == 1
 
 
@@ -189,7 +204,7 @@ def test_a_missing_client_certificate_is_reported_however_much_of_the_request_wa
     """A body meets the end of the session while it is sent."""
     with peers.asks_and_then(version, lambda conn: getattr(conn, how)()) as target:
         answer = relay({"url": target.url(host=HOST), "method": "POST", "body": "x" * size})
-        assert (code(answer), WANTED in answer["message"], target.connections) == ("EPROTO", True, 1)
+        assert (code(answer), ASKED in answer["message"], target.connections) == ("EPROTO", True, 1)
 
 
 @pytest.mark.parametrize("version", [V12, V13])
@@ -239,7 +254,7 @@ def test_a_proxy_that_wants_a_client_certificate_is_named(relay: Relay, version:
         answer = relay({"url": f"{scheme}://lims.lab.example/"}, proxy=proxy.url())
         assert code(answer) == "EPROTO"
         assert answer["message"].startswith(f"proxy {proxy.url()}: ")
-        assert "the proxy wants a client certificate" in answer["message"]
+        assert "the proxy requires a client certificate" in answer["message"]
 
 
 @pytest.mark.parametrize("version", [V12, V13])
@@ -248,7 +263,57 @@ def test_a_target_behind_a_proxy_that_wants_a_client_certificate_is_named(relay:
     """In a session within the proxy's, which did not ask for one."""
     with peers.asks_and_ends(version, how)() as target, HttpProxy(tls=server_context()) as proxy:
         answer = relay({"url": target.url(host=HOST)}, proxy=proxy.url())
-        assert (code(answer), "the target wants a client certificate" in answer["message"]) == ("EPROTO", True)
+        assert (code(answer), f"the target {ASKED}" in answer["message"]) == ("EPROTO", True)
+
+
+def with_certificate(directory: Path) -> str:
+    """A policy under which the agent shows its client certificate to the peers."""
+    return f'{ALLOW_ALL}[[target]]\nhosts = ["{HOST}"]\n{write_client(directory)}'
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+@pytest.mark.parametrize("size", [0, 5_000_000])
+def test_a_client_certificate_that_is_refused_is_not_said_to_be_missing(
+    relay: Relay, tmp_path: Path, version: TLSVersion, size: int
+) -> None:
+    others = trustme.CA(key_type=trustme.KeyType.ECDSA).cert_pem.bytes()
+    with peers.serving(server_context(oldest=version, newest=version, client_authority=others)) as target:
+        request = {"url": target.url(host=HOST), "method": "POST", "body": "x" * size}
+        answer = relay(request, policy=with_certificate(tmp_path))
+        assert code(answer) == "EPROTO"
+        assert answer["message"].endswith("the target refuses the agent's client certificate: unknown_ca")
+
+
+@pytest.mark.parametrize("required", [False, True])
+@pytest.mark.parametrize("ignore", [False, True], ids=["checked", "ignored"])
+def test_a_client_certificate_is_shown_to_a_target_that_asks_after_the_request(
+    relay: Relay, tmp_path: Path, required: bool, ignore: bool
+) -> None:
+    with peers.asks_after_the_request(required=required)() as target:
+        request = {"url": target.url(host=HOST), "ignore_tls_certificate": ignore}
+        assert relay(request, policy=with_certificate(tmp_path))["body"] == "with a certificate"
+        assert target.connections == 1
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+@pytest.mark.parametrize("how", ["close", "reset", "finish_tls"])
+def test_a_target_that_accepts_the_client_certificate_and_then_ends_has_another_reason(
+    relay: Relay, tmp_path: Path, version: TLSVersion, how: str
+) -> None:
+    with peers.asks_and_ends(version, how)() as target:
+        answer = relay({"url": target.url(host=HOST), "method": "POST"}, policy=with_certificate(tmp_path))
+        assert code(answer) == "ECONNRESET"
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+@pytest.mark.parametrize("how", ["close", "reset", "finish_tls"])
+def test_a_target_that_asks_for_a_certificate_and_ends_long_after_the_request_has_another_reason(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch, version: TLSVersion, how: str
+) -> None:
+    """It worked on the request without one."""
+    monkeypatch.setattr(tls_socket, "VERDICT_SECONDS", 0.0)
+    with peers.asks_and_ends(version, how)() as target:
+        assert code(relay({"url": target.url(host=HOST), "method": "POST"})) == "ECONNRESET"
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
@@ -256,7 +321,7 @@ def test_a_target_behind_a_proxy_that_wants_a_client_certificate_is_named(relay:
 def test_a_certificate_wanted_in_a_second_handshake_is_named(relay: Relay, certificate: bool, wanted: str) -> None:
     with peers.asks_in_a_second_handshake(certificate=certificate) as url:
         answer = relay({"url": url})
-        assert (code(answer), WANTED in answer["message"]) == (wanted, certificate)
+        assert (code(answer), ASKED in answer["message"]) == (wanted, certificate)
 
 
 # --- names with an underscore ---

@@ -37,7 +37,7 @@ def test_good_certificate_is_accepted(relay: Relay, host: str) -> None:
 @pytest.mark.parametrize(("fault", "wanted"), CODES.items())
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 def test_each_certificate_fault_has_its_code(relay: Relay, fault: Fault, wanted: str, host: str) -> None:
-    """The fault is told by its code, without a statusCode, and no request was sent."""
+    """The fault is reported by its code, without a statusCode, and no request was sent."""
     with ByteTarget(server_context(fault)) as target:
         target.on("/", reply(200))
         answer = relay({"url": target.url(host=host)})
@@ -193,10 +193,10 @@ def test_hang_up_in_the_handshake_is_a_reset(relay: Relay, how: str) -> None:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_missing_client_certificate_is_reported(relay: Relay, version: ssl.TLSVersion) -> None:
-    """A target that wants a client certificate refuses with an alert, in TLS 1.3 once the handshake is done: EPROTO, which says so."""
+    """A target that requires a client certificate refuses with an alert, in TLS 1.3 once the handshake is done: EPROTO, which says so."""
     with ByteTarget(server_context(newest=version, client_authority=ca_pem())) as target:
         answer = relay({"url": target.url()})
-        assert (code(answer), "the target wants a client certificate" in answer["message"]) == ("EPROTO", True)
+        assert (code(answer), "the target requires a client certificate" in answer["message"]) == ("EPROTO", True)
         assert target.requests == []
 
 

@@ -211,7 +211,7 @@ def test_what_is_under_way_can_be_broken_off(relay: Relay, target: ByteTarget, p
 
 
 def test_an_exchange_that_is_aborted_is_a_fault_and_the_next_goes_through(target: ByteTarget, proxy: HttpProxy, tmp_path: Path) -> None:
-    """As a call to the platform is, whose thread goes on."""
+    """As for a call to the platform, whose thread continues."""
     transport, gate = _transport(tmp_path), target.gate()
     target.on("/hangs", lambda conn, _: conn.wait(gate))
 

@@ -63,9 +63,12 @@ class Trace:
 class Life:
     """One agent, one target and their commands. `point` may say how often it is reached before the death: `sent:5`."""
 
-    def __init__(self, sandbox: Sandbox, directory: Path, point: str, workers: int) -> None:
+    def __init__(
+        self, sandbox: Sandbox, directory: Path, point: str, workers: int, environment: dict[str, str | None] | None = None
+    ) -> None:
         self.sandbox = sandbox
-        self.agent = RunningAgent(sandbox, directory, {"RELAY_WORKERS": str(workers), "RELAY_FAULT_POINT": point})
+        armed = {"RELAY_WORKERS": str(workers), "RELAY_FAULT_POINT": point}
+        self.agent = RunningAgent(sandbox, directory, {**(environment or {}), **armed})
         self.state = directory / "state"
         self.target = ByteTarget()
         self.target.on("*", self._answer)
@@ -87,7 +90,7 @@ class Life:
         self.traces[kind.name, size] = Trace(self.agent.create(payload, **options), path)
 
     def create_plug(self, path: str) -> Command:
-        """Create a command that stands in the way of the others."""
+        """Create a command that blocks the others."""
         self.plug = self.agent.create({"url": self.target.url(path)})
         return self.plug
 
@@ -98,7 +101,7 @@ class Life:
     def dies(self) -> None:
         """Wait for the death, and look at what it left."""
         self.agent.wait_log("fault-point-armed")
-        self.exit_codes.append(self.agent.wait())
+        self.exit_codes.append(self.agent.wait(60))
         rows = self._rows()
         for trace in self.traces.values():
             trace.journal = rows.get(trace.command.id)
@@ -118,10 +121,10 @@ class Life:
         self.left_over = [entry.name for entry in (self.state / "spool").iterdir()]
         self.target.close()
 
-    def look(self, told: int) -> None:
-        """Gather what was seen in the end; `told` finals are waited for."""
+    def look(self, reported: int) -> None:
+        """Gather what was seen in the end, once `reported` final statuses have arrived."""
         for trace in self.traces.values():
-            wait_until(self.sandbox, lambda trace=trace: len(_finals(trace.command)) >= told)
+            wait_until(self.sandbox, lambda trace=trace: len(_finals(trace.command)) >= reported)
             trace.finals = _finals(trace.command)
             trace.asked = self.asked(trace.path)
 
@@ -138,6 +141,10 @@ class Life:
         for trace in self.traces.values():
             self.agent.wait_log("command", id=trace.command.id)
 
+    def untold(self) -> int:
+        """How many answers are not delivered yet."""
+        return int(json.loads(page(self.agent, "/status.json")[1])["untold"])
+
     def wait_large_recorded(self) -> None:
         """The same for large ones, whose lines come after their uploads."""
         self.agent.ready()
@@ -150,7 +157,7 @@ class Life:
             fcntl.lockf(file, fcntl.LOCK_EX, 1, _WRITE_LOCK_BYTE)
             yield
 
-    def nothing_told(self) -> FaultHandle:
+    def nothing_sent(self) -> FaultHandle:
         """Let the platform's queue refuse what this agent sends."""
         return self._refuse("sqs", "SendMessageBatch", self.agent.agent_id)
 
@@ -167,8 +174,8 @@ class Life:
         return self.sandbox.inject(Fault(service, operation, contains, count=None, status=503, code="ServiceUnavailable"))
 
     def _answer(self, conn: Connection, request: RawRequest) -> None:
-        """Answer with the method and how often this path was asked for, so that an answer says which one it is."""
-        text = f"{request.method} {self.asked(request.target)}"
+        """Answer with the method and how often this path was asked for, to tell answers apart; the plug's, with its path."""
+        text = request.target if request.target.startswith("/plug") else f"{request.method} {self.asked(request.target)}"
         conn.wait(self.gate, 30)
         if request.target.endswith(LARGE):
             text += "\n" + "x" * LARGE_BYTES

@@ -56,15 +56,15 @@ def unrecorded(life: Life, stack: ExitStack) -> None:
 
 
 def unsettled(life: Life, stack: ExitStack) -> None:
-    """Every answer is recorded, none uploaded or told."""
-    for fault in (life.nothing_told(), *life.nothing_uploaded()):
+    """Every answer is recorded, none uploaded or sent."""
+    for fault in (life.nothing_sent(), *life.nothing_uploaded()):
         stack.enter_context(fault)
     life.agent.start()
 
 
 def uploading(life: Life, stack: ExitStack) -> None:
     """Uploads begin when every answer is recorded."""
-    stack.enter_context(life.nothing_told())
+    stack.enter_context(life.nothing_sent())
     with ExitStack() as uploads:
         for fault in life.nothing_uploaded():
             uploads.enter_context(fault)
@@ -72,22 +72,35 @@ def uploading(life: Life, stack: ExitStack) -> None:
         life.wait_large_recorded()
 
 
-def untold(life: Life, stack: ExitStack) -> None:
-    """Every answer is uploaded, none told."""
-    stack.enter_context(life.nothing_told())
+def unsent(life: Life, stack: ExitStack) -> None:
+    """Every answer is uploaded, none sent."""
+    stack.enter_context(life.nothing_sent())
     life.agent.start()
 
 
 def batched(life: Life, stack: ExitStack) -> None:
     """While an answer before them is on its way, all others get ready: they leave in one batch, the second."""
-    plug = life.create_plug("/plug")
-    hang = life.sandbox.inject(Fault("sqs", "SendMessageBatch", contains=plug.id, hang_seconds=FOREVER))
+    path = f"/plug-{life.agent.agent_id}"
+    life.create_plug(path)
+    # The path is in the plug's answer alone, not in the PROCESSING that it gets if it takes long.
+    hang = life.sandbox.inject(Fault("sqs", "SendMessageBatch", contains=path, hang_seconds=FOREVER))
     with stack.enter_context(hang):
         life.agent.start()
         wait_until(life.sandbox, lambda: hang.hits == 1)
         for kind in KINDS:
             life.create(kind)
         life.wait_recorded()
+
+
+def refused(life: Life, _: ExitStack) -> None:
+    """The queue refuses answers until it was asked to take all of them in one batch, which is then the first that is sent."""
+    with life.nothing_sent() as refusal:
+        life.agent.start()
+        life.wait_recorded()
+        wait_until(life.sandbox, lambda: life.untold() == len(life.traces))
+        seen = refusal.hits
+        # The first of these two may have begun before the last answer was there.
+        wait_until(life.sandbox, lambda: refusal.hits >= seen + 2)
 
 
 BOTH = (SMALL, LARGE)
@@ -105,14 +118,14 @@ SCENES: dict[Point, Scene] = {
     Point.SPOOLED: Scene(unrecorded, times=10, workers=20, sizes=BOTH),
     Point.RECORDED: Scene(unsettled, times=10, workers=4, sizes=BOTH),
     Point.UPLOADED: Scene(uploading, workers=4, sizes=(LARGE,)),
-    Point.SETTLED: Scene(untold, times=5, workers=4, sizes=(LARGE,)),
-    Point.BEFORE_TELL: Scene(batched, times=2),
-    Point.TOLD: Scene(batched, times=2),
-    Point.DELIVERED: Scene(batched, times=2),
+    Point.SETTLED: Scene(unsent, times=5, workers=4, sizes=(LARGE,)),
+    Point.BEFORE_ANSWER: Scene(batched, times=2),
+    Point.ANSWER_SENT: Scene(refused),
+    Point.DELIVERED: Scene(refused),
 }
 
 
-def live(sandbox: Sandbox, directory: Path, point: Point, kinds: tuple[Kind, ...], told: int) -> Life:
+def live(sandbox: Sandbox, directory: Path, point: Point, kinds: tuple[Kind, ...], reported: int) -> Life:
     """Live one life to the point, die there, live on to the end."""
     scene = SCENES[point]
     life = Life(sandbox, directory, f"{point}:{scene.times}", scene.workers)
@@ -127,7 +140,7 @@ def live(sandbox: Sandbox, directory: Path, point: Point, kinds: tuple[Kind, ...
             scene.way(life, stack)
             life.dies()
         life.lives_on()
-        life.look(told)
+        life.look(reported)
         return life
     finally:
         life.close()

@@ -9,7 +9,7 @@ from relay_agent.core.failpoints import Point
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What the platform is told in the end, and how often the target was asked in all."""
+    """The final status at the platform, and how often the target was called in all."""
 
     status: str
     code: int | str
@@ -21,7 +21,7 @@ class Row:
     """One place to die: what had happened by then, and what comes of it after the next start.
 
     `journal` is the command's state at the death (None: not in the journal), `asked` how many requests the target had
-    read by then, `told` how often the one final answer reaches the platform in all. `repeatable` is for GET, HEAD, OPTIONS,
+    read by then, `reported` how often the one final answer reaches the platform in all. `repeatable` is for GET, HEAD, OPTIONS,
     TRACE, PUT, DELETE and whatever carries an Idempotency-Key, `once` for everything else.
     """
 
@@ -30,7 +30,7 @@ class Row:
     asked: int
     repeatable: Fate
     once: Fate
-    told: int = 1
+    reported: int = 1
     or_later: bool = False
     """Whether the workers have the command by then: a free one may have brought it further."""
 
@@ -43,7 +43,12 @@ class Row:
 
     def _cell(self, fate: Fate) -> str:
         answer = "the target's" if fate.status == "SUCCESS" else f"`{fate.code}`"
-        return f"{answer}, {fate.asked}" + ("; the answer sent twice, identical" if self.told == 2 else "")
+        return f"{answer}, {fate.asked}" + ("; the answer sent twice, identical" if self.reported == 2 else "")
+
+
+def states_of(kind: str, recorded: str | None) -> set[str | None]:
+    """The states in which the journal may have a command: a GET's `started` is recorded with the next commit."""
+    return {recorded, "admitted"} if kind == "get" and recorded == "started" else {recorded}
 
 
 RAN = Fate("SUCCESS", 200, 1)
@@ -66,8 +71,8 @@ TABLE: dict[Point, Row] = {
     Point.RECORDED: Row("the answer recorded, not sent", "finished", 1, RAN, RAN),
     Point.UPLOADED: Row("a large answer in S3, the upload not recorded", "finished", 1, RAN, RAN),
     Point.SETTLED: Row("the upload recorded, the file not removed", "finished", 1, RAN, RAN),
-    Point.BEFORE_TELL: Row("before the answer is sent", "finished", 1, RAN, RAN),
-    Point.TOLD: Row("SQS has the answer, the delivery not recorded", "finished", 1, RAN, RAN, told=2),
+    Point.BEFORE_ANSWER: Row("before the answer is sent", "finished", 1, RAN, RAN),
+    Point.ANSWER_SENT: Row("SQS has the answer, the delivery not recorded", "finished", 1, RAN, RAN, reported=2),
     Point.DELIVERED: Row("the delivery recorded", "delivered", 1, RAN, RAN),
 }
 """In the order of a command's way. A POST or PATCH is never asked for twice."""

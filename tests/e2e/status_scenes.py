@@ -1,4 +1,4 @@
-"""Three agents to look at: one idle, one busy, one not ready. As a program, it takes the pictures of `docs/images`.
+"""Agents to look at: idle, busy, not ready, or with targets that fail. As a program, it takes the pictures of `docs/images`.
 
 Time is moved by hand, so that an hour of commands takes seconds.
 """
@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Literal
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from relay_agent.core.clock import Clock
 from relay_agent.sandbox.faults import Fault
@@ -24,8 +27,23 @@ from tests.agents import ThreadedAgent, page, running, wait_until
 from tests.targets import ByteTarget, reply
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-SCENES = ("ready", "busy", "not-ready")
+SCENES = ("ready", "busy", "not-ready", "warnings")
 MINUTES = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a picture is taken."""
+
+    ending: str
+    scheme: Literal["light", "dark"]
+    width: int
+    height: int
+
+
+LIGHT, DARK = Look("", "light", 1180, 900), Look("-dark", "dark", 1180, 900)
+PHONE, DARK_PHONE = Look("-phone", "light", 390, 1300), Look("-phone", "dark", 390, 1300)
+PICTURES = {"ready": (LIGHT,), "busy": (LIGHT, DARK, DARK_PHONE), "not-ready": (LIGHT, PHONE), "warnings": (LIGHT,)}
 
 
 def arguments() -> list[str]:
@@ -49,7 +67,9 @@ def scene(name: str, sandbox: Sandbox, directory: Path, port: int, minutes: int 
         for target in targets:
             target.on("/", reply(body="here"))
             target.on("/missing", reply(404))
-        agent = stack.enter_context(running(ThreadedAgent(sandbox, directory, settings, clock=clock)))
+        agent = stack.enter_context(
+            running(ThreadedAgent(sandbox, directory, settings, sandbox.add_agent("Basel, building 7"), clock=clock))
+        )
         wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 200)
         draw = Random(5)
         for minute in range(minutes):
@@ -67,6 +87,9 @@ def scene(name: str, sandbox: Sandbox, directory: Path, port: int, minutes: int 
                 stack.callback(gate.release)
             held = [agent.create({"method": "POST", "url": targets[number % 4].url("/slow")}) for number in range(20)]
             wait_until(sandbox, lambda: agent.agent.flow.tasks.running() + agent.agent.flow.tasks.waiting() == len(held))
+        if name == "warnings":
+            for closed in range(9, 14):
+                agent.ask({"url": f"http://127.0.0.1:{closed}/"})
         if name == "not-ready":
             stack.enter_context(sandbox.inject(Fault("rest", "agent/config", contains=agent.agent_id, status=401, count=None)))
             stack.enter_context(sandbox.inject(Fault("logs", status=400, code="AccessDeniedException", count=None)))
@@ -75,22 +98,32 @@ def scene(name: str, sandbox: Sandbox, directory: Path, port: int, minutes: int 
 
 
 def main() -> None:
-    """Take the pictures: each scene in light, the busy one in dark and on a phone too."""
+    """Take the pictures, as small as pngquant makes them where it is installed: light, dark and on a phone, those of `PICTURES`."""
     place = Path(sys.argv[1])
     place.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright, Sandbox() as sandbox, tempfile.TemporaryDirectory() as directory:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments())
         for port, name in enumerate(SCENES, 18_190):
-            with scene(name, sandbox, Path(directory) / name, port, MINUTES):
-                looks = [("light", 1180)] + ([("dark", 1180), ("dark", 400)] if name == "busy" else [])
-                for scheme, width in looks:
-                    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})  # type: ignore[arg-type]
-                    shown = context.new_page()
-                    shown.goto(f"http://127.0.0.1:{port}/?refresh=off")
-                    ending = "" if scheme == "light" else "-dark" if width > 500 else "-phone"
-                    shown.screenshot(path=place / f"status-{name}{ending}.png", full_page=False)
-                    context.close()
+            with scene(name, sandbox, Path(directory) / name, port, MINUTES) as agent:
+                for look in PICTURES[name]:
+                    picture(browser, f"http://127.0.0.1:{port}/", look, place / f"status-{name}{look.ending}.png")
+                if name == "ready":
+                    failed = next(one.id for one in sandbox.commands.all() if one.status == "FAILURE")
+                    for path, kind, look in (("", "agents", LIGHT), ("", "agents", PHONE), (f"/commands/{failed}", "command", DARK)):
+                        picture(browser, sandbox.api_target + path, look, place / f"sandbox-{kind}{look.ending}.png")
+                    picture(browser, f"{sandbox.api_target}/agents/{agent.agent_id}/purge", PHONE, place / "sandbox-purge-phone.png")
         browser.close()
+
+
+def picture(browser: Browser, url: str, look: Look, file: Path) -> None:
+    """Take the upper part of a page."""
+    context = browser.new_context(color_scheme=look.scheme, viewport={"width": look.width, "height": look.height})
+    shown = context.new_page()
+    shown.goto(url)
+    shown.screenshot(path=file)
+    context.close()
+    if pngquant := shutil.which("pngquant"):
+        subprocess.run([pngquant, "--force", "--ext", ".png", "--speed", "1", "64", str(file)], check=True, timeout=60)
 
 
 if __name__ == "__main__":

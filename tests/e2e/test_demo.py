@@ -22,7 +22,7 @@ SPOILT = """
 import dataclasses, sys
 from relay_agent.sandbox.demo.__main__ import Demo
 from relay_agent.sandbox.demo.rows import ROWS, expect_summary
-wrong = lambda came, places: expect_summary(came, "SUCCESS 201") or ""
+wrong = lambda completed, addresses: expect_summary(completed, "SUCCESS 201") or ""
 sys.exit(Demo([dataclasses.replace(ROWS[0], judge=wrong), ROWS[3]]).run())
 """
 NO_AGENT = """
@@ -35,7 +35,7 @@ import dataclasses, os, signal, sys
 from relay_agent.sandbox.demo import __main__ as demo
 from relay_agent.sandbox.demo.rows import ROWS
 shown = demo.Demo(ROWS)
-def kill(came, places):
+def kill(completed, addresses):
     os.kill(shown._stage.agent.pid, signal.SIGKILL)
     shown._stage.over.wait(10)
     return ""
@@ -80,7 +80,7 @@ class Showing:
         return self._process.returncode
 
     def nothing_left(self) -> bool:
-        """Whether no agent runs, no port listens and no temporary file lies about."""
+        """Whether no agent runs, no port listens and no temporary file is left."""
         return (self.agent is None or not self.agent.is_running()) and not list(self._directory.iterdir())
 
     def kill(self) -> None:
@@ -109,28 +109,28 @@ def show(tmp_path: Path) -> Iterator[object]:
 def test_every_row_is_as_it_should_be_and_nothing_is_left(show) -> None:
     """The demo ends with 0 within 30 s, and leaves no process and no file."""
     showing = show()
-    showing.read_until("asks for commands")
+    showing.read_until("is polling for commands")
     assert showing.finish() == 0, showing.output
     for row in ROWS:
         assert any(line.startswith("ok ") and f" {row.name} " in line for line in showing.output.splitlines()), row.name
-    assert "12 of 12 commands came back" in showing.output
+    assert "12 of 12 commands returned" in showing.output
     assert "The agent stopped with exit code 0" in showing.output
-    assert "referenced (by S3): 5,000,000 bytes" in showing.output
+    assert "through S3: 5,000,000 bytes" in showing.output
     assert showing.agent is not None
     assert showing.nothing_left()
 
 
 @pytest.mark.parametrize("columns", [60, 79, 80, 120])
 def test_a_terminal_of_any_width_shows_each_command_on_one_line(columns: int) -> None:
-    """The notes stand in a column where there is room for one, else below their rows."""
+    """The notes are in a column if the terminal is wide enough, else below their rows."""
     console = Console(file=io.StringIO(), force_terminal=True, width=columns, color_system=None, legacy_windows=False)
     board = Board(ROWS, console)
     with board.shown():
         for line in board.lines:
-            line.came, line.seconds = "FAILURE ECONNREFUSED", 0.063
+            line.result, line.seconds = "FAILURE ECONNREFUSED", 0.063
             board.done(line, OK, "plate reader PR-1042 is idle")
     assert isinstance(console.file, io.StringIO)
-    last = console.file.getvalue().rpartition("came back")[2].splitlines()
+    last = console.file.getvalue().rpartition(" result ")[2].splitlines()
     assert all(len(text.rstrip()) <= columns for text in last)
     for row in ROWS:
         [place] = [number for number, text in enumerate(last) if f" {row.name} " in text]
@@ -148,10 +148,10 @@ def test_nothing_of_the_environment_matters(show, tmp_path: Path) -> None:
 
 def test_a_wrong_answer_names_its_row_and_ends_non_zero(show) -> None:
     showing = show(sys.executable, "-c", SPOILT)
-    showing.read_until("asks for commands")
+    showing.read_until("is polling for commands")
     assert showing.finish() == 1, showing.output
     assert "FAILED  JSON GET: should be SUCCESS 201" in showing.output
-    assert "1 of 2 commands came back" in showing.output
+    assert "1 of 2 commands returned" in showing.output
     assert '"event":"agent-stopped"' in showing.output.partition("last log lines:")[2]
     assert showing.nothing_left()
 
@@ -168,14 +168,14 @@ def test_an_agent_that_dies_on_the_way_ends_the_demo_at_once(show) -> None:
     showing = show(sys.executable, "-c", DYING_AGENT)
     assert showing.finish() == 1, showing.output
     assert showing.output.count("not sent") == 10
-    assert "2 of 12 commands came back" in showing.output
+    assert "2 of 12 commands returned" in showing.output
     assert "FAILED  JSON GET" not in showing.output
     assert "FAILED  the agent ended by itself with exit code -9" in showing.output
     assert showing.nothing_left()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["Starting a platform", "asks for commands", " fast, beside it "])
+@pytest.mark.parametrize("moment", ["Starting a platform", "is polling for commands", " fast, in parallel "])
 def test_an_interrupt_stops_everything(show, number: signal.Signals, moment: str) -> None:
     """Ctrl-C while it starts, or while commands are under way, ends with 130, and leaves no process and no file."""
     showing = show()

@@ -170,7 +170,7 @@ def test_a_put_that_was_sent_and_whose_body_cannot_be_fetched_again_has_an_unkno
 
 def test_an_answer_is_sent_unchanged_however_often_the_agent_is_killed(forgetful: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     target.on("/large", reply(201, body="x" * 400_000))
-    deaths = (Point.RECORDED, Point.UPLOADED, Point.SETTLED, Point.TOLD)
+    deaths = (Point.RECORDED, Point.UPLOADED, Point.SETTLED, Point.ANSWER_SENT)
     with armed(forgetful, tmp_path, deaths[0]) as agent:
         command = agent.create({"method": "POST", "url": target.url("/large")})
         for point in deaths[1:]:

@@ -44,7 +44,7 @@ def test_each_alert_fires_when_it_should_and_not_otherwise() -> None:
 @needs_promtool
 @pytest.mark.parametrize("name", [alert["alert"] for alert in alerts()])
 def test_an_alert_that_never_fires_and_one_that_always_does_are_caught(name: str, tmp_path: Path) -> None:
-    """Its test tells each of them from the real one: the tests of the rules are worth something."""
+    """The rule's test distinguishes both from the real rule, so the tests of the rules prove something."""
     for wrong in ("vector(0) > 1", 'group without (nothing) ({__name__=~"relay_agent_.*|up"})'):
         rules = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))
         for group in rules["groups"]:

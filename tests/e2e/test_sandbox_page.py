@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -56,7 +57,7 @@ def line(page: Page, command_id: str) -> Any:
 
 def test_an_agent_goes_online_on_the_open_page_without_a_reload(page: Page, sandbox: Sandbox, agent_id: str) -> None:
     page.goto("/")
-    expect(card(page, agent_id)).to_contain_text("Offline never heard")
+    expect(card(page, agent_id)).to_contain_text("Offline never seen")
     agent_call(sandbox, "POST", "status", agent_id)
     expect(card(page, agent_id)).to_contain_text("Online since", timeout=WAIT_MS)
     agent_call(sandbox, "PUT", "status", agent_id, statusSetting="STOPPED")
@@ -135,15 +136,72 @@ def test_commands_are_listed_by_status_and_open_by_click(page: Page, sandbox: Sa
     row = line(page, done)
     expect(row).to_contain_text("EEXPIRED")
     expect(line(page, waiting)).to_have_count(0)
-    row.get_by_role("link").click()
+    row.get_by_role("cell").last.click(force=True)  # The link covers all of the row.
     expect(page.get_by_role("region", name="Response")).to_contain_text("too late")
 
 
-def test_a_purge_by_button_marks_what_waited(page: Page, sandbox: Sandbox, agent_id: str) -> None:
-    command_id = sandbox.create_command(agent_id, REQUEST)
+def test_badges_stand_on_the_baseline_of_their_labels(page: Page, agent_id: str) -> None:
     page.goto("/")
-    card(page, agent_id).get_by_role("button", name="Purge its queue").click()
-    expect(line(page, command_id)).to_contain_text("PURGED")
+    bottoms = card(page, agent_id).evaluate(BASELINES)
+    assert len(bottoms) == 2
+    for label, badge in bottoms:
+        assert label == pytest.approx(badge, abs=1)
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without"])
+def test_a_purge_asks_first_and_then_marks_what_waited(browser: Browser, sandbox: Sandbox, agent_id: str, scripts: bool) -> None:
+    command_id = sandbox.create_command(agent_id, REQUEST)
+    with opened(browser, sandbox, java_script_enabled=scripts) as context:
+        page = context.new_page()
+        page.goto("/")
+        card(page, agent_id).get_by_role("link", name="Purge its queue").click()
+        expect(page.get_by_role("main")).to_contain_text("1 command waits")
+        page.get_by_role("link", name="Cancel").click()
+        expect(line(page, command_id)).to_contain_text("PENDING")
+        card(page, agent_id).get_by_role("link", name="Purge its queue").click()
+        page.get_by_role("button", name="Purge 1 command").click()
+        expect(line(page, command_id)).to_contain_text("PURGED")
+
+
+def test_a_purge_of_an_empty_queue_says_that_nothing_waits(page: Page, agent_id: str) -> None:
+    page.goto(f"/agents/{agent_id}/purge")
+    expect(page.get_by_role("main")).to_contain_text("No command waits")
+    page.get_by_role("button", name="Purge the queue").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Commands")
+
+
+def test_a_command_is_sent_again_as_it_was(page: Page, sandbox: Sandbox, agent_id: str) -> None:
+    payload = {**REQUEST, "method": "PUT", "body": {"mode": "urlencoded", "urlencoded": [{"key": "a", "value": "b"}]}}
+    first = sandbox.create_command(agent_id, payload, metadata={"run": "7"})
+    page.goto(f"/commands/{first}")
+    expect(page.get_by_role("link", name="Edit and send")).to_have_count(0)  # The form has no field for such a body.
+    page.get_by_role("button", name="Send again").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("PENDING PUT lims.lab.example")
+    second = sandbox.command(page.url.rpartition("/")[2])
+    assert second.id != first
+    assert (second.payload, second.metadata, second.target_id) == (payload, {"run": "7"}, agent_id)
+    assert second.expires_at - second.created_at == pytest.approx(timedelta(minutes=10), abs=timedelta(seconds=5))
+
+
+def test_a_command_is_edited_and_sent(page: Page, sandbox: Sandbox, agent_id: str) -> None:
+    payload = {"method": "POST", "url": "https://lims.lab.example/api", "headers": [{"X-Two": "a"}, {"X-Two": "b"}], "timeout": 7.0}
+    page.goto(f"/commands/{sandbox.create_command(agent_id, {**payload, 'body': {'mode': 'raw', 'raw': 'one'}})}")
+    page.get_by_role("link", name="Edit and send").click()
+    expect(page.get_by_label("Method")).to_have_value("POST")
+    page.get_by_label("Body").fill("two")
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("PENDING POST lims.lab.example")
+    sent = sandbox.command(page.url.rpartition("/")[2])
+    assert (sent.target_id, sent.payload) == (agent_id, {**payload, "timeout": 7, "body": {"mode": "raw", "raw": "two"}})
+
+
+def test_a_secure_command_cannot_be_sent_again(page: Page, sandbox: Sandbox, agent_id: str) -> None:
+    command_id = sandbox.create_command(agent_id, {"jwe": "a.b.c.d.e"}, "TetraScience.Connector.http.Request.V2")
+    page.goto(f"/commands/{command_id}")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("secure")
+    expect(page.get_by_role("button", name="Send again")).to_have_count(0)
+    answer = page.request.post(f"/commands/{command_id}/again", headers={"Origin": sandbox.api_target})
+    assert (answer.status, "only once" in answer.text()) == (400, True)
 
 
 def test_nothing_in_a_command_becomes_markup(page: Page, sandbox: Sandbox) -> None:
@@ -152,7 +210,15 @@ def test_nothing_in_a_command_becomes_markup(page: Page, sandbox: Sandbox) -> No
     command_id = sandbox.create_command(agent_id, payload, metadata={"a": MARKUP})
     report(sandbox, agent_id, command_id, "FAILURE", body={"message": MARKUP, "headers": {MARKUP: [MARKUP]}, "body": MARKUP + "\ud800"})
     sandbox.wait_final(command_id)
-    for path in ("/", "/commands", f"/commands/{command_id}", f"/send?target={agent_id}"):
+    paths = (
+        "/",
+        "/commands",
+        f"/commands/{command_id}",
+        f"/send?target={agent_id}",
+        f"/send?like={command_id}",
+        f"/agents/{agent_id}/purge",
+    )
+    for path in paths:
         page.goto(path)
         expect(page.locator("img")).to_have_count(0)
         assert "owned" not in page.title().replace(MARKUP, "")
@@ -174,7 +240,7 @@ def test_text_stands_out_from_its_ground_and_fits_a_phone(browser: Browser, sand
     command_id = sandbox.create_command(agent_id, REQUEST)
     with opened(browser, sandbox, color_scheme=scheme, viewport={"width": 360, "height": 740}) as context:
         page = context.new_page()
-        for path in ("/", "/commands", f"/commands/{command_id}", "/send"):
+        for path in ("/", "/commands", f"/commands/{command_id}", "/send", f"/agents/{agent_id}/purge"):
             page.goto(path)
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
             assert page.evaluate(LOWEST_CONTRAST) >= 4.5, path
@@ -211,7 +277,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_logs_no_error(page: Page, san
     page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
-    for path in ("/", "/commands", f"/commands/{command_id}", "/send"):
+    for path in ("/", "/commands", f"/commands/{command_id}", "/send", f"/agents/{agent_id}/purge"):
         page.goto(path)
         page.wait_for_load_state("networkidle")
     assert problems == []
@@ -229,6 +295,19 @@ def test_a_form_of_another_site_is_refused(sandbox: Sandbox, agent_id: str, orig
 
 def test_a_name_that_was_bound_to_this_machine_from_outside_is_refused(sandbox: Sandbox) -> None:
     assert requests.get(sandbox.api_target, headers={"Host": "rebound.example"}, timeout=5).status_code == 403
+
+
+BASELINES = """card => [...card.querySelectorAll("dd .badge")].map(badge => {
+  const baseline = (node) => {
+    const mark = document.createElement("span");
+    mark.style.cssText = "display: inline-block; width: 0; height: 0";
+    node.append(mark);
+    const at = mark.getBoundingClientRect().bottom;
+    mark.remove();
+    return at;
+  };
+  return [baseline(badge.closest("dd").previousElementSibling), baseline(badge)];
+})"""
 
 
 LOWEST_CONTRAST = """() => {
@@ -252,3 +331,18 @@ LOWEST_CONTRAST = """() => {
   }
   return lowest;
 }"""
+
+
+def test_a_command_can_be_copied_as_a_sender_would_write_it(browser: Browser, sandbox: Sandbox, agent_id: str) -> None:
+    command_id = sandbox.create_command(agent_id, {"url": "https://lims.lab.example/api", "method": "POST", "body": MARKUP})
+    with opened(browser, sandbox, permissions=["clipboard-read", "clipboard-write"]) as context:
+        page = context.new_page()
+        page.goto(f"/commands/{command_id}")
+        code = page.get_by_role("region", name="The same command from your own code")
+        expect(code.get_by_label("In a task script")).to_contain_text(f'ContextClient(context, "{agent_id}")')
+        code.get_by_text("With curl").click()
+        expect(code.get_by_label("With curl")).to_contain_text(f"{sandbox.api_target}/v1/commands")
+        code.get_by_role("button", name="Copy").first.click()
+        expect(code.get_by_role("button", name="Copied")).to_be_visible()
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert "relay_session(" in copied and MARKUP in copied and page.title() != "owned"

@@ -1,4 +1,4 @@
-"""`relay-agent send` as a person calls it, answered by a real agent (OPERATIONS §1): each option and exit code."""
+"""`relay-agent send` as a person calls it, answered by a real agent: each option and exit code."""
 
 from __future__ import annotations
 

@@ -63,17 +63,18 @@ class Shown:
 
 def test_the_page_of_a_ready_agent_says_so_and_shows_its_commands(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
     port = free_port()
-    with scene("ready", sandbox, tmp_path, port) as agent:
+    with scene("ready", sandbox, tmp_path, port, 6) as agent:
         shown = Shown(browser, port)
         with shown as page:
             expect(page.get_by_role("heading", level=1)).to_have_text("Ready")
-            expect(page.get_by_text("Ready: waiting for commands.")).to_be_visible()
+            expect(page.get_by_text("waiting for commands.")).to_be_visible()
             expect(page.get_by_role("img", name="commands in the last hour")).to_be_visible()
+            page.get_by_text(re.compile(r"^\d+ earlier$")).click()
             listed = page.get_by_role("region", name="Recent commands").get_by_role("row")
-            assert listed.count() == 1 + agent.agent.flow.journal.counts()["delivered"]
+            assert listed.count() == 2 + agent.agent.flow.journal.counts()["delivered"]
             expect(page.get_by_role("row", name="poller running")).to_be_visible()
-            expect(page.get_by_role("row", name="worker-7 running")).to_be_visible()
-            assert "What is wrong" not in page.content()
+            expect(page.get_by_role("row", name="8 workers running")).to_be_visible()
+            assert "What to do" not in page.content()
         assert {url.split("?")[0] for url in shown.asked} <= {f"http://127.0.0.1:{port}/", f"http://127.0.0.1:{port}/favicon.ico"}
         assert [text for text in shown.complaints if "favicon" not in text and "404" not in text] == []
 
@@ -82,18 +83,18 @@ def test_the_page_of_a_busy_agent_says_how_busy(browser: Browser, sandbox: Sandb
     port = free_port()
     with scene("busy", sandbox, tmp_path, port), Shown(browser, port) as page:
         expect(page.get_by_role("heading", level=1)).to_have_text("Ready")
-        expect(page.get_by_text("Ready and busy: ")).to_be_visible()
-        expect(page.get_by_role("cell", name="started", exact=True).first).to_be_visible()
+        expect(page.get_by_text("4 of 8 workers are busy, 16 more commands are waiting.")).to_be_visible()
+        expect(page.get_by_role("cell", name="admitted", exact=True).first).to_be_visible()
 
 
 def test_the_page_of_an_agent_that_is_not_ready_gives_cause_and_cure(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
     port = free_port()
     with scene("not-ready", sandbox, tmp_path, port), Shown(browser, port) as page:
         expect(page.get_by_role("heading", level=1)).to_have_text("Not ready")
-        problem = page.get_by_role("region", name="What is wrong")
+        problem = page.get_by_role("region", name="Not ready")
+        expect(problem.get_by_role("definition").first).to_have_text(REFUSED.cure)
         expect(problem.get_by_text("answered 401")).to_be_visible()
         expect(problem.get_by_text(REFUSED.cause)).to_be_visible()
-        expect(problem.get_by_text(REFUSED.cure)).to_be_visible()
 
 
 def test_it_is_dark_where_the_system_is_and_fits_a_phone(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
@@ -107,26 +108,42 @@ def test_it_is_dark_where_the_system_is_and_fits_a_phone(browser: Browser, sandb
         assert len(set(grounds)) == 2
 
 
-def test_the_keyboard_reaches_the_state_first_and_everything_that_scrolls_or_leads_on(
+def test_on_a_phone_state_and_code_of_each_command_are_in_sight(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
+    port = free_port()
+    with scene("ready", sandbox, tmp_path, port), Shown(browser, port, viewport={"width": 390, "height": 740}) as page:
+        rows = page.get_by_role("table", name="Latest commands").get_by_role("row").filter(has_text=re.compile("SUCCESS|FAILURE"))
+        assert rows.count() > 0
+        for row in rows.all():
+            card = row.bounding_box()
+            parts = [
+                row.get_by_role("cell", name=name).bounding_box() for name in (re.compile("^(SUCCESS|FAILURE)"), re.compile("^[24]0."))
+            ]
+            assert card is not None
+            for part in parts:
+                assert part is not None
+                assert card["x"] <= part["x"] and part["x"] + part["width"] <= 390 and part["y"] - card["y"] < 20
+
+
+def test_the_keyboard_reaches_the_state_first_and_everything_that_opens_or_leads_on(
     browser: Browser, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     port = free_port()
-    with scene("ready", sandbox, tmp_path, port), Shown(browser, port, scripts=True) as page:
+    with scene("ready", sandbox, tmp_path, port, 6), Shown(browser, port, scripts=True) as page:
         reached = []
-        for _ in range(7):
+        for _ in range(6):
             page.keyboard.press("Tab")
             reached.append(page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.textContent"))
-        assert reached[:3] == ["Skip to the state", "Recent commands", "Threads"]
-        assert {"Update automatically", "status.json", "metrics"} <= set(reached)
+        assert reached[:2] == ["Skip to the state", "Resume"]
+        assert [re.sub(r"\d+", "N", text) for text in reached[2:5]] == ["N earlier", "status.json", "metrics"]
 
 
 def test_it_refreshes_automatically_until_it_is_paused(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
     port = free_port()
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"})), Shown(browser, port) as page:
         assert page.locator("meta[http-equiv=refresh], script").count() == 0
-        page.get_by_role("link", name="Update automatically").click()
+        page.get_by_role("link", name="Resume").click()
         assert page.locator("meta[http-equiv=refresh]").count() == 1
-        page.get_by_role("link", name="Stop updating").click()
+        page.get_by_role("link", name="Pause").click()
         assert page.locator("meta[http-equiv=refresh]").count() == 0
 
 
@@ -136,18 +153,19 @@ def anew(page: Page) -> None:
         page.clock.run_for(10_100)
 
 
-def test_it_shows_itself_anew_in_place_and_keeps_focus_and_scrolling(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
+def test_it_refreshes_in_place_and_keeps_focus_scroll_position_and_what_is_open(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
     port = free_port()
-    with scene("ready", sandbox, tmp_path, port) as agent:
+    with scene("ready", sandbox, tmp_path, port, 6) as agent:
         shown = Shown(browser, port, "/", scripts=True, viewport={"width": 360, "height": 740})
         with shown as page:
             assert page.locator("meta[http-equiv=refresh]").count() == 0
-            listed = page.locator(".scroll[aria-label='Recent commands']")
-            wrong = page.get_by_role("region", name="What is wrong")
+            listed = page.get_by_role("region", name="Recent commands")
+            wrong = page.get_by_role("region", name="Not ready")
+            opens = page.get_by_text(re.compile(r"^\d+ earlier$"))
+            opens.click()
             rows = listed.get_by_role("row").count()
-            listed.focus()
-            listed.evaluate("region => { region.scrollLeft = 40; window.stays = region; }")
-            agent.told({"url": "http://127.0.0.1:9/"})
+            opens.evaluate("summary => { summary.focus(); window.stays = summary; }")
+            agent.ask_until_logged({"url": "http://127.0.0.1:9/"})
             with sandbox.inject(Fault("rest", "agent/config", contains=agent.agent_id, status=401, count=None)):
                 wait_until(sandbox, lambda: agent_page(agent, "/readyz")[0] == 503)
                 anew(page)
@@ -155,13 +173,13 @@ def test_it_shows_itself_anew_in_place_and_keeps_focus_and_scrolling(browser: Br
                 expect(wrong).to_contain_text(REFUSED.cure)
                 expect(page).to_have_title(re.compile("^Not ready: "))
             expect(listed.get_by_role("row")).to_have_count(rows + 1)
-            kept = "[document.activeElement === window.stays, window.stays.isConnected, window.stays.scrollLeft, window.scrollY > 0]"
-            assert page.evaluate(kept) == [True, True, 40, True]
+            kept = "[document.activeElement === window.stays, window.stays.isConnected, window.stays.parentNode.open, window.scrollY > 0]"
+            assert page.evaluate(kept) == [True, True, True, True]
             wait_until(sandbox, lambda: agent_page(agent, "/readyz")[0] == 200)
             anew(page)
             expect(page.get_by_role("heading", level=1)).to_have_text("Ready")
             expect(wrong).to_have_count(0)
-            assert page.evaluate(kept) == [True, True, 40, True]
+            assert page.evaluate(kept) == [True, True, True, True]
     assert {url for url in shown.asked if "favicon" not in url} == {f"http://127.0.0.1:{port}/"}
     assert [text for text in shown.complaints if "favicon" not in text and "404" not in text] == []
 
@@ -191,13 +209,13 @@ def test_a_very_long_host_keeps_its_row_low_and_can_be_seen_in_full(browser: Bro
     port = free_port()
     host = ".".join(["instrument" * 6] * 4)
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"})) as agent:
-        agent.told({"url": "http://127.0.0.1:9/"})
-        agent.told({"url": f"http://{host}:58443/"})
+        agent.ask_until_logged({"url": "http://127.0.0.1:9/"})
+        agent.ask_until_logged({"url": f"http://{host}:58443/"})
         with Shown(browser, port, scripts=True, viewport={"width": width, "height": 740}) as page:
             high, low = (page.get_by_role("row").filter(has_text=code) for code in ("ENOTFOUND", "ECONNREFUSED"))
             heights = [(row.bounding_box() or {"height": 0.0})["height"] for row in (high, low)]
             assert 0 < heights[0] <= 2 * heights[1], heights
-            cell = high.locator("td.wide")
+            cell = high.locator(".cut")
             assert cell.get_attribute("title") == f"{host}:58443"
             assert (cell.text_content() or "").strip() == f"{host}:58443"
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -5,21 +5,29 @@ Pipelines written for the vendor's connector get their answers.
 
 from __future__ import annotations
 
+import secrets
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import requests
 
-from relay_agent.sandbox.server import HTTP_REQUEST, Sandbox
+from relay_agent.core.models import ACTION_HTTP
+from relay_agent.pipelines import ContextClient, Keyring, relay_session
+from relay_agent.sandbox.server import Sandbox
 from tests.agents import RunningAgent, running
 from tests.targets import ByteTarget, closed_port, reply
+
+KEY = secrets.token_hex(32)
 
 
 @pytest.fixture(scope="module")
 def agent(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAgent]:
-    with running(RunningAgent(sandbox, tmp_path_factory.mktemp("agent"))) as started:
+    with running(RunningAgent(sandbox, tmp_path_factory.mktemp("agent"), {"SECURE_COMMAND_KEY": KEY})) as started:
         yield started
 
 
@@ -46,7 +54,7 @@ def context(request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatch: pytes
 
 
 def test_run_cmd_returns_the_response_body_or_raises_with_it(context: Any, agent: RunningAgent, target: ByteTarget) -> None:
-    def run(path: str, action: str = HTTP_REQUEST) -> Any:
+    def run(path: str, action: str = ACTION_HTTP) -> Any:
         try:
             return "returned", context.run_cmd(agent.agent_id, action, {"vendor": "tetra"}, {"url": path}, ttl_sec=60)
         except Exception as error:
@@ -76,3 +84,44 @@ def test_run_cmd_returns_the_response_body_or_raises_with_it(context: Any, agent
         "SUCCESS",
         "SUCCESS",
     ]
+
+
+# --- ordinary requests code, with nothing but the context ---
+
+
+@pytest.mark.parametrize("keyring", [None, Keyring.from_text(KEY)], ids=["plain", "secure"])
+def test_a_session_of_the_context_is_as_any_session(
+    context: Any, agent: RunningAgent, target: ByteTarget, keyring: Keyring | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    target.on("/large", reply(200, [("Content-Type", "text/plain")], "a" * 1_000_000))
+    with relay_session(ContextClient(context, agent.agent_id), keyring=keyring) as session:
+        began = time.monotonic()
+        assert session.get(target.url("/"), timeout=30).json() == {"instrument": "reader"}
+        assert time.monotonic() - began < 0.9  # The SDK alone would sleep for a second before it looks.
+        with pytest.raises(requests.HTTPError, match="404"):
+            session.get(target.url("/missing"), timeout=30).raise_for_status()
+        with pytest.raises(requests.ConnectionError, match=r"^ECONNREFUSED: "):
+            session.get(f"http://127.0.0.1:{closed_port()}/", timeout=30)
+        assert session.get(target.url("/large"), timeout=30).text == "a" * 1_000_000
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_unknown_agent_is_no_connection_error(context: Any) -> None:
+    session = relay_session(ContextClient(context, "00000000-0000-4000-8000-000000000000"))
+    with session, pytest.raises(requests.RequestException, match=r"^404: ") as caught:
+        session.get("http://h.example/", timeout=5)
+    assert not isinstance(caught.value, requests.ConnectionError)
+
+
+def test_without_an_agent_a_call_of_the_context_ends_in_time(context: Any, sandbox: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
+    absent = sandbox.add_agent("nobody runs it")
+    began = time.monotonic()
+    words = r"^ETIMEDOUT: .*still PENDING: is the agent running.*\(command [0-9a-f-]{36}\)"
+    with relay_session(ContextClient(context, absent)) as session, pytest.raises(requests.ReadTimeout, match=words):
+        session.get("http://h.example/", timeout=0.5)
+    assert 5 < time.monotonic() - began < 11
+    for thread in threading.enumerate():
+        if thread.name == "relay-context":
+            thread.join(5)
+            assert not thread.is_alive()
+    assert capfd.readouterr() == ("", "")

@@ -73,15 +73,15 @@ class Begun:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
-        self.told = ""
+        self.reported = ""
 
     def wait_for(self, text: str) -> None:
         """Read what it says until it has said that."""
         assert self._process.stdout
-        while text not in self.told:
+        while text not in self.reported:
             line = self._process.stdout.readline()
-            self.told += line
-            assert line, f"it has ended, and did not say {text!r}: {self.told}"
+            self.reported += line
+            assert line, f"it has ended, and did not say {text!r}: {self.reported}"
 
     def signal(self, number: signal.Signals, group: bool) -> None:
         """Send it a signal: as Ctrl-C and a closed terminal do, to all that it has started too, or as `kill` does."""
@@ -90,7 +90,7 @@ class Begun:
     def wait(self) -> int:
         """Read what it says until it ends; its exit code."""
         assert self._process.stdout
-        self.told += self._process.stdout.read()
+        self.reported += self._process.stdout.read()
         return self._process.wait(PATIENCE_SECONDS)
 
     def end(self) -> None:

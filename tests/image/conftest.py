@@ -39,7 +39,7 @@ def _engine() -> Iterator[None]:
     engine.sweep_after_the_dead()
     yield
     engine.sweep()
-    for lock in Path("/run").glob(f"ts-agent-http-relay-{os.getuid()}-relay-test-*.lock"):
+    for lock in Path("/run").glob(f"ts-agent-http-relay-{os.getuid()}-{engine.NAMES}-*.lock"):
         lock.unlink()  # run.sh keeps it, since another run.sh may wait for it.
 
 
@@ -91,10 +91,7 @@ def labelled(tmp_path: Path) -> dict[str, str]:
 def delivery(tmp_path: Path) -> Path:
     """The delivery without the large tarballs, in a directory of the test's own."""
     place = tmp_path / "delivery"
-    place.mkdir()
-    for file in DIST.iterdir():
-        if not file.name.endswith(".tar.gz"):
-            shutil.copy2(file, place)
+    shutil.copytree(DIST, place, ignore=shutil.ignore_patterns("*.tar.gz"))
     return place
 
 

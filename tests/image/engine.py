@@ -13,14 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from relay_agent.core.models import ACTION_HTTP
 from relay_agent.sandbox.commands import Command
-from relay_agent.sandbox.server import HTTP_REQUEST, Sandbox
+from relay_agent.sandbox.server import Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 DIST = ROOT / "dist"
 DOCKER = shutil.which("docker") or "docker"
 LABEL = "org.tetrascience.test"
 MARK = f"{LABEL}=image-{os.getpid()}"
+NAMES = f"relay-test-{os.getpid()}"
+"""What the names begin with that this process gives."""
 STATE = "/var/lib/relay-agent"
 PATIENCE_SECONDS = 30.0
 CONFINED = [
@@ -62,7 +65,7 @@ def inspect(name: str) -> Json:
 
 
 def wait_until(what: Callable[[], Any], named: str, timeout: float = PATIENCE_SECONDS) -> Any:
-    """Ask the engine, which has no event for it, until it is so; fail loudly when it does not come to be."""
+    """Ask the engine, which has no event for it, until the condition holds; fail loudly if it never does."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         if found := what():
@@ -72,8 +75,8 @@ def wait_until(what: Callable[[], Any], named: str, timeout: float = PATIENCE_SE
 
 
 def fresh_name(stem: str) -> str:
-    """A name that nobody has."""
-    return f"relay-test-{stem}-{uuid.uuid4().hex[:8]}"
+    """A name that is not in use."""
+    return f"{NAMES}-{stem}-{uuid.uuid4().hex[:8]}"
 
 
 def volume() -> str:
@@ -167,7 +170,7 @@ class Container:
     def create(self, url: str, method: str = "GET", **fields: Any) -> Command:
         """Create a command for it."""
         payload = {"method": method, "url": url, **fields}
-        return self.sandbox.command(self.sandbox.create_command(self.agent_id, payload, HTTP_REQUEST))
+        return self.sandbox.command(self.sandbox.create_command(self.agent_id, payload, ACTION_HTTP))
 
     def get(self, url: str, **fields: Any) -> Command:
         """Have it fetch a URL, and wait for the answer."""

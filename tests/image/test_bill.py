@@ -91,7 +91,7 @@ def test_no_library_came_along_for_the_programs_that_busybox_stands_for(contents
 
 def test_the_bill_names_every_version_of_the_lock_and_no_other(bill: Json) -> None:
     own = bill["metadata"]["component"]
-    assert (own["type"], own["name"], own["version"]) == ("application", "relay-agent", relay_agent.__version__)
+    assert (own["type"], own["name"], own["version"]) == ("application", "tdp-relay-agent", relay_agent.__version__)
     lock = (ROOT / "docker" / "requirements.lock").read_text(encoding="utf-8")
     locked = {f"pkg:pypi/{name}@{version}" for name, version in re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", lock, flags=re.MULTILINE)}
     assert {part["purl"] for part in bill["components"] if part["purl"].startswith("pkg:pypi/")} == locked
@@ -113,11 +113,11 @@ def test_every_part_has_its_licence(bill: Json) -> None:
     for part in parts:
         # Several licences, or one expression: CycloneDX allows no mixture.
         assert part["licenses"] and ("expression" not in part["licenses"][0] or len(part["licenses"]) == 1), part
-        for told in part["licenses"]:
-            words = [told["expression"]] if "expression" in told else list(told["license"].values())
+        for reported in part["licenses"]:
+            words = [reported["expression"]] if "expression" in reported else list(reported["license"].values())
             assert len(words) == 1 and words[0].strip() and words[0] != "not stated", part
     licences = {part["name"]: part["licenses"] for part in parts}
-    assert licences["relay-agent"] == [{"license": {"id": "Apache-2.0"}}]
+    assert licences["tdp-relay-agent"] == [{"license": {"id": "Apache-2.0"}}]
     assert licences["requests"] == [{"license": {"id": "Apache-2.0"}}]
     assert licences["structlog"] == [{"expression": "MIT OR Apache-2.0"}]
     assert licences["tini"] == [{"license": {"id": "MIT"}}]
@@ -152,7 +152,7 @@ def sums() -> dict[str, set[str]]:
 def test_of_every_package_it_names_a_file_is_in_the_image_and_of_every_file_the_package_is_named(
     bill: Json, contents: dict[str, bytes], sums: dict[str, set[str]]
 ) -> None:
-    """Whatever stands at the path of a package's file: busybox's links do at those of coreutils and dash."""
+    """Whatever is at the path of a package's file: busybox's links do at those of coreutils and dash."""
     held = {hashlib.md5(content).hexdigest() for content in contents.values() if content}
     # Debian has no checksum of links, of generated files and of files that the administrator may change.
     without_sum = {"python3-minimal", "ca-certificates", "media-types"}

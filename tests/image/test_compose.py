@@ -107,9 +107,9 @@ def test_the_profile_sandbox_shows_the_main_job_without_any_configuration(projec
     project.call("--profile", "sandbox", "up", "-d")
     sender = project.call("--profile", "sandbox", "ps", "-q", "sender").stdout.strip()
     assert docker("wait", sender).stdout.strip() == "0"
-    told = docker("logs", sender).stdout
-    assert told.count("HTTP/1.1 200") == 2
-    assert "PR-1042" in told and "Both commands came back" in told
+    reported = docker("logs", sender).stdout
+    assert reported.count("HTTP/1.1 200") == 2
+    assert "PR-1042" in reported and "Both commands were answered" in reported
     services = set(project.call("--profile", "sandbox", "ps", "--services").stdout.split())
     running = project.call("--profile", "sandbox", "ps", "-q", "agent", check=False).stdout.strip()
     assert {"sandbox", "target", "sandbox-agent", "sender"} <= services and running == ""

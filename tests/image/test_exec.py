@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 
@@ -10,7 +11,7 @@ import pytest
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
 from tests.image.conftest import Start
-from tests.image.engine import CONFINED, MARK, Container, docker, image, wait_until
+from tests.image.engine import CONFINED, DIST, MARK, Container, docker, image, wait_until
 
 
 @pytest.fixture
@@ -40,6 +41,18 @@ def test_the_support_bundle_is_written_to_tmp_and_holds_no_secret(agent: Contain
     names = agent.exec("unzip", "-l", "/tmp/support.zip").stdout
     assert "status" in names
     assert settings["JWT"] not in agent.exec("unzip", "-p", "/tmp/support.zip").stdout
+
+
+def test_the_image_is_qualified_in_it_with_every_file_as_delivered(agent: Container) -> None:
+    done = agent.exec("relay-agent", "qualify", "-o", "/tmp/report", "--json", check=False)
+    lines = {line["number"]: line for line in json.loads(done.stdout)["lines"]}
+    assert {number: line for number, line in lines.items() if line["result"] in ("fail", "not run")} == {}
+    assert done.returncode == 0
+    delivered = hashlib.sha256(next(DIST.glob("ts-agent-http-relay-v*.manifest.sha256")).read_bytes()).hexdigest()
+    assert delivered in lines["IQ-05"]["remark"]
+    assert delivered in (DIST / "SHA256SUMS").read_text(encoding="utf-8")
+    listed = agent.exec("sh", "-c", "cd / && sha256sum -c /usr/share/relay-agent/manifest.sha256 | grep -v ': OK$'", check=False)
+    assert listed.stdout == ""
 
 
 def test_keys_are_made_and_messages_sealed_and_opened_in_it(started: Start) -> None:
@@ -83,9 +96,9 @@ def test_the_tools_for_looking_at_the_network_work_without_capabilities(agent: C
 def test_without_settings_it_says_what_is_missing_and_exits_with_2() -> None:
     for command in ("run", "check"):
         done = docker("run", "--rm", "--label", MARK, image(), command, check=False)
-        told = done.stdout + done.stderr
+        reported = done.stdout + done.stderr
         assert done.returncode == 2
         for name in ("API_TARGET", "ORG_SLUG", "AGENT_ID", "JWT"):
-            assert name in told
+            assert name in reported
         # A container has only one of the files with settings.
-        assert "agent.env" in told and ".env.example" not in told
+        assert "agent.env" in reported and ".env.example" not in reported

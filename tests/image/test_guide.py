@@ -8,21 +8,23 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from relay_agent.core.models import ACTION_HTTP
 from relay_agent.protocol.jwe import generate_key, seal_command
 from relay_agent.protocol.keyring import Keyring
 from relay_agent.sandbox.faults import Fault
-from relay_agent.sandbox.server import HTTP_REQUEST, Sandbox
+from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
 from tests.agents import SECURE_REQUEST, body
 from tests.image.conftest import Start
 from tests.image.engine import MARK, STATE, Container, Json, docker, fresh_name, image, inspect, volume, wait_until
 from tests.image.older import older_package
 
-MEMORY_BYTES = 90_000_000
-MODULES_OF_A_START = 780
+MEMORY_BYTES = 95_000_000
+MODULES_OF_A_START = 800
 KILLED = 128 + 9
 NOT_FOR_RUN = {"rich", "pygments", "charset_normalizer", "chardet", "boto3", "s3transfer", "flask", "ministack", "pip", "setuptools"}
 
@@ -82,8 +84,14 @@ def test_a_stop_of_an_idle_agent_does_not_wait_for_the_end_of_its_poll(started: 
 def test_a_stop_right_after_the_start_is_not_waited_out(started: Start, delay: float) -> None:
     """The first process of a container ignores a signal that it does not handle; Docker would kill it after the whole time."""
     container = started()
+    wait_until(lambda: handles_signals(container.state()["Pid"]), "the kernel hands signals to the first process")
     time.sleep(delay)
     assert container.stop(60) != KILLED
+
+
+def handles_signals(pid: int) -> bool:
+    """Whether tini waits for signals, as it does once it has a child: before, the kernel drops those to a first process."""
+    return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text().strip())
 
 
 def test_a_kill_with_commands_under_way_loses_and_doubles_nothing(started: Start, demo_target: DemoTarget) -> None:
@@ -121,12 +129,12 @@ def test_it_polls_after_a_start_that_loads_few_modules_and_compiles_none(started
     polls = len(receives(sandbox))
     container = started(environment={"PYTHONVERBOSE": "1"})
     wait_until(lambda: len(receives(sandbox)) > polls, "the first poll")
-    told = wait_until(
+    reported = wait_until(
         lambda: "import 'relay_agent.agent.agent'" in (said := docker("logs", container.name).stderr) and said, "what it loads"
     )
-    modules = set(re.findall(r"^import '?([\w.]+)'? #", told, flags=re.MULTILINE))
+    modules = set(re.findall(r"^import '?([\w.]+)'? #", reported, flags=re.MULTILINE))
     assert [name for name in modules if name in NOT_FOR_RUN or re.search(r"^relay_agent\.(.*\.)?(checks|sandbox)$", name)] == []
-    assert re.findall(r"^# code object from '?(\S+\.py)'?$", told, flags=re.MULTILINE) == [], "compiled at the start"
+    assert re.findall(r"^# code object from '?(\S+\.py)'?$", reported, flags=re.MULTILINE) == [], "compiled at the start"
     assert len(modules) <= MODULES_OF_A_START
     print(f"{len(modules)} modules")
 
@@ -136,7 +144,7 @@ def receives(sandbox: Sandbox) -> list[str]:
     return [call.operation for call in list(sandbox.aws_calls) if call.operation == "ReceiveMessage"]
 
 
-def test_it_needs_at_most_90_mb_under_load(started: Start, sandbox: Sandbox, demo_target: DemoTarget) -> None:
+def test_it_needs_at_most_95_mb_under_load(started: Start, sandbox: Sandbox, demo_target: DemoTarget) -> None:
     """Small commands, large answers, large requests, and answers that wait for a platform that takes none."""
     key = generate_key()
     container = started(environment={"SECURE_COMMAND_KEY": key}).ready()
@@ -149,7 +157,7 @@ def test_it_needs_at_most_90_mb_under_load(started: Start, sandbox: Sandbox, dem
         exp = int(time.time()) + 300
         return {"jwe": seal_command(plaintext, Keyring.from_text(key), aud=container.agent_id, exp=exp, jti=str(uuid.uuid4()))}
 
-    def load(what: str, count: int, payload: Callable[[], Json], action: str = HTTP_REQUEST) -> None:
+    def load(what: str, count: int, payload: Callable[[], Json], action: str = ACTION_HTTP) -> None:
         commands = [sandbox.create_command(container.agent_id, payload(), action) for _ in range(count)]
         assert {sandbox.wait_final(command, 60).status for command in commands} == {"SUCCESS"}
         print(f"{what}: a peak of {container.peak_bytes() / 1e6:.1f} MB until now")
@@ -200,8 +208,8 @@ def test_an_older_images_journal_is_opened_by_a_newer_one(started: Start, demo_t
     listed = newer.exec("relay-agent", "commands", "--json").stdout
     assert delivered.id in listed and held.id in listed
     newer.stop()
-    told = docker(
+    reported = docker(
         "run", "--rm", "--label", MARK, "--volume", f"{state}:{STATE}", "--entrypoint", "python3", image(), "-c",
         f"import sqlite3; print(sqlite3.connect('file:{STATE}/journal.db?mode=ro', uri=True).execute('PRAGMA user_version').fetchone()[0])",
     ).stdout  # fmt: skip
-    assert int(told) > schema
+    assert int(reported) > schema

@@ -16,15 +16,15 @@ import pytest
 
 import relay_agent
 from tests.image.conftest import Start
-from tests.image.engine import ROOT, docker, image, inspect
+from tests.image.engine import ROOT, docker, fresh_name, image, inspect
 
 LIMIT_BYTES = 130_000_000
 
 
 @pytest.fixture(scope="module")
-def again(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The image, its files collected and compiled once more from the same base; by hand, without the script."""
-    name = f"relay-test-again:{tmp_path_factory.mktemp('again').parent.name}"
+def again() -> Iterator[str]:
+    """The image, with its files collected and compiled again from the same base; by hand, without the script."""
+    name = fresh_name("again")
     base = (ROOT / "build" / "base-image").read_text(encoding="utf-8").strip()
     given = {"BASE_IMAGE": base, "SOURCE_DATE_EPOCH": commit("%ct"), "SOURCE": "https://example.com/relay"}
     options = [part for key, value in given.items() for part in ("--build-arg", f"{key}={value}")]
@@ -80,13 +80,13 @@ def labels(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", ["", "-sandbox"])
 def test_its_labels_say_version_revision_source_and_time(kind: str) -> None:
-    told = labels(image(kind))
-    assert told["version"] == relay_agent.__version__
-    assert told["revision"].removesuffix("-modified") == commit("%H")
-    assert told["created"] == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(commit("%ct"))))
-    assert told["source"] == os.environ.get("SOURCE", "")
-    assert (told["title"], told["licenses"]) == (f"ts-agent-http-relay{kind}", "Apache-2.0")
-    assert told["description"]
+    reported = labels(image(kind))
+    assert reported["version"] == relay_agent.__version__
+    assert reported["revision"].removesuffix("-modified") == commit("%H")
+    assert reported["created"] == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(commit("%ct"))))
+    assert reported["source"] == os.environ.get("SOURCE", "")
+    assert (reported["title"], reported["licenses"]) == (f"ts-agent-http-relay{kind}", "Apache-2.0")
+    assert reported["description"]
 
 
 def test_all_its_files_have_the_time_of_the_commit(files: tarfile.TarFile) -> None:
@@ -110,7 +110,7 @@ def test_every_module_has_its_bytecode_which_no_start_looks_up_again(files: tarf
 
 
 def cached(name: str) -> list[str]:
-    """Where a module's bytecode may lie, of any Python."""
+    """Where a module's bytecode may be, for any Python."""
     path = Path(name)
     return [str(path.parent / "__pycache__" / f"{path.stem}.cpython-{version}.pyc") for version in ("311", "312", "313")]
 
@@ -151,9 +151,9 @@ def test_the_bundle_of_trusted_roots_is_debians_own(files: tarfile.TarFile) -> N
 
 
 def test_neither_history_nor_configuration_holds_a_secret_or_a_path_of_the_build() -> None:
-    told = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", image()).stdout + json.dumps(inspect(image())["Config"])
-    assert not re.search(r"eyJ|PIP_|INDEX_URL|proxy=|JWT=", told)
-    assert str(ROOT) not in told and f"{tempfile.gettempdir()}/" not in told
+    reported = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", image()).stdout + json.dumps(inspect(image())["Config"])
+    assert not re.search(r"eyJ|PIP_|INDEX_URL|proxy=|JWT=", reported)
+    assert str(ROOT) not in reported and f"{tempfile.gettempdir()}/" not in reported
 
 
 def test_every_line_of_the_lock_is_pinned_and_hashed() -> None:
@@ -169,9 +169,9 @@ def test_the_same_commit_gives_the_same_layers(again: str) -> None:
 
 
 def test_a_build_by_hand_says_the_version_and_the_source_it_is_given_and_makes_nothing_up(again: str) -> None:
-    told = labels(again)
-    assert (told["version"], told["source"]) == (relay_agent.__version__, "https://example.com/relay")
-    assert (told["revision"], told["created"]) == ("", "")
+    reported = labels(again)
+    assert (reported["version"], reported["source"]) == (relay_agent.__version__, "https://example.com/relay")
+    assert (reported["revision"], reported["created"]) == ("", "")
 
 
 def test_the_classic_builder_is_enough() -> None:

@@ -21,6 +21,7 @@ import pytest
 import relay_agent
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
+from tests.image.conftest import SECONDS
 from tests.image.engine import DIST, ROOT, Container, docker, fresh_name, image, inspect, wait_until
 from tests.shell_blocks import PLACEHOLDER, Block, own, shell_blocks
 
@@ -68,16 +69,16 @@ class Machine:
             return ""
         if self.fresh:
             self.wait_ready()
-        told = ""
+        reported = ""
         for line in block.lines:
             if own(line) or DNS.search(line):
                 self.left_out["own" if own(line) else "dns"] += 1
                 by_hand(line)
                 continue
-            told += self.call(self.here_for(line))
+            reported += self.call(self.here_for(line))
             self.fresh |= STARTS.search(line) is not None
             self.typed += 1
-        return told
+        return reported
 
     def call(self, line: str) -> str:
         """Run one line in the directory that the lines before it have led to."""
@@ -100,9 +101,9 @@ class Machine:
 
     def wait_ready(self) -> None:
         """A reader looks before going on: where the container runs, its agent is ready."""
-        told = docker("inspect", "--format", "{{.State.Running}} {{.State.StartedAt}}", self.container.name, check=False).stdout.split()
-        if told[:1] == ["true"]:
-            logs = ("logs", "--since", told[1], self.container.name)
+        reported = docker("inspect", "--format", "{{.State.Running}} {{.State.StartedAt}}", self.container.name, check=False).stdout.split()
+        if reported[:1] == ["true"]:
+            logs = ("logs", "--since", reported[1], self.container.name)
             wait_until(lambda: '"event":"agent-ready"' in docker(*logs).stdout, "the agent is ready")
             self.fresh = False
 
@@ -181,6 +182,7 @@ def only(page: str, section: str) -> list[Block]:
     return found
 
 
+@pytest.mark.timeout(2 * SECONDS)  # It starts the agent a dozen times, and each start is checked before.
 def test_every_line_of_the_installation_guide_can_be_typed_in_order(machine: Machine, sandbox: Sandbox, agent_id: str) -> None:
     second = sandbox.add_agent()
     (take_away,) = only(INSTALL, "Start it")
@@ -194,7 +196,7 @@ def test_every_line_of_the_installation_guide_can_be_typed_in_order(machine: Mac
         elif "vi agent.env" in line:
             machine.fill_in("agent.env", **machine.settings)
 
-    told: dict[str, str] = {}
+    reported: dict[str, str] = {}
     first = {name: only(INSTALL, name)[0] for name in ("With run.sh", "With docker run", "With compose", "Verify", "Upgrade", "Uninstall")}
     blocks = [block for block in shell_blocks(INSTALL) if block != take_away]
     for block in blocks:
@@ -206,17 +208,18 @@ def test_every_line_of_the_installation_guide_can_be_typed_in_order(machine: Mac
             shutil.copytree(DIST, machine.place / "newer")
         if block == first["Uninstall"]:
             assert machine.container.get(machine.words["<url-of-a-target>"]).status == "SUCCESS"
-        told[block.section] = told.get(block.section, "") + machine.type(block, by_hand)
-        if block.section == "Prepare the host" and machine.here != machine.place:
+        reported[block.section] = reported.get(block.section, "") + machine.type(block, by_hand)
+        if block.section == "Install in five steps":
             assert machine.here.stat().st_mode & 0o777 == 0o700  # As the page says, whatever the permissions of the source.
 
-    assert f"Loaded image: {image()}" in told["Check what you were given, and load it"]
-    assert "The agent is ready: container" in told["With run.sh"]
-    assert re.search(r"^GOOD: ", told["Verify"], re.MULTILINE) and "Ready: waiting for commands." in told["Verify"]
-    assert "HTTP/1.1 200" in told["Verify"]
-    assert "exited, exit code 0" in told["Day by day"]
-    assert re.search(r"^GOOD: ", told["Upgrade"], re.MULTILINE) and re.search(r"^GOOD: ", told["Roll back"], re.MULTILINE)
-    assert told["Roll back"].count("No command matches") == 3
+    assert f"Loaded image: {image()}" in reported["Install in five steps"]
+    assert "The agent is ready: container" in reported["Install in five steps"]
+    assert re.search(r"^GOOD: ", reported["Install in five steps"], re.MULTILINE) and "HTTP/1.1 200" in reported["Install in five steps"]
+    assert "The agent is ready: container" in reported["With run.sh"]
+    assert "Ready: waiting for commands." in reported["Verify"]
+    assert "exited, exit code 0" in reported["Daily operation"]
+    assert re.search(r"^GOOD: ", reported["Upgrade"], re.MULTILINE) and re.search(r"^GOOD: ", reported["Roll back"], re.MULTILINE)
+    assert reported["Roll back"].count("No command matches") == 3
     assert docker("ps", "-aq", "--filter", f"name={machine.container.name}").stdout == ""
     assert not (machine.place / "etc").exists() and not (machine.place / machine.container.name).exists()
     lines = [line for block in blocks for line in block.lines]
@@ -236,13 +239,13 @@ def test_every_line_of_troubleshooting_can_be_typed_in_order(machine: Machine, d
     machine.words[" show ID"] = f" show {failed.id}"
     blocks = list(shell_blocks(TROUBLE))
     seen: set[str] = set()
-    told = ""
+    reported = ""
     for block in blocks:  # A command that only reads, and has succeeded before, is not repeated.
         again = {line for line in block.lines if line in seen and line.startswith("docker exec")}
-        told += machine.type(replace(block, lines=tuple(line for line in block.lines if line not in again)))
+        reported += machine.type(replace(block, lines=tuple(line for line in block.lines if line not in again)))
         machine.typed += len(again)
         seen |= set(block.lines)
-    assert "404" in told
+    assert "404" in reported
     bundle = machine.here / "support.zip"
     assert bundle.stat().st_size > 1000
     lines = [line for block in blocks for line in block.lines]
@@ -278,10 +281,10 @@ def test_the_sizes_in_the_guide_are_those_of_this_image(machine: Machine, demo_t
     wait_until(lambda: len([line for line in machine.container.logs if line["event"] == "command"]) == count, "each has its line")
     assert len(machine.container.output()) / count * 1000 <= 0.5e6
     journal = (used(machine.container) - before) / count * 1000
-    told = re.search(r"([\d.]+) MB per 1,000 commands, of which a day's", INSTALL)
-    assert told
+    reported = re.search(r"The journal takes ([\d.]+) to ([\d.]+) MB per 1,000 commands", INSTALL)
+    assert reported
     print(f"the journal takes {journal / 1e6:.2f} MB per 1,000 commands")
-    assert 0.2 * float(told[1]) < journal / 1e6 <= 1.3 * float(told[1])
+    assert 0.5 * float(reported[1]) < journal / 1e6 <= float(reported[2])
 
 
 def test_a_line_that_fails_is_found(machine: Machine) -> None:

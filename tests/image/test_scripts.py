@@ -71,15 +71,129 @@ def test_run_sh_in_place_of_the_guides_command_goes_on_with_the_state_of_that_co
     docker("volume", "rm", before["Name"])
 
 
-def test_a_second_run_that_cannot_start_puts_the_old_container_back(administrator: Administrator, settings: dict[str, str]) -> None:
+def test_settings_that_cannot_work_are_found_before_the_running_agent_is_touched(
+    administrator: Administrator, settings: dict[str, str], sandbox: Sandbox
+) -> None:
     administrator.run()
-    before = inspect(administrator.container.name)["Id"]
+    name = administrator.container.name
+    before = inspect(name)
+    for changes, said in (
+        ({"RELAY_WORKERS": "many"}, ("cannot start with these settings", "configuration: invalid: RELAY_WORKERS", "cause", "cure")),
+        ({"JWT": sandbox.issue_jwt(-60)}, ("cannot start with these settings", "token: ", "the JWT expired on", "create a new token")),
+        ({"API_TARGET": "http://127.0.0.1:9"}, ("would not become ready", "platform: ", "ECONNREFUSED", f"docker stop -t 40 {name}")),
+    ):
+        administrator.fill_in({**settings, **changes})
+        done = administrator.call("run.sh")
+        assert (done.returncode, [text for text in said if text not in done.stderr]) == (2, []), done.stdout + done.stderr
+        assert f"The container {name} still runs with its previous settings" in done.stderr
+        assert done.stderr.count("cause") == done.stderr.count("cure")
+        (kept,) = administrator.delivery.glob("failed-start-*.log")
+        assert (str(kept) in done.stderr, kept.stat().st_mode & 0o777) == (True, 0o600)
+        kept.unlink()
+    after = inspect(name)
+    assert (after["Id"], after["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
+    assert docker("ps", "-aq", "--filter", f"name={name}").stdout.count("\n") == 1
+
+
+def test_a_first_start_that_cannot_work_leaves_neither_container_nor_volume_but_its_report(
+    administrator: Administrator, settings: dict[str, str]
+) -> None:
+    name = administrator.container.name
+    docker("volume", "rm", f"{name}-state")
     administrator.fill_in({**settings, "RELAY_WORKERS": "many"})
     done = administrator.call("run.sh")
-    assert done.returncode == 1
-    assert "RELAY_WORKERS" in done.stderr and "runs again" in done.stderr
-    found = inspect(administrator.container.name)
-    assert (found["Id"], found["State"]["Running"]) == (before, True)
+    assert (done.returncode, "still runs with its previous settings" in done.stderr) == (2, False), done.stderr
+    (kept,) = administrator.delivery.glob("failed-start-*.log")
+    assert "RELAY_WORKERS" in kept.read_text(encoding="utf-8")
+    assert docker("ps", "-aq", "--filter", f"name={name}").stdout == ""
+    assert docker("volume", "inspect", f"{name}-state", check=False).returncode != 0
+
+
+def test_a_certificate_that_the_agent_may_not_read_is_named_by_its_path_on_this_host(
+    administrator: Administrator, settings: dict[str, str], tmp_path: Path
+) -> None:
+    directory = tmp_path / "certificates & more"
+    directory.mkdir()
+    file = directory / "lab-ca.pem"
+    file.write_text(make_ca(), encoding="utf-8")
+    file.chmod(0o600)
+    administrator.fill_in({**settings, "RELAY_CA_FILE": str(file)})
+    unreadable = administrator.call("run.sh")
+    assert (unreadable.returncode, f"let user 10001 read it: chmod 0644 {file}" in unreadable.stderr) == (2, True), unreadable.stderr
+    assert "/run/host" not in unreadable.stderr
+    file.chmod(0o644)
+    directory.chmod(0o700)
+    closed = administrator.call("run.sh")
+    assert (closed.returncode, f"let user 10001 enter its directory: chmod a+x {directory}" in closed.stderr) == (2, True), closed.stderr
+    directory.chmod(0o755)
+    administrator.run()
+    remarked = administrator.call("verify.sh")
+    assert f"in {file} (RELAY_CA_FILE) expires on" in remarked.stdout and "/run/host" not in remarked.stdout, remarked.stdout
+
+
+def make_ca() -> str:
+    """A CA that ends in five days."""
+    done = subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-keyout",
+            "/dev/null",
+            "-subj",
+            "/CN=Lab",
+            "-days",
+            "5",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_what_ends_soon_is_logged_at_once_and_remarked(administrator: Administrator, settings: dict[str, str], sandbox: Sandbox) -> None:
+    administrator.fill_in({**settings, "JWT": sandbox.issue_jwt(5 * 86400)})
+    administrator.run()
+    assert administrator.container.wait_log("token-ends-soon")["days"] == 4
+    done = administrator.call("verify.sh")
+    assert done.returncode == 0 and re.search(r"^- +expiry +the JWT expires on .*, in 4 days", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_two_containers_with_one_agent_id_are_named(administrator: Administrator, settings: dict[str, str]) -> None:
+    administrator.run()
+    first = administrator.container.name
+    second = f"{first}-twin"
+    try:
+        done = administrator.call("run.sh", RELAY_CONTAINER_NAME=second)
+        assert done.returncode == 0, done.stderr
+        assert f"the containers {second} and {first} have the same AGENT_ID" in done.stderr
+        assert f"Container: {second} (RELAY_CONTAINER_NAME in the environment)" in done.stdout
+        looked = administrator.call("verify.sh")
+        assert re.search(rf"^- +agent-id +{first} and {second} have the same AGENT_ID", looked.stdout, re.MULTILINE), looked.stdout
+    finally:
+        docker("rm", "--force", second)
+        docker("volume", "rm", f"{second}-state")
+    assert "have the same AGENT_ID" not in administrator.call("verify.sh").stdout
+
+
+def test_a_name_with_relay_takes_precedence_and_is_no_setting_of_the_agent(administrator: Administrator, settings: dict[str, str]) -> None:
+    name = administrator.container.name
+    administrator.fill_in({**settings, "RELAY_CONTAINER_NAME": name})
+    done = administrator.call("run.sh", CONTAINER_NAME="left-over-in-this-shell")
+    assert done.returncode == 0 and f"Container: {name} (RELAY_CONTAINER_NAME in {administrator.delivery}/agent.env)" in done.stdout, (
+        done.stdout
+    )
+    given = [entry.partition("=")[0] for entry in inspect(name)["Config"]["Env"]]
+    assert "RELAY_CONTAINER_NAME" not in given
+    file = administrator.delivery / "agent.env"
+    checked = docker("run", "--rm", "--label", MARK, "--net=host", "--env-file", str(file), image(), "check")
+    assert "RELAY_CONTAINER_NAME" not in checked.stdout
 
 
 def test_secrets_from_files_are_not_in_docker_inspect_and_a_changed_one_is_taken(
@@ -98,8 +212,8 @@ def test_secrets_from_files_are_not_in_docker_inspect_and_a_changed_one_is_taken
     plain = {name: value for name, value in settings.items() if name != "JWT"}
     administrator.fill_in({**plain, "JWT_FILE": str(secrets / "jwt"), "SECURE_COMMAND_KEY_FILE": str(secrets / "key")}, without=("JWT",))
     administrator.run()
-    told = json.dumps(inspect(administrator.container.name)) + administrator.container.output()
-    assert settings["JWT"] not in told and key not in told
+    reported = json.dumps(inspect(administrator.container.name)) + administrator.container.output()
+    assert settings["JWT"] not in reported and key not in reported
     assert administrator.call("verify.sh").returncode == 0
     fresh = secrets / "jwt.new"
     fresh.write_text("changed", encoding="utf-8")
@@ -226,8 +340,8 @@ def test_docker_itself_reads_a_file_of_a_windows_editor(tmp_path: Path) -> None:
     """The unit leaves that to it."""
     file = tmp_path / "agent.env"
     file.write_text("API_TARGET=https://api.lab.example\r\nORG_SLUG=acme\r\n", encoding="utf-8-sig")
-    told = docker("run", "--rm", "--label", MARK, "--env-file", str(file), "--entrypoint", "env", image()).stdout.splitlines()
-    assert {"API_TARGET=https://api.lab.example", "ORG_SLUG=acme"} <= set(told)
+    reported = docker("run", "--rm", "--label", MARK, "--env-file", str(file), "--entrypoint", "env", image()).stdout.splitlines()
+    assert {"API_TARGET=https://api.lab.example", "ORG_SLUG=acme"} <= set(reported)
 
 
 def test_angle_brackets_within_a_value_are_part_of_it(administrator: Administrator, settings: dict[str, str]) -> None:
@@ -256,10 +370,12 @@ def test_verify_sh_compares_every_file_of_the_delivery_that_is_there(administrat
     tarballs = [line for line in sums if line.endswith(".tar.gz")]
     whole = administrator.call("verify.sh")
     assert whole.returncode == 0
-    assert re.search(rf"^ok +files +{len(sums) - len(tarballs)} of", whole.stdout, re.MULTILINE), whole.stdout
-    assert re.search(r"^- +files +not here: ts-agent-http-relay-sandbox-v\S+ ts-agent-http-relay-v\S+$", whole.stdout, re.MULTILINE)
+    assert {"agent.env", ".env", "run.sh", "compose.yml", "ts-agent-http-relay.service"} <= {line.split()[1] for line in sums}
+    assert re.search(rf"^ok +files +{len(sums) - len(tarballs) - 1} of", whole.stdout, re.MULTILINE), whole.stdout
+    assert re.search(r"^- +files +changed since the delivery, as expected: agent.env$", whole.stdout, re.MULTILINE)
+    assert re.search(r"^- +files +missing: ts-agent-http-relay-sandbox-v\S+ ts-agent-http-relay-v\S+$", whole.stdout, re.MULTILINE)
     (administrator.delivery / "SHA256SUMS").write_bytes("".join(f"{line}\r\n" for line in sums).encode())
-    assert administrator.call("verify.sh").stdout.count("not here:") == whole.stdout.count("not here:") == 1
+    assert administrator.call("verify.sh").stdout.count("missing:") == whole.stdout.count("missing:") == 1
     assert administrator.call("verify.sh").returncode == 0
     for name in ("run.sh", "compose.yml", "troubleshooting.md"):
         file = administrator.delivery / name
@@ -268,10 +384,10 @@ def test_verify_sh_compares_every_file_of_the_delivery_that_is_there(administrat
         changed = administrator.call("verify.sh")
         assert (changed.returncode, f"BAD: checksum: {name} does not match SHA256SUMS" in changed.stdout) == (1, True), changed.stdout
         file.write_bytes(was)
-    for name in ("agent.env", ".env"):  # The administrator may change these.
-        with (administrator.delivery / name).open("a") as text:
-            text.write("# changed\n")
-    assert administrator.call("verify.sh").returncode == 0
+    with (administrator.delivery / ".env").open("a") as text:  # The administrator may change it, but so may somebody else.
+        text.write("# changed\n")
+    edited = administrator.call("verify.sh")
+    assert (edited.returncode, "since the delivery: .env, which decides what compose starts." in edited.stdout) == (0, True), edited.stdout
 
 
 def test_verify_sh_checks_this_deliverys_tarball_and_ignores_others(administrator: Administrator) -> None:
@@ -330,19 +446,22 @@ def test_verify_sh_refuses_a_tarball_that_was_tampered_with(administrator: Admin
 
 def test_the_tarball_loads_as_the_image_with_the_delivered_id() -> None:
     tarball = next(DIST.glob("ts-agent-http-relay-v*.tar.gz"))
-    told = docker("load", "-i", str(tarball)).stdout
-    assert f"Loaded image: {image()}" in told
+    reported = docker("load", "-i", str(tarball)).stdout
+    assert f"Loaded image: {image()}" in reported
     assert inspect(image())["Id"] == (DIST / "IMAGE_ID").read_text(encoding="utf-8").strip()
 
 
 def test_the_delivery_is_complete_and_its_checksums_are_right() -> None:
-    names = {file.name for file in DIST.iterdir()}
+    names = {file.relative_to(DIST).as_posix() for file in DIST.rglob("*") if file.is_file()}
     assert {"SHA256SUMS", "IMAGE_ID", "run.sh", "verify.sh", "agent.env", "compose.yml", "ts-agent-http-relay.service"} <= names
+    assert {"podman/ts-agent-http-relay.container", "kubernetes/agent.yaml", "kubernetes/ts-agent-http-relay/Chart.yaml"} <= names
+    summed = {line.split()[1] for line in (DIST / "SHA256SUMS").read_text(encoding="utf-8").splitlines()}
+    assert summed == names - {"SHA256SUMS"}
     done = subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=DIST, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert (DIST / "agent.env").stat().st_mode & 0o777 == 0o600
     assert ":latest" not in "".join(
-        (DIST / name).read_text(encoding="utf-8") for name in ("run.sh", "compose.yml", "ts-agent-http-relay.service")
+        (DIST / name).read_text(encoding="utf-8") for name in names if name.endswith((".sh", ".yml", ".yaml", ".service", ".container"))
     )
 
 
@@ -359,5 +478,6 @@ def test_each_script_has_its_help_and_is_plain_sh(script: str) -> None:
 def test_every_setting_of_the_template_is_one_of_the_agents() -> None:
     template = set(re.findall(r"^#?([A-Za-z_]+)=", (ROOT / "docker" / "agent.env").read_text(encoding="utf-8"), flags=re.MULTILINE))
     example = set(re.findall(r"^#?([A-Za-z_]+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), flags=re.MULTILINE))
-    # The volume fixes the state directory, and an administrator has no emulator.
-    assert example - template == {"RELAY_STATE_DIR", "AWS_ENDPOINT_URL"} and template <= example
+    # The volume fixes the state directory, and an administrator has no emulator. Some are the scripts' alone.
+    of_scripts = {"LOG_DRIVER", "DOCKER_OPTIONS", "RELAY_CONTAINER_NAME", "RELAY_IMAGE_NAME"}
+    assert (example - template, template - example) == ({"RELAY_STATE_DIR", "AWS_ENDPOINT_URL"}, of_scripts)

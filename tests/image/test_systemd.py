@@ -204,7 +204,7 @@ def test_the_installation_guides_lines_for_systemd_can_be_typed_in_order(
         elif line.startswith("vi "):
             machine.sh(f"sed -i 's/^JWT=.*/JWT=/' {line.split()[1]}")
 
-    told: dict[str, str] = {}
+    reported: dict[str, str] = {}
     typed = 0
     for block in (block for page in (INSTALL, TROUBLE) for block in shell_blocks(page) if block.of_systemd):
         for line in block.lines:
@@ -215,11 +215,11 @@ def test_the_installation_guides_lines_for_systemd_can_be_typed_in_order(
                 wait_until(lambda: docker("inspect", machine.agent, check=False).returncode == 0, "the unit makes its container")
                 container.ready()
             line = line.replace("<file-with-the-token>", "/root/token").replace(f"{UNIT}:v{relay_agent.__version__}", image())
-            told[block.section] = told.get(block.section, "") + machine.sh(f"cd {delivery} && {line}") + "\n"
+            reported[block.section] = reported.get(block.section, "") + machine.sh(f"cd {delivery} && {line}") + "\n"
             typed += 1
-    assert told["Prepare the host"].split()[:1] == ["enabled"]
-    assert "active (running)" in told["With systemd"] and '"event":"agent-ready"' in told["With systemd"]
-    assert f"Docs: file:{delivery}/install.md" in told["With systemd"]
+    assert reported["Prepare the host"].split()[:1] == ["enabled"]
+    assert "active (running)" in reported["With systemd"] and '"event":"agent-ready"' in reported["With systemd"]
+    assert f"Docs: file:{delivery}/install.md" in reported["With systemd"]
     assert typed >= 13
 
     wait_until(

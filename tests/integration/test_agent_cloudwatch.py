@@ -1,4 +1,4 @@
-"""A CloudWatch that is slow, hangs, throttles or refuses delays neither commands nor the stop (OPERATIONS §4).
+"""A CloudWatch that is slow, hangs, throttles or refuses delays neither commands nor the stop (docs/logs.md).
 
 With a running agent. The shipper's own rules are tested in `tests/unit/agent/test_log_shipper.py`.
 """
@@ -87,7 +87,7 @@ def test_a_stop_does_not_wait_out_its_drain_for_cloudwatch(sandbox: Sandbox, tmp
         sandbox.inject(Fault("logs", contains=agent_id, count=None, **SICK[kind])) as fault,
         running(ThreadedAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "60"}, agent_id)) as agent,
     ):
-        agent.told({"url": target.url("/")})
+        agent.ask_until_logged({"url": target.url("/")})
         wait_until(sandbox, lambda: fault.hits >= 1)
         assert agent.stop() == 0
         assert agent.logs[-1]["event"] in ("agent-stopped", "log-delivery-failed")
@@ -100,7 +100,7 @@ def test_a_deleted_log_stream_is_created_again_and_no_line_is_lost(sandbox: Sand
         stream = sandbox.log_events(agent_id)[0]["logStreamName"]
         group = agent.agent.platform.client.log_group()
         logs.delete_log_stream(logGroupName=group, logStreamName=stream)
-        agent.told({"url": target.url("/")})
+        agent.ask_until_logged({"url": target.url("/")})
         wait_until(sandbox, lambda: any('"command"' in event["message"] for event in sandbox.log_events(agent_id)))
         assert agent.stop() == 0
     events = sandbox.log_events(agent_id)

@@ -18,7 +18,7 @@ import pytest
 from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import RunningAgent, body, running, statuses, wait_until
-from tests.target_server import Connection, RawRequest
+from tests.target_server import RawRequest
 from tests.targets import ByteTarget, closed_port, reply
 
 LIMIT = 262_144
@@ -315,20 +315,20 @@ def test_any_character_travels_embedded(agent: RunningAgent, target: ByteTarget,
 
 def test_a_command_still_under_way_after_250_ms_gets_one_processing(agent: RunningAgent, target: ByteTarget) -> None:
     gate = target.gate()
-
-    def slowly(conn: Connection, _request: RawRequest) -> None:
-        conn.wait(gate, 0.6)
-        conn.respond(200)
-
-    target.on("/slowly", slowly)
-    command = agent.get(target.url("/slowly"))
+    target.on("/slowly", lambda conn, _: (conn.wait(gate), conn.respond(200)))
+    before = datetime.now(UTC)
+    command = agent.create({"url": target.url("/slowly")})
+    gate.wait_reached()
+    wait_until(agent.sandbox, lambda: statuses(command) == ["PROCESSING"])
+    gate.release()
+    agent.sandbox.wait_final(command.id)
     agent.get(target.url("/"))
     assert statuses(command) == ["PROCESSING", "SUCCESS"]
     first, final = updates(command)
     assert set(first) == {"commandId", "targetId", "status", "body", "responseBodyDelivery", "createdAt"}
     assert first["body"] in ({}, None)
-    apart = datetime.fromisoformat(final["createdAt"]) - datetime.fromisoformat(first["createdAt"])
-    assert timedelta(seconds=0.2) < apart < timedelta(seconds=0.5)
+    assert datetime.fromisoformat(first["createdAt"]) - before > timedelta(seconds=0.249)
+    assert datetime.fromisoformat(first["createdAt"]) <= datetime.fromisoformat(final["createdAt"])
 
 
 def test_a_quick_command_gets_no_processing(agent: RunningAgent, target: ByteTarget) -> None:
@@ -366,10 +366,10 @@ NOT_COMMANDS = {
 def test_a_message_that_is_not_a_command_is_logged_in_one_line_and_the_agent_goes_on(
     agent: RunningAgent, target: ByteTarget, name: str
 ) -> None:
-    agent.told({"url": target.url("/")})
+    agent.ask_until_logged({"url": target.url("/")})
     before = len(agent.logs)
     agent.sandbox.send_raw(agent.agent_id, NOT_COMMANDS[name])
-    assert agent.told({"url": target.url("/")}).status == "SUCCESS"
+    assert agent.ask_until_logged({"url": target.url("/")}).status == "SUCCESS"
     wait_until(agent.sandbox, lambda: agent.sandbox.queue_depth(agent.agent_id) == (0, 0))
     fresh = agent.logs[before:]
     assert sorted(line["event"] for line in fresh) == ["command", "odd-message"]
@@ -389,8 +389,8 @@ BARELY_READABLE = {
 def test_what_names_its_command_is_answered_however_it_is_written(agent: RunningAgent, name: str) -> None:
     command_id = str(uuid.uuid4())
     agent.sandbox.send_raw(agent.agent_id, BARELY_READABLE[name].replace("ID", command_id))
-    wait_until(agent.sandbox, lambda: any(command_id in text for text in agent.sandbox.strays))
-    (answer,) = [json.loads(text) for text in agent.sandbox.strays if command_id in text]
+    wait_until(agent.sandbox, lambda: any(command_id in text for text in agent.sandbox.unmatched_updates))
+    (answer,) = [json.loads(text) for text in agent.sandbox.unmatched_updates if command_id in text]
     assert (answer["status"], answer["body"]["code"], answer["targetId"]) == ("FAILURE", "EBADCOMMAND", agent.agent_id)
 
 
@@ -423,10 +423,10 @@ def test_a_malformed_message_with_an_id_is_answered_ebadcommand(agent: RunningAg
 
 @pytest.mark.parametrize("name", ["action is missing", "expiresAt is no time", "the body is a list"])
 def test_a_malformed_message_with_an_id_costs_one_line(agent: RunningAgent, target: ByteTarget, name: str) -> None:
-    agent.told({"url": target.url("/")})
+    agent.ask_until_logged({"url": target.url("/")})
     before = len(agent.logs)
     answer_to(agent, message(agent) | WRONG_MESSAGES[name])
-    agent.told({"url": target.url("/")})
+    agent.ask_until_logged({"url": target.url("/")})
     assert len(agent.logs) - before == 2
 
 

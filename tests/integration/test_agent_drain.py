@@ -1,4 +1,4 @@
-"""What a stop does with running and waiting commands (ARCHITECTURE, "Stopping is not cancelling").
+"""What a stop does with running and waiting commands (docs/design.md, "Stopping is not cancelling").
 
 With real processes: what the drain finishes, what it leaves, what it sends, and the effect of a kill during it.
 """
@@ -186,7 +186,7 @@ def test_answers_that_an_interrupted_drain_did_not_send_are_sent_after_the_next_
     sandbox: Sandbox, tmp_path: Path, target: ByteTarget
 ) -> None:
     gate = held(target, "/held")
-    environment = {"RELAY_DRAIN_SECONDS": "60", "RELAY_FAULT_POINT": "before-tell"}
+    environment = {"RELAY_DRAIN_SECONDS": "60", "RELAY_FAULT_POINT": "before-answer"}
     agent = RunningAgent(sandbox, tmp_path, environment)
     with agent:
         agent.ready()
@@ -261,7 +261,7 @@ def test_without_a_drain_the_agent_ends_at_once_although_answers_cannot_be_sent(
 
 
 def test_credentials_that_nobody_renews_hold_up_no_exit(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
-    """Who needs new ones waits for whoever fetches them, and that one hangs: the last log lines need some too."""
+    """A thread that needs new credentials waits for the one that fetches them, which hangs; the last log lines need some too."""
     target.on("/", reply(body="here"))
     agent = RunningAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "1"})
     with running(agent), sandbox.inject(Fault("rest", "agent/credentials", hang_seconds=FOREVER, count=None)) as hanging:
@@ -281,7 +281,7 @@ def test_a_second_signal_skips_the_wait_for_a_platform_that_hangs(sandbox: Sandb
 
 
 def test_a_journal_that_hangs_holds_up_no_exit(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
-    """What was noted and not written yet would make whoever looks at the journal write it."""
+    """A change that is noted but not written yet is written by the next thread that uses the journal."""
     target.on("/", reply(body="here"))
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_DRAIN_SECONDS": "1"})) as agent:
         agent.get(target.url("/"))

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from relay_agent.core.models import ACTION_HTTP
 from relay_agent.sandbox.commands import Command
-from relay_agent.sandbox.server import HTTP_REQUEST, Sandbox
+from relay_agent.sandbox.server import Sandbox
 from tests.agents import Json, RunningAgent, body, finals, page, running
 from tests.target_server import Gate
 from tests.targets import ByteTarget, play, raw, reply
@@ -50,20 +51,20 @@ def others_go_on(agent: RunningAgent, target: ByteTarget) -> None:
 
 LISTS: list[Any] = [[] for _ in range(80_000)]
 COMMANDS: dict[str, tuple[Json, str, str]] = {
-    "a host of 60 KB": ({"url": "http://" + "a-" * 30_000 + "/"}, HTTP_REQUEST, "EBADCOMMAND"),
-    "a host of 200 KB in the path": ({"url": "http://h/" + "a-" * 100_000}, HTTP_REQUEST, "EBADCOMMAND"),
-    "a label of 64": ({"url": f"http://{'a' * 64}.example/"}, HTTP_REQUEST, "EBADCOMMAND"),
-    "a long method": ({"url": "http://h/", "method": "basic-" * 30_000}, HTTP_REQUEST, "EBADCOMMAND"),
+    "a host of 60 KB": ({"url": "http://" + "a-" * 30_000 + "/"}, ACTION_HTTP, "EBADCOMMAND"),
+    "a host of 200 KB in the path": ({"url": "http://h/" + "a-" * 100_000}, ACTION_HTTP, "EBADCOMMAND"),
+    "a label of 64": ({"url": f"http://{'a' * 64}.example/"}, ACTION_HTTP, "EBADCOMMAND"),
+    "a long method": ({"url": "http://h/", "method": "basic-" * 30_000}, ACTION_HTTP, "EBADCOMMAND"),
     "a long action": ({"url": "http://h/"}, "token=" * 30_000, "EBADCOMMAND"),
-    "many values": ({"url": "http://h/", "x": [LISTS, [0] * 30_000]}, HTTP_REQUEST, "EBADCOMMAND"),
-    "a deep value": ({"url": "http://h/", "x": [[]]}, HTTP_REQUEST, "EBADCOMMAND"),
+    "many values": ({"url": "http://h/", "x": [LISTS, [0] * 30_000]}, ACTION_HTTP, "EBADCOMMAND"),
+    "a deep value": ({"url": "http://h/", "x": [[]]}, ACTION_HTTP, "EBADCOMMAND"),
     "a media type of semicolons": (
         {
             "url": "http://127.0.0.1:9/",
             "headers": {"Content-Type": 'multipart/form-data; a="' + ";" * 200_000},
             "body": {"mode": "formdata", "formdata": [{"key": "a", "value": "b"}]},
         },
-        HTTP_REQUEST,
+        ACTION_HTTP,
         "EBADCOMMAND",
     ),
 }
@@ -152,7 +153,7 @@ def never(agent: RunningAgent, url: str) -> Command:
         id=str(uuid.uuid4()),
         org_slug=agent.sandbox.org_slug,
         target_id=agent.agent_id,
-        action=HTTP_REQUEST,
+        action=ACTION_HTTP,
         created_at=now,
         updated_at=now,
         expires_at=FAR,

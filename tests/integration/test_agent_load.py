@@ -1,4 +1,4 @@
-"""Many commands at once: no host delays another, and each command is run and answered once (ARCHITECTURE, "bounded fair queue").
+"""Many commands at once: no host delays another, and each command is run and answered once (docs/design.md, "The fair queue").
 
 Speed is not measured here.
 """

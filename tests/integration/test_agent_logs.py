@@ -1,4 +1,4 @@
-"""What an agent logs: the same lines on stdout and in CloudWatch, one per command, and no secret in any (OPERATIONS §4, SECURITY §4).
+"""What an agent logs: the same lines on stdout and in CloudWatch, one per command, and no secret in any (docs/logs.md).
 
 Lines of a real process. The rules of the redaction are in its unit tests.
 """
@@ -32,7 +32,7 @@ def test_cloudwatch_gets_the_lines_of_stdout_those_before_init_too(sandbox: Sand
     agent_id = sandbox.add_agent()
     unwell = Fault("rest", "agent/config", contains=agent_id, status=503)
     with sandbox.inject(unwell), running(RunningAgent(sandbox, tmp_path, agent_id=agent_id)) as agent:
-        agent.told({"url": target.url("/")})
+        agent.ask_until_logged({"url": target.url("/")})
         sandbox.send_raw(agent_id, "no json")
         agent.wait_log("odd-message")
         assert agent.stop() == 0
@@ -71,10 +71,10 @@ def test_lines_wait_while_cloudwatch_is_out_of_reach(sandbox: Sandbox, tmp_path:
 def test_a_command_is_one_line_of_at_most_500_bytes(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     target.on("*", reply(body="x" * 321))
     with running(RunningAgent(sandbox, tmp_path)) as agent:
-        agent.told({"method": "POST", "url": target.url("/" + "p" * 5000), "body": "12345"})
-        agent.told({"method": "M" * 3000, "url": target.url("/")})
-        agent.told({"url": target.url("/")}, "Action." + "é" * 3000)
-        agent.told({"url": f"http://{'.'.join(['a' * 60] * 4)}.example/"})
+        agent.ask_until_logged({"method": "POST", "url": target.url("/" + "p" * 5000), "body": "12345"})
+        agent.ask_until_logged({"method": "M" * 3000, "url": target.url("/")})
+        agent.ask_until_logged({"url": target.url("/")}, "Action." + "é" * 3000)
+        agent.ask_until_logged({"url": f"http://{'.'.join(['a' * 60] * 4)}.example/"})
         first = agent.events("command")[0]
         assert [len(line) + 1 for line in agent.lines.raw if '"event":"command"' in line and len(line) + 1 > 500] == []
         assert len(agent.events("command")) == 4
@@ -93,8 +93,8 @@ def test_a_command_is_one_line_of_at_most_500_bytes(sandbox: Sandbox, tmp_path: 
 def test_the_stop_sums_up_what_was_done_since_the_start(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     target.on("/summed", reply(body="x"))
     with running(RunningAgent(sandbox, tmp_path)) as agent:
-        agent.told({"url": target.url("/summed")})
-        agent.told({"url": f"http://127.0.0.1:{closed_port()}/"})
+        agent.ask_until_logged({"url": target.url("/summed")})
+        agent.ask_until_logged({"url": f"http://127.0.0.1:{closed_port()}/"})
         assert agent.stop() == 0
         (line,) = agent.events("summary")
     assert agent.lines.raw.index(next(raw_line for raw_line in agent.lines.raw if '"summary"' in raw_line)) == len(agent.lines.raw) - 2

@@ -1,4 +1,4 @@
-"""The pages of a running agent: who may ask, when it is ready and why not, and that no secret is shown (OPERATIONS §3).
+"""The pages of a running agent: who may ask, when it is ready and why not, and that no secret is shown (docs/operations.md, "Pages").
 
 Over HTTP, on the socket and on TCP. The look of the status page is tested in a browser (`tests/e2e/test_status_page.py`).
 """
@@ -240,7 +240,7 @@ def test_a_port_that_is_taken_is_a_warning_and_the_socket_answers(sandbox: Sandb
             assert page(agent, "/healthz")[0] == 200
 
 
-def test_the_socket_is_the_owners_alone_gone_after_a_stop_and_made_anew_after_a_kill(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_the_socket_is_the_owners_alone_gone_after_a_stop_and_made_again_after_a_kill(sandbox: Sandbox, tmp_path: Path) -> None:
     # Longer than a socket address allows.
     state = tmp_path / ("long-" * 12) / ("longer-" * 8)
     place = state / "admin.sock"
@@ -258,7 +258,7 @@ def test_the_socket_is_the_owners_alone_gone_after_a_stop_and_made_anew_after_a_
 # --- what they show ---
 
 
-def test_the_status_tells_what_the_agent_does(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
+def test_the_status_shows_what_the_agent_does(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
     gate = target.gate()
     target.on("/held", lambda conn, _: (conn.wait(gate), conn.respond(200)))
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_WORKERS": "2"})) as agent:
@@ -272,7 +272,7 @@ def test_the_status_tells_what_the_agent_does(sandbox: Sandbox, tmp_path: Path, 
         assert status["workers"] == {"busy": 1, "total": 2}
         assert (status["agent"]["id"], status["agent"]["organisation"]) == (agent.agent_id, sandbox.org_slug)
         assert (status["journal"]["started"], sum(done for done, _ in status["lastHour"])) == (1, 2)
-        assert {"poller", "sender", "heartbeat", "config-refresh", "upkeep", "worker-0", "worker-1"} <= {
+        assert {"poller", "sender", "heartbeat", "config-refresh", "upkeep", "environment", "worker-0", "worker-1"} <= {
             one["name"] for one in status["threads"]
         }
         assert all(one["alive"] for one in status["threads"])

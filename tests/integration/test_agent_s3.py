@@ -1,4 +1,4 @@
-"""An S3 that refuses or is unreachable: log and page give cause and cure, for answers and for commands' bodies (issue 5).
+"""An S3 that refuses or is unreachable: log and page give cause and cure, for answers and for commands' bodies.
 
 The texts are tested in `tests/unit/relay/test_uploader.py` and `tests/unit/diagnostics/test_causes.py`.
 """
@@ -29,7 +29,7 @@ def target() -> Iterator[ByteTarget]:
         yield running_target
 
 
-def told(agent: ThreadedAgent, event: str) -> dict[str, Any]:
+def reported(agent: ThreadedAgent, event: str) -> dict[str, Any]:
     """The line, of which the page must say the same."""
     line = agent.wait_log(event)
     status = json.loads(page(agent, "/status.json")[1])
@@ -42,7 +42,7 @@ def test_a_bucket_that_refuses_an_answer_is_logged_with_cause_and_cure(sandbox: 
         with sandbox.inject(Fault("s3", "PutObject", status=403, code="AccessDenied")) as fault:
             assert agent.get(target.url("/large")).status == "FAILURE"
             assert fault.hits == 1
-            assert "Amazon S3 answers 403" in told(agent, "upload-refused")["cause"]
+            assert "Amazon S3 answers 403" in reported(agent, "upload-refused")["cause"]
         assert agent.get(target.url("/large")).status == "SUCCESS"
         wait_until(sandbox, lambda: "Amazon S3" not in page(agent, "/")[1])
 
@@ -60,6 +60,6 @@ def test_a_body_that_s3_refuses_is_reported(sandbox: Sandbox, tmp_path: Path, ta
         asked = {"method": "POST", "url": target.url("/small"), "body": {"mode": "raw", "raw": "x" * 300_000}}
         with sandbox.inject(Fault("s3", "GetObject", status=403, code="AccessDenied")):
             assert agent.ask(asked, delivery="referenced").status == "FAILURE"
-            assert "Amazon S3 answers 403" in told(agent, "download-failed")["cause"]
+            assert "Amazon S3 answers 403" in reported(agent, "download-failed")["cause"]
         assert agent.ask(asked, delivery="referenced").status == "SUCCESS"
         agent.wait_log("download-recovered")

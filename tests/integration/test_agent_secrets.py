@@ -1,4 +1,4 @@
-"""Secrets given as files (OPERATIONS §5): a changed file takes effect without a restart, and its short absence does no harm.
+"""Secrets given as files (docs/operations.md, "Files"): a changed file takes effect without a restart, and its short absence does no harm.
 
 How a file is read is tested with `config.secrets`.
 """
@@ -24,6 +24,8 @@ from relay_agent.sandbox.server import Sandbox
 from tests.agents import SECURE_REQUEST, ThreadedAgent, body, page, running, wait_until
 from tests.targets import ByteTarget, reply
 
+LONG = 100 * 24 * 3600.0
+"""Lifetime in seconds of a token whose end is not worth a line yet."""
 QUICK: dict[str, str | None] = {"RELAY_HEARTBEAT_SECONDS": "1", "RELAY_CONFIG_REFRESH_SECONDS": "1"}
 
 
@@ -68,7 +70,7 @@ def test_another_token_in_the_file_is_used_from_the_next_call_on(
     sandbox: Sandbox, tmp_path: Path, target: ByteTarget, calls: Calls
 ) -> None:
     file = tmp_path / "jwt"
-    first, second = sandbox.issue_jwt(1000), sandbox.issue_jwt(2000)
+    first, second = sandbox.issue_jwt(LONG), sandbox.issue_jwt(2 * LONG)
     file.write_text(first)
     with running(ThreadedAgent(sandbox, tmp_path, with_token(file))) as agent:
         assert set(calls.tokens) == {first}
@@ -98,7 +100,7 @@ def test_a_token_refused_in_service_and_put_right_heals_without_a_restart(sandbo
 
 def test_files_that_are_gone_or_empty_for_a_moment_do_no_harm(sandbox: Sandbox, tmp_path: Path, target: ByteTarget, calls: Calls) -> None:
     token, key = tmp_path / "jwt", tmp_path / "key"
-    secret, first = secrets.token_bytes(32), sandbox.issue_jwt(1000)
+    secret, first = secrets.token_bytes(32), sandbox.issue_jwt(LONG)
     token.write_text(first)
     key.write_text(secret.hex())
     settings = {**with_token(token), "SECURE_COMMAND_KEY_FILE": str(key)}
@@ -109,7 +111,7 @@ def test_files_that_are_gone_or_empty_for_a_moment_do_no_harm(sandbox: Sandbox, 
             beats = len(sandbox.heartbeats(agent.agent_id))
             wait_until(sandbox, lambda beats=beats: len(sandbox.heartbeats(agent.agent_id)) >= beats + 2)  # type: ignore[misc]
             assert ask_sealed(agent, target.url("/"), secret) == "here"
-        second = sandbox.issue_jwt(2000)
+        second = sandbox.issue_jwt(2 * LONG)
         replace(token, second)
         wait_until(sandbox, lambda: second in calls.tokens)
         # An absence of three checks is logged, and so is the return.
@@ -150,12 +152,12 @@ def test_a_token_that_ends_in_service_is_named_in_every_line_and_on_the_page_wit
         agent.wait_log("heartbeat-failed")
         wait_until(sandbox, lambda: "the JWT expired on" in page(agent, "/status.json")[1])
         status = json.loads(page(agent, "/status.json")[1])
-        told = [line for line in agent.logs if line["event"] in ("platform-failed", "heartbeat-failed")]
-        said = [*status["problems"], *status["warnings"], *told]
+        reported = [line for line in agent.logs if line["event"] in ("platform-failed", "heartbeat-failed")]
+        said = [*status["problems"], *status["warnings"], *reported]
         assert {one["cause"] for one in said} == {said[0]["cause"]}
         assert re.fullmatch(r"the JWT expired on \d{4}-\d\d-\d\d \d\d:\d\d UTC, according to this machine's clock", said[0]["cause"])
         assert {one["cure"] for one in said} == {TOKEN_EXPIRED.cure}
-        assert all("the JWT has expired" in line["reason"] for line in told)
+        assert all("the JWT has expired" in line["reason"] for line in reported)
         replace(file, sandbox.issue_jwt(2000))
         agent.wait_log("platform-recovered")
 

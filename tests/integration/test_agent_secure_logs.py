@@ -28,7 +28,7 @@ def test_host_and_method_of_a_secure_command_stand_on_stdout_only(sandbox: Sandb
         sealed = seal_command(
             json.dumps(request).encode(), Keyring([KEY]), aud=agent.agent_id, exp=int(time.time()) + 60, jti=str(uuid.uuid4())
         )
-        command = agent.told({"jwe": sealed}, SECURE_REQUEST)
+        command = agent.ask_until_logged({"jwe": sealed}, SECURE_REQUEST)
         (line,) = [line for line in agent.events("command") if line["id"] == command.id]
         assert (line["method"], line["host"], line["port"]) == ("PROPFIND", "2130706433", port)
         assert bool(agent.events("target-failed")) is not answers

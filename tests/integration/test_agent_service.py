@@ -1,4 +1,4 @@
-"""Changes while an agent runs: its queue, its log group, its credentials (issue 3, "Service"), all adopted without a restart."""
+"""Changes while an agent runs: its queue, its log group, its credentials, all adopted without a restart."""
 
 from __future__ import annotations
 

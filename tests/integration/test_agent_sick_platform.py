@@ -1,8 +1,10 @@
-"""An agent with a failing platform, at the start and in service (OPERATIONS §1 exit codes, §2 last paragraph; issue 3, "Start")."""
+"""An agent with a failing platform, at the start and in service (docs/operations.md, "Exit codes"; docs/design.md, "Starting")."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +15,7 @@ import pytest
 
 from relay_agent.sandbox.faults import Fault, FaultHandle
 from relay_agent.sandbox.server import Sandbox
-from tests.agents import RunningAgent, ThreadedAgent, agent_environment, answers, finals, rest_calls, run_once, running, wait_until
+from tests.agents import RunningAgent, ThreadedAgent, agent_environment, answers, finals, page, rest_calls, run_once, running, wait_until
 from tests.targets import ByteTarget, closed_port, reply
 
 QUICK: dict[str, str | None] = {"RELAY_CONFIG_REFRESH_SECONDS": "1", "RELAY_HEARTBEAT_SECONDS": "1"}
@@ -73,15 +75,22 @@ def healed(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 # --- before anything is sent ---
 
 
+def start_failed(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
+    """Everything that `run` wrote: one line of the log."""
+    (line,) = done.stdout.splitlines()
+    failed: dict[str, Any] = json.loads(line)
+    assert (failed["event"], failed["level"], done.stderr) == ("start-failed", "error", b"")
+    return failed
+
+
 def test_an_invalid_configuration_exits_2_at_once_and_names_every_variable(sandbox: Sandbox, tmp_path: Path) -> None:
     wrong = {"API_TARGET": "ftp://x", "ORG_SLUG": "<your-org>", "AGENT_ID": None, "JWT": "s3cret-not-a-token", "RELAY_WORKERS": "many"}
     environment = agent_environment(sandbox, "", tmp_path, wrong)
     done = run_once(["run"], tmp_path, environment)
-    said = done.stderr.decode()
-    assert done.returncode == 2
-    assert [name for name in wrong if name not in said] == []
-    assert "s3cret" not in said + done.stdout.decode()
-    assert "Traceback" not in said
+    failed = start_failed(done)
+    assert done.returncode == failed["code"] == 2
+    assert [problem.split(":")[0] for problem in failed["problems"]] == list(wrong)
+    assert "s3cret" not in done.stdout.decode()
 
 
 def test_a_token_that_has_expired_exits_1_and_says_so(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -89,7 +98,7 @@ def test_a_token_that_has_expired_exits_1_and_says_so(sandbox: Sandbox, tmp_path
     environment = agent_environment(sandbox, agent_id, tmp_path, {"JWT": sandbox.issue_jwt(-60)})
     done = run_once(["run"], tmp_path, environment)
     assert done.returncode == 1
-    assert "expired" in done.stderr.decode()
+    assert "expired" in start_failed(done)["cause"]
     assert rest_calls(sandbox, agent_id) == []
 
 
@@ -97,8 +106,8 @@ def test_a_second_agent_on_the_same_state_directory_exits_2(sandbox: Sandbox, tm
     with running(ThreadedAgent(sandbox, tmp_path)) as agent:
         done = run_once(["run"], tmp_path, agent_environment(sandbox, agent.agent_id, tmp_path))
     assert done.returncode == 2
-    assert "another agent is running" in done.stderr.decode()
-    assert "RELAY_STATE_DIR" in done.stderr.decode()
+    assert "another agent or `relay-agent retire` uses" in start_failed(done)["cause"]
+    assert "RELAY_STATE_DIR" in start_failed(done)["cure"]
 
 
 # --- failing at the start ---
@@ -149,7 +158,7 @@ def test_retry_after_is_respected(unwell: dict[str, ThreadedAgent]) -> None:
 
 def test_a_port_that_refuses_is_tried_again_until_somebody_listens(tmp_path: Path, target: ByteTarget) -> None:
     rest, aws = closed_port(), closed_port()
-    late = Sandbox(rest_port=rest, aws_port=aws)
+    late = Sandbox(ports=(rest, aws))
     addresses: dict[str, str | None] = {"API_TARGET": f"http://127.0.0.1:{rest}", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{aws}"}
     with ThreadedAgent(late, tmp_path, addresses, agent_id=late.agent_id) as agent:
         failed = agent.wait_log("platform-failed")
@@ -190,6 +199,29 @@ def test_an_agent_disabled_in_service_keeps_its_heartbeat_and_resumes_when_enabl
         sandbox.enable_agent(agent.agent_id, True)
         agent.wait_log("agent-enabled")
         assert agent.get(target.url("/")).status == "SUCCESS"
+
+
+def test_check_status_and_page_agree_on_a_disabled_agent_within_a_heartbeat(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Although the configuration is read every five minutes only."""
+    with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_HEARTBEAT_SECONDS": "1", "RELAY_CONFIG_REFRESH_SECONDS": "300"})) as agent:
+
+        def state() -> str:
+            return str(json.loads(page(agent, "/status.json")[1])["state"])
+
+        def checked(name: str) -> str:
+            done = run_once(["check", "--json"], tmp_path, agent.environment)
+            return next(str(check["status"]) for check in json.loads(done.stdout)["checks"] if check["id"] == name)
+
+        sandbox.enable_agent(agent.agent_id, False)
+        agent.wait_log("agent-disabled", timeout=10)
+        assert (state(), checked("enabled"), "Disabled" in page(agent, "/")[1]) == ("disabled", "error", True)
+        sandbox.enable_agent(agent.agent_id, True)
+        agent.wait_log("agent-enabled", timeout=10)
+        assert checked("enabled") == "ok"
+        sandbox.enable_queue(agent.agent_id, False)
+        agent.wait_log("queue-disabled", timeout=10)
+        assert (state(), checked("queue")) == ("not ready", "error")
+        assert json.loads(page(agent, "/status.json")[1])["queue"]["enabled"] is False
 
 
 def test_a_disabled_queue_is_waited_for_at_the_start_and_in_service(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
@@ -311,6 +343,8 @@ def test_a_token_put_right_in_its_file_heals_a_refusal(healed: ThreadedAgent, ta
 def test_a_platform_that_is_never_well_costs_three_lines_at_first(never_well: tuple[ThreadedAgent, FaultHandle]) -> None:
     agent, handle = never_well
     wait_until(agent.sandbox, lambda: handle.hits >= 4)
+    assert json.loads(page(agent, "/status.json")[1])["sentence"].startswith("Offline: ")
+    assert "Offline" in page(agent, "/")[1]
     assert len(agent.events("platform-failed")) == 3
     assert agent.stop() == 0
     assert agent.sandbox.settings(agent.agent_id) == []

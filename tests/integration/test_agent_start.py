@@ -1,10 +1,11 @@
-"""How an agent starts, shows that it is alive, and stops, as the platform sees it (PROTOCOL §1; issue 3, "Start").
+"""How an agent starts, shows that it is alive, and stops, as the platform sees it (PROTOCOL §1; docs/design.md, "Starting").
 
 The REST side of one healthy agent.
 """
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -23,8 +24,13 @@ START = [("POST", "config"), ("POST", "credentials"), ("PUT", "status"), ("POST"
 def agent(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAgent]:
     """One real agent for the module, with short intervals."""
     environment: dict[str, str | None] = {"RELAY_HEARTBEAT_SECONDS": "1", "RELAY_CONFIG_REFRESH_SECONDS": "1", "RELAY_METRICS_SECONDS": "1"}
-    with running(RunningAgent(sandbox, tmp_path_factory.mktemp("agent"), environment, whole=True)) as started:
-        yield started
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))  # as on a host that keeps core dumps
+    try:
+        with running(RunningAgent(sandbox, tmp_path_factory.mktemp("agent"), environment, whole=True)) as started:
+            yield started
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
 
 
 def test_it_asks_for_config_then_credentials_then_says_started_then_beats(agent: RunningAgent) -> None:
@@ -51,6 +57,14 @@ def test_every_call_names_token_and_organisation(agent: RunningAgent) -> None:
     assert {call.headers["x-org-slug"] for call in calls} == {agent.sandbox.org_slug}
     # The sandbox stores no tokens: it answers 401 to a call without a valid one.
     assert {call.status for call in calls if call.status is not None} == {200}
+
+
+def test_it_dumps_no_core_and_starts_no_other_program(agent: RunningAgent) -> None:
+    """A core dump would hold every secret; another program would inherit the environment."""
+    process = Path(f"/proc/{agent.pid}")
+    (limit,) = [line for line in (process / "limits").read_text().splitlines() if line.startswith("Max core file size")]
+    assert limit.split()[4] == "0"
+    assert [task.name for task in (process / "task").iterdir() if (task / "children").read_text()] == []
 
 
 def test_every_call_says_the_version_with_a_v(agent: RunningAgent) -> None:

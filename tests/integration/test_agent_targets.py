@@ -1,4 +1,4 @@
-"""A broken target: the log, the status page and `check` give cause and cure in the same words (issue 5, "How it is judged").
+"""A broken target: the log, the status page and `check` give cause and cure in the same words.
 
 How often something is logged is tested in `tests/unit/diagnostics/test_target_failures.py`.
 """
@@ -134,5 +134,5 @@ def test_a_failed_command_reveals_no_secret(sandbox: Sandbox, tmp_path: Path) ->
         for url in (*failing, away, tls.url(f"/{CANARY}?{CANARY}", userinfo=f"u:{CANARY}"), f"http://169.254.169.254/{CANARY}?{CANARY}"):
             assert agent.get(url).status == "FAILURE"
         wait_until(sandbox, lambda: len(agent.events("target-failed")) == 4)
-        told = "".join(agent.lines.raw) + page(agent, "/")[1] + page(agent, "/status.json")[1]
-    assert CANARY not in told
+        reported = "".join(agent.lines.raw) + page(agent, "/")[1] + page(agent, "/status.json")[1]
+    assert CANARY not in reported

@@ -1,6 +1,6 @@
 """An agent that is stuck does not look Online, and ends for its supervisor ("Alive means working"). The test moves the time.
 
-With a whole agent. What counts as a standstill is tested in `tests/unit/diagnostics/test_watchdog.py`.
+With a whole agent. What counts as a stall is tested in `tests/unit/diagnostics/test_watchdog.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Hands:
         self.clock = Clock(monotonic=lambda: time.monotonic() + self._ahead)
 
     def move(self, agent: ThreadedAgent, seconds: float, stuck: tuple[str, ...], polling: bool) -> None:
-        """Move on in steps; after each every loop comes round but those that are stuck.
+        """Advance the time in steps; after each step every loop iterates, except those that are stuck.
 
         A poller that is well has its poll open for 20 s of the world's time: `polling` says that it came back meanwhile.
         """
@@ -37,7 +37,7 @@ class Hands:
             self._ahead += STEP_SECONDS
             if polling:
                 agent.agent.threads.statuses["poller"].success()
-            wait_until(agent.sandbox, lambda: all(status.silent_seconds() < STEP_SECONDS / 2 for status in statuses))
+            wait_until(agent.sandbox, lambda: all(status.seconds_since_iteration() < STEP_SECONDS / 2 for status in statuses))
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from relay_agent.diagnostics import platform_causes
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import EXECUTABLE, RunningAgent, agent_environment, run_once, running
+from tests.syslog_receiver import SyslogReceiver
 from tests.target_certificates import ca_pem, server_context
 from tests.target_proxies import HttpProxy, Refusal
 from tests.targets import ByteTarget, FullBacklog, closed_port, play, raw, redirect, reply, seen
@@ -96,7 +97,8 @@ BEHIND_ACCESS = {"agent", "enabled", "queue", "credentials", "sqs", "cloudwatch"
 
 
 def test_with_everything_right_every_check_is_ok_in_order_and_it_exits_0(world: World, target: ByteTarget) -> None:
-    found = world.check("--target", target.url("/"))
+    with SyslogReceiver("tcp") as receiver:
+        found = world.check("--target", target.url("/"), RELAY_LOG_SYSLOG=receiver.url)
     assert tuple(found) == CHECK_IDS
     # The machine that runs the tests may have less than 1 GB free, or be a container.
     assert {name for name, one in found.items() if one["status"] != "ok"} <= {"state-dir"}, world.output
@@ -263,10 +265,10 @@ def test_a_disabled_queue_is_reported_and_the_rest_is_checked(world: World) -> N
 
 
 @pytest.mark.parametrize(
-    ("off", "status", "told"),
+    ("off", "status", "reported"),
     [(-400, "error", "400 s ahead of"), (400, "error", "400 s behind"), (120, "warning", "120 s behind"), (30, "ok", "agrees")],
 )
-def test_the_clock_is_held_against_the_platform_s_date(world: World, off: int, status: str, told: str) -> None:
+def test_the_clock_is_held_against_the_platform_s_date(world: World, off: int, status: str, reported: str) -> None:
     date = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=off, microseconds=500_000), usegmt=True)
     headers = {"Date": date, "Content-Type": "application/json"}
     body = json.dumps({"id": world.agent_id, "isEnabled": True, "type": "user-defined", "queue": {"enabled": True}})
@@ -275,11 +277,11 @@ def test_the_clock_is_held_against_the_platform_s_date(world: World, off: int, s
         target.on("*", reply(200, list(headers.items()), body))
         found = world.check(API_TARGET=target.url(""))
     assert found["clock"]["status"] == status
-    number = told.partition(" ")[0]
+    number = reported.partition(" ")[0]
     if number.isdigit():  # to the second, and the second may change meanwhile
         said = int(found["clock"]["summary"].partition(" ")[0])
         assert abs(said - int(number)) <= 3
-        assert told.partition(" ")[2] in found["clock"]["cause"]
+        assert reported.partition(" ")[2] in found["clock"]["cause"]
         assert "NTP" in found["clock"]["cure"]
 
 
@@ -434,7 +436,7 @@ def test_a_deleted_queue_is_reported(world: World) -> None:
     ],
 )
 def test_a_broken_queue_for_answers_is_distinguished_from_the_one_for_commands(world: World, fault: dict[str, Any], says: str) -> None:
-    """Commands would be carried out, and nobody would hear of it."""
+    """Commands would run, and their answers would not arrive."""
     with world.sandbox.inject(Fault("sqs", "GetQueueAttributes", contains=PLATFORM_QUEUE, count=None, **fault)):
         found = world.fails("sqs", says=says, cure="")
     assert found["sqs"]["summary"].startswith("the queue for answers: ")
@@ -741,8 +743,40 @@ def test_an_s3_that_refuses_answers_is_reported_by_the_running_agent_until_it_ac
             return done.returncode, found["status"], found["cause"]
 
         with sandbox.inject(Fault("s3", "PutObject", status=403, code="AccessDenied", count=1)):
-            agent.told({"url": target.url("/")})
+            agent.ask_until_logged({"url": target.url("/")})
             line = agent.wait_log("upload-refused")
         assert platform() == (0, "warning", line["cause"])
-        assert agent.told({"url": target.url("/")}).status == "SUCCESS"
+        assert agent.ask_until_logged({"url": target.url("/")}).status == "SUCCESS"
         assert platform() == (0, "ok", None)
+
+
+# --- as a plugin ---
+
+
+def test_as_a_plugin_it_is_ok_while_the_agent_is_ready_and_critical_once_it_has_ended(world: World) -> None:
+    def plugin() -> tuple[int, str]:
+        environment = {name: value for name, value in world.environment.items() if value is not None}
+        done = run_once(["check", "--nagios"], world.directory, environment)
+        return done.returncode, done.stdout.decode()
+
+    with running(RunningAgent(world.sandbox, world.directory, {"SECURE_COMMAND_KEY": KEY}, world.agent_id)) as agent:
+        agent.ask({"url": "http://127.0.0.1:1/"})
+        code, line = plugin()
+        assert (code, line.count("\n")) == (0, 1), line
+        assert line.startswith("RELAY AGENT OK - the agent is ready, ")
+        assert " waiting=0;;;0;1000 busy=0;;;0;16 " in line
+    code, line = plugin()
+    assert (code, line.startswith("RELAY AGENT CRITICAL - no agent runs on ")) == (2, True)
+
+
+# --- the log receiver ---
+
+
+def test_a_log_receiver_is_checked_without_a_line_to_it(world: World) -> None:
+    with SyslogReceiver("tcp") as receiver:
+        found = world.check(RELAY_LOG_SYSLOG=receiver.url)["syslog"]
+        assert (found["status"], receiver.messages) == ("ok", [])
+
+
+def test_without_a_log_receiver_there_is_no_such_check(world: World) -> None:
+    assert "syslog" not in world.check()

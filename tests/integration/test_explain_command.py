@@ -22,7 +22,7 @@ from tests.target_proxies import HttpProxy, Refusal, Socks5Proxy
 from tests.targets import ByteTarget, closed_port, play, raw, redirect, reply, seen
 
 CANARY = "canary-5d20aa"
-FIELDS = ["url", "verdict", "code", "proxy", "stages"]
+FIELDS = ["url", "verdict", "rule", "code", "proxy", "stages"]
 
 
 class Explainer:
@@ -105,11 +105,11 @@ def test_tls_is_shown_with_version_subject_issuer_expiry_and_bundle(explain: Exp
     assert f"trusted by REQUESTS_CA_BUNDLE={trusted['REQUESTS_CA_BUNDLE']}" in summary
 
 
-@pytest.mark.parametrize(("status", "as_told"), [(200, "ok"), (404, "warning"), (503, "warning")], ids=["200", "404", "503"])
-def test_send_really_sends_and_shows_the_status(explain: Explainer, target: ByteTarget, status: int, as_told: str) -> None:
+@pytest.mark.parametrize(("status", "status_shown"), [(200, "ok"), (404, "warning"), (503, "warning")], ids=["200", "404", "503"])
+def test_send_really_sends_and_shows_the_status(explain: Explainer, target: ByteTarget, status: int, status_shown: str) -> None:
     target.on("/thing", reply(status))
     found = explain("--send", "-X", "DELETE", target.url("/thing?a=1"))
-    assert (stage(found, "http")["status"], explain.code) == (as_told, 0)
+    assert (stage(found, "http")["status"], explain.code) == (status_shown, 0)
     assert str(status) in stage(found, "http")["summary"]
     assert seen(target) == {"DELETE /thing?a=1": 1}
 
@@ -146,6 +146,26 @@ def test_a_denied_url_stops_at_the_policy_with_its_rule(explain: Explainer, url:
     found = explain(url)
     assert (found["verdict"], found["code"], stages(found)) == ("deny", "EPOLICY", ["policy"])
     assert rule in failed(found)["summary"]
+
+
+def test_a_key_that_is_not_pinned_is_a_verdict_with_a_cause_of_its_own(explain: Explainer, trusted: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    table = f'[[target]]\nhosts = ["localhost"]\ntls_min = "1.3"\npin_sha256 = ["{"A" * 43}="]\n'
+    file.write_text(f'default = "allow"\n{table}')
+    with ByteTarget(server_context()) as tls:
+        found = explain(tls.url("/", host="localhost"), RELAY_POLICY_FILE=str(file), **trusted)
+    assert (found["verdict"], found["rule"], found["code"]) == ("deny", "pin_sha256", "EPOLICY")
+    assert "put the new key's digest into pin_sha256" in failed(found)["summary"]
+    assert "TLS 1.3 or later; 1 pinned key" in stage(found, "target")["summary"]
+
+
+def test_a_secure_command_is_explained_as_such(explain: Explainer, target: ByteTarget, tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text('[[rule]]\nname = "sealed"\naction = "allow"\nsecure_only = true\n')
+    assert explain(target.url("/"), RELAY_POLICY_FILE=str(file))["verdict"] == "deny"
+    found = explain("--secure", "--send", target.url("/"), RELAY_POLICY_FILE=str(file))
+    assert (found["verdict"], found["rule"], found["code"]) == ("allow", "sealed", None)
+    assert seen(target) == {"GET /": 1}
 
 
 def test_an_address_that_a_name_resolves_to_is_judged_too(explain: Explainer) -> None:
@@ -192,7 +212,7 @@ def test_each_fault_of_a_certificate_names_it_and_the_cure(
     ("peer", "stage", "says"),
     [
         (tls_peers.sends(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "tls", "does not speak TLS"),
-        (tls_peers.sends(tls_peers.alert(70)), "tls", "supports only TLS versions older than 1.2"),
+        (tls_peers.sends(tls_peers.alert(70)), "tls", "have no TLS version in common, or only one that does not allow"),
         (tls_peers.sends(tls_peers.alert(40)), "tls", "have no cipher in common"),
         (tls_peers.diffie_hellman(1024), "tls", "keys or signatures in the handshake that are too weak"),
         (tls_peers.sends(tls_peers.server_hello(0xC02F, renegotiation_info=False)), "tls", "secure renegotiation (RFC 5746)"),
@@ -222,12 +242,13 @@ def test_a_proxy_that_wants_a_client_certificate_is_at_fault(explain: Explainer,
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"), [(["ftp://h/"], "must be http or https"), (["nothing"], "absolute URL"), (["-X", "A B", "http://h/"], "method")]
+    ("arguments", "reported"),
+    [(["ftp://h/"], "must be http or https"), (["nothing"], "absolute URL"), (["-X", "A B", "http://h/"], "method")],
 )
-def test_an_invalid_request_is_ebadcommand_and_is_not_shown(explain: Explainer, arguments: list[str], told: str) -> None:
+def test_an_invalid_request_is_ebadcommand_and_is_not_shown(explain: Explainer, arguments: list[str], reported: str) -> None:
     found = explain(*arguments)
     assert (found["code"], found["verdict"], found["url"]) == ("EBADCOMMAND", None, "[redacted]")
-    assert told in failed(found)["summary"]
+    assert reported in failed(found)["summary"]
 
 
 def test_a_target_that_does_not_speak_http_is_reported_with_send(explain: Explainer, target: ByteTarget) -> None:
@@ -330,9 +351,17 @@ def test_an_invalid_setting_that_matters_is_reported_and_another_is_ignored(expl
     found = explain(target.url("/"), RELAY_WORKERS="many", API_TARGET="<placeholder>", JWT=CANARY)
     assert explain.code == 0
     found = explain(target.url("/"), RELAY_CA_FILE="/nowhere.pem", http_proxy=f"ftp://u:{CANARY}@h")
-    assert (failed(found)["stage"], explain.code) == ("configuration", 1)
+    assert (failed(found)["stage"], explain.code, found["url"]) == ("configuration", 1, target.url("/"))
     assert "RELAY_CA_FILE: cannot read /nowhere.pem" in failed(found)["summary"]
     assert "http_proxy: " in failed(found)["summary"]
+    assert CANARY not in explain.output
+
+
+def test_of_a_url_that_is_asked_under_invalid_settings_no_secret_is_shown(explain: Explainer) -> None:
+    wrong = {"RELAY_CA_FILE": "/nowhere.pem", "JWT": CANARY}
+    assert explain(f"http://u:{CANARY}@lims.lab.example/{CANARY}?a={CANARY}", **wrong)["url"].startswith("http://lims.lab.example/")
+    assert CANARY not in explain.output
+    assert explain(f"nonsense {CANARY}", **wrong)["url"] == "[redacted]"
     assert CANARY not in explain.output
 
 

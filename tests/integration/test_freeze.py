@@ -1,25 +1,20 @@
-"""A freeze in C code that holds the interpreter's lock ends the process and prints on stderr where it froze.
+"""An agent that freezes in C code ends for its supervisor; one that only drains for long does not.
 
 In separate processes, since the freeze ends them.
 """
 
 from __future__ import annotations
 
-import faulthandler
-import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
-from relay_agent.agent.freeze import Freeze
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import agent_environment
 
 FROZEN = "re.match('(a+)+$', 'a' * 60 + '!')"
-CANARY = "canary-71fe"
 
 
 def run(code: str, directory: Path, environment: dict[str, str] | None = None, timeout: float = 30) -> subprocess.CompletedProcess[str]:
@@ -28,85 +23,13 @@ def run(code: str, directory: Path, environment: dict[str, str] | None = None, t
     )
 
 
-def test_a_freeze_ends_the_process_with_every_thread_s_stack_and_no_value(tmp_path: Path) -> None:
-    ended = run(
-        "import re, threading\n"
-        "from relay_agent.agent.freeze import Freeze\n"
-        "def work(secret):\n"
-        f"    {FROZEN}\n"
-        "Freeze(1.0).keep_alive()\n"
-        f"threading.Thread(target=work, args=('{CANARY}',)).start()\n"
-        "threading.Event().wait()\n",
-        tmp_path,
-    )
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert "Timeout" in ended.stderr
-    assert "in work" in ended.stderr
-    assert "in <module>" in ended.stderr
-    assert CANARY not in ended.stderr
-
-
-@pytest.mark.parametrize("last", ["freeze.disarm()", "freeze.allow(60.0)"])
-def test_a_process_that_reports_progress_or_may_pause_is_not_ended(tmp_path: Path, last: str) -> None:
-    ended = run(
-        "import threading\n"
-        "from relay_agent.agent.freeze import Freeze\n"
-        "freeze, wait = Freeze(3.0), threading.Event().wait\n"
-        "for _ in range(40):\n"
-        "    freeze.keep_alive()\n"
-        "    wait(0.1)\n"
-        f"{last}\n"
-        "wait(3.5)\n",
-        tmp_path,
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")
-
-
-def test_a_process_without_stderr_ends_too_and_writes_into_no_other_file(tmp_path: Path) -> None:
-    code = f"import re\nfrom relay_agent.agent.freeze import Freeze\nfile = open('other', 'w')\nFreeze(1.0).keep_alive()\n{FROZEN}\n"
-    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=30, check=False, preexec_fn=lambda: os.close(2))
-    assert ended.returncode == 1
-    assert (tmp_path / "other").read_text() == ""
-
-
-def test_the_timer_is_set_again_now_and_then_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, limits = 0.0, []
-    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda seconds, **_: limits.append(seconds))
-    monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: limits.append(None))
-    freeze = Freeze(300.0, lambda: now)
-    for tenth in range(300):
-        now = tenth / 10
-        freeze.keep_alive()
-    freeze.allow(25.0)
-    freeze.disarm()
-    freeze.disarm()
-    assert limits == [300.0, 300.0, 300.0, 325.0, None]
-
-
-def test_a_system_that_gives_no_thread_for_the_timer_does_not_end_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise RuntimeError("unable to start watchdog thread")
-
-    monkeypatch.setattr(faulthandler, "dump_traceback_later", refuse)
-    freeze = Freeze(300.0)
-    freeze.keep_alive()
-    freeze.disarm()
-
-
-def test_an_agent_that_is_not_the_process_sets_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits: list[float] = []
-    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda seconds, **_: limits.append(seconds))
-    thread = threading.Thread(target=Freeze(300.0).keep_alive)
-    thread.start()
-    thread.join()
-    assert limits == []
-
-
 AGENT = """
 import re, sys
 import relay_agent.agent.agent as agent
-import relay_agent.agent.wiring as wiring
+from relay_agent.agent.heartbeat import Heartbeat
 from relay_agent.cli.main import main
+from relay_agent.diagnostics.watchdog import Watchdog
+from relay_agent.relay.intake import Intake
 agent.STUCK_SECONDS = 3.0
 {patch}
 main(["run"])
@@ -116,10 +39,10 @@ main(["run"])
 @pytest.mark.parametrize(
     "patch, where",
     [
-        (f"wiring.Watchdog.verdict = lambda self: {FROZEN}", "_supervise"),
-        (f"wiring.Intake.recover = lambda self, *_: {FROZEN}", "recover"),
-        (f"wiring.Heartbeat.step = lambda self: {FROZEN}", "step"),
-        (f"wiring.Watchdog.verdict = lambda self: self_stop()\nagent.Shutdown.run = lambda *_, **__: {FROZEN}", "_stop"),
+        (f"Watchdog.verdict = lambda self: {FROZEN}", "_supervise"),
+        (f"Intake.recover = lambda self, *_: {FROZEN}", "recover"),
+        (f"Heartbeat.step = lambda self: {FROZEN}", "step"),
+        (f"Watchdog.verdict = lambda self: self_stop()\nagent.Shutdown.run = lambda *_, **__: {FROZEN}", "_stop"),
     ],
     ids=["at-work", "recovering", "another-thread", "stopping"],
 )
@@ -135,7 +58,7 @@ def test_an_agent_that_freezes_ends_for_its_supervisor(sandbox: Sandbox, tmp_pat
 def test_an_agent_whose_drain_is_longer_than_the_limit_drains(sandbox: Sandbox, tmp_path: Path) -> None:
     patch = (
         "import os, signal, threading\n"
-        "wiring.Watchdog.verdict = lambda self: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "Watchdog.verdict = lambda self: os.kill(os.getpid(), signal.SIGTERM)\n"
         "run = agent.Shutdown.run\n"
         "agent.Shutdown.run = lambda *given, **named: (threading.Event().wait(6), run(*given, **named))\n"
     )

@@ -18,13 +18,14 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay_agent.core.failures import Code
-from relay_agent.core.models import Status
+from relay_agent.core.models import CertificateRole, Status
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
 from relay_agent.tdp import call_outcomes
 from tests.agents import ThreadedAgent, page, running, wait_until
 from tests.integration.monitoring import ALERTS, MONITORING, README, alerts, dashboard, expressions, metrics, panels
 from tests.pages import blocks, names, rows, section
+from tests.target_certificates import ca_pem
 
 SCRIPT = MONITORING / "textfile.sh"
 RULES = [alert["expr"] for alert in alerts()]
@@ -33,10 +34,12 @@ RULES = [alert["expr"] for alert in alerts()]
 @pytest.fixture(scope="module")
 def exposed(sandbox: Sandbox, demo_target: DemoTarget, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Metric]:
     """The metrics of an agent that has carried out some commands, by name as the documentation has it."""
-    with running(ThreadedAgent(sandbox, tmp_path_factory.mktemp("agent"))) as agent:
-        assert agent.told({"url": f"{demo_target.http_url}/json"}).status == Status.SUCCESS
-        assert agent.told({"url": f"{demo_target.http_url}/status/404"}).status == Status.FAILURE
-        assert agent.told({"url": "http://127.0.0.1:9/"}).status == Status.FAILURE
+    directory = tmp_path_factory.mktemp("agent")
+    (directory / "ca.pem").write_bytes(ca_pem())
+    with running(ThreadedAgent(sandbox, directory, {"RELAY_CA_FILE": str(directory / "ca.pem")})) as agent:
+        assert agent.ask_until_logged({"url": f"{demo_target.http_url}/json"}).status == Status.SUCCESS
+        assert agent.ask_until_logged({"url": f"{demo_target.http_url}/status/404"}).status == Status.FAILURE
+        assert agent.ask_until_logged({"url": "http://127.0.0.1:9/"}).status == Status.FAILURE
         wait_until(sandbox, lambda: all(late in page(agent, "/metrics")[1] for late in ('call="logs put"', "last_heartbeat")))
         found = list(text_string_to_metric_families(page(agent, "/metrics")[1]))
     return {family.name + ("_total" if family.type == "counter" else ""): family for family in found}
@@ -67,7 +70,7 @@ def test_the_dashboard_asks_the_chosen_data_source_about_the_chosen_agents() -> 
     assert [variable["name"] for variable in dashboard()["templating"]["list"]] == ["datasource", "job", "agent"]
 
 
-def test_the_panels_of_the_dashboard_do_not_lie_on_each_other_and_are_told_apart() -> None:
+def test_the_panels_of_the_dashboard_do_not_overlap_and_have_different_ids() -> None:
     places = [panel["gridPos"] for panel in dashboard()["panels"]]
     taken = [(at["x"] + x, at["y"] + y) for at in places for x in range(at["w"]) for y in range(at["h"])]
     assert len(taken) == len(set(taken))
@@ -102,6 +105,7 @@ def test_the_labels_that_a_rule_chooses_by_have_such_values(exposed: dict[str, M
         "state": values(exposed, "relay_agent_journal_commands", "state"),
         "stage": values(exposed, "relay_agent_command_seconds", "stage"),
         "status": set(Status),
+        "role": set(CertificateRole),
     }
     for expression in (*RULES, *expressions()):
         for label, sign, pattern in re.findall(r"\b(\w+)(!=|=~|!~|=)\"([^\"]*)\"", expression):
@@ -114,17 +118,18 @@ def test_the_labels_that_a_rule_chooses_by_have_such_values(exposed: dict[str, M
 
 
 def test_every_metric_stands_in_the_table_with_its_type_and_labels(exposed: dict[str, Metric]) -> None:
-    told = {names(name)[0]: (kind, set(names(labels))) for name, kind, labels, _, _ in rows(section(README, "Every metric"), "metric")}
+    reported = {names(name)[0]: (kind, set(names(labels))) for name, kind, labels, _, _ in rows(section(README, "Every metric"), "metric")}
     found = {
         name: (family.type, {label for sample in family.samples for label in sample.labels} - {"le"}) for name, family in exposed.items()
     }
-    assert told == found
+    assert reported == found
     assert [row for row in rows(section(README, "Every metric"), "metric") if not row[4] or not (row[3] or "info" in row[0])] == []
 
 
 def test_the_label_values_in_the_table_are_the_agents(exposed: dict[str, Metric]) -> None:
     meaning = {names(row[0])[0]: names(row[4]) for row in rows(section(README, "Every metric"), "metric")}
     assert set(meaning["relay_agent_journal_commands"]) == values(exposed, "relay_agent_journal_commands", "state")
+    assert set(CertificateRole) <= set(meaning["relay_agent_certificate_expiry_timestamp_seconds"])
     assert set(meaning["relay_agent_command_seconds"]) == values(exposed, "relay_agent_command_seconds", "stage")
     assert {status for status in Status if status != Status.PROCESSING} <= set(meaning["relay_agent_commands_total"])
     assert values(exposed, "relay_agent_platform_requests_total", "call") <= calls()
@@ -156,8 +161,8 @@ def test_every_alert_says_what_it_means_what_to_do_first_and_how_bad_it_is() -> 
 
 
 def test_the_table_of_alerts_is_the_file_s() -> None:
-    told = [(names(name)[0], severity) for name, severity, _ in rows(section(README, "Alerts"), "alert")]
-    assert told == [(alert["alert"], alert["labels"]["severity"]) for alert in alerts()]
+    reported = [(names(name)[0], severity) for name, severity, _ in rows(section(README, "Alerts"), "alert")]
+    assert reported == [(alert["alert"], alert["labels"]["severity"]) for alert in alerts()]
 
 
 def test_what_is_summed_keeps_whatever_labels_the_scraping_gave_it() -> None:
@@ -202,7 +207,7 @@ def test_the_metrics_are_copied_into_a_file_for_the_node_exporter_and_removed_wi
         return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode
 
     with running(ThreadedAgent(sandbox, directory)) as agent:
-        agent.told({"url": "http://127.0.0.1:9/"})
+        agent.ask_until_logged({"url": "http://127.0.0.1:9/"})
         # The agent changes its metrics meanwhile: compare a copy taken between two equal readings.
         for _ in range(20):
             before = samples(page(agent, "/metrics")[1])

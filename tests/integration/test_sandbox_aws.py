@@ -234,3 +234,47 @@ def test_a_stop_ends_long_polls_and_joins_every_thread() -> None:
         polling.join(5)
         assert outcome
     assert set(threading.enumerate()) <= before
+
+
+# --- receipts that expire, as those of FIFO queues do ---
+
+
+def _in_flight(sandbox: Sandbox, agent_id: str, sqs: Any, **params: Any) -> tuple[str, str]:
+    """Return the queue's URL and the receipt of a message that was received."""
+    agent_call(sandbox, "GET", "", agent_id)
+    url = config(sandbox, agent_id)["rpcSourceQueueUrl"]
+    sqs.send_message(QueueUrl=url, MessageBody="{}", MessageGroupId="g", MessageDeduplicationId="d")
+    (message,) = sqs.receive_message(QueueUrl=url, WaitTimeSeconds=2, **params)["Messages"]
+    return url, message["ReceiptHandle"]
+
+
+def test_a_message_whose_visibility_has_ended_cannot_be_deleted(sandbox: Sandbox, agent_id: str) -> None:
+    with aws(sandbox, "sqs") as sqs:
+        url, receipt = _in_flight(sandbox, agent_id, sqs, VisibilityTimeout=0)
+        with pytest.raises(ClientError, match="The receipt handle has expired") as caught:
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=receipt)
+        assert caught.value.response["Error"]["Code"] == "InvalidParameterValue"
+        (again,) = sqs.receive_message(QueueUrl=url, WaitTimeSeconds=2)["Messages"]
+        answer = sqs.delete_message_batch(
+            QueueUrl=url,
+            Entries=[{"Id": "old", "ReceiptHandle": receipt}, {"Id": "new", "ReceiptHandle": again["ReceiptHandle"]}],
+        )
+    assert [entry["Id"] for entry in answer["Successful"]] == ["new"]
+    assert [(entry["Id"], entry["Code"], entry["SenderFault"]) for entry in answer["Failed"]] == [("old", "ReceiptHandleIsInvalid", True)]
+
+
+def test_a_message_that_is_given_back_is_received_at_once_and_its_old_receipt_is_refused(sandbox: Sandbox, agent_id: str) -> None:
+    with aws(sandbox, "sqs") as sqs:
+        url, receipt = _in_flight(sandbox, agent_id, sqs)
+        sqs.change_message_visibility_batch(QueueUrl=url, Entries=[{"Id": "0", "ReceiptHandle": receipt, "VisibilityTimeout": 0}])
+        with pytest.raises(ClientError, match="The receipt handle has expired"):
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=receipt)
+        assert len(sqs.receive_message(QueueUrl=url, WaitTimeSeconds=2)["Messages"]) == 1
+
+
+def test_a_message_may_be_deleted_twice_while_its_receipt_is_valid(sandbox: Sandbox, agent_id: str) -> None:
+    with aws(sandbox, "sqs") as sqs:
+        url, receipt = _in_flight(sandbox, agent_id, sqs, VisibilityTimeout=30)
+        for _ in range(2):
+            answer = sqs.delete_message_batch(QueueUrl=url, Entries=[{"Id": "0", "ReceiptHandle": receipt}])
+            assert not answer.get("Failed")

@@ -14,7 +14,7 @@ import pytest
 from relay_agent.sandbox.changes import Changes
 from relay_agent.sandbox.commands import Commands
 from relay_agent.sandbox.server import Sandbox
-from tests.integration.sandbox_calls import REQUEST, new_command, receive, report, rest
+from tests.integration.sandbox_calls import REQUEST, aws, config, new_command, receive, report, rest
 
 COMMAND_FIELDS = {
     "id",
@@ -86,7 +86,7 @@ def test_a_status_no_target_may_set_is_ignored(sandbox: Sandbox, agent_id: str) 
 
 def test_a_message_that_names_no_command_is_kept_aside(sandbox: Sandbox, agent_id: str) -> None:
     report(sandbox, agent_id, "nobody's", "SUCCESS")
-    sandbox.wait(lambda: any("nobody's" in text for text in sandbox.strays))
+    sandbox.wait(lambda: any("nobody's" in text for text in sandbox.unmatched_updates))
 
 
 @pytest.mark.parametrize(
@@ -232,3 +232,11 @@ def test_the_order_of_a_payloads_fields_is_kept(sandbox: Sandbox, agent_id: str)
     payload = {"z": 1, "a": 2, "m": {"y": 1, "b": 2}}
     rest(sandbox, "POST", "/v1/commands", json=new_command(agent_id, payload=payload))
     assert json.dumps(receive(sandbox, agent_id)[0]["body"]) == json.dumps(payload)
+
+
+def test_a_message_group_in_flight_holds_up_only_its_own_commands(sandbox: Sandbox, agent_id: str) -> None:
+    first, _, other = [sandbox.create_command(agent_id, REQUEST, group=group) for group in (None, None, "another")]
+    with aws(sandbox, "sqs") as sqs:
+        url = config(sandbox, agent_id)["rpcSourceQueueUrl"]
+        calls = [sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=most, WaitTimeSeconds=2)["Messages"] for most in (1, 10)]
+    assert [[json.loads(message["Body"])["commandId"] for message in found] for found in calls] == [[first], [other]]

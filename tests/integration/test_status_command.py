@@ -1,4 +1,4 @@
-"""`relay-agent status` and `relay-agent commands`: what they print for a running agent and for one that has ended (OPERATIONS §1)."""
+"""`relay-agent status` and `relay-agent commands`: what they print for a running agent and for one that has ended."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def ask(directory: Path, *arguments: str, **more: str) -> subprocess.CompletedPr
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def test_of_a_ready_agent_status_says_so_and_names_every_thread(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_of_a_ready_agent_status_says_so_and_names_every_kind_of_thread(sandbox: Sandbox, tmp_path: Path) -> None:
     with running(ThreadedAgent(sandbox, tmp_path)) as agent:
         wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 200)
-        told = ask(tmp_path, "status")
-        assert (told.returncode, told.stderr) == (0, "")
+        reported = ask(tmp_path, "status")
+        assert (reported.returncode, reported.stderr) == (0, "")
         for word in (
             "Ready",
             agent.agent_id,
@@ -52,12 +52,13 @@ def test_of_a_ready_agent_status_says_so_and_names_every_thread(sandbox: Sandbox
             "heartbeat",
             "config-refresh",
             "upkeep",
-            "worker-0",
+            "environment",
+            "workers",
             "JWT",
             "journal",
         ):
-            assert word in told.stdout, word
-        assert "\x1b" not in told.stdout
+            assert word in reported.stdout, word
+        assert "\x1b" not in reported.stdout
         as_json = ask(tmp_path, "status", "--json")
         assert json.loads(as_json.stdout)["state"] == "ready"
 
@@ -66,17 +67,17 @@ def test_of_an_agent_that_is_not_ready_it_gives_cause_and_cure(sandbox: Sandbox,
     with running(ThreadedAgent(sandbox, tmp_path, dict(QUICK))) as agent:
         sandbox.enable_queue(agent.agent_id, False)
         agent.wait_log("queue-disabled")
-        told = ask(tmp_path, "status")
-        assert told.returncode == 1
-        assert QUEUE_DISABLED.cause in told.stdout
-        assert QUEUE_DISABLED.cure in told.stdout
+        reported = ask(tmp_path, "status")
+        assert reported.returncode == 1
+        assert QUEUE_DISABLED.cause in reported.stdout
+        assert QUEUE_DISABLED.cure in reported.stdout
         assert ask(tmp_path, "status", "--json").returncode == 1
 
 
 def test_without_a_running_agent_it_says_so(sandbox: Sandbox, tmp_path: Path) -> None:
-    told = ask(tmp_path, "status")
-    assert (told.returncode, told.stdout) == (4, "")
-    assert "No agent runs" in told.stderr
+    reported = ask(tmp_path, "status")
+    assert (reported.returncode, reported.stdout) == (4, "")
+    assert "No agent runs" in reported.stderr
     agent = RunningAgent(sandbox, tmp_path)
     with running(agent):
         agent.kill()  # its socket stays
@@ -113,10 +114,10 @@ def test_commands_are_listed_while_the_agent_runs_and_after_it_was_killed(sandbo
     assert [one["id"] for one in json.loads(ask(tmp_path, "commands", "--failed", "--json").stdout)["commands"]] == [refused.id]
     assert json.loads(ask(tmp_path, "commands", "--host", "nowhere", "--json").stdout) == {"commands": []}
     assert len(json.loads(ask(tmp_path, "commands", "--limit", "1", "--json").stdout)["commands"]) == 1
-    told = ask(tmp_path, "commands")
-    assert told.returncode == 0
+    reported = ask(tmp_path, "commands")
+    assert reported.returncode == 0
     for word in (done.id, refused.id, "SUCCESS", "ECONNREFUSED", "127.0.0.1:9", "GET"):
-        assert word in told.stdout, word
+        assert word in reported.stdout, word
 
 
 def on_terminal(directory: Path, columns: int, *arguments: str) -> str:
@@ -127,14 +128,14 @@ def on_terminal(directory: Path, columns: int, *arguments: str) -> str:
         environment = {"PATH": os.environ["PATH"], "RELAY_STATE_DIR": str(directory / "state"), "TERM": "xterm"}
         asking = subprocess.Popen([EXECUTABLE, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=theirs)
         os.close(theirs)
-        told = b""
+        reported = b""
         with contextlib.suppress(OSError):  # EIO: the last writer has closed it
             while chunk := os.read(ours, 65536):
-                told += chunk
+                reported += chunk
         assert asking.wait(20) == 0
     finally:
         os.close(ours)
-    return re.sub(r"\x1b\[[0-9;]*m", "", told.decode().replace("\r", ""))
+    return re.sub(r"\x1b\[[0-9;]*m", "", reported.decode().replace("\r", ""))
 
 
 def test_commands_fit_a_terminal_of_80_columns_with_all_that_is_needed_at_night(
@@ -180,10 +181,10 @@ def test_one_command_is_shown_by_the_beginning_of_its_id_and_an_unknown_one_is_e
 ) -> None:
     with running(ThreadedAgent(sandbox, tmp_path)) as agent:
         done = agent.get(target.url("/"))
-        told = ask(tmp_path, "commands", "show", done.id[:13])
-        assert told.returncode == 0
-        assert done.id in told.stdout
-        assert "SUCCESS" in told.stdout
+        reported = ask(tmp_path, "commands", "show", done.id[:13])
+        assert reported.returncode == 0
+        assert done.id in reported.stdout
+        assert "SUCCESS" in reported.stdout
         assert json.loads(ask(tmp_path, "commands", "show", done.id, "--json").stdout)["id"] == done.id
         unknown = ask(tmp_path, "commands", "show", "no-such-command")
         assert (unknown.returncode, unknown.stdout) == (1, "")
@@ -191,10 +192,10 @@ def test_one_command_is_shown_by_the_beginning_of_its_id_and_an_unknown_one_is_e
 
 
 def test_without_a_journal_commands_say_where_they_looked(tmp_path: Path) -> None:
-    told = ask(tmp_path, "commands")
-    assert (told.returncode, told.stdout) == (1, "")
-    assert "RELAY_STATE_DIR" in told.stderr
-    assert str(tmp_path / "state") in told.stderr
+    reported = ask(tmp_path, "commands")
+    assert (reported.returncode, reported.stdout) == (1, "")
+    assert "RELAY_STATE_DIR" in reported.stderr
+    assert str(tmp_path / "state") in reported.stderr
 
 
 @pytest.mark.parametrize(
@@ -206,18 +207,18 @@ def test_a_missing_env_file_is_refused_with_exit_code_2(tmp_path: Path, command:
     name = tmp_path / "agent.env"
     if kind == "directory":
         name.mkdir()
-    told = ask(tmp_path, command[0], "--env-file", str(name), *command[1:])
-    assert told.returncode == 2, told
-    assert "--env-file" in told.stdout + told.stderr
-    assert str(name) in told.stdout + told.stderr
+    reported = ask(tmp_path, command[0], "--env-file", str(name), *command[1:])
+    assert reported.returncode == 2, reported
+    assert "--env-file" in reported.stdout + reported.stderr
+    assert str(name) in reported.stdout + reported.stderr
     assert [path for path in tmp_path.iterdir() if path != name] == []
 
 
 @pytest.mark.parametrize("command", ["status", "commands"])
 def test_the_help_shows_an_example_and_needs_no_configuration(tmp_path: Path, command: str) -> None:
-    told = ask(tmp_path, command, "--help")
-    assert told.returncode == 0
-    assert "Example" in told.stdout
+    reported = ask(tmp_path, command, "--help")
+    assert reported.returncode == 0
+    assert "Example" in reported.stdout
 
 
 def test_what_was_secret_in_a_command_is_in_no_output(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
@@ -226,6 +227,6 @@ def test_what_was_secret_in_a_command_is_in_no_output(sandbox: Sandbox, tmp_path
         secret = {"method": "POST", "headers": {"Authorization": canary, "Cookie": canary}, "body": canary}
         command = agent.ask({**secret, "url": target.url(f"/?key={canary}")})
         for arguments in (["status"], ["status", "--json"], ["commands"], ["commands", "--json"], ["commands", "show", command.id]):
-            told = ask(tmp_path, *arguments)
-            assert canary not in told.stdout + told.stderr
-            assert agent.environment["JWT"] not in told.stdout + told.stderr
+            reported = ask(tmp_path, *arguments)
+            assert canary not in reported.stdout + reported.stderr
+            assert agent.environment["JWT"] not in reported.stdout + reported.stderr

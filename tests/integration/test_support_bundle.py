@@ -1,4 +1,4 @@
-"""`relay-agent support-bundle`: everything that support needs, and nothing secret (OPERATIONS §1)."""
+"""`relay-agent support-bundle`: everything that support needs, and nothing secret."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ PARTS = {
     "status.json",
     "metrics.txt",
     "log.jsonl",
+    "malformed.jsonl",
     "configuration.json",
     "commands.json",
     "journal.json",
@@ -50,13 +51,13 @@ def test_of_a_running_agent_it_holds_all_that_support_asks_for_and_lists_it(sand
     agent = RunningAgent(sandbox, tmp_path)
     with running(agent):
         command = agent.get(target.url("/"))
-        told = ask(tmp_path, agent.environment, "-o", "mine.zip")
-    assert (told.returncode, told.stderr) == (0, b"")
+        reported = ask(tmp_path, agent.environment, "-o", "mine.zip")
+    assert (reported.returncode, reported.stderr) == (0, b"")
     parts = inside(tmp_path / "mine.zip")
     assert parts.keys() == PARTS
     assert stat.S_IMODE((tmp_path / "mine.zip").stat().st_mode) == 0o600
     for name in PARTS - {"README.txt"}:
-        assert name in told.stdout.decode()
+        assert name in reported.stdout.decode()
         assert name in parts["README.txt"]
     assert {check["id"] for check in json.loads(parts["checks.json"])["checks"]} >= {"configuration", "platform", "sqs"}
     assert json.loads(parts["status.json"])["agent"]["id"] == agent.agent_id
@@ -81,18 +82,18 @@ def test_nothing_secret_is_in_it(sandbox: Sandbox, tmp_path: Path, target: ByteT
                 "body": CANARY,
             }
         )
-        told = ask(tmp_path, agent.environment, "-o", "mine.zip", "--json")
+        reported = ask(tmp_path, agent.environment, "-o", "mine.zip", "--json")
         token = agent.environment["JWT"]
-    everything = "".join(inside(tmp_path / "mine.zip").values()) + told.stdout.decode() + told.stderr.decode()
-    assert {one["name"] for one in json.loads(told.stdout)["inside"]} == PARTS - {"README.txt"}
+    everything = "".join(inside(tmp_path / "mine.zip").values()) + reported.stdout.decode() + reported.stderr.decode()
+    assert {one["name"] for one in json.loads(reported.stdout)["inside"]} == PARTS - {"README.txt"}
     for secret in (CANARY, KEY, token):
         assert secret not in everything
 
 
 def test_without_an_agent_and_with_a_wrong_configuration_the_bundle_is_made_too(sandbox: Sandbox, tmp_path: Path) -> None:
     environment = agent_environment(sandbox, "not-there", tmp_path, {"RELAY_WORKERS": "many"})
-    told = ask(tmp_path, environment, "-o", "mine.zip")
-    assert told.returncode == 0
+    reported = ask(tmp_path, environment, "-o", "mine.zip")
+    assert reported.returncode == 0
     parts = inside(tmp_path / "mine.zip")
     assert parts.keys() == PARTS
     assert "no agent runs" in parts["status.json"]
@@ -108,8 +109,8 @@ def test_with_settings_that_are_not_utf_8_the_bundle_holds_what_is_readable_and_
     )
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "here").touch()
-    told = ask(tmp_path, {"PATH": given["PATH"]}, "-o", "mine.zip")
-    assert (told.returncode, told.stderr) == (0, b"")
+    reported = ask(tmp_path, {"PATH": given["PATH"]}, "-o", "mine.zip")
+    assert (reported.returncode, reported.stderr) == (0, b"")
     parts = inside(tmp_path / "mine.zip")
     assert parts.keys() == PARTS
     assert "is not UTF-8 text" in parts["checks.json"]
@@ -118,14 +119,14 @@ def test_with_settings_that_are_not_utf_8_the_bundle_holds_what_is_readable_and_
     assert (settings["AGENT_ID"], settings["JWT"]) == ("not-there", "set (not shown)")
     assert "here" in json.loads(parts["journal.json"])["files"]
     for secret in (CANARY, KEY, given["JWT"]):
-        assert secret not in "".join(parts.values()) + told.stdout.decode()
+        assert secret not in "".join(parts.values()) + reported.stdout.decode()
 
 
 def test_a_file_that_cannot_be_written_is_named(sandbox: Sandbox, tmp_path: Path) -> None:
     environment = agent_environment(sandbox, "not-there", tmp_path)
-    told = ask(tmp_path, environment, "-o", "/proc/nothing/mine.zip")
-    assert (told.returncode, told.stdout) == (1, b"")
-    assert b"/proc/nothing/mine.zip" in told.stderr
+    reported = ask(tmp_path, environment, "-o", "/proc/nothing/mine.zip")
+    assert (reported.returncode, reported.stdout) == (1, b"")
+    assert b"/proc/nothing/mine.zip" in reported.stderr
 
 
 @pytest.mark.parametrize(
@@ -143,9 +144,9 @@ def test_a_misplaced_secret_is_in_no_bundle_and_in_no_message(sandbox: Sandbox, 
     """A refused setting is when a bundle is made, and a token in the place of its file's name the classic slip."""
     more: dict[str, str | None] = {name: value, **({"JWT": None} if name == "JWT_FILE" else {})}
     environment = agent_environment(sandbox, sandbox.add_agent(), tmp_path, more)
-    told = ask(tmp_path, environment, "-o", "mine.zip")
+    reported = ask(tmp_path, environment, "-o", "mine.zip")
     run = run_once(["run"], tmp_path, {**environment, "RELAY_WORKERS": "none"}, timeout=60)
-    assert (told.returncode, run.returncode) == (0, 2)
-    everything = "".join(inside(tmp_path / "mine.zip").values()) + (told.stdout + told.stderr + run.stdout + run.stderr).decode()
+    assert (reported.returncode, run.returncode) == (0, 2)
+    everything = "".join(inside(tmp_path / "mine.zip").values()) + (reported.stdout + reported.stderr + run.stdout + run.stderr).decode()
     assert CANARY not in everything
     assert KEY not in everything

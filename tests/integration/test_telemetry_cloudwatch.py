@@ -12,7 +12,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from relay_agent.agent.log_shipper import LogShipper, stream_name
+from relay_agent.agent.log_shipper import LogShipper, LogStream, stream_name
 from relay_agent.sandbox.faults import Fault
 from relay_agent.sandbox.rest.agent_routes import log_group
 from relay_agent.sandbox.server import Sandbox
@@ -41,10 +41,9 @@ def test_each_line_arrives_as_it_stood_on_stdout_also_after_a_refusal(sandbox: S
     stdout, buffer = io.StringIO(), LogBuffer()
     logs = Logs("info", Redactor(["a-secret-value"]), buffer, stdout)
     ready: list[Any] = []
-    stream = stream_name(agent_id, datetime.now(UTC))
-    shipper = LogShipper(
-        buffer, lambda: ready[0] if ready else None, lambda: log_group(sandbox.org_slug, agent_id), stream, logs.logger, logs.local
-    )
+    group, name = log_group(sandbox.org_slug, agent_id), stream_name(agent_id, datetime.now(UTC))
+    stream = LogStream(lambda: ready[0] if ready else None, lambda: group, name)
+    shipper = LogShipper(buffer, stream, logs.logger, logs.local)
     logs.logger.info("early", reason="before init")
     shipper.step()
     ready.append(client)
@@ -56,7 +55,7 @@ def test_each_line_arrives_as_it_stood_on_stdout_also_after_a_refusal(sandbox: S
     logs.logger.info("late", reason="a-secret-value ä")
     assert shipper.flush(10)
     events = sandbox.log_events(agent_id)
-    assert {event["logStreamName"] for event in events} == {stream}
+    assert {event["logStreamName"] for event in events} == {name}
     messages = [event["message"] for event in events]
     assert [json.loads(message)["event"] for message in messages] == ["early", "late"]
     assert set(messages) < set(stdout.getvalue().splitlines())
@@ -70,9 +69,9 @@ def test_each_line_arrives_as_it_stood_on_stdout_also_after_a_refusal(sandbox: S
 
 def test_a_second_shipper_of_the_same_start_uses_the_same_stream(sandbox: Sandbox, agent_id: str, client: Any) -> None:
     logs = Logs("info", Redactor(), None, io.StringIO())
-    stream = stream_name(agent_id, datetime.now(UTC))
+    group, name = log_group(sandbox.org_slug, agent_id), stream_name(agent_id, datetime.now(UTC))
     for text in ("one", "two"):
         buffer = LogBuffer()
         buffer.accept(int(datetime.now(UTC).timestamp() * 1000), text)
-        assert LogShipper(buffer, lambda: client, lambda: log_group(sandbox.org_slug, agent_id), stream, logs.logger, logs.local).flush(10)
+        assert LogShipper(buffer, LogStream(lambda: client, lambda: group, name), logs.logger, logs.local).flush(10)
     assert sorted(event["message"] for event in sandbox.log_events(agent_id)) == ["one", "two"]

@@ -39,12 +39,13 @@ def main() -> int:
     if arguments.classes:
         print(report.classes(verdicts))
     if arguments.replay is not None or arguments.verbose:
-        print(report.details([verdict for verdict in verdicts if arguments.replay or verdict.standing != "same"]))
+        print(report.details([verdict for verdict in verdicts if arguments.replay or verdict.agreement != "same"]))
     elif wrong:
         print(report.details(wrong))
     print(f"{monotonic() - began:.0f} s with {curl_client.version()}: {report.standings(verdicts)}", file=sys.stderr)
     if wrong:
         print(f"{len(wrong)} unknown differences: mend each, or explain it in docs/http-truth.md. A peer again: --replay SEED")
+        print("Then add its seed to tests/contract/test_replayed_peers.py.")
     return 1 if wrong else 0
 
 

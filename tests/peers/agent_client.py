@@ -17,6 +17,7 @@ from relay_agent.transport.policy import Policy
 from relay_agent.transport.proxy_routing import Leg, ProxyRouter
 from relay_agent.transport.resolver import Resolver
 from relay_agent.transport.session import Transport
+from relay_agent.transport.target_settings import CallRules
 from relay_agent.transport.tls import TlsContexts
 from tests.contract.relaying import run
 from tests.peers.outcome import Kind, Result, grouped
@@ -54,7 +55,7 @@ class Agent:
         with tempfile.TemporaryDirectory() as name:
             directory = Path(name)
             proxies = ProxyRouter({}, "", {Leg.TARGET: proxy})
-            executor = Executor(Transport(self._dialer, pool), Policy(), proxies, Limits(), directory)
+            executor = Executor(Transport(self._dialer, pool), lambda: CallRules(Policy()), proxies, Limits(), directory)
             try:
                 return [self._one(executor, Spool(directory), script, ask, port) for ask in script.asks]
             finally:
@@ -70,8 +71,8 @@ class Agent:
             payload["body"] = {"mode": "base64", "base64": base64.b64encode(ask.body).decode()}
         if ask.host is not None:
             payload["headers"] = [{"Host": ask.host}]
-        told = run(executor, payload, self._limit, nothing, spool)
-        if "statusCode" not in told:
-            return Result(_KINDS.get(told["code"], "other"), detail=f"{told['code']}: {told['message']}")
-        answer = Answer("", told["status"], told)
-        return Result("answer", told["statusCode"], grouped(answer.headers(), port), answer.content())
+        reported = run(executor, payload, self._limit, nothing, spool)
+        if "statusCode" not in reported:
+            return Result(_KINDS.get(reported["code"], "other"), detail=f"{reported['code']}: {reported['message']}")
+        answer = Answer("", reported["status"], reported)
+        return Result("answer", reported["statusCode"], grouped(answer.headers(), port), answer.content())

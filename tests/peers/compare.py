@@ -1,4 +1,4 @@
-"""Where the agent's outcome differs from those of curl and requests, aspect by aspect. `known` knows which differences are accepted."""
+"""Where the agent's outcome differs from those of curl and requests, aspect by aspect. `known` lists the accepted differences."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Literal
 from tests.peers.outcome import Outcome, Result
 from tests.peers.script import Script
 
-Standing = Literal["same", "unlike one", "alone", "all differ"]
+Agreement = Literal["same", "unlike one", "alone", "all differ"]
 _NO_ANSWER = frozenset({"reset", "bad"})
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How the agent stands beside the two others."""
+    """How the agent compares with the other two clients."""
 
     script: Script
     agent: Outcome
     curl: Outcome
     requests: Outcome
-    standing: Standing
+    agreement: Agreement
     aspects: frozenset[str]
-    """In which it differs from both, or, unlike one of them only, from that one."""
+    """The aspects in which it differs from both; if it differs from only one, those."""
 
     @property
     def gives(self) -> str:
-        """What the agent gave, in a word: "answer", or the code of the first failure."""
+        """The agent's outcome in one word: "answer", or the code of the first failure."""
         bad = next((result for result in self.agent.results if result.kind != "answer"), None)
         return "answer" if bad is None else bad.detail.partition(":")[0]
 
@@ -35,14 +35,14 @@ def judge(script: Script, agent: Outcome, curl: Outcome, requests: Outcome) -> V
     """Compare all three."""
     unseen = {"requests"} if script.tunnel else set()  # The agent requests a tunnel, the others the answer itself.
     from_curl, from_requests = differing(agent, curl) - unseen, differing(agent, requests) - unseen
-    standing: Standing = "same"
+    agreement: Agreement = "same"
     aspects: set[str] = set()
     if from_curl and from_requests:
         aspects = from_curl & from_requests or from_curl | from_requests
-        standing = "all differ" if differing(curl, requests) else "alone"
+        agreement = "all differ" if differing(curl, requests) else "alone"
     elif from_curl or from_requests:
-        standing, aspects = "unlike one", from_curl | from_requests
-    return Verdict(script, agent, curl, requests, standing, frozenset(aspects))
+        agreement, aspects = "unlike one", from_curl | from_requests
+    return Verdict(script, agent, curl, requests, agreement, frozenset(aspects))
 
 
 def differing(one: Outcome, other: Outcome) -> set[str]:

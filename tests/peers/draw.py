@@ -286,7 +286,9 @@ def _tls(rng: Random, note: Traits) -> Script:
 
 def _mixed(rng: Random, note: Traits) -> Script:
     """Several things odd at once, of which requests reads each."""
-    name, status = parts.pick(rng, {key: parts.STATUS_LINES[key] for key in ("blanks", "reason-none", "1.0", "reason-odd", "code-rare")})
+    name, status = parts.pick(
+        rng, {key: parts.STATUS_LINES[key] for key in ("blanks", "blanks-other", "reason-none", "1.0", "reason-odd", "code-rare")}
+    )
     coding = rng.choice(["gzip", "zlib", "deflate-raw", "br", "gzip-members", "gzip-padding", "gzip-twice", "identity"])
     kind, line = parts.pick(rng, {key: parts.FIELDS[key] for key in ("folded", "duplicate", "obs-text", "empty", "padded", "quoted")})
     lines, packed = parts.CODINGS[coding](_body(rng))

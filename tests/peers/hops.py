@@ -93,7 +93,7 @@ HOSTS = (None, None, "device.lab.example", "device.lab.example:8080", "DEVICE.la
 
 
 def redirect(rng: Random, note: Traits) -> Script:
-    """A redirect, or a chain of them, and what lies behind."""
+    """A redirect, or a chain of them, and its final answer."""
     status = rng.choice([301, 302, 302, 303, 307, 308, 300, 304, 305])
     method = rng.choice(["GET", "GET", "GET", "HEAD", "POST", "PUT"])
     note(f"redirect:{status}", f"method:{method}")

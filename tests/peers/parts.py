@@ -16,6 +16,7 @@ from backports import zstd
 STATUS_LINES: dict[str, tuple[bytes, ...]] = {
     "reason-none": (b"HTTP/1.1 200", b"HTTP/1.1 200 "),
     "blanks": (b"HTTP/1.1  200 OK", b"HTTP/1.1   200   OK  so", b"HTTP/1.1  200"),
+    "blanks-other": (b"HTTP/1.1 \t200 OK", b"HTTP/1.1  \t 200\tOK", b"HTTP/1.1 \v200 OK", b"HTTP/1.1 \f\r200", b"HTTP/1.0 \t200"),
     "1.0": (b"HTTP/1.0 200 OK", b"HTTP/1.0 200"),
     "minor-version": (b"HTTP/1.2 200 OK", b"HTTP/1.9 200 OK"),
     "long-minor-version": (b"HTTP/1.10 200 OK", b"HTTP/1.01 200 OK", b"HTTP/01.1 200 OK"),
@@ -110,7 +111,7 @@ def lengths(body: bytes) -> dict[str, tuple[list[bytes], bytes]]:
 
 
 def chunk(data: bytes, size: bytes | None = None, end: bytes = b"\r\n") -> bytes:
-    """One chunk; `size` stands in place of its true size line."""
+    """One chunk; `size` replaces its correct size line."""
     return (b"%x" % len(data) if size is None else size) + end + data + end
 
 
@@ -161,6 +162,9 @@ def chunkings(body: bytes) -> dict[str, tuple[list[bytes], bytes]]:
         "identity": ([b"Transfer-Encoding: identity", b"Content-Length: %d" % len(body)], body),
         "identity-alone": ([b"Transfer-Encoding: identity"], body),
         "identity-and-chunked": ([b"Transfer-Encoding: identity, chunked"], plain + _END),
+        "none": ([b"Transfer-Encoding: none", b"Content-Length: %d" % len(body)], body),
+        "none-alone": ([b"Transfer-Encoding: None"], body),
+        "none-and-chunked": ([b"Transfer-Encoding: none, chunked"], plain + _END),
         "empty-coding": ([b"Transfer-Encoding:", b"Content-Length: %d" % len(body)], body),
         "gzip-and-chunked": ([b"Transfer-Encoding: gzip, chunked"], chunk(gzipped) + _END),
         "gzip-alone": ([b"Transfer-Encoding: gzip"], gzipped),

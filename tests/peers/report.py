@@ -27,16 +27,16 @@ def summary(verdicts: Sequence[Verdict], table: Sequence[Known]) -> str:
 
 
 def standings(verdicts: Iterable[Verdict]) -> str:
-    """How often the agent stands in which way; where a reset races with data this is not the same in each run."""
-    return ", ".join(f"{name} {count}" for name, count in sorted(Counter(verdict.standing for verdict in verdicts).items()))
+    """How often each agreement occurs; if a reset races with data, the numbers vary between runs."""
+    return ", ".join(f"{name} {count}" for name, count in sorted(Counter(verdict.agreement for verdict in verdicts).items()))
 
 
 def classes(verdicts: Iterable[Verdict]) -> str:
     """How often the agent stands so, by traits and aspects."""
     met = Counter(
-        (verdict.standing, ", ".join(sorted(verdict.aspects)), verdict.gives, " ".join(sorted(verdict.script.traits)), _words(verdict))
+        (verdict.agreement, ", ".join(sorted(verdict.aspects)), verdict.gives, " ".join(sorted(verdict.script.traits)), _words(verdict))
         for verdict in verdicts
-        if verdict.standing != "same"
+        if verdict.agreement != "same"
     )
     return "\n".join(f"{count:4} " + " | ".join(words) for words, count in sorted(met.items()))
 
@@ -51,7 +51,7 @@ def _words(verdict: Verdict) -> str:
 
 def detail(verdict: Verdict) -> str:
     """One peer in full."""
-    lines = [f"seed {verdict.script.seed}: {verdict.standing} in {', '.join(sorted(verdict.aspects)) or 'nothing'}"]
+    lines = [f"seed {verdict.script.seed}: {verdict.agreement} in {', '.join(sorted(verdict.aspects)) or 'nothing'}"]
     lines += [f"    {line}" for line in _script(verdict.script)]
     for name, outcome in (("agent", verdict.agent), ("curl", verdict.curl), ("requests", verdict.requests)):
         lines += [f"    {name:9}{line}" for line in _outcome(outcome)]
@@ -65,7 +65,7 @@ def details(verdicts: Sequence[Verdict]) -> str:
 
 
 def _differs(verdict: Verdict) -> bool:
-    return verdict.standing in ("alone", "all differ")
+    return verdict.agreement in ("alone", "all differ")
 
 
 def _script(script: Script) -> Iterable[str]:

@@ -48,7 +48,7 @@ class Stage(Server):
         super().__init__(None if script.tls is None else context(script.tls))
 
     def serve(self, conn: Connection) -> None:
-        """Answer in turn until somebody closes."""
+        """Answer one request after the other until one side closes."""
         while not conn.closed:
             conn.sock.settimeout(self._patience)
             try:
@@ -81,7 +81,7 @@ class Stage(Server):
         return reply
 
     def _say(self, conn: Connection, reply: Reply) -> bool:
-        """Say it; whether the connection goes on."""
+        """Send the reply; return whether the connection stays open."""
         port = str(self.port).encode()
         for number, piece in enumerate(reply.pieces):
             if number and reply.pause and conn.stopping.wait(reply.pause):

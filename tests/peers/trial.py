@@ -41,9 +41,9 @@ class Trio:
         with ThreadPoolExecutor(SIDE_BY_SIDE, "peer") as pool:
             return list(pool.map(lambda script: self.try_out(script, PATIENCE_SECONDS), scripts))
 
-    def confirmed(self, verdicts: Sequence[Verdict], doubted: Iterable[Verdict]) -> list[Verdict]:
-        """Play the doubted once more, alone and with more patience, since a busy machine makes differences too."""
-        again = {verdict.script.seed: self.try_out(verdict.script) for verdict in doubted}
+    def confirmed(self, verdicts: Sequence[Verdict], differing: Iterable[Verdict]) -> list[Verdict]:
+        """Play those that differed again, alone and with longer time limits, since a busy machine makes differences too."""
+        again = {verdict.script.seed: self.try_out(verdict.script) for verdict in differing}
         return [again.get(verdict.script.seed, verdict) for verdict in verdicts]
 
 

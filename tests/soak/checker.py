@@ -1,4 +1,4 @@
-"""Compares what was sent, what the targets received and what the platform was told; reports contradictions.
+"""Compares what was sent, what the targets received and what was reported to the platform; lists the contradictions.
 
 Rules only, without I/O: lost, doubled, falsely successful, falsely failed, altered, answered twice. Times are monotonic seconds.
 """
@@ -61,8 +61,8 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What the platform was told in the end. `texts` are all final messages, in order of arrival."""
+class Reported:
+    """What was finally reported to the platform. `texts` are all final messages, in order of arrival."""
 
     status: str
     at: float
@@ -102,23 +102,25 @@ class Circumstances:
     ends: Sequence[float] = ()
     troubles: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
-    def ended(self, command: Sent, told: Told) -> bool:
+    def ended(self, command: Sent, reported: Reported) -> bool:
         """Whether the agent ended while this command was open."""
-        return any(command.at <= end <= told.at for end in self.ends)
+        return any(command.at <= end <= reported.at for end in self.ends)
 
-    def troubled(self, command: Sent, told: Told) -> bool:
+    def troubled(self, command: Sent, reported: Reported) -> bool:
         """Whether the command's instrument was out of order while it was open."""
-        return any(begin <= told.at and command.at <= end for begin, end in self.troubles.get(command.instrument, ()))
+        return any(begin <= reported.at and command.at <= end for begin, end in self.troubles.get(command.instrument, ()))
 
 
-def check(sent: Iterable[Sent], seen: Mapping[int, Sequence[Request]], told: Mapping[int, Told], circumstances: Circumstances) -> Verdict:
+def check(
+    sent: Iterable[Sent], seen: Mapping[int, Sequence[Request]], reported: Mapping[int, Reported], circumstances: Circumstances
+) -> Verdict:
     """Judge every command."""
     verdict = Verdict()
     for command in sent:
-        requests, answer = seen.get(command.number, ()), told.get(command.number)
+        requests, answer = seen.get(command.number, ()), reported.get(command.number)
         problems = _requests(command, requests)
         if answer is None:
-            problems.append((Kind.LOST, "no final status was told"))
+            problems.append((Kind.LOST, "no final status was reported"))
         else:
             distinct = len(set(answer.texts))
             verdict.repeated += max(0, len(answer.texts) - distinct)
@@ -140,26 +142,26 @@ def _requests(command: Sent, requests: Sequence[Request]) -> list[tuple[Kind, st
     return problems
 
 
-def _answer(told: Told, requests: Sequence[Request]) -> list[tuple[Kind, str]]:
-    """An HTTP answer was told: some request must have been given exactly that."""
+def _answer(reported: Reported, requests: Sequence[Request]) -> list[tuple[Kind, str]]:
+    """An HTTP answer was reported: the target must have given exactly that answer to a request."""
     given = [request.answer for request in requests if request.answer is not None]
-    kind = Kind.FALSE_SUCCESS if told.status == "SUCCESS" else Kind.FALSE_FAILURE
-    if told.http_status is None:
-        return [(kind, f"{told.status} with neither a statusCode nor a code")]
-    if told.status != ("SUCCESS" if told.http_status < 400 else "FAILURE"):
-        return [(kind, f"{told.status} with statusCode {told.http_status}")]
-    if Answer(told.http_status, told.digest or "") not in given:
-        return [(Kind.FALSE_SUCCESS, f"statusCode {told.http_status} with a body that the target never gave to this command")]
+    kind = Kind.FALSE_SUCCESS if reported.status == "SUCCESS" else Kind.FALSE_FAILURE
+    if reported.http_status is None:
+        return [(kind, f"{reported.status} with neither a statusCode nor a code")]
+    if reported.status != ("SUCCESS" if reported.http_status < 400 else "FAILURE"):
+        return [(kind, f"{reported.status} with statusCode {reported.http_status}")]
+    if Answer(reported.http_status, reported.digest or "") not in given:
+        return [(Kind.FALSE_SUCCESS, f"statusCode {reported.http_status} with a body that the target never gave to this command")]
     return []
 
 
-def _failure(command: Sent, told: Told, requests: Sequence[Request], circumstances: Circumstances) -> list[tuple[Kind, str]]:
-    """A failure without an answer was told: it must be one that can be true."""
-    code = told.code or ""
-    if told.status == "SUCCESS":
+def _failure(command: Sent, reported: Reported, requests: Sequence[Request], circumstances: Circumstances) -> list[tuple[Kind, str]]:
+    """A failure without an answer was reported: it must be possible in the circumstances."""
+    code = reported.code or ""
+    if reported.status == "SUCCESS":
         return [(Kind.FALSE_SUCCESS, f"SUCCESS with the code {code}")]
-    wrong, ended = None, circumstances.ended(command, told)
-    if code in PROVOKED and not circumstances.troubled(command, told):
+    wrong, ended = None, circumstances.ended(command, reported)
+    if code in PROVOKED and not circumstances.troubled(command, reported):
         wrong = f"{code}, and nothing was wrong with the target meanwhile"
     elif code == "EINTERRUPTED":
         if command.repeatable and not command.referenced:  # S3 may refuse its body a second time
@@ -169,12 +171,12 @@ def _failure(command: Sent, told: Told, requests: Sequence[Request], circumstanc
     elif code in SENT_NOTHING:
         # A repeatable request may have been sent again, by the agent's next run or because a kept connection broke,
         # and then been refused.
-        if requests and not (command.repeatable and (ended or circumstances.troubled(command, told))):
+        if requests and not (command.repeatable and (ended or circumstances.troubled(command, reported))):
             wrong = f"{code}, and the target had seen the whole request"
         elif code == "EBADCOMMAND" and not command.referenced:
             wrong = "EBADCOMMAND for a command whose body came with it"
     elif code == "ERESPONSETOOLARGE":
-        if not any(request.answer and request.answer.status == told.http_status for request in requests):
+        if not any(request.answer and request.answer.status == reported.http_status for request in requests):
             wrong = "ERESPONSETOOLARGE for an answer that the target never gave"
     elif code not in BROKE_OFF:
         wrong = f"the code {code}, for which nothing here is a reason"

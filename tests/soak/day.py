@@ -17,7 +17,7 @@ from tests.agents import agent_environment
 from tests.soak.checker import Circumstances, Verdict, check
 from tests.soak.front import Front, FrontLoop
 from tests.soak.ground import Ground
-from tests.soak.harvest import Commands, wait_for
+from tests.soak.harvest import Commands, Pace, wait_for
 from tests.soak.plan import DISK, INSTRUMENTS, Episode, draw
 from tests.soak.platform import Outages, SoakSandbox
 from tests.soak.supervisor import DRAIN_SECONDS, AgentLog, Supervisor
@@ -49,7 +49,7 @@ class Result:
 
 
 class Day:
-    """Used once, with `with`: on leaving, every process, thread and port is gone."""
+    """Used once, with `with`: on leaving, every process, thread and port is closed."""
 
     def __init__(self, seed: int, seconds: float, directory: Path, own_mounts: bool, say: Callable[[str], None]) -> None:
         self.seed = seed
@@ -89,13 +89,14 @@ class Day:
         self._log = AgentLog(self._directory / "agent.log")
         self._stack.callback(self._log.close)
         self._supervisor = Supervisor(self._environment(), self._directory, self._log, self._excused)
-        ports = [front.port for front in self._instruments]
-        self._commands = Commands(self._sandbox, self._sandbox.agent_id, self.seed, self._plan.seconds, ports)
+        addresses = [f"{front.host}:{front.port}" for front in self._instruments]
+        self._commands = Commands(self._sandbox, self._sandbox.agent_id, self.seed, Pace.for_a_day(self._plan.seconds), addresses)
 
     def _environment(self) -> dict[str, str]:
         ours: dict[str, str | None] = {
             "RELAY_STATE_DIR": str(self.ground.disk / "state"),
             "RELAY_DRAIN_SECONDS": f"{DRAIN_SECONDS:g}",
+            "RELAY_LEASE_SECONDS": "5",
             "RELAY_HEARTBEAT_SECONDS": "5",
             "RELAY_CONFIG_REFRESH_SECONDS": "10",
             "RELAY_METRICS_SECONDS": "10",
@@ -124,7 +125,7 @@ class Day:
         self._supervisor.finish()
         self._commands.finish()
         circumstances = Circumstances(self._supervisor.ends, self._troubles)
-        verdict = check(self._commands.sent, self._target.ledger.seen(), self._commands.told, circumstances)
+        verdict = check(self._commands.sent, self._target.ledger.seen(), self._commands.reported, circumstances)
         return Result(
             seed=self.seed,
             seconds=self._plan.seconds,

@@ -53,9 +53,10 @@ class FrontLoop:
 class Front:
     """One port. `refuse`, `hang`, `lose` and `restore` may be called from any thread but the loop's."""
 
-    def __init__(self, fronts: FrontLoop, upstream: int = 0) -> None:
+    def __init__(self, fronts: FrontLoop, upstream: int = 0, host: str = HOST, port: int | None = None) -> None:
         self.upstream = upstream
-        self.port = _free_port()
+        self.host = host
+        self.port = free_port() if port is None else port
         self.lost_answers = 0
         self._fronts = fronts
         self._server: asyncio.Server | None = None
@@ -93,7 +94,7 @@ class Front:
 
     async def _open(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._serve, HOST, self.port, backlog=128)
+            self._server = await asyncio.start_server(self._serve, self.host, self.port, backlog=128)
 
     async def _close(self) -> None:
         if self._server is not None:
@@ -164,7 +165,8 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that nothing uses and no other front has taken."""
     for port in _PORTS:
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind((HOST, port))

@@ -1,4 +1,4 @@
-"""Sends the commands, and collects what the platform was told about each.
+"""Sends the commands, and collects what was reported to the platform about each.
 
 Runs the threads `soak-feeder` and `soak-harvester`; keeps digests of bodies, not the bodies.
 """
@@ -9,13 +9,14 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from random import Random
 from time import monotonic
 from typing import Any
 
 from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.server import Sandbox
-from tests.soak.checker import Sent, Told
+from tests.soak.checker import Reported, Sent
 from tests.soak.orders import digest, orders
 
 # The sandbox forgets the oldest of 20,000.
@@ -26,19 +27,34 @@ _EXPIRES_SECONDS = 6 * 3600.0
 _PASS_SECONDS = 0.5
 
 
-class Commands:
-    """Every command of the soak. Two threads of its own write, any may read."""
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How commands are sent: how many a second and in all, how many of them open at a time, and in which message group each."""
 
-    def __init__(self, sandbox: Sandbox, agent_id: str, seed: int, seconds: float, ports: list[int]) -> None:
+    per_second: float
+    most: int = MOST_COMMANDS
+    most_open: int = MOST_COMMANDS
+    group: Callable[[int], str | None] = lambda _: None
+
+    @classmethod
+    def for_a_day(cls, seconds: float) -> Pace:
+        """The pace at which a day of so many seconds stays within the sandbox's memory."""
+        return cls(min(COMMANDS_PER_SECOND, MOST_COMMANDS / max(seconds, 1.0)))
+
+
+class Commands:
+    """Every command of the soak, for instruments at these addresses (`host:port`). Two threads of its own write, any may read."""
+
+    def __init__(self, sandbox: Sandbox, agent_id: str, seed: int, pace: Pace, addresses: list[str]) -> None:
         self.sent: list[Sent] = []
-        self.told: dict[int, Told] = {}
+        self.reported: dict[int, Reported] = {}
         self.statuses: Counter[str] = Counter()
         self._sandbox = sandbox
         self._agent_id = agent_id
         self._orders = orders(seed)
-        self._ports = ports
+        self._addresses = addresses
         self._gap = Random(f"{seed}-gaps")
-        self._rate = min(COMMANDS_PER_SECOND, MOST_COMMANDS / max(seconds, 1.0))
+        self._pace = pace
         self._commands: dict[int, Command] = {}
         self._open: dict[int, Command] = {}
         self._ripe: set[int] = set()
@@ -67,26 +83,36 @@ class Commands:
             thread.join()
         self._pass()
         self._pass()
-        for number, told in self.told.items():
-            self.told[number] = Told(told.status, told.at, told.http_status, told.digest, told.code, _finals(self._commands[number]))
+        for number, reported in self.reported.items():
+            self.reported[number] = replace(reported, texts=_finals(self._commands[number]))
 
     @property
     def open(self) -> int:
         """How many have no final status yet."""
         return len(self._open)
 
+    def open_ids(self) -> set[str]:
+        """Which have no final status yet."""
+        return {command.id for command in list(self._open.values())}
+
+    @property
+    def all_sent(self) -> bool:
+        """Whether no more are sent, but for the last."""
+        return len(self.sent) >= self._pace.most
+
     # -- soak-feeder -------------------------------------------------------------------------------
 
     def _feed(self) -> None:
-        while len(self.sent) < MOST_COMMANDS and not self._fed.wait(self._gap.expovariate(self._rate)):
-            self._send()
+        while not self.all_sent and not self._fed.wait(self._gap.expovariate(self._pace.per_second)):
+            if self.open < self._pace.most_open:
+                self._send()
 
     def _send(self) -> None:
         order = next(self._orders)
         delivery = "referenced" if order.referenced else None
         at = monotonic()
-        payload = order.payload(self._ports[order.instrument])
-        command_id = self._sandbox.create_command(self._agent_id, payload, expires_in=_EXPIRES_SECONDS, delivery=delivery)
+        payload, group = order.payload(self._addresses[order.instrument]), self._pace.group(order.number)
+        command_id = self._sandbox.create_command(self._agent_id, payload, expires_in=_EXPIRES_SECONDS, delivery=delivery, group=group)
         command = self._sandbox.command(command_id)
         sent = Sent(
             number=order.number,
@@ -115,8 +141,8 @@ class Commands:
                 continue
             # The status is set shortly before the body: read again.
             if number in self._ripe:
-                self.told[number] = _told(command)
-                self.statuses[self.told[number].code or self.told[number].status] += 1
+                self.reported[number] = _reported(command)
+                self.statuses[self.reported[number].code or self.reported[number].status] += 1
                 self._ripe.discard(number)
                 del self._open[number]
             else:
@@ -133,12 +159,12 @@ def wait_for(predicate: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def _told(command: Command) -> Told:
+def _reported(command: Command) -> Reported:
     body: Any = command.response_body if isinstance(command.response_body, dict) else {}
     command.response_body = None
     text = body.get("body")
     known = digest(text.encode()) if isinstance(text, str) else None
-    return Told(command.status, monotonic(), body.get("statusCode"), known, body.get("code"))
+    return Reported(command.status, monotonic(), body.get("statusCode"), known, body.get("code"))
 
 
 def _finals(command: Command) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The commands of a soak, drawn from a seed: what each asks for and how its target is told what to answer."""
+"""The commands of a soak, drawn from a seed: what each asks for, and how it tells its target what to answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STATUSES = (200, 201, 404, 500)
 
 
 def digest(data: bytes) -> str:
-    """What stands for a body, so that no body need be kept."""
+    """A digest that represents a body, so that no body need be kept."""
     return hashlib.sha256(data).hexdigest()[:24]
 
 
@@ -42,12 +42,12 @@ class Order:
         """Whether sending the request twice is as sending it once."""
         return self.keyed or self.method in _IDEMPOTENT
 
-    def payload(self, port: int) -> dict[str, Any]:
-        """The request that the agent is asked to make."""
+    def payload(self, address: str) -> dict[str, Any]:
+        """The request that the agent is asked to make, of the instrument at `host:port`."""
         query = f"status={self.status}&size={self.size}&seconds={self.seconds:.2f}"
         payload: dict[str, Any] = {
             "method": self.method,
-            "url": f"http://127.0.0.1:{port}/{self.instrument}/{self.number}?{query}",
+            "url": f"http://{address}/{self.instrument}/{self.number}?{query}",
             "headers": [{"Content-Type": "text/plain"}],
             "timeout": round(self.timeout, 2),
         }

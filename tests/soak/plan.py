@@ -75,8 +75,8 @@ def draw(seed: int, seconds: float) -> Plan:
     return Plan(seconds, tuple(sorted(episodes, key=lambda episode: episode.start)), tuple(_blows(blows, seconds)))
 
 
-def _deck(rng: Random, kinds: Sequence[str]) -> Iterator[str]:
-    """Deal every kind once, shuffled, then again: a short day meets them all."""
+def deck(rng: Random, kinds: Sequence[str]) -> Iterator[str]:
+    """Deal every kind once, shuffled, then again, so that a short day meets them all."""
     while True:
         hand = list(kinds)
         rng.shuffle(hand)
@@ -85,7 +85,7 @@ def _deck(rng: Random, kinds: Sequence[str]) -> Iterator[str]:
 
 def _platform(rng: Random, seconds: float) -> Iterator[Episode]:
     now = rng.uniform(1.0, 3.0)
-    for kind in _deck(rng, (*PLATFORM, CALM)):
+    for kind in deck(rng, (*PLATFORM, CALM)):
         # Occasionally a long one: only then does the agent's back-off grow.
         span = rng.uniform(8.0, 25.0) if rng.random() < 0.07 else rng.uniform(1.0, 4.0)
         episode = Episode(now, min(span, seconds - now), kind, rng.choice(SERVICES), rng.choice(SKEWS_MINUTES))
@@ -102,7 +102,7 @@ def _platform(rng: Random, seconds: float) -> Iterator[Episode]:
 
 def _targets(rng: Random, seconds: float) -> Iterator[Episode]:
     now = rng.uniform(0.5, 2.0)
-    for kind in _deck(rng, TARGET):
+    for kind in deck(rng, TARGET):
         span = min(rng.uniform(1.0, 4.0), seconds - now)
         if span < 0.5:
             return

@@ -95,10 +95,10 @@ class SoakSandbox(Sandbox):
     def aws_endpoint(self, address: str) -> None:
         self.aws.upstream = urlsplit(address).port or 0
 
-    def _on_aws_call(self, call: AwsCall, done: bool) -> None:
+    def on_aws_call(self, call: AwsCall, done: bool) -> None:
         if call.operation == "ReceiveMessage" and self._good(call):
             self.recovery.polled()
-        super()._on_aws_call(call, done)
+        super().on_aws_call(call, done)
 
     def _good(self, call: AwsCall) -> bool:
         if call.signed_at is None:

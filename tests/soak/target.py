@@ -35,7 +35,7 @@ class Ledger:
             return len(requests) - 1
 
     def answered(self, number: int, place: int, answer: Answer) -> None:
-        """Say what is being answered, before its first byte leaves: the agent may have told it before we go on."""
+        """Say what is being answered, before its first byte leaves: the agent may report it before this thread continues."""
         with self._lock:
             self._seen[number][place] = replace(self._seen[number][place], answer=answer)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from relay_agent.config.settings import variables
+from tests.sender_side import Platform, serving
 
 
 @pytest.fixture
@@ -17,3 +19,16 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Monke
         monkeypatch.delenv(variable.name.upper(), raising=False)
     monkeypatch.chdir(tmp_path)
     return monkeypatch
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[Platform, str]]:
+    """A platform for a sender, and its address."""
+    platform = Platform()
+    with serving(platform) as port:
+        yield platform, f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def platform(served: tuple[Platform, str]) -> Platform:
+    return served[0]

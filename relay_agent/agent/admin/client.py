@@ -1,17 +1,22 @@
 """Requests a page from the agent of a state directory, over its Unix socket.
 
-Used by `status`, `support-bundle` and the container's health check. It must not read the journal.
+Used by `status`, `check`, `qualify`, `support-bundle` and the container's health check. It must not read the journal.
 """
 
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 from pathlib import Path
+from typing import Any
 
 from relay_agent.agent.admin.server import short
+from relay_agent.storage.state_directory import SOCKET
 
 ASK_SECONDS = 10.0
+_PARTS = {"state", "sentence", "problems", "warnings", "agent", "time", "workers", "queue", "journal", "threads", "logLines"}
+"""What every `status.json` of this version has."""
 
 
 class NoAgent(Exception):
@@ -55,3 +60,30 @@ def ask(path: Path, page: str, seconds: float = ASK_SECONDS) -> tuple[int, bytes
         raise NoAnswer(f"the agent's pages do not answer at {path} ({type(error).__name__})") from None
     finally:
         connection.close()
+
+
+def ask_status(state_directory: Path, seconds: float = ASK_SECONDS) -> dict[str, Any]:
+    """Return `status.json` of the agent on a state directory.
+
+    Raises:
+        NoAgent, NoAnswer, PermissionError: as `ask`; NoAnswer also if what answers is not an agent of this version.
+    """
+    _, body = ask(state_directory / SOCKET, "/status.json", seconds)
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not found.keys() >= _PARTS:
+        raise NoAnswer(f"an agent of another version answers on {SOCKET}")
+    return found
+
+
+def agent_runs(state_directory: Path) -> bool:
+    """Return whether an agent uses a state directory: one that does not answer, or is another user's, does too."""
+    try:
+        ask(state_directory / SOCKET, "/healthz")
+    except NoAgent:
+        return False
+    except (NoAnswer, OSError):
+        pass
+    return True

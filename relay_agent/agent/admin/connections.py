@@ -125,7 +125,7 @@ class Server(BaseWSGIServer):
         """Whether a further client is accepted now."""
         full = self.connections >= CONNECTIONS
         if full and self.accepting:
-            self._say_that_clients_wait(f"all {CONNECTIONS} connections are in use")
+            self._log_waiting_clients(f"all {CONNECTIONS} connections are in use")
         return self.accepting and not full and self.monotonic() >= self._refused_until
 
     def accept(self) -> tuple[socket.socket, Any] | None:
@@ -133,7 +133,7 @@ class Server(BaseWSGIServer):
         try:
             return super().accept()
         except OSError as error:
-            self._say_that_clients_wait(error.strerror or str(error))
+            self._log_waiting_clients(error.strerror or str(error))
             self._refused_until = self.monotonic() + REFUSED_SECONDS
             return None
 
@@ -152,7 +152,7 @@ class Server(BaseWSGIServer):
         """The number of open connections."""
         return len(self._open)
 
-    def _say_that_clients_wait(self, reason: str) -> None:
+    def _log_waiting_clients(self, reason: str) -> None:
         now = self.monotonic()
         if now >= self._quiet_until:
             self._quiet_until = now + QUIET_SECONDS

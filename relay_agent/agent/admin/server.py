@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from relay_agent.agent.admin.connections import Server, serve
 from relay_agent.agent.admin.wsgi_app import Known, Pages
 from relay_agent.diagnostics.causes import Problem
 from relay_agent.diagnostics.local_causes import ADMIN_CLOSED, ADMIN_SOCKET, ADMIN_TAKEN
+from relay_agent.storage.state_directory import SOCKET
 from relay_agent.telemetry.logger import Logger
 
 LOOP_SECONDS = 1.0
@@ -29,7 +30,6 @@ CROWD = 10
 """With more connections the loop pauses between iterations, so that many clients that send byte by byte do not cost one for each byte."""
 TURN_SECONDS = 0.02
 BACKLOG = 64
-_SOCKET = "admin.sock"
 
 
 class Admin:
@@ -42,10 +42,10 @@ class Admin:
         endpoint: tuple[str, int] | None,
         path: Path,
         log: Logger,
-        lines: Callable[[], str],
+        local: Mapping[str, Callable[[], str]],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Listen. A taken TCP port is only a warning: the Unix socket at `path` still answers. Only that socket shows the last log lines.
+        """Listen. A taken TCP port is only a warning: the Unix socket at `path` still answers. Only that socket shows the pages `local`.
 
         A disk without space for the Unix socket is only a warning too: the socket is created as soon as there is space.
         """
@@ -56,9 +56,9 @@ class Admin:
         self._servers: list[Server] = []
         self._problems: dict[str, Problem] = {}
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # It warns of every request that waits.
-        self._local = Pages(facts, render_metrics, None, lines)
+        self._local = Pages(facts, render_metrics, None, local)
         self._pages = [self._local]
-        self._missing = self._serve(self._local, lambda: _unix(path), _SOCKET) is None
+        self._missing = self._serve(self._local, lambda: _unix(path), SOCKET) is None
         self.port: int | None = None
         if endpoint is not None:
             self._pages.append(Pages(facts, render_metrics, endpoint[0]))
@@ -75,7 +75,7 @@ class Admin:
         if self._missing:
             self._missing = self._serve(self._local, lambda: _unix(self._path)) is None
             if not self._missing:
-                self._problems.pop(_SOCKET, None)
+                self._problems.pop(SOCKET, None)
         if not self._map:
             return LOOP_SECONDS
         for server in self._servers:
@@ -105,7 +105,7 @@ class Admin:
         try:
             sock = listen()
             try:
-                server = serve(pages, sock, self._map, address=name or _SOCKET, log=self._log, monotonic=self._monotonic)
+                server = serve(pages, sock, self._map, address=name or SOCKET, log=self._log, monotonic=self._monotonic)
             except OSError:
                 sock.close()
                 raise
@@ -119,7 +119,7 @@ class Admin:
     def _say(self, name: str, error: OSError) -> None:
         reason = error.strerror or str(error)
         taken = ADMIN_TAKEN if error.errno == errno.EADDRINUSE else ADMIN_CLOSED
-        cause = (ADMIN_SOCKET if name == _SOCKET else taken).about(address=name, reason=reason)
+        cause = (ADMIN_SOCKET if name == SOCKET else taken).about(address=name, reason=reason)
         self._log.warning("admin-unavailable", address=name, reason=reason, cause=cause.cause, cure=cause.cure)
         self._problems[name] = Problem(f"{name}: {reason}", cause)
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from relay_agent.agent.admin.status import RECENT_COMMANDS, Identity, to_the_second, told
+from relay_agent.agent.admin.status import RECENT_COMMANDS, Identity, problem_json, to_the_second
+from relay_agent.core.callbacks import nothing
 from relay_agent.core.clock import Clock
 from relay_agent.core.errors import JournalError
 from relay_agent.core.failures import Obstacle
@@ -37,8 +38,9 @@ class StartupStatus:
         capacity: int,
         token_ends: Callable[[], datetime | None],
         log_lines: Callable[[], int],
+        policy: Callable[[], dict[str, Any] | None] = nothing,
     ) -> None:
-        """`log_lines` returns how many wait to be delivered."""
+        """`log_lines` returns how many wait to be delivered, `policy` which policy is in force."""
         self._identity = identity
         self._clock = clock
         self._disk = disk
@@ -47,6 +49,7 @@ class StartupStatus:
         self._capacity = capacity
         self._token_ends = token_ends
         self._log_lines = log_lines
+        self._policy = policy
         self.obstacle = Obstacle("the journal is being opened")
         """Why the journal cannot be opened."""
 
@@ -64,21 +67,14 @@ class StartupStatus:
         return {
             "state": "starting",
             "sentence": f"Starting: {problems[0].cause.cause}.",
-            "version": self._identity.version,
-            "agent": {
-                "id": self._identity.agent_id,
-                "name": None,
-                "organisation": self._identity.organisation,
-                "apiTarget": self._identity.api_target,
-            },
-            "time": to_the_second(self._clock.now()),
-            "started": to_the_second(self._identity.uptime.started),
-            "uptimeSeconds": round(self._identity.uptime.seconds()),
-            "problems": [told(problem) for problem in problems],
+            "summary": problems[0].cause.cause,
+            **self._identity.facts(self._clock.now(), None),
+            "problems": [problem_json(problem) for problem in problems],
             "warnings": [],
-            "queue": {"waiting": 0, "capacity": self._capacity},
+            "queue": {"enabled": None, "waiting": 0, "capacity": self._capacity, "shared": self._identity.shared_queue},
             "workers": {"busy": 0, "total": self._workers},
             "untold": 0,
+            "policy": self._policy(),
             "journal": {**self._counts(), "bytes": self._disk.used()},
             "lastReceive": None,
             "lastHeartbeat": None,
@@ -86,6 +82,7 @@ class StartupStatus:
             "lastConfiguration": None,
             "tokenEnds": to_the_second(self._token_ends()),
             "credentialsEnd": None,
+            "ending": [],
             "logLines": {"waiting": self._log_lines(), "dropped": 0},
             "threads": [
                 {"name": "main", "alive": True, "activity": "opening the journal", "silentSeconds": None, "problem": self.obstacle.reason}

@@ -1,7 +1,7 @@
 """What the pages show: whether the agent is alive, whether it is ready and why not, and what it is doing.
 
-Owns the judgement of readiness and the form of `status.json` (OPERATIONS §3). It must not change anything, or wait for a part of the
-agent that hangs: the pages are needed most when something does.
+Decides readiness and the form of `status.json` (docs/operations.md, "Pages"). It must not change anything, or wait for a part of the
+agent that hangs: the pages are needed most then.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from relay_agent.agent.threads import Threads
+from relay_agent.core.callbacks import nothing
 from relay_agent.core.clock import Clock, Uptime, iso
 from relay_agent.core.errors import JournalError
 from relay_agent.core.failures import Cause
 from relay_agent.diagnostics import command_history
-from relay_agent.diagnostics.causes import Problem, days_left
+from relay_agent.diagnostics.causes import Problem, ends_soon
 from relay_agent.diagnostics.command_history import Listed
-from relay_agent.diagnostics.local_causes import DEAD, JOURNAL_HANGS, STOPPING, TOKEN_ENDS, journal_cause, token_expired
+from relay_agent.diagnostics.expiry_watch import Ending
+from relay_agent.diagnostics.local_causes import DEAD, JOURNAL_HANGS, STOPPING, TAKING_OVER, journal_cause, token_ends, token_expired
 from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.diagnostics.platform_causes import AGENT_DISABLED, NO_LOGS, QUEUE_DISABLED, REFUSED, STARTING, cause_of
 from relay_agent.diagnostics.platform_status import PlatformStatus
@@ -34,7 +36,6 @@ from relay_agent.telemetry.throughput import Throughput
 RECENT_COMMANDS = 50
 COMMIT_SECONDS = 10.0
 """If a commit takes longer, the agent is not ready."""
-TOKEN_WARNING = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,18 @@ class Identity:
     organisation: str
     api_target: str
     uptime: Uptime
+    shared_queue: bool = False
+    """Whether other agents receive from the same queue."""
+
+    def facts(self, now: datetime, name: str | None) -> dict[str, Any]:
+        """Return what `status.json` says of it; `name` is the agent's on the platform, if known."""
+        return {
+            "version": self.version,
+            "agent": {"id": self.agent_id, "name": name, "organisation": self.organisation, "apiTarget": self.api_target},
+            "time": to_the_second(now),
+            "started": to_the_second(self.uptime.started),
+            "uptimeSeconds": round(self.uptime.seconds()),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +67,11 @@ class FlowState:
 
     tasks: FairQueue[Any]
     workers: int
-    untold: Callable[[], int]
+    unsent_answers: Callable[[], int]
     """How many answers are not delivered yet."""
     throughput: Throughput
+    inherited: Callable[[], int] = int
+    """How many commands are left from the time when this agent was alone on a queue that is shared now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +104,18 @@ class Logging:
     cause: Cause = NO_LOGS
 
 
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """What other parts report, which neither a thread's status nor the platform nor the disk shows."""
+
+    logs: Callable[[], Logging]
+    problems: Callable[[], list[Problem]]
+    ending: Callable[[], list[Ending]] = list
+    """The token and the certificates that end soon; such certificates are among the problems too."""
+    policy: Callable[[], dict[str, Any] | None] = nothing
+    """Which policy is in force; None without a policy file."""
+
+
 class AgentStatus:
     """The status of one agent. Any thread may ask."""
 
@@ -101,10 +128,8 @@ class AgentStatus:
         flow: FlowState,
         storage: StorageState,
         platform: PlatformState,
-        logs: Callable[[], Logging],
-        other_problems: Callable[[], list[Problem]],
+        reports: Reports,
     ) -> None:
-        """`other_problems` gives what else is wrong: what neither a thread's status nor the platform nor the disk says."""
         self.identity = identity
         self._clock = clock
         self._threads = threads
@@ -114,8 +139,10 @@ class AgentStatus:
         self._flow = flow
         self._storage = storage
         self._platform = platform
-        self._logs = logs
-        self._other_problems = other_problems
+        self._logs = reports.logs
+        self._other_problems = reports.problems
+        self._ending = reports.ending
+        self._policy = reports.policy
 
     # --- judgement ---
 
@@ -124,22 +151,22 @@ class AgentStatus:
         if self._stopping():
             return []
         dead = [Problem(f"the thread {loop.name} is dead", DEAD) for loop in self._threads.dead()]
-        return dead + _lasting(self._watchdog.standing_still())
+        return dead + _lasting(self._watchdog.internal_findings())
 
     def ready(self) -> list[Problem]:
-        """Return why commands are not accepted and answered, the most telling reason first. Empty while they are."""
+        """Return why commands are not accepted and answered, the most informative reason first. Empty while they are."""
         if self._stopping():
             return [Problem("the agent is stopping", STOPPING)]
-        found = [*self.live(), *self._of_platform(), *self._of_disk()]
-        return found + _lasting(self._watchdog.not_served())
+        found = [*self.live(), *self._of_platform(), *self._of_disk(), *self._of_queue()]
+        return found + _lasting(self._watchdog.platform_findings())
 
     def warnings(self, problems: list[Problem]) -> list[Problem]:
-        """Return what else is wrong, but does not keep commands from being answered."""
+        """Return the problems that do not prevent commands from being answered."""
         found = []
         ends = self._platform.token_ends()
-        if ends is not None and timedelta() < ends - self._clock.now() < TOKEN_WARNING:
-            soon = TOKEN_ENDS.about(date=f"{ends:%Y-%m-%d %H:%M} UTC", days=days_left(ends, self._clock.now()))
-            found.append(Problem(f"the JWT expires on {ends:%Y-%m-%d}", soon))
+        now = self._clock.now()
+        if ends is not None and now < ends and ends_soon(ends, now):
+            found.append(Problem(f"the JWT expires on {ends:%Y-%m-%d}", token_ends(ends, now)))
         known = {problem.cause for problem in problems}
         for name, status in self._statuses.items():
             reason, cause = status.problem, status.cause
@@ -160,7 +187,7 @@ class AgentStatus:
             return [Problem(refresh.problem or "the platform refuses the agent", status.refused)]
         if status.disabled:
             return [Problem(AGENT_DISABLED.cause, AGENT_DISABLED)]
-        if not status.enrolled:
+        if not status.registered:
             return [Problem(refresh.problem or "the agent is starting", refresh.cause or STARTING)]
         rejected = status.rejected
         if rejected is not None:
@@ -170,9 +197,13 @@ class AgentStatus:
         beat, poll = self._statuses["heartbeat"], self._statuses["poller"]
         if beat.problem is not None and beat.cause is not None and beat.cause.id == REFUSED.id:
             return [Problem(beat.problem, beat.cause)]
-        if poll.worked is None and poll.problem is not None and poll.cause is not None:
+        if poll.last_success is None and poll.problem is not None and poll.cause is not None:
             return [Problem(f"the queue has not been read yet: {poll.problem}", poll.cause)]
         return []
+
+    def _of_queue(self) -> list[Problem]:
+        left = self._flow.inherited()
+        return [Problem(f"{TAKING_OVER.cause}: {left} commands are affected", TAKING_OVER)] if left else []
 
     def _of_disk(self) -> list[Problem]:
         obstacle = intake_obstacle(self._storage.journal, self._storage.disk)
@@ -188,24 +219,23 @@ class AgentStatus:
         problems = self.ready()
         waiting, running = self._flow.tasks.waiting(), self._flow.tasks.running()
         logs = self._logs()
+        state, summary = self._state(bool(problems)), self._summary(problems, running, waiting)
         return {
-            "state": self._state(bool(problems)),
-            "sentence": self._sentence(problems, running, waiting),
-            "version": self.identity.version,
-            "agent": {
-                "id": self.identity.agent_id,
-                "name": self._platform.name(),
-                "organisation": self.identity.organisation,
-                "apiTarget": self.identity.api_target,
+            "state": state,
+            "sentence": f"{state.capitalize()}: {summary}.",
+            "summary": summary,
+            **self.identity.facts(self._clock.now(), self._platform.name()),
+            "problems": [problem_json(problem) for problem in problems],
+            "warnings": [problem_json(problem) for problem in self.warnings(problems)],
+            "queue": {
+                "enabled": self._queue_enabled(),
+                "waiting": waiting,
+                "capacity": self._flow.tasks.capacity,
+                "shared": self.identity.shared_queue,
             },
-            "time": to_the_second(self._clock.now()),
-            "started": to_the_second(self.identity.uptime.started),
-            "uptimeSeconds": round(self.identity.uptime.seconds()),
-            "problems": [told(problem) for problem in problems],
-            "warnings": [told(problem) for problem in self.warnings(problems)],
-            "queue": {"waiting": waiting, "capacity": self._flow.tasks.capacity},
             "workers": {"busy": running, "total": self._flow.workers},
-            "untold": self._flow.untold(),
+            "untold": self._flow.unsent_answers(),
+            "policy": self._policy(),
             "journal": {**self._counts(), "bytes": self._storage.disk.used()},
             "lastReceive": self._when(self._statuses["poller"]),
             "lastHeartbeat": self._when(self._statuses["heartbeat"]),
@@ -213,6 +243,9 @@ class AgentStatus:
             "lastConfiguration": to_the_second(self._platform.status.refreshed),
             "tokenEnds": to_the_second(self._platform.token_ends()),
             "credentialsEnd": to_the_second(self._platform.credentials_end()),
+            "ending": [
+                {"role": one.role, "name": one.name, "ends": to_the_second(one.ends), "remark": one.remark} for one in self._ending()
+            ],
             "logLines": {"waiting": logs.waiting, "dropped": logs.dropped},
             "threads": self._threads_now(),
             "lastHour": [list(minute) for minute in self._flow.throughput.last_hour()],
@@ -240,20 +273,24 @@ class AgentStatus:
             return "stopping"
         if self._platform.status.disabled:
             return "disabled"
-        if not self._platform.status.enrolled:
-            return "starting"
+        if not self._platform.status.registered:
+            return "offline" if self._platform.status.offline else "starting"
         return "not ready" if problems else "ready"
 
-    def _sentence(self, problems: list[Problem], running: int, waiting: int) -> str:
+    def _queue_enabled(self) -> bool | None:
+        """Return whether the queue is enabled on the platform; returns None if the configuration has not been read."""
+        return not self._platform.status.queue_disabled if self._platform.status.registered else None
+
+    def _summary(self, problems: list[Problem], running: int, waiting: int) -> str:
+        """Return why it is in its state, or how busy it is; the page shows it beside the state."""
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            words = {"stopping": "Stopping", "disabled": "Disabled", "starting": "Starting"}
-            return f"{words.get(self._state(True), 'Not ready')}: {problems[0].cause.cause}{more}."
+            return f"{problems[0].cause.cause}{more}"
         if waiting:
-            return f"Ready and busy: {running} of {self._flow.workers} workers are busy, {waiting} more commands are waiting."
+            return f"{running} of {self._flow.workers} workers are busy, {waiting} more commands are waiting"
         if running:
-            return f"Ready: {running} of {self._flow.workers} workers are busy."
-        return "Ready: waiting for commands."
+            return f"{running} of {self._flow.workers} workers are busy"
+        return "waiting for commands"
 
     def _threads_now(self) -> list[dict[str, Any]]:
         return [
@@ -261,7 +298,7 @@ class AgentStatus:
                 "name": thread.name,
                 "alive": thread.alive,
                 "activity": thread.activity(),
-                "silentSeconds": round(thread.status.silent_seconds(), 1) if thread.status else None,
+                "silentSeconds": round(thread.status.seconds_since_iteration(), 1) if thread.status else None,
                 "problem": thread.status.problem if thread.status else None,
             }
             for thread in self._threads.all
@@ -273,8 +310,8 @@ class AgentStatus:
         return {}
 
     def _worked(self, status: LoopStatus) -> datetime | None:
-        worked = status.worked
-        return None if worked is None else self._clock.now() - timedelta(seconds=self._clock.monotonic() - worked)
+        last_success = status.last_success
+        return None if last_success is None else self._clock.now() - timedelta(seconds=self._clock.monotonic() - last_success)
 
     def _when(self, status: LoopStatus) -> str | None:
         return to_the_second(self._worked(status))
@@ -284,9 +321,10 @@ def _lasting(findings: list[Finding]) -> list[Problem]:
     return [Problem(found.reason, found.cause) for found in findings if found.seconds > RECENT_SECONDS]
 
 
-def told(problem: Problem) -> dict[str, str]:
+def problem_json(problem: Problem) -> dict[str, Any]:
     """Return a problem in the form of `status.json`."""
-    return {"check": problem.cause.id, "reason": problem.reason, "cause": problem.cause.cause, "cure": problem.cause.cure}
+    cause = problem.cause
+    return {"check": cause.id, "reason": problem.reason, "cause": cause.cause, "cure": cause.cure, "count": problem.count}
 
 
 def to_the_second(moment: datetime | None) -> str | None:

@@ -1,4 +1,4 @@
-"""The pages as a WSGI application: who may request which page, and the form of each (OPERATIONS §3).
+"""The pages as a WSGI application: who may request which page, and the form of each (docs/operations.md, "Pages").
 
 Owns HTTP. It must not judge anything; `status` does.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -58,11 +58,16 @@ class Known(Protocol):
         """Return the newest commands."""
 
 
+_NONE: Mapping[str, Callable[[], str]] = {}
+
+
 class Pages:
     """The application behind one of the two sockets."""
 
-    def __init__(self, facts: Known, render_metrics: Callable[[], bytes], host: str | None, lines: Callable[[], str] | None = None) -> None:
-        """`host` is the address it listens on, None on the Unix socket; `lines` returns the last log lines, if they may be shown."""
+    def __init__(
+        self, facts: Known, render_metrics: Callable[[], bytes], host: str | None, local: Mapping[str, Callable[[], str]] = _NONE
+    ) -> None:
+        """`host` is the address it listens on, None on the Unix socket; `local` are further pages of text, for that socket only."""
         self._facts = facts
         self._render_metrics = render_metrics
         self._host = host
@@ -73,8 +78,8 @@ class Pages:
             "/metrics": lambda _: Reply(HTTPStatus.OK, metrics.CONTENT_TYPE, self._render_metrics()),
             "/status.json": self._status,
         }
-        if lines is not None:
-            self._routes["/log"] = lambda _: Reply(HTTPStatus.OK, _TEXT, lines().encode())
+        for path, text in local.items():
+            self._routes[path] = lambda _, text=text: Reply(HTTPStatus.OK, _TEXT, text().encode())  # type: ignore[misc]
 
     def show(self, facts: Known) -> None:
         """Show this status from now on."""
@@ -88,7 +93,7 @@ class Pages:
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [reply.body]
 
     def _reply(self, environ: WSGIEnvironment) -> Reply:
-        if not self._welcome(environ.get("HTTP_HOST")):
+        if not self._is_allowed_host(environ.get("HTTP_HOST")):
             return _say(
                 HTTPStatus.FORBIDDEN,
                 "Use localhost or the agent's own address; other names are refused (protection against DNS rebinding).",
@@ -100,7 +105,7 @@ class Pages:
             return _say(HTTPStatus.NOT_FOUND, "No such page. The pages are /, /healthz, /readyz, /metrics and /status.json.")
         return route(environ.get("QUERY_STRING", ""))
 
-    def _welcome(self, host: str | None) -> bool:
+    def _is_allowed_host(self, host: str | None) -> bool:
         """Whether no web page of another name can make a browser send this Host field."""
         if not host:
             return self._host is None
@@ -116,7 +121,7 @@ class Pages:
     def _page(self, query: str) -> Reply:
         refresh = "refresh=off" not in query.split("&")
         text = status_page.render(self._facts.status(), self._facts.recent(), refresh=refresh)
-        policy = ("Content-Security-Policy", status_page.POLICY if refresh else status_page.STILL)
+        policy = ("Content-Security-Policy", status_page.POLICY if refresh else status_page.POLICY_WITHOUT_SCRIPTS)
         return Reply(HTTPStatus.OK, "text/html; charset=utf-8", text.encode(), (policy,))
 
     def _status(self, _query: str) -> Reply:

@@ -1,4 +1,4 @@
-"""The checks of `relay-agent check` and `relay-agent explain` (OPERATIONS §1, §2), as data; `cli.diagnose` prints them.
+"""The checks of `relay-agent check` and `relay-agent explain` (docs/operations.md), as data; `cli.diagnose` prints them.
 
 Owns the checks, their order, and the trace of a route to a URL. It must not start or change anything, hold a lock that the agent needs,
 receive a message from a queue, or word a cause or a cure: `diagnostics` does.

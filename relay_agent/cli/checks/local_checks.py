@@ -6,32 +6,35 @@ journal (`journal_inspection.look`).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 
-from relay_agent.cli.checks.result import Check, error, ok, warning
+from relay_agent.cli.checks.result import Check, error, ok, warning, warnings
+from relay_agent.config.certificate_files import certificates_of
 from relay_agent.config.inspection import unknown_variables
 from relay_agent.config.loading import load_settings, load_usable_settings
+from relay_agent.config.network import load_rules
 from relay_agent.config.secrets import token_expiry
 from relay_agent.config.settings import Settings
 from relay_agent.core.errors import ConfigurationError, JournalDamaged, JournalError, Mistake
 from relay_agent.core.failures import Cause
 from relay_agent.diagnostics import local_causes
-from relay_agent.diagnostics.causes import days_left
+from relay_agent.diagnostics.causes import days_left, ends_soon
+from relay_agent.diagnostics.certificates import ending, of_file
 from relay_agent.protocol.keyring import Keyring
 from relay_agent.storage.disk_space import obstacle_seen
 from relay_agent.storage.journal_inspection import locked, look
-from relay_agent.storage.state_directory import held, obstacle
+from relay_agent.storage.state_directory import JOURNAL, held, obstacle
 
 MB = 1_000_000
 LOW_BYTES = 1000 * MB
-TOKEN_DAYS = 30
 PROOF_BYTES = 4096
 _LAYERS = frozenset({"overlay", "aufs", "fuse-overlayfs"})
 """File systems of a container's own layer."""
@@ -40,8 +43,10 @@ Mounts = Callable[[], Iterable[tuple[str, str]]]
 """Mount points and the type of what is mounted there."""
 
 
-def configuration(env_file: Path | None, named: bool = False) -> tuple[Settings | None, Check]:
-    """Load the settings; `named`: the file was named on the command line, so it must exist."""
+def configuration(
+    env_file: Path | None, named: bool = False, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> tuple[Settings | None, Check]:
+    """Load the settings, and look at the certificates that they name; `named`: the file was named on the command line, so it must exist."""
     try:
         if named and env_file is not None and not env_file.is_file():
             raise ConfigurationError(Mistake("--env-file", f"there is no file {env_file}"))
@@ -49,13 +54,29 @@ def configuration(env_file: Path | None, named: bool = False) -> tuple[Settings 
     except ConfigurationError as problem:
         unknown = [Mistake(name, f"is not a setting of the agent{_nearest(near)}") for name, near in unknown_variables(env_file)]
         return None, _invalid(problem.mistakes + unknown)
-    strange = unknown_variables(env_file)
-    if strange:
-        names = ", ".join(name for name, _ in strange)
-        nearest = ", ".join(f"{name} may be meant as {near}" if near else f"no setting resembles {name}" for name, near in strange)
-        return settings, warning(local_causes.UNKNOWN_VARIABLES.about(names=names, nearest=nearest), f"unknown, and ignored: {names}")
+    found = [*_unknown(env_file), *_ending_certificates(settings, now())]
+    policy = _policy(settings)
+    if found:
+        return settings, warnings("configuration", found, f"{policy}; " if policy else "")
     source = f"the environment and {env_file}" if env_file is not None and env_file.is_file() else "the environment"
-    return settings, ok("configuration", f"every variable is valid, read from {source}")
+    return settings, ok("configuration", f"every variable is valid, read from {source}{f'; {policy}' if policy else ''}")
+
+
+def _unknown(env_file: Path | None) -> list[tuple[Cause, str]]:
+    unknown = unknown_variables(env_file)
+    if not unknown:
+        return []
+    names = ", ".join(name for name, _ in unknown)
+    nearest = ", ".join(f"{name} may be meant as {near}" if near else f"no setting resembles {name}" for name, near in unknown)
+    return [(local_causes.UNKNOWN_VARIABLES.about(names=names, nearest=nearest), f"unknown, and ignored: {names}")]
+
+
+def _ending_certificates(settings: Settings, now: datetime) -> list[tuple[Cause, str]]:
+    try:
+        found = [of_file(one) for one in certificates_of(settings, load_rules(settings))]
+    except ConfigurationError:  # The policy file has changed since the settings were read.
+        return []
+    return [(problem.cause, problem.reason) for problem in ending(found, now)]
 
 
 def usable(env_file: Path | None, named: bool = False) -> tuple[Settings | None, frozenset[str]]:
@@ -66,6 +87,15 @@ def usable(env_file: Path | None, named: bool = False) -> tuple[Settings | None,
         return load_usable_settings(env_file)
     except ConfigurationError:
         return None, frozenset()
+
+
+def _policy(settings: Settings) -> str:
+    """Describe the policy file, which is valid if the settings are."""
+    if settings.policy_file is None:
+        return ""
+    rules = load_rules(settings).rules
+    counts = f"{len(rules.policy.rules)} rules, {len(rules.targets)} targets"
+    return f"policy {settings.policy_file}: mode {rules.policy.mode}, {rules.policy.default.rule}, {counts}"
 
 
 def _nearest(near: str | None) -> str:
@@ -84,11 +114,8 @@ def token(settings: Settings, now: datetime) -> Check:
         return ok("token", "the JWT never expires")
     if expiry <= now:
         return error(local_causes.token_expired(expiry), f"expired on {expiry:%Y-%m-%d}")
-    if (expiry - now).days < TOKEN_DAYS:
-        days = days_left(expiry, now)
-        return warning(
-            local_causes.TOKEN_ENDS.about(date=f"{expiry:%Y-%m-%d %H:%M} UTC", days=days), f"expires on {expiry:%Y-%m-%d}, in {days}"
-        )
+    if ends_soon(expiry, now):
+        return warning(local_causes.token_ends(expiry, now), f"expires on {expiry:%Y-%m-%d}, in {days_left(expiry, now)}")
     return ok("token", f"valid until {expiry:%Y-%m-%d}")
 
 
@@ -96,8 +123,15 @@ def secure_key(settings: Settings) -> Check:
     """Check whether there is a key for secure commands."""
     keys = Keyring.from_text(settings.secure_key.get())
     if not keys:
-        return warning(local_causes.NO_KEY, "no key for secure commands")
+        return warning(local_causes.NO_KEY, "no key for secure commands", optional=not _requires_secure(settings))
     return ok("secure-key", f"{len(keys.kids)} key{'' if len(keys.kids) == 1 else 's'}; new messages are encrypted with kid {keys.kids[0]}")
+
+
+def _requires_secure(settings: Settings) -> bool:
+    """Return whether the policy allows some calls to secure commands only."""
+    with contextlib.suppress(ConfigurationError):
+        return any(rule.secure_only for rule in load_rules(settings).rules.policy.rules)
+    return False
 
 
 # --- the state directory ---
@@ -110,7 +144,7 @@ def mounts() -> list[tuple[str, str]]:
 
 def state_dir(path: Path, mounted: Mounts = mounts) -> Check:
     """Check the state directory: permissions, space, the journal, and whether it outlives the container."""
-    return _closed(path) or _no_room(path) or _journal(path) or _may_not_last(path, mounted) or _fine(path)
+    return _closed(path) or _disk_full(path) or _journal(path) or _storage_warning(path, mounted) or _fine(path)
 
 
 def _fine(path: Path) -> Check:
@@ -154,14 +188,14 @@ def _full(path: Path) -> Cause:
     return local_causes.DISK_FULL.about(path=path, free=_free(path) // MB)
 
 
-def _no_room(path: Path) -> Check | None:
+def _disk_full(path: Path) -> Check | None:
     """Report a disk on which a running agent would accept no commands, judged as the agent does (`disk_space`)."""
     found = obstacle_seen(path, _nearest_directory(path))
     return error(_full(path), f"{path}: {found.reason}") if found else None
 
 
 def _journal(path: Path) -> Check | None:
-    journal = path / "journal.db"
+    journal = path / JOURNAL
     try:
         look(journal, in_use=held(path))
     except JournalDamaged as damage:
@@ -171,7 +205,7 @@ def _journal(path: Path) -> Check | None:
     return error(local_causes.JOURNAL_LOCKED, f"{journal} is locked") if held(path) and locked(journal) else None
 
 
-def _may_not_last(path: Path, mounted: Mounts) -> Check | None:
+def _storage_warning(path: Path, mounted: Mounts) -> Check | None:
     found = []
     free = _free(path)
     if free < LOW_BYTES:
@@ -180,9 +214,7 @@ def _may_not_last(path: Path, mounted: Mounts) -> Check | None:
         found.append((local_causes.ON_LAYER.about(path=path), "on the container's own layer"))
     if not found:
         return None
-    cause = "; ".join(row.cause for row, _ in found)
-    cure = "; ".join(row.cure for row, _ in found)
-    return warning(Cause("state-dir", cause, cure), f"{path}: {', '.join(said for _, said in found)}")
+    return warnings("state-dir", found, f"{path}: ")
 
 
 def _on_layer(path: Path, mounted: Mounts) -> bool:

@@ -16,7 +16,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from relay_agent.cli.checks.result import Check, error, ok, warning
+from relay_agent.cli.checks.result import Check, error, ok, warning, warnings
 from relay_agent.config.network import proxy_router, tls_contexts
 from relay_agent.config.settings import Settings
 from relay_agent.core.clock import Clock, clock_offset
@@ -30,16 +30,18 @@ from relay_agent.core.errors import (
     UnknownAgent,
 )
 from relay_agent.core.failures import CERTIFICATE_CODES, Code
-from relay_agent.core.loop import aside
-from relay_agent.core.models import Headers
+from relay_agent.core.loop import call_in_thread
+from relay_agent.core.models import CertificateRole, Headers
 from relay_agent.core.urls import parse_url
 from relay_agent.diagnostics import local_causes, platform_causes
+from relay_agent.diagnostics.certificates import ending
+from relay_agent.diagnostics.peer_certificates import PeerCertificates
 from relay_agent.diagnostics.platform_causes import cause_of
 from relay_agent.tdp.aws_clients import Aws
 from relay_agent.tdp.cloudwatch_logs import LogsClient
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.platform_http import Answer, PlatformHttp
-from relay_agent.tdp.rest import AgentConfig, AgentState, Rest
+from relay_agent.tdp.rest import AgentConfig, AgentIdentity, AgentState, Rest
 from relay_agent.tdp.sqs import Queue
 from relay_agent.transport.dialer import Dialer
 from relay_agent.transport.policy import Policy
@@ -108,7 +110,8 @@ class PlatformChecks:
         self._seconds = seconds
         self._seen_secrets = seen_secrets
         self._proxies = proxy_router(settings)
-        self._dialer = Dialer(tls_contexts(settings), Resolver())
+        self._peers = PeerCertificates(time.monotonic)
+        self._dialer = Dialer(tls_contexts(settings), Resolver(), self._peers.leg(CertificateRole.PLATFORM))
         self._facts = PlatformFacts()
 
     def platform(self) -> Check:
@@ -126,21 +129,22 @@ class PlatformChecks:
             finally:
                 self._facts.clock_off = http.clock_off
         seconds = time.monotonic() - began
+        found = [(problem.cause, problem.reason) for problem in ending(self._peers.in_use(), self._clock.now())]
         if seconds > SLOW_SECONDS:
-            return warning(platform_causes.SLOW.about(seconds=f"{seconds:.1f}"), f"{self._where()} answered after {seconds:.1f} s")
-        return ok("platform", f"{self._where()} answers")
+            found.insert(0, (platform_causes.SLOW.about(seconds=f"{seconds:.1f}"), f"it answered after {seconds:.1f} s"))
+        return warnings("platform", found, f"{self._where()}: ") if found else ok("platform", f"{self._where()} answers")
 
     def clock(self) -> Check:
         """Compare this machine's clock with the platform's."""
         off = self._facts.clock_off
         if off is None:
             return ok("clock", "not compared, since the platform's answer has no Date")
-        said = f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the platform's"
+        summary = f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the platform's"
         cause = local_causes.clock_off(off)
         if abs(off) > CLOCK_ERROR_SECONDS:
-            return error(cause, said)
+            return error(cause, summary)
         if abs(off) > CLOCK_WARNING_SECONDS:
-            return warning(cause, said)
+            return warning(cause, summary)
         return ok("clock", "agrees with the platform's")
 
     def access(self) -> Check:
@@ -154,7 +158,7 @@ class PlatformChecks:
         """Check whether the agent is known and user-defined."""
         agent_id, state = self._settings.agent_id, self._facts.state
         if self._facts.refusal is not None or state is None:
-            refusal = self._facts.refusal or UnknownAgent(Call.AGENTS, "did not describe it")
+            refusal = self._facts.refusal or UnknownAgent(Call.AGENTS, "answered without a description of the agent")
             return error(cause_of(refusal), f"AGENT_ID {agent_id}: the platform {refusal.reason}", "agent")
         if state.kind is not None and state.kind != USER_DEFINED:
             return error(platform_causes.NOT_USER_DEFINED.about(kind=state.kind[:40]), f"AGENT_ID {agent_id} is of type {state.kind[:40]}")
@@ -165,14 +169,16 @@ class PlatformChecks:
         state = self._facts.state
         if state is not None and state.enabled is False:
             return error(platform_causes.AGENT_DISABLED, "the agent is disabled")
-        return ok("enabled", "the agent is enabled" if state is not None and state.enabled else "the platform does not say")
+        return ok("enabled", "the agent is enabled" if state is not None and state.enabled else "the platform does not report it")
 
     def queue(self) -> Check:
         """Check whether the agent's queue is enabled."""
         state = self._facts.state
         if state is not None and state.queue_enabled is False:
             return error(platform_causes.QUEUE_DISABLED, "the queue is disabled")
-        return ok("queue", "the queue is enabled" if state is not None and state.queue_enabled else "the platform does not say")
+        summary = "the queue is enabled" if state is not None and state.queue_enabled else "the platform does not report it"
+        leased = f"a received command is this agent's alone for {self._settings.lease_seconds} s (RELAY_LEASE_SECONDS)"
+        return ok("queue", f"{summary}; shared queue (RELAY_SHARED_QUEUE), {leased}" if self._settings.shared_queue else summary)
 
     def credentials(self) -> Check:
         """Get the configuration and temporary credentials."""
@@ -194,7 +200,7 @@ class PlatformChecks:
             return error(platform_causes.QUEUE_DISABLED, "the platform names no queue", "sqs")
         if config.platform_queue is None:
             return error(platform_causes.NO_QUEUE, "the platform names no queue for answers", "sqs")
-        answering = aside(
+        answering = call_in_thread(
             partial(self._look, config.platform_queue, inbound=False), "check-answers"
         )  # On its own thread, so that it ends in time even if the other one hangs.
         commands, answers = self._look(config.source_queue, inbound=True), answering.result()
@@ -203,8 +209,8 @@ class PlatformChecks:
             return ok("sqs", f"the queue for commands accepts the agent; the queue for answers cannot be checked{self._endpoint()}")
         failed = [(name, problem) for name, problem in (("commands", commands), ("answers", answers)) if problem is not None]
         if failed:
-            said = "; ".join(f"the queue for {name}: {problem}" for name, problem in failed)
-            return error(cause_of(failed[0][1]), said + self._endpoint(), "sqs")
+            summary = "; ".join(f"the queue for {name}: {problem}" for name, problem in failed)
+            return error(cause_of(failed[0][1]), summary + self._endpoint(), "sqs")
         return ok("sqs", f"the queues for commands and answers accept the agent{self._endpoint()}")
 
     def _look(self, url: str, *, inbound: bool) -> PlatformError | None:
@@ -225,7 +231,7 @@ class PlatformChecks:
             try:
                 self._logs(http, config.region, credentials).look(config.log_group)
             except PlatformError as problem:
-                return warning(cause_of(problem), f"log group {config.log_group}: {self._told(problem)}", "cloudwatch")
+                return warning(cause_of(problem), f"log group {config.log_group}: {self._with_endpoint(problem)}", "cloudwatch")
         return ok("cloudwatch", f"log group {config.log_group} can be read{self._endpoint()}")
 
     # --- what they share ---
@@ -236,7 +242,8 @@ class PlatformChecks:
 
     def _rest(self, http: PlatformHttp) -> Rest:
         settings = self._settings
-        return Rest(http, settings.api_target, settings.org_slug, settings.agent_id, settings.token.get, self._clock)
+        identity = AgentIdentity(settings.api_target, settings.org_slug, settings.agent_id, settings.token.get)
+        return Rest(http, identity, self._clock)
 
     def _aws(self, http: PlatformHttp, credentials: PlatformCredentials) -> Aws:
         return Aws(http, credentials, self._settings.aws_endpoint_url)
@@ -260,7 +267,7 @@ class PlatformChecks:
         route = self._proxies.route(Leg.PLATFORM, parse_url(self._settings.api_target))
         return self._settings.api_target + (f" through the proxy {route.proxy.masked} ({route.reason})" if route.proxy else "")
 
-    def _told(self, problem: PlatformError) -> str:
+    def _with_endpoint(self, problem: PlatformError) -> str:
         return f"{problem}{self._endpoint()}"
 
     def _unreachable(self, problem: PlatformUnreachable) -> Check:

@@ -5,6 +5,7 @@ It must not check anything itself: `local_checks`, `platform_checks` and `target
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
@@ -14,13 +15,16 @@ from pathlib import Path
 from relay_agent.cli.checks.local_checks import configuration, secure_key, state_dir, token, usable
 from relay_agent.cli.checks.platform_checks import PlatformChecks
 from relay_agent.cli.checks.result import Check, Status
-from relay_agent.cli.checks.running_agent import beside, word_of
+from relay_agent.cli.checks.running_agent import add_reported, reported_problems
 from relay_agent.cli.checks.scheduler import Step, run_steps
+from relay_agent.cli.checks.syslog_check import syslog
 from relay_agent.cli.checks.target_check import check_target, shown
-from relay_agent.config.loading import WAY_SETTINGS, debugging
+from relay_agent.config.loading import BOTH_LEGS_SETTINGS, ROUTE_SETTINGS, debugging
+from relay_agent.config.network import SYSLOG_SETTINGS, load_rules
 from relay_agent.config.settings import Settings
 from relay_agent.core.clock import Clock
-from relay_agent.core.loop import aside
+from relay_agent.core.errors import ConfigurationError
+from relay_agent.core.loop import call_in_thread
 from relay_agent.core.urls import BadUrl, parse_url
 from relay_agent.telemetry.redaction import Redactor, proxy_secrets
 from relay_agent.telemetry.secret_patterns import MASK
@@ -38,21 +42,22 @@ CHECK_IDS = (
     "credentials",
     "sqs",
     "cloudwatch",
+    "syslog",
     "secure-key",
     "target",
 )
-"""In the order of the report (OPERATIONS §2)."""
-_SHARED = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "ssl_cert_file", "ca_file"}
+"""In the order of the report (docs/operations.md, "Checks")."""
 _NEEDS: dict[str, Collection[str]] = {
     "token": {"jwt", "jwt_file"},
     "state-dir": {"state_dir"},
-    "platform": {"api_target", "platform_proxy", *_SHARED},
+    "platform": {"api_target", "platform_proxy", *BOTH_LEGS_SETTINGS},
     "access": {"org_slug", "jwt", "jwt_file"},
     "agent": {"agent_id"},
     "sqs": {"aws_endpoint_url"},
     "cloudwatch": {"aws_endpoint_url"},
+    "syslog": SYSLOG_SETTINGS,
     "secure-key": {"secure_command_key", "secure_command_key_file"},
-    "target": WAY_SETTINGS,
+    "target": ROUTE_SETTINGS,
 }
 """The settings that a check needs, besides those of the checks that it waits for. Whether the platform can be reached is checked without
 a token, whether it accepts the token without an agent's id."""
@@ -72,25 +77,34 @@ class Bounds:
 
 
 def check_all(
-    env_file: Path | None, targets: Sequence[str] = (), *, named: bool = False, bounds: Bounds | None = None, clock: Clock | None = None
+    env_file: Path | None,
+    targets: Sequence[str] = (),
+    *,
+    named: bool = False,
+    ask_agent: bool = True,
+    bounds: Bounds | None = None,
+    clock: Clock | None = None,
 ) -> list[Check]:
     """Run all checks: the settings first, then all others in parallel, unless one waits for another.
 
-    If an agent runs on the state directory, the problems that it reports override checks that passed.
+    If an agent runs on the state directory, and `ask_agent`, the problems that it reports override checks that passed.
     """
     limits = bounds or Bounds()
-    settings, first = configuration(env_file, named)
+    clock = clock or Clock()
+    settings, first = configuration(env_file, named, clock.now)
     wrong: frozenset[str] = frozenset()
     if settings is None:
         settings, wrong = usable(env_file, named)
     redactor = Redactor()
-    steps = [Step("configuration", lambda: first), *_steps(settings, wrong, targets, limits, clock or Clock(), redactor)]
+    steps = [Step("configuration", lambda: first), *_steps(settings, wrong, targets, limits, clock, redactor)]
     steps.sort(key=lambda step: CHECK_IDS.index(step.id))
-    word = aside(lambda: [] if settings is None or "state_dir" in wrong else word_of(settings.state_dir), "agent-at-work")
+    asking = call_in_thread(
+        lambda: [] if not ask_agent or settings is None or "state_dir" in wrong else reported_problems(settings.state_dir), "agent-at-work"
+    )
     found = run_steps(steps, limits.whole, debug=debugging())
-    wait([word], limits.margin)
-    heard = word.result() if word.done() else []
-    return [check.without(redactor.known) for check in beside(found, heard)]
+    wait([asking], limits.margin)
+    reported = asking.result() if asking.done() else []
+    return [check.without(redactor.known) for check in add_reported(found, reported)]
 
 
 def secrets_of(settings: Settings) -> Redactor:
@@ -102,8 +116,10 @@ def secrets_of(settings: Settings) -> Redactor:
 
 def _know(redactor: Redactor, settings: Settings) -> None:
     redactor.add(settings.token.get(), *settings.secure_key.get().split(","))
-    for proxy in (settings.http_proxy, settings.https_proxy, settings.all_proxy, settings.platform_proxy, settings.target_proxy):
+    for proxy in settings.proxy_urls:
         redactor.add(*proxy_secrets(proxy))
+    with contextlib.suppress(ConfigurationError):  # It has changed since the settings were read.
+        redactor.add(*load_rules(settings).secrets)
 
 
 def _steps(
@@ -132,6 +148,7 @@ def _steps(
         step("credentials", platform.credentials, "enabled"),
         step("sqs", platform.sqs, "credentials", "queue"),
         step("cloudwatch", platform.cloudwatch, "credentials"),
+        *([step("syslog", lambda: syslog(settings, clock.now, limits.call))] if settings.log_syslog else []),
         step("secure-key", lambda: secure_key(settings), bound=limits.local),
         *_target_steps(settings, wrong, targets, limits),
     ]

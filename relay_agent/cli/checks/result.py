@@ -1,4 +1,4 @@
-"""The result of a check, and what follows from all results: the JSON report and the exit code (OPERATIONS §1, §2).
+"""The result of a check, and what follows from all results: the JSON report and the exit code (docs/operations.md, "Checks").
 
 It must not check anything itself.
 """
@@ -25,7 +25,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check. `summary` says what was found; `cause` and `cure` are set only if there is something to do."""
+    """One check. `summary` says what was found; `cause` and `cure` are set only if there is something to do.
+
+    `optional` marks a warning that a site may leave for ever, of which no monitoring should warn.
+    """
 
     id: str
     status: Status
@@ -33,6 +36,7 @@ class Check:
     cause: str | None = None
     cure: str | None = None
     seconds: float = 0.0
+    optional: bool = False
 
     def without(self, mask: Callable[[str], str]) -> Check:
         """Return the check with its texts masked."""
@@ -50,14 +54,22 @@ def error(cause: Cause, summary: str, check_id: str = "") -> Check:
     return Check(check_id or cause.id, Status.ERROR, summary, cause.cause, cause.cure)
 
 
-def warning(cause: Cause, summary: str, check_id: str = "") -> Check:
+def warning(cause: Cause, summary: str, check_id: str = "", *, optional: bool = False) -> Check:
     """Return a check with a warning: the agent works for now, or in part."""
-    return Check(check_id or cause.id, Status.WARNING, summary, cause.cause, cause.cure)
+    return Check(check_id or cause.id, Status.WARNING, summary, cause.cause, cause.cure, optional=optional)
+
+
+def warnings(check_id: str, found: Sequence[tuple[Cause, str]], before: str = "") -> Check:
+    """Return one warning with everything that was found; a cure that several have is given once."""
+    cause = "; ".join(row.cause for row, _ in found)
+    cure = "; ".join(dict.fromkeys(row.cure for row, _ in found))
+    return warning(Cause(check_id, cause, cure), before + "; ".join(said for _, said in found))
 
 
 def report(checks: Sequence[Check]) -> dict[str, Any]:
     """Return the report for `--json`."""
-    return {"checks": [{**asdict(check), "seconds": round(check.seconds, 3)} for check in checks]}
+    rows = [{**asdict(check), "seconds": round(check.seconds, 3)} for check in checks]
+    return {"checks": [{name: value for name, value in row.items() if name != "optional"} for row in rows]}
 
 
 def exit_code(checks: Sequence[Check]) -> int:

@@ -5,21 +5,20 @@ Owns that question, and how the answer is combined with the checks.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from relay_agent.agent.admin.client import NoAgent, NoAnswer, ask
+from relay_agent.agent.admin.client import NoAgent, NoAnswer, ask_status
 from relay_agent.cli.checks.result import Check, Status
 
 ASK_SECONDS = 3.0
-_MOST_WARNING = frozenset({"cloudwatch", "secure-key"})
-"""Checks that are never an error (OPERATIONS §2)."""
+_NEVER_ERRORS = frozenset({"cloudwatch", "syslog", "secure-key"})
+"""Checks that are never an error (docs/operations.md, "Checks")."""
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class ReportedProblem:
     """One problem that the running agent reports."""
 
     check: str
@@ -29,31 +28,32 @@ class Word:
     cure: str
 
 
-def word_of(state_dir: Path) -> list[Word]:
+def reported_problems(state_dir: Path) -> list[ReportedProblem]:
     """Return the problems that the agent of this state directory reports; none if no agent runs, or its pages do not answer."""
     try:
-        _, body = ask(state_dir / "admin.sock", "/status.json", ASK_SECONDS)
-        said = json.loads(body)
+        status_json = ask_status(state_dir, ASK_SECONDS)
         return [
-            Word(one["check"], status, one["reason"], one["cause"], one["cure"])
+            ReportedProblem(one["check"], status, one["reason"], one["cause"], one["cure"])
             for status, part in ((Status.ERROR, "problems"), (Status.WARNING, "warnings"))
-            for one in said[part]
+            for one in status_json[part]
         ]
-    except (NoAgent, NoAnswer, OSError, ValueError, KeyError, TypeError):
+    except (NoAgent, NoAnswer, OSError, KeyError, TypeError):
         return []
 
 
-def beside(checks: Sequence[Check], words: Sequence[Word]) -> list[Check]:
-    """Return the checks; one that passed is replaced by the agent's problem of the same id, if any."""
-    first: dict[str, Word] = {}
-    for word in words:
-        first.setdefault(word.check, word)
-    return [_heard(check, first.get(check.id)) for check in checks]
+def add_reported(checks: Sequence[Check], reported: Sequence[ReportedProblem]) -> list[Check]:
+    """Return the checks; the agent's problem of the same id, if any, replaces one that passed or found something less serious."""
+    first: dict[str, ReportedProblem] = {}
+    for problem in reported:
+        first.setdefault(problem.check, problem)
+    return [_with_reported(check, first.get(check.id)) for check in checks]
 
 
-def _heard(check: Check, word: Word | None) -> Check:
-    if word is None or check.status is not Status.OK:
+def _with_reported(check: Check, problem: ReportedProblem | None) -> Check:
+    if problem is None:
         return check
-    status = Status.WARNING if check.id in _MOST_WARNING else word.status
-    summary = f"{check.summary}; but the running agent reports: {word.reason}"
-    return replace(check, status=status, summary=summary, cause=word.cause, cure=word.cure)
+    status = Status.WARNING if check.id in _NEVER_ERRORS else problem.status
+    if check.status is not Status.OK and (check.status, status) != (Status.WARNING, Status.ERROR):
+        return check
+    summary = f"{check.summary}; but the running agent reports: {problem.reason}"
+    return replace(check, status=status, summary=summary, cause=problem.cause, cure=problem.cure)

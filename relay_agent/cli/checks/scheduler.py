@@ -110,7 +110,8 @@ class _Run:
             if now >= end:
                 del self._running[place]
                 step = self._steps[place]
-                late = error(TOO_SLOW.about(seconds=f"{end - began:.3g}"), f"{step.about or step.id}: no answer within its time", step.id)
+                cause = TOO_SLOW.about(seconds=f"{end - began:.3g}")
+                late = error(cause, f"{step.about or step.id}: no result within its time limit", step.id)
                 self._found[place] = replace(late, seconds=now - began)
 
     def _bad(self, check_id: str) -> bool:

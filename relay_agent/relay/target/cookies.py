@@ -1,4 +1,4 @@
-"""The cookies of one command: those that its redirects set, and which of them the next request carries (RFC 6265 §5).
+"""The cookies of one command: those that its redirects and challenges set, and which of them the next request carries (RFC 6265 §5).
 
 This module parses, stores and selects them, within limits. The command's own Cookie field is added in `redirects`.
 """
@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from relay_agent.core.header_syntax import has_control
+
 MAX_FIELD = 16 * 1024
 """Longest Set-Cookie field in characters; a longer one is ignored."""
 MAX_PAIR = 4096
@@ -21,7 +23,6 @@ MAX_ATTRIBUTE = 1024
 MAX_COOKIES = 300
 """Most cookies of one command; RFC 6265 §6.1 asks for at least 50 per domain."""
 
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _DELIMITERS = re.compile(r"[\x09\x20-\x2f\x3b-\x40\x5b-\x60\x7b-\x7e]+")
 _TIME = re.compile(r"([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})(?:[^0-9].*)?", re.DOTALL)
 _DAY = re.compile(r"([0-9]{1,2})(?:[^0-9].*)?", re.DOTALL)
@@ -127,7 +128,7 @@ class Cookies:
 def parse(field: str) -> SetCookie | None:
     """Parse a Set-Cookie field (§5.2); returns None if it is to be ignored."""
     # Stricter than the RFC, like browsers: no request may carry a control character back.
-    if len(field) > MAX_FIELD or _CONTROL.search(field):
+    if len(field) > MAX_FIELD or has_control(field):
         return None
     pair, *attributes = field.split(";")
     name, equals, value = (part.strip(" \t") for part in pair.partition("="))

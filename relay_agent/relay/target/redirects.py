@@ -1,9 +1,9 @@
-"""Where a redirect leads, and what the next request carries (RFC 9110 §15.4; SECURITY §2)."""
+"""Where a redirect leads, and what the next request carries (RFC 9110 §15.4; docs/protocol.md, "Redirects")."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from relay_agent.core.failures import Code
 from relay_agent.core.models import Body, Headers, Url
@@ -36,8 +36,6 @@ ACROSS_ORIGINS = frozenset({"accept", "accept-language", "accept-encoding", "use
 ACROSS_WITH_BODY = frozenset({"content-type", "content-encoding", "content-language"})
 """PROTOCOL §3: the fields that are sent to another origin. Any other field may hold a secret, since senders choose the names."""
 
-_MAX_LOCATION = 64 * 1024
-
 _NO_UTF_8 = re.compile(r"[\udc80-\udcff]")
 
 
@@ -47,12 +45,15 @@ class Hop:
 
     url: Url
     method: str
-    headers: Headers
-    body: Body | None
+    headers: Headers = field(repr=False)
+    body: Body | None = field(repr=False)
+    at_origin: bool = True
+    """Whether no redirect has led to another origin. If one has, the target that sent it has chosen the URL: no secret of the agent's own
+    may be added to the request, and no client certificate be shown."""
 
 
 def with_cookies(hop: Hop, jar: Cookies) -> Headers:
-    """Return the headers with the redirects' cookies added to the command's own Cookie field; theirs replace the own of the same name."""
+    """Return the headers with the target's cookies added to the command's own Cookie field; theirs replace the own of the same name."""
     found = jar.for_request(cookie_host(hop), hop.url.target, secure=hop.url.scheme == "https")
     if not found:
         return hop.headers
@@ -90,32 +91,30 @@ def _percent_encoded(location: str) -> str:
     return _NO_UTF_8.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", text)
 
 
-def next_hop(hop: Hop, status: int, location: str) -> Hop:
-    """Return the request that a redirect asks for (RFC 9110 §15.4); no secret is sent to another origin (SECURITY §2)."""
+def next_hop(hop: Hop, status: int, location: str, allowed: frozenset[str] = frozenset()) -> Hop:
+    """Return the request that a redirect asks for (RFC 9110 §15.4); no secret is sent to another origin.
+
+    `allowed` are names of further fields, in lower case, that may be sent to another origin.
+    """
     url = _followed(hop.url, location)
     headers, method, body = hop.headers, hop.method, hop.body
     if (status in (301, 302) and method == "POST") or (status == 303 and method not in ("GET", "HEAD")):
         method, body = "GET", None
         headers = tuple(pair for pair in headers if pair[0].lower() not in BODY_HEADERS)
-    if not _same_origin(hop.url, url):
-        along = ACROSS_ORIGINS if body is None else ACROSS_ORIGINS | ACROSS_WITH_BODY
+    same = _same_origin(hop.url, url)
+    if not same:
+        along = allowed | (ACROSS_ORIGINS if body is None else ACROSS_ORIGINS | ACROSS_WITH_BODY)
         headers = tuple(pair for pair in headers if pair[0].lower() in along)
     elif url.authorization is None:
         url = replace(url, authorization=hop.url.authorization)
-    return Hop(url, method, headers, body)
+    return Hop(url, method, headers, body, hop.at_origin and same)
 
 
 def _followed(base: Url, location: str) -> Url:
-    too_long = TransportFault(Code.EBADRESPONSE, f"the target redirects to something longer than {_MAX_LOCATION:,} bytes")
-    if len(location) > _MAX_LOCATION:
-        raise too_long
     try:
-        url = join(base, _percent_encoded(location))
+        return join(base, _percent_encoded(location))
     except BadUrl as error:
         raise TransportFault(Code.EBADRESPONSE, f"the target redirects to something that {error}") from None
-    if len(url.target) > _MAX_LOCATION:
-        raise too_long  # A relative Location, percent-encoded again at each hop, can grow.
-    return url
 
 
 def _same_origin(before: Url, after: Url) -> bool:

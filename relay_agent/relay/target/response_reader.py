@@ -1,6 +1,6 @@
-"""Reading what a target, or a proxy in its place, answers: codings undone, counted, its charset looked at.
+"""Reads the response of a target, or of a proxy in its place: decodes it, limits its size, and determines its charset.
 
-This module owns how an answer becomes an HttpResponse. It must not know redirects.
+This module owns how a response becomes an HttpResponse. It must not know redirects.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from relay_agent.protocol.charsets import TextCheck
 from relay_agent.protocol.media_types import parameter
 from relay_agent.relay.target.redirects import field_values
 from relay_agent.storage.buffer import Buffer
-from relay_agent.transport.content_encoding import BadCoding, TooLarge, decodable, decode
+from relay_agent.transport.content_encoding import BadCoding, CutShort, TooLarge, decodable, decode
 from relay_agent.transport.errors import DiskFault, TransportFault
-from relay_agent.transport.exchange import Exchange
+from relay_agent.transport.exchange import EarlyStore, Exchange
 from relay_agent.transport.proxy_connect import TunnelRefused
 from relay_agent.transport.streamed_response import StreamedResponse
 
 MAX_REFUSAL_BYTES = 4 * 1024 * 1024
-"""Bytes of a proxy's refusal, its codings undone, that are relayed."""
+"""The largest decoded body of a proxy's refusal, in bytes; a longer one is relayed undecoded."""
+REFUSAL_DECODING_SECONDS = 1.0
+"""How long a refusal may at least be decoded: its body may have been read until the command's deadline."""
+EARLY_FACTOR = 2
+"""How many times the limit of a response an early one may have as it came: chunks of a few bytes double it, a coding hardly adds."""
 _READ = 64 * 1024
 
 
@@ -33,12 +37,16 @@ class ResponseReader:
         self._max_bytes = max_bytes
         self._buffer_dir = buffer_dir
 
-    def read(self, response: StreamedResponse, exchange: Exchange) -> HttpResponse:
-        """Read the whole response.
+    def early_store(self, max_bytes: int | None = None) -> EarlyStore:
+        """Return what keeps the answer of a target that has not read its whole request yet; `max_bytes` as of `read`."""
+        return _EarlyBytes(Buffer(self._buffer_dir), EARLY_FACTOR * (max_bytes or self._max_bytes))
+
+    def read(self, response: StreamedResponse, exchange: Exchange, max_bytes: int | None = None) -> HttpResponse:
+        """Read the whole response; `max_bytes` replaces the reader's own limit.
 
         Raises:
-            TransportFault: it broke off, is too large, or is not coded as it says.
-            DiskFault: the disk does not take it.
+            TransportFault: it is incomplete, too large, or not in its Content-Encoding.
+            DiskFault: the disk cannot store it.
         """
         headers = response.fields
         codings = _codings(headers)
@@ -47,7 +55,7 @@ class ResponseReader:
         check = TextCheck(charset := _charset(headers))
         buffer = Buffer(self._buffer_dir)
         try:
-            self._read_body(response, buffer, check, codings)
+            self._read_body(response, buffer, check, codings, max_bytes or self._max_bytes)
         except BaseException:
             buffer.close()
             raise
@@ -62,10 +70,10 @@ class ResponseReader:
             url=str(exchange.url),
             elapsed_ms=elapsed_ms(exchange.deadline),
             bytes_out=size_of(exchange.body),
+            from_proxy=_may_be_a_proxy_s(response.status_code, exchange),
         )
 
-    def _read_body(self, response: StreamedResponse, buffer: Buffer, check: TextCheck, codings: list[str]) -> None:
-        limit = self._max_bytes
+    def _read_body(self, response: StreamedResponse, buffer: Buffer, check: TextCheck, codings: list[str], limit: int) -> None:
         too_large = TransportFault(Code.ERESPONSETOOLARGE, f"the response is larger than {limit} bytes")
         if not codings and response.announced_length > limit:
             raise too_large
@@ -82,15 +90,53 @@ class ResponseReader:
         except BadCoding as error:
             raise TransportFault(Code.EBADRESPONSE, str(error)) from None
 
-    def read_refusal(self, refused: TunnelRefused, exchange: Exchange) -> HttpResponse:
-        """Return what a proxy said when it refused a tunnel: it is the answer (PROTOCOL §4)."""
-        headers, body = _uncoded(refused, exchange.deadline)
+    def read_refusal(self, refused: TunnelRefused, exchange: Exchange, max_bytes: int | None = None) -> HttpResponse:
+        """Return a proxy's response that refuses a tunnel: it is the answer (PROTOCOL §4), its body cut at the limit."""
+        limit = max_bytes or self._max_bytes
+        headers, body = _uncoded(refused, exchange.deadline, limit)
+        body = body[:limit]
         buffer = Buffer(self._buffer_dir)
         buffer.write(body)
         charset = _charset(headers)
         check = TextCheck(charset)
         check.take(body)
-        return HttpResponse(refused.status, headers, buffer, charset, check.is_text(), str(exchange.url), elapsed_ms(exchange.deadline))
+        return HttpResponse(
+            refused.status, headers, buffer, charset, check.is_text(), str(exchange.url), elapsed_ms(exchange.deadline), from_proxy=True
+        )
+
+
+class _EarlyBytes:
+    """Keeps an answer as it came, with codings and chunks, up to `limit` bytes."""
+
+    def __init__(self, buffer: Buffer, limit: int) -> None:
+        self._buffer = buffer
+        self._limit = limit
+
+    def write(self, data: bytes) -> None:
+        """Append the bytes.
+
+        Raises:
+            TransportFault: they are too many.
+            DiskFault: the disk cannot store them.
+        """
+        if self._buffer.size + len(data) > self._limit:
+            raise TransportFault(Code.ERESPONSETOOLARGE, f"the response is larger than {self._limit} bytes, before it is decoded")
+        _keep(self._buffer, data)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes.
+
+        Raises:
+            DiskFault: the disk cannot give them.
+        """
+        try:
+            yield from self._buffer.chunks()
+        except OSError as error:
+            raise DiskFault(Code.EBADRESPONSE, f"the response cannot be read from the agent's disk: {error.strerror}") from None
+
+    def close(self) -> None:
+        """Free the memory and the file."""
+        self._buffer.close()
 
 
 def elapsed_ms(deadline: Deadline) -> int:
@@ -98,21 +144,38 @@ def elapsed_ms(deadline: Deadline) -> int:
     return int(deadline.elapsed() * 1000)
 
 
-def _uncoded(refused: TunnelRefused, deadline: Deadline) -> tuple[Headers, bytes]:
-    """What a proxy said, its codings undone as any response's are; as it came where that cannot be: only its beginning may be here."""
+def _may_be_a_proxy_s(status: int, exchange: Exchange) -> bool:
+    # A proxy that forwards a request answers errors of its own with any status from 400 on; they look like the target's.
+    proxy = exchange.proxy
+    return status >= 400 and proxy is not None and exchange.url.scheme == "http" and proxy.scheme != "socks5h"
+
+
+def _uncoded(refused: TunnelRefused, deadline: Deadline, enough: int) -> tuple[Headers, bytes]:
+    """Return headers and body of a proxy's refusal, decoded if possible; else as received.
+
+    Decoding ends once there are `enough` bytes. Of a body that was cut, what can be decoded is returned.
+    """
+    limit = Deadline(max(deadline.remaining(), REFUSAL_DECODING_SECONDS))
 
     def in_time() -> None:
-        if deadline.passed:
-            raise BadCoding
+        if limit.passed:
+            raise CutShort
 
     codings = _codings(refused.headers)
     if not decodable(codings) or not refused.body:
         return refused.headers, refused.body
+    body = bytearray()
     try:
-        body = b"".join(decode([refused.body], codings, MAX_REFUSAL_BYTES, in_time))
+        for data in decode([refused.body], codings, MAX_REFUSAL_BYTES, in_time):
+            body += data
+            if len(body) >= enough:
+                break
+    except CutShort:
+        if not body:
+            return refused.headers, refused.body
     except (BadCoding, TooLarge):
         return refused.headers, refused.body
-    return _without_coding(refused.headers), body
+    return _without_coding(refused.headers), bytes(body)
 
 
 def _pieces(response: StreamedResponse) -> Iterator[bytes]:
@@ -124,8 +187,8 @@ def _keep(buffer: Buffer, data: bytes) -> None:
     try:
         buffer.write(data)
     except OSError as error:
-        # Our disk's fault, not the target's: it must not read as if the connection had broken.
-        raise DiskFault(Code.ERESPONSETOOLARGE, f"the agent's disk does not take the response: {error.strerror}") from None
+        # The agent's disk fails, not the target: the error must not look like a broken connection.
+        raise DiskFault(Code.ERESPONSETOOLARGE, f"the agent's disk cannot store the response: {error.strerror}") from None
 
 
 def _without_coding(headers: Headers) -> Headers:
@@ -138,6 +201,6 @@ def _codings(received: Headers) -> list[str]:
 
 
 def _charset(received: Headers) -> str | None:
-    """The charset that the first Content-Type names."""
+    """Return the charset that the first Content-Type names."""
     content_type = next(iter(field_values(received, "content-type")), "")
     return parameter(content_type, "charset") or None

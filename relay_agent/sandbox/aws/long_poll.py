@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 from relay_agent.core.clock import Deadline
-from relay_agent.sandbox.asgi import App, Message, Receive, Request, Scope, Send, read_request, replay
+from relay_agent.sandbox.asgi import App, HeldAnswer, Receive, Request, Scope, Send, json_object, read_request, replay
 
-_CHANGES = frozenset({"SendMessage", "SendMessageBatch", "DeleteMessage", "DeleteMessageBatch", "ChangeMessageVisibility"})
+_CHANGES = frozenset({"SendMessage", "SendMessageBatch", "DeleteMessage", "DeleteMessageBatch", "ChangeMessageVisibility"}) | {
+    "ChangeMessageVisibilityBatch"
+}
 _MAX_WAIT_SECONDS = 20.0
 # A message also becomes visible without a call, when its visibility timeout ends.
 _TICK_SECONDS = 0.1
@@ -38,46 +39,17 @@ class LongPoll:
             self._changed = asyncio.Event()
 
     async def _poll(self, scope: Scope, request: Request, send: Send) -> None:
-        params = _object(request.body)
+        params = json_object(request.body)
         wait = params.get("WaitTimeSeconds")
         deadline = Deadline(min(float(wait), _MAX_WAIT_SECONDS) if isinstance(wait, int) else 0.0)
         once = json.dumps(params | {"WaitTimeSeconds": 0}).encode()
         while True:
-            changed, answer = self._changed, _Kept()
+            changed, answer = self._changed, HeldAnswer()
             await self._app(scope, replay(once), answer)
-            if answer.holds_messages or deadline.passed:
+            if answer.status != 200 or answer.json().get("Messages") or deadline.passed:
                 await answer.pass_on(send)
                 return
             try:
                 await asyncio.wait_for(changed.wait(), min(_TICK_SECONDS, deadline.remaining()))
             except TimeoutError:
                 continue
-
-
-class _Kept:
-    """An answer that is held back until it is clear whether to send it."""
-
-    def __init__(self) -> None:
-        self._messages: list[Message] = []
-
-    async def __call__(self, message: Message) -> None:
-        self._messages.append(message)
-
-    @property
-    def holds_messages(self) -> bool:
-        """Whether it has messages or is an error, and so ends the long poll."""
-        body = b"".join(message.get("body", b"") for message in self._messages)
-        return self._messages[0]["status"] != 200 or bool(_object(body).get("Messages"))
-
-    async def pass_on(self, send: Send) -> None:
-        """Send the answer."""
-        for message in self._messages:
-            await send(message)
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body or b"{}")
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

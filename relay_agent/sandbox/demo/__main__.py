@@ -29,7 +29,7 @@ from relay_agent.pipelines.client import ACTION_HTTP, CommandClient
 from relay_agent.pipelines.encoding import read_answer, read_sealed_answer, sealed_payload
 from relay_agent.pipelines.session import platform_session
 from relay_agent.protocol.keyring import Keyring
-from relay_agent.sandbox.demo.rows import ROWS, Came, Row, Unexpected
+from relay_agent.sandbox.demo.rows import ROWS, Completed, Row, Unexpected
 from relay_agent.sandbox.demo.stage import AGENT, Stage, StageError
 from relay_agent.sandbox.demo.table import FAILED, NOT_SENT, OK, UNDER_WAY, Board, Line
 
@@ -49,11 +49,11 @@ class _Interrupted(BaseException):
 
 
 class _Interrupts:
-    """Makes signals raise inside `heeded` only: start and stop are not interrupted, so that nothing is left running."""
+    """Makes signals raise inside `interruptible` only: start and stop are not interrupted, so that nothing is left running."""
 
     def __init__(self) -> None:
         self.number = 0
-        self._heed = False
+        self._interruptible = False
 
     @contextmanager
     def caught(self) -> Iterator[None]:
@@ -68,19 +68,19 @@ class _Interrupts:
                 signal.signal(number, before[number])
 
     @contextmanager
-    def heeded(self) -> Iterator[None]:
-        self._heed = True
+    def interruptible(self) -> Iterator[None]:
+        self._interruptible = True
         try:
             if self.number:
                 raise _Interrupted
             yield
         finally:
-            self._heed = False
+            self._interruptible = False
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self.number = self.number or number
-        if self._heed:
-            self._heed = False
+        if self._interruptible:
+            self._interruptible = False
             raise _Interrupted
 
 
@@ -97,18 +97,18 @@ class _Sender:
         self._jtis: dict[str, str] = {}
 
     def send_all(self) -> None:
-        """Send every command and wait for its answer; those with `beside` are waited for last."""
-        beside = []
+        """Send every command and wait for its answer; those with `background` are waited for last."""
+        background = []
         for line in self._board.lines:
             if self._stage.over.is_set():
                 self._board.done(line, NOT_SENT, self._stage.what_ended)
                 continue
             line.start()
-            if self._settled(line, self._post) and line.row.beside:
-                beside.append(line)
+            if self._settled(line, self._post) and line.row.background:
+                background.append(line)
             elif line.state == UNDER_WAY:
                 self._settled(line, self._collect)
-        for line in beside:
+        for line in background:
             self._settled(line, self._collect)
 
     def _settled(self, line: Line, step: Any) -> bool:
@@ -121,7 +121,7 @@ class _Sender:
         return True
 
     def _post(self, line: Line) -> None:
-        payload: Mapping[str, Any] = line.row.payload(self._stage.places)
+        payload: Mapping[str, Any] = line.row.payload(self._stage.addresses)
         action = ACTION_HTTP
         if line.row.secure:
             expires_at = datetime.now(UTC) + timedelta(seconds=_TTL_SECONDS)
@@ -139,9 +139,9 @@ class _Sender:
         seconds = (datetime.fromisoformat(command["updatedAt"]) - datetime.fromisoformat(command["createdAt"])).total_seconds()
         jti = self._jtis.get(line.row.name)
         answer = read_answer(command) if jti is None else read_sealed_answer(command, self._keyring, jti)
-        came = Came(answer, command, seconds, self._referenced(command_id), under_way)
-        line.came, line.seconds = came.summary, seconds
-        self._board.done(line, OK, line.row.judge(came, self._stage.places))
+        completed = Completed(answer, command, seconds, self._referenced(command_id), under_way)
+        line.result, line.seconds = completed.summary, seconds
+        self._board.done(line, OK, line.row.judge(completed, self._stage.addresses))
 
     def _referenced(self, command_id: str) -> bool:
         """Return whether the agent's last update for the command says that the answer is in S3 (PROTOCOL §2)."""
@@ -191,9 +191,9 @@ class Demo:
         sandbox = stage.sandbox
         client = CommandClient(sandbox.api_target, sandbox.org_slug, sandbox.jwt, sandbox.agent_id, session, stage.over)
         try:
-            with self._interrupts.heeded():
+            with self._interrupts.interruptible():
                 stage.wait_ready()
-                self._say(f"The agent asks for commands, {self._took.elapsed():.1f} s after the start.", *_ABOUT_TIMES)
+                self._say(f"The agent is polling for commands, {self._took.elapsed():.1f} s after the start.", *_ABOUT_TIMES)
                 with self._board.shown():
                     _Sender(stage, client, self._board).send_all()
         finally:
@@ -206,7 +206,7 @@ class Demo:
             "",
             f"  platform  {stage.sandbox.api_target}/  (REST and its web page), {stage.sandbox.aws_endpoint}  (SQS, S3, CloudWatch Logs)",
             f"  target    {stage.target.http_url}  and  {stage.target.https_url}",
-            f"  agent     relay-agent run, process {stage.agent.pid}; it only ever calls out",
+            f"  agent     relay-agent run, process {stage.agent.pid}; outbound connections only",
             "  sender    this program: POST /v1/commands to the platform, then GET until the command is finished",
             "",
         )
@@ -219,7 +219,7 @@ class Demo:
         problems += [line.note for line in lines if line.state == NOT_SENT][:1]
         problems += [f"stopping: the agent's exit code is {stage.agent_code}"] if stage.agent_code and not problems else []
         problems += [f"stopping: threads are left: {', '.join(left)}"] if left else []
-        self._say("", f"{good} of {len(lines)} commands came back as they should. {self._stopped()}")
+        self._say("", f"{good} of {len(lines)} commands returned the expected answer. {self._stopped()}")
         if problems:
             self._say(
                 "", *(f"FAILED  {problem}" for problem in problems), "", "The agent's last log lines:", *(f"  {line}" for line in stage.log)
@@ -243,11 +243,11 @@ def _next_steps() -> list[str]:
     return [
         "What to try next, in three terminals:",
         f"  {agent} sandbox --env-file .env",
-        "      a platform that stays, with a web page at http://127.0.0.1:8088/ (writes .env anew)",
+        "      a platform that keeps running, with a web page at http://127.0.0.1:8088/ (overwrites .env)",
         "  make run",
         "      the agent, with the settings of .env",
         f"  {agent} send -i http://127.0.0.1:8088/",
-        "      a command, sent and answered: here the sandbox's own page; any URL that the agent can reach will do",
+        "      sends a command and prints its answer: here the sandbox's own page; any URL that the agent can reach works",
     ]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from relay_agent.core.errors import RelayError
 from relay_agent.protocol.jwe import generate_key
-from relay_agent.sandbox.demo.rows import Places
+from relay_agent.sandbox.demo.rows import Addresses
 from relay_agent.sandbox.hosting import HOST
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
@@ -119,7 +119,7 @@ class Stage:
         if self.over.is_set():
             raise StageError(self.what_ended)
         if not ready:
-            raise StageError(f"the agent did not ask for commands within {READY_SECONDS:g} s")
+            raise StageError(f"the agent did not poll for commands within {READY_SECONDS:g} s")
 
     def stop(self) -> None:
         """Stop everything, the agent first, and remove every file. May be called twice."""
@@ -132,9 +132,9 @@ class Stage:
             self._undo.close()
 
     @property
-    def places(self) -> Places:
+    def addresses(self) -> Addresses:
         """The URLs to send requests to."""
-        return Places(self.target.http_url, self.target.https_url, f"http://{HOST}:{self._refused.getsockname()[1]}/")
+        return Addresses(self.target.http_url, self.target.https_url, f"http://{HOST}:{self._refused.getsockname()[1]}/")
 
     @property
     def what_ended(self) -> str:

@@ -37,7 +37,7 @@ class Line:
 
     row: Row
     state: str = WAITING
-    came: str = ""
+    result: str = ""
     note: str = ""
     seconds: float | None = None
     started: float = 0.0
@@ -67,14 +67,14 @@ class Board:
         """Return a context that shows the live table; if there is no terminal, print the head of the plain one."""
         if self._live:
             return Live(get_renderable=self._drawn, console=self._console, refresh_per_second=_FRAMES_PER_SECOND)
-        self._print("", "command", "asked", "came back", "time", "as it should be")
+        self._print("", "command", "request", "result", "time", "check")
         return nullcontext()
 
     def done(self, line: Line, state: str, note: str) -> None:
         """Finish a line as OK, FAILED or NOT_SENT."""
         line.state, line.note = state, note
         if not self._live:
-            self._print(line.state, line.row.name, line.row.asked, line.came, line.duration, line.note)
+            self._print(line.state, line.row.name, line.row.request, line.result, line.duration, line.note)
 
     def _print(self, *cells: str) -> None:
         self._console.print(_PLAIN.format(*cells).rstrip(), markup=False, highlight=False, soft_wrap=True)
@@ -88,10 +88,10 @@ class Board:
 
     def _slim(self) -> Group:
         """Return the table for a narrow terminal, which shows each note below its row once all commands are finished."""
-        parts: list[RenderableType] = [Text(" " * _INDENT + _SLIM.format("command", "came back", "time"), "bold", no_wrap=True)]
+        parts: list[RenderableType] = [Text(" " * _INDENT + _SLIM.format("command", "result", "time"), "bold", no_wrap=True)]
         for line in self.lines:
             row = Text(f"{line.state:<{_INDENT}}", _STYLES[line.state], no_wrap=True, overflow="ellipsis")
-            row.append(_SLIM.format(line.row.name, line.came, line.duration), "dim" if line.state == WAITING else "default")
+            row.append(_SLIM.format(line.row.name, line.result, line.duration), "dim" if line.state == WAITING else "default")
             parts.append(row)
             if line.note and not self._moving:
                 parts.append(Padding(Text(line.note, "dim", overflow="fold"), (0, 0, 0, _INDENT)))
@@ -100,17 +100,17 @@ class Board:
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         wide = self._console.width >= _WIDE
-        for name in ("", "command", *(["asked"] if wide else []), "came back"):
+        for name in ("", "command", *(["request"] if wide else []), "result"):
             table.add_column(name, no_wrap=True)
         table.add_column("time", justify="right", no_wrap=True)
-        table.add_column("as it should be", overflow="fold")
-        # While commands are under way each has one line, so that the table fits a small terminal; then every note is shown in full.
+        table.add_column("check", overflow="fold")
+        # While commands are running, each has one line, so that the table fits a small terminal; then every note is shown in full.
         moving = self._moving
         for line in self.lines:
             style = _STYLES[WAITING] if line.state == WAITING else ""
-            asked = [line.row.asked] if wide else []
+            asked = [line.row.request] if wide else []
             # As Text, so that markup in an answer is not interpreted.
-            cells = [Text(cell, style) for cell in (line.row.name, *asked, line.came, line.duration)]
+            cells = [Text(cell, style) for cell in (line.row.name, *asked, line.result, line.duration)]
             note = Text(line.note, no_wrap=moving, overflow="ellipsis" if moving else "fold")
             table.add_row(Text(line.state, _STYLES[line.state]), *cells, note)
         return table

@@ -12,13 +12,14 @@ from typing import Any, Protocol
 
 from flask import Blueprint, Response, jsonify, request
 
+from relay_agent.core.models import ACTION_SECURE, ACTIONS_PLAIN
 from relay_agent.sandbox.commands import STATUSES, Command, Commands, Search
 from relay_agent.sandbox.forms import ApiError, Json, parse_time
 from relay_agent.sandbox.rest.agent_routes import Tokens, json_body
 
 MAX_REQUEST_BYTES = 10 * 1024 * 1024
+ACTIONS = (*sorted(ACTIONS_PLAIN), ACTION_SECURE)
 DELIVERIES = ("embedded", "referenced")
-ACTIONS = ("TetraScience.Connector.gdc.HttpRequest", "TetraScience.Connector.http.Request.V1", "TetraScience.Connector.http.Request.V2")
 _TIMES = {"createdAt": "created_at", "expiresAt": "expires_at", "updatedAt": "updated_at"}
 _MAX_PAGE = 1000
 _GRACE_SECONDS = 1.0

@@ -13,15 +13,16 @@ from typing import Any
 
 from flask import Blueprint, request
 
+from relay_agent.core.clock import DAY_SECONDS
+from relay_agent.core.header_syntax import is_token
 from relay_agent.sandbox.faults import FOREVER, Fault, FaultHandle, Faults
 from relay_agent.sandbox.forms import ApiError, Json
 from relay_agent.sandbox.rest.agent_routes import json_body
 
 SERVICES = ("rest", "sqs", "s3", "logs")
 _FOREVER = "forever"
-_MAX_HANG_SECONDS = 86_400.0
+_MAX_HANG_SECONDS = DAY_SECONDS
 _BODILESS = (204, 304)
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?|")
 _CODE = re.compile(r"[A-Za-z0-9._]+")
 # A fault may not set these: the sandbox frames its answers itself.
@@ -129,8 +130,7 @@ def _text(value: Any) -> bool:
 
 def _headers(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        _NAME.fullmatch(name) and name.lower() not in _FRAMING and isinstance(text, str) and _VALUE.fullmatch(text)
-        for name, text in value.items()
+        is_token(name) and name.lower() not in _FRAMING and isinstance(text, str) and _VALUE.fullmatch(text) for name, text in value.items()
     )
 
 

@@ -19,6 +19,7 @@ from werkzeug.wrappers import Response
 
 from relay_agent.sandbox.asgi import Receive, Request, Scope, Send, drop, read_request, respond, until_disconnect
 from relay_agent.sandbox.faults import FaultHandle, Faults
+from relay_agent.telemetry.secret_patterns import is_secret_header
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -27,7 +28,6 @@ CALL_KEY = "sandbox.call"
 CONTROL = "/sandbox/"
 """The path of the control routes. No fault happens to them, so that a fault for all calls can be released."""
 _KEPT_BODY = 256 * 1024
-_SECRET_HEADERS = frozenset({"ts-auth-token", "authorization", "cookie", "proxy-authorization"})
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class RestFront:
             self._on_call()
 
     def _note(self, request: Request) -> RestCall:
-        headers = {name: value for name, value in request.headers.items() if name not in _SECRET_HEADERS}
+        headers = {name: value for name, value in request.headers.items() if not is_secret_header(name)}
         call = RestCall(request.method, request.path, request.query, headers, self._now(), _json(request))
         self.calls.append(call)
         self._on_call()

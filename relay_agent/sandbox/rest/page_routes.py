@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Blueprint, redirect, render_template, request, url_for
-from werkzeug.exceptions import NotFound
+from werkzeug.exceptions import BadRequest, NotFound
 from werkzeug.wrappers import Response as BaseResponse
 
 from relay_agent.core.clock import iso
@@ -22,6 +22,7 @@ from relay_agent.sandbox.forms import ApiError, Json
 from relay_agent.sandbox.rest import page_views
 from relay_agent.sandbox.rest.command_routes import ACTIONS, CommandRoutes, Platform
 from relay_agent.sandbox.rest.same_origin import check_form, secure
+from relay_agent.sandbox.rest.sender_code import sender_code
 
 _LISTED = 200
 _LATEST = 10
@@ -57,10 +58,12 @@ class Pages:
         pages.get("/")(self.overview)
         pages.get("/commands", endpoint="list")(self.listing)
         pages.get("/commands/<command_id>")(self.detail)
+        pages.post("/commands/<command_id>/again")(self.again)
         pages.get("/send")(self.form)
         pages.post("/send")(self.send)
         pages.post("/agents/<agent_id>/enabled")(self.enabled)
         pages.post("/agents/<agent_id>/queue")(self.queue)
+        pages.get("/agents/<agent_id>/purge")(self.ask_to_purge)
         pages.post("/agents/<agent_id>/purge")(self.purge)
         return pages
 
@@ -78,10 +81,7 @@ class Pages:
 
     def detail(self, command_id: str) -> str:
         """Show one command: request, response, history."""
-        command = self._commands.get(command_id)
-        if command is None:
-            raise NotFound("There is no such command in this sandbox.")
-        now = self._now()
+        command, now = self._known(command_id), self._now()
         return render_template(
             "command.html",
             command=command,
@@ -90,11 +90,28 @@ class Pages:
             sent=page_views.request_side(command),
             answered=page_views.response_side(command),
             history=page_views.history_lines(command, now),
+            repeatable=page_views.repeatable(command),
+            editable=page_views.form_fields(command) is not None,
+            code=sender_code(command, request.host_url.rstrip("/")),
         )
 
+    def again(self, command_id: str) -> BaseResponse:
+        """Send the same command once more, valid for as long, and redirect to the new one."""
+        command = self._known(command_id)
+        if not page_views.repeatable(command):
+            raise BadRequest("A secure command can be used only once: its sender must seal a new one.")
+        body = {"targetId": command.target_id, "action": command.action, "payload": command.payload, "metadata": command.metadata}
+        lifetime = command.expires_at - command.created_at
+        repeated = self._routes.parse({**body, "payloadDelivery": command.delivery, "expiresAt": iso(self._now() + lifetime)})
+        repeated.group = command.group
+        self._platform.dispatch(repeated)
+        return redirect(url_for("pages.detail", command_id=repeated.id), 303)
+
     def form(self) -> str:
-        """Show the form."""
-        return self._form({"target": request.args.get("target", "")})
+        """Show the form, empty or filled in with what a command holds."""
+        like = request.args.get("like")
+        fields = page_views.form_fields(self._known(like)) if like else None
+        return self._form(fields or {"target": request.args.get("target", "")})
 
     def send(self) -> BaseResponse | tuple[str, int]:
         """Send a command and redirect to it, or show the form with what is wrong."""
@@ -118,6 +135,11 @@ class Pages:
         self._agents.enable_queue(self._agent(agent_id), request.form.get("enabled") == "true")
         return redirect(url_for("pages.overview"), 303)
 
+    def ask_to_purge(self, agent_id: str) -> str:
+        """Ask before an agent's queue is emptied."""
+        agent = self._agent(agent_id)
+        return render_template("purge.html", agent=agent, waiting=len(self._commands.waiting(agent.id)))
+
     def purge(self, agent_id: str) -> BaseResponse:
         """Empty an agent's queue."""
         self._platform.purge(self._agent(agent_id).id)
@@ -137,6 +159,12 @@ class Pages:
                 "payload": _payload(fields, timeout),
             }
         )
+
+    def _known(self, command_id: str) -> Command:
+        command = self._commands.get(command_id)
+        if command is None:
+            raise NotFound("There is no such command in this sandbox.")
+        return command
 
     def _agent(self, agent_id: str) -> Agent:
         agent = self._agents.get(agent_id)

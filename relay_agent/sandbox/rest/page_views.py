@@ -18,6 +18,7 @@ from relay_agent.sandbox.agents import Agent
 from relay_agent.sandbox.commands import Command, Event
 
 _SHOWN_CHARACTERS = 20_000
+_FORM_NAMES = frozenset({"method", "url", "timeout", "headers", "body", "ignore_tls_certificate"})
 _TONES = {"SUCCESS": "good", "FAILURE": "bad", "REJECTED": "bad", "ERROR": "bad", "EXPIRED": "bad", "PROCESSING": "busy"}
 
 
@@ -130,6 +131,32 @@ def response_side(command: Command) -> Side | None:
     names = ("statusCode", "code", "message", "url", "bodyEncoding", "elapsedMs")
     facts = [(name, _fact(response[name])) for name in names if name in response]
     return Side(facts, list(_headers(response.get("headers"))), _text(response.get("body")), _pretty(response))
+
+
+def repeatable(command: Command) -> bool:
+    """Return whether the same command may be sent again: a secure one is for one use."""
+    return "jwe" not in command.payload
+
+
+def form_fields(command: Command) -> dict[str, str] | None:
+    """Return what the form must hold to send such a command; None if it has something that the form has no field for."""
+    payload = command.payload
+    body = payload.get("body")
+    text = body.get("raw", "") if isinstance(body, dict) and body.get("mode") == "raw" else "" if body is None else body
+    headers = list(_headers(payload.get("headers")))
+    lines = [f"{name}: {value}" for name, value in headers]
+    if not payload.keys() <= _FORM_NAMES or not isinstance(text, str) or any(len(line.splitlines()) != 1 for line in lines):
+        return None
+    return {
+        "target": command.target_id,
+        "action": command.action,
+        "method": _text(payload.get("method")),
+        "url": _text(payload.get("url")),
+        "headers": "\n".join(lines),
+        "body": text,
+        "timeout": _fact(payload.get("timeout")),
+        "ignore_tls_certificate": "1" if payload.get("ignore_tls_certificate") is True else "",
+    }
 
 
 def history_lines(command: Command, now: datetime) -> list[tuple[Event, Moment, str]]:

@@ -27,7 +27,7 @@ def refusal(method: str, headers: Mapping[str, str]) -> str | None:
     # A program sends no `Origin`. A page in a browser cannot suppress its own, and cannot choose the `Host`.
     host = headers.get("host")
     if host is not None and not _is_own(host):
-        return "The sandbox serves this machine only, under 127.0.0.1 and localhost: ask for it by one of these (DNS rebinding)."
+        return "The sandbox serves only this machine: use the name 127.0.0.1 or localhost (protection against DNS rebinding)."
     if headers.get("origin", f"http://{host}") != f"http://{host}":
         return "Another site's page may not use the sandbox: use its own page, or a program."
     if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not _follows_a_link(method, headers):

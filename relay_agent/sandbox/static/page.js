@@ -1,4 +1,4 @@
-// Refreshes what is marked data-live, without losing the place of the reader or of the keyboard.
+// Refreshes what is marked data-live, without losing the place of the reader or of the keyboard; copies what data-copy names.
 "use strict";
 const PAUSE = 2000;
 
@@ -27,3 +27,11 @@ function replace(old, fresh) {
 }
 
 setTimeout(refresh, PAUSE);
+
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.hidden = !navigator.clipboard;
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+    button.textContent = "Copied";
+  });
+}

@@ -48,13 +48,13 @@ class World:
         self.fault: PlatformError | None = None
         self.still: str | None = None
         self.log = Lines()
-        self.platform_status = PlatformStatus(enrolled=True)
+        self.platform_status = PlatformStatus(registered=True)
         self.platform_status.ready.set()
         self.status = LoopStatus(clock)
         self.heartbeat = Heartbeat(
             platform=cast("PlatformClient", SimpleNamespace(rest=SimpleNamespace(heartbeat=self._beat))),
             platform_status=self.platform_status,
-            watchdog=cast("Watchdog", SimpleNamespace(standstill=lambda: self.still and Finding(self.still, 61.0, NOT_READ))),
+            watchdog=cast("Watchdog", SimpleNamespace(stall=lambda: self.still and Finding(self.still, 61.0, NOT_READ))),
             interval_seconds=INTERVAL,
             loop=LoopContext(self.status, Tally(), cast("Logger", self.log), clock),
         )
@@ -87,11 +87,11 @@ def test_a_heartbeat_is_sent_every_interval_after_the_one_of_the_registration(wo
     world.run(10 * INTERVAL + 1)
     assert len(world.sent) == 10
     assert world.sent[0] - 1000 == pytest.approx(INTERVAL, abs=0.6)
-    assert world.status.worked is not None
+    assert world.status.last_success is not None
 
 
 def test_a_disabled_agent_sends_its_first_heartbeat_at_once(world: World) -> None:
-    world.platform_status.enrolled, world.platform_status.disabled = False, True
+    world.platform_status.registered, world.platform_status.disabled = False, True
     world.run(INTERVAL + 1)
     assert len(world.sent) == 2
     assert world.sent[0] == 1000.0

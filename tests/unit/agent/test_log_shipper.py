@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay_agent.agent.log_shipper import NEWEST, OLDEST, REPORT_DROPPED_SECONDS, SPAN_MS, LogShipper, stream_name
+from relay_agent.agent.log_shipper import NEWEST, OLDEST, REPORT_DROPPED_SECONDS, SPAN_MS, LogShipper, LogStream, stream_name
 from relay_agent.core.clock import Clock
 from relay_agent.telemetry.log_buffer import BATCH_BYTES, BATCH_EVENTS, EVENT_BYTES, EVENT_OVERHEAD, MEMORY_BYTES, LogBuffer
 from relay_agent.telemetry.logs import Logs
@@ -86,10 +86,8 @@ class Rig:
         self.buffer = LogBuffer() if buffer is None else buffer
         clock = Clock(now=lambda: self.now, monotonic=lambda: self.seconds)
         self.logs = Logs("info", Redactor(), self.buffer, self.stdout, clock)
-        name = stream_name("agent-1", NOW)
-        self.shipper = LogShipper(
-            self.buffer, lambda: self.client, lambda: self.group, name, self.logs.logger, self.logs.local, clock, upload=upload
-        )
+        stream = LogStream(lambda: self.client, lambda: self.group, stream_name("agent-1", NOW))
+        self.shipper = LogShipper(self.buffer, stream, self.logs.logger, self.logs.local, clock, upload)
 
     def fill(self, count: int, text: str = "line") -> None:
         for number in range(count):
@@ -269,8 +267,8 @@ def test_the_buffer_drops_the_oldest_and_says_how_many_once_delivery_works() -> 
     rig.fill(4, "later")
     assert rig.buffer.dropped_total == 15
     assert rig.shipper.flush(5)
-    told = json.loads(rig.service.messages[-1])
-    assert (told["event"], told["count"]) == ("log-lines-dropped", 15)
+    reported = json.loads(rig.service.messages[-1])
+    assert (reported["event"], reported["count"]) == ("log-lines-dropped", 15)
     assert rig.service.messages[:-1] == [f"line {number}" for number in range(15, 25)] + [f"later {number}" for number in range(4)]
     assert rig.events.count("log-lines-dropped") == 1
 

@@ -29,23 +29,28 @@ class World:
         self.summaries = 0
         self.error: JournalError | None = None
         self.disk = SimpleNamespace(backlog=False, backlog_bytes=4_000_000_000, obstacle=None, look=lambda: None)
-        journal = SimpleNamespace(unwritable=None, commits=0, flush=self._flush)
-        retention = SimpleNamespace(prune=lambda: None, checkpoint=lambda: None)
+        self.pruned: list[float] = []
+        self.truncated: list[float] = []
+        self.journal = SimpleNamespace(unwritable=None, commits=0, flush=self._flush)
+        retention = SimpleNamespace(prune=lambda: self.pruned.append(self.time), checkpoint=self._checkpoint)
         clock = Clock(monotonic=lambda: self.time)
         whatever = cast("Any", self)
         self.maintenance = Maintenance(
-            journal=cast("Journal", journal),
+            journal=cast("Journal", self.journal),
             retention=cast("Retention", retention),
             disk=cast("Disk", self.disk),
             interrupt=lambda: None,
             summarise=self._summarise,
-            check_environment=lambda: None,
             loop=LoopContext(LoopStatus(clock), Tally(), cast("Logger", whatever), clock),
         )
 
     def _flush(self) -> None:
         if self.error is not None:
             raise self.error
+
+    def _checkpoint(self) -> bool:
+        self.truncated.append(self.time)
+        return True
 
     def _summarise(self) -> None:
         self.summaries += 1
@@ -100,3 +105,19 @@ def test_the_hourly_summary_is_logged_even_if_the_journal_fails(world: World) ->
     world.error = JournalError("the journal cannot be read")
     world.run(10)
     assert world.summaries == 10
+
+
+def test_old_rows_are_deleted_every_minute(world: World) -> None:
+    world.run(185)
+    assert world.pruned == [60.0, 120.0, 180.0]
+
+
+def test_the_log_is_truncated_within_5_s_of_each_commit_and_not_without_one(world: World) -> None:
+    world.run(60)
+    assert len(world.truncated) <= 1
+    for commit in range(1, 20):
+        committed, world.journal.commits = world.time, commit
+        world.truncated.clear()
+        world.run(5)
+        assert [at - committed <= 5.0 for at in world.truncated] == [True]
+        world.run(commit % 4)

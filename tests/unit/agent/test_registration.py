@@ -9,19 +9,20 @@ from typing import Any, cast
 
 import pytest
 
-from relay_agent.agent.registration import LOOK_AGAIN_SECONDS, Registration
+from relay_agent.agent.registration import MIN_REFRESH_INTERVAL_SECONDS, Registration
 from relay_agent.core.clock import Clock
 from relay_agent.core.errors import Call, PlatformError, PlatformRefused, RateLimited, UnknownAgent
 from relay_agent.diagnostics.loop_context import LoopContext
 from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.diagnostics.platform_status import PlatformStatus
 from relay_agent.tdp.client import AgentDisabled, PlatformClient
-from relay_agent.tdp.rest import AgentConfig
+from relay_agent.tdp.rest import AgentConfig, AgentState
 from relay_agent.telemetry.hourly_summary import Tally
 from relay_agent.telemetry.logger import Logger
 
 REFRESH = 300.0
 METRICS = 300.0
+LOOK = 30.0
 CONFIG = AgentConfig("agent", "eu-west-1", "group", "https://sqs/in", "https://sqs/out")
 QUEUE_OFF = AgentConfig("agent", "eu-west-1", "group", None, "https://sqs/out")
 DOWN = PlatformError(Call.CONFIG, "ECONNREFUSED: connect refused")
@@ -54,6 +55,7 @@ class Platform:
         self.faults: dict[str, PlatformError] = {}
         self.calls: list[tuple[float, str]] = []
         self.renewals_due = float("inf")
+        self.record = AgentState(None, None)
         self.rest = SimpleNamespace(
             report=self._report, heartbeat=lambda: self._call("heartbeat"), system_metrics=lambda _: self._call("metrics")
         )
@@ -63,6 +65,10 @@ class Platform:
 
     def replaced(self, _queue: object) -> bool:
         return False
+
+    def state(self) -> AgentState:
+        self._call("look")
+        return self.record
 
     def refresh_config(self) -> bool:
         self._call("config")
@@ -101,6 +107,7 @@ class World:
             platform=cast("PlatformClient", self.platform),
             platform_status=self.platform_status,
             refresh_seconds=REFRESH,
+            look_seconds=LOOK,
             metrics_seconds=METRICS,
             metrics=lambda: b"{}\n",
             give_up=lambda code, reason: self.given_up.append((self.time, code, reason)),
@@ -125,7 +132,7 @@ def world() -> World:
 def test_the_agent_registers_in_one_step(world: World) -> None:
     world.registration.step()
     assert world.platform.names()[:4] == ["config", "credentials", "STARTED", "heartbeat"]
-    assert (world.platform_status.enrolled, world.platform_status.ready.is_set(), world.platform_status.may_poll) == (True, True, True)
+    assert (world.platform_status.registered, world.platform_status.ready.is_set(), world.platform_status.may_poll) == (True, True, True)
     assert world.log.events == ["agent-ready"]
 
 
@@ -148,7 +155,7 @@ def test_a_refusal_of_a_later_call_of_the_registration_counts_too(world: World, 
     world.platform.faults[call] = PlatformRefused(call, "answered 403", 403)
     world.run(60)
     assert [code for _, code, _ in world.given_up] == [3]
-    assert not world.platform_status.enrolled
+    assert not world.platform_status.registered
 
 
 def test_an_unreachable_platform_is_retried_with_capped_backoff_and_logged_once_a_minute_after_the_first_three(world: World) -> None:
@@ -163,7 +170,7 @@ def test_an_unreachable_platform_is_retried_with_capped_backoff_and_logged_once_
     assert 3 <= len(world.log.events) <= 3 + 31
     world.platform.faults.clear()
     world.run(62)
-    assert world.platform_status.enrolled
+    assert world.platform_status.registered
     assert world.log.events[-2:] == ["platform-recovered", "agent-ready"]
 
 
@@ -201,6 +208,67 @@ def test_a_disabled_queue_is_logged_once_and_the_agent_is_ready(world: World) ->
     assert world.log.events[-1] == "config-changed"
 
 
+# --- enabled and disabled in service ---
+
+ON, OFF, NO_QUEUE, UNKNOWN_STATE = AgentState(True, True), AgentState(False, True), AgentState(True, False), AgentState(None, None)
+
+
+def test_an_agent_or_a_queue_that_is_disabled_is_noticed_within_a_heartbeat_and_enabled_again_too(world: World) -> None:
+    world.platform.record = ON
+    world.run(2 * LOOK)
+    world.platform.record, world.platform.faults["config"] = OFF, DISABLED
+    world.run(LOOK + 1)
+    assert world.platform_status.disabled
+    world.platform.record = ON
+    world.platform.faults.clear()
+    world.run(LOOK + 1)
+    assert not world.platform_status.disabled
+    world.platform.record, world.platform.answer = NO_QUEUE, QUEUE_OFF
+    world.run(LOOK + 1)
+    assert world.platform_status.queue_disabled
+    world.platform.record, world.platform.answer = ON, CONFIG
+    world.run(LOOK + 1)
+    assert not world.platform_status.queue_disabled
+    assert world.log.events[:4] == ["agent-ready", "agent-disabled", "agent-enabled", "queue-disabled"]
+
+
+@pytest.mark.parametrize("record", [ON, UNKNOWN_STATE])
+def test_as_long_as_nothing_is_switched_the_configuration_is_not_read_more_often(world: World, record: AgentState) -> None:
+    world.platform.record = record
+    world.run(REFRESH - 1)
+    assert len(world.platform.moments("config")) == 1
+    assert len(world.platform.moments("look")) == REFRESH / LOOK - 1
+
+
+def test_a_record_that_contradicts_the_configuration_is_followed_up_once(world: World) -> None:
+    world.platform.record = NO_QUEUE
+    world.run(REFRESH - 1)
+    assert len(world.platform.moments("config")) == 2
+
+
+def test_while_the_configuration_cannot_be_read_nobody_looks(world: World) -> None:
+    world.run(1)
+    world.platform.faults["config"] = DOWN
+    world.run(REFRESH + 100)
+    before = len(world.platform.moments("look"))
+    world.run(200)
+    assert len(world.platform.moments("look")) == before
+
+
+def test_after_three_failures_in_a_row_an_agent_that_was_never_registered_is_offline(world: World) -> None:
+    world.platform.faults["config"] = DOWN
+    while len(world.platform.calls) < 3:
+        assert not world.platform_status.offline
+        world.time += world.registration.step()
+    assert world.platform_status.offline
+    world.platform.faults.clear()
+    world.run(62)
+    assert (world.platform_status.offline, world.platform_status.failures) == (False, 0)
+    world.platform.faults["config"] = DOWN
+    world.run(REFRESH + 200)
+    assert not world.platform_status.offline  # It is registered: `not ready` says more.
+
+
 # --- in service ---
 
 
@@ -227,7 +295,7 @@ def test_an_agent_disabled_in_service_stops_polling_and_resumes_without_register
     world.run(1)
     world.platform.faults["config"] = DISABLED
     world.run(REFRESH + 1)
-    assert (world.platform_status.may_poll, world.platform_status.enrolled) == (False, True)
+    assert (world.platform_status.may_poll, world.platform_status.registered) == (False, True)
     world.platform.faults.clear()
     world.run(REFRESH + 1)
     assert world.platform_status.may_poll
@@ -248,11 +316,11 @@ def test_a_requested_refresh_comes_soon_and_at_most_every_five_seconds(world: Wo
     world.run(60)
     before = len(world.platform.moments("config"))
     for _ in range(40):
-        world.platform_status.look_again.set()
+        world.platform_status.refresh_requested.set()
         world.run(0.5)
     asked = world.platform.moments("config")[before:]
     assert asked[0] <= 60.5
-    assert 3 <= len(asked) <= 20 / LOOK_AGAIN_SECONDS + 1
+    assert 3 <= len(asked) <= 20 / MIN_REFRESH_INTERVAL_SECONDS + 1
 
 
 def test_a_requested_refresh_does_not_shorten_retry_after(world: World) -> None:
@@ -260,7 +328,7 @@ def test_a_requested_refresh_does_not_shorten_retry_after(world: World) -> None:
     world.platform.faults["config"] = RateLimited(Call.CONFIG, 120.0)
     before = len(world.platform.moments("config"))
     for _ in range(200):
-        world.platform_status.look_again.set()
+        world.platform_status.refresh_requested.set()
         world.run(0.5)
     assert len(world.platform.moments("config")) == before + 1
 
@@ -300,4 +368,4 @@ def test_metrics_that_cannot_be_uploaded_wait_for_the_next_interval(world: World
 def test_the_loop_updates_its_status_whatever_the_platform_answers(world: World) -> None:
     world.platform.faults["config"] = DOWN
     world.run(100)
-    assert world.status.silent_seconds() <= 0.5
+    assert world.status.seconds_since_iteration() <= 0.5

@@ -13,20 +13,20 @@ import pytest
 
 from relay_agent.agent.shutdown import LEAST_SECONDS, Shutdown, share
 from relay_agent.agent.signals import Signals
-from relay_agent.agent.threads import AgentThread, Phase, Stops, Threads
+from relay_agent.agent.threads import AgentThread, ShutdownPhase, Stops, Threads
 from relay_agent.core.clock import Clock, Deadline
 from relay_agent.core.errors import Call, JournalError, PlatformUnreachable
-from relay_agent.core.loop import once
+from relay_agent.core.loop import one_shot
 from relay_agent.diagnostics.watchdog import Watchdog
 
 NAMES = {
-    "poller": Phase.INTAKE,
-    "sender": Phase.ANSWERS,
-    "heartbeat": Phase.HOUSEKEEPING,
-    "fetcher-0": Phase.FETCH,
-    "worker-0": Phase.WORK,
-    "uploader-0": Phase.ANSWERS,
-    "log-shipper": Phase.LOGS,
+    "poller": ShutdownPhase.INTAKE,
+    "sender": ShutdownPhase.ANSWERS,
+    "heartbeat": ShutdownPhase.HOUSEKEEPING,
+    "fetcher-0": ShutdownPhase.FETCH,
+    "worker-0": ShutdownPhase.WORK,
+    "uploader-0": ShutdownPhase.ANSWERS,
+    "log-shipper": ShutdownPhase.LOGS,
 }
 
 
@@ -36,18 +36,18 @@ class World:
     def __init__(self) -> None:
         self.did: list[str] = []
         self.logged: dict[str, dict[str, Any]] = {}
-        self.platform_status = SimpleNamespace(enrolled=True)
+        self.platform_status = SimpleNamespace(registered=True)
         self.report_fails = self.journal_fails = False
         stops = Stops()
         for name in ("intake", "answers", "housekeeping"):
             setattr(stops, name, self._event(name))
         declared = [
             AgentThread(
-                once(name, lambda: None),
+                one_shot(name, lambda: None),
                 phase,
                 lambda: "",
                 end=lambda name=name: self.did.append(f"end {name}"),  # type: ignore[misc]
-                break_off=lambda name=name: self.did.append(f"break off {name}"),  # type: ignore[misc]
+                interrupt=lambda name=name: self.did.append(f"interrupt {name}"),  # type: ignore[misc]
             )
             for name, phase in NAMES.items()
         ]
@@ -57,12 +57,13 @@ class World:
         did = self.did
         flow = SimpleNamespace(
             tasks=SimpleNamespace(running=lambda: 1),
+            inbound=SimpleNamespace(ownership=SimpleNamespace(deleting=False)),
             journal=SimpleNamespace(give_up=lambda: did.append("give up"), counts=self._counts),
             outbox=SimpleNamespace(drain=lambda: did.append("drain"), pending=lambda: 0),
             summary=SimpleNamespace(log_rest=lambda: did.append("summary")),
         )
         platform = SimpleNamespace(
-            client=SimpleNamespace(break_off=lambda _name: None, rest=SimpleNamespace(report=self._report)),
+            client=SimpleNamespace(interrupt=lambda _name: None, rest=SimpleNamespace(report=self._report)),
             status=self.platform_status,
             log_shipper=SimpleNamespace(flush=lambda _seconds: did.append("flush")),
         )
@@ -108,7 +109,7 @@ def test_a_stop_goes_in_order() -> None:
         "end fetcher-0",
         "end worker-0",
         "give up",
-        "break off worker-0",
+        "interrupt worker-0",
         "end sender",
         "end uploader-0",
         "drain",
@@ -134,12 +135,12 @@ def test_without_a_readable_journal_the_last_line_has_no_counts() -> None:
     assert world.logged["agent-stopped"] == {"code": 0, "running": 1}
 
 
-@pytest.mark.parametrize(("enrolled", "report", "reported", "flushed"), [(True, False, False, True), (False, True, False, False)])
+@pytest.mark.parametrize(("registered", "report", "reported", "flushed"), [(True, False, False, True), (False, True, False, False)])
 def test_stopped_is_not_reported_if_the_platform_refused_the_agent_or_it_never_registered(
-    enrolled: bool, report: bool, reported: bool, flushed: bool
+    registered: bool, report: bool, reported: bool, flushed: bool
 ) -> None:
     world = World()
-    world.platform_status.enrolled = enrolled
+    world.platform_status.registered = registered
     did = world.stop(report=report)
     assert ("STOPPED" in did, "flush" in did) == (reported, flushed)
 

@@ -19,6 +19,7 @@ from relay_agent.core.clock import Clock
 from relay_agent.core.errors import JournalError, JournalUnwritable
 from relay_agent.core.failures import Cause, Obstacle
 from relay_agent.core.models import Status, Update
+from relay_agent.diagnostics.local_causes import JOURNAL_DAMAGED, JOURNAL_ROWS_DAMAGED
 
 
 class Log:
@@ -104,10 +105,12 @@ def test_the_start_does_not_wait_for_another_error(tmp_path: Path, monkeypatch: 
 def test_damage_and_unknown_variables_are_logged_each_with_its_event() -> None:
     log = Log()
     damage = SimpleNamespace(reason="torn", aside="journal.db.1", salvaged=1, unreadable=["x"] * 60, complete=False)
-    journal = SimpleNamespace(damage=damage, spoiled=2)
+    journal = SimpleNamespace(damage=damage, spoiled=2, nameless=("a\\xff",))
     log_findings(cast("Any", log), cast("Any", journal), [("RELAY_WORKRES", "RELAY_WORKERS")])
     assert [event for event, _ in log.events] == ["unknown-setting", "journal-damaged", "journal-rows-damaged"]
     assert len(log.events[1][1]["unreadable"]) == 50
+    assert (log.events[2][1]["commands"], log.events[2][1]["unreadable"]) == (2, ["a\\xff"])
+    assert [event["cause"] for _, event in log.events[1:]] == [JOURNAL_DAMAGED.cause, JOURNAL_ROWS_DAMAGED.cause]
 
 
 def test_a_start_without_findings_logs_nothing() -> None:
@@ -127,9 +130,11 @@ def test_what_the_last_run_left_is_queued_again() -> None:
     flow = SimpleNamespace(
         spool=SimpleNamespace(remove_orphans=orphans.append),
         journal=SimpleNamespace(spooled=lambda: {"kept"}),
-        outbox=SimpleNamespace(put=answers.append, pending=lambda: len(answers)),
-        intake=SimpleNamespace(recover=recovered),
-        gate=SimpleNamespace(enqueue=queued.append),
+        outbox=SimpleNamespace(pending=lambda: len(answers)),
+        inbound=SimpleNamespace(
+            intake=SimpleNamespace(recover=recovered),
+            ownership=SimpleNamespace(resume=lambda work: (answers if isinstance(work, Update) else queued).append(work)),
+        ),
     )
     recover(cast("Flow", flow), cast("Any", log), lambda: alive.append(True))
     assert (queued, len(answers), len(alive), orphans) == (["task"], 1, 1, [{"kept"}])

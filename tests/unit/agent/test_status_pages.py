@@ -11,17 +11,26 @@ from typing import Any, cast
 import pytest
 
 from relay_agent.agent.status_pages import disk_problems, journal_problems, secret_problems, unknown_variable_problems
-from relay_agent.diagnostics.local_causes import BACKLOG, JOURNAL_DAMAGED, KEYS, TOKEN_UNUSABLE
+from relay_agent.core.failures import Cause
+from relay_agent.diagnostics.local_causes import BACKLOG, JOURNAL_DAMAGED, JOURNAL_ROWS_DAMAGED, KEYS, TOKEN_UNUSABLE
 
 
 def journal(aside: str | None, spoiled: int) -> Any:
     return SimpleNamespace(damage=None if aside is None else SimpleNamespace(aside=aside), spoiled=spoiled)
 
 
-@pytest.mark.parametrize(("aside", "spoiled", "count"), [(None, 0, 0), ("journal.db.1", 0, 1), (None, 3, 1), ("journal.db.1", 3, 2)])
-def test_a_damaged_journal_is_a_problem(aside: str | None, spoiled: int, count: int) -> None:
+@pytest.mark.parametrize(
+    ("aside", "spoiled", "causes"),
+    [
+        (None, 0, []),
+        ("journal.db.1", 0, [JOURNAL_DAMAGED]),
+        (None, 3, [JOURNAL_ROWS_DAMAGED]),
+        ("journal.db.1", 3, [JOURNAL_DAMAGED, JOURNAL_ROWS_DAMAGED]),
+    ],
+)
+def test_a_damaged_journal_is_a_problem(aside: str | None, spoiled: int, causes: list[Cause]) -> None:
     found = journal_problems(journal(aside, spoiled))
-    assert [problem.cause for problem in found] == [JOURNAL_DAMAGED] * count
+    assert [problem.cause for problem in found] == causes
     assert all((aside or "3 rows") in problem.reason or "3 rows" in problem.reason for problem in found)
 
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from relay_agent.agent.threads import AgentThread, Ending, Phase, Stops, Threads
+from relay_agent.agent.threads import AgentThread, Ending, ShutdownPhase, Stops, Threads
 from relay_agent.core.clock import Clock
-from relay_agent.core.loop import Loop, once
+from relay_agent.core.loop import Loop, one_shot
 from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.diagnostics.watchdog import Watchdog
 
@@ -22,8 +22,8 @@ def threads(*declared: AgentThread, stops: Stops | None = None) -> Threads:
     return Threads(declared, statuses, cast("Watchdog", None), stops or Stops())
 
 
-def idle(name: str, phase: Phase = Phase.WORK, **more: Any) -> AgentThread:
-    return AgentThread(once(name, lambda: None), phase, lambda: "idle", **more)
+def idle(name: str, phase: ShutdownPhase = ShutdownPhase.WORK, **more: Any) -> AgentThread:
+    return AgentThread(one_shot(name, lambda: None), phase, lambda: "idle", **more)
 
 
 def test_the_first_thread_is_started_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,33 +53,33 @@ def test_only_the_death_of_a_core_thread_counts() -> None:
 
 def test_a_loop_ends_with_its_phase_and_its_activity_is_that_of_its_status() -> None:
     stops, status = Stops(), LoopStatus(Clock())
-    sender = AgentThread.looping("sender", lambda: 0.0, Phase.ANSWERS, stops, status)
-    status.turn("sending")
+    sender = AgentThread.looping("sender", lambda: 0.0, ShutdownPhase.ANSWERS, stops, status)
+    status.begin("sending")
     assert sender.activity() == "sending"
     stops.answers.set()
     sender.loop.run()  # Returns at once.
     assert sender.loop.error is None
 
 
-@pytest.mark.parametrize("phase", Phase)
-def test_every_phase_has_an_event_that_ends_it(phase: Phase) -> None:
+@pytest.mark.parametrize("phase", ShutdownPhase)
+def test_every_phase_has_an_event_that_ends_it(phase: ShutdownPhase) -> None:
     stops = Stops()
     named = {
-        Phase.INTAKE: stops.intake,
-        Phase.FETCH: stops.intake,
-        Phase.WORK: stops.intake,
-        Phase.ANSWERS: stops.answers,
-        Phase.HOUSEKEEPING: stops.housekeeping,
-        Phase.LOGS: stops.housekeeping,
+        ShutdownPhase.INTAKE: stops.intake,
+        ShutdownPhase.FETCH: stops.intake,
+        ShutdownPhase.WORK: stops.intake,
+        ShutdownPhase.ANSWERS: stops.answers,
+        ShutdownPhase.HOUSEKEEPING: stops.housekeeping,
+        ShutdownPhase.LOGS: stops.housekeeping,
     }
     assert stops.of(phase) is named[phase]
 
 
 def test_threads_are_found_by_phase_and_by_name() -> None:
-    found = threads(idle("worker-0"), idle("worker-1"), idle("poller", Phase.INTAKE))
-    assert [thread.name for thread in found.of(Phase.WORK)] == ["worker-0", "worker-1"]
-    assert [loop.name for loop in found.loops(Phase.INTAKE)] == ["poller"]
-    assert found.named("poller").phase is Phase.INTAKE
+    found = threads(idle("worker-0"), idle("worker-1"), idle("poller", ShutdownPhase.INTAKE))
+    assert [thread.name for thread in found.of(ShutdownPhase.WORK)] == ["worker-0", "worker-1"]
+    assert [loop.name for loop in found.loops(ShutdownPhase.INTAKE)] == ["poller"]
+    assert found.named("poller").phase is ShutdownPhase.INTAKE
 
 
 def test_the_stop_has_begun_once_the_intake_is_stopped() -> None:
@@ -98,8 +98,8 @@ def test_the_first_reason_to_end_counts() -> None:
 
 
 def test_every_declared_thread_stands_in_the_design() -> None:
-    wiring = (ROOT / "relay_agent" / "agent" / "wiring.py").read_text(encoding="utf-8")
-    declared = set(re.findall(r'(?:looping|Loop|once|worker)\(f?"([a-z-]+?)(?:-\{place\})?"', wiring))
+    wiring = (ROOT / "relay_agent" / "agent" / "thread_wiring.py").read_text(encoding="utf-8")
+    declared = set(re.findall(r'(?:looping|Loop|one_shot|worker)\(f?"([a-z-]+?)(?:-\{place\})?"', wiring))
     design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").split("\n## Threads\n")[1].split("\n## ")[0]
     table = {name.removesuffix("-0") for name in re.findall(r"^\| `([a-z0-9-]+)`", design, re.MULTILINE)}
     assert declared == table - {"admin", "lookup"}

@@ -33,6 +33,18 @@ def test_every_invalid_value_has_one_line_that_says_what_is_expected(problems: P
         assert lines == [f"{row.name}: is still a placeholder; set it to {row.description}"]
 
 
+def test_each_mistake_in_the_policy_file_has_a_line_of_its_own(problems: Problems, tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text("mode = 1\ndefault = 2\n")
+    found = problems(RELAY_POLICY_FILE=str(file), RELAY_WORKERS="0")
+    assert [line for line in found if not line.startswith("RELAY_WORKERS: ")] == [
+        "RELAY_POLICY_FILE: policy.toml: mode: input should be 'enforce' or 'observe'",
+        "RELAY_POLICY_FILE: policy.toml: default: input should be 'allow' or 'deny'",
+    ]
+    found = problems(RELAY_POLICY_FILE="/nonexistent", RELAY_WORKERS=None)
+    assert found == ["RELAY_POLICY_FILE: cannot read /nonexistent (No such file or directory)"]
+
+
 @pytest.mark.parametrize(
     "text", ["<token>", "https://<host>/", "https://your-company.example", "YOUR_ORG", "changeme", "CHANGE-ME", "xxxx", "..."]
 )

@@ -38,7 +38,15 @@ def test_an_unknown_variable_is_found_with_the_nearest_name(
 def test_settings_empty_variables_and_those_of_other_programs_are_not_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for variable in variables():
         monkeypatch.setenv(variable.name, "1")
-    for name, value in {"RELAY_FAULT_POINT": "x", "RELAY_EMPTY": "", "RELAYS": "1", "MY_RELAY_X": "1", "HTTP_PROXY": "1"}.items():
+    of_scripts = dict.fromkeys(("RELAY_CONTAINER_NAME", "RELAY_IMAGE_NAME", "RELAY_ENV_FILE"), "x")  # `docker run --env-file` passes them.
+    for name, value in {
+        **of_scripts,
+        "RELAY_FAULT_POINT": "x",
+        "RELAY_EMPTY": "",
+        "RELAYS": "1",
+        "MY_RELAY_X": "1",
+        "HTTP_PROXY": "1",
+    }.items():
         monkeypatch.setenv(name, value)
     assert unknown_variables(tmp_path / "absent") == []
 

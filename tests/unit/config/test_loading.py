@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from relay_agent.config.loading import load_way_settings
+from relay_agent.config.loading import load_route_settings
 from relay_agent.core.errors import ConfigurationError
 from tests.unit.config.scenes import REQUIRED, Load, Problems
 
@@ -62,7 +62,7 @@ def test_explain_needs_no_platform_settings_and_ignores_invalid_ones(environment
     environment.setenv("RELAY_WORKERS", "many")
     environment.setenv("API_TARGET", "<placeholder>")
     environment.setenv("JWT", "no token")
-    found = load_way_settings()
+    found = load_route_settings()
     assert (found.https_proxy, found.connect_timeout_seconds) == ("http://proxy.lab.example:3128", 30)
 
 
@@ -70,5 +70,5 @@ def test_explain_names_the_invalid_settings_that_it_needs(environment: pytest.Mo
     environment.setenv("RELAY_CA_FILE", "/nowhere/ca.pem")
     environment.setenv("RELAY_TARGET_PROXY", "ftp://x")
     with pytest.raises(ConfigurationError) as caught:
-        load_way_settings()
+        load_route_settings()
     assert [mistake.variable for mistake in caught.value.mistakes] == ["RELAY_TARGET_PROXY", "RELAY_CA_FILE"]

@@ -22,4 +22,4 @@ def test_settings_give_the_proxies_of_both_legs(monkeypatch: pytest.MonkeyPatch)
     proxies = proxy_router(Settings(_env_file=None))
     assert proxies.route(Leg.TARGET, parse_url("https://h/")) == Route(Proxy("http", "p", 1), "https_proxy")
     assert proxies.route(Leg.TARGET, parse_url("https://n.example/")).reason == "no_proxy names n.example"
-    assert proxies.route(Leg.PLATFORM, parse_url("https://h/")).reason == "RELAY_PLATFORM_PROXY is none"
+    assert proxies.route(Leg.PLATFORM, parse_url("https://h/")).reason == "RELAY_PLATFORM_PROXY is set to `none`"

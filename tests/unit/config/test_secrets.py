@@ -9,8 +9,11 @@ from pathlib import Path
 import jwt
 import pytest
 
-from relay_agent.config.secrets import SecretSource, check_token, token_expiry
+from relay_agent.config import secrets
+from relay_agent.config.secrets import SecretSource, check_token, shown_path, token_expiry
 from relay_agent.core.errors import TokenExpired
+from relay_agent.core.files import read_regular
+from tests.overwriting import overwrite
 from tests.unit.config.scenes import KEY, REQUIRED, Load, Problems, signed_token
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -52,16 +55,30 @@ def test_an_invalid_secret_is_reported_beside_other_mistakes(problems: Problems)
     assert [line.partition(":")[0] for line in problems(ORG_SLUG=None, JWT="no")] == ["ORG_SLUG", "JWT"]
 
 
-def test_only_a_changed_file_is_read_again(tmp_path: Path) -> None:
+def test_only_a_changed_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[Path] = []
+
+    def noted(path: Path) -> bytes:
+        reads.append(path)
+        return read_regular(path)
+
+    monkeypatch.setattr(secrets, "read_regular", noted)
+    path = tmp_path / "token"
+    path.write_text("first")
+    source = SecretSource(path=path)
+    assert [source.get() for _ in range(3)] == ["first"] * 3
+    assert reads == [path]
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert (source.get(), len(reads)) == ("first", 2)
+
+
+def test_a_file_overwritten_in_place_with_its_size_and_time_put_back_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("first")
     source = SecretSource(path=path)
     assert source.get() == "first"
-    stat = path.stat()
-    path.write_text("other")
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert source.get() == "first"
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    overwrite(path, "other")
     assert source.get() == "other"
 
 
@@ -78,10 +95,34 @@ def test_a_missing_or_empty_file_keeps_the_last_secret(tmp_path: Path) -> None:
     assert source.get() == "second!"
 
 
+def test_a_named_pipe_in_place_of_the_file_keeps_the_last_secret_and_holds_up_nothing(tmp_path: Path) -> None:
+    """Reading it would wait until somebody wrote to it, and the poller with it."""
+    path = tmp_path / "token"
+    path.write_text("first")
+    source = SecretSource(path=path)
+    source.get()
+    path.unlink()
+    os.mkfifo(path)
+    assert (source.get(), source.gone) == ("first", "it is not a regular file")
+
+
 def test_a_file_that_was_never_read_raises_and_names_it(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="token"):
         SecretSource(path=tmp_path / "token").get()
     assert SecretSource().get() == ""
+
+
+def test_a_path_is_shown_unless_it_names_nothing_and_may_be_a_secret(tmp_path: Path) -> None:
+    """A home directory may have the `@` of a domain."""
+    beside = tmp_path / "agent@lab.example"
+    (beside / "keys").mkdir(parents=True)
+    (beside / "a@b").write_text("x")
+    for shown in ("keys/no", "a@b", "no.pem", "no/no.key"):
+        assert shown_path(beside / shown, beside) == str(beside / shown)
+    for hidden in ("no", "no/no", "no@x.pem", "https://x.example/a.pem", "keys/u:p@x"):
+        assert shown_path(beside / hidden, beside).startswith("the file, since the value ")
+    assert shown_path(Path("https://u.example/x")).startswith("the file, since the value ")
+    assert shown_path(Path("/no/such/file")) == "/no/such/file"
 
 
 # --- Tokens and keys ---

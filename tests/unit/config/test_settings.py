@@ -1,4 +1,4 @@
-"""Settings: what each variable takes, its default, and that no secret shows (SECURITY §1, OPERATIONS §5)."""
+"""Settings: what each variable takes, its default, and that no secret shows (README.md, "Configuration")."""
 
 from __future__ import annotations
 
@@ -58,7 +58,13 @@ def test_a_proxy_may_be_none(load: Load) -> None:
 
 @pytest.mark.parametrize(
     "given, endpoint",
-    [("", ("127.0.0.1", 8089)), ("[::1]:1", ("::1", 1)), ("localhost:0", ("localhost", 0)), ("0.0.0.0:80", ("0.0.0.0", 80)), ("OFF", None)],
+    [
+        ("", ("127.0.0.1", 8089)),
+        ("[::1]:1", ("::1", 1)),
+        ("localhost:65535", ("localhost", 65535)),
+        ("0.0.0.0:80", ("0.0.0.0", 80)),
+        ("OFF", None),
+    ],
 )
 def test_the_admin_address_is_host_and_port_or_off(load: Load, given: str, endpoint: tuple[str, int] | None) -> None:
     assert load(RELAY_ADMIN_ADDR=given).admin_endpoint == endpoint

@@ -52,7 +52,7 @@ def test_every_cause_with_placeholders_is_filled_in_where_it_is_used() -> None:
     """An unfilled placeholder would reach an administrator."""
     assert len(every_row()) > 60
     filled = {row.id for row in every_row() if any(name for _, name, _, _ in string.Formatter().parse(row.cause + row.cure) if name)}
-    assert filled <= {"configuration", "token", "clock", "state-dir", "agent", "platform", "sqs", "target", ""}
+    assert filled <= {"configuration", "token", "clock", "state-dir", "agent", "platform", "sqs", "syslog", "target", ""}
 
 
 def test_days_left_are_given_in_words() -> None:

@@ -21,13 +21,15 @@ class World:
         self.fields: dict[str, Any] = {}
         self.off: float | None = None
         self.blocked = 0.0
+        self.policy_problem: str | None = None
         self.file = directory / "jwt"
         self.file.write_text("a token", encoding="utf-8")
         self.source = SecretSource(path=self.file)
         self.source.get()
         self.environment = EnvironmentMonitor(
             secrets={"JWT_FILE": self.source},
-            read=self.source.get,
+            read=(self.source.get,),
+            policy_problem=lambda: self.policy_problem,
             clock_off=lambda: self.off,
             stdout=cast("Any", SimpleNamespace(blocked_seconds=lambda: self.blocked, dropped=7)),
             log=cast("Any", self),
@@ -76,6 +78,15 @@ def test_a_file_that_stays_missing_or_empty_is_logged_with_its_reason_and_so_is_
     assert (world.look(), world.events) == ([], ["secret-gone", "secret-back"])
 
 
+def test_a_policy_file_with_mistakes_is_shown_while_it_has_them(world: World) -> None:
+    assert world.look() == []
+    world.policy_problem = "policy.toml: unknown key 'mod'"
+    (cause,) = world.look(5)
+    assert "policy.toml: unknown key 'mod'; the policy that was read before stays in force" in cause
+    world.policy_problem = None
+    assert world.look() == []
+
+
 def test_a_clock_that_is_more_than_a_minute_off_is_logged_and_so_is_its_end(world: World) -> None:
     world.off = 59.0
     assert world.look() == []
@@ -95,3 +106,11 @@ def test_a_blocked_stdout_is_logged_and_so_is_its_end_with_the_lines_dropped(wor
     world.blocked = 0.0
     assert (world.look(5), world.events) == ([], ["stdout-blocked", "stdout-resumed"])
     assert world.fields["dropped"] == 7
+
+
+def test_a_policy_file_that_is_not_valid_is_a_problem_until_it_is_corrected(world: World) -> None:
+    world.policy_problem = "policy.toml: unknown key 'host'"
+    (text,) = world.look()
+    assert "policy.toml: unknown key 'host'" in text
+    world.policy_problem = None
+    assert world.look() == []

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from relay_agent.agent.admin.status import AgentStatus, Logging, PlatformState, StorageState
+from relay_agent.agent.admin.status import AgentStatus, Logging, PlatformState, Reports, StorageState
 from relay_agent.core.clock import Clock
 from relay_agent.core.errors import (
     Call,
@@ -112,22 +112,22 @@ def journal_errors(path: Path) -> Iterator[JournalError]:
 
 
 def test_a_reworded_platform_error_keeps_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = [diagnosed(error) for error in platform_errors()]
+    reported = [diagnosed(error) for error in platform_errors()]
     reword(monkeypatch)
-    assert [diagnosed(error) for error in platform_errors()] == told
-    assert len(set(told)) > 60
+    assert [diagnosed(error) for error in platform_errors()] == reported
+    assert len(set(reported)) > 60
     assert {error.service for error in platform_errors()} == set(Service)
 
 
 def test_a_reworded_journal_error_keeps_its_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = [(type(error), journal_cause(error.trouble)) for error in journal_errors(tmp_path / "a.db")]
+    reported = [(type(error), journal_cause(error.trouble)) for error in journal_errors(tmp_path / "a.db")]
     assert [error.trouble for error in journal_errors(tmp_path / "b.db")][:3] == [
         StorageTrouble.FULL,
         StorageTrouble.READ_ONLY,
         StorageTrouble.LOCKED,
     ]
     reword(monkeypatch)
-    assert [(type(error), journal_cause(error.trouble)) for error in journal_errors(tmp_path / "c.db")] == told
+    assert [(type(error), journal_cause(error.trouble)) for error in journal_errors(tmp_path / "c.db")] == reported
 
 
 def test_a_reworded_disk_error_keeps_its_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,11 +157,12 @@ def test_the_page_shows_each_cause_once_however_it_is_worded(words: str) -> None
     statuses["heartbeat"].failure("no answer", UNREACHABLE)
     stub: Any = SimpleNamespace(
         dead=list,
-        standing_still=lambda: [Finding("no commit ends", 100.0, STUCK)],
-        not_served=lambda: [Finding(words, 100.0, SQS_UNREACHABLE), Finding("no answer could be sent", 1.0, NO_ANSWERS)],
+        internal_findings=lambda: [Finding("no commit ends", 100.0, STUCK)],
+        platform_findings=lambda: [Finding(words, 100.0, SQS_UNREACHABLE), Finding("no answer could be sent", 1.0, NO_ANSWERS)],
         unwritable=None,
         obstacle=None,
         stuck_seconds=lambda: 0.0,
+        inherited=lambda: 0,
     )
     threads: Any = SimpleNamespace(statuses=statuses, watchdog=stub, stopping=lambda: False, dead=list)
     page = AgentStatus(
@@ -170,9 +171,8 @@ def test_the_page_shows_each_cause_once_however_it_is_worded(words: str) -> None
         threads=threads,
         flow=stub,
         storage=StorageState(stub, stub, stub),
-        platform=PlatformState(PlatformStatus(enrolled=True), lambda: None, lambda: None, lambda: None),
-        logs=lambda: Logging(0, 0, None),
-        other_problems=list,
+        platform=PlatformState(PlatformStatus(registered=True), lambda: None, lambda: None, lambda: None),
+        reports=Reports(lambda: Logging(0, 0, None), list),
     )
     problems = page.ready()
     assert [problem.cause for problem in problems] == [STUCK, SQS_UNREACHABLE]
@@ -184,9 +184,9 @@ def test_the_rewording_finds_a_diagnosis_that_reads_words(monkeypatch: pytest.Mo
         return "AccessDenied" in error.reason  # the pattern that this file forbids
 
     denied: Callable[[], PlatformError] = lambda: PlatformError(Call.SQS_LOOK, "AWS says AccessDenied", 403)  # noqa: E731
-    told = by_words(denied())
+    reported = by_words(denied())
     reword(monkeypatch)
-    assert by_words(denied()) != told
+    assert by_words(denied()) != reported
 
 
 # --- searched ---
@@ -200,8 +200,9 @@ ERRORS = {"error", "fault", "problem", "failure", "refusal", "damage", "exc", "c
 TEXTS = {"message", "reason", "call", "activity"}
 ALLOWED = {
     ("storage/disk_faults.py", "text_of"): "SQLite's words repeat a value",
-    ("pipelines/requests_adapter.py", "_failure"): "another machine's answer has code and message only (PROTOCOL §4)",
+    ("pipelines/failures.py", "_kind"): "another machine's answer has code and message only (PROTOCOL §4)",
     ("config/error_messages.py", "value_problem"): "pydantic puts its own words before ours",
+    ("config/policy_file.py", "_without_key"): "tomllib's words repeat a key",
     ("transport/fault_mapping.py", "_tls_text"): "OpenSSL's reasons are names (sslerr.h)",
     ("transport/handshake.py", "alert"): "OpenSSL's reasons are names (sslerr.h)",
 }

@@ -1,4 +1,4 @@
-"""Each way in which the platform or AWS fails us is told apart, in words that help."""
+"""Each failure of the platform or AWS has its own cause and cure."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def aws(kind: type[PlatformError], call: Call, code: str, status: int) -> Platfo
         (PlatformUnreachable(Call.CONFIG, "ECONNREFUSED"), platform_causes.UNREACHABLE),
         (PlatformUnreachable(Call.SQS_RECEIVE, "ECONNREFUSED"), platform_causes.SQS_UNREACHABLE),
         (PlatformUnreachable(Call.SQS_RECEIVE, "ECONNREFUSED", FaultFacts(None, proxy="http://p:1")), platform_causes.PROXY),
-        (PlatformError(Call.CONFIG, "answered 503", 503), platform_causes.UNWELL),
+        (PlatformError(Call.CONFIG, "answered 503", 503), platform_causes.PLATFORM_SERVER_ERROR),
         (PlatformError(Call.UPLOAD, "ECONNREFUSED: nobody listens"), platform_causes.S3_UNREACHABLE),
-        (PlatformError(Call.UPLOAD, "S3 answered 503", 503), platform_causes.S3_UNWELL),
+        (PlatformError(Call.UPLOAD, "S3 answered 503", 503), platform_causes.S3_SERVER_ERROR),
         (NotThePlatform(Call.UPLOAD, "a web page answered (200) in Amazon S3's place", 200), platform_causes.NOT_S3),
         (RateLimited(Call.CONFIG, 3.0), platform_causes.BUSY),
         (aws(CredentialsExpired, Call.SQS_RECEIVE, "ExpiredToken", 403), platform_causes.NO_CREDENTIALS),
@@ -57,7 +57,7 @@ def test_each_failure_has_its_cause_and_cure(error: PlatformError, cause: Cause)
 
 
 @pytest.mark.parametrize(
-    ("error", "check", "told"),
+    ("error", "check", "reported"),
     [
         (reached_nobody("ENOTFOUND"), "platform", "the name api.lab.example does not exist"),
         (reached_nobody("EAI_AGAIN"), "platform", "DNS server does not answer"),
@@ -94,10 +94,10 @@ def test_each_failure_has_its_cause_and_cure(error: PlatformError, cause: Cause)
         (aws(PlatformError, Call.LOGS_PUT, "ResourceNotFoundException", 400), "cloudwatch", "log group does not exist"),
     ],
 )
-def test_each_network_fault_has_its_own_cause(error: PlatformError, check: str, told: str) -> None:
+def test_each_network_fault_has_its_own_cause(error: PlatformError, check: str, reported: str) -> None:
     found = platform_causes.cause_of(error)
     assert found.id == check
-    assert told in found.cause
+    assert reported in found.cause
 
 
 def test_each_failure_of_cloudwatch_has_its_own_cure_and_says_that_the_agent_works_without_it() -> None:

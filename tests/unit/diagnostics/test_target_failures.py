@@ -112,7 +112,7 @@ def test_a_target_s_own_407_and_5xx_are_answers(world: World) -> None:
 
 
 def test_a_fault_of_the_sender_or_the_agent_is_not_a_targets_failure(world: World) -> None:
-    ours = TransportFault(Code.ERESPONSETOOLARGE, "the agent's disk does not take the response")
+    ours = TransportFault(Code.ERESPONSETOOLARGE, "the agent's disk cannot store the response")
     ours.ours = True
     world.failed(ours)
     world.failed(TransportFault(Code.EBADCOMMAND, "no request"))
@@ -146,7 +146,7 @@ def test_the_page_shows_the_newest_few_failing_hosts_and_counts_the_others(world
         world.failed(REFUSED, f"http://h{number}.lab.example/")
     found = world.trouble.problems()
     assert [problem.reason.partition(":")[0] for problem in found[:-1]] == [f"h{number}.lab.example" for number in (7, 6, 5, 4, 3)]
-    assert found[-1].reason == "3 more targets fail"
+    assert (found[-1].reason, found[-1].count) == ("3 more targets fail", 3)
 
 
 # --- what it costs ---

@@ -31,7 +31,7 @@ class Commits:
 
 @dataclass
 class BusyWorker:
-    """In a worker's place: beyond its limit from `due` on, if it is busy."""
+    """Replaces a worker: it exceeds its limit from `due` on, if it is busy."""
 
     world: World
     name: str = "worker-0"
@@ -48,7 +48,7 @@ class World:
         self.time = 1000.0
         clock = Clock(now=lambda: datetime(2026, 3, 1, tzinfo=UTC), monotonic=lambda: self.time)
         self.statuses = {name: LoopStatus(clock) for name in LOOPS}
-        self.platform_status = PlatformStatus(enrolled=True)
+        self.platform_status = PlatformStatus(registered=True)
         self.disk = SimpleNamespace(obstacle=None)
         self.commits = Commits()
         self.draining = False
@@ -95,7 +95,7 @@ class World:
         began, silent = self.time, None
         while self.dog.verdict() is None:
             self.run(1)
-            if silent is None and self.dog.standstill() is not None:
+            if silent is None and self.dog.stall() is not None:
                 silent = self.time - began
             assert self.time - began < 1000, "no verdict"
         assert silent is not None
@@ -109,7 +109,7 @@ def world() -> World:
 
 def test_a_working_agent_is_not_stuck(world: World) -> None:
     world.run(3600)
-    assert (world.dog.standstill(), world.dog.verdict()) == (None, None)
+    assert (world.dog.stall(), world.dog.verdict()) == (None, None)
 
 
 @pytest.mark.parametrize("name", LOOPS)
@@ -122,18 +122,18 @@ def test_a_stuck_loop_stops_the_heartbeats_and_then_ends_the_agent(world: World,
 
 
 @pytest.mark.parametrize(
-    ("name", "problem", "told"),
+    ("name", "problem", "reported"),
     [
         ("poller", "sqs receive: ETIMEDOUT: a proxy holds the connection", "the queue could not be read"),
         ("sender", "sqs send: AWS says AccessDenied", "no answer could be sent"),
     ],
 )
-def test_a_loop_that_runs_and_never_succeeds_ends_the_agent_too(world: World, name: str, problem: str, told: str) -> None:
+def test_a_loop_that_runs_and_never_succeeds_ends_the_agent_too(world: World, name: str, problem: str, reported: str) -> None:
     world.failing[name] = problem
     silent, ended, reason = world.ends()
     assert RECENT_SECONDS <= silent <= RECENT_SECONDS + 2
     assert STUCK_SECONDS <= ended <= STUCK_SECONDS + 2
-    assert reason.startswith(f"{told}: {problem}: ")  # and what lies behind it
+    assert reason.startswith(f"{reported}: {problem}: ")  # and what lies behind it
 
 
 def test_a_commit_that_hangs_ends_the_agent(world: World) -> None:
@@ -146,7 +146,7 @@ def test_a_commit_that_hangs_ends_the_agent(world: World) -> None:
 def test_a_worker_that_exceeds_its_requests_time_limit_ends_the_agent(world: World) -> None:
     world.take(world.time + 100)
     world.run(100 + RECENT_SECONDS - 1)
-    assert world.dog.standstill() is None
+    assert world.dog.stall() is None
     _, ended, reason = world.ends()
     assert ended == pytest.approx(STUCK_SECONDS - RECENT_SECONDS + 1, abs=2)
     assert "worker-0" in reason
@@ -155,7 +155,7 @@ def test_a_worker_that_exceeds_its_requests_time_limit_ends_the_agent(world: Wor
 def test_a_slow_target_is_not_a_stuck_agent(world: World) -> None:
     world.take(world.time + 900)
     world.run(899)
-    assert (world.dog.standstill(), world.dog.verdict()) == (None, None)
+    assert (world.dog.stall(), world.dog.verdict()) == (None, None)
 
 
 def test_a_worker_that_hangs_outside_a_request_ends_the_agent_too(world: World) -> None:
@@ -167,22 +167,22 @@ def test_a_disabled_agent_is_not_stuck(world: World) -> None:
     world.platform_status.disabled = True
     world.failing["poller"] = "would be one, were it enabled"
     world.run(3600)
-    assert (world.dog.standstill(), world.dog.verdict()) == (None, None)
+    assert (world.dog.stall(), world.dog.verdict()) == (None, None)
 
 
 def test_an_agent_that_was_never_registered_keeps_trying(world: World) -> None:
-    world.platform_status.enrolled = False
+    world.platform_status.registered = False
     world.failing |= {"poller": "starting", "sender": "starting"}
     world.run(3600)
-    assert (world.dog.standstill(), world.dog.verdict()) == (None, None)
+    assert (world.dog.stall(), world.dog.verdict()) == (None, None)
 
 
 def test_a_refused_token_stops_the_heartbeats_and_does_not_end_the_agent(world: World) -> None:
-    """A corrected token cures it without a restart (OPERATIONS §2)."""
+    """A corrected token cures it without a restart."""
     world.platform_status.refused = REFUSED
     world.failing["poller"] = "agent/credentials: answered 401"
     world.run(3600)
-    still = world.dog.standstill()
+    still = world.dog.stall()
     assert still is not None and "answered 401" in still.reason
     assert world.dog.verdict() is None
 
@@ -194,7 +194,7 @@ def test_a_full_disk_stops_the_heartbeats_and_does_not_end_the_agent(world: Worl
     world.failing["poller"] = "the disk of the state directory is full"
     world.take(None)
     world.run(3600)
-    still = world.dog.standstill()
+    still = world.dog.stall()
     assert still is not None and ("full" in still.reason or "worker-0" in still.reason)
     assert world.dog.verdict() is None
 
@@ -203,4 +203,4 @@ def test_an_agent_that_drains_is_alive(world: World) -> None:
     world.draining = True
     world.dead |= set(LOOPS)
     world.run(120)
-    assert world.dog.standstill() is None
+    assert world.dog.stall() is None

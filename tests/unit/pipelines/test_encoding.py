@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_agent.core.errors import SecureCommandError
-from relay_agent.pipelines.encoding import BadAnswer, read_answer, read_sealed_answer, request_payload, sealed_payload
+from relay_agent.pipelines.encoding import Answer, BadAnswer, read_answer, read_sealed_answer, request_payload, sealed_payload
+from relay_agent.pipelines.long_json import LongText, read_json
 from relay_agent.protocol.jwe import open_command, seal_answer
 from relay_agent.protocol.keyring import Keyring
 from relay_agent.protocol.requests import decode_payload, decode_request, take_envelope
@@ -45,7 +46,7 @@ def test_a_sealed_payload_is_for_one_agent() -> None:
         open_command(take_envelope(envelope), RING, agent_id="a-2", now=NOW)
 
 
-def test_a_response_and_a_failure_are_told_apart() -> None:
+def test_a_response_and_a_failure_are_distinguished() -> None:
     response = read_answer(command({"statusCode": 404, "body": "gone"}, "FAILURE"))
     assert (response.http, response.status_code) == (True, 404)
     failure = read_answer(command({"code": "ECONNREFUSED"}, "FAILURE"))
@@ -86,3 +87,89 @@ def test_a_failure_in_the_clear_only_says_that_there_is_no_response() -> None:
 def test_an_answer_to_another_command_is_refused(other: dict[str, Any]) -> None:
     with pytest.raises(SecureCommandError):
         read_sealed_answer(command(sealed({"statusCode": 200}, **other)), RING, "once")
+
+
+def through_json(body: dict[str, Any]) -> Answer:
+    """The answer as it is read from the platform's JSON, in which a long body is a `LongText`."""
+    data = json.dumps({"id": "c", "status": "SUCCESS", "responseBody": body}).encode()
+    return read_answer(read_json(data[at : at + 1000] for at in range(0, len(data), 1000)))
+
+
+@pytest.mark.parametrize("size", [49_151, 49_152, 49_153, 65_536, 98_304, 98_305, 200_000, 9_000_001])
+def test_a_long_body_of_bytes_comes_back(size: int) -> None:
+    data = (bytes(range(256)) * (size // 256 + 1))[:size]
+    body = {"statusCode": 200, "body": base64.b64encode(data).decode(), "bodyEncoding": "base64"}
+    assert through_json(body).content() == data
+    with through_json(body).open() as file:
+        assert file.read(10) == data[:10] and file.read() == data[10:]
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "utf-16", "iso-8859-1", "shift_jis", "iso-2022-jp"])
+@pytest.mark.parametrize("text", ["h\u00e9", "\u65e5\u672c a", "\U0001f600 b", '"\\\n'])
+def test_a_long_text_comes_back_as_a_short_one_does(charset: str, text: str) -> None:
+    def body(repeated: str) -> dict[str, Any]:
+        return {"statusCode": 200, "headers": [{"Content-Type": f"text/plain; charset={charset}"}], "body": repeated}
+
+    long = text * 30_000
+    assert through_json(body(long)).content() == Answer("c", "SUCCESS", body(long)).content()
+
+
+def test_a_long_sealed_answer_comes_back_and_another_s_is_refused() -> None:
+    body = {"statusCode": 200, "body": "é\n" * 200_000}
+    for command_id, jti in (("c", "once"), ("c", "twice"), ("d", "once")):
+        data = json.dumps({"id": command_id, "responseBody": sealed(body, cid="c")}).encode()
+        found = read_json(data[at : at + 1000] for at in range(0, len(data), 1000))
+        if (command_id, jti) == ("c", "once"):
+            assert read_sealed_answer(found, RING, jti).content() == body["body"].encode()
+        else:
+            with pytest.raises(SecureCommandError):
+                read_sealed_answer(found, RING, jti)
+
+
+LONG = "\u00e9" * 100_000
+
+
+def test_only_a_body_stays_a_long_text() -> None:
+    """As a header of 100 KB, which an agent passes on, or its name."""
+    found = through_json({"statusCode": 200, "headers": [{"X-Long": LONG}, {"Set-Cookie": ["a=1", LONG]}, {LONG: "x"}], "body": "b"})
+    assert found.headers() == [("X-Long", LONG), ("Set-Cookie", "a=1"), ("Set-Cookie", LONG), (LONG, "x")]
+    failed = through_json({"code": "EPROTO", "message": LONG})
+    assert (failed.code, failed.message) == ("EPROTO", LONG)
+    sealed_header = {"id": "c", "responseBody": sealed({"statusCode": 200, "headers": [{"X": LONG}]}, cid="c")}
+    assert read_sealed_answer(read_json([json.dumps(sealed_header).encode()]), RING, "once").headers() == [("X", LONG)]
+
+
+def test_a_long_header_that_is_no_text_of_json_is_a_bad_answer() -> None:
+    long = LongText()
+    long.add(b"\\ud8" + b"x" * 100_000)
+    with pytest.raises(BadAnswer):
+        read_answer({"id": "c", "responseBody": {"statusCode": 200, "headers": [{"X": long}]}})
+
+
+def test_a_long_answer_may_come_as_a_text_of_json() -> None:
+    body = {"statusCode": 200, "body": "é\n" * 200_000}
+    data = json.dumps(command(json.dumps(body))).encode()
+    found = read_answer(read_json(data[at : at + 1000] for at in range(0, len(data), 1000)))
+    assert found.content() == body["body"].encode()
+
+
+def test_a_long_answer_that_is_no_text_of_json_is_a_bad_answer() -> None:
+    long = LongText()
+    long.add(b"\\ud8" + b"x" * 100_000)
+    for finished in ({"id": "c", "responseBody": long}, {"id": "c", "responseBody": {"jwe": long}}):
+        with pytest.raises(BadAnswer):
+            read_sealed_answer(finished, RING, "once")
+
+
+@pytest.mark.parametrize("body", ["=" * 4 + "AAAA" * 30_000, "AAA=" * 30_000, "AAAA" * 30_000 + "A", "!" * 100_000])
+def test_a_long_body_that_is_no_base64_is_a_bad_answer(body: str) -> None:
+    with pytest.raises(BadAnswer, match="base64"):
+        through_json({"statusCode": 200, "body": body, "bodyEncoding": "base64"}).content()
+
+
+def test_reading_an_answer_leaves_the_command_as_it_is() -> None:
+    finished = command(json.dumps(sealed({"statusCode": 200, "body": "x"})))
+    finished["responseBody"] = json.loads(finished["responseBody"])
+    before = json.dumps(finished)
+    assert read_sealed_answer(finished, RING, "once").content() == read_sealed_answer(finished, RING, "once").content() == b"x"
+    assert json.dumps(finished) == before

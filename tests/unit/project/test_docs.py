@@ -7,6 +7,7 @@ import base64
 import json
 import re
 import secrets
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
@@ -16,31 +17,60 @@ from typing import Any
 import click
 import pytest
 
+from relay_agent.agent import log_shipper, maintenance, shutdown
 from relay_agent.cli.main import main
 from relay_agent.cli.send import send
 from relay_agent.cli.status import COMMANDS as WATCHERS
 from relay_agent.config.settings import variables
+from relay_agent.core import loop, urls
+from relay_agent.core.clock import DAY_SECONDS, Clock
 from relay_agent.core.failures import Code
 from relay_agent.core.models import ACTION_SECURE, ACTIONS_PLAIN, IDEMPOTENT, Command, Failure, HttpResponse, Status
-from relay_agent.protocol import messages, requests, responses
-from relay_agent.protocol.jwe import MAX_HEADER_CHARACTERS, open_command, seal_answer
+from relay_agent.diagnostics import watchdog
+from relay_agent.diagnostics.local_causes import TAKING_OVER
+from relay_agent.diagnostics.transfer_failures import FALLBACK_LEAD_SECONDS
+from relay_agent.protocol import json_bounds, jwe, media_types, messages, requests, responses
+from relay_agent.protocol.jwe import open_command, seal_answer
 from relay_agent.protocol.keyring import Keyring
-from relay_agent.relay import outbox
-from relay_agent.relay.outbox import PROCESSING_AFTER_SECONDS
-from relay_agent.relay.target import executor, redirects
+from relay_agent.relay import outbox, ownership, payload_reader, processing, uploader
+from relay_agent.relay.outbox import Outbox
+from relay_agent.relay.target import cookies, executor, redirects, response_reader
 from relay_agent.sandbox.demo.rows import ROWS
-from relay_agent.transport import content_encoding, resolver, response_parser
-from tests.pages import DESIGN, LOGS, OPERATIONS, PACKAGE, PAGES, PROTOCOL, README, ROOT, blocks, inline, names, rows, section
+from relay_agent.storage import disk_space, group_commit, retention
+from relay_agent.tdp import aws_clients, platform_http, rest, sqs
+from relay_agent.telemetry import stdout_writer
+from relay_agent.transport import connection_pool, content_encoding, dialer, happy_eyeballs, proxy_connect, resolver, response_parser
+from tests.pages import (
+    DESIGN,
+    LOGS,
+    OPERATIONS,
+    PACKAGE,
+    PAGES,
+    PROTOCOL,
+    README,
+    ROOT,
+    SENDERS,
+    blocks,
+    inline,
+    names,
+    rows,
+    section,
+)
 
 AGENT_ID = "9b9f275c-a60d-454f-8c6c-1ea094e3fd38"
+WRITTEN = defaultdict(lambda: "another time", {0.001: "a millisecond", 60: "a minute", 3600: "an hour", 86_400: "one day"})
+"""Seconds as the pages write them where they write no number."""
+WORDS = {1: "one", 2: "two", 3: "three", 5: "five", 10: "ten", 12: "twelve"}
+FRACTIONS = defaultdict(lambda: "another part", {3: "third", 5: "fifth"})
+TIMES = defaultdict(lambda: "another multiple of", {2: "twice"})
 
 
 # --- the configuration ---
 
 
 def test_the_readme_lists_every_variable_in_order_with_its_default() -> None:
-    told = [(names(name)[0], default.strip("`")) for name, default, _ in rows(section(README, "Configuration"), "variable")]
-    assert told == [(variable.name, variable.default) for variable in variables()]
+    reported = [(names(name)[0], default.strip("`")) for name, default, _ in rows(section(README, "Configuration"), "variable")]
+    assert reported == [(variable.name, variable.default) for variable in variables()]
 
 
 def test_every_variable_in_the_readme_s_table_has_a_meaning() -> None:
@@ -49,7 +79,8 @@ def test_every_variable_in_the_readme_s_table_has_a_meaning() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_page_names_a_variable_that_the_agent_does_not_read(page: Path) -> None:
-    known = {variable.name for variable in variables()} | {"RELAY_FAULT_POINT"}  # no setting: for the agent's own tests
+    of_scripts = set(re.findall(r"^  (RELAY_[A-Z_]+) ", (ROOT / "docker" / "run.sh").read_text(encoding="utf-8"), re.MULTILINE))
+    known = {variable.name for variable in variables()} | of_scripts | {"RELAY_FAULT_POINT"}  # no setting: for the agent's own tests
     assert set(re.findall(r"\bRELAY_[A-Z_]+\b", page.read_text(encoding="utf-8"))) - known == set()
 
 
@@ -69,14 +100,14 @@ def test_the_protocol_says_of_each_code_whether_the_command_is_a_failure_or_reje
 
 
 def test_the_protocol_names_every_action() -> None:
-    told = [names(row[0])[0] for row in rows(section(PROTOCOL, "3. Commands and requests"), "action") if names(row[0])]
-    assert set(told) == {*ACTIONS_PLAIN, ACTION_SECURE}
+    reported = [names(row[0])[0] for row in rows(section(PROTOCOL, "3. Commands and requests"), "action") if names(row[0])]
+    assert set(reported) == {*ACTIONS_PLAIN, ACTION_SECURE}
 
 
 @pytest.mark.parametrize(
     "text", [section(README, "Send a command"), section(PROTOCOL, "3. Commands and requests")], ids=["README.md", "protocol.md"]
 )
-def test_every_field_of_a_request_is_told(text: str) -> None:
+def test_every_field_of_a_request_is_documented(text: str) -> None:
     assert {names(row[0])[0] for row in rows(text, "field")} == requests.REQUEST_FIELDS
 
 
@@ -134,37 +165,162 @@ def test_the_request_that_the_protocol_shows_is_one() -> None:
     assert set(json.loads(block)) == requests.REQUEST_FIELDS
 
 
-@pytest.mark.parametrize(
-    "told",
-    [
-        f"({messages.MESSAGE_LIMIT:,} bytes)",
-        f"{PROCESSING_AFTER_SECONDS * 1000:.0f} ms after",
+# --- numbers ---
+
+
+def word(number: float) -> str:
+    """A small number in words, as the pages write it."""
+    return WORDS.get(number, f"{number:g}")
+
+
+def kib(size: int) -> str:
+    return f"{size / 1024:g} KiB"
+
+
+def mib(size: int) -> str:
+    return f"{size / 1024 / 1024:g} MiB"
+
+
+def ms(seconds: float) -> str:
+    return f"{seconds * 1000:g} ms"
+
+
+def days(seconds: float) -> str:
+    return f"{seconds / DAY_SECONDS:g} days"
+
+
+CODINGS = f"{content_encoding.MAX_CODINGS}, of them {word(content_encoding.MAX_WINDOWED)}"
+CALLS = f"may take {aws_clients.RECEIVE_SECONDS:g} s in all, any other call {platform_http.CALL_SECONDS:g} s"
+TOKENS_KEPT = days(jwe.MAX_VALID_SECONDS)
+IDS_KEPT = f"at least {retention.KEEP_IDS_SECONDS / 3600:g} h after delivery, at most {days(retention.KEEP_UNACKED_SECONDS)}"
+
+
+LIMITS = {
+    "protocol.md": [
+        # §1
+        f"has a time limit of {platform_http.CALL_SECONDS:g} s",
+        f"once CloudWatch has failed for {log_shipper.UPLOAD_AFTER_SECONDS / 60:g} minutes",
+        f"`Retry-After` says, at most {WRITTEN[rest.MOST_RETRY_SECONDS]}",
+        f"double from half a second to {WRITTEN[loop.MAX_BACKOFF_SECONDS]}, with jitter",
+        # §2
+        f"for {word(payload_reader.DOWNLOAD_SECONDS / 60)} minutes, up to {payload_reader.DOWNLOAD_TRY_SECONDS:g} s a try",
+        f"ends them at the second try, {payload_reader.MISSING_SECONDS:g} s later",
+        f"still running {ms(outbox.PROCESSING_AFTER_SECONDS)} after a worker took it",
+        f"A message is at most {kib(messages.MESSAGE_LIMIT)} ({messages.MESSAGE_LIMIT:,} bytes)",
+        f"retried until {FALLBACK_LEAD_SECONDS:g} s before the command expires, for at most {WRITTEN[uploader.GIVE_UP_SECONDS]}",
+        # §3
+        f"required, at most {messages.MAX_ACTION} characters",
+        f"| the URL, as given and as sent | {urls.MAX_URL:,} characters |",
+        f"| its host; one label of it | {urls.MAX_HOST} characters; {urls.MAX_LABEL} |",
+        f"| `method`; `action` | {requests.MAX_METHOD} characters; {messages.MAX_ACTION} |",
+        f"| JSON values in the payload; their nesting | {json_bounds.MAX_VALUES:,}; {json_bounds.MAX_DEPTH} levels |",
+        f"| a `Content-Type` whose boundary is used | {media_types.MAX_CHARACTERS:,} characters |",
+        f"and by {WRITTEN[processing.MOST_SECONDS]}. Without",
+        f"at least {word(processing.RECORD_SECONDS)} seconds are allowed",
+        f"for at most {connection_pool.MAX_AGE_SECONDS:g} s, and only as long as the target allows",
+        f"the next address is tried {ms(happy_eyeballs.NEXT_ADDRESS_SECONDS)} after the previous one",
+        f"tried first for the next {word(dialer.WINNER_SECONDS / 60)} minutes",
+        f"a probe after {happy_eyeballs.KEEP_ALIVE_SECONDS} s, then every {happy_eyeballs.KEEP_ALIVE_AGAIN_SECONDS} s",
         f"Followed up to {redirects.MAX_REDIRECTS} times",
-        f"{response_parser.MAX_HEAD_BYTES // 1024} KiB, {response_parser.MAX_FIELDS:,} fields",
-        f"| content codings that are undone | {content_encoding.MAX_CODINGS}, of them one `br` or `zstd` |",
-        f"at most {MAX_HEADER_CHARACTERS:,} characters",
+        f"name and value longer than {cookies.MAX_PAIR:,} characters together; a field longer than {kib(cookies.MAX_FIELD)} or",
+        f"Beyond {cookies.MAX_COOKIES} cookies",
+        f"or of more than {urls.MAX_URL:,} bytes, is `EBADRESPONSE`",
         f"`Accept-Encoding: {executor.ACCEPT_ENCODING}`",
+        # §4
+        f"A `Content-Type` of more than {kib(media_types.MAX_CHARACTERS)} names no charset",
+        f"up to {word(content_encoding.MAX_CODINGS)} on top of each other, of which {word(content_encoding.MAX_WINDOWED)} may be `br`",
+        f"more than {redirects.MAX_REDIRECTS} redirects |",
+        f"a head over {kib(response_parser.MAX_HEAD_BYTES)} or {response_parser.MAX_FIELDS:,} fields",
+        f"but for at most {proxy_connect.REFUSAL_SECONDS:g} s if the proxy neither says where it ends",
+        # Limits
+        f"as received | {TIMES[response_reader.EARLY_FACTOR]} that of a response's body |",
+        f"| a queue message, and a batch of them | {kib(messages.MESSAGE_LIMIT)} |",
+        f"| a response's head | {kib(response_parser.MAX_HEAD_BYTES)}, {response_parser.MAX_FIELDS:,} fields |",
+        f"| a proxy's refusal that is relayed | {kib(proxy_connect.MAX_PROXY_ANSWER)}, and at most what a response may have",
+        f"| redirects | {redirects.MAX_REDIRECTS} |",
+        f"| content codings that are decoded | {CODINGS} `br` or `zstd` |",
+        f"| until {FALLBACK_LEAD_SECONDS:g} s before `expiresAt`, {uploader.GIVE_UP_SECONDS / 3600:g} hour at most |",
+        f"{IDS_KEPT}; the newest {retention.KEEP_IDS:,} |",
+        f"and so how long its `jti` is remembered | {TOKENS_KEPT} |",
+        f"protected header; its `jti` | {jwe.MAX_HEADER_CHARACTERS:,} characters; {jwe.MAX_JTI_CHARACTERS:,} |",
+        f"at most {jwe.MAX_HEADER_CHARACTERS:,} characters",
     ],
-)
-def test_the_protocol_tells_the_limits_that_are_in_force(told: str) -> None:
-    assert told in PROTOCOL
+    "durability.md": [
+        f"{IDS_KEPT}, and at most {retention.KEEP_IDS:,}",
+        f"**Large answers** (over {kib(messages.MESSAGE_LIMIT)})",
+        f"| `reserve` | {mib(disk_space.RESERVE_BYTES)} kept free",
+        f"({group_commit.LOAD_CHANGES} changes within {ms(group_commit.LOAD_SECONDS)}, and more than one",
+        f"A thread that commits waits up to {WRITTEN[group_commit.LINGER_SECONDS]} for others",
+        f"The sender waits up to {ms(group_commit.FOLLOWER_WAIT_SECONDS)} for a commit",
+        f"Undelivered answers: {Outbox(Clock(), lambda: 0).free():,}.",
+        f"Remembered ids: {retention.KEEP_IDS:,} and {days(retention.KEEP_UNACKED_SECONDS)}; `jti`s of secure commands: {TOKENS_KEPT}",
+        f"Everything that waits in the state directory: {disk_space.BACKLOG_BYTES / 1e9:g} GB, beyond which",
+        f"Every {WRITTEN[maintenance.PRUNE_SECONDS].removeprefix('a ')} it deletes rows beyond the bounds, {retention.AT_ONCE} per commit",
+        f"returns free pages, {retention.AT_ONCE} at a time",
+        f"until {shutdown.DELIVERY_SECONDS:g} s (or a {FRACTIONS[shutdown.DELIVERY_FRACTION]}) of the time are left",
+        f"makes no progress for {watchdog.RECENT_SECONDS:g} s, the heartbeat stops",
+        f"frozen for more than {word(watchdog.STUCK_SECONDS / 60)} minutes, it ends itself when it continues",
+        f"After {watchdog.STUCK_SECONDS:g} s the process ends with exit 1",
+        f"The newest lines wait, up to {mib(stdout_writer.MAX_BYTES)}, and `stdout-blocked`",
+    ],
+    "design.md": [
+        f"at most {resolver.MAX_LOOKUPS} at a time. Each domain has a bound ({resolver.ZONE_LOOKUPS} for the names directly in it)",
+        f"its parents larger ones ({2 * resolver.ZONE_LOOKUPS}, then {resolver.MAX_LOOKUPS // 2})",
+        f"A part of the {resolver.MAX_LOOKUPS} ({resolver.MAX_LOOKUPS - resolver.STRANGERS_LOOKUPS}) is kept for domains",
+        f"and a part of that ({resolver.MAX_LOOKUPS - resolver.DOMAINS_LOOKUPS}) for hosts that were resolved recently",
+        f"at most a {FRACTIONS[resolver.SHARE_LEFT]} of what is left",
+        f"It waits up to {ms(outbox.LINGER_SECONDS)} for more",
+        f"**PROCESSING** is sent {ms(outbox.PROCESSING_AFTER_SECONDS)} after a worker took",
+        f"At {Outbox(Clock(), lambda: 0).free():,} answers the poller pauses",
+        f"(a long poll of {sqs.WAIT_SECONDS} s) {CALLS}",
+        f"none longer than {connection_pool.MAX_AGE_SECONDS:g} s",
+        f"until {FALLBACK_LEAD_SECONDS:g} s before its command expires",
+        f"after {watchdog.RECENT_SECONDS:g} s without progress it withholds the heartbeat, after {watchdog.STUCK_SECONDS:g} s it ends",
+        f"until {shutdown.DELIVERY_SECONDS:g} s of the deadline are left, or a {FRACTIONS[shutdown.DELIVERY_FRACTION]} of it",
+        f"at most once in {word(dialer.LOOK_AGAIN_SECONDS / 60)} minutes for each host",
+    ],
+}
+"""What pages say of limits, by the page's name."""
 
 
-def test_the_design_tells_the_limits_that_are_in_force() -> None:
-    assert f"at most {resolver.MAX_LOOKUPS} at a time" in DESIGN
-    assert f"up to {outbox.LINGER_SECONDS * 1000:.0f} ms" in DESIGN
+@pytest.mark.parametrize(("page", "reported"), [(page, reported) for page, told in LIMITS.items() for reported in told])
+def test_a_page_states_the_limits_that_are_in_force(page: str, reported: str) -> None:
+    assert reported in (ROOT / "docs" / page).read_text(encoding="utf-8")
+
+
+def test_how_long_messages_from_the_time_alone_are_waited_for_is_the_same_on_the_page_and_in_the_cure() -> None:
+    # Besides the further leases: the one within which the receipt was tried, and the one for which a receive may have hidden the message.
+    most, wait = word(ownership.SETTLE_LEASES + 2), f"{sqs.WAIT_SECONDS} s"
+    page = (ROOT / "docs" / "several-agents.md").read_text(encoding="utf-8")
+    assert f"RELAY_LEASE_SECONDS and {wait}, or up to {most} times RELAY_LEASE_SECONDS while new commands keep arriving" in TAKING_OVER.cure
+    assert f"That takes a lease and {wait} (" in page and f"or up to {most} leases while new commands keep arriving" in page
+    assert f"a lease and up to {wait}." in page and f"allow {most} leases with `--timeout`" in page
+
+
+def test_a_default_that_a_page_states_beside_its_variable_is_the_one_that_is_used() -> None:
+    defaults = {variable.name: variable.default.rpartition(":")[2].removesuffix(".0") for variable in variables()}
+    told = [
+        (page.name, name, number)
+        for page in PAGES
+        for name, number in re.findall(r"`(RELAY_[A-Z_]+)` \((\d+)\)", page.read_text(encoding="utf-8"))
+    ]
+    assert len(told) >= 5
+    assert [row for row in told if defaults[row[1]] != row[2]] == []
 
 
 def test_the_methods_that_may_be_repeated_are_those_of_the_protocol() -> None:
-    told = re.search(r"its method is idempotent \(([A-Z, ]+)\)", PROTOCOL)
-    assert told is not None
-    assert set(told[1].split(", ")) == IDEMPOTENT
+    reported = re.search(r"its method is idempotent \(([A-Z, ]+)\)", PROTOCOL)
+    assert reported is not None
+    assert set(reported[1].split(", ")) == IDEMPOTENT
 
 
-def test_every_field_that_crosses_to_another_origin_is_told_and_every_one_that_goes_with_the_body() -> None:
-    told = section(PROTOCOL, "Redirects").lower()
-    named = {*redirects.ACROSS_ORIGINS, *redirects.ACROSS_WITH_BODY, *redirects.BODY_HEADERS}
-    assert [name for name in sorted(named) if f"`{name}`" not in told] == []
+def test_the_fields_that_cross_to_another_origin_or_go_with_the_body_are_documented() -> None:
+    text = section(PROTOCOL, "Redirects").lower()
+    with_body = text.partition("the fields that describe it are dropped:")[2].partition(".\n")[0]
+    crossing, _, with_body_again = text.partition("only these fields are sent:")[2].partition(". any other")[0].partition("and with a body")
+    assert set(names(with_body)) == redirects.BODY_HEADERS
+    assert set(names(crossing)) == redirects.ACROSS_ORIGINS
+    assert set(names(with_body_again)) == redirects.ACROSS_WITH_BODY
 
 
 # --- commands, events, rooms ---
@@ -195,14 +351,14 @@ def test_every_option_of_send_is_named_in_the_readme() -> None:
     assert [option for option in short if f"`{option}`" not in text] == []
 
 
-def test_every_exit_code_of_run_is_told() -> None:
+def test_every_exit_code_of_run_is_documented() -> None:
     assert [row[0] for row in rows(section(README, "When something fails"), "exit code")] == ["0", "1", "2", "3"]
 
 
 def test_every_event_that_the_readme_names_is_logged() -> None:
     known = set(re.findall(r"^\| `([^`]+)` \|", LOGS, re.MULTILINE))
-    told = {name for row in rows(section(README, "When something fails"), "event") for name in names(row[0])}
-    assert told - known == set()
+    reported = {name for row in rows(section(README, "When something fails"), "event") for name in names(row[0])}
+    assert reported - known == set()
 
 
 def test_the_design_names_every_module_in_its_package_and_no_other() -> None:
@@ -306,14 +462,14 @@ class Context:
         return {"statusCode": 201, "body": "created"}
 
 
-def example(marker: str) -> str:
-    """The one Python example of the README with these words."""
-    (found,) = [block for block in blocks(README, "python") if marker in block]
+def example(marker: str, page: str = README) -> str:
+    """The one Python example of a page with these words."""
+    (found,) = [block for block in blocks(page, "python") if marker in block]
     return found
 
 
-def test_every_python_example_of_the_readme_is_tested_here() -> None:
-    assert len(blocks(README, "python")) == 2
+def test_every_python_example_of_the_readme_is_tested_here_or_with_the_page_about_sending() -> None:
+    assert len(blocks(README, "python")) == 3
 
 
 def test_the_example_for_a_pipeline_sends_a_request_that_the_agent_understands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -327,12 +483,12 @@ def test_the_example_for_a_pipeline_sends_a_request_that_the_agent_understands(c
 
 @pytest.fixture
 def jose(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], Keyring]:
-    """What the README's joserfc example defines, and the agent's keyring."""
+    """What the joserfc example of the page about sending defines, and the agent's keyring."""
     key = secrets.token_bytes(32)
     monkeypatch.setenv("SECURE_COMMAND_KEY", base64.urlsafe_b64encode(key).rstrip(b"=").decode())
     monkeypatch.setenv("AGENT_ID", AGENT_ID)
     scope: dict[str, Any] = {}
-    exec(example("joserfc"), scope)
+    exec(example("joserfc", SENDERS), scope)
     return scope, Keyring([key])
 
 
@@ -356,7 +512,7 @@ def test_the_joserfc_example_opens_what_the_agent_seals_however_large(jose: tupl
     assert opened({"statusCode": 200}, body) == body
     assert opened({"code": "ECONNREFUSED"}, {"code": "ECONNREFUSED", "url": "http://h/"}) == {"code": "ECONNREFUSED", "url": "http://h/"}
     for nothing in ({"code": "ENOKEY"}, {"body": "forged"}, {}, None, "jwe", ["jwe"]):
-        with pytest.raises(RuntimeError, match="no sealed answer"):
+        with pytest.raises(RuntimeError, match="no encrypted answer"):
             scope["open_answer"](nothing, "c-1", scope["jti"])
 
 
@@ -365,8 +521,8 @@ def test_the_joserfc_example_opens_what_the_agent_seals_however_large(jose: tupl
 
 def test_the_manual_s_events_are_those_of_the_log_s_page() -> None:
     """Which a test of its own compares with the source."""
-    told = [row[:3] for row in rows(section(OPERATIONS, "Log events"), "event")]
-    assert told == [row[:3] for row in rows(section(LOGS, "Events"), "event")]
+    reported = [row[:3] for row in rows(section(OPERATIONS, "Log events"), "event")]
+    assert reported == [row[:3] for row in rows(section(LOGS, "Events"), "event")]
 
 
 def test_the_manual_s_metrics_are_those_of_the_monitoring_page() -> None:
@@ -378,8 +534,8 @@ def test_the_manual_s_metrics_are_those_of_the_monitoring_page() -> None:
 
 
 def test_the_manual_gives_the_exit_codes_of_every_command() -> None:
-    told = {name for row in rows(section(OPERATIONS, "Exit codes"), "command") for name in names(row[0])}
-    assert told == set(main.list_commands(click.Context(main)))
+    reported = {name for row in rows(section(OPERATIONS, "Exit codes"), "command") for name in names(row[0])}
+    assert reported == set(main.list_commands(click.Context(main)))
 
 
 def test_the_manual_has_a_section_for_every_page_and_option() -> None:

@@ -17,6 +17,7 @@ import pytest
 from botocore.loaders import Loader
 
 import relay_agent
+from relay_agent.cli.qualification.checksums import compare_with_manifest
 
 ROOT = Path(__file__).resolve().parents[3]
 STANZA = "Package: {0}\nStatus: {1}\nArchitecture: amd64\nVersion: 1.2-3+b1\nSource: {0}-source (1.2-3)\n"
@@ -24,10 +25,10 @@ STANZA = "Package: {0}\nStatus: {1}\nArchitecture: amd64\nVersion: 1.2-3+b1\nSou
 
 @pytest.fixture
 def tools(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
-    """The modules, which inside the build lie beside each other."""
+    """The modules, which are in one directory inside the build."""
     monkeypatch.syspath_prepend(ROOT / "docker" / "tools")
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1577836800")
-    names = ("licences", "root", "packages", "rootfs")
+    names = ("licences", "root", "packages", "install", "rootfs")
     yield {name: importlib.import_module(name) for name in names}
     for name in names:
         del sys.modules[name]
@@ -145,7 +146,7 @@ def test_a_debian_package_is_named_as_scanners_look_it_up(tools: dict[str, Modul
 
 
 @pytest.mark.parametrize(
-    "fields, told",
+    "fields, reported",
     [
         ([("License-Expression", "MIT"), ("License", "else")], [{"license": {"id": "MIT"}}]),
         ([("License-Expression", "MIT OR Apache-2.0")], [{"expression": "MIT OR Apache-2.0"}]),
@@ -172,12 +173,12 @@ def test_a_debian_package_is_named_as_scanners_look_it_up(tools: dict[str, Modul
     ],
 )
 def test_a_distributions_licence_is_what_its_metadata_plainly_says(
-    tools: dict[str, ModuleType], fields: list[tuple[str, str]], told: list[object]
+    tools: dict[str, ModuleType], fields: list[tuple[str, str]], reported: list[object]
 ) -> None:
     metadata = Message()
     for name, value in fields:
         metadata[name] = value
-    assert tools["licences"].of_distribution(metadata) == told
+    assert tools["licences"].of_distribution(metadata) == reported
 
 
 MACHINE_READABLE = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
@@ -259,3 +260,18 @@ def test_the_tools_import_each_other_in_one_direction(tools: dict[str, ModuleTyp
     }
     order = list(graphlib.TopologicalSorter(imports).static_order())  # raises CycleError
     assert order.index("root") < order.index("packages") < order.index("rootfs")
+
+
+def test_the_manifest_lists_every_file_but_itself_as_sha256sum_reads_it(tools: dict[str, ModuleType], system: Path, tmp_path: Path) -> None:
+    root = tools["root"].Root(tmp_path / "root")
+    root.take(system / "lib" / "libx.so.1")
+    root.write("/etc/passwd", "root:x:0:0\n")
+    tools["rootfs"].manifest(root)
+    manifest = root.at(tools["rootfs"].MANIFEST)
+    listed = [line.split("  ", 1)[1] for line in manifest.read_text(encoding="utf-8").splitlines()]
+    assert listed == sorted(["etc/passwd", str(system / "usr/lib/libx.so.1.2").lstrip("/")])
+    compared = compare_with_manifest(manifest, root.path)
+    assert compared.same
+    root.at("/etc/passwd").chmod(0o644)
+    root.at("/etc/passwd").write_text("changed", encoding="utf-8")
+    assert compare_with_manifest(manifest, root.path).changed == ("etc/passwd",)

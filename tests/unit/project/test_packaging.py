@@ -24,6 +24,10 @@ PACKAGE = ROOT / "relay_agent"
 
 # Comes with the named distribution, whose own bound covers it.
 BUNDLED = {"botocore": "boto3"}
+FUZZER = ROOT / "tests" / "fuzz" / "process.py"
+VENDOR_AGENT = ROOT / "tests" / "bench" / "vendor_agent.py"
+
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
 def setup_cfg() -> configparser.ConfigParser:
@@ -55,15 +59,20 @@ def sources(under: Path) -> list[Path]:
 
 def imported(path: Path) -> Iterator[str]:
     """The top-level names that a file imports from elsewhere, those inside functions included, those for the type checker not."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    for block in ast.walk(tree):
-        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING":
-            block.body = []
-    for node in ast.walk(tree):
+    for node in statements(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)).body):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module.partition(".")[0]
+
+
+def statements(block: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a block and of the blocks within it, but for those under `if TYPE_CHECKING`."""
+    for node in block:
+        yield node
+        checking = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for part in BLOCKS[checking:]:
+            yield from statements(getattr(node, part, []))
 
 
 def test_the_version_stands_in_one_place() -> None:
@@ -90,19 +99,57 @@ def test_every_dependency_has_a_lower_bound_and_nothing_tighter() -> None:
     assert [line for line in requirements("options", "install_requires") if not bound.fullmatch(line)] == []
 
 
-@pytest.mark.parametrize("extra", ["sandbox", "test", "lint"])
-def test_every_dependency_of_an_extra_is_bounded(extra: str) -> None:
-    bound = re.compile(r"[A-Za-z0-9_.-]+(\[[a-z0-9,]+\])?(>=|~=|==)\d[\d.]*(,<\d[\d.]*)?")
-    assert [line for line in requirements("options.extras_require", extra) if not bound.fullmatch(line)] == []
+EXTRAS = ["agent", "windows-auth", "sandbox", "httpx", "testing", "test", "fuzz", "bench", "lint"]
+OWN = re.compile(r"tdp-relay-agent\[([a-z,-]+)\]")
+"""Another extra, or several, of this package."""
+
+
+def extra(name: str) -> set[str]:
+    """The names of what an extra brings, not counting the other extras that it contains."""
+    return names([line for line in requirements("options.extras_require", name) if not OWN.fullmatch(line)])
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_every_dependency_of_an_extra_is_bounded(name: str) -> None:
+    bound = re.compile(r"[A-Za-z0-9_.-]+(\[[a-z0-9,]+\])?(>=|~=|==)\d[\d.]*(,<\d[\d.]*)?(; python_version < \"\d\.\d+\")?")
+    lines = requirements("options.extras_require", name)
+    assert [line for line in lines if not bound.fullmatch(line) and not OWN.fullmatch(line)] == []
+
+
+def test_an_extra_contains_only_extras_that_exist() -> None:
+    contained = [found[1] for name in EXTRAS for line in requirements("options.extras_require", name) if (found := OWN.fullmatch(line))]
+    assert {name for names_ in contained for name in names_.split(",")} <= set(EXTRAS)
+    assert len(contained) >= 4
+
+
+def test_the_distribution_is_not_called_as_a_stranger_s_on_the_index() -> None:
+    assert setup_cfg()["metadata"]["name"] == "tdp-relay-agent"
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *sources(PACKAGE)]
+    wrong = re.compile(r"pip install (-\S+ )*['\"]?relay-agent\b")
+    assert [path for path in pages if wrong.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_every_import_of_the_package_is_a_declared_dependency() -> None:
     """A library that only happens to come with another one would go when that one drops it."""
-    base = names(requirements("options", "install_requires"))
-    sandbox = base | names(requirements("options.extras_require", "sandbox"))
-    tests = sandbox | names(requirements("options.extras_require", "test"))
-    undeclared = [(path, name) for path in sources(PACKAGE) for name in strangers(path, sandbox if "sandbox" in path.parts else base)]
-    undeclared += [(path, name) for path in sources(ROOT / "tests") for name in strangers(path, tests)]
+    senders = names(requirements("options", "install_requires"))
+    agent = senders | extra("agent")
+    windows, sandbox = agent | extra("windows-auth"), agent | extra("sandbox")
+    tests = sandbox | windows | extra("test") | extra("httpx")
+    by_place = {
+        PACKAGE / "transport" / "windows_auth.py": windows,
+        PACKAGE / "pipelines" / "httpx.py": senders | extra("httpx"),
+        PACKAGE / "pipelines" / "pytest_plugin.py": agent | extra("testing"),
+    }
+    by_package = {"sandbox": sandbox, "pipelines": senders}
+    undeclared = [
+        (path, name)
+        for path in sources(PACKAGE)
+        for name in strangers(path, by_place.get(path, by_package.get(path.relative_to(PACKAGE).parts[0], agent)))
+    ]
+    # The vendor's SDK needs an environment of its own, which the Makefile makes.
+    beside = names(re.findall(r"\bts-sdk-connectors-python==[\d.]+", (ROOT / "Makefile").read_text(encoding="utf-8")))
+    apart = {FUZZER: tests | extra("fuzz"), VENDOR_AGENT: tests | beside}
+    undeclared += [(path, name) for path in sources(ROOT / "tests") for name in strangers(path, apart.get(path, tests))]
     assert undeclared == []
 
 
@@ -127,7 +174,7 @@ def test_every_directory_with_code_is_a_package() -> None:
     assert {path.parent for path in sources(PACKAGE) if not (path.parent / "__init__.py").is_file()} == set()
 
 
-def test_type_checkers_are_told_that_the_package_is_typed() -> None:
+def test_type_checkers_see_that_the_package_is_typed() -> None:
     assert (PACKAGE / "py.typed").is_file()
     assert "py.typed" in setup_cfg()["options.package_data"]["relay_agent"]
 
@@ -177,3 +224,9 @@ def test_the_check_of_a_change_is_executable_and_calls_the_readmes_commands() ->
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert {"make test", "make lint"} <= set(script.read_text(encoding="utf-8").splitlines())
+
+
+def test_every_pattern_of_package_data_finds_a_file() -> None:
+    for package, patterns in setup_cfg()["options.package_data"].items():
+        for pattern in filter(None, patterns.splitlines()):
+            assert list((ROOT / package.replace(".", "/")).glob(pattern)), (package, pattern)

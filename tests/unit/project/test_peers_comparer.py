@@ -67,7 +67,7 @@ def test_a_run_meets_every_part_of_the_catalogues() -> None:
 
 def differing(agent: Outcome, curl: Outcome = RIGHT, requests: Outcome = RIGHT) -> tuple[str, set[str]]:
     verdict = judge(SCRIPT, agent, curl, requests)
-    return verdict.standing, set(verdict.aspects)
+    return verdict.agreement, set(verdict.aspects)
 
 
 def test_outcomes_that_are_the_same_are_no_difference() -> None:
@@ -95,7 +95,7 @@ def test_another_request_and_waiting_are_found() -> None:
     assert differing(replace(RIGHT, waited=True)) == ("alone", {"waiting"})
 
 
-def test_failures_of_different_kinds_are_told_apart() -> None:
+def test_failures_of_different_kinds_are_distinguished() -> None:
     assert differing(FAILED, RESET, RESET) == ("alone", {"code"})
     assert differing(FAILED, FAILED, RESET) == ("unlike one", {"code"})
 

@@ -5,7 +5,6 @@ Owns the check of those indexes. What a rule says stands on its page, what a tes
 
 from __future__ import annotations
 
-import ast
 import re
 from collections import Counter
 from functools import cache
@@ -25,11 +24,8 @@ INDEXED = ["protocol.md", "durability.md"]
 @cache
 def defined() -> Counter[str]:
     """How often each test function is defined in the suite, in whatever directory."""
-    files = TESTS.rglob("test_*.py")
-    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in files)
-    return Counter(
-        node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-    )
+    texts = (path.read_text(encoding="utf-8") for path in TESTS.rglob("test_*.py"))
+    return Counter(name for text in texts for name in re.findall(r"^ *def (test_\w+)\(", text, re.MULTILINE))
 
 
 def named(text: str) -> list[str]:
@@ -85,8 +81,43 @@ def test_no_row_of_the_index_is_empty(page: str) -> None:
     assert [(section, rule) for section, rule, tests in index(text_of(page)) if not rule or not tests] == []
 
 
-def test_every_promise_of_the_threat_model_names_a_test() -> None:
-    _, _, table = text_of("threat-model.md").partition("| promise |")
-    promises = table.partition("\n\n")[0].splitlines()[2:]
-    assert len(promises) >= 8
-    assert [line for line in promises if not named(line)] == []
+# --- the threat model: a section for each who, with a table of promises ---
+
+
+def adversaries() -> dict[str, str]:
+    """The sections of the threat model that are about somebody, by their headings: all but that of foreign text, which comes last."""
+    sections = re.split(r"^## (.+)\n", text_of("threat-model.md"), flags=re.MULTILINE)[1:]
+    found = dict(zip(sections[::2], sections[1::2], strict=True))
+    assert list(found)[-1] == "Foreign text and its bounds"
+    return dict(list(found.items())[:-1])
+
+
+def table(text: str, head: str) -> list[list[str]]:
+    """The cells of a section's one table that begins with these words."""
+    before, *after = text.split(f"\n| {head} |")
+    assert len(after) == 1, f"{len(after)} tables of {head} in: {before[:200]}"
+    lines = after[0].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip().strip("|").split(" | ")] for line in lines]
+
+
+def test_the_first_table_of_the_threat_model_leads_to_each_section_in_order() -> None:
+    first = text_of("threat-model.md").partition("\n## ")[0]
+    rows = table(first, "who")
+    assert [row for row in rows if len(row) != 3 or not all(row)] == []
+    leads = [re.findall(r"\]\(#([^)]+)\)", row[0])[0] for row in rows]
+    assert leads == [anchor(heading) for heading in adversaries()]
+
+
+@pytest.mark.parametrize("who", adversaries())
+def test_every_promise_of_the_threat_model_names_how_it_is_kept_and_a_test(who: str) -> None:
+    rows = table(adversaries()[who], "promise")
+    assert len(rows) >= 5
+    assert [row for row in rows if len(row) != 3 or not all(row) or not named(row[2])] == []
+
+
+@pytest.mark.parametrize("who", adversaries())
+def test_every_section_of_the_threat_model_says_what_somebody_can_do_and_what_is_not_promised(who: str) -> None:
+    parts = re.findall(r"^### (What .+)$", adversaries()[who], re.MULTILINE)
+    assert [part.startswith(words) for part, words in zip(parts, ("What", "What is promised", "What is not promised"), strict=True)] == [
+        True
+    ] * 3

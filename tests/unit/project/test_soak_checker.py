@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.soak.checker import Answer, Circumstances, Kind, Request, Sent, Told, Verdict, check
+from tests.soak.checker import Answer, Circumstances, Kind, Reported, Request, Sent, Verdict, check
 from tests.soak.plan import DISK, PLATFORM, TARGET, draw
 
 POST = Sent(1, "id-1", "POST", False, "asked", 10.0, instrument="2")
@@ -19,21 +19,21 @@ GET = replace(POST, method="GET", repeatable=True)
 SEEN = Request("POST", "asked", 10.5, Answer(200, "given"))
 SEEN_GET = replace(SEEN, method="GET")
 OUT_OF_ORDER = {"2": [(9.0, 12.0)]}
-TOLD = Told("SUCCESS", 11.0, 200, "given", None, ("text",))
+TOLD = Reported("SUCCESS", 11.0, 200, "given", None, ("text",))
 
 
-def failed(code: str, **fields: object) -> Told:
-    return replace(Told("FAILURE", 11.0, None, None, code, ("text",)), **fields)  # type: ignore[arg-type]
+def failed(code: str, **fields: object) -> Reported:
+    return replace(Reported("FAILURE", 11.0, None, None, code, ("text",)), **fields)  # type: ignore[arg-type]
 
 
 def judge(
-    sent: Sent, seen: list[Request], told: Told | None, ends: tuple[float, ...] = (), troubles: Mapping[str, Any] = OUT_OF_ORDER
+    sent: Sent, seen: list[Request], reported: Reported | None, ends: tuple[float, ...] = (), troubles: Mapping[str, Any] = OUT_OF_ORDER
 ) -> Verdict:
-    return check([sent], {sent.number: seen}, {} if told is None else {sent.number: told}, Circumstances(ends, troubles))
+    return check([sent], {sent.number: seen}, {} if reported is None else {sent.number: reported}, Circumstances(ends, troubles))
 
 
-def kinds(sent: Sent, seen: list[Request], told: Told | None, ends: tuple[float, ...] = ()) -> list[Kind]:
-    return [finding.kind for finding in judge(sent, seen, told, ends).findings]
+def kinds(sent: Sent, seen: list[Request], reported: Reported | None, ends: tuple[float, ...] = ()) -> list[Kind]:
+    return [finding.kind for finding in judge(sent, seen, reported, ends).findings]
 
 
 def test_a_command_answered_as_its_target_answered_is_in_order() -> None:
@@ -45,7 +45,7 @@ def test_no_final_status_is_lost() -> None:
     assert kinds(POST, [], None) == [Kind.LOST]
 
 
-def test_a_post_seen_twice_is_doubled_whatever_was_told() -> None:
+def test_a_post_seen_twice_is_doubled_whatever_was_answered() -> None:
     assert kinds(POST, [SEEN, SEEN], TOLD) == [Kind.DOUBLED]
     assert kinds(POST, [SEEN, SEEN], failed("EINTERRUPTED"), (10.7,)) == [Kind.DOUBLED]
 
@@ -55,10 +55,11 @@ def test_what_may_be_repeated_is_not_doubled() -> None:
 
 
 @pytest.mark.parametrize(
-    "told", [replace(TOLD, digest="another"), replace(TOLD, http_status=201), replace(TOLD, digest=None), replace(TOLD, http_status=None)]
+    "reported",
+    [replace(TOLD, digest="another"), replace(TOLD, http_status=201), replace(TOLD, digest=None), replace(TOLD, http_status=None)],
 )
-def test_success_that_the_target_never_gave_is_falsely_successful(told: Told) -> None:
-    assert kinds(POST, [SEEN], told) == [Kind.FALSE_SUCCESS]
+def test_success_that_the_target_never_gave_is_falsely_successful(reported: Reported) -> None:
+    assert kinds(POST, [SEEN], reported) == [Kind.FALSE_SUCCESS]
 
 
 def test_success_of_a_request_that_was_never_seen_or_half_answered_is_falsely_successful() -> None:

@@ -143,7 +143,7 @@ def test_versions_can_be_limited() -> None:
         assert _verify(target) == "TLSV1_ALERT_PROTOCOL_VERSION"
 
 
-def test_https_request_tells_name_and_version(session: requests.Session, tmp_path: Path) -> None:
+def test_https_request_shows_name_and_version(session: requests.Session, tmp_path: Path) -> None:
     """SNI and the TLS version are recorded with the request."""
     (tmp_path / "ca.pem").write_bytes(ca_pem())
     with ByteTarget(server_context()) as target:

@@ -34,7 +34,7 @@ def words(line: str) -> list[str]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """Every command of ours and of Docker's on the page, each part of a pipe, and what stands in `$(…)`, by itself."""
+    """Every command of the agent and of Docker on the page; each part of a pipe, and the content of `$(…)`, is separate."""
     lines = [*shell_lines(text), *(code for code in inline(text) if re.match(r"(docker|relay-agent) \S", code))]
     inner = [found for line in lines for found in re.findall(r'"\$\((.*?)\)"', line)]
     parts = [part for line in [*lines, *inner] for part in re.split(r" \| ", line)]
@@ -51,8 +51,8 @@ def test_every_error_code_has_its_row_and_no_cell_of_it_is_empty() -> None:
 
 
 def test_every_row_of_a_code_begins_with_whether_the_target_may_have_got_the_request() -> None:
-    told = {names(row[0])[0]: re.match(r"\*?(no|perhaps|yes)\b", row[4]) for row in CODES}
-    assert [code for code, match in told.items() if match is None] == []
+    reported = {names(row[0])[0]: re.match(r"\*?(no|perhaps|yes)\b", row[4]) for row in CODES}
+    assert [code for code, match in reported.items() if match is None] == []
 
 
 def test_a_code_of_which_the_protocol_says_that_nothing_was_sent_says_no() -> None:
@@ -67,8 +67,8 @@ def test_the_codes_that_are_rejected_are_those_of_the_protocol() -> None:
 
 
 def test_every_statuscode_of_the_guide_has_its_row() -> None:
-    told = [row[0] for row in rows(section(PAGE, "A command fails with a statusCode"), "statusCode")]
-    assert told[:5] == ["401", "403", "407", "502", "503"]
+    reported = [row[0] for row in rows(section(PAGE, "A command fails with a statusCode"), "statusCode")]
+    assert reported[:5] == ["401", "403", "407", "502", "503"]
 
 
 def test_every_event_of_the_levels_warning_and_error_is_named() -> None:
@@ -98,8 +98,8 @@ def test_the_exit_codes_of_run_are_those_of_the_manual() -> None:
     column = [row[:2] for row in rows(section(OPERATIONS, "Exit codes"), "command")]
     start = next(place for place, row in enumerate(column) if row[0] == "`run`")
     end = next(place for place, row in enumerate(column) if place > start and row[0])
-    told = {int(code) for row in ENDS for code in re.findall(r"\d+", row[0])}
-    assert {code for code in told if code < 125} == {int(row[1]) for row in column[start:end]}
+    reported = {int(code) for row in ENDS for code in re.findall(r"\d+", row[0])}
+    assert {code for code in reported if code < 125} == {int(row[1]) for row in column[start:end]}
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_the_exit_codes_of_run_are_those_of_the_manual() -> None:
         ("the journal was written by a newer agent", "a newer agent wrote the journal"),
         ("no progress for", "no progress for 5 minutes"),
         ("thread-died", "a core thread died"),
-        ("The configuration is invalid:", "the configuration is invalid"),
-        ("another agent is running on", "another agent holds the state directory"),
+        ("The configuration is invalid", "the configuration is invalid"),
+        ("the agent, another agent or", "another agent holds the state directory"),
         ("platform-failed", "the platform refused it at the start"),
     ],
 )
@@ -130,9 +130,9 @@ def test_an_exit_code_named_beside_a_command_is_one_of_its_own() -> None:
             manual.setdefault(name, set()).add(row[1])
     named = re.findall(r"[`*](status|check|explain|commands)[`*][^|.]*?((?:exit code \d+[^|.]*?)+)[.|]", PAGE)
     assert len(named) >= 3
-    for name, told in named:
-        own = manual["run"] if "at the start" in told else manual[name]
-        assert set(re.findall(r"exit code (\d+)", told)) - own == set(), told
+    for name, reported in named:
+        own = manual["run"] if "at the start" in reported else manual[name]
+        assert set(re.findall(r"exit code (\d+)", reported)) - own == set(), reported
 
 
 def test_every_line_that_it_says_the_agent_prints_is_one_that_the_agent_has() -> None:
@@ -166,7 +166,7 @@ def test_every_command_of_docker_is_one_and_is_about_the_container_of_the_guide(
 
 
 def test_every_line_of_a_shell_block_is_docker_s() -> None:
-    """So that whoever has docker and nothing else can type them all."""
+    """A reader who has only docker can type all of them."""
     assert shell_lines(PAGE)
     assert [line for line in shell_lines(PAGE) if not line.startswith("docker ")] == []
 

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ from relay_agent.protocol.jwe import (
     look_inside,
     open_answer,
     open_command,
+    open_long_answer,
     seal_answer,
     seal_command,
 )
@@ -186,7 +187,7 @@ def test_no_key_is_enokey_in_both_directions() -> None:
 def test_an_unknown_key_is_named_beside_those_that_are_set() -> None:
     error = refused(seal(CANARY, Keyring([OTHER])))
     assert error.code == "EDECRYPT"
-    assert str(error) == f"no key with kid {Keyring.kid(OTHER)} is set; this agent has {Keyring.kid(KEY)}"
+    assert str(error) == f"no key with kid {Keyring.kid(OTHER)} is set; set here: {Keyring.kid(KEY)}"
 
 
 def test_a_key_in_the_place_of_the_kid_is_not_repeated() -> None:
@@ -309,11 +310,11 @@ ANSWERS: list[tuple[str, str]] = [
     (envelope(header(typ="relay-answer", cid=["c-1"], cjti="one")), "cid is required"),
     (answered(CANARY, cid="c-2"), "another command's answer"),
     (answered(CANARY, cid="C-1"), "another command's answer"),
-    (answered(CANARY, jti="two"), "cjti does not agree"),
-    (answered(CANARY, jti=None), "cjti does not agree"),
-    (envelope(header(typ="relay-answer", cid="c-1", cjti=["one"])), "cjti does not agree"),
-    (envelope(header(typ="relay-answer", cid="c-1", cjti=None)), "cjti does not agree"),
-    (envelope(header(typ="relay-answer", cid="c-1", cjti="")), "cjti does not agree"),
+    (answered(CANARY, jti="two"), "cjti does not match"),
+    (answered(CANARY, jti=None), "cjti does not match"),
+    (envelope(header(typ="relay-answer", cid="c-1", cjti=["one"])), "cjti does not match"),
+    (envelope(header(typ="relay-answer", cid="c-1", cjti=None)), "cjti does not match"),
+    (envelope(header(typ="relay-answer", cid="c-1", cjti="")), "cjti does not match"),
     (answered(CANARY, keyring=Keyring([OTHER])), "no key with kid"),
     (answered(CANARY)[:-1], "base64url"),
 ]
@@ -324,9 +325,61 @@ def test_an_envelope_that_is_not_this_commands_answer_is_refused_with_the_reason
     assert words in refused_answer(jwe)
 
 
+# --- a long answer, which is never in memory as a whole ---
+
+
+def opened_long(jwe: str, keyring: Keyring = RING, size: int = 7, jti: str | None = "one") -> bytes:
+    def pieces() -> Iterator[str]:
+        return (jwe[start : start + size] for start in range(0, len(jwe), size))
+
+    return b"".join(open_long_answer(pieces, keyring, cid="c-1", jti=jti))
+
+
+def outcome(opening: Callable[[], bytes]) -> bytes | str:
+    try:
+        return opening()
+    except SecureCommandError as error:
+        return error.code
+
+
+@given(st.binary(max_size=200), st.integers(1, 60))
+def test_a_long_answer_decrypts_to_the_same_text_whatever_its_pieces(plaintext: bytes, size: int) -> None:
+    assert opened_long(answered(plaintext), size=size) == plaintext
+
+
+@given(data=st.data())
+def test_a_long_answer_is_refused_wherever_a_short_one_is(data: st.DataObject) -> None:
+    sealed = answered(CANARY)
+    start = data.draw(st.integers(0, len(sealed)))
+    end = data.draw(st.integers(start, len(sealed)))
+    changed = sealed[:start] + data.draw(st.text("AZaz09-_=.\n\u00e9", max_size=5)) + sealed[end:]
+    short = outcome(lambda: open_answer(changed, RING, cid="c-1", jti="one"))
+    assert outcome(lambda: opened_long(changed, size=data.draw(st.integers(1, 50)))) == short
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_a_long_answer_is_refused_for_the_same_reasons(size: int) -> None:
+    for jwe, words in ANSWERS:
+        with pytest.raises(SecureCommandError, match=words):
+            opened_long(jwe, size=size)
+    for change, words in [*PARTS[:2], *PARTS[3:]]:  # Too many dots may be noticed after the header.
+        with pytest.raises(SecureCommandError, match=words):
+            opened_long(".".join(change(answered(CANARY).split("."))), size=size)
+    with pytest.raises(SecureCommandError, match="longer than"):
+        opened_long(f"{'A' * 50_000}....", size=size)
+    assert outcome(lambda: opened_long(answered(CANARY), Keyring([]))) == "ENOKEY"
+    assert opened_long(answered(CANARY, keyring=Keyring([OTHER])), Keyring([KEY, OTHER])) == CANARY
+
+
+def test_nothing_of_a_long_answer_is_returned_before_all_of_it_is_verified() -> None:
+    sealed = answered(CANARY * 1000)
+    with pytest.raises(SecureCommandError, match="altered"):
+        open_long_answer(lambda: iter([sealed[:-30], *sealed[-30:-25].swapcase(), sealed[-25:]]), RING, cid="c-1", jti="one")
+
+
 def test_the_answer_to_a_secure_command_is_not_accepted_for_a_plain_one() -> None:
     """The platform assigns the ids, so that an id alone does not say which of two commands was answered."""
-    assert "cjti does not agree" in refused_answer(answered(CANARY), jti=None)
+    assert "cjti does not match" in refused_answer(answered(CANARY), jti=None)
 
 
 def test_a_person_with_the_key_can_decrypt_commands_and_answers() -> None:

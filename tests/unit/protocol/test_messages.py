@@ -87,7 +87,9 @@ def test_times_are_iso_8601_and_in_utc_if_they_have_no_time_zone(written: str, m
     assert messages.decode_message(message(expiresAt=written)).expires_at == meant
 
 
-@pytest.mark.parametrize("text", ["", "null", "[]", '"x"', "{", "{}", "\x00", '{"commandId": 1}', '{"commandId": "  "}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "null", "[]", '"x"', "{", "{}", "\x00", '{"commandId": 1}', '{"commandId": "  "}', '{"commandId": "  "', "[" * 100_000]
+)
 def test_a_message_without_a_usable_id_is_malformed_without_an_id(text: str) -> None:
     assert malformed(text).command_id is None
 

@@ -37,6 +37,7 @@ from relay_agent.pipelines.encoding import Answer, request_payload
 from relay_agent.pipelines.requests_adapter import RelayAdapter
 from relay_agent.protocol.jwe import MAX_JTI_CHARACTERS, MAX_VALID_SECONDS, look_inside, open_answer, open_command
 from relay_agent.protocol.keyring import Keyring
+from relay_agent.relay.payload_reader import Download
 from relay_agent.storage import retention
 from tests.envelopes import b64, by_hand, by_joserfc, unb64
 from tests.worlds import AGENT, CANARY, GDC, NOW, SECONDS, V2, Target, World, message, response, sealed
@@ -72,7 +73,7 @@ class Agent(World):
         fields = {"targetId": self.agent_id, "expiresAt": (self.now + timedelta(minutes=5)).isoformat()} | fields
         taken = self.take(message(payload, commandId=command_id or str(uuid.uuid4()), action=action, **fields))
         for task in taken.tasks:
-            fetched = self.reader.download(task, cast("Any", None)) if task.needs_download else task
+            fetched = self.reader.download(Download(task)) if task.needs_download else task
             assert fetched is not None
             self.updates.append(self.process(fetched)[0])
         return self.updates[-1] if taken.tasks else None
@@ -308,7 +309,7 @@ class Platform(requests.Session):
 
     def request(self, method: str | bytes, url: Any, *args: Any, **options: Any) -> requests.Response:
         if method == "POST":
-            self.posted.append(options["json"])
+            self.posted.append(json.loads(options["data"]))
             return self._response({"id": MINE, "status": "PENDING"})
         return self._response(self.tell(self.posted[-1]["payload"]))
 
@@ -327,6 +328,7 @@ class Platform(requests.Session):
         answer = requests.Response()
         answer.status_code = 200
         answer._content = json.dumps(body).encode()
+        answer._content_consumed = True
         return answer
 
 
@@ -507,7 +509,7 @@ class Sender:
         return self._opened(json.loads(result.stdout)) if result.exit_code == 0 else "refused"
 
     def readme(self) -> str:
-        text = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
+        text = (Path(__file__).resolve().parents[3] / "docs" / "senders.md").read_text(encoding="utf-8")
         (sample,) = [block for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) if "joserfc" in block]
         scope: dict[str, Any] = {}
         exec(sample, scope)

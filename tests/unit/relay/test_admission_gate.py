@@ -16,16 +16,17 @@ from relay_agent.relay.task import Task
 class World:
     """A gate before a queue of ten places; the test sets the state of the other parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
         self.tasks: FairQueue[Task] = FairQueue(10, 2)
         self.downloads: list[Task] = []
-        self.outbox_free = 1000
+        self.outbox_free, self.unsent = 1000, 0
         self.journal = SimpleNamespace(unwritable=None)
         self.disk = SimpleNamespace(obstacle=None, backlog=False)
         self.gate = AdmissionGate(
+            shared=shared,
             tasks=self.tasks,
             downloader=cast("Any", SimpleNamespace(put=self.downloads.append, waiting=lambda: len(self.downloads))),
-            outbox=cast("Any", SimpleNamespace(free=lambda: self.outbox_free)),
+            outbox=cast("Any", SimpleNamespace(free=lambda: self.outbox_free, pending=lambda: self.unsent)),
             journal=cast("Any", self.journal),
             disk=cast("Any", self.disk),
         )
@@ -49,6 +50,14 @@ def test_no_more_commands_are_admitted_than_the_outbox_can_hold_answers() -> Non
     world = World()
     world.outbox_free = 3
     assert world.gate.free() == 3
+
+
+@pytest.mark.parametrize(("shared", "free"), [(True, 2), (False, 9)])
+def test_on_a_shared_queue_unsent_answers_take_places_too_because_a_lost_machine_takes_them_with_it(shared: bool, free: int) -> None:
+    world = World(shared=shared)
+    world.unsent = 7
+    world.gate.enqueue(task())
+    assert world.gate.free() == free
 
 
 def test_nothing_is_admitted_while_too_much_waits_for_the_platform() -> None:

@@ -114,18 +114,56 @@ def test_closing_wakes_every_worker_that_waits() -> None:
     tasks: FairQueue[int] = FairQueue(10, 4)
     closed = [threading.Event() for _ in range(4)]
 
-    def work(told: threading.Event) -> None:
+    def work(reported: threading.Event) -> None:
         with pytest.raises(Closed):
             tasks.get(timeout=10)
-        told.set()
+        reported.set()
 
-    threads = [threading.Thread(target=work, args=(told,)) for told in closed]
+    threads = [threading.Thread(target=work, args=(reported,)) for reported in closed]
     for thread in threads:
         thread.start()
     tasks.close()
     for thread in threads:
         thread.join(5)
-    assert all(told.is_set() for told in closed)
+    assert all(reported.is_set() for reported in closed)
+
+
+def test_a_worker_that_was_woken_in_vain_keeps_nobody_else_from_being_woken() -> None:
+    """The share of its lane fell, and its group filled up, before it had the lock."""
+    limits = {"b": ("group", 1), "c": ("group", 1)}
+    tasks: FairQueue[int] = FairQueue(100, 8, limits.get)
+    started: queue.SimpleQueue[str] = queue.SimpleQueue()
+    go_on = threading.Event()
+
+    def work() -> None:
+        try:
+            while True:
+                lane, _ = tasks.get()
+                started.put(lane)
+                go_on.wait(10)
+                tasks.done(lane)
+        except Closed:
+            pass
+
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(8)]
+    for worker in workers:
+        worker.start()
+    for lane in ("b", "a", "a"):
+        tasks.put((lane, 0))
+    assert sorted(started.get(timeout=5) for _ in range(3)) == ["a", "a", "b"]
+    with tasks.mutex:  # As if both came before the worker that the first one wakes could look.
+        tasks._put(("a", 1))
+        tasks._waking = True
+        tasks.not_empty.notify()
+        tasks._put(("c", 0))
+    while tasks._waking:
+        go_on.wait(0.001)
+    tasks.put(("d", 0))
+    assert started.get(timeout=5) in ("a", "d")
+    go_on.set()
+    tasks.close()
+    for worker in workers:
+        worker.join(5)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -196,3 +234,88 @@ def test_get_looks_at_no_more_lanes_than_there_are_workers_however_many_wait() -
         if len(handed) >= workers:
             tasks.done(handed[len(handed) - workers])
     assert handed == [str(lane) for lane in range(500)]
+
+
+# --- limits of groups of lanes ---
+
+
+def limited(workers: int, limits: dict[str, tuple[str, int]], *lanes: str) -> FairQueue[int]:
+    tasks: FairQueue[int] = FairQueue(100_000, workers, limits.get)
+    for place, lane in enumerate(lanes):
+        tasks.put((lane, place))
+    return tasks
+
+
+def test_a_lane_runs_no_more_items_than_its_limit() -> None:
+    tasks = limited(12, {"a": ("one", 2)}, *"aaaaaa")
+    assert handed_out(tasks) == [("a", 0), ("a", 1)]
+    tasks.done("a")
+    assert handed_out(tasks) == [("a", 2)]
+
+
+def test_the_lanes_of_a_group_share_its_limit_in_turns() -> None:
+    tasks = limited(12, dict.fromkeys("abc", ("one", 2)), *"aaabbbccc")
+    order = [lane for lane, _ in handed_out(tasks)]
+    for ended in range(9):
+        assert tasks.running() == min(2, 9 - ended)
+        tasks.done(order[ended])
+        order += [lane for lane, _ in handed_out(tasks)]
+    assert "".join(order) == "abcabcabc"
+
+
+def test_a_group_at_its_limit_takes_no_worker_from_the_lanes_behind_it() -> None:
+    """A worker that took its next item would only wait for the first to end."""
+    lanes = [*(f"h{number}" for number in range(50)), "b", "b"]
+    tasks = limited(4, {f"h{number}": ("one", 1) for number in range(50)}, *lanes)
+    assert [lane for lane, _ in handed_out(tasks)] == ["h0", "b"]
+
+
+def test_a_limit_above_the_share_changes_nothing() -> None:
+    assert handed_out(limited(8, {"a": ("one", 100)}, *"a" * 20)) == handed_out(filled(8, *"a" * 20))
+
+
+def test_a_limit_that_is_raised_holds_from_the_next_look_on() -> None:
+    limits = {"a": ("one", 1)}
+    tasks = limited(12, limits, *"aaaa")
+    assert len(handed_out(tasks)) == 1
+    limits["a"] = ("one", 3)
+    assert len(handed_out(tasks)) == 2
+
+
+def test_of_lanes_without_a_limit_no_more_are_asked_about_than_there_are_workers() -> None:
+    asked: list[str] = []
+
+    def limit(lane: str) -> None:
+        asked.append(lane)
+
+    tasks: FairQueue[int] = FairQueue(10**6, 4, limit)
+    for number in range(5000):
+        tasks.put((str(number), 0))
+    asked.clear()
+    tasks.get_nowait()
+    assert len(asked) <= 4 * (4 + 1)
+
+
+@given(
+    workers=st.integers(1, 12),
+    limits=st.dictionaries(st.sampled_from("abcd"), st.sampled_from([("one", 1), ("two", 2), ("three", 3)])),
+    steps=st.lists(st.one_of(st.sampled_from("abcd"), st.none()), max_size=60),
+)
+def test_whatever_comes_and_ends_a_group_stays_within_its_limit_and_no_item_is_lost(
+    workers: int, limits: dict[str, tuple[str, int]], steps: list[str | None]
+) -> None:
+    """A letter puts an item, None ends the one that has run longest."""
+    tasks = limited(workers, limits)
+    running: list[str] = []
+    put = done = 0
+    for step in [*steps, *[None] * len(steps)]:
+        if step is not None:
+            tasks.put((step, put))
+            put += 1
+        elif running:
+            tasks.done(running.pop(0))
+            done += 1
+        running += [lane for lane, _ in handed_out(tasks)]
+        groups = Counter(limits[lane] for lane in running if lane in limits)
+        assert all(count <= most for (_, most), count in groups.items())
+    assert (done, tasks.waiting()) == (put, 0)

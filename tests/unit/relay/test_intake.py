@@ -15,9 +15,9 @@ from relay_agent.core.errors import JournalError
 from relay_agent.core.failures import Code
 from relay_agent.core.models import Status
 from relay_agent.relay.intake import Admitted, Intake
-from relay_agent.relay.payload_reader import KEPT_IN_MEMORY
+from relay_agent.relay.task import KEPT_IN_MEMORY
 from relay_agent.storage.journal import Journal
-from tests.worlds import CANARY, World, codes, message, told
+from tests.worlds import CANARY, V2, World, codes, message, reported, sealed
 
 
 @pytest.fixture
@@ -67,18 +67,22 @@ def test_an_id_that_comes_again_with_another_body_runs_with_the_first_and_is_an_
     assert (later.tasks, len(later.oddities)) == ([], 1)
 
 
-def test_a_malformed_message_that_names_its_command_is_answered_at_once(world: World) -> None:
+def test_a_malformed_message_that_names_its_command_is_answered_once_it_is_released(world: World) -> None:
     taken = world.take(message(expiresAt="soon"))
-    (update,), (report,) = taken.refused, world.reports
+    assert (taken.tasks, world.reports, world.states()) == ([], [], {"admitted": 1})
+    (refusal,) = taken.refused
+    update = world.answer(refusal)
+    world.journal.flush()
+    (report,) = world.reports
     assert codes(update) == ("FAILURE", "EBADCOMMAND")
-    assert "expiresAt" in told(update)[1]["message"]
+    assert "expiresAt" in reported(update)[1]["message"]
     assert (report.id, report.status, report.code) == ("c-1", Status.FAILURE, Code.EBADCOMMAND)
-    assert (taken.tasks, world.states()) == ([], {"finished": 1})
+    assert world.states() == {"finished": 1}
     assert world.take(message(expiresAt="soon")) == Admitted([], [], ANY, [])
 
 
 def test_a_malformed_message_without_target_is_answered_in_this_agents_name(world: World) -> None:
-    (update,) = world.take(json.dumps({"commandId": "c-1"})).refused
+    (update,) = world.refuse(json.dumps({"commandId": "c-1"}))
     assert codes(update) == ("FAILURE", "EBADCOMMAND")
 
 
@@ -89,10 +93,27 @@ def test_a_message_that_names_no_command_is_an_oddity_and_its_text_is_not_logged
     assert world.states() == {}
 
 
+@pytest.mark.parametrize(
+    ("text", "command_id"),
+    [
+        (message(), "c-1"),
+        ('{"metadata": {"commandId": "another"}, ' + message().removeprefix("{"), "c-1"),
+        (message(expiresAt="soon"), "c-1"),
+        ('{"commandId": "c-1", ', "c-1"),
+        ('{"commandId": 5}', None),
+        ("", None),
+    ],
+)
+def test_a_messages_id_is_the_one_under_which_it_is_admitted(world: World, text: str, command_id: str | None) -> None:
+    assert world.intake.command_id(text) == command_id
+    world.take(text)
+    assert world.journal.known(["c-1", "another"]) == {command_id} - {None}
+
+
 def test_one_malformed_message_holds_up_no_other_of_its_batch(world: World) -> None:
     taken = world.take("{", message(commandId="a"), message(commandId="b", action=None), message(commandId="c"))
     assert [task.command.id for task in taken.tasks] == ["a", "c"]
-    assert [update.command_id for update in taken.refused] == ["b"]
+    assert [refusal.command.id for refusal in taken.refused] == ["b"]
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -123,6 +144,7 @@ def test_a_journal_that_fails_within_intake_loses_no_command_until_the_restart(w
     messages = [message(commandId="good"), message(commandId="bad", action=None)]
     taken = world.intake.admit([(text, "receipt") for text in messages])
     assert [task.command.id for task in taken.tasks] == ["good"]
+    world.answer(taken.refused[0])
     with pytest.raises(JournalError):  # which ends the agent before anything is logged or sent
         world.journal.flush()
     assert world.reports == []
@@ -136,9 +158,28 @@ def test_a_journal_that_fails_within_intake_loses_no_command_until_the_restart(w
 
 def test_a_malformed_command_is_not_logged_before_its_answer_is_on_the_disk(world: World) -> None:
     taken = world.intake.admit([(message(expiresAt="soon"), "receipt")])
-    assert ([update.status for update in taken.refused], world.reports) == ([Status.FAILURE], [])
+    assert ([world.answer(refusal).status for refusal in taken.refused], world.reports) == ([Status.FAILURE], [])
     world.journal.flush()
     assert [report.id for report in world.reports] == ["c-1"]
+
+
+def test_a_malformed_command_that_is_only_claimed_leaves_no_trace_when_it_is_ceded(world: World) -> None:
+    taken = world.intake.admit([(message(expiresAt="soon"), "receipt")], world.now.timestamp())
+    world.journal.cede([taken.refused[0].command.id])
+    world.journal.flush()
+    assert (world.reports, world.states()) == ([], {})
+
+
+def test_a_secure_command_that_was_ceded_runs_when_it_is_admitted_again(world: World) -> None:
+    text = message(sealed({"url": "http://target.example/"}), action=V2)
+    lease_until = world.now.timestamp()
+    for _ in range(3):
+        (task,) = world.intake.admit([(text, "receipt")], lease_until).tasks
+        world.journal.cede([task.command.id])
+    (task,) = world.intake.admit([(text, "receipt")], lease_until).tasks
+    assert reported(world.process(task)[0])[0] == "SUCCESS"
+    (replayed,) = world.intake.admit([(text.replace("c-1", "c-2"), "receipt")], lease_until).tasks
+    assert codes(world.process(replayed)[0]) == ("FAILURE", "EREPLAY")
 
 
 # --- after a restart ---
@@ -248,7 +289,7 @@ def test_an_answer_that_cannot_be_read_back_is_replaced_by_einterrupted_and_the_
     world.run(commandId="bad")
     good = world.run(commandId="good")
     world.journal.flush()
-    world.journal.writer.use(lambda connection: connection.execute("UPDATE commands SET tell_by = 'soon' WHERE id = 'bad'"))
+    world.journal.writer.use(lambda connection: connection.execute("UPDATE commands SET status = 'ODD', seal = NULL WHERE id = 'bad'"))
     _, updates = world.again()
     assert [update.command_id for update in updates] == ["bad", "good"]
     assert (codes(updates[0]), updates[1]) == (("FAILURE", "EINTERRUPTED"), good)

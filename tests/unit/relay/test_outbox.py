@@ -18,11 +18,11 @@ from relay_agent.core.clock import Clock
 from relay_agent.core.models import Command, Status, Update
 from relay_agent.protocol.messages import MESSAGE_LIMIT
 from relay_agent.relay.fair_queue import FairQueue
-from relay_agent.relay.outbox import KEPT_IN_MEMORY, LINGER_SECONDS, PROCESSING_AFTER_SECONDS, Entry, Outbox
+from relay_agent.relay.outbox import LINGER_SECONDS, PROCESSING_AFTER_SECONDS, Entry, Outbox
 from relay_agent.relay.outcomes import Outcomes
 from relay_agent.relay.processing import Processor
 from relay_agent.relay.target.executor import Executor
-from relay_agent.relay.task import Task
+from relay_agent.relay.task import KEPT_IN_MEMORY, Task
 from relay_agent.relay.worker import Worker
 from relay_agent.telemetry.log_buffer import LogBuffer
 from relay_agent.telemetry.logs import Logs
@@ -54,7 +54,7 @@ def world() -> World:
     return World()
 
 
-def told(entries: list[Entry]) -> list[tuple[str, bool]]:
+def reported(entries: list[Entry]) -> list[tuple[str, bool]]:
     return [(entry.command_id, entry.final) for entry in entries]
 
 
@@ -84,7 +84,7 @@ def test_a_command_that_ends_earlier_gets_no_processing(world: World) -> None:
     world.begin("a")
     world.time += 0.249
     world.finish("a")
-    assert told(world.take()) == [("a", True)]
+    assert reported(world.take()) == [("a", True)]
     world.time += 10
     assert world.take() == []
 
@@ -96,7 +96,7 @@ def test_a_processing_that_is_not_sent_yet_is_dropped_when_the_final_status_come
     world.finish("x")
     world.outbox._promote()
     world.finish("a")
-    assert told(world.take()) == [("x", True), ("b", False), ("a", True)]
+    assert reported(world.take()) == [("x", True), ("b", False), ("a", True)]
 
 
 def test_a_command_counts_as_processing_until_its_spooled_answer_is_uploaded(world: World) -> None:
@@ -104,12 +104,12 @@ def test_a_command_counts_as_processing_until_its_spooled_answer_is_uploaded(wor
     update = Update("a", Status.SUCCESS, "referenced", "a.gz", "https://s3/", "fallback")
     world.outbox.put(update)
     world.time += 10
-    assert told(world.take()) == [("a", False)]
+    assert reported(world.take()) == [("a", False)]
     assert world.outbox.pending() == 1
     job = world.outbox.uploads.get_nowait()
     assert job is not None and job.update == update
     world.outbox.uploaded(Update("a", Status.SUCCESS, "referenced"))
-    assert told(world.take()) == [("a", True)]
+    assert reported(world.take()) == [("a", True)]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["begin", "finish", "wait", "take", "fail"]), st.sampled_from("abc")), max_size=40))
@@ -137,7 +137,7 @@ def test_no_processing_is_handed_out_after_its_final_status(steps: list[tuple[st
 def test_a_batch_has_at_most_ten_messages_in_the_order_they_came(world: World) -> None:
     for place in range(23):
         world.finish(str(place))
-    batches = [told(world.take()) for _ in range(4)]
+    batches = [reported(world.take()) for _ in range(4)]
     assert [len(batch) for batch in batches] == [10, 10, 3, 0]
     assert [command_id for batch in batches for command_id, _ in batch] == [str(place) for place in range(23)]
 
@@ -147,7 +147,7 @@ def test_a_batch_has_at_most_262144_bytes_of_utf_8(world: World) -> None:
     rest = "x" * (MESSAGE_LIMIT - 2 * len(half.encode()))
     for command_id, text in (("a", half), ("b", half), ("c", rest), ("d", "x")):
         world.finish(command_id, text)
-    assert [told(world.take()) for _ in range(2)] == [[("a", True), ("b", True), ("c", True)], [("d", True)]]
+    assert [reported(world.take()) for _ in range(2)] == [[("a", True), ("b", True), ("c", True)], [("d", True)]]
 
 
 @given(st.lists(st.integers(1, MESSAGE_LIMIT), max_size=30))
@@ -190,14 +190,14 @@ def test_a_processing_that_could_not_be_sent_is_not_sent_after_the_final_status(
     taken = world.take()
     world.finish("a")
     world.outbox.put_back(taken)
-    assert told(world.take()) == [("a", True)]
+    assert reported(world.take()) == [("a", True)]
 
 
 def test_a_processing_that_could_not_be_sent_is_sent_again_while_its_command_is_under_way(world: World) -> None:
     world.begin("a")
     world.time += 1
     world.outbox.put_back(world.take())
-    assert told(world.take()) == [("a", False)]
+    assert reported(world.take()) == [("a", False)]
 
 
 # --- how many ---
@@ -209,7 +209,7 @@ def test_an_answer_is_pending_until_it_is_delivered(world: World) -> None:
     for command_id in "ab":
         world.finish(command_id)
     taken = world.take()
-    assert told(taken) == [("a", True), ("b", True), ("p", False)]
+    assert reported(taken) == [("a", True), ("b", True), ("p", False)]
     assert world.outbox.pending() == 2
     world.outbox.put_back(taken[:1])
     assert world.outbox.pending() == 2
@@ -245,7 +245,7 @@ def test_a_single_answer_is_returned_at_once() -> None:
     outbox = Outbox(Clock(), lambda: 0)
     outbox.put(Update("a", Status.SUCCESS, "x"))
     entries, seconds = timed(outbox, 5)
-    assert told(entries) == [("a", True)]
+    assert reported(entries) == [("a", True)]
     assert seconds < LINGER_SECONDS
 
 
@@ -253,7 +253,7 @@ def test_a_batch_waits_briefly_while_commands_are_in_flight() -> None:
     outbox = Outbox(Clock(), lambda: 1)
     outbox.put(Update("a", Status.SUCCESS, "x"))
     entries, seconds = timed(outbox, 5)
-    assert told(entries) == [("a", True)]
+    assert reported(entries) == [("a", True)]
     assert LINGER_SECONDS <= seconds < 5
 
 
@@ -273,7 +273,7 @@ def test_an_answer_wakes_the_sender_that_waits() -> None:
     sender.start()
     outbox.put(Update("a", Status.SUCCESS, "x"))
     sender.join(10)
-    assert told(taken) == [("a", True)]
+    assert reported(taken) == [("a", True)]
 
 
 def test_a_processing_wakes_the_sender_that_waits() -> None:
@@ -283,7 +283,7 @@ def test_a_processing_wakes_the_sender_that_waits() -> None:
     sender.start()
     outbox.command_started(Command("a", "agent", "action"))
     sender.join(10)
-    assert told(taken) == [("a", False)]
+    assert reported(taken) == [("a", False)]
 
 
 def test_draining_ends_the_wait_at_once_and_later_answers_are_still_returned() -> None:
@@ -295,7 +295,7 @@ def test_draining_ends_the_wait_at_once_and_later_answers_are_still_returned() -
     sender.join(10)
     assert taken == [[]]
     outbox.put(Update("a", Status.SUCCESS, "x"))
-    assert told(outbox.take(20)) == [("a", True)]
+    assert reported(outbox.take(20)) == [("a", True)]
 
 
 class InFlightAtPut(Outbox):

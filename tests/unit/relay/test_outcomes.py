@@ -31,6 +31,7 @@ def test_the_report_has_everything_the_canonical_log_line_needs(world: World) ->
         method="POST",
         host="target.example",
         port=81,
+        scheme="http",
         status_code=404,
         bytes_in=report.bytes_in,
         bytes_out=5,
@@ -39,6 +40,11 @@ def test_the_report_has_everything_the_canonical_log_line_needs(world: World) ->
         total_ms=750,
         warnings=("unknown field 'extra' ignored",),
     )
+
+
+def test_the_report_says_whether_a_proxy_answered_in_the_target_s_place(world: World) -> None:
+    world.target.answers = [replace(response(b"", 503), from_proxy=True)]
+    assert world.process(world.task())[1].from_proxy
 
 
 def test_the_report_counts_the_bytes_that_came_in(world: World) -> None:
@@ -68,16 +74,22 @@ def test_a_status_update_never_repeats_the_request(world: World) -> None:
     assert CANARY not in update.message + str(report) + repr(world.target.asked[0][0])
 
 
+class Slow(Buffer):
+    """Content of which every piece takes some seconds of the clock."""
+
+    def __init__(self, world: World, seconds: float) -> None:
+        super().__init__(None)
+        self._world = world
+        self._seconds = seconds
+
+    def chunks(self) -> Iterator[bytes]:
+        for piece in super().chunks():
+            self._world.time += self._seconds
+            yield piece
+
+
 def test_an_answer_that_takes_too_long_to_encode_is_etimedout_and_leaves_no_file(world: World) -> None:
-    class Slow(Buffer):
-        """Content whose every piece takes a second of the clock."""
-
-        def chunks(self) -> Iterator[bytes]:
-            for piece in super().chunks():
-                world.time += 1.0
-                yield piece
-
-    content = Slow(None)
+    content = Slow(world, 1.0)
     for _ in range(20):
         content.write(b"x" * 64 * 1024)
     world.target.answers = [HttpResponse(200, (), content, None, True, "http://target.example/", 12)]
@@ -89,9 +101,15 @@ def test_an_answer_that_takes_too_long_to_encode_is_etimedout_and_leaves_no_file
         next(content.chunks())
 
 
-def test_an_answer_that_came_at_the_last_moment_still_gets_time_to_be_encoded(world: World) -> None:
+@pytest.mark.parametrize("encoding_seconds, status", [(1.9, Status.SUCCESS), (2.1, Status.FAILURE)])
+def test_an_answer_that_came_at_the_last_moment_still_gets_time_to_be_encoded(
+    world: World, encoding_seconds: float, status: Status
+) -> None:
     world.target.meanwhile = lambda: setattr(world, "time", world.time + 0.999)
-    assert world.run(payload={"url": "http://target.example/", "timeout": 1}).status is Status.SUCCESS
+    content = Slow(world, encoding_seconds)
+    content.write(b"x")
+    world.target.answers = [HttpResponse(200, (), content, None, True, "http://target.example/", 999)]
+    assert world.run(payload={"url": "http://target.example/", "timeout": 1}).status is status
 
 
 def test_a_responses_content_is_freed_once_it_is_recorded(world: World) -> None:
@@ -126,4 +144,4 @@ def test_a_large_answer_settled_after_a_restart_is_reported_with_what_the_journa
     world.run(payload={"url": "http://target.example:8080/", "method": "POST"})
     _, (update,) = world.again()
     world.outcomes.settle(replace(update, spool=None))
-    assert world.reports == [Report("c-1", GDC, Status.SUCCESS, "POST", "target.example", 8080, status_code=201, measured=False)]
+    assert world.reports == [Report("c-1", GDC, Status.SUCCESS, "POST", "target.example", 8080, "http", status_code=201, measured=False)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,14 +11,15 @@ from typing import Any
 import pytest
 
 from relay_agent.core.clock import iso
-from relay_agent.core.errors import Call, PayloadRefused, PlatformError
+from relay_agent.core.errors import Call, NotThePlatform, PayloadRefused, PlatformError, PlatformUnreachable
+from relay_agent.core.failures import Code, FaultFacts
 from relay_agent.core.models import HttpRequest, Status
 from relay_agent.protocol import messages
 from relay_agent.protocol.keyring import Keyring
-from relay_agent.relay.payload_reader import KEPT_IN_MEMORY
-from relay_agent.relay.task import Task
+from relay_agent.relay.payload_reader import DOWNLOAD_SECONDS, MISSING_SECONDS, Download
+from relay_agent.relay.task import KEPT_IN_MEMORY, Task
 from relay_agent.storage.buffer import IN_MEMORY, Buffer
-from tests.worlds import CANARY, NOW, OTHER, RING, SECONDS, V2, World, codes, message, sealed, told
+from tests.worlds import CANARY, NOW, OTHER, RING, SECONDS, V2, World, codes, message, reported, sealed
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 def test_an_invalid_payload_is_ebadcommand_and_the_field_is_named(world: World, payload: object, named: str) -> None:
     update = world.run(payload=payload)
     assert codes(update) == ("FAILURE", "EBADCOMMAND")
-    assert named in told(update)[1]["message"]
+    assert named in reported(update)[1]["message"]
     assert CANARY not in update.message
     assert world.target.asked == []
 
@@ -124,9 +124,6 @@ def test_the_journal_holds_a_secure_command_still_encrypted(world: World) -> Non
 URL = "https://s3.example/get"
 
 
-NEVER = threading.Event()
-
-
 def referenced(world: World, body: bytes | list[PlatformError | bytes], **fields: Any) -> Task:
     world.bucket.bodies[URL] = body
     (task,) = world.take(message(body=..., bodyDelivery="referenced", bodyUrl=URL, **fields)).tasks
@@ -135,7 +132,7 @@ def referenced(world: World, body: bytes | list[PlatformError | bytes], **fields
 
 
 def test_a_referenced_body_is_downloaded_and_determines_the_lane(world: World) -> None:
-    task = world.reader.download(referenced(world, b'{"url":"http://lims.example:81/"}'), NEVER)
+    task = world.reader.download(Download(referenced(world, b'{"url":"http://lims.example:81/"}')))
     assert task is not None
     assert (task.lane, task.needs_download, world.bucket.asked) == ("lims.example:81", False, [URL])
     assert world.process(task)[0].status is Status.SUCCESS
@@ -143,7 +140,7 @@ def test_a_referenced_body_is_downloaded_and_determines_the_lane(world: World) -
 
 def test_a_large_referenced_body_waits_in_the_spool_until_it_has_run(world: World) -> None:
     body = json.dumps({"url": "http://target.example/", "body": "x" * KEPT_IN_MEMORY}).encode()
-    task = world.reader.download(referenced(world, body), NEVER)
+    task = world.reader.download(Download(referenced(world, body)))
     assert task is not None
     assert task.request is None
     assert [path.name for path in world.spool.directory.iterdir()] == [task.body]
@@ -154,7 +151,7 @@ def test_a_large_referenced_body_waits_in_the_spool_until_it_has_run(world: Worl
 
 def test_a_large_body_takes_no_memory_while_its_request_is_under_way_and_nothing_afterwards(world: World) -> None:
     text = "x" * 3 * IN_MEMORY
-    task = world.reader.download(referenced(world, json.dumps({"url": "http://target.example/", "body": text}).encode()), NEVER)
+    task = world.reader.download(Download(referenced(world, json.dumps({"url": "http://target.example/", "body": text}).encode())))
     assert task is not None
     world.process(task)
     body = world.target.asked[0][0].body
@@ -167,53 +164,81 @@ def test_a_large_body_takes_no_memory_while_its_request_is_under_way_and_nothing
 def test_with_a_full_disk_a_large_referenced_body_waits_in_memory(world: World) -> None:
     world.spool.directory.rename(world.directory / "gone")
     text = "x" * 3 * IN_MEMORY
-    task = world.reader.download(referenced(world, json.dumps({"url": "http://target.example/", "body": text}).encode()), NEVER)
+    task = world.reader.download(Download(referenced(world, json.dumps({"url": "http://target.example/", "body": text}).encode())))
     assert task is not None
     assert (world.process(task)[0].status, world.target.sent) == (Status.SUCCESS, [text.encode()])
 
 
 @pytest.mark.parametrize("body", [b"no json", b"[]", PayloadRefused(Call.DOWNLOAD, f"S3 answered {403}", 403)])
 def test_a_referenced_body_that_is_no_request_or_refused_is_ebadcommand(world: World, body: bytes | PlatformError) -> None:
-    task = world.reader.download(referenced(world, [body]), NEVER)
+    task = world.reader.download(Download(referenced(world, [body])))
     assert task is not None
     update = world.process(task)[0]
     assert codes(update) == ("FAILURE", "EBADCOMMAND")
     assert URL not in update.message
 
 
-class Passing(threading.Event):
-    """A stop event that is never set and whose waits return at once."""
+AWAY = PlatformError(Call.DOWNLOAD, "S3 answered 503", 503)
 
-    def wait(self, timeout: float | None = None) -> bool:
-        return False
+
+def tries(world: World, job: Download, seconds: float = 0.0) -> Task:
+    """Return the task once a try ends it; each try is made when it is due and takes `seconds`."""
+    while (task := world.reader.download(job)) is None:
+        assert job.due > world.time
+        world.time = max(job.due, world.time + seconds)
+    return task
 
 
 def test_a_failed_download_is_retried(world: World) -> None:
-    away = PlatformError(Call.DOWNLOAD, "S3 answered 503", 503)
-    task = world.reader.download(referenced(world, [away, away, b'{"url":"http://target.example/"}']), Passing())
-    assert task is not None
+    task = tries(world, Download(referenced(world, [AWAY, AWAY, b'{"url":"http://target.example/"}'])))
     assert world.process(task)[0].status is Status.SUCCESS
 
 
 def test_a_download_that_fails_for_two_minutes_fails_the_command(world: World) -> None:
-    class Minutes(Passing):
-        """Each wait takes a minute."""
-
-        def wait(self, timeout: float | None = None) -> bool:
-            world.time += 60
-            return False
-
-    away = PlatformError(Call.DOWNLOAD, "S3 answered 503", 503)
-    task = world.reader.download(referenced(world, [away, away, away, b'{"url":"http://target.example/"}']), Minutes())
-    assert task is not None
+    task = tries(world, Download(referenced(world, [AWAY, AWAY, AWAY, b'{"url":"http://target.example/"}'])), 60.0)
     assert codes(world.process(task)[0]) == ("FAILURE", "EBADCOMMAND")
     assert len(world.bucket.asked) == 3
 
 
+def test_the_last_try_is_due_when_the_time_for_the_download_is_over_or_the_command_expires(world: World) -> None:
+    soon = (world.now + timedelta(seconds=0.1)).isoformat()
+    expiring = Download(referenced(world, [AWAY, AWAY], commandId="expiring", expiresAt=soon))
+    assert world.reader.download(expiring) is None
+    assert expiring.due == pytest.approx(world.time + 0.1)
+    failing = Download(referenced(world, [AWAY, AWAY], commandId="failing"))
+    assert world.reader.download(failing) is None
+    end = world.time + DOWNLOAD_SECONDS
+    world.time = end - 0.1
+    assert world.reader.download(failing) is None
+    assert failing.due == pytest.approx(end)
+
+
+def unreachable(code: Code, proxy: str | None = None) -> PlatformUnreachable:
+    return PlatformUnreachable(Call.DOWNLOAD, f"{code}: nothing", FaultFacts(code, proxy=proxy))
+
+
+@pytest.mark.parametrize("error", [PlatformError(Call.DOWNLOAD, "S3 answered 302", 302), NotThePlatform(Call.DOWNLOAD, "a web page", 307)])
+def test_a_redirect_in_place_of_a_body_fails_the_command_at_once(world: World, error: PlatformError) -> None:
+    task = world.reader.download(Download(referenced(world, [error])))
+    assert task is not None
+    assert codes(world.process(task)[0]) == ("FAILURE", "EBADCOMMAND")
+
+
+def test_a_host_of_a_body_that_does_not_exist_is_looked_up_a_second_time_and_not_a_third(world: World) -> None:
+    missing, began = unreachable(Code.ENOTFOUND), world.time
+    task = tries(world, Download(referenced(world, [missing, missing, missing])))
+    assert codes(world.process(task)[0]) == ("FAILURE", "EBADCOMMAND")
+    assert (len(world.bucket.asked), world.time - began) == (2, MISSING_SECONDS)
+
+
+@pytest.mark.parametrize("error", [unreachable(Code.EAI_AGAIN), unreachable(Code.ENOTFOUND, "http://proxy.example:3128"), AWAY])
+def test_a_fault_that_may_pass_is_retried_more_often(world: World, error: PlatformError) -> None:
+    task = tries(world, Download(referenced(world, [error, error, error, b'{"url":"http://target.example/"}'])))
+    assert world.process(task)[0].status is Status.SUCCESS
+
+
 def test_after_a_stop_the_next_start_downloads_the_body(world: World) -> None:
-    stop = threading.Event()
-    stop.set()
-    assert world.reader.download(referenced(world, [PlatformError(Call.DOWNLOAD, "S3 answered 503", 503)]), stop) is None
+    assert world.reader.download(Download(referenced(world, [AWAY]))) is None
     assert world.states() == {"admitted": 1}
     (task,), _ = world.again()
     assert task.needs_download
@@ -222,7 +247,7 @@ def test_after_a_stop_the_next_start_downloads_the_body(world: World) -> None:
 def test_an_expired_referenced_command_is_not_downloaded(world: World) -> None:
     task = referenced(world, b"{}")
     world.now += timedelta(minutes=5)
-    downloaded = world.reader.download(task, NEVER)
+    downloaded = world.reader.download(Download(task))
     assert downloaded is not None
     assert codes(world.process(downloaded)[0]) == ("REJECTED", "EEXPIRED")
     assert world.bucket.asked == []

@@ -12,15 +12,16 @@ import pytest
 from relay_agent.core.clock import Clock
 from relay_agent.core.errors import Call, CredentialsExpired, JournalDamaged, JournalError, JournalUnwritable, PlatformError, RateLimited
 from relay_agent.core.failures import Obstacle
-from relay_agent.core.models import Command, Status, Update
+from relay_agent.core.models import Command
 from relay_agent.diagnostics.loop_context import LoopContext
 from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.diagnostics.platform_status import PlatformStatus
-from relay_agent.relay.intake import Admitted
-from relay_agent.relay.poller import DISABLED_SECONDS, NO_DISK_SECONDS, QUEUE_FULL_SECONDS, SHORT_WAIT_SECONDS, Poller
-from relay_agent.relay.task import Task
+from relay_agent.relay.intake import Admitted, Oddity
+from relay_agent.relay.ownership import Ownership, Work, id_of
+from relay_agent.relay.poller import DISABLED_SECONDS, NO_DISK_SECONDS, QUEUE_FULL_SECONDS, SHORT_WAIT_SECONDS, Inbound, Poller
+from relay_agent.relay.task import Refusal, Task
 from relay_agent.tdp.client import QueueDisabled
-from relay_agent.tdp.sqs import BATCH, WAIT_SECONDS, Received
+from relay_agent.tdp.sqs import BATCH, WAIT_SECONDS, Deleted, Lease, Received
 from relay_agent.telemetry.hourly_summary import Tally
 from relay_agent.telemetry.repeated_failure import RepeatedFailure
 
@@ -30,7 +31,8 @@ DOWN = PlatformError(Call.SQS_RECEIVE, "ECONNREFUSED: connect refused")
 class World:
     """A poller whose queue, intake and gate are scripted; `done` holds its actions, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
+        self.shared = shared
         self.done: list[tuple[str, Any]] = []
         self.messages: list[str] = []
         self.refused_receipts: list[str] = []
@@ -39,17 +41,42 @@ class World:
         self.free, self.obstacle, self.stopping = 10, cast("Obstacle | None", None), False
         self.unacked: list[tuple[str, str]] = []
         self.log = SimpleNamespace(warning=self._say, info=self._say, error=self._say)
-        clock = Clock(monotonic=lambda: 0.0)
-        self.status, self.platform_status = LoopStatus(clock), PlatformStatus(enrolled=True)
+        self.boottime = 0.0
+        clock = Clock(monotonic=lambda: 0.0, boottime=lambda: self.boottime)
+        self.status, self.platform_status = LoopStatus(clock), PlatformStatus(registered=True)
         loop = LoopContext(self.status, Tally(), cast("Any", self.log), clock)
-        queue = SimpleNamespace(receive=self._receive, delete=self._delete)
+        queue = SimpleNamespace(receive=self._receive, delete=self._delete, give_back=lambda given: self.done.append(("give back", given)))
+        journal = cast(
+            "Any",
+            SimpleNamespace(
+                unacked=lambda: self.unacked,
+                acked=self._acked,
+                claims=list,
+                own=self._own,
+                cede=self._cede,
+            ),
+        )
+        lease = Lease(60, clock.boottime)
+        self.inbound = Inbound(
+            cast("Any", SimpleNamespace(admit=self._admit)),
+            cast("Any", SimpleNamespace(free=lambda: self.free, obstacle=lambda: self.obstacle)),
+            lease,
+            Ownership(
+                shared=shared,
+                lease=lease,
+                journal=journal,
+                clock=clock,
+                release=self._release,
+                count_ceded=lambda _number: None,
+                loop=loop,
+            ),
+        )
         self.poller = Poller(
             platform=cast("Any", SimpleNamespace(inbound=lambda: self._call("inbound") or queue, replaced=lambda _queue: False)),
             platform_status=self.platform_status,
-            intake=cast("Any", SimpleNamespace(admit=self._admit)),
-            gate=cast("Any", SimpleNamespace(free=lambda: self.free, obstacle=lambda: self.obstacle, enqueue=self._enqueue)),
-            journal=cast("Any", SimpleNamespace(unacked=lambda: self.unacked, acked=self._acked)),
-            outbox=cast("Any", SimpleNamespace(put=lambda update: self.done.append(("answer", update.command_id)))),
+            inbound=self.inbound,
+            journal=journal,
+            keep_malformed=lambda message, reason: self.done.append(("kept", (message, reason))),
             disk_full=RepeatedFailure(cast("Any", self.log), "disk-full", "disk-freed", clock.monotonic),
             stopping=lambda: self.stopping,
             loop=loop,
@@ -66,31 +93,40 @@ class World:
         if name in self.faults:
             raise self.faults[name]
 
-    def _receive(self, most: int, seconds: float) -> list[Received]:
+    def _receive(self, most: int, seconds: float, lease: Lease) -> list[Received]:
         self.done.append(("receive", (most, seconds)))
         self.may_abort.append(self.poller.receiving)
         self._call("receive")
         taken, self.messages = self.messages, []
-        return [Received(f"message {body}", body, f"receipt of {body}") for body in taken]
+        return [Received(f"message {body}", body, f"receipt of {body}", lease.end()) for body in taken]
 
-    def _admit(self, messages: list[tuple[str, str]]) -> Admitted:
+    def _admit(self, messages: list[tuple[str, str]], lease_until: float | None) -> Admitted:
+        assert (lease_until is None) is not self.shared, "an agent that is alone owns a command at once"
         self.done.append(("admit", [text for text, _ in messages]))
         self.may_abort.append(self.poller.receiving)
         self._call("admit")
-        tasks = [Task(Command(text, "agent", "action"), 0.0) for text, _ in messages if text != "bad"]
-        refused = [Update(text, Status.FAILURE, "") for text, _ in messages if text == "bad"]
-        return Admitted(tasks, refused, {receipt: text for text, receipt in messages}, [])
+        tasks = [Task(Command(text, "agent", "action"), 0.0) for text, _ in messages if text not in ("bad", "odd")]
+        refused = [Refusal(Command(text, "agent", ""), "malformed") for text, _ in messages if text == "bad"]
+        odd = [Oddity("no command", text) for text, _ in messages if text == "odd"]
+        return Admitted(tasks, refused, {receipt: text for text, receipt in messages}, odd)
 
-    def _enqueue(self, task: Task) -> None:
-        self.done.append(("enqueue", task.command.id))
+    def _release(self, work: Work) -> None:
+        self.done.append(("enqueue", work.command.id) if isinstance(work, Task) else ("answer", id_of(work)))
 
-    def _delete(self, receipts: list[str]) -> list[int]:
+    def _delete(self, receipts: list[str], _still: object) -> Deleted:
         self.done.append(("delete", receipts))
         self._call("delete")
-        return [place for place, receipt in enumerate(receipts) if receipt in self.refused_receipts]
+        refused = frozenset(place for place, receipt in enumerate(receipts) if receipt in self.refused_receipts)
+        return Deleted(frozenset(range(len(receipts))) - refused, refused)
 
     def _acked(self, ids: Iterable[str]) -> None:
         self.done.append(("acked", list(ids)))
+
+    def _own(self, ids: Iterable[str]) -> None:
+        self.done.append(("own", list(ids)))
+
+    def _cede(self, ids: Iterable[str]) -> None:
+        self.done.append(("cede", list(ids)))
 
 
 @pytest.fixture
@@ -212,7 +248,7 @@ def test_it_waits_as_long_as_the_platform_asks(world: World) -> None:
 def test_credentials_that_aws_refuses_cause_a_refresh_of_the_configuration(world: World) -> None:
     world.faults["receive"] = CredentialsExpired(Call.SQS_RECEIVE, "ExpiredToken")
     world.poller.step()
-    assert world.platform_status.look_again.is_set()
+    assert world.platform_status.refresh_requested.is_set()
 
 
 def test_a_disabled_agent_and_a_disabled_queue_are_not_polled_and_are_no_failure(world: World) -> None:
@@ -225,7 +261,61 @@ def test_a_disabled_agent_and_a_disabled_queue_are_not_polled_and_are_no_failure
 
 
 def test_it_waits_until_the_agent_is_registered(world: World) -> None:
-    world.platform_status.enrolled, world.platform_status.ready = False, threading.Event()
+    world.platform_status.registered, world.platform_status.ready = False, threading.Event()
     world.platform_status.ready.set()
     assert world.poller.step() == 0.0
     assert (world.done, world.status.activity) == ([], "starting")
+
+
+def test_what_was_received_and_not_admitted_is_given_back_after_the_end(world: World) -> None:
+    world.messages, world.faults["admit"] = ["a"], JournalUnwritable(Obstacle("the disk is full"))
+    world.poller.step()
+    world.done.clear()
+    world.poller.give_back()
+    assert world.done == [("give back", ["receipt of a"])]
+
+
+def test_nothing_is_given_back_while_the_queue_is_disabled(world: World) -> None:
+    world.faults["inbound"] = QueueDisabled(Call.SQS_RECEIVE, "the agent's queue is disabled")
+    world.poller.give_back()
+    assert world.done == []
+
+
+# --- several agents on one queue ---
+
+
+@pytest.mark.parametrize(("seconds", "end"), [(1.0, "own"), (60.0, "cede")])
+def test_claims_that_fill_the_queue_are_settled_all_the_same(seconds: float, end: str) -> None:
+    """They wait for their deletes and not for a free place: with one place only, nothing else would ever free it."""
+    world = World(shared=True)
+    world.free, world.messages, world.faults["delete"] = 1, ["a"], PlatformError(Call.SQS_DELETE, "ECONNREFUSED: connect refused")
+    world.poller.step()
+    assert world.steps() == ["receive", "admit", "delete", "log"]
+    assert world.poller.step() == SHORT_WAIT_SECONDS, "no more often than with a free place"
+    world.done.clear()
+    del world.faults["delete"]
+    world.boottime = seconds
+    assert world.poller.step() == 0.0
+    assert (end, ["a"]) in world.done
+    assert world.steps()[-1] == "receive"
+
+
+def test_a_message_that_is_no_command_costs_one_line_without_its_text_and_is_kept(world: World) -> None:
+    world.messages = ["odd"]
+    world.poller.step()
+    assert world.done[2:4] == [("log", "odd-message"), ("kept", ("odd", "no command"))]
+    assert "acked" in world.steps() or "delete" in world.steps()
+
+
+def test_while_an_empty_receive_is_waited_for_each_is_short() -> None:
+    """Only an empty one shows that a message is gone, and a long one is never empty with a command every few seconds."""
+    world = World(shared=True)
+    world.unacked = [("old", "receipt of old")]
+    world.refused_receipts = ["receipt of old"]
+    world.inbound.ownership.inherit()
+    world.poller.step()
+    assert world.done[-1] == ("receive", (BATCH, SHORT_WAIT_SECONDS))
+    world.boottime += 60 + WAIT_SECONDS
+    world.poller.step()  # Empty, so the message is gone.
+    world.poller.step()
+    assert world.done[-1] == ("receive", (BATCH, WAIT_SECONDS))

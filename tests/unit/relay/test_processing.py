@@ -13,8 +13,8 @@ from relay_agent.core.clock import iso
 from relay_agent.core.failures import Code
 from relay_agent.core.models import Failure, Status
 from relay_agent.protocol.keyring import Keyring
-from relay_agent.relay.payload_reader import KEPT_IN_MEMORY
-from tests.worlds import NOW, SECONDS, V2, World, codes, message, response, sealed, told
+from relay_agent.relay.task import KEPT_IN_MEMORY
+from tests.worlds import NOW, SECONDS, V2, World, codes, message, reported, response, sealed
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 )
 def test_a_response_is_success_below_400_and_failure_from_400_on(world: World, status: int, wanted: str) -> None:
     world.target.answers = [response(b"body", status, (("X-A", "1"),))]
-    found, body = told(world.run())
+    found, body = reported(world.run())
     assert (found, body["statusCode"], body["body"], body["headers"]) == (wanted, status, "body", [{"X-A": "1"}])
 
 
@@ -38,7 +38,7 @@ def test_a_fault_of_the_target_is_a_failure_with_its_code_and_no_status_code(wor
     world.target.answers = [Failure(code, "said why", "http://target.example/", 7)]
     update = world.run()
     assert codes(update) == ("FAILURE", code)
-    assert told(update)[1]["elapsedMs"] == 7
+    assert reported(update)[1]["elapsedMs"] == 7
 
 
 def test_started_is_in_the_journal_before_the_first_byte_and_the_outcome_before_it_is_handed_on(world: World) -> None:
@@ -48,6 +48,32 @@ def test_started_is_in_the_journal_before_the_first_byte_and_the_outcome_before_
     assert seen == [{"started": 1}]
     assert world.states() == {"finished": 1}
     assert world.undelivered() == [update]
+
+
+@pytest.mark.parametrize(
+    ("fields", "durable"),
+    [
+        ({"payload": {"url": "http://target.example/", "method": "POST"}}, True),
+        ({"payload": {"url": "http://target.example/", "method": "PUT"}}, True),
+        ({"payload": {"url": "http://target.example/", "method": "GET", "body": "x"}}, True),
+        ({"payload": sealed({"url": "http://target.example/", "method": "GET"}), "action": V2}, True),
+        ({"payload": {"url": "http://target.example/", "method": "GET"}}, False),
+    ],
+    ids=["POST", "PUT", "GET with a body", "secure GET", "GET"],
+)
+def test_started_is_durable_before_the_first_byte_unless_the_request_asks_for_no_change(
+    world: World, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], durable: bool
+) -> None:
+    waits: list[bool] = []
+    start = world.journal.start
+
+    def record(command_id: str, repeatable: bool, *, wait: bool = True) -> None:
+        waits.append(wait)
+        start(command_id, repeatable, wait=wait)
+
+    monkeypatch.setattr(world.journal, "start", record)
+    world.run(**fields)
+    assert waits == [durable]
 
 
 def test_a_command_that_never_reached_the_target_was_never_started(world: World) -> None:

@@ -13,8 +13,9 @@ from relay_agent.core.clock import iso
 from relay_agent.core.failures import Code
 from relay_agent.core.models import Failure, HttpResponse
 from relay_agent.protocol import messages
+from relay_agent.protocol.json_bounds import MAX_DEPTH, MAX_VALUES
 from relay_agent.protocol.jwe import open_answer
-from tests.worlds import AGENT, CANARY, NOW, RING, UPLOAD, V2, World, response, sealed, told
+from tests.worlds import AGENT, CANARY, NOW, RING, UPLOAD, V2, World, reported, response, sealed
 
 HIDDEN = {"url": "http://target.example/", "method": "POST", "encrypt_response": True}
 
@@ -34,7 +35,7 @@ def inside(body: dict[str, Any], jti: str = "once") -> dict[str, Any]:
 def test_an_encrypted_answer_shows_status_or_code_and_nothing_else(world: World, answer: HttpResponse | Failure) -> None:
     world.target.answers = [answer]
     update = world.run(action=V2, payload=sealed(HIDDEN, jti="once"))
-    _, body = told(update)
+    _, body = reported(update)
     assert set(body) == ({"statusCode", "jwe"} if isinstance(answer, HttpResponse) else {"code", "jwe"})
     assert CANARY not in update.message
     assert CANARY in json.dumps(inside(body))
@@ -44,9 +45,9 @@ def test_an_encrypted_answer_shows_status_or_code_and_nothing_else(world: World,
 def test_a_failure_is_encrypted_in_both_its_forms(world: World, size: int) -> None:
     world.target.answers = [Failure(Code.ECONNREFUSED, f"connect {CANARY}", f"http://h/{CANARY}{'x' * size}")]
     update = world.run(action=V2, payload=sealed(HIDDEN, jti="once"))
-    assert set(told(update)[1]) == {"code", "jwe"}
+    assert set(reported(update)[1]) == {"code", "jwe"}
     assert CANARY not in update.message
-    found = inside(told(update)[1])
+    found = inside(reported(update)[1])
     assert (found["message"], "url" in found) == (f"connect {CANARY}", size == 100)
     assert len(update.message.encode()) <= messages.MESSAGE_LIMIT
 
@@ -63,17 +64,43 @@ def test_a_failure_is_encrypted_in_both_its_forms(world: World, size: int) -> No
 )
 def test_the_failure_of_an_invalid_request_is_encrypted_unless_it_clearly_asks_otherwise(world: World, wrong: dict[str, Any]) -> None:
     update = world.run(action=V2, payload=sealed(HIDDEN | wrong, jti="once"))
-    _, body = told(update)
+    _, body = reported(update)
     assert (set(body), body["code"]) == ({"code", "jwe"}, "EBADCOMMAND")
     assert CANARY not in update.message
     assert inside(body)["code"] == "EBADCOMMAND"
     assert world.target.asked == []
 
 
+@pytest.mark.parametrize(
+    "plaintext",
+    [
+        HIDDEN | {"body": [0] * (MAX_VALUES + 1)},
+        HIDDEN | {"url": CANARY, "encrypt_response": 0},
+        HIDDEN | {"url": CANARY, "encrypt_response": ""},
+        f'{{"url": "{CANARY}"'.encode(),
+        b'{"url": "\xff"}',
+        b'{"a":' * (MAX_DEPTH + 1),
+    ],
+    ids=["too many values", "zero", "an empty text", "cut off", "not UTF-8", "too deep"],
+)
+def test_the_failure_of_a_plaintext_that_may_ask_for_encryption_is_encrypted(world: World, plaintext: dict[str, Any] | bytes) -> None:
+    """Whether it asks cannot be known of a text that cannot be read, and `0` is not `false`."""
+    _, body = reported(world.run(action=V2, payload=sealed(plaintext, jti="once")))
+    assert (set(body), body["code"]) == ({"code", "jwe"}, "EBADCOMMAND")
+    assert inside(body)["code"] == "EBADCOMMAND"
+    assert world.target.asked == []
+
+
+@pytest.mark.parametrize("asked", [{}, {"encrypt_response": None}, {"encrypt_response": False}])
+def test_the_failure_of_a_request_that_does_not_ask_for_encryption_is_not_encrypted(world: World, asked: dict[str, Any]) -> None:
+    _, body = reported(world.run(action=V2, payload=sealed({"method": "GET"} | asked, jti="once")))
+    assert (body["code"], "jwe" in body) == ("EBADCOMMAND", False)
+
+
 def test_an_expiry_by_not_after_is_answered_encrypted(world: World) -> None:
     task = world.task(action=V2, payload=sealed(HIDDEN | {"not_after": iso(NOW + timedelta(seconds=1))}, jti="once"))
     world.now += timedelta(seconds=1)
-    _, body = told(world.process(task)[0])
+    _, body = reported(world.process(task)[0])
     assert (set(body), inside(body)["code"]) == ({"code", "jwe"}, "EEXPIRED")
 
 
@@ -87,7 +114,7 @@ def test_a_large_encrypted_answer_is_one_jwe_in_the_spool(world: World) -> None:
 
 
 def test_an_encrypted_answer_to_a_plain_command_names_the_command_and_no_jti(world: World) -> None:
-    _, body = told(world.run(payload=HIDDEN))
+    _, body = reported(world.run(payload=HIDDEN))
     assert json.loads(open_answer(body["jwe"], RING, cid="c-1", jti=None))["body"] == "ok"
 
 
@@ -135,7 +162,7 @@ def test_the_fallback_has_everything_but_the_body(world: World) -> None:
 def test_an_answer_too_large_without_upload_url_is_a_failure_and_leaves_no_file(world: World) -> None:
     world.target.answers = [response(b"x" * 300_000, 201)]
     update = world.run(responseBodyUploadUrl=...)
-    status, body = told(update)
+    status, body = reported(update)
     assert (status, body["code"], body["statusCode"], update.spool) == ("FAILURE", "ERESPONSETOOLARGE", 201, None)
     assert list(world.spool.directory.iterdir()) == []
 
@@ -145,7 +172,7 @@ def test_an_error_response_whose_body_cannot_be_sent_is_eresponsetoolarge_everyw
     update = world.run(responseBodyUploadUrl=...)
     (report,) = world.reports
     assert (report.status, report.code, report.status_code) == ("FAILURE", "ERESPONSETOOLARGE", 404)
-    assert told(update)[1]["code"] == "ERESPONSETOOLARGE"
+    assert reported(update)[1]["code"] == "ERESPONSETOOLARGE"
     assert world.journal.writer.read("SELECT code FROM commands") == [("ERESPONSETOOLARGE",)]
 
 

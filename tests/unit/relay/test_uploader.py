@@ -8,7 +8,7 @@ import pytest
 
 from relay_agent.core.errors import Call, PayloadRefused, PlatformError
 from relay_agent.core.models import Status
-from relay_agent.diagnostics.transfer_failures import TELL_SECONDS
+from relay_agent.diagnostics.transfer_failures import FALLBACK_LEAD_SECONDS
 from relay_agent.relay.uploader import GIVE_UP_SECONDS
 from tests.unit.relay.scenes import FALLBACK, Uploads
 
@@ -25,8 +25,8 @@ def because(reason: str) -> str:
 
 def test_an_uploaded_answer_is_sent_as_it_was_recorded(world: Uploads) -> None:
     world.answers = [None]
-    told = world.uploader.upload(world.job())
-    assert told is not None and (told.status, told.message, told.spool) == (Status.SUCCESS, "referenced", None)
+    reported = world.uploader.upload(world.job())
+    assert reported is not None and (reported.status, reported.message, reported.spool) == (Status.SUCCESS, "referenced", None)
 
 
 def test_a_failed_try_is_due_again_later(world: Uploads) -> None:
@@ -39,14 +39,14 @@ def test_a_failed_try_is_due_again_later(world: Uploads) -> None:
 
 def test_an_answer_is_sent_without_its_body_before_its_sender_stops_waiting(world: Uploads) -> None:
     job = world.job(tell_by=120)
-    world.time = 120 - TELL_SECONDS
+    world.time = 120 - FALLBACK_LEAD_SECONDS
     world.answers = [PlatformError(Call.UPLOAD, "ECONNREFUSED")]
-    told = world.uploader.upload(job)
-    assert told is not None and (told.status, told.message) == (Status.FAILURE, because("payload upload: ECONNREFUSED"))
+    reported = world.uploader.upload(job)
+    assert reported is not None and (reported.status, reported.message) == (Status.FAILURE, because("payload upload: ECONNREFUSED"))
 
 
 def test_no_attempt_is_due_after_the_answer_must_be_sent(world: Uploads) -> None:
-    job = world.job(tell_by=TELL_SECONDS + 0.1)
+    job = world.job(tell_by=FALLBACK_LEAD_SECONDS + 0.1)
     world.answers = [PlatformError(Call.UPLOAD, "ECONNREFUSED")]
     assert world.uploader.upload(job) is None
     assert job.due <= 0.11
@@ -59,11 +59,11 @@ def test_without_an_expiry_an_upload_is_given_up_after_an_hour(world: Uploads) -
     assert GIVE_UP_SECONDS == 3600
     assert world.uploader.upload(job) is None
     world.time = GIVE_UP_SECONDS
-    told = world.uploader.upload(job)
-    assert told is not None and (told.status, told.code) == (Status.FAILURE, "ERESPONSETOOLARGE")
+    reported = world.uploader.upload(job)
+    assert reported is not None and (reported.status, reported.code) == (Status.FAILURE, "ERESPONSETOOLARGE")
 
 
 def test_an_upload_that_s3_refuses_is_not_retried(world: Uploads) -> None:
     world.answers = [PayloadRefused(Call.UPLOAD, "S3 answered 403", 403)]
-    told = world.uploader.upload(world.job())
-    assert told is not None and (told.status, told.message) == (Status.FAILURE, because("payload upload: S3 answered 403"))
+    reported = world.uploader.upload(world.job())
+    assert reported is not None and (reported.status, reported.message) == (Status.FAILURE, because("payload upload: S3 answered 403"))

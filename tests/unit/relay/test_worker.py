@@ -18,6 +18,7 @@ from relay_agent.relay.worker import Worker
 from relay_agent.transport.errors import TransportFault
 from relay_agent.transport.policy import Policy
 from relay_agent.transport.proxy_routing import ProxyRouter
+from relay_agent.transport.target_settings import CallRules
 
 
 class Time:
@@ -72,7 +73,7 @@ class Outbox:
 def test_a_long_request_does_not_make_its_worker_overdue_while_it_records_the_answer() -> None:
     time = Time()
     processor, tasks = Processor(time), FairQueue[Task](10, 1)
-    executor = Executor(cast("Any", SlowTransport(time, 10 * STUCK_SECONDS)), Policy(), ProxyRouter({}), Limits())
+    executor = Executor(cast("Any", SlowTransport(time, 10 * STUCK_SECONDS)), lambda: CallRules(Policy()), ProxyRouter({}), Limits())
     processor.worker = Worker(
         name="worker-0",
         tasks=tasks,

@@ -23,6 +23,7 @@ from relay_agent.protocol.keyring import Keyring
 from relay_agent.relay.intake import Intake
 from relay_agent.relay.outcomes import Outcomes
 from relay_agent.relay.payload_reader import PayloadReader
+from relay_agent.relay.task import Refusal
 from relay_agent.relay.updates import UpdateBuilder
 from relay_agent.storage.journal import Admission, Journal
 from relay_agent.storage.salvage import Damage
@@ -145,7 +146,11 @@ def start(path: Path) -> Found:
         )
         intake = Intake(agent_id=AGENT, journal=journal, reader=reader, outcomes=outcomes, monotonic=time.monotonic)
         updates: list[Update] = []
-        tasks = intake.recover(updates.append, lambda command_id, error: pytest.fail(f"{command_id}: {error}"))
+
+        def deliver(answer: Update | Refusal) -> None:
+            updates.append(outcomes.refuse(answer) if isinstance(answer, Refusal) else answer)
+
+        tasks = intake.recover(deliver, lambda command_id, error: pytest.fail(f"{command_id}: {error}"))
         runs = {task.command.id: journal.raw(task.command.id) for task in tasks}
         known = dict(zip(IDS, journal.admit([(command_id, raw_of(command_id), "new receipt") for command_id in IDS]), strict=True))
         return Found(journal.damage, journal.spoiled, runs, {update.command_id: update.message for update in updates}, known)

@@ -1,4 +1,4 @@
-"""A log that was cut, or is gone, is found by the number of commits beside the journal."""
+"""A truncated or missing log is detected by the number of commits in the file beside the journal."""
 
 from __future__ import annotations
 

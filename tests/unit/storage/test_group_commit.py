@@ -128,16 +128,16 @@ def test_a_later_change_is_written_once_the_disk_is_writable_again(disk: Disk) -
 
 
 def test_a_flush_makes_later_changes_durable_and_costs_nothing_if_they_are(disk: Disk) -> None:
-    told: list[int] = []
-    disk.writer.later(disk.add(1), then=lambda: told.append(disk.connection.execute("SELECT MAX(value) FROM seen").fetchone()[0]))
-    assert (disk.writer.commits, told) == (0, [])
+    reported: list[int] = []
+    disk.writer.later(disk.add(1), then=lambda: reported.append(disk.connection.execute("SELECT MAX(value) FROM seen").fetchone()[0]))
+    assert (disk.writer.commits, reported) == (0, [])
     disk.writer.flush()
     disk.writer.flush()
-    assert (disk.writer.commits, told) == (1, [1])
+    assert (disk.writer.commits, reported) == (1, [1])
 
 
 def test_under_load_a_flush_uses_another_threads_commit(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_commit, "RIDE_SECONDS", 60.0)  # The other thread's commit ends it, not the time.
+    monkeypatch.setattr(group_commit, "FOLLOWER_WAIT_SECONDS", 60.0)  # The other thread's commit ends it, not the time.
     monkeypatch.setattr(group_commit, "LINGER_SECONDS", 0.0)
     disk.others = 2
     for value in range(group_commit.LOAD_CHANGES):
@@ -201,7 +201,7 @@ def test_an_error_never_repeats_a_value(disk: Disk) -> None:
 
 def test_a_reader_does_not_wait_for_ever_for_a_commit_that_does_not_end(disk: Disk) -> None:
     disk.writer.patience_seconds = 0.01
-    with disk.writer.using, pytest.raises(JournalError, match="does not end"):
+    with disk.writer.using, pytest.raises(JournalError, match="does not finish"):
         disk.rows()
 
 
@@ -212,7 +212,7 @@ def test_a_flush_that_timed_out_does_not_keep_the_leader_waiting(disk: Disk) -> 
         while disk.writer.stuck_seconds() == 0 and disk.writer._leading_since is None:
             time.sleep(0)
         disk.writer.later(disk.add(2))
-        with pytest.raises(JournalError, match="does not end"):
+        with pytest.raises(JournalError, match="does not finish"):
             disk.writer.flush(0.01)
     held.join(10)
     disk.writer.flush()
@@ -234,11 +234,11 @@ def test_changes_that_failed_on_a_full_disk_keep_their_order(disk: Disk) -> None
 
 def test_a_flush_does_not_succeed_if_a_change_before_it_met_a_full_disk(disk: Disk) -> None:
     """Also if another change of the batch fails, and each is written alone."""
-    told: list[int] = []
+    reported: list[int] = []
     disk.writer.commit(disk.add(1))
     disk.writer.later(disk.add(1))  # It fails: the value is not unique.
-    disk.writer.later(disk.add(2), then=lambda: told.append(2))
+    disk.writer.later(disk.add(2), then=lambda: reported.append(2))
     disk.fails = [sqlite3.SQLITE_ERROR, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FULL]
     with pytest.raises(JournalUnwritable):
         disk.writer.flush()
-    assert (disk.rows(), told) == ([1], [])
+    assert (disk.rows(), reported) == ([1], [])

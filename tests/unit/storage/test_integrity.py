@@ -52,11 +52,11 @@ def test_an_unfinished_commit_behind_a_whole_one_is_not_damage(tmp_path: Path) -
     whole = layout(source, in_log=True)
     wal = whole.wal + flipped(whole.wal[frame(whole.wal, -1) :], 24 + 2000)
     commits = commit_counter.recorded_commits(source / "journal.db")
-    for told in (commits, commits - 1):  # Killed before the last one was recorded.
-        place = tmp_path / str(told)
+    for reported in (commits, commits - 1):  # Killed before the last one was recorded.
+        place = tmp_path / str(reported)
         place.mkdir()
         path = Layout(whole.db, wal).put(place)
-        commit_counter.counter_path(path).write_bytes(told.to_bytes(8, "big"))
+        commit_counter.counter_path(path).write_bytes(reported.to_bytes(8, "big"))
         found = start(path)
         assert (found.damage, found.spoiled) == (None, 0)
         check_all_there(found)
@@ -127,8 +127,9 @@ def test_the_ids_of_an_unreadable_page_are_reported_and_answered(in_file: Layout
     assert found.damage is not None
     assert not found.damage.complete
     assert found.damage.unreadable
-    assert set(found.damage.unreadable) <= set(IDS) - set(TOLD)
-    assert set(found.damage.unreadable) <= found.interrupted()
+    lost = set(found.damage.unreadable)
+    assert lost <= set(IDS)
+    assert lost - set(TOLD) <= found.interrupted() and not found.interrupted() & set(TOLD), "what was told is not told again"
     assert found.runs.keys() | found.answers.keys() | set(TOLD) == set(IDS)
     assert {found.known[command_id] for command_id in found.damage.unreadable} == {Admission.KNOWN}
 
@@ -183,12 +184,38 @@ def test_a_row_whose_state_was_altered_is_answered_and_not_run(in_file: Layout, 
     assert command_id in found.interrupted()
 
 
-def test_a_row_whose_id_was_altered_is_not_run(in_file: Layout, tmp_path: Path) -> None:
+def test_a_row_whose_id_was_altered_is_not_run_and_answered_by_the_id_of_its_message(in_file: Layout, tmp_path: Path) -> None:
     path = in_file.put(tmp_path)
     alter(path, "UPDATE commands SET id = 'waiting-x' WHERE id = ?", "waiting-1")
     found = start(path)
-    assert "waiting-1" not in found.runs
-    assert "waiting-x" in found.interrupted()
+    check(found)
+    assert not {"waiting-1", "waiting-x"} & found.runs.keys()
+    assert found.interrupted() == {*POSTED, "waiting-1"}
+    assert found.known["waiting-1"] is Admission.KNOWN
+
+
+def test_a_row_under_another_id_is_removed_if_its_command_is_there_too(in_file: Layout, tmp_path: Path) -> None:
+    """Its message arrived again after its id was altered, and was admitted under its own."""
+    path = in_file.put(tmp_path)
+    alter(path, "UPDATE commands SET id = 'waiting-x' WHERE id = ?", "waiting-1")
+    with closing(Journal(path, clock())) as journal:
+        assert journal.admit([("waiting-1", raw_of("waiting-1"), "receipt")]) == [Admission.NEW]
+    found = start(path)
+    check_all_there(found)
+    assert start(path).answers.keys() == found.answers.keys()
+
+
+def test_an_altered_count_of_commits_makes_no_waiting_command_a_started_one(in_log: Layout, tmp_path: Path) -> None:
+    for place, change in enumerate(("UPDATE progress SET commits = 'x'", "UPDATE progress SET commits = 9223372036854775807")):
+        directory = tmp_path / str(place)
+        directory.mkdir()
+        path = in_log.put(directory)
+        commit_counter.counter_path(path).write_bytes((5).to_bytes(8, "big"))
+        alter(path, change)
+        for _ in range(2):  # The second start finds the count that the first has put right.
+            found = start(path)
+            assert found.damage is None
+            check_all_there(found)
 
 
 def test_a_started_command_whose_message_can_no_longer_be_read_is_einterrupted(tmp_path: Path) -> None:

@@ -1,16 +1,18 @@
-"""The journal read beside whoever writes it."""
+"""The journal is read while another connection writes it."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from relay_agent.core.errors import JournalError
 from relay_agent.core.failures import Code
+from relay_agent.core.models import Status
 from relay_agent.diagnostics import command_history
 from relay_agent.storage.journal import Journal
 from relay_agent.storage.journal_reader import Reader
@@ -72,3 +74,14 @@ def test_a_reader_blocks_no_commit_and_delays_a_checkpoint_only_for_a_while(worl
         assert not world.journal.retention.checkpoint()
         world.admit("and then")
     assert world.journal.retention.checkpoint()
+
+
+def test_finished_commands_are_counted_by_how_many_minutes_ago(world: History) -> None:
+    for command_id, status in (("a", Status.SUCCESS), ("b", Status.FAILURE), ("c", Status.SUCCESS)):
+        world.admit(command_id)
+        world.journal.finish(replace(outcome(command_id, "m"), status=status))
+        world.now += timedelta(minutes=2)
+    world.admit("unfinished")
+    now = world.now.timestamp()
+    assert world.reader.finished_by_minute(now, 60) == {2: (1, 0), 4: (1, 1), 6: (1, 0)}
+    assert world.reader.finished_by_minute(now, 5) == {2: (1, 0), 4: (1, 1)}

@@ -206,22 +206,24 @@ def test_other_threads_commit_between_the_steps_of_a_long_prune(kept: Kept, monk
         kept.deliver(*names(f"c{start}", 50))
     kept.now += timedelta(seconds=KEEP_IDS_SECONDS + 1)
     left_when_written: list[int] = []
-    begun, over = threading.Event(), threading.Event()
+    turn, done = threading.Semaphore(0), threading.Semaphore(0)
+    over = threading.Event()
 
     def command() -> None:
-        begun.wait(10)
         number = 0
-        while not over.is_set():
+        while turn.acquire(timeout=10) and not over.is_set():
             kept.journal.admit([(f"new-{number}", "x", "r")])
             left_when_written.append(kept.journal.counts()["delivered"])
             number += 1
+            done.release()
 
     other = threading.Thread(target=command)
     other.start()
     forget = kept.journal.retention.forget_delivered
 
     def noted(*arguments: object) -> int:
-        begun.set()
+        turn.release()
+        assert done.acquire(timeout=10), "the prune keeps other threads from committing"
         return forget(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(kept.journal.retention, "forget_delivered", noted)
@@ -229,6 +231,7 @@ def test_other_threads_commit_between_the_steps_of_a_long_prune(kept: Kept, monk
         kept.journal.retention.prune()
     finally:
         over.set()
+        turn.release()
         other.join(10)
     # Some commits happened while the prune was under way, and so did not wait for its end.
     assert [left for left in left_when_written if 0 < left < 300]

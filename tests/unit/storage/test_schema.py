@@ -11,8 +11,10 @@ import pytest
 
 from relay_agent.core.errors import JournalError
 from relay_agent.storage import schema
+from relay_agent.storage.call_history import CalledTarget
 from relay_agent.storage.integrity import seal
 from relay_agent.storage.journal import Admission, Journal
+from relay_agent.storage.journal_reader import Reader
 from relay_agent.storage.schema import SCHEMA_VERSION
 from tests.unit.storage.damaged import (
     ANSWERED,
@@ -139,6 +141,19 @@ def test_a_journal_of_version_3_is_opened_with_every_row_and_its_used_tokens_sta
         assert not journal.remember_token("used", "forgotten", week)
         assert journal.remember_token("waits", "open", week)
         assert journal.writer.read("PRAGMA user_version") == [(SCHEMA_VERSION,)]
+
+
+def test_the_counts_of_version_5_are_kept_and_have_no_refusals(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    Journal(path, clock()).close()
+    day = int(NOW.timestamp() // 86_400)
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        old.executescript("ALTER TABLE daily_calls DROP COLUMN refused; PRAGMA user_version = 5;")
+        old.execute("INSERT INTO daily_calls VALUES (?, 'https', 'lims', 443, 'GET', 0, 7, 6, 1.0)", (day,))
+    assert Reader(path, in_use=False).calls(0.0) == [], "no agent of this version has opened it"
+    with closing(Journal(path, clock())) as journal:
+        assert (journal.damage, journal.writer.read("PRAGMA user_version")) == (None, [(SCHEMA_VERSION,)])
+    assert Reader(path, in_use=False).calls(0.0) == [CalledTarget("https", "lims", 443, "GET", False, 7, 6, 1.0, 0)]
 
 
 @pytest.mark.parametrize("which", [0, 1, -1])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relay_agent.storage import retention
-from relay_agent.storage.journal import Journal
+from relay_agent.storage.journal import Admission, Incoming, Journal
 from tests.unit.storage.scenes import NOW, Time, admitted, forget, states
 
 
@@ -83,3 +83,28 @@ def test_admission_finds_a_tokens_owner_by_an_index(journal: Journal) -> None:
     """There may be half a million tokens in a week, and each command would scan them."""
     plan = journal.writer.read("EXPLAIN QUERY PLAN UPDATE seen_tokens SET command_id = '' WHERE command_id = ?", "a")
     assert ["SEARCH" in row[3] and "tokens_owner" in row[3] for row in plan] == [True]
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_command_that_is_ceded_releases_its_token_and_may_use_it_when_it_is_admitted_again(journal: Journal, committed: bool) -> None:
+    exp = (NOW + timedelta(days=1)).timestamp()
+    claim = Incoming("a", "body", "receipt", None, NOW.timestamp())
+    assert journal.admit([claim]) == [Admission.NEW]
+    assert journal.remember_token("jti", "a", exp)
+    if committed:
+        journal.flush()
+    journal.cede(["a"])
+    assert journal.admit([claim]) == [Admission.NEW]
+    assert journal.remember_token("jti", "a", exp)
+    assert not journal.remember_token("jti", "b", exp)
+
+
+def test_a_command_that_is_ceded_leaves_no_token_and_releases_no_other_commands(journal: Journal) -> None:
+    exp = (NOW + timedelta(days=1)).timestamp()
+    journal.admit([Incoming(command_id, "body", "receipt", None, NOW.timestamp()) for command_id in ("a", "b")])
+    journal.remember_token("jti", "a", exp)
+    journal.remember_token("other", "b", exp)
+    journal.cede(["a"])
+    journal.flush()
+    assert journal.writer.read("SELECT jti FROM seen_tokens WHERE jti <> ''") == [("other",)]
+    assert not journal.remember_token("other", "a", exp)

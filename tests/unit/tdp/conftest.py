@@ -10,7 +10,7 @@ import pytest
 
 from relay_agent.core.clock import Clock
 from relay_agent.tdp.platform_http import PlatformHttp
-from relay_agent.tdp.rest import Rest
+from relay_agent.tdp.rest import AgentIdentity, Rest
 from relay_agent.transport.dialer import Dialer
 from relay_agent.transport.policy import Policy
 from relay_agent.transport.proxy_routing import ProxyRouter
@@ -44,4 +44,4 @@ def http() -> Iterator[PlatformHttp]:
 
 @pytest.fixture
 def rest(server: Server, http: PlatformHttp) -> Rest:
-    return Rest(http, server.url, "org", "agent-1", lambda: TOKEN, Clock(now=lambda: NOW))
+    return Rest(http, AgentIdentity(server.url, "org", "agent-1", lambda: TOKEN), Clock(now=lambda: NOW))

@@ -48,15 +48,15 @@ def test_an_overlong_error_code_is_truncated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("off", "told"),
+    ("off", "reported"),
     [(600, "(599|600) s behind"), (-600, "(600|601) s ahead of"), (5, "refuses the signature"), (None, "refuses the signature")],
 )
-def test_a_rejected_signature_gives_the_clock_offset_in_the_words_of_check(off: float | None, told: str) -> None:
+def test_a_rejected_signature_gives_the_clock_offset_in_the_words_of_check(off: float | None, reported: str) -> None:
     error = aws_error("RequestTimeTooSkewed", 403)
     if off is not None:
         date = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=off), usegmt=True)
         error.response["ResponseMetadata"]["HTTPHeaders"] = {"date": date}
     cause = cause_of(platform_error(Call.SQS_RECEIVE, error))
     assert cause.id == "clock"
-    assert re.search(told, cause.cause)
+    assert re.search(reported, cause.cause)
     assert cause.cure.startswith(local_causes.CLOCK_OFF.cure)

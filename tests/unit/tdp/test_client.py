@@ -6,8 +6,9 @@ import json
 
 from relay_agent.core.clock import Clock
 from relay_agent.core.models import Body, Headers
-from relay_agent.tdp.client import PlatformClient
+from relay_agent.tdp.client import Listeners, PlatformClient
 from relay_agent.tdp.platform_http import MAX_ANSWER, Answer, PlatformHttp
+from relay_agent.tdp.rest import AgentIdentity
 from relay_agent.transport.dialer import Dialer
 from relay_agent.transport.policy import Policy
 from relay_agent.transport.proxy_routing import ProxyRouter
@@ -25,14 +26,11 @@ def test_a_token_that_may_not_ask_whether_the_agent_is_enabled_gets_its_configur
 
     client = PlatformClient(
         Refusing(lambda: Transport(Dialer(TlsContexts(), Resolver())), ProxyRouter({}), Policy()),
-        api_target="http://platform.example",
-        org_slug="org",
-        agent_id="agent-1",
-        token=lambda: TOKEN,
+        AgentIdentity("http://platform.example", "org", "agent-1", lambda: TOKEN),
+        Listeners(lambda _key, _secret: None),
+        clock=Clock(now=lambda: NOW),
         endpoint_url=None,
         max_body_bytes=1000,
-        clock=Clock(now=lambda: NOW),
-        seen_secrets=lambda _key, _secret: None,
     )
     assert client.refresh_config()
     assert client.inbound().url == "https://in"

@@ -15,13 +15,13 @@ from relay_agent.core.errors import (
 from relay_agent.diagnostics import local_causes
 from relay_agent.diagnostics.platform_causes import cause_of
 from relay_agent.tdp.platform_http import PlatformHttp
-from relay_agent.tdp.rest import Rest
+from relay_agent.tdp.rest import AgentIdentity, Rest
 from relay_agent.transport.dialer import Dialer
 from relay_agent.transport.policy import Policy
 from relay_agent.transport.proxy_routing import ProxyRouter
 from relay_agent.transport.resolver import Resolver
 from relay_agent.transport.session import Transport
-from relay_agent.transport.tls import TlsContexts
+from relay_agent.transport.tls import TlsContexts, default_roots
 from tests.target_certificates import ca_pem, server_context
 from tests.target_proxies import HttpProxy
 from tests.targets import ByteTarget
@@ -32,13 +32,13 @@ def test_a_proxy_that_requires_a_login_is_named_without_its_password_for_plain_h
     dialer = Dialer(TlsContexts(), Resolver())
     with HttpProxy(auth=("lab", "right")) as proxy:
         http = PlatformHttp(lambda: Transport(dialer), ProxyRouter({"http_proxy": proxy.url(("lab", "canary-wrong"))}), Policy())
-        rest = Rest(http, "http://api.lab.example", "org", "agent-1", lambda: TOKEN, Clock(now=lambda: NOW))
+        rest = Rest(http, AgentIdentity("http://api.lab.example", "org", "agent-1", lambda: TOKEN), Clock(now=lambda: NOW))
         with pytest.raises(PlatformUnreachable) as caught:
             rest.heartbeat()
         http.close()
-    told = cause_of(caught.value).cause
-    assert told.startswith(f"the proxy http://lab:***@127.0.0.1:{proxy.port}, not the platform, answered 407")
-    assert "canary" not in f"{caught.value}{told}"
+    reported = cause_of(caught.value).cause
+    assert reported.startswith(f"the proxy http://lab:***@127.0.0.1:{proxy.port}, not the platform, answered 407")
+    assert "canary" not in f"{caught.value}{reported}"
 
 
 @pytest.mark.parametrize(
@@ -54,23 +54,23 @@ def test_a_proxy_that_requires_a_login_is_named_without_its_password_for_plain_h
 def test_a_rejected_certificate_is_described_in_the_error_and_fetched_once(tmp_path: Path, fault: Any, says: str, cure: str) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_bytes(ca_pem())
-    dialer = Dialer(TlsContexts(None if fault == "unknown_authority" else bundle, description="these"), Resolver())
+    dialer = Dialer(TlsContexts(trusted=default_roots(None if fault == "unknown_authority" else bundle, None, "these")), Resolver())
     with ByteTarget(server_context(fault)) as target:
         http = PlatformHttp(lambda: Transport(dialer), ProxyRouter({}), Policy())
-        rest = Rest(http, target.url(""), "org", "agent-1", lambda: TOKEN, Clock(now=lambda: NOW))
+        rest = Rest(http, AgentIdentity(target.url(""), "org", "agent-1", lambda: TOKEN), Clock(now=lambda: NOW))
         for _ in range(3):
             with pytest.raises(PlatformUnreachable) as caught:
                 rest.heartbeat()
-            told = cause_of(caught.value)
-            assert says in told.cause
-            assert cure in told.cure
+            reported = cause_of(caught.value)
+            assert says in reported.cause
+            assert cure in reported.cure
         http.close()
         assert target.requests == []
         assert target.connections == 4
 
 
 def test_a_platform_that_cannot_be_reached_is_a_platform_error_without_status(http: PlatformHttp) -> None:
-    rest = Rest(http, "http://nowhere.invalid", "org", "agent-1", lambda: TOKEN, Clock())
+    rest = Rest(http, AgentIdentity("http://nowhere.invalid", "org", "agent-1", lambda: TOKEN), Clock())
     with pytest.raises(PlatformError, match="ENOTFOUND") as caught:
         rest.heartbeat()
     assert caught.value.status is None

@@ -23,7 +23,7 @@ from relay_agent.diagnostics import platform_causes
 from relay_agent.diagnostics.platform_causes import cause_of
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.platform_http import MAX_ANSWER, Answer, PlatformHttp
-from relay_agent.tdp.rest import AgentConfig, AgentState, Rest
+from relay_agent.tdp.rest import AgentConfig, AgentIdentity, AgentState, Rest
 from relay_agent.transport.dialer import Dialer
 from relay_agent.transport.policy import Policy
 from relay_agent.transport.proxy_routing import ProxyRouter
@@ -42,7 +42,7 @@ def test_every_call_to_the_rest_api_has_15_s_in_all(server: Server) -> None:
             return super().send(method, url, headers, body, seconds, max_bytes)
 
     http = Noting(lambda: Transport(Dialer(TlsContexts(), Resolver())), ProxyRouter({}), Policy())
-    rest = Rest(http, server.url, "org", "agent-1", lambda: TOKEN, Clock(now=lambda: NOW))
+    rest = Rest(http, AgentIdentity(server.url, "org", "agent-1", lambda: TOKEN), Clock(now=lambda: NOW))
     rest.heartbeat()
     rest.agent()
     assert http.limits == [15.0, 15.0]
@@ -153,6 +153,16 @@ def test_each_status_has_its_own_error_without_secrets(server: Server, rest: Res
     assert type(caught.value) is kind
     assert (caught.value.status, caught.value.call) == (status, "agent/status")
     assert TOKEN not in str(caught.value) + repr(caught.value)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_of_the_platform_is_not_followed(server: Server, rest: Rest, status: int) -> None:
+    """The token would go along."""
+    server.answer({}, status, Location=f"{server.url}/elsewhere")
+    for call in (rest.heartbeat, rest.agent):
+        with pytest.raises(NotThePlatform):
+            call()
+    assert [seen.path for seen in server.seen] == ["/v1/data-acquisition/agent/status", "/v1/agents/agent-1"]
 
 
 @pytest.mark.parametrize("status", [401, 403])

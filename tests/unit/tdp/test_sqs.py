@@ -18,7 +18,7 @@ from relay_agent.core.errors import (
 from relay_agent.diagnostics.platform_causes import cause_of
 from relay_agent.tdp.aws_clients import Aws
 from relay_agent.tdp.platform_http import PlatformHttp
-from relay_agent.tdp.sqs import Queue, Received, SendResult
+from relay_agent.tdp.sqs import Deleted, Queue, Received, SendResult
 from relay_agent.transport.dialer import Dialer
 from relay_agent.transport.policy import Policy
 from relay_agent.transport.proxy_routing import Leg, ProxyRouter
@@ -67,10 +67,10 @@ def test_a_connection_error_to_the_queue_names_the_host_that_was_called_in_the_w
     sqs = Aws(http, credentials, endpoint).client("sqs", "eu-west-1")
     with pytest.raises(PlatformUnreachable) as caught:
         Queue(sqs, "https://sqs.eu-west-1.amazonaws.com/1/q", credentials, endpoint=endpoint).receive(1)
-    told = cause_of(caught.value)
-    assert told.cause.startswith(f"127.0.0.1 refuses connections on port {endpoint.rpartition(':')[2]}")
-    assert f"AWS_ENDPOINT_URL is set, so calls to AWS go to {endpoint}" in told.cause
-    assert "remove AWS_ENDPOINT_URL" in told.cure
+    reported = cause_of(caught.value)
+    assert reported.cause.startswith(f"127.0.0.1 refuses connections on port {endpoint.rpartition(':')[2]}")
+    assert f"AWS_ENDPOINT_URL is set, so calls to AWS go to {endpoint}" in reported.cause
+    assert "remove AWS_ENDPOINT_URL" in reported.cure
 
 
 ANY_JSON = st.recursive(
@@ -97,7 +97,8 @@ def test_any_answer_in_place_of_sqs_gives_messages_or_a_platform_error(
     with contextlib.suppress(PlatformError):
         assert all(isinstance(one.body, str) and isinstance(one.receipt, str) for one in queue.receive(10))
     with contextlib.suppress(PlatformError):
-        assert set(queue.delete(["r0", "r1"])) <= {0, 1}
+        found = queue.delete(["r0", "r1"])
+        assert not found.done & found.refused
     with contextlib.suppress(PlatformError):
         result = queue.send(["a", "b"])
         assert sorted([*result.sent, *(place for place, _, _ in result.failed)]) == [0, 1]
@@ -134,17 +135,20 @@ def test_at_most_ten_messages_are_received(server: Server) -> None:
 def test_sent_and_failed_messages_are_reported_by_index() -> None:
     sqs = Sqs(
         {"Successful": [{"Id": "2"}, {"Id": "0"}], "Failed": [{"Id": "1", "Code": "InvalidMessageContents", "SenderFault": True}]},
-        {"Successful": [{"Id": "0"}], "Failed": [{"Id": "1"}]},
+        {
+            "Successful": [{"Id": "0"}],
+            "Failed": [{"Id": "1", "Code": "ReceiptHandleIsInvalid", "SenderFault": True}, {"Id": "2", "Code": "InternalError"}],
+        },
         {},
         {},
     )
     queue = Queue(sqs, "https://out", Source().credentials)
     assert queue.send(["a", "b", "c"]) == SendResult((0, 2), ((1, "InvalidMessageContents", True),))
-    assert queue.delete(["r0", "r1"]) == [1]
+    assert queue.delete(["r0", "r1", "r2"]) == Deleted(frozenset({0}), frozenset({1}), "ReceiptHandleIsInvalid")
     assert [entry["MessageBody"] for entry in sqs.asked[0]["Entries"]] == ["a", "b", "c"]
     # What an answer does not confirm counts as not done.
     assert queue.send(["a"]) == SendResult((), ((0, "Unconfirmed", False),))
-    assert queue.delete(["r0"]) == [0]
+    assert queue.delete(["r0"]) == Deleted(frozenset(), frozenset(), "Unconfirmed")
 
 
 def test_expired_credentials_are_renewed_at_once_and_the_call_is_repeated_once() -> None:

@@ -1,4 +1,4 @@
-"""A command's one line: its fields in order, its length, and no secret in it (OPERATIONS §4)."""
+"""A command's one line: its fields in order, its length, and no secret in it (docs/logs.md)."""
 
 from __future__ import annotations
 
@@ -51,8 +51,11 @@ def test_a_command_line_has_the_documented_fields_in_order(written: Written) -> 
 TEXT = st.one_of(st.text(max_size=900), st.text(alphabet='\x00\x1b"\\é\U0001f600\ud800x', max_size=600))
 
 
-@given(TEXT, TEXT, TEXT, TEXT, st.integers(0, 2**53))
-def test_a_command_line_is_at_most_500_bytes_whatever_the_sender_wrote(id: str, action: str, method: str, host: str, size: int) -> None:
+@given(TEXT, TEXT, TEXT, TEXT, TEXT, st.integers(0, 2**53))
+def test_a_command_line_is_at_most_500_bytes_whatever_the_sender_wrote(
+    id: str, action: str, method: str, host: str, rule: str, size: int
+) -> None:
+    """And however long the name of a rule is."""
     written = Written()
     line_of(
         written,
@@ -63,6 +66,7 @@ def test_a_command_line_is_at_most_500_bytes_whatever_the_sender_wrote(id: str, 
         port=65535,
         status=Status.PROCESSING,
         code="UNABLE_TO_VERIFY_LEAF_SIGNATURE",
+        would_refuse=f"{rule[:100]} (redirect to https://{host[:253]}:65535)",
         status_code=599,
         bytes_in=size,
         bytes_out=size,

@@ -11,10 +11,10 @@ from typing import Any, get_args
 
 import pytest
 
-from relay_agent.core.clock import Clock
+from relay_agent.core.clock import HOUR_SECONDS, Clock
 from relay_agent.core.errors import JournalUnwritable
 from relay_agent.core.models import Status
-from relay_agent.telemetry.hourly_summary import HOUR_SECONDS, Counted, Summary, Tally
+from relay_agent.telemetry.hourly_summary import Counted, Summary, Tally
 from relay_agent.telemetry.logs import Logs
 from relay_agent.telemetry.redaction import Redactor
 
@@ -138,7 +138,7 @@ def test_an_unreadable_journal_empties_only_its_own_field(world: World) -> None:
     assert world.lines[0]["journal"] == {}
 
 
-def test_the_line_stays_under_500_bytes_in_the_busiest_hour_of_an_old_agent(world: World) -> None:
+def test_the_line_stays_under_550_bytes_in_the_busiest_hour_of_an_old_agent(world: World) -> None:
     for name in NAMES:
         world.tally.count(name, 999_999)
     for status in ("SUCCESS", "FAILURE", "REJECTED"):
@@ -148,7 +148,7 @@ def test_the_line_stays_under_500_bytes_in_the_busiest_hour_of_an_old_agent(worl
     world.journal = dict.fromkeys(("admitted", "started", "finished", "delivered"), 999_999)
     world.seconds += 10 * 365 * 86_400
     world.summary.log_if_due()
-    assert len(world.stream.getvalue()) <= 500
+    assert len(world.stream.getvalue()) <= 550
 
 
 def test_no_count_of_many_threads_is_lost_or_repeated() -> None:

@@ -1,4 +1,4 @@
-"""What the log may cost: 500 bytes a command, 30 KB an idle day, 10 MB an idle year, and a bounded day of any failure (OPERATIONS §4).
+"""What the log may cost: 500 bytes a command, 30 KB an idle day, 10 MB an idle year, and a bounded day of any failure (docs/logs.md).
 
 The bytes are those on stdout, newlines included. Time is simulated: the loops are the agent's, everything that they call is simulated
 (`tests/simulated_agent.py`).
@@ -36,7 +36,7 @@ DAY = 24 * HOUR
 COMMAND_BYTES = 500
 IDLE_DAY_BYTES = 30_000
 IDLE_YEAR_BYTES = 10_000_000
-SICK_DAY_BYTES = 1_200_000
+SICK_DAY_BYTES = 1_400_000
 """Our own bound on the log of a day on which calls fail: each failure is logged again every five minutes."""
 
 
@@ -142,13 +142,13 @@ KINDS: dict[str, PlatformError] = {
 }
 
 
-def sick_day(make_ill: Callable[[SimulatedAgent], None], stride: float = 20.0) -> SimulatedAgent:
+def sick_day(make_ill: Callable[[SimulatedAgent], None], seconds: float = DAY) -> SimulatedAgent:
     """A healthy hour, then a day of failures, with an answer that waits to be sent all the time."""
-    agent = SimulatedAgent(stride_seconds=stride)
+    agent = SimulatedAgent(stride_seconds=20.0)
     agent.run(HOUR)
     make_ill(agent)
     agent.answers.append(Entry("waiting", "{}", True, 2))
-    agent.run(DAY)
+    agent.run(seconds)
     assert not agent.given_up
     return agent
 
@@ -162,10 +162,11 @@ def all_fail(error: PlatformError) -> Callable[[SimulatedAgent], None]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_day_on_which_every_call_fails_is_bounded(kind: str) -> None:
-    agent = sick_day(all_fail(KINDS[kind]))
+    """The first six hours, in which the log has more lines than later, may take a quarter of the day's bytes."""
+    agent = sick_day(all_fail(KINDS[kind]), DAY / 4)
     assert {"poll-failed", "send-failed", "platform-failed"} <= set(events(agent))
-    assert events(agent)["platform-failed"] <= DAY / 60 + 3
-    assert agent.stdout.bytes < SICK_DAY_BYTES
+    assert events(agent)["platform-failed"] <= DAY / 4 / 60 + 3
+    assert agent.stdout.bytes < SICK_DAY_BYTES / 4
 
 
 def test_a_day_of_always_different_reasons_is_bounded() -> None:

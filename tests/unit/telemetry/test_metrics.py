@@ -80,6 +80,16 @@ def test_an_event_that_never_happened_has_no_timestamp() -> None:
     assert not any("timestamp" in name for name, _ in samples(metrics))
 
 
+def test_each_certificate_has_the_time_of_its_end_and_without_one_there_is_no_such_metric() -> None:
+    metrics = Metrics("1", [])
+    assert b"certificate" not in metrics.render()
+    metrics.watch(certificates=lambda: {("target", "lims.lab.example:443"): 1.5, ("ca", 'ca.pem (CN="x")'): 2.5})
+    assert {labels: value for (name, labels), value in samples(metrics).items() if "certificate" in name} == {
+        (("name", "lims.lab.example:443"), ("role", "target")): 1.5,
+        (("name", 'ca.pem (CN="x")'), ("role", "ca")): 2.5,
+    }
+
+
 def test_a_number_that_cannot_be_read_leaves_the_others_on_the_page() -> None:
     metrics = Metrics("1", [])
     metrics.watch(queue_depth=lambda: 1 // 0, workers=lambda: 4)

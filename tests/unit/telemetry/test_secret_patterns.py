@@ -57,6 +57,13 @@ BY_SHAPE = {
     "JSON in JSON in JSON": rf"{{\\\"password\\\":\\\"one two {CANARY}\\\"}}",
     "Authorization in JSON in JSON in JSON": rf"{{\\\"Authorization\\\":\\\"one two {CANARY}\\\"}}",
     "basic and a long run of lower case": f"basic {'a' * 200}+{CANARY}",
+    "secret in JSON below a name without a value": f'token=\n"client_secret": "{CANARY}"',
+    "X-Api-Key in JSON below a name without a value": f'Cookie:\n"X-Api-Key": "{CANARY}"',
+    "cookies of which one is named as a secret": f"Cookie: token=x; session={CANARY}",
+    "a header that begins with a name": f"Authorization: secret=x {CANARY}",
+    "a quoted value that begins with a name": f'password="token=x {CANARY}"',
+    "a value that begins with a name and a colon": f"password=token:{CANARY}",
+    "a name as the value of another": f'token=password="{CANARY}"',
     "private key cut off": f"-----BEGIN PRIVATE KEY-----\n{CANARY}",
 }
 

@@ -1,4 +1,4 @@
-"""A connection without a network: what the peer says is there from the beginning, and what is sent to it is kept."""
+"""A connection without a network: the peer's bytes are available from the start, and sent bytes are recorded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relay_agent.transport.exchange import Exchange
 
 
 class FakeSocket:
-    """Has `answer` to be read. Bytes in `early` come while a body is being sent."""
+    """Provides `answer` for reading. The bytes of `early` arrive while a body is being sent."""
 
     def __init__(self, answer: bytes = b"", early: bytes = b"", error: OSError | None = None) -> None:
         self.answer = answer
@@ -24,6 +24,7 @@ class FakeSocket:
         self.shut: list[int] = []
         self.closed = False
         self.deadline: Deadline | None = None
+        self.resolved: tuple[str, ...] = ("192.0.2.1",)
 
     @property
     def bytes_sent(self) -> int:
@@ -67,7 +68,7 @@ class _Incoming(io.RawIOBase):
 
 
 def exchange(url: str = "http://dev.lab.example/a", **options: Any) -> Exchange:
-    """An exchange that asks for that URL."""
+    """An exchange that requests this URL."""
     parsed = parse_url(url)
     given: dict[str, Any] = {
         "method": "GET",

@@ -1,4 +1,4 @@
-"""Values that the tests of `transport` share."""
+"""Values shared by the tests of `transport`."""
 
 from __future__ import annotations
 

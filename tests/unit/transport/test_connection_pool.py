@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay_agent.transport.connection_pool import MAX_AGE_SECONDS, ConnectionPool
+from relay_agent.transport.connection_pool import MAX_AGE_SECONDS, MAX_SEVERAL, PATIENCE_SECONDS, SEVERAL_SECONDS, ConnectionPool
 
 
 class Sock:
@@ -57,7 +57,7 @@ def test_a_connection_that_is_too_old_is_closed_and_not_reused(world: World) -> 
 
 
 def test_a_connection_is_reused_only_as_long_as_it_may_be_kept(world: World) -> None:
-    """The time comes from the target's `Keep-Alive: timeout=`."""
+    """The limit is the target's `Keep-Alive: timeout=`."""
     long, short = Sock(), Sock()
     world.pool.keep("a", long, 20.0)
     world.pool.keep("a", short, 4.0)
@@ -67,12 +67,11 @@ def test_a_connection_is_reused_only_as_long_as_it_may_be_kept(world: World) -> 
 
 
 def test_no_connection_is_kept_while_a_new_one_has_no_answer(world: World) -> None:
-    """An instrument that serves one connection at a time answers on the second only when the first is closed."""
+    """An instrument that serves one connection at a time answers on a second one only after the first is closed."""
     sock = Sock()
-    world.pool.opening("a")
-    world.pool.keep("a", sock)
-    assert sock.closed
-    world.pool.opened("a")
+    with world.pool.opening("a"):
+        world.pool.keep("a", sock)
+        assert sock.closed
     kept = Sock()
     world.pool.keep("a", kept)
     assert world.pool.take("a") is kept
@@ -97,3 +96,57 @@ def test_closing_closes_all(world: World) -> None:
         world.pool.keep("a", sock)
     world.pool.close()
     assert all(sock.closed for sock in socks)
+
+
+def test_a_target_that_answers_two_connections_at_the_same_time_keeps_its_connections(world: World) -> None:
+    """Otherwise a busy target would get a new connection for nearly every request."""
+    world.pool.answering("a", new=True)
+    world.pool.answering("a", new=True)
+    kept, elsewhere = Sock(), Sock()
+    with world.pool.opening("a"), world.pool.opening("b"):
+        world.pool.keep("a", kept)
+        assert world.pool.take("a") is kept
+        world.pool.keep("b", elsewhere)
+        assert elsewhere.closed
+    world.now = SEVERAL_SECONDS + 1
+    with world.pool.opening("a"):
+        world.pool.keep("a", kept)
+        assert kept.closed
+
+
+def test_a_new_connection_that_waits_ends_the_kept_ones_whatever_the_target_did_before(world: World) -> None:
+    world.pool.answering("a", new=True)
+    world.pool.answering("a", new=True)
+    first, second = Sock(), Sock()
+    with world.pool.opening("a"):
+        world.pool.keep("a", first)
+        assert not first.closed
+        world.now = PATIENCE_SECONDS + 0.1
+        world.pool.keep("a", second)
+        assert first.closed and second.closed
+    again = Sock()
+    with world.pool.opening("a"):
+        world.pool.keep("a", again)
+    assert again.closed
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_answers_one_after_the_other_do_not_show_that_a_target_serves_several(world: World, new: bool) -> None:
+    world.pool.answering("a", new=True)
+    world.pool.answered("a")
+    world.pool.answering("a", new=new)
+    sock = Sock()
+    with world.pool.opening("a"):
+        world.pool.keep("a", sock)
+    assert sock.closed
+
+
+def test_only_so_many_targets_are_remembered(world: World) -> None:
+    for number in range(MAX_SEVERAL + 1):
+        world.pool.answering(number, new=True)
+        world.pool.answering(number, new=True)
+    first, last = Sock(), Sock()
+    with world.pool.opening(0), world.pool.opening(MAX_SEVERAL):
+        world.pool.keep(0, first)
+        world.pool.keep(MAX_SEVERAL, last)
+    assert first.closed and not last.closed

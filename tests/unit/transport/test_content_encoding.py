@@ -1,4 +1,4 @@
-"""Content codings (RFC 9110 §8.4): decoded completely or refused, whatever the pieces of input, and in small pieces of output."""
+"""Content codings (RFC 9110 §8.4): decoded completely or refused, however the input is split; the output is in small pieces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_agent.transport import content_encoding as rooms
+from relay_agent.transport import content_encoding
 from relay_agent.transport.content_encoding import MAX_CODINGS, PIECE, SLICE, BadCoding, TooLarge, decodable
 
 if sys.version_info >= (3, 14):
@@ -44,7 +44,7 @@ BYTES = st.binary(max_size=400) | st.builds(lambda piece, times: piece * times, 
 
 
 def decode(pieces: Iterable[bytes], chain: list[str], max_bytes: int = 100_000_000) -> Iterator[bytes]:
-    return rooms.decode(pieces, chain, max_bytes, lambda: None)
+    return content_encoding.decode(pieces, chain, max_bytes, lambda: None)
 
 
 def decoded(data: bytes, *codings: str, cuts: list[int] | None = None) -> bytes:
@@ -113,6 +113,13 @@ def test_several_members_are_one_body_whatever_the_pieces(coding: str) -> None:
 
 def test_padding_after_gzips_last_member_is_ignored() -> None:
     packed = gzip.compress(b"all") + b"\0" * 50
+    for cut in range(len(packed)):
+        assert decoded(packed, "gzip", cuts=[cut]) == b"all"
+
+
+@pytest.mark.parametrize("padding", [b"\x1f", b"\x1f+padding"])
+def test_padding_that_begins_as_a_gzip_member_does_is_ignored_wherever_it_is_cut(padding: bytes) -> None:
+    packed = gzip.compress(b"all") + padding
     for cut in range(len(packed)):
         assert decoded(packed, "gzip", cuts=[cut]) == b"all"
 
@@ -190,7 +197,7 @@ def test_the_deadline_is_checked_even_if_decoding_gives_no_output(coding: str) -
     """Once for each slice of input, so that the work between two checks is bounded."""
     looks: list[int] = []
     with contextlib.suppress(BadCoding):
-        assert list(rooms.decode([EMPTY[coding]], [coding], 100_000_000, lambda: looks.append(1))) == []
+        assert list(content_encoding.decode([EMPTY[coding]], [coding], 100_000_000, lambda: looks.append(1))) == []
     assert len(looks) >= len(EMPTY[coding]) // SLICE
 
 
@@ -206,7 +213,7 @@ def test_an_exception_of_the_deadline_check_ends_decoding_at_any_layer(times: in
             raise TimeoutError
 
     with pytest.raises(TimeoutError):
-        list(rooms.decode([packed], ["gzip"] * times, 100_000_000, check))
+        list(content_encoding.decode([packed], ["gzip"] * times, 100_000_000, check))
 
 
 @pytest.mark.parametrize("coding", NAMES)
@@ -218,7 +225,7 @@ def test_the_limit_on_the_output_of_a_coding_is_exact(coding: str) -> None:
 
 
 def test_the_output_of_an_outer_coding_counts_even_if_the_inner_one_gives_none() -> None:
-    """Compressed empty members: a few bytes that decode to any number, and those to none."""
+    """Compressed empty members: a few bytes decode to any number of bytes, which decode to nothing."""
     packed = gzip.compress(EMPTY["gzip"], mtime=0)
     with pytest.raises(TooLarge):
         list(decode([packed], ["gzip", "gzip"], len(EMPTY["gzip"]) - 1))
@@ -243,7 +250,7 @@ def test_a_body_that_does_not_compress_may_be_somewhat_longer_when_encoded(codin
 
 
 def test_decoding_empty_members_takes_time_in_proportion_to_their_number() -> None:
-    """The rest of a slice is copied at the end of each member, but never the rest of the body."""
+    """At the end of each member the rest of the slice is copied, never the rest of the body."""
     copied = []
     real = zlib.decompressobj
 
@@ -280,7 +287,7 @@ print(after["VmHWM"] - before["VmRSS"])
 
 @pytest.mark.parametrize(("coding", "most_mb"), [("gzip", 4), ("deflate", 4), ("br", 40), ("zstd", 14)])
 def test_a_decoder_needs_a_bounded_amount_of_memory(coding: str, most_mb: int, tmp_path: Path) -> None:
-    """In a process of its own, because tracemalloc does not see the memory of decoders in C."""
+    """In a separate process, because tracemalloc does not see the memory of decoders in C."""
     path = tmp_path / "packed"
     if coding == "br":
         packer = brotli.Compressor(quality=5, lgwin=24)  # Its window grows step by step, the old one held beside the new.

@@ -1,18 +1,22 @@
-"""One exchange on one connection: what is told of it, and whether the connection is kept."""
+"""One exchange on one connection: what is reported to its observer, and whether the connection is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import pytest
+from pydantic import SecretStr
 
 from relay_agent.core.failures import Code, Phase
 from relay_agent.transport.connection_pool import ConnectionPool
 from relay_agent.transport.conversation import Conversation
+from relay_agent.transport.deadline_sockets import Watch
+from relay_agent.transport.digest import Digest
 from relay_agent.transport.errors import TransportFault
 from relay_agent.transport.exchange import Exchange, ExchangeObserver
 from relay_agent.transport.progress import Progress
+from relay_agent.transport.proxy import parse_proxy
 from relay_agent.transport.session import Transport
 from tests.unit.transport.fake_socket import FakeSocket, exchange
 
@@ -20,7 +24,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"
 
 
 class Dialer:
-    """In the dialer's place: gives the sockets in turn."""
+    """Replaces the dialer: returns the given sockets one after the other."""
 
     def __init__(self, *sockets: FakeSocket) -> None:
         self.sockets = list(sockets)
@@ -50,10 +54,10 @@ def transport(pool: ConnectionPool, *sockets: FakeSocket) -> Transport:
 
 
 def kept(pool: ConnectionPool, asked: Exchange) -> object:
-    return pool.take((asked.url.origin, asked.verify, asked.proxy))
+    return pool.take(asked.connection_key)
 
 
-def test_the_sender_is_told_of_each_step_and_the_connection_is_kept() -> None:
+def test_the_observer_sees_each_step_and_the_connection_is_kept() -> None:
     pool, sock, observer, asked = ConnectionPool(), FakeSocket(OK + b"\r\nhi"), Noting(), exchange()
     with transport(pool, sock).send(asked, observer) as response:
         assert response.read(10) == b"hi"
@@ -146,11 +150,56 @@ def test_an_answer_to_half_a_request_is_read_and_the_connection_closed() -> None
     assert sock.closed
 
 
+def test_what_kept_an_early_answer_is_closed_whatever_ends_the_exchange() -> None:
+    class Store:
+        closed = False
+
+        def write(self, data: bytes) -> None:
+            raise TransportFault(Code.ERESPONSETOOLARGE, "full")
+
+        def chunks(self) -> Iterator[bytes]:
+            return iter(())
+
+        def close(self) -> None:
+            self.closed = True
+
+    class Talking(FakeSocket):
+        def send_watching(self, data: bytes, watch: Watch) -> bool:
+            return not watch.arrived(OK + b"\r\n") and not watch.arrived(b"hi")
+
+    store, sock = Store(), Talking()
+    asked = exchange(method="PUT", body=b"b", early_store=lambda: store)
+    with pytest.raises(TransportFault, match="full"), transport(ConnectionPool(), sock).send(asked):
+        pass
+    assert (store.closed, sock.closed) == (True, True)
+
+
 def test_what_must_not_go_out_twice_gets_a_new_connection_and_the_kept_one_is_closed() -> None:
     pool, old, new = ConnectionPool(), FakeSocket(), FakeSocket(OK + b"\r\nhi")
     asked = exchange(method="POST")
-    pool.keep((asked.url.origin, asked.verify, asked.proxy), old)
+    pool.keep(asked.connection_key, old)
     conversation = Conversation(asked, ExchangeObserver(), cast("Any", Dialer(new)), pool)
     assert conversation.begin().status_code == 200
     conversation.end()
     assert (old.closed, new.closed) == (True, True)
+
+
+CHALLENGE = b'HTTP/1.1 %d No\r\n%s-Authenticate: Digest realm="r", nonce="n"\r\nContent-Length: 0\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    ("challenge", "more"),
+    [
+        (CHALLENGE % (401, b"WWW"), {"auth": Digest("agent", SecretStr("pw"))}),
+        (CHALLENGE % (407, b"Proxy"), {"proxy_auth": Digest("agent", SecretStr("pw")), "proxy": parse_proxy("http://127.0.0.1:3128")}),
+    ],
+    ids=["target", "forwarding proxy"],
+)
+def test_what_must_not_go_out_twice_leaves_the_connection_of_a_challenge_that_does_not_bind_it(
+    challenge: bytes, more: dict[str, Any]
+) -> None:
+    """The peer may have closed it meanwhile; the old one is closed first, for instruments that serve only one at a time."""
+    old, new = FakeSocket(challenge), FakeSocket(OK + b"\r\nhi")
+    with transport(ConnectionPool(), old, new).send(exchange(method="POST", body=b"b", **more)) as response:
+        assert (response.status_code, old.closed, new.closed) == (200, True, False)
+    assert (b"uthorization: Digest" in old.sent, b"uthorization: Digest" in new.sent) == (False, True)

@@ -52,7 +52,7 @@ def test_nothing_is_sent_after_the_deadline(pair: tuple[DeadlineSocket, socket.s
 
 
 def test_a_peer_that_sends_byte_by_byte_does_not_move_the_deadline(pair: tuple[DeadlineSocket, socket.socket]) -> None:
-    """The clock is the test's: each received byte advances it by a second."""
+    """The test's clock advances by a second for each received byte."""
     ours, theirs = pair
     now = 0.0
     ours.deadline = Deadline(3.0, lambda: now)

@@ -1,4 +1,4 @@
-"""Errors of the system and of libraries, each with its code (PROTOCOL §4). TLS faults are in tests/contract/test_tls_catalogue.py."""
+"""How errors of the system and of libraries are mapped to codes (PROTOCOL §4). TLS faults are in tests/contract/test_tls_catalogue.py."""
 
 from __future__ import annotations
 

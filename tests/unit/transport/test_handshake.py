@@ -1,4 +1,4 @@
-"""What is read from the unencrypted parts of a TLS handshake, and the faults that are made of it."""
+"""What is read from the unencrypted parts of a TLS handshake, and the faults that follow from it."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def test_a_client_that_was_not_asked_sends_no_certificate(handshakes: list[list[
 
 @pytest.mark.parametrize("handshakes", [[ASKED], [FULL, ASKED], [RESUMED, ASKED], [FULL, FULL, ASKED]])
 def test_a_client_that_was_asked_is_recognised_in_any_handshake_of_a_session(handshakes: list[list[int]]) -> None:
-    """In TLS 1.2 a server may ask only after it has read the path (IIS, Apache), in a second handshake."""
+    """In TLS 1.2 a server (IIS, Apache) may request a certificate in a second handshake, after it has read the path."""
     assert renegotiated(*handshakes).asked
 
 
 @pytest.mark.parametrize(("cipher", "finished"), [("TLS_AES_256_GCM_SHA384", 69), ("TLS_AES_128_GCM_SHA256", 53)])
 @pytest.mark.parametrize("certificate", [0, 8, 25])
 def test_in_tls_1_3_a_client_that_was_not_asked_encrypts_only_finished(cipher: str, finished: int, certificate: int) -> None:
-    """Whether the empty Certificate (8 bytes, encrypted 25) shares a record with Finished or not."""
+    """This holds whether or not the empty Certificate (8 bytes, encrypted 25) shares a record with Finished."""
     sent = SentRecords()
     sent.sent(records(HELLO, CHANGE, HELLO))  # Two ClientHellos: the server asked for another key share.
     sent.sent(records(DATA, length=finished + certificate))

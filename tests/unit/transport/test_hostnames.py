@@ -76,12 +76,24 @@ def test_nothing_else_matches(name: str, host: str) -> None:
     assert not is_for(certificate(name, common=(host,)), host)
 
 
-def test_names_of_another_kind_match_no_host() -> None:
-    for kind in ("URI", "email", "IP Address", "DirName"):
-        assert not is_for(certificate("my_lims.lab.example", kind=kind, common=("my_lims.lab.example",)), "my_lims.lab.example")
+OTHER_KINDS = ("URI", "email", "DirName", "othername", "Registered ID")
 
 
-def test_the_common_name_counts_only_without_any_alternative_name_and_the_last_of_several() -> None:
+@pytest.mark.parametrize("kind", [*OTHER_KINDS, "IP Address"])
+def test_names_of_another_kind_match_no_host(kind: str) -> None:
+    assert not is_for(certificate("my_lims.lab.example", kind=kind, common=("elsewhere.example",)), "my_lims.lab.example")
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_the_common_name_counts_beside_names_that_are_for_no_host(kind: str) -> None:
+    assert is_for(certificate("somebody@lab.example", kind=kind, common=("*.lab.example",)), "my_lims.lab.example")
+
+
+def test_the_common_name_does_not_count_beside_an_address() -> None:
+    assert not is_for(certificate("10.1.2.3", kind="IP Address", common=("my_lims.lab.example",)), "my_lims.lab.example")
+
+
+def test_the_common_name_counts_only_without_a_name_for_hosts_and_the_last_of_several() -> None:
     assert is_for(certificate(), "lims_1.lab.example")
     assert is_for(certificate(common=("*.lab.example",)), "lims_1.lab.example")
     assert not is_for(certificate(common=("lims_1.lab.example", "elsewhere.example")), "lims_1.lab.example")

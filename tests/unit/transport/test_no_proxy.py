@@ -1,4 +1,4 @@
-"""`no_proxy`: which hosts are reached without a proxy (SECURITY §1)."""
+"""`no_proxy`: which hosts are reached without a proxy."""
 
 from __future__ import annotations
 

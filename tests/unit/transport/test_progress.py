@@ -1,4 +1,4 @@
-"""How far an exchange has come, and how another thread breaks it off."""
+"""The phase of an exchange, and how another thread aborts it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_socket_that_was_closed_meanwhile_needs_no_shutting() -> None:
     assert progress.aborted
 
 
-def test_the_observer_is_told_of_phases_and_may_end_it() -> None:
+def test_the_observer_sees_each_phase_and_may_end_it() -> None:
     class Observer(ExchangeObserver):
         def __init__(self) -> None:
             self.phases: list[Phase] = []

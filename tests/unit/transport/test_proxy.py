@@ -1,4 +1,4 @@
-"""Proxy URLs: read in each form, refused without their password (SECURITY §1)."""
+"""Proxy URLs: read in each form, refused without their password."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def test_every_form_of_a_proxy_url_is_parsed(text: str, proxy: Proxy) -> None:
         "http://u:can ary@p:1",
         "http://u:canary@p p:1",
         "http://u:canary%FF@p:1",
+        "http://u:canary\udcff@p:1",
         "http://u:canary@[::1",
     ],
 )

@@ -1,4 +1,4 @@
-"""Which proxy serves a call of which leg (SECURITY §1)."""
+"""Which proxy serves a call of which leg."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_legs_own_proxy_replaces_the_shared_one_for_that_leg_only(leg: Leg, ot
 
 def test_none_makes_a_leg_direct() -> None:
     found = route("https://h/", replaced={Leg.TARGET: "None"}, https_proxy=SHARED)
-    assert found == Route(None, "RELAY_TARGET_PROXY is none")
+    assert found == Route(None, "RELAY_TARGET_PROXY is set to `none`")
 
 
 def test_no_proxy_applies_to_a_legs_own_proxy_too() -> None:

@@ -1,4 +1,4 @@
-"""Writing a request, and an answer that comes before it is written."""
+"""Writing a request, and the early answers that end it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any, cast
 import pytest
 
 from relay_agent.core.failures import Code
+from relay_agent.transport.early_answer import EarlyAnswer
 from relay_agent.transport.errors import DiskFault, TransportFault
 from relay_agent.transport.exchange import Exchange
 from relay_agent.transport.proxy import parse_proxy
-from relay_agent.transport.request_writer import MAX_EARLY_BYTES, EarlyAnswer, write_request
+from relay_agent.transport.request_writer import write_request
 from tests.unit.transport.fake_socket import FakeSocket, exchange
 
 
@@ -76,24 +77,4 @@ def test_an_early_answer_ends_the_sending_unless_it_is_a_success_or_none_yet(ear
     sock = FakeSocket(early=early)
     answer = EarlyAnswer(sock)
     assert write_request(sock, exchange(method="PUT", body=b"b" * 10), answer) is whole
-    assert answer.came
-
-
-def test_what_came_early_is_read_first_and_then_the_rest() -> None:
-    sock = FakeSocket(b" OK\r\n\r\n")
-    early = EarlyAnswer(sock)
-    assert not early.arrived(b"HTTP/1.1 200")
-    with early.makefile() as stream:
-        assert stream.read() == b"HTTP/1.1 200 OK\r\n\r\n"
-
-
-def test_a_connection_that_ends_early_ends_the_sending() -> None:
-    assert EarlyAnswer(FakeSocket()).arrived(b"")
-
-
-def test_no_more_is_kept_than_the_bound() -> None:
-    early = EarlyAnswer(FakeSocket())
-    early.arrived(b"HTTP/1.1 200 OK\r\n")
-    assert not early.full
-    early.arrived(b"x" * MAX_EARLY_BYTES)
-    assert early.full
+    assert answer.received

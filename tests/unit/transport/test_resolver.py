@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections import Counter
@@ -13,7 +14,16 @@ import pytest
 from relay_agent.core.clock import Deadline
 from relay_agent.core.failures import Code
 from relay_agent.transport.errors import TransportFault
-from relay_agent.transport.resolver import MAX_ADDRESSES, MAX_LOOKUPS, SHARED_SECONDS, STRANGERS_LOOKUPS, ZONE_LOOKUPS, Address, Resolver
+from relay_agent.transport.resolver import (
+    DOMAINS_LOOKUPS,
+    MAX_ADDRESSES,
+    MAX_LOOKUPS,
+    SHARED_SECONDS,
+    STRANGERS_LOOKUPS,
+    ZONE_LOOKUPS,
+    Address,
+    Resolver,
+)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +87,8 @@ class Names:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *silent: str) -> None:
         self.silent = silent
+        self.errors: dict[str, Exception | None] = {}
+        """Names that are answered at once, whatever `silent` says: with the error, if there is one."""
         self.release = threading.Event()
         self._asked: Counter[str] = Counter()
         self._waiting = 0
@@ -86,7 +98,7 @@ class Names:
 
     @property
     def asked(self) -> Counter[str]:
-        """The names that were looked up, after every look-up has ended or waits for `release`."""
+        """The names that were looked up; waits until every look-up has ended or waits for `release`."""
         deadline = Deadline(10)
         with self._changed:
             while self._waiting != len(self.look_ups()):
@@ -99,7 +111,7 @@ class Names:
         return [thread for thread in threading.enumerate() if thread.name == "lookup" and thread not in self._before]
 
     def __call__(self, host: str, port: int, *_args: int) -> list[object]:
-        silent = host.endswith(self.silent)
+        silent = host.endswith(self.silent) and host not in self.errors
         with self._changed:
             self._asked[host] += 1
             self._waiting += silent
@@ -108,6 +120,9 @@ class Names:
             self.release.wait(30)
             with self._changed:
                 self._waiting -= 1
+        error = self.errors.get(host)
+        if error is not None:
+            raise error
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", port))]
 
 
@@ -136,7 +151,7 @@ def _late(ours: Resolver, host: str) -> TransportFault:
 
 
 def test_an_unresponsive_zone_leaves_look_ups_to_other_zones(names: Names) -> None:
-    """However many names of a zone hang, names beside it, above it and elsewhere are resolved."""
+    """However many names of a zone hang, names in its sibling zones, in its parent zone and elsewhere are resolved."""
     ours = Resolver()
     for number in range(3 * ZONE_LOOKUPS):
         _late(ours, f"h{number}.slow.lab.example")
@@ -175,7 +190,7 @@ def test_the_number_of_look_ups_is_bounded_whatever_their_zones(names: Names) ->
 
 @pytest.mark.parametrize("name", ["h.z{}.silent", "x{0}.zone{0}silent", "x{}.silent"])
 def test_domains_that_never_answered_leave_look_ups_to_those_that_have(names: Names, name: str) -> None:
-    """A sender that makes up any number of domains does not block the hosts that others call."""
+    """A sender that invents any number of domains does not block the hosts of other senders."""
     ours = Resolver()
     assert ours.resolve("good.lab.example", 80, Deadline(10))
     for number in range(MAX_LOOKUPS + 20):
@@ -184,8 +199,62 @@ def test_domains_that_never_answered_leave_look_ups_to_those_that_have(names: Na
     assert ours.resolve("another.lab.example", 80, Deadline(10))
 
 
+def test_six_domains_that_never_answered_leave_look_ups_to_a_seventh(names: Names) -> None:
+    """One sender may use several domains: each gets a part of what the others left."""
+    ours = Resolver()
+    names.silent = ("silent.example",)
+    for number in range(20 * ZONE_LOOKUPS):
+        _late(ours, f"h{number}.z{number % 6}silent.example")
+    assert 2 * ZONE_LOOKUPS < names.asked.total() < STRANGERS_LOOKUPS
+    assert ours.resolve("lims.good.example", 80, Deadline(10))
+
+
+@pytest.mark.parametrize("domains", [8, 20, 200])
+def test_domains_that_answered_once_leave_look_ups_to_hosts_that_were_resolved(names: Names, domains: int) -> None:
+    ours = Resolver()
+    assert ours.resolve("lims.good.example", 80, Deadline(10))
+    names.silent = ()
+    for number in range(domains):
+        ours.resolve(f"first.z{number}silent", 80, Deadline(10))
+    names.silent = ("silent",)
+    names.asked.clear()
+    for number in range(2 * MAX_LOOKUPS):
+        _late(ours, f"h{number}.z{number % domains}silent")
+    assert names.asked.total() <= DOMAINS_LOOKUPS
+    assert ours.resolve("lims.good.example", 80, Deadline(10))
+
+
+@pytest.mark.parametrize("error", [socket.gaierror(socket.EAI_NONAME, "x"), None])
+def test_one_answer_among_look_ups_that_hang_does_not_make_a_domain_known(names: Names, error: Exception | None) -> None:
+    ours = Resolver()
+    names.silent = ("silent",)
+    domains = STRANGERS_LOOKUPS // 2
+    for number in range(domains):
+        _late(ours, f"h.z{number}.silent")
+        names.errors[f"first.z{number}.silent"] = error
+        with contextlib.suppress(TransportFault):
+            ours.resolve(f"first.z{number}.silent", 80, Deadline(10))
+    for number in range(STRANGERS_LOOKUPS):
+        _late(ours, f"h.other{number}.silent")
+    for number in range(domains):
+        _late(ours, f"another.z{number}.silent")
+    assert names.asked.total() == STRANGERS_LOOKUPS + domains
+    assert not any(name.startswith("another") for name in names.asked)
+
+
+def test_a_domain_is_known_once_all_its_look_ups_were_answered(names: Names) -> None:
+    ours = Resolver()
+    names.errors["nothing.lab.example"] = socket.gaierror(socket.EAI_NONAME, "x")
+    with pytest.raises(TransportFault, match="ENOTFOUND"):
+        ours.resolve("nothing.lab.example", 80, Deadline(10))
+    for number in range(MAX_LOOKUPS):
+        _late(ours, f"h.z{number}.silent")
+    assert names.asked.total() == STRANGERS_LOOKUPS + 1
+    assert ours.resolve("good.lab.example", 80, Deadline(10))
+
+
 def test_a_host_that_was_resolved_before_is_looked_up_although_its_zone_is_full(names: Names) -> None:
-    """Names of one label are all in one zone; names that do not exist must not block those that do."""
+    """Names of one label are all in one zone; names that do not exist must not block names that do."""
     ours = Resolver()
     assert ours.resolve("lims", 80, Deadline(10))
     for number in range(MAX_LOOKUPS):
@@ -195,6 +264,17 @@ def test_a_host_that_was_resolved_before_is_looked_up_although_its_zone_is_full(
     assert "look-ups of names in the search domains" in _late(ours, "another").message
     _late(ours, "lims")
     assert names.asked["lims"] == 3
+
+
+def test_a_host_that_was_resolved_before_is_looked_up_although_its_sisters_domains_are_full(names: Names) -> None:
+    ours = Resolver()
+    names.silent = ("c.lab.example", "d.lab.example", "e.lab.example")
+    assert ours.resolve("press.b.lab.example", 80, Deadline(10))
+    for zone in ("c", "d"):
+        for number in range(ZONE_LOOKUPS):
+            _late(ours, f"n{number}.{zone}.lab.example")
+    assert "look-ups of names below lab.example" in _late(ours, "stranger.e.lab.example").message
+    assert ours.resolve("press.b.lab.example", 80, Deadline(10))
 
 
 def test_names_of_one_label_share_a_zone(names: Names) -> None:
@@ -251,7 +331,7 @@ def test_waiting_to_begin_a_look_up_can_be_interrupted(names: Names) -> None:
 
 
 def test_an_old_look_up_is_not_shared(names: Names) -> None:
-    """A query that was lost does not block its name for ever."""
+    """A lost query does not block its name permanently."""
     now = 0.0
     ours = Resolver(lambda: now)
     _late(ours, "h.slow.lab.example")
@@ -294,7 +374,7 @@ def test_the_number_of_addresses_that_are_kept_is_bounded(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("host", ["127.0.0.1.", "127.1.", "10.1.2.3", "fe80::1%1"])
 def test_an_address_literal_is_never_looked_up(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system would ask its servers for `127.0.0.1.`, and that cannot be interrupted."""
+    """The system would query its DNS servers for `127.0.0.1.`, and that cannot be interrupted."""
     real, flags = socket.getaddrinfo, []
 
     def note(*args: object) -> object:

@@ -40,7 +40,7 @@ def test_fields_are_as_received_and_the_body_comes_in_pieces() -> None:
     [
         (b"Content-Length: 9", b"abc", None, Code.EBADRESPONSE, "closed before the end of the body"),
         (b"Transfer-Encoding: chunked", b"9\r\nabc", None, Code.EBADRESPONSE, "closed before the end of the body"),
-        (b"Transfer-Encoding: chunked", b"+9\r\nabc", None, Code.EBADRESPONSE, "not framed"),
+        (b"Transfer-Encoding: chunked", b"+9\r\nabc", None, Code.EBADRESPONSE, "not valid HTTP"),
         (b"Content-Length: 9", b"abc", ssl.SSLEOFError(8, "EOF"), Code.EBADRESPONSE, "closed before the end of the body"),
         (b"Content-Length: 9", b"abc", ConnectionResetError(104, "reset"), Code.ECONNRESET, "read ECONNRESET"),
         (b"Content-Length: 9", b"abc", TimeoutError("deadline passed"), Code.ETIMEDOUT, "took longer than 60 s"),

@@ -59,6 +59,12 @@ def test_the_other_context_checks_neither_and_keeps_tls_1_2() -> None:
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
+def test_session_keys_are_written_to_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    trust = TlsContexts()
+    assert [trust.context(verify).keylog_filename for verify in (True, False)] == [None, None]
+
+
 def test_each_context_is_made_once_for_all_threads() -> None:
     trust, found = TlsContexts(), []
     threads = [threading.Thread(target=lambda: found.append(trust.context(verify=True))) for _ in range(4)]

@@ -1,6 +1,6 @@
-"""TLS record by record: the other side is a session in memory, so nothing here waits for anybody.
+"""TLS record by record: the peer is a session in memory, so no test waits.
 
-Where the socket below is itself a TLS session, only the way it ends differs: without a goodbye it raises SSLEOFError.
+If the underlying socket is itself a TLS session, only its end differs: without close_notify it raises SSLEOFError.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from typing import Any, cast
 import pytest
 
 from relay_agent.core.clock import Deadline
+from relay_agent.transport import tls_socket
 from relay_agent.transport.deadline_sockets import DeadlineSocket, DeadlineWait
-from relay_agent.transport.errors import ClientCertificateWanted
+from relay_agent.transport.errors import ClientCertificateRefused, ClientCertificateWanted
 from relay_agent.transport.tls import TlsContexts
 from relay_agent.transport.tls_socket import TlsSocket
 from tests.target_certificates import ca_pem, server_context
 
 
 class Tunnel(DeadlineWait):
-    """The socket below, as TlsSocket sees it, and the target at its other end. Everything that has arrived is received at once."""
+    """The socket under the TlsSocket, and the target at its other end. All bytes that have arrived are received at once."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         context.sni_callback = None  # type: ignore[assignment]
@@ -101,7 +102,7 @@ def test_both_sides_receive_everything_that_was_sent(trust: TlsContexts, version
 
 @pytest.mark.parametrize("error", [None, ssl.SSLEOFError(8, "EOF")], ids=["proxy sent close_notify", "proxy sent none"])
 def test_an_end_without_the_targets_close_notify_is_an_error(trust: TlsContexts, error: OSError | None) -> None:
-    """Whatever the proxy reports: anybody on the way could cut there. Without verification it is accepted, as without a proxy."""
+    """Whatever the proxy reports: anybody on the path could cut the connection. Without verification it is accepted."""
     for verify in (True, False):
         tls, tunnel = opened(trust, verify=verify)
         tunnel.target.write(b"cut")
@@ -132,7 +133,7 @@ def test_a_reset_is_raised_as_a_reset(trust: TlsContexts) -> None:
 
 
 def test_unread_bytes_are_counted_in_every_layer(trust: TlsContexts) -> None:
-    """Those that are decrypted, and those that are not yet."""
+    """Both decrypted bytes and bytes that are not decrypted yet are counted."""
     tls, tunnel = opened(trust)
     tunnel.target.write(b"the answer")
     tunnel.target.write(b"another, not requested")
@@ -153,7 +154,7 @@ def test_session_tickets_before_an_answer_leave_no_pending_bytes(trust: TlsConte
 
 
 def test_a_flood_of_records_without_content_ends_at_the_deadline(trust: TlsContexts) -> None:
-    """The clock is the test's: each reading advances it by a second."""
+    """The test's clock advances by a second at each reading."""
     tls, tunnel = opened(trust, tickets=5000)
     now = 0.0
 
@@ -214,23 +215,59 @@ def test_another_protocol_than_tls_is_an_ssl_error(trust: TlsContexts) -> None:
 # --- a client certificate that is wanted ---
 
 
-def asked(trust: TlsContexts, version: ssl.TLSVersion, verify: ssl.VerifyMode) -> tuple[TlsSocket, Tunnel]:
-    """A session in which the target asked for a client certificate and got none."""
+def asked(
+    trust: TlsContexts, version: ssl.TLSVersion, verify: ssl.VerifyMode, *, shows_certificate: bool = False
+) -> tuple[TlsSocket, Tunnel]:
+    """A session in which the target asked for a client certificate and got none, unless the session is told otherwise."""
     context = server_context(oldest=version, newest=version, client_authority=ca_pem())
     context.verify_mode = verify
     tunnel = Tunnel(context)
-    tls = TlsSocket(cast("DeadlineSocket", tunnel), trust.context(True), "localhost", ragged_ends=False)
+    below = cast("DeadlineSocket", tunnel)
+    tls = TlsSocket(below, trust.context(True), "localhost", ragged_ends=False, shows_certificate=shows_certificate)
     tls.do_handshake()
     return tls, tunnel
 
 
 def test_an_alert_received_while_sending_is_taken_for_a_missing_client_certificate(trust: TlsContexts) -> None:
-    """In TLS 1.3 it comes after the handshake."""
+    """In TLS 1.3 the alert arrives after the handshake."""
     tls, tunnel = asked(trust, ssl.TLSVersion.TLSv1_3, ssl.CERT_REQUIRED)
     with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN"):
         tunnel.target.do_handshake()
-    with pytest.raises(ClientCertificateWanted):
+    with pytest.raises(ClientCertificateWanted) as found:
         tls.decrypt(tunnel._from_target.read())
+    assert found.value.required
+
+
+def test_an_alert_about_the_certificate_that_was_shown_is_kept(trust: TlsContexts) -> None:
+    tls, tunnel = asked(trust, ssl.TLSVersion.TLSv1_3, ssl.CERT_REQUIRED, shows_certificate=True)
+    with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN"):
+        tunnel.target.do_handshake()
+    with pytest.raises(ClientCertificateRefused) as found:
+        tls.recv(100)
+    assert found.value.alert == "certificate_required"
+
+
+@pytest.mark.parametrize("how", [ssl.SSLEOFError, ConnectionResetError])
+def test_an_end_without_a_word_is_not_about_the_certificate_that_was_shown(trust: TlsContexts, how: type[OSError]) -> None:
+    tls, tunnel = asked(trust, ssl.TLSVersion.TLSv1_3, ssl.CERT_OPTIONAL, shows_certificate=True)
+    tunnel._shake()
+    tunnel.ended, tunnel.error = True, how(1, "ended")
+    with pytest.raises(how):
+        tls.recv(100)
+
+
+def test_an_end_soon_after_the_request_may_be_about_the_missing_certificate_and_a_late_one_is_not(
+    trust: TlsContexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seconds, kind in ((60.0, ClientCertificateWanted), (0.0, ssl.SSLEOFError)):
+        monkeypatch.setattr(tls_socket, "VERDICT_SECONDS", seconds)
+        tls, tunnel = asked(trust, ssl.TLSVersion.TLSv1_3, ssl.CERT_OPTIONAL)
+        tunnel._shake()
+        tls.sendall(b"a request")
+        tunnel.ended = True
+        with pytest.raises(kind) as found:
+            tls.recv(100)
+        assert not getattr(found.value, "required", False)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

@@ -16,7 +16,8 @@ const everyMs = REFRESH_MS;
       if (shown.nodeValue !== fresh.nodeValue) shown.nodeValue = fresh.nodeValue;
       return;
     }
-    for (const { name } of [...shown.attributes]) if (!fresh.hasAttribute(name)) shown.removeAttribute(name);
+    // Whether details are open is the reader's choice, not the agent's.
+    for (const { name } of [...shown.attributes]) if (!fresh.hasAttribute(name) && name !== "open") shown.removeAttribute(name);
     for (const { name, value } of fresh.attributes) if (shown.getAttribute(name) !== value) shown.setAttribute(name, value);
     let at = shown.firstChild;
     const drop = () => { const next = at.nextSibling; at.remove(); at = next; };
@@ -44,7 +45,7 @@ const everyMs = REFRESH_MS;
 
   function lost() {
     if (!away.hidden) return;
-    const then = document.querySelector("footer time").textContent;
+    const then = document.getElementById("updated").textContent;
     away.textContent = `No answer from the agent: it has stopped, or cannot be reached. This page shows its state at ${then}.`;
     away.hidden = false;
     document.title = "No answer: " + document.title;

@@ -1,4 +1,4 @@
-"""The pages as an application: who may ask, for what, and in which form it is answered (OPERATIONS §3)."""
+"""The pages as an application: who may ask, for what, and in which form it is answered (docs/operations.md, "Pages")."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Known:
 
 def ask(path: str, host: str | None = "localhost:8089", *, method: str = "GET", listens: str | None = "127.0.0.1", **more: Any) -> Any:
     """Status, headers and body of a request to an application that listens on `listens`, None being the Unix socket."""
-    pages = Pages(more.get("known") or Known(), lambda: b"metrics", listens, more.get("lines"))
+    pages = Pages(more.get("known") or Known(), lambda: b"metrics", listens, more.get("local") or {})
     environ = {"REQUEST_METHOD": method, "PATH_INFO": path} | ({"HTTP_HOST": host} if host is not None else {})
-    told: list[Any] = []
-    body = b"".join(pages(environ, lambda status, headers, *_: told.extend((status, dict(headers)))))  # type: ignore[arg-type,func-returns-value]
-    return told[0], told[1], body
+    reported: list[Any] = []
+    body = b"".join(pages(environ, lambda status, headers, *_: reported.extend((status, dict(headers)))))  # type: ignore[arg-type,func-returns-value]
+    return reported[0], reported[1], body
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_head_has_the_length_and_no_body() -> None:
 
 def test_a_page_that_does_not_exist_is_404_and_so_is_the_log_where_it_may_not_be_shown() -> None:
     assert ask("/nothing")[0] == ask("/log")[0] == "404 Not Found"
-    assert ask("/log", lines=lambda: "a line\n")[2] == b"a line\n"
+    assert ask("/log", local={"/log": lambda: "a line\n"})[2] == b"a line\n"
 
 
 def test_an_agent_that_is_not_ready_says_why_with_cause_and_cure() -> None:

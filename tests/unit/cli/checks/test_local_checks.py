@@ -13,6 +13,7 @@ from relay_agent.cli.checks.result import Status
 from relay_agent.core.clock import Clock
 from relay_agent.storage.journal import Journal
 from relay_agent.storage.state_directory import StateDirectory, held
+from tests.target_certificates import ca_pem, ca_that_ends
 from tests.unit.cli.checks.scenes import NOW, REQUIRED, jwt_until, settings
 
 # --- the settings ---
@@ -48,11 +49,54 @@ def test_a_missing_env_file_that_was_asked_for_is_an_error(environment: pytest.M
     assert "missing.env" in (found.cause or "")
 
 
+@pytest.mark.parametrize(
+    ("days", "status", "told"), [(31, Status.OK, None), (29, Status.WARNING, "in 28 days"), (-1, Status.WARNING, "expired on")]
+)
+def test_a_ca_that_ends_within_30_days_or_has_ended_is_a_warning(
+    environment: pytest.MonkeyPatch, tmp_path: Path, days: int, status: Status, told: str | None
+) -> None:
+    file = tmp_path / "lab-ca.pem"
+    file.write_bytes(ca_pem() + ca_that_ends(days, "Old Lab CA"))
+    for name, value in {**REQUIRED, "JWT": jwt_until(None), "RELAY_CA_FILE": str(file)}.items():
+        environment.setenv(name, value)
+    loaded, found = configuration(Path(".env"))
+    assert loaded is not None
+    assert (found.id, found.status) == ("configuration", status), found
+    if told is not None:
+        assert f"CN=Old Lab CA in {file} (RELAY_CA_FILE)" in (found.cause or "")
+        assert told in (found.cause or "") and "Testing CA" not in str(found)
+        assert "restart the agent" in (found.cure or "")
+        assert str(file) in found.summary
+
+
+def test_an_unknown_variable_and_a_ca_that_ends_are_one_warning(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "lab-ca.pem"
+    file.write_bytes(ca_that_ends(5))
+    for name, value in {**REQUIRED, "JWT": jwt_until(None), "RELAY_CA_FILE": str(file), "RELAY_WORKER": "3"}.items():
+        environment.setenv(name, value)
+    _, found = configuration(Path(".env"))
+    assert found.status is Status.WARNING
+    for text in ("RELAY_WORKER", "CN=Lab CA"):
+        assert text in (found.cause or "")
+
+
+def test_what_warns_of_a_certificate_still_shows_the_policy_in_force(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes(ca_that_ends(5))
+    policy = tmp_path / "policy.toml"
+    policy.write_text('mode = "observe"\n[[target]]\nhosts = ["lims"]\nca_file = "ca.pem"\n')
+    for name, value in {**REQUIRED, "JWT": jwt_until(None), "RELAY_POLICY_FILE": str(policy)}.items():
+        environment.setenv(name, value)
+    _, found = configuration(Path(".env"))
+    assert found.status is Status.WARNING
+    assert found.summary.startswith(f"policy {policy}: mode observe, default: deny, 0 rules, 1 targets; "), found.summary
+    assert str(tmp_path / "ca.pem") in found.summary
+
+
 # --- token and key ---
 
 
 @pytest.mark.parametrize(
-    ("expiry", "status", "told"),
+    ("expiry", "status", "reported"),
     [
         (None, Status.OK, "never expires"),
         (NOW + timedelta(days=31), Status.OK, "2026-12-24"),
@@ -60,15 +104,20 @@ def test_a_missing_env_file_that_was_asked_for_is_an_error(environment: pytest.M
         (NOW - timedelta(seconds=1), Status.ERROR, "2026-11-23"),
     ],
 )
-def test_a_token_is_judged_by_its_expiry_and_the_date_is_named(expiry: datetime | None, status: Status, told: str) -> None:
+def test_a_token_is_judged_by_its_expiry_and_the_date_is_named(expiry: datetime | None, status: Status, reported: str) -> None:
     found = token(settings(JWT=jwt_until(expiry)), NOW)
     assert (found.id, found.status) == ("token", status)
-    assert told in f"{found.summary} {found.cause}"
+    assert reported in f"{found.summary} {found.cause}"
     assert found.status is Status.OK or "JWT_FILE" in (found.cure or "")
 
 
-def test_a_missing_key_is_a_warning_and_a_key_is_named_by_its_kid() -> None:
-    assert secure_key(settings()).status is Status.WARNING
+def test_a_missing_key_is_a_warning_and_a_key_is_named_by_its_kid(tmp_path: Path) -> None:
+    missing = secure_key(settings())
+    assert (missing.status, missing.optional) == (Status.WARNING, True)
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[[rule]]\naction = "allow"\nhosts = ["lims.lab.example"]\nsecure_only = true\n')
+    needed = secure_key(settings(RELAY_POLICY_FILE=str(policy)))
+    assert (needed.status, needed.optional) == (Status.WARNING, False)
     key = "00" * 32
     found = secure_key(settings(SECURE_COMMAND_KEY=key))
     assert found.status is Status.OK

@@ -17,9 +17,9 @@ def test_the_documented_checks_are_those_of_the_code_in_their_order() -> None:
 
 def test_the_documented_dependencies_are_those_of_the_plan() -> None:
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    told = {names(row[0])[0]: set(names(row[1])) for row in rows(section(text, "Checks"), "check")}
+    reported = {names(row[0])[0]: set(names(row[1])) for row in rows(section(text, "Checks"), "check")}
     steps = preflight._steps(settings(), frozenset(), ["http://h/"], Bounds(), Clock(), redaction.Redactor())
-    assert {step.id: set(step.waits_for) for step in steps if step.waits_for} == {name: waits for name, waits in told.items() if waits}
+    assert {step.id: set(step.waits_for) for step in steps if step.waits_for} == {name: waits for name, waits in reported.items() if waits}
 
 
 def test_the_sequential_checks_of_a_hanging_network_fit_into_30_s() -> None:

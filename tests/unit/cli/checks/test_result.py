@@ -1,4 +1,4 @@
-"""The report of the checks and its exit code (OPERATIONS §1, §2)."""
+"""The report of the checks and its exit code (docs/operations.md)."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_agent.relay.target import cookies as room
+from relay_agent.relay.target import cookies
 from relay_agent.relay.target.cookies import Cookies, SetCookie, default_path, domain_matches, parse, parse_date, path_matches
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
@@ -270,19 +270,19 @@ def test_a_secure_cookie_goes_over_tls_only() -> None:
 
 
 def test_a_cookie_that_is_too_long_is_none() -> None:
-    whole = "a=" + "x" * (room.MAX_PAIR - 1)
+    whole = "a=" + "x" * (cookies.MAX_PAIR - 1)
     assert sent(kept(whole)) == whole
     assert sent(kept(whole + "x")) == ""
-    assert sent(kept("a=1;" + " " * room.MAX_FIELD)) == ""
+    assert sent(kept("a=1;" + " " * cookies.MAX_FIELD)) == ""
 
 
 def test_an_attribute_that_is_too_long_is_as_if_it_were_not_there() -> None:
-    jar = kept("a=1; Path=/a", "b=2; Path=/" + "a" * room.MAX_ATTRIBUTE)
+    jar = kept("a=1; Path=/a", "b=2; Path=/" + "a" * cookies.MAX_ATTRIBUTE)
     assert sent(jar, target="/a/c") == "a=1; b=2"
 
 
 def test_what_was_not_sent_for_the_longest_time_is_the_first_to_go() -> None:
-    jar = kept(*(f"c{number}=1; Path=/{number}" for number in range(room.MAX_COOKIES)))
+    jar = kept(*(f"c{number}=1; Path=/{number}" for number in range(cookies.MAX_COOKIES)))
     assert sent(jar, target="/0") == "c0=1"
     jar.store(["new=1; Path=/new", "newer=1; Path=/newer"], HOST, "/")
     assert [sent(jar, target=f"/{number}") for number in range(4)] == ["c0=1", "", "", "c3=1"]
@@ -293,7 +293,7 @@ def test_what_has_ended_goes_before_what_lives() -> None:
     times = [NOW]
     jar = Cookies(lambda: times[0])
     jar.store(["old=1"], HOST, "/")
-    jar.store([f"c{number}=1; Max-Age=1" for number in range(room.MAX_COOKIES - 1)], HOST, "/")
+    jar.store([f"c{number}=1; Max-Age=1" for number in range(cookies.MAX_COOKIES - 1)], HOST, "/")
     times[0] = NOW + 5
     jar.store(["new=1"], HOST, "/")
     assert sent(jar) == "old=1; new=1"
@@ -301,4 +301,4 @@ def test_what_has_ended_goes_before_what_lives() -> None:
 
 def test_no_number_of_cookies_makes_more_than_the_bound() -> None:
     jar = kept(*(f"c{number}=1" for number in range(5000)))
-    assert len(jar.for_request(HOST, "/a/b", secure=False)) == room.MAX_COOKIES
+    assert len(jar.for_request(HOST, "/a/b", secure=False)) == cookies.MAX_COOKIES

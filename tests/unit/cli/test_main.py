@@ -1,0 +1,145 @@
+"""The command line as a whole: which commands there are, what each imports, and with which code `run` ends.
+
+A start that fails is tested in `test_failed_start`, a whole agent in `tests/integration/test_agent_start.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner, Result
+
+from relay_agent import __version__
+from relay_agent.agent.agent import Agent
+from relay_agent.cli.main import main
+
+COMMANDS = [
+    "run",
+    "check",
+    "explain",
+    "policy",
+    "status",
+    "commands",
+    "support-bundle",
+    "qualify",
+    "retire",
+    "send",
+    "keygen",
+    "encrypt",
+    "decrypt",
+    "sandbox",
+]
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(main, args)
+
+
+def test_every_command_is_listed_and_can_be_asked_for_help() -> None:
+    listed = run("--help").stdout.partition("Commands:\n")[2]
+    assert [line.split()[0] for line in listed.splitlines()] == COMMANDS
+    assert [command for command in COMMANDS if run(command, "--help").exit_code] == []
+
+
+def test_the_version_is_the_package_s() -> None:
+    assert __version__ in run("--version").stdout
+
+
+def test_a_command_that_does_not_exist_is_wrong_usage() -> None:
+    assert run("nonsense").exit_code == 2
+
+
+@pytest.mark.parametrize("arguments", [["explain", "http://127.0.0.1:1/"], ["check"], ["policy", "test", "http://127.0.0.1:1/"]])
+def test_output_that_nobody_reads_on_ends_a_command_quietly(arguments: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        program = f"from relay_agent.cli.main import main; main({arguments!r})"
+        done = subprocess.run([sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def apart(program: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own, in which nothing is imported yet."""
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_the_version_is_printed_without_importing_any_command() -> None:
+    found = apart("""
+import sys
+from relay_agent.cli.main import main
+main(["--version"], standalone_mode=False)
+parts = ("relay_agent.agent", "relay_agent.sandbox", "relay_agent.cli.")
+print([name for name in sys.modules if name.startswith(parts) and not name.endswith((".main", ".options"))])
+""")
+    assert found.stdout.splitlines()[-1] == "[]"
+
+
+def test_without_the_sandbox_s_packages_its_command_says_which_extra_to_install() -> None:
+    found = apart("""
+import sys
+sys.modules["hypercorn"] = None
+from relay_agent.cli.main import main
+main(["sandbox"])
+""")
+    assert (found.returncode, "pip install 'tdp-relay-agent[sandbox]'" in found.stderr) == (2, True)
+
+
+def test_the_help_of_the_sandbox_is_the_same_without_its_packages_but_for_its_options() -> None:
+    found = apart("""
+import sys
+sys.modules["hypercorn"] = None
+from relay_agent.cli.main import main
+main(["sandbox", "--help"])
+""")
+    whole = run("sandbox", "--help").stdout
+    example = whole[whole.index("Example, in two terminals") :]
+    assert found.returncode == 0 and "relay-agent sandbox --env-file sandbox.env" in example
+    assert [line.strip() for line in found.stdout.splitlines()][-len(example.splitlines()) :] == [
+        line.strip() for line in example.splitlines()
+    ]
+    assert "Prints the address of the page" in found.stdout and "Needs the extra `sandbox`" in found.stdout
+
+
+# --- run, once the agent is built ---
+
+
+def ended(agent: Agent) -> None:
+    """Release what an agent holds that was built and is not run."""
+    agent.pages.close()
+    agent.platform.client.close()
+    agent.flow.journal.close()
+
+
+@pytest.mark.parametrize(("level", "shown"), [("info", False), ("debug", True)])
+def test_an_agent_that_ends_unexpectedly_says_so_in_one_line_unless_at_level_debug(
+    configured: pytest.MonkeyPatch, level: str, shown: bool
+) -> None:
+    def broken(agent: Agent) -> int:
+        ended(agent)
+        raise RuntimeError("with a secret in it")
+
+    configured.setenv("RELAY_LOG_LEVEL", level)
+    configured.setattr(Agent, "run", broken)
+    found = run("run")
+    assert (found.exit_code, isinstance(found.exception, RuntimeError)) == (1, shown)
+    lines = [json.loads(line) for line in found.stdout.splitlines()]
+    assert [(line["event"], "unexpected RuntimeError." in line["reason"]) for line in lines] == (
+        [] if shown else [("agent-giving-up", True)]
+    )
+    assert "secret" not in found.output
+
+
+def test_the_agent_s_exit_code_is_the_command_s(configured: pytest.MonkeyPatch) -> None:
+    def refused(agent: Agent) -> int:
+        ended(agent)
+        return 3
+
+    configured.setattr(Agent, "run", refused)
+    assert run("run").exit_code == 3
