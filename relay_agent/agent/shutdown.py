@@ -117,7 +117,7 @@ class Shutdown:
         return cut_off
 
     def _abort_receive(self, drain: Deadline) -> None:
-        """Abort the open receive; commands that were already received are still admitted and acknowledged.
+        """Abort the open receive; commands that are being admitted are still acknowledged. What a receive returns later is given back.
 
         On a shared queue the answer to a delete is waited for, unless there is a second signal: it decides whether this agent must run the
         command. Without it the next start claims the command again.

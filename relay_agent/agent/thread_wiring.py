@@ -94,7 +94,7 @@ def poller_loop(stops: Stops, telemetry: Telemetry, platform: Platform, flow: Fl
     )
 
     def abort_receive() -> None:
-        """Abort an open receive only: commands that were received are still admitted and acknowledged."""
+        """Abort an open receive only: what is being admitted is still admitted and acknowledged."""
         if poller.receiving and not poller.busy:
             platform.client.abort_call("poller")
 

@@ -55,7 +55,7 @@ class _Claim:
 class Ownership:
     """Acknowledges messages, and releases each command to the workers once it is this agent's. Only the poller's thread calls.
 
-    Before the threads start, the main thread calls `resume`; after the poller has ended, `give_back`.
+    Before the threads start, the main thread calls `resume`; after the poller has ended, it may call `give_back`.
     """
 
     def __init__(
@@ -229,7 +229,7 @@ class Ownership:
             self._looked_at = began
         return received
 
-    # --- after the poller's thread has ended ---
+    # --- the poller's thread, or main's after that has ended ---
 
     def give_back(self, queue: Queue, held: Sequence[Received]) -> None:
         """Make SQS deliver again at once what this agent received and did not admit, so that nobody waits for the lease.

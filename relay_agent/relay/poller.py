@@ -134,12 +134,13 @@ class Poller:
         """Whether commands arrived just now: an open receive will probably return more, and an aborted one delays them by a lease."""
         return self._monotonic() - self._received_at < BUSY_SECONDS
 
-    # --- after the thread has ended ---
+    # --- its own thread, or another after it has ended ---
 
     def give_back(self) -> None:
         """Make SQS deliver again at once what was received and not admitted."""
         with contextlib.suppress(PlatformError, JournalError):  # Then it comes back when its lease ends.
             self._ownership.give_back(self._platform.inbound(), self._held)
+            self._held = []
 
     # --- details ---
 
@@ -164,6 +165,11 @@ class Poller:
         self.receiving = True
         received = self._ownership.still_leased(self._held) or self._receive(queue, free)
         self.receiving = False
+        if self._stopping():
+            # It would wait in the journal for this agent's next start. So another agent, or that start, receives it.
+            self._held = received
+            self.give_back()
+            return 0.0
         self._status.begin("accepting commands")
         self._admit(received, queue)
         return 0.0

@@ -161,7 +161,7 @@ def test_a_second_signal_skips_the_waits(sandbox: Sandbox, tmp_path: Path, targe
 
 
 def test_a_third_signal_ends_it_at_once(sandbox: Sandbox, tmp_path: Path, target: ByteTarget) -> None:
-    """The third follows the second at once, and is another one: of two that are the same the system may deliver one."""
+    """The third follows the second at once, and is another one: two that are the same may arrive as one, and either may be first."""
     gate = hold(target, "/held")
     with running(RunningAgent(sandbox, tmp_path)) as agent:
         agent.create({"url": target.url("/held")})
@@ -169,7 +169,7 @@ def test_a_third_signal_ends_it_at_once(sandbox: Sandbox, tmp_path: Path, target
         agent.send_signal()
         agent.wait_log("agent-stopping")
         agent.send_signal(signal.SIGINT)
-        assert agent.stop() == 128 + signal.SIGTERM
+        assert agent.stop() in (128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
 def test_a_signal_while_it_enrols_stops_it(sandbox: Sandbox, tmp_path: Path) -> None:

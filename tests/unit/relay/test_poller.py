@@ -240,6 +240,17 @@ def test_a_receive_that_the_stop_broke_off_is_no_failure(world: World) -> None:
     assert (world.steps(), world.status.problem) == (["receive"], None)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_a_receive_returns_after_the_stop_began_is_given_back_at_once_and_once(shared: bool) -> None:
+    """In this agent's journal it would wait for the next start, though another agent could run it."""
+    world = World(shared=shared)
+    world.messages, world.stopping = ["a"], True
+    assert world.poller.step() == 0.0
+    assert world.done[1:] == [("give back", ["receipt of a"])]
+    world.poller.give_back()
+    assert world.steps() == ["receive", "give back"]
+
+
 def test_it_waits_as_long_as_the_platform_asks(world: World) -> None:
     world.faults["receive"] = RateLimited(Call.SQS_RECEIVE, 40.0)
     assert world.poller.step() >= 40.0

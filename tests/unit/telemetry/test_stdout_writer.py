@@ -25,6 +25,7 @@ class Pipe:
         self.reading, self.writing = os.pipe()
         fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self.piped = Piped(self.writing, "utf-8", time.monotonic, max_bytes=10 * PIPE_BYTES)
+        self.others: list[Piped] = []
 
     def read(self, lines: int) -> list[str]:
         """Read so many lines."""
@@ -34,9 +35,11 @@ class Pipe:
         return data.decode().splitlines()
 
     def close(self) -> None:
-        """Close both ends; a write that is still running fails."""
+        """Close both ends; a write that is still running fails, and so do all after it, before the descriptor can be another test's."""
         os.close(self.reading)
-        self.piped.close()
+        for piped in (self.piped, *self.others):
+            piped.close()
+            piped._thread.join(20)
         os.close(self.writing)
 
 
@@ -95,6 +98,7 @@ def test_closing_writes_all_lines_but_does_not_wait_for_a_missing_reader(pipe: P
     pipe.piped.close(20)
     assert pipe.read(1) == ["last"]
     stuck = Piped(pipe.writing, "utf-8", time.monotonic)
+    pipe.others.append(stuck)
     for _ in range(100):
         stuck.write(LINE)
     stuck.close(0.01)
