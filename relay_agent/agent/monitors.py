@@ -1,6 +1,7 @@
-"""What watches things around the agent that change by themselves, built from the parts of `wiring`.
+"""What watches things around the agent that change by themselves, built from the parts of `wiring`; the loop of the thread `environment`.
 
-This module starts no thread: `thread_wiring` declares the one that looks.
+It has a thread of its own so that the journal's upkeep waits neither for a long policy file nor for a disk of the site. This module starts
+no thread: `thread_wiring` declares it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from relay_agent.diagnostics.causes import Problem
 from relay_agent.diagnostics.certificates import FilesInUse
 from relay_agent.diagnostics.environment_monitor import EnvironmentMonitor
 from relay_agent.diagnostics.expiry_watch import ExpiryWatch
+from relay_agent.diagnostics.loop_status import LoopStatus
+
+STEP_SECONDS = 1.0
+"""Pause between two looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +29,13 @@ class Monitors:
     environment: EnvironmentMonitor
     expiry: ExpiryWatch
 
-    def look(self) -> None:
-        """Look again, and log what has changed."""
+    def step(self, status: LoopStatus) -> float:
+        """Look again, and log what has changed; return the seconds to wait before the next step. `status` is the thread's."""
+        status.begin("watching the settings' files and the clock")
         self.environment.look()
         self.expiry.look()
+        status.success()
+        return STEP_SECONDS
 
     def problems(self) -> list[Problem]:
         """Return what is wrong there now."""

@@ -16,7 +16,6 @@ from relay_agent.agent.heartbeat import Heartbeat
 from relay_agent.agent.maintenance import Maintenance
 from relay_agent.agent.monitors import Monitors
 from relay_agent.agent.registration import Registration
-from relay_agent.agent.surroundings import Surroundings
 from relay_agent.agent.syslog_shipper import SyslogShipper
 from relay_agent.agent.threads import AgentThread, Ending, ShutdownPhase, Stops, Threads
 from relay_agent.agent.wiring import Flow, Network, Platform, Telemetry, host_name
@@ -163,8 +162,8 @@ def maintenance_loop(stops: Stops, telemetry: Telemetry, flow: Flow, poller: Age
 
 def environment_loop(stops: Stops, telemetry: Telemetry, monitors: Monitors) -> AgentThread:
     """Declare the thread that reads the settings' files again and watches clock and certificates."""
-    loop = telemetry.loop_context()
-    return AgentThread.looping("environment", Surroundings(monitors.look, loop).step, ShutdownPhase.HOUSEKEEPING, stops, loop.status)
+    status = telemetry.loop_context().status
+    return AgentThread.looping("environment", partial(monitors.step, status), ShutdownPhase.HOUSEKEEPING, stops, status)
 
 
 def downloader_threads(flow: Flow) -> list[AgentThread]:

@@ -22,7 +22,6 @@ PRIVATE = re.compile(r"\b_[A-Za-z]\w*")
 
 NO_UNIT_TEST = {
     "agent/agent": "wiring and supervision of whole agents: tests/integration/test_agent_start.py, test_agent_watchdog.py",
-    "agent/monitors": "wiring: tests/integration/test_agent_service.py",
     "agent/thread_wiring": "wiring: tests/integration/test_agent_service.py",
     "agent/wiring": "wiring: tests/integration/test_agent_service.py",
     "cli/qualification/own_agent": "a process: tests/integration/test_qualify.py",
