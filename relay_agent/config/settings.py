@@ -138,7 +138,7 @@ class Settings(BaseSettings):
         ge=5,
         le=3600,
         validation_alias="RELAY_LEASE_SECONDS",
-        description="a whole number of seconds from 5 to 3600: how long SQS keeps a received command from others if this agent dies",
+        description="a whole number of seconds from 5 to 3600: how long SQS waits before it delivers again what a dead agent had received",
     )
     shared_queue: bool = Field(
         False,
