@@ -13,7 +13,7 @@ If the delivery (SHA256SUMS, IMAGE_ID, the image's tarball) is beside this scrip
 checksum of every delivered file that is there. With the vendor's public key beside it (signing-key.pub, of openssl or
 minisign), it verifies the signature of SHA256SUMS too.
 
-Environment (you can also set the names in agent.env):
+Environment (you can also set the last two in agent.env):
   RELAY_ENV_FILE         the settings file (default: agent.env beside this script)
   RELAY_CONTAINER_NAME   the container's name (default: ts-agent-http-relay)
   RELAY_IMAGE_NAME       the image that run.sh would start (default: ts-agent-http-relay:latest)
