@@ -368,6 +368,17 @@ def test_test_says_what_a_verdict_depends_on(site: Site, rules: str, says: str) 
     assert json.loads(site.run("test", "https://eln/", "--file", "policy.toml", "--json").stdout)["verdict"] == word
 
 
+def test_test_says_what_a_verdict_depends_on_if_the_built_in_denial_of_the_admin_pages_is_one_of_the_possible(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RELAY_ADMIN_ADDR", "127.0.0.1:9464")
+    opened = '[[rule]]\naction = "allow"\nhosts = ["localhost"]\nports = [9464]\n'
+    site.file.write_text('[[rule]]\naction = "allow"\nhosts = ["10.0.0.0/8"]\n' + opened)
+    done = site.run("test", "http://localhost:9464/", "--file", "policy.toml")
+    assert done.stdout.startswith("undecided: depends on whether all addresses of localhost are in the subnets of rule 1; ")
+    assert (done.exit_code, done.stderr) == (1, "")
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8089/", "http://2130706433:8089/", "http://[::1]/"])
 def test_test_refuses_addresses_for_a_host_that_is_one(site: Site, url: str) -> None:
     done = site.run("test", url, "--address", "192.0.2.1", "--file", "policy.toml")
