@@ -176,8 +176,8 @@ def learn(days: int, env_file: Path) -> None:
     """Print a policy file made from the commands in the journal: rules only for the targets that answered.
 
     Its mode is "observe": it refuses nothing until you change that. Comments list the targets that never answered, those that a policy
-    refused or would have refused, and those that no rule should allow without review. Targets to which others redirect are not recorded:
-    see docs/policy.md.
+    refused, or a rule of it would have refused in the mode "observe", and those that no rule should allow without review. Targets to which
+    others redirect are not recorded: see docs/policy.md.
     Exit codes: 0 printed, 1 the journal has no commands.
 
     Example: relay-agent policy learn --days 30 > policy.toml

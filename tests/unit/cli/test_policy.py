@@ -20,7 +20,7 @@ from relay_agent.core.failures import Code
 from relay_agent.core.models import ACTION_SECURE, Status, Update
 from relay_agent.core.urls import parse_url
 from relay_agent.storage.journal import About, Journal
-from relay_agent.transport.policy import TargetCall
+from relay_agent.transport.policy import Policy, TargetCall
 
 PLAIN = "TetraScience.Connector.gdc.HttpRequest"
 RULES = """
@@ -225,6 +225,13 @@ def test_learn_allows_nothing_that_the_policy_refused_or_would_have(site: Site) 
     assert [rule["hosts"] for rule in learnt(site)] == [["eln"]]
     assert "#   GET https://lims:443\n#   GET https://mis:443\n" in site.file.read_text()
     assert "# 1 answered command\n" in site.file.read_text()
+
+
+def test_learn_allows_what_only_the_default_would_have_refused_while_rules_were_observed(site: Site) -> None:
+    name = Policy(default_allows=False).default.rule
+    site.saw(replace(called("lims"), would_refuse=name), replace(called("eln"), would_refuse=f"{name} (redirect to https://files)"))
+    site.saw(replace(called("mis"), would_refuse="no vault (redirect to https://vault)"))
+    assert [rule["hosts"] for rule in learnt(site)] == [["eln"], ["lims"]]
 
 
 def test_learn_without_commands_says_so_and_ends_with_1(site: Site) -> None:
