@@ -5,17 +5,22 @@ This module decides when they are read again, and logs what comes of it. What a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from relay_agent.config.policy_file import LoadedPolicy, stamp_of
 from relay_agent.core.errors import ConfigurationError
+from relay_agent.core.files import Stamp, file_size
 from relay_agent.diagnostics.local_causes import POLICY
 from relay_agent.telemetry.logger import WITHHELD, Logger
 from relay_agent.transport.target_settings import CallRules
 
 RETRY_SECONDS = 5.0
 """Time between the reads of a file with mistakes: a file that it names may be put right without a change of its own."""
+EMPTY_SECONDS = 5.0
+"""How long an emptied policy file is not taken over: `policy learn > FILE` empties it some time before it writes. An empty file is valid,
+and refuses every call."""
 MOST_LOGGED = 10
 """Mistakes of a file that one line of the log lists."""
 MAX_REMEMBERED = 1000
@@ -40,6 +45,7 @@ class CurrentPolicy:
         self._loaded = load()
         self._stamps = dict(self._loaded.files)
         self._retry_at = 0.0
+        self._emptied_at: float | None = None
         self.problem: str | None = None
         """Why the file as it is now is not in force, by its first mistake; None if it is."""
         self._mistakes: list[str] = []
@@ -86,7 +92,7 @@ class CurrentPolicy:
         """Read the policy again if one of its files has changed."""
         stamps = {path: stamp_of(path) for path in self._loaded.files}
         retry = self.problem is not None and self._monotonic() >= self._retry_at
-        if stamps == self._stamps and not retry:
+        if (stamps == self._stamps and not retry) or self._is_being_written(stamps):
             return
         self._stamps = stamps
         try:
@@ -100,6 +106,17 @@ class CurrentPolicy:
         self.problem, self._mistakes = None, []
         policy = loaded.rules.policy
         self._log.info("policy-loaded", mode=policy.mode, rules=len(policy.rules), targets=len(loaded.rules.targets))
+
+    def _is_being_written(self, stamps: Mapping[Path, Stamp | None]) -> bool:
+        """Return whether the policy file has been emptied, and not long ago."""
+        file = self._loaded.file
+        found = None if file is None else stamps[file]
+        if found is None or file_size(found):
+            self._emptied_at = None
+            return False
+        now = self._monotonic()
+        self._emptied_at = now if self._emptied_at is None else self._emptied_at
+        return now - self._emptied_at < EMPTY_SECONDS
 
     def _reject(self, mistakes: list[str]) -> None:
         more = len(mistakes) - 1

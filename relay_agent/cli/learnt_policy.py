@@ -31,7 +31,9 @@ MAX_LISTED = 100
 _CUT_METHOD = 20
 """The journal keeps no more characters of a method: one of this length may be the beginning of another."""
 
-_WAS_REFUSED = "The policy refused some of these, or would have (mode observe), so they have no rule; write one yourself if you want it:"
+_WAS_REFUSED = (
+    "The policy refused some of these, or a rule of it would have (mode observe), so they have no rule; write one yourself if you want it:"
+)
 
 _TOO_MANY = f"More than {MAX_TARGETS:,} targets answered. These were called least often, so they have no rule:"
 
@@ -97,7 +99,7 @@ def _normal(call: CalledTarget) -> CalledTarget:
 
 
 def _refused(calls: Iterable[CalledTarget]) -> frozenset[tuple[_Way, bool]]:
-    """Return what the policy refused, or would have, by way and secrecy."""
+    """Return what the policy refused, or a rule of it would have, by way and secrecy."""
     return frozenset((_way(_normal(call)), call.secure) for call in calls if call.refused)
 
 

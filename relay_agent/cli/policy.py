@@ -24,6 +24,7 @@ from relay_agent.cli.learnt_policy import learnt_policy
 from relay_agent.cli.options import end, env_file_option, json_option, listed
 from relay_agent.config.loading import load_route_settings, load_usable_settings, state_directory
 from relay_agent.config.network import load_rules, proxy_router
+from relay_agent.config.policy_file import is_reserved
 from relay_agent.config.settings import Settings
 from relay_agent.core.clock import DAY_SECONDS
 from relay_agent.core.errors import BadRequest, ConfigurationError, JournalError
@@ -175,8 +176,8 @@ def learn(days: int, env_file: Path) -> None:
     """Print a policy file made from the commands in the journal: rules only for the targets that answered.
 
     Its mode is "observe": it refuses nothing until you change that. Comments list the targets that never answered, those that a policy
-    refused or would have refused, and those that no rule should allow without review. Targets to which others redirect are not recorded:
-    see docs/policy.md.
+    refused, or a rule of it would have refused in the mode "observe", and those that no rule should allow without review. Targets to which
+    others redirect are not recorded: see docs/policy.md.
     Exit codes: 0 printed, 1 the journal has no commands.
 
     Example: relay-agent policy learn --days 30 > policy.toml
@@ -228,7 +229,7 @@ def test(url: str, method: str | None, secure: bool, file: Path | None, addresse
         found |= {"proxy": route.proxy.masked if route.proxy else None, "proxyReason": route.reason}
         click.echo(json.dumps({**found, "target": None if target is NO_SETTINGS else described_settings(target)}, indent=2))
     else:
-        click.echo(_said(possible, rules.policy, request.url.host))
+        click.echo(_said(possible, verdict.rule, rules.policy, request.url.host))
         if target is not NO_SETTINGS:
             click.echo(described_settings(target))
         click.echo(f"proxy: {described_route(route)}")
@@ -252,16 +253,19 @@ def _names(possible: Sequence[Verdict]) -> list[str]:
     return list(dict.fromkeys(one.would_refuse or one.rule for one in possible))
 
 
-def _said(possible: Sequence[Verdict], policy: Policy, host: str) -> str:
-    """Return the verdict for people, with the rule that decides; `possible` are several if that depends on addresses."""
+def _said(possible: Sequence[Verdict], first: str, policy: Policy, host: str) -> str:
+    """Return the verdict for people, with the rule that decides; `possible` are several if that depends on addresses.
+
+    `first` is the first rule that may decide. A built-in denial may stand in its place among the possible verdicts.
+    """
     word, names = _word(possible), " or ".join(_names(possible))
     if word == "undecided":
-        return f"undecided: {_dependence(possible[0].rule, policy, host)}"
+        return f"undecided: {_dependence(first, policy, host)}"
     refusing = [one for one in possible if one.would_refuse]
     if len(refusing) == len(possible):
         return f"allow (mode observe; the mode enforce would deny it: {names})"
     if refusing:
-        return f"allow (mode observe; in the mode enforce it {_dependence(_names(possible)[0], policy, host)})"
+        return f"allow (mode observe; in the mode enforce it {_dependence(first, policy, host)})"
     return f"{word}: {names}"
 
 
@@ -270,7 +274,8 @@ def _dependence(name: str, policy: Policy, host: str) -> str:
     rule = next(rule for rule in policy.rules if rule.name == name)
     which = f"all addresses of {host} are" if rule.allows else f"an address of {host} is"
     subnets = rule.hosts is not None and rule.hosts.networks
-    where = f"the subnets of rule {name}" if subnets else f"the loopback range, which rule {name} denies"
+    named = name if is_reserved(name) else f"rule {name}"  # A rule without a name is called `rule 2`.
+    where = f"the subnets of {named}" if subnets else f"the loopback range, which {named} denies"
     return f"depends on whether {which} in {where}; give the addresses with --address IP"
 
 

@@ -22,6 +22,11 @@ def stamp(found: os.stat_result) -> Stamp:
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns
 
 
+def file_size(found: Stamp) -> int:
+    """Return the size in bytes of the file that a stamp is of."""
+    return found[1]
+
+
 def read_regular(path: Path, most: int = -1) -> bytes:
     """Return the first `most` bytes of a regular file, or all of it; symbolic links are followed.
 

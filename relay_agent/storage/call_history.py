@@ -17,11 +17,13 @@ MAX_ROWS = 20_000
 MAX_ROWS_A_DAY = 2_000
 """Bounds, since senders choose hosts and methods. What is forgotten first is `_LEAST_WORTH`."""
 
+# In the mode `observe` that says only that no rule names the target yet. No rule's own name begins so (docs/policy.md).
+_NO_RULE_YET = "default: deny"
 _OF_COMMANDS = (
     "SELECT CAST(finished_at / 86400 AS INTEGER) AS day, scheme, host, port, method,"  # noqa: S608 - our own words
     f" action = '{ACTION_SECURE}' AS secure, COUNT(*) AS commands,"
     " COUNT(CASE WHEN from_proxy IS NOT 1 THEN status_code END) AS answered, MAX(finished_at) AS last_at,"
-    f" COUNT(CASE WHEN code = '{Code.EPOLICY}' OR would_refuse IS NOT NULL THEN 1 END) AS refused FROM commands"
+    f" COUNT(CASE WHEN code = '{Code.EPOLICY}' OR would_refuse NOT LIKE '{_NO_RULE_YET}%' THEN 1 END) AS refused FROM commands"
     " WHERE scheme IS NOT NULL AND host IS NOT NULL AND port IS NOT NULL AND method IS NOT NULL AND finished_at IS NOT NULL"
 )
 _GROUPED = " GROUP BY 1, 2, 3, 4, 5, 6"
@@ -50,7 +52,7 @@ class CalledTarget:
     """How many of them got a response of the target itself, not a proxy's."""
     last_at: float
     refused: int = 0
-    """How many of them the policy refused, or would have refused in the mode `enforce`; a redirect of theirs counts too."""
+    """How many of them the policy refused, or a rule of it would have refused in the mode `enforce`; a redirect of theirs counts too."""
 
 
 def is_counted(connection: sqlite3.Connection) -> bool:

@@ -22,6 +22,9 @@ _ENCODED_SLASH = re.compile(rb"%2f", re.IGNORECASE)
 _ENCODED_UNIT = re.compile(rb"%u[0-9a-f]{4}", re.IGNORECASE)
 """A character as JavaScript's `escape` writes it; IIS and Jetty decode it."""
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_OVERLONG = re.compile(rb"(?:[\xc0\xc1]|(?:\xe0|\xf0\x80)[\x80\x81])[\x80-\xbf]")
+"""An ASCII character in more bytes of UTF-8 than it needs, which is invalid; some servers decode it (RFC 3629 §10)."""
+_SYNTAX = re.compile(rb"[\x00-\x1f\x7f./\\;%?#]")
 _RAW_PARAMETER = re.compile(r"(?:;|%(?:25)*3b)[^/]*", re.IGNORECASE)
 _PARAMETER = re.compile(r"(?:;|%(?:25)*3b).*?(?=[/\\]|%(?:25)*(?:2f|5c)|$)", re.IGNORECASE | re.DOTALL)
 _SEPARATOR = re.compile(r"[;\\]|%(?:25)*(?:2f|5c|3b)", re.IGNORECASE)
@@ -64,8 +67,8 @@ def path_readings(target: str) -> PathReadings:
 
     They differ in: how often the path is percent-decoded, at least once; whether an encoded slash and a backslash separate segments;
     whether `;parameters` are cut, before or after that; whether a decoded `?` or `#` ends the path; whether `..` is a step up, and whether
-    it may climb out of an empty segment (RFC 3986 §5.2.4) or these are dropped first; whether what follows two slashes is a host. Empty
-    segments and `.` are left out in the end: they name nothing that the path without them does not.
+    it may climb out of an empty segment (RFC 3986 §5.2.4) or these are dropped first; whether what follows two slashes is a host; whether
+    overlong UTF-8 is decoded. Empty segments and `.` are left out in the end: they name nothing that the path without them does not.
     """
     path = target.partition("?")[0].encode("utf-8", "surrogateescape")
     found: set[str] = set()
@@ -106,8 +109,19 @@ def _decodings(path: bytes) -> list[bytes] | None:
 
 
 def _has_odd_character(path: bytes, decoded: Sequence[bytes]) -> bool:
-    """Return whether there is a control character, at which servers cut, or which they drop, or a `%uXXXX`, which only some decode."""
-    return _CONTROL.search(decoded[-1]) is not None or any(_ENCODED_UNIT.search(text) for text in (path, *decoded))
+    """Return whether there is a control character, at which servers cut, or which they drop, or what only some decode: `%uXXXX`, or
+    overlong UTF-8 of a character that separates, steps or encodes.
+    """
+    return (
+        _CONTROL.search(decoded[-1]) is not None
+        or any(_ENCODED_UNIT.search(text) for text in (path, *decoded))
+        or any(_SYNTAX.search(_shortest(found)) for found in _OVERLONG.findall(decoded[-1]))
+    )
+
+
+def _shortest(text: bytes) -> bytes:
+    """Return the text as servers see it that decode overlong UTF-8 of ASCII characters."""
+    return _OVERLONG.sub(lambda match: bytes(((match[0][-2] & 1) << 6 | match[0][-1] & 0x3F,)), text)
 
 
 def _cuts_ambiguously(path: bytes, decoded: Sequence[bytes]) -> bool:
@@ -142,7 +156,8 @@ def _texts(path: bytes, decoded: Sequence[bytes]) -> set[bytes]:
     for early in {_cut(path), _cut(path.replace(b"\\", b"/"))} - {path}:  # Parameters are cut before anything is decoded.
         texts |= {_opaque(early), *(_decodings(early) or ())}
     texts |= {text.replace(b"\\", b"/") for text in texts}
-    return texts | set(map(_cut, texts))
+    texts |= set(map(_cut, texts))
+    return texts | set(map(_shortest, texts))
 
 
 def _opaque(path: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from relay_agent.agent.current_policy import MAX_REMEMBERED, RETRY_SECONDS, CurrentPolicy
+from relay_agent.agent.current_policy import EMPTY_SECONDS, MAX_REMEMBERED, RETRY_SECONDS, CurrentPolicy
 from relay_agent.config.policy_file import LoadedPolicy, load_policy
 from relay_agent.core.errors import ConfigurationError
 from relay_agent.core.urls import parse_url
@@ -184,6 +184,25 @@ def test_a_file_that_is_gone_keeps_the_old_policy(world: World) -> None:
     world.write("policy.toml", CLOSED)
     assert world.refresh() == ["policy-loaded"]
     assert not world.allows
+
+
+def test_a_file_that_is_emptied_before_it_is_written_refuses_no_call_meanwhile(world: World) -> None:
+    world.start(OPEN)
+    world.write("policy.toml", "")
+    assert [world.refresh() for _ in range(2)] == [[], []]
+    assert world.allows
+    world.write("policy.toml", OPEN + TARGET)
+    assert (world.refresh(), world.allows, world.target.name) == (["policy-loaded"], True, "[[target]] 1 (lims.lab.example)")
+
+
+def test_a_file_that_stays_empty_is_taken_over_and_refuses_every_call(world: World) -> None:
+    world.start(OPEN)
+    for _ in range(2):
+        world.write("policy.toml", "")
+        assert [world.refresh(), world.refresh(EMPTY_SECONDS)] == [[], ["policy-loaded"]]
+        assert not world.allows
+        world.write("policy.toml", OPEN)
+        assert (world.refresh(), world.allows) == (["policy-loaded"], True)
 
 
 def test_a_missing_file_that_appears_heals_the_policy_without_a_change_of_its_own(world: World) -> None:

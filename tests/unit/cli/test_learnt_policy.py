@@ -61,8 +61,8 @@ def test_what_a_policy_refused_or_would_have_gets_no_rule_but_a_comment(refused:
     text = text_of(refused, *others, call("eln"))
     assert [rule["hosts"] for rule in tomllib.loads(text)["rule"]] == [["eln"]]
     assert (
-        "The policy refused some of these, or would have (mode observe), so they have no rule; write one yourself if you want it:\n#   GET"
-        in text
+        "The policy refused some of these, or a rule of it would have (mode observe), so they have no rule;"
+        " write one yourself if you want it:\n#   GET" in text
     )
     assert "never answered" not in text
 

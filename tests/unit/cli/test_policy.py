@@ -20,7 +20,7 @@ from relay_agent.core.failures import Code
 from relay_agent.core.models import ACTION_SECURE, Status, Update
 from relay_agent.core.urls import parse_url
 from relay_agent.storage.journal import About, Journal
-from relay_agent.transport.policy import TargetCall
+from relay_agent.transport.policy import Policy, TargetCall
 
 PLAIN = "TetraScience.Connector.gdc.HttpRequest"
 RULES = """
@@ -227,6 +227,13 @@ def test_learn_allows_nothing_that_the_policy_refused_or_would_have(site: Site) 
     assert "# 1 answered command\n" in site.file.read_text()
 
 
+def test_learn_allows_what_only_the_default_would_have_refused_while_rules_were_observed(site: Site) -> None:
+    name = Policy(default_allows=False).default.rule
+    site.saw(replace(called("lims"), would_refuse=name), replace(called("eln"), would_refuse=f"{name} (redirect to https://files)"))
+    site.saw(replace(called("mis"), would_refuse="no vault (redirect to https://vault)"))
+    assert [rule["hosts"] for rule in learnt(site)] == [["eln"], ["lims"]]
+
+
 def test_learn_without_commands_says_so_and_ends_with_1(site: Site) -> None:
     site.saw()
     done = site.run("learn", "--days", "1")
@@ -366,6 +373,17 @@ def test_test_says_what_a_verdict_depends_on(site: Site, rules: str, says: str) 
     word = says.partition(":")[0].partition(" ")[0]
     assert done.exit_code == (0 if word == "allow" else 1)
     assert json.loads(site.run("test", "https://eln/", "--file", "policy.toml", "--json").stdout)["verdict"] == word
+
+
+def test_test_says_what_a_verdict_depends_on_if_the_built_in_denial_of_the_admin_pages_is_one_of_the_possible(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RELAY_ADMIN_ADDR", "127.0.0.1:9464")
+    opened = '[[rule]]\naction = "allow"\nhosts = ["localhost"]\nports = [9464]\n'
+    site.file.write_text('[[rule]]\naction = "allow"\nhosts = ["10.0.0.0/8"]\n' + opened)
+    done = site.run("test", "http://localhost:9464/", "--file", "policy.toml")
+    assert done.stdout.startswith("undecided: depends on whether all addresses of localhost are in the subnets of rule 1; ")
+    assert (done.exit_code, done.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8089/", "http://2130706433:8089/", "http://[::1]/"])

@@ -214,6 +214,7 @@ def test_a_decoded_query_ends_the_path_as_a_plain_one_does(target: str) -> None:
         *("/api/..;/x", "/api/%" + "25" * MAX_DECODINGS + "2e"),
         *("/api/..%00/x", "/api/x%00", "/api/x%0A", "/api/%7f", "/api/%2500", "/api/x;%01", "//api/%1F"),
         *("/api/%u002e%u002e/x", "/api/%U0061", "/api/%25u0061", "/api/%%75%30061"),
+        *("/api/..%c0%afx", "/api/%c0%ae%c0%ae/x", "/api/x%C0%BBy", "/api/.%25c1%259c", "/api/%e0%80%ae./x", "/x%f0%80%80%af"),
     ],
 )
 def test_a_path_that_may_be_any_path_is_allowed_by_no_pattern_but_that_for_all_and_denied_by_each(target: str) -> None:
@@ -221,6 +222,16 @@ def test_a_path_that_may_be_any_path_is_allowed_by_no_pattern_but_that_for_all_a
     assert not readings.all_match([parse_path("/api/*"), parse_path("/x")])
     assert readings.all_match([parse_path("/*")])
     assert readings.any_match([parse_path("/other")])
+
+
+@pytest.mark.parametrize("target", ["/%c1%a1dmin", "/adm%E0%81%A9n", "/admi%f0%80%81%ae", "/%25c1%25a1dmin"])
+def test_a_denied_path_is_not_hidden_by_letters_in_overlong_utf_8_which_some_servers_decode(target: str) -> None:
+    assert path_readings(target).any_match([parse_path("/admin")])
+    assert not path_readings(target).all_match([parse_path("/admin")])
+
+
+def test_bytes_of_another_charset_that_look_like_overlong_utf_8_are_allowed_below_a_path() -> None:
+    assert path_readings("/api/%c0%b4").all_match([parse_path("/api/*")])  # GBK
 
 
 def test_readings_may_each_match_another_of_the_patterns() -> None:
@@ -240,10 +251,18 @@ def climbed(path: bytes) -> bytes:
     return b"/" + b"/".join(kept)
 
 
+def lenient(path: bytes) -> bytes:
+    for number in range(128):
+        for form in (b"%c%c", b"\xe0%c%c", b"\xf0\x80%c%c"):
+            path = path.replace(form % ((0xC0 if form[0] == 0x25 else 0x80) | number >> 6, 0x80 | number & 0x3F), bytes((number,)))
+    return path
+
+
 SERVER = st.lists(
     st.sampled_from(
         [
             unquote_to_bytes,
+            lenient,
             lambda path: re.sub(b";[^/]*", b"", path),
             lambda path: path.replace(b"\\", b"/"),
             lambda path: re.split(b"[?#]", path, maxsplit=1)[0],
@@ -259,7 +278,7 @@ WRITTEN = st.lists(
     st.sampled_from(
         [
             *("/", "/", "/", "api", "x", "..", "..", ".", ";", ";a", "\\", "%2f", "%3b", "%5c", "%2e%2e", "%252e%252e", "%252f", "%25"),
-            *("253b", "%3f", "%23"),
+            *("253b", "%3f", "%23", "%c0%af", "%c0%ae", "%c1%a1pi", "%c0%a52e"),
         ]
     ),
     max_size=16,
