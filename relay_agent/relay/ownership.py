@@ -82,6 +82,8 @@ class Ownership:
         self._claims: dict[str, _Claim] = {}
         self._left = {command_id: (receipt, until) for command_id, receipt, until in journal.claims()}
         """Claims of the last run, until they are resumed: receipt and end of the lease, in seconds since 1970."""
+        self._earlier: dict[str, str] = {}
+        """While retiring: receipts of further messages of claimed commands, with the ids. They are deleted before the claims' own."""
         self.deleting = False
         """Whether SQS's answer to an open delete decides whose a command is, so that a stop waits for it. Any thread may read it."""
         self._looked_at = float("-inf")
@@ -159,6 +161,7 @@ class Ownership:
             if until == math.inf:
                 self._claims[command_id] = self._inherited(None, receipt)
         self._left.clear()
+        self._delete_earlier(queue)
         self._claim(queue)
         if not self._has_unacked:
             return
@@ -196,19 +199,13 @@ class Ownership:
             JournalError: the journal cannot be read.
         """
         known = self._journal.known([command_id for command_id in ids if command_id is not None])
-        claimed = self.claimed_ids()
-        others: list[tuple[str | None, str]] = []
         for command_id, message in zip(ids, received, strict=True):
             if command_id in self._claims:
-                others += self._replace_receipt(command_id, message)
+                self._earlier |= {receipt: command_id for _, receipt in self._replace_receipt(command_id, message)}
+            elif command_id is not None and command_id in known:
+                self._claims[command_id] = self._inherited(None, message.receipt)
+        self._delete_earlier(queue)
         self._claim(queue)
-        others += [
-            (command_id, message.receipt)
-            for command_id, message in zip(ids, received, strict=True)
-            if command_id is not None and command_id in known - claimed
-        ]
-        if others:
-            self._acknowledge(queue, others)
         return [message for command_id, message in zip(ids, received, strict=True) if command_id not in known]
 
     def receive(self, queue: Queue, most: int, wait_seconds: int) -> list[Received]:
@@ -261,7 +258,7 @@ class Ownership:
 
     def _claim(self, queue: Queue) -> None:
         """Delete the messages of claimed commands; release what SQS confirms, cede what it refuses or what is no longer leased."""
-        tried: set[str] = set()
+        tried = set(self._earlier.values())
         while True:
             now = self._clock.boottime()
             over = [command_id for command_id, claim in self._claims.items() if claim.lease_until <= now]
@@ -279,6 +276,16 @@ class Ownership:
                 return
             self._own([command_id for place, (command_id, _) in enumerate(batch) if place in found.done])
             self._refused([command_id for place, (command_id, _) in enumerate(batch) if place in found.refused])
+
+    def _delete_earlier(self, queue: Queue) -> None:
+        """Delete further messages of claimed commands; those of commands that were ceded meanwhile are another agent's."""
+        self._earlier = {receipt: command_id for receipt, command_id in self._earlier.items() if command_id in self._claims}
+        receipts = list(self._earlier)
+        for start in range(0, len(receipts), BATCH):
+            if not self._acknowledge(queue, [(None, receipt) for receipt in receipts[start : start + BATCH]]):
+                return
+            for receipt in receipts[start : start + BATCH]:
+                del self._earlier[receipt]
 
     def _own(self, ids: Sequence[str]) -> None:
         if not ids:

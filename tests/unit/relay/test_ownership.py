@@ -556,6 +556,33 @@ def test_an_agent_that_takes_nothing_more_deletes_both_messages_of_a_command_tha
     assert alone.released == ["waiting"]
 
 
+@pytest.mark.parametrize("failing", [[0], [1], [0, 1]], ids=["the first", "the second", "both"])
+def test_a_command_that_was_sent_twice_is_not_owned_by_an_agent_that_takes_nothing_more_before_both_messages_are_deleted(
+    alone: World, failing: Sequence[int]
+) -> None:
+    alone_before(alone)
+    received = alone.receive("waiting", "waiting")
+    alone.fails = {received[place].receipt for place in failing}
+    alone.ownership.recognise(alone.queue, ["waiting", "waiting"], received)
+    assert (alone.released, "waiting" in alone.ownership.claimed_ids(), alone.ownership.failing) == ([], True, True)
+    alone.fails.clear()
+    alone.deletes.clear()
+    alone.pass_seconds(1)
+    deleted = {receipt for batch in alone.deletes for receipt in batch}
+    assert (alone.released, deleted) == (["waiting"], {received[place].receipt for place in {1, *failing}})
+
+
+def test_a_message_of_an_owned_command_whose_delete_fails_is_deleted_later_by_an_agent_that_takes_nothing_more(alone: World) -> None:
+    alone.take("a")
+    alone.pass_seconds(0)
+    alone.down = True
+    alone.ownership.recognise(alone.queue, ["a"], alone.receive("a"))
+    assert alone.ownership.claimed_ids() == {"a"}
+    alone.down = False
+    alone.pass_seconds(1)
+    assert (alone.ownership.claimed_ids(), alone.deletes[-1], alone.released) == (set(), ["a-2"], ["a"])
+
+
 # --- receipts that were damaged ---
 
 
