@@ -493,7 +493,8 @@ class Journal:
             # SQS delivered it again, so it was not deleted: only the new receipt can do that now.
             connection.execute(
                 "UPDATE commands SET acked = 0, receipt = ?1,"
-                " lease_until = CASE WHEN lease_until IS NULL THEN NULL ELSE ?2 END WHERE id = ?3",
+                # An agent that is alone now gives no lease: what it had claimed before stays claimed.
+                " lease_until = CASE WHEN lease_until IS NULL THEN NULL ELSE COALESCE(?2, lease_until) END WHERE id = ?3",
                 (receipt, lease_until, command_id),
             )
             return Admission.KNOWN if row[0] in (digest, b"") else Admission.CHANGED

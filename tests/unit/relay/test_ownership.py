@@ -547,6 +547,19 @@ def test_an_agent_that_is_alone_again_cedes_what_it_had_only_claimed(world: Worl
     assert (world.released, world.rows()) == ([], {})
 
 
+def test_what_an_agent_alone_again_had_only_claimed_runs_though_its_message_came_again_while_deletes_failed(world: World) -> None:
+    world.down = True
+    world.take("a")
+    world.shared = False
+    world.restart(after=10)
+    world.take("a")
+    world.pass_seconds(LEASE)
+    assert (world.released, world.rows(), world.ceded()) == ([], {}, 1)
+    world.down = False
+    world.take("a")
+    assert (world.released, world.rows()) == (["a"], {"a": True})
+
+
 def test_an_agent_that_takes_nothing_more_deletes_both_messages_of_a_command_that_was_sent_twice(alone: World) -> None:
     alone_before(alone)
     received = alone.receive("waiting", "waiting")
