@@ -196,8 +196,9 @@ class Ownership:
         `ids` are the messages' command ids, None for one without.
 
         Raises:
-            JournalError: the journal cannot be read.
+            JournalError: the journal cannot be read or written.
         """
+        self._journal.flush()  # Else a command that was just ceded counts as known, and its message as this agent's to delete.
         known = self._journal.known([command_id for command_id in ids if command_id is not None])
         for command_id, message in zip(ids, received, strict=True):
             if command_id in self._claims:

@@ -640,6 +640,21 @@ def test_a_command_whose_receipt_cannot_be_read_is_owned_once_its_message_does_n
     assert (damaged.released, damaged.ownership.inherited(), damaged.journal.unacked()) == (["waiting"], 0, [])
 
 
+def test_the_message_of_a_command_that_was_just_ceded_is_not_deleted_by_an_agent_that_takes_nothing_more(damaged: World) -> None:
+    """Another agent must run it: this one has forgotten it."""
+    damaged.shared, damaged.down = True, True
+    damaged.restart()
+    damaged.pass_seconds(0)
+    damaged.take("a")
+    damaged.down = False
+    damaged.pass_seconds(LEASE)
+    assert (damaged.ceded(), damaged.ownership.awaited()) == (1, 1)
+    damaged.deletes.clear()
+    received = damaged.receive("a")
+    assert damaged.ownership.recognise(damaged.queue, ["a"], received) == received
+    assert damaged.deletes == []
+
+
 def test_an_agent_alone_on_its_queue_deletes_nothing_with_a_receipt_that_cannot_be_read(damaged: World) -> None:
     damaged.deletes.clear()
     damaged.restart()
