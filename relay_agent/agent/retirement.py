@@ -14,7 +14,7 @@ from typing import TextIO
 
 from relay_agent.agent.shutdown import calls_aborted
 from relay_agent.agent.signals import Signals
-from relay_agent.agent.startup import open_journal
+from relay_agent.agent.startup import log_findings, open_journal
 from relay_agent.agent.thread_wiring import sender_loop, uploader_threads
 from relay_agent.agent.threads import AgentThread, Stops
 from relay_agent.agent.wiring import (
@@ -73,6 +73,8 @@ class Retired:
     problem: str | None = None
     """Why some answers were not sent, or some messages not deleted; None if all were."""
     cause: Cause | None = None
+    damaged: bool = False
+    """Whether commands of a damaged journal could not be read, and so stay unanswered; the log says what is known of them."""
 
 
 class Retirement:
@@ -114,7 +116,9 @@ class Retirement:
         """
         if seconds is None:
             seconds = ANSWER_SECONDS + self._flow.inbound.lease.hidden_seconds()
-        retired = Retired()
+        damage = self._flow.journal.damage
+        retired = Retired(damaged=bool(self._flow.journal.nameless) or (damage is not None and not damage.complete))
+        log_findings(self._telemetry.log, self._flow.journal, ())
         deadline = Deadline(seconds, self._clock.monotonic)
         try:
             kinds = self._resume()

@@ -38,8 +38,8 @@ def retire(context: click.Context, timeout: float | None, as_json: bool, env_fil
     EINTERRUPTED.
     To stop an agent for a while, just stop it: it resumes from its journal at the next start.
 
-    Exit codes: 0 every answer was sent, 1 some could not be sent (run it again), 2 the agent or another `retire` runs, or the
-    configuration is invalid or names no state directory.
+    Exit codes: 0 every answer was sent, 1 some could not be sent (run it again) or the journal was damaged, 2 the agent or another
+    `retire` runs, or the configuration is invalid or names no state directory.
 
     Example: relay-agent retire --timeout 900
     """
@@ -74,7 +74,7 @@ def retire(context: click.Context, timeout: float | None, as_json: bool, env_fil
         click.echo(json.dumps(words, indent=2))
     else:
         _print(retired)
-    sys.exit(EXIT_ERROR if retired.unsent or retired.undeleted or retired.problem else EXIT_OK)
+    sys.exit(EXIT_ERROR if retired.unsent or retired.undeleted or retired.problem or retired.damaged else EXIT_OK)
 
 
 COMMANDS = (retire,)
@@ -86,8 +86,11 @@ def _print(retired: Retired) -> None:
     click.echo(f"{retired.interrupted:>6}  may have reached their target: answered EINTERRUPTED")
     if retired.ceded:
         click.echo(f"{retired.ceded:>6}  left to other agents on the same queue")
+    if retired.damaged:
+        text = "The journal was damaged: commands that could not be read stay unanswered. The log lines above say what is known."
+        click.echo(text, err=True)
     if retired.problem is None:
-        click.echo("Every answer was sent, and the journal is empty.")
+        click.echo(f"Every answer {'that could be read ' if retired.damaged else ''}was sent, and the journal is empty.")
         return
     if retired.undeleted:
         click.echo(f"{retired.undeleted} messages may still be in the queue, where another agent would receive them.", err=True)

@@ -69,10 +69,9 @@ class World:
         journal.start("posted", repeatable=False)
         journal.start("fetched", repeatable=True)
 
-    def retirement(self) -> Retirement:
-        made = Retirement(
-            settings(RELAY_STATE_DIR=str(self.directory)), clock=self.clock, stream=cast("Any", io.StringIO()), signals=self.signals
-        )
+    def retirement(self, log: io.StringIO | None = None) -> Retirement:
+        stream = log or io.StringIO()
+        made = Retirement(settings(RELAY_STATE_DIR=str(self.directory)), clock=self.clock, stream=stream, signals=self.signals)
         client = SimpleNamespace(
             refresh_config=self._refresh,
             credentials=SimpleNamespace(renew=lambda _refused: None),
@@ -197,6 +196,14 @@ def test_a_journal_whose_answers_were_all_sent_is_emptied(world: World) -> None:
     journal = Journal(world.directory / "journal.db", world.clock)
     assert set(journal.counts().values()) == {0}
     journal.close()
+
+
+def test_a_damaged_journal_is_logged_and_counts_as_one_with_unanswered_commands_once(world: World) -> None:
+    (world.directory / "journal.db").write_bytes(b"no journal" * 500)
+    log = io.StringIO()
+    made = world.retirement(log)
+    assert (made.run(60.0).damaged, "journal-damaged" in log.getvalue()) == (True, True)
+    assert not world.retirement().run(60.0).damaged
 
 
 def test_a_command_whose_message_is_still_in_the_queue_is_not_answered(world: World) -> None:

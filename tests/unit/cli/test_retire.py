@@ -78,6 +78,7 @@ def test_commands_left_to_other_agents_are_told_and_no_failure(stub: Stub) -> No
         Retired(problem="no connection", cause=CAUSE),
         Retired(unsent=1),
         Retired(undeleted=1, problem="messages of its commands are still in the queue"),
+        Retired(ended=1, damaged=True),
     ],
 )
 def test_whatever_could_not_be_answered_is_1(stub: Stub, ended: Retired) -> None:
@@ -131,6 +132,13 @@ def test_messages_that_may_be_left_are_told(stub: Stub) -> None:
     assert "answers" not in done.stderr, "all of them were sent"
 
 
+def test_a_damaged_journal_is_not_told_as_one_whose_commands_were_all_answered(stub: Stub) -> None:
+    stub.ended = Retired(ended=1, damaged=True)
+    done = run()
+    assert "commands that could not be read stay unanswered" in done.stderr
+    assert "Every answer that could be read was sent" in done.stdout
+
+
 def test_json_holds_every_number_the_problem_and_its_cause(stub: Stub) -> None:
     stub.ended = Retired(1, 2, 3, 4, 5, 6, "no connection", CAUSE)
     found: dict[str, Any] = json.loads(run("--json").stdout)
@@ -143,6 +151,7 @@ def test_json_holds_every_number_the_problem_and_its_cause(stub: Stub) -> None:
         "undeleted": 6,
         "problem": "no connection",
         "cause": {"cause": CAUSE.cause, "cure": CAUSE.cure},
+        "damaged": False,
     }
     stub.ended = Retired()
     assert json.loads(run("--json").stdout)["cause"] is None
