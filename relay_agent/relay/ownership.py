@@ -39,17 +39,25 @@ def _always() -> bool:
 class _Claim:
     """A command in the journal that is not this agent's until SQS confirms the delete of its message.
 
-    `inherited` is one of an agent that was alone on its queue, or that retires: nobody else can have received its message, so it is never
+    An inherited one is of an agent that was alone on its queue, or that retires: nobody else can have received its message, so it is never
     ceded. If SQS refuses the receipt, the message either comes again, or was deleted before.
+
+    Times are in seconds of `Clock.boottime`.
     """
 
     work: Work | None
     """None if the command was answered already, so that only its message must go."""
     receipt: str
     """Empty if SQS has refused it, or if the journal's copy was damaged."""
-    lease_until: float
-    """In seconds of `Clock.boottime`. Of an inherited claim: from when on its message would come again, if it is in the queue."""
-    inherited: bool = False
+    lease_until: float = math.inf
+    """When the claim ends; infinite if it is inherited."""
+    hidden_until: float = -math.inf
+    """Of an inherited claim without a receipt: from when on its message would come again, if it is in the queue."""
+
+    @property
+    def inherited(self) -> bool:
+        """Whether it never ends."""
+        return self.lease_until == math.inf
 
 
 class Ownership:
@@ -246,8 +254,7 @@ class Ownership:
     def _inherited(self, work: Work | None, receipt: str) -> _Claim:
         """Return the claim of an inherited command; without a receipt it waits for its message."""
         # The last run may have ended during a receive.
-        until = math.inf if receipt else self._clock.boottime() + self._lease.hidden_seconds()
-        return _Claim(work, receipt, until, inherited=True)
+        return _Claim(work, receipt, hidden_until=self._clock.boottime() + self._lease.hidden_seconds())
 
     def _replace_receipt(self, command_id: str, message: Received) -> list[tuple[None, str]]:
         """Claim a claimed command by the message that came now; return the earlier receipt, if there is one, for `_acknowledge`."""
@@ -262,9 +269,8 @@ class Ownership:
         tried = set(self._earlier.values())
         while True:
             now = self._clock.boottime()
-            over = [command_id for command_id, claim in self._claims.items() if claim.lease_until <= now]
-            self._cede([command_id for command_id in over if not self._claims[command_id].inherited])
-            self._settle([command_id for command_id in over if command_id in self._claims], now)
+            self._cede([command_id for command_id, claim in self._claims.items() if claim.lease_until <= now])
+            self._settle(now)
             if not self._claims and not self._has_unacked:
                 self._ack_failure.forget()  # No delete is left that could succeed.
             batch = [(command_id, claim) for command_id, claim in self._claims.items() if claim.receipt and command_id not in tried][:BATCH]
@@ -299,10 +305,11 @@ class Ownership:
             if work is not None:
                 self._release(work)
 
-    def _settle(self, ids: Sequence[str], now: float) -> None:
+    def _settle(self, now: float) -> None:
         """Own inherited commands whose messages did not come again: they were deleted, though that was not confirmed."""
         far = SETTLE_LEASES * self._lease.seconds  # On a busy queue no receive may ever find it empty.
-        self._own([one for one in ids if self._looked_at >= self._claims[one].lease_until or now >= self._claims[one].lease_until + far])
+        gone = max(self._looked_at, now - far)
+        self._own([one for one, claim in self._claims.items() if claim.inherited and not claim.receipt and claim.hidden_until <= gone])
 
     def _refused(self, ids: Sequence[str]) -> None:
         """Cede commands whose receipts SQS refuses; an inherited one waits for its message."""
@@ -317,7 +324,7 @@ class Ownership:
         until = self._clock.boottime() + hidden_by(self._lease.seconds)
         for command_id, claim in self._claims.items():
             if not claim.receipt:
-                self._claims[command_id] = replace(claim, lease_until=max(claim.lease_until, until))
+                self._claims[command_id] = replace(claim, hidden_until=max(claim.hidden_until, until))
 
     def _cede(self, ids: Sequence[str]) -> None:
         """Forget commands that may be another agent's: they are neither run nor answered here, and may be admitted again."""
