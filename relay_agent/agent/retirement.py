@@ -181,21 +181,23 @@ class Retirement:
 
         Tries again while that cannot be done.
         """
-        client, waits = self._platform.client, Backoff()
+        client, waits, connected = self._platform.client, Backoff(), False
         while True:
             wait = 0.0
             try:
-                client.refresh_config()
-                client.credentials.renew(None)
-                self._platform.status.registered = True
+                if not connected:
+                    client.refresh_config()
+                    client.credentials.renew(None)
+                    self._platform.status.registered = connected = True
+                    self._start_sending()
                 retired.problem, retired.cause = None, None
-                self._start_sending()
                 if self._all_deleted(client):
                     return
                 retired.problem = "messages of its commands may still be in the queue, and another agent would run them again"
                 if self._flow.inbound.ownership.failing:
-                    wait = waits.next_seconds()
+                    connected, wait = False, waits.next_seconds()
             except PlatformError as error:
+                connected = False
                 wait = waits.next_seconds(error.retry_after if isinstance(error, RateLimited) else 0.0)
                 retired.problem, retired.cause = str(error), _cause_of(error)
             over = deadline.remaining() <= wait

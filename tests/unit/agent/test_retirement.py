@@ -229,6 +229,7 @@ def test_messages_of_other_commands_are_held_until_the_queue_is_found_empty_and_
     assert (retired.undeleted, retired.unsent, retired.problem) == (0, 0, None)
     assert world.returned == [f"receipt of other-{place}" for place in range(12)]
     assert world.time == 81.0, "the lease and the time that a receive waits, and the receive that finds nothing"
+    assert world.tried == 1, "the configuration is not read again for each receive"
 
 
 def test_messages_of_other_commands_are_given_back_also_if_the_time_is_over(world: World) -> None:
