@@ -31,7 +31,7 @@ from relay_agent.relay.worker import Worker
 from relay_agent.telemetry.metrics import system_metrics
 from relay_agent.transport.session import Transport
 
-DOWNLOADERS = 2
+DOWNLOADERS = 8
 UPLOADERS = 2
 LAST_LINES_SECONDS = 1.0
 """How long the end of the agent may be delayed to deliver the last log lines by syslog."""

@@ -6,7 +6,7 @@ A bad payload is returned as a `Failure`, never raised. This module runs and ans
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -48,6 +48,12 @@ class Download:
     """A task whose body is to be downloaded. `began` and `due`, the next try, are on the monotonic clock."""
 
     task: Task
+    host: Hashable = ""
+    """What downloads from one host have in common."""
+    seconds: float = DOWNLOAD_TRY_SECONDS
+    """How long the next try may take."""
+    answered: bool | None = None
+    """Whether the host answered the last try; None if it was not asked."""
     due: float = 0.0
     began: float | None = None
     missing: int = 0
@@ -75,6 +81,7 @@ class PayloadReader:
         self._keyring = keyring
         self._clock = clock
         self._large_payload = threading.Lock()
+        self._without_disk = threading.Lock()
 
     # --- any thread ---
 
@@ -114,9 +121,11 @@ class PayloadReader:
             return task
         job.began = now if job.began is None else job.began
         try:
-            downloaded = self._download_once(task, task.command.body_url or "")
+            downloaded = self._download_once(task, task.command.body_url or "", job.seconds)
         except PlatformError as error:
+            job.answered = error.status is not None
             return self._failed(job, error)
+        job.answered = True
         reach(Point.FETCHED)
         return downloaded
 
@@ -142,15 +151,17 @@ class PayloadReader:
         job.due = now + min(job.waits.next_seconds(MISSING_SECONDS if missing else 0.0), left)
         return None
 
-    def _download_once(self, task: Task, url: str) -> Task:
+    def _download_once(self, task: Task, url: str, seconds: float) -> Task:
         name = file_name(self._clock.new_id(), ".body")
         try:
-            data = self._payloads.download(url, DOWNLOAD_TRY_SECONDS, lambda pieces: self._spool.keep(pieces, KEPT_IN_MEMORY, name))
-        except OSError:  # The disk is full: keep it in memory after all.
-            data = self._payloads.download(url, DOWNLOAD_TRY_SECONDS, b"".join)
+            data = self._payloads.download(url, seconds, lambda pieces: self._spool.keep(pieces, KEPT_IN_MEMORY, name))
+        except OSError:  # The disk is full: keep it in memory after all, one at a time, because it may have 16 MB.
+            with self._without_disk:
+                data = self._payloads.download(url, seconds, b"".join)
+                with self._large_payload:
+                    return self._decoded(task, data)
         if data is not None:
-            request = self._decode_text(task.command, data.decode, b"".join)
-            return replace(task, request=request, lane=lane_of(request))
+            return self._decoded(task, data)
         try:
             request = self.read(replace(task, body=name), requests.forget)
         except BaseException:
@@ -160,6 +171,10 @@ class PayloadReader:
             self._spool.remove(name)
             return replace(task, request=request)
         return replace(task, body=name, lane=lane_of(request))
+
+    def _decoded(self, task: Task, data: bytes) -> Task:
+        request = self._decode_text(task.command, data.decode, b"".join)
+        return replace(task, request=request, lane=lane_of(request))
 
     def _spooled(self, command: Command, name: str, keep: requests.Keep) -> HttpRequest | Failure:
         try:

@@ -161,8 +161,8 @@ def _translated(call: Call, url: str, error: Exception) -> PlatformError | None:
 
 
 def shown_code(code: object) -> str:
-    """Return an AWS error code without the namespace that some services put before it."""
-    return str(code).rpartition("#")[2][:_LONGEST_CODE]
+    """Return an AWS error code for display, without the namespace that some services put before it."""
+    return str(code).rpartition("#")[2][:_LONGEST_CODE].encode("utf-8", "replace").decode("utf-8")
 
 
 def code_of(error: ClientError) -> str:

@@ -108,11 +108,11 @@ class Rest:
         if not _REGION.fullmatch(region):
             raise NotThePlatform(Call.CONFIG, "the answer's region is not one of AWS's")
         return AgentConfig(
-            agent_name=(_optional(found, "agentName") or self._identity.agent_id)[:MOST_OF_A_NAME],
+            agent_name=(_showable(found, "agentName") or self._identity.agent_id)[:MOST_OF_A_NAME],
             region=region,
-            log_group=_optional(found, "logGroupName"),
-            source_queue=_optional(found, "rpcSourceQueueUrl"),
-            platform_queue=_optional(found, "rpcPlatformQueueUrl"),
+            log_group=_showable(found, "logGroupName"),
+            source_queue=_showable(found, "rpcSourceQueueUrl"),
+            platform_queue=_showable(found, "rpcPlatformQueueUrl"),
         )
 
     def credentials(self) -> TemporaryCredentials:
@@ -152,7 +152,7 @@ class Rest:
         return AgentState(
             enabled if isinstance(enabled, bool) else None,
             queue_enabled if isinstance(queue_enabled, bool) else None,
-            _optional(found, "type"),
+            _showable(found, "type"),
         )
 
     def heartbeat(self) -> None:
@@ -284,3 +284,9 @@ def _required(found: dict[str, Any], name: str, call: Call) -> str:
 def _optional(found: dict[str, Any], name: str) -> str | None:
     value = found.get(name)
     return value if isinstance(value, str) and value else None
+
+
+def _showable(found: dict[str, Any], name: str) -> str | None:
+    """Return a text without half of a surrogate pair, which JSON can contain, but no page and no terminal."""
+    value = _optional(found, name)
+    return None if value is None else value.encode("utf-8", "replace").decode("utf-8")

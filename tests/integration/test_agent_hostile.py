@@ -6,10 +6,13 @@ Each kind of input once. The details of a parser are in its unit tests.
 from __future__ import annotations
 
 import gzip
+import json
+import socket
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +175,27 @@ def test_a_body_of_millions_of_values_is_refused_and_takes_no_memory(agent: Runn
     assert found["code"] == "EBADCOMMAND" and "values" in found["message"]
     assert agent.resident_bytes - before < 60_000_000
     others_go_on(agent, target)
+
+
+def test_bodies_of_many_hosts_that_do_not_answer_do_not_delay_those_of_others(agent: RunningAgent, target: ByteTarget) -> None:
+    """The first of the others was never asked before, the second is known to answer."""
+    target.on("/bucket", reply(200, body=json.dumps({"url": target.url("/")})))
+    with ExitStack() as listeners:
+        # The system accepts their connections, and nothing answers.
+        ports = [listeners.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(5)]
+        dead = [referenced(agent, f"http://127.0.0.1:{port}/body") for port in [*ports[:1] * 60, *ports[1:] * 5]]
+        for limit in (2 * SOON_SECONDS, SOON_SECONDS):
+            begun = time.monotonic()
+            assert body(agent.sandbox.wait_final(referenced(agent, target.url("/bucket")), 60))["body"] == "as ever"
+            assert time.monotonic() - begun < limit
+        assert not any(finals(agent.sandbox.command(command_id)) for command_id in dead)
+
+
+def referenced(agent: RunningAgent, url: str) -> str:
+    """Send a command whose body is behind a URL, and return its id."""
+    now = agent.sandbox.now()
+    command = Command(str(uuid.uuid4()), agent.sandbox.org_slug, agent.agent_id, ACTION_HTTP, now, now + timedelta(minutes=5), now, {})
+    agent.sandbox.commands.add(command)
+    message = command.request_json() | {"body": None, "bodyDelivery": "referenced", "bodyUrl": url}
+    agent.sandbox.send_raw(agent.agent_id, json.dumps(message))
+    return command.id

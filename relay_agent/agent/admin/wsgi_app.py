@@ -79,7 +79,7 @@ class Pages:
             "/status.json": self._status,
         }
         for path, text in local.items():
-            self._routes[path] = lambda _, text=text: Reply(HTTPStatus.OK, _TEXT, text().encode())  # type: ignore[misc]
+            self._routes[path] = lambda _, text=text: Reply(HTTPStatus.OK, _TEXT, _encoded(text()))  # type: ignore[misc]
 
     def show(self, facts: Known) -> None:
         """Show this status from now on."""
@@ -122,7 +122,7 @@ class Pages:
         refresh = "refresh=off" not in query.split("&")
         text = status_page.render(self._facts.status(), self._facts.recent(), refresh=refresh)
         policy = ("Content-Security-Policy", status_page.POLICY if refresh else status_page.POLICY_WITHOUT_SCRIPTS)
-        return Reply(HTTPStatus.OK, "text/html; charset=utf-8", text.encode(), (policy,))
+        return Reply(HTTPStatus.OK, "text/html; charset=utf-8", _encoded(text), (policy,))
 
     def _status(self, _query: str) -> Reply:
         found: dict[str, Any] = self._facts.status() | {"commands": command_history.as_json(self._facts.recent())}
@@ -133,7 +133,12 @@ class Pages:
         if not problems:
             return Reply(HTTPStatus.OK, _TEXT, f"{well}\n".encode())
         lines = [f"{problem.reason}\n  cause: {problem.cause.cause}\n  cure: {problem.cause.cure}\n" for problem in problems]
-        return Reply(HTTPStatus.SERVICE_UNAVAILABLE, _TEXT, "".join(lines).encode())
+        return Reply(HTTPStatus.SERVICE_UNAVAILABLE, _TEXT, _encoded("".join(lines)))
+
+
+def _encoded(text: str) -> bytes:
+    # Half of a surrogate pair in a text of the platform's must not make the page fail.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _say(status: HTTPStatus, text: str, *headers: tuple[str, str]) -> Reply:

@@ -68,6 +68,7 @@ HOSTILE = {
     "names and spaces": '"a"   ',
     "numbers": "1 ",
     "spaces": " ",
+    "spaces and commas": '" ", ,, "":  :',
 }
 
 
@@ -100,4 +101,5 @@ def test_the_work_is_bounded_whatever_the_text_is(piece: str, as_bytes: bool) ->
         finally:
             tracemalloc.stop()
     assert looked <= 4 * most + 10
+    assert "".join(match[0] for match in json_bounds._TEXT.finditer(piece * 20)) == piece * 20, "nothing is searched, only matched"
     assert peak < len(text) + 200_000, "nothing is made of what is counted"

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from urllib3.fields import RequestField
 from werkzeug.formparser import parse_form_data
 
 from relay_agent.core.errors import BadRequest
@@ -78,6 +79,18 @@ def test_a_long_form_value_is_encoded_completely_in_small_pieces() -> None:
     found = list(pieces)
     assert max(map(len, found)) <= 600_000
     assert parse_qsl(b"".join(found).decode("ascii"), keep_blank_values=True, strict_parsing=True) == [("k", value), ("l", "")]
+
+
+@pytest.mark.parametrize("entry", [{"value": "v"}, {"type": "file", "base64": "", "contentType": "a/b", "filename": 'f\r\n"' * LONG}])
+def test_a_long_name_in_a_form_is_written_as_urllib3_does_but_in_small_pieces(entry: dict[str, str]) -> None:
+    key = 'a\n"\u20ac\U0001f600' * (LONG // 4)
+    pieces, _ = encode_body({"mode": "formdata", "formdata": [{"key": key, **entry}]}, "multipart/form-data; boundary=B")
+    assert pieces is not None
+    found = list(pieces)
+    assert max(map(len, found)) <= 600_000
+    field = RequestField(name=key, data=b"", filename=entry.get("filename"))
+    field.make_multipart(content_type=entry.get("contentType"))
+    assert b"".join(found).decode() == f"--B\r\n{field.render_headers()}{entry.get('value', '')}\r\n--B--\r\n"
 
 
 @pytest.mark.parametrize("size", [LONG, LONG + 1, LONG + 2, 36 * 1024, 72 * 1024])

@@ -47,6 +47,10 @@ def test_an_overlong_error_code_is_truncated() -> None:
     assert len(str(platform_error(Call.SQS_RECEIVE, aws_error("A" * 1_000_000)))) < 200
 
 
+def test_half_of_a_surrogate_pair_in_an_error_code_is_replaced() -> None:
+    assert str(platform_error(Call.SQS_RECEIVE, aws_error("A\ud800"))).endswith("AWS says A?")
+
+
 @pytest.mark.parametrize(
     ("off", "reported"),
     [(600, "(599|600) s behind"), (-600, "(600|601) s ahead of"), (5, "refuses the signature"), (None, "refuses the signature")],

@@ -90,6 +90,12 @@ def test_the_configuration_is_read(server: Server, rest: Rest) -> None:
         rest.config()
 
 
+def test_half_of_a_surrogate_pair_in_the_configuration_is_replaced(server: Server, rest: Rest) -> None:
+    server.answer({"agentName": "A\ud800", "region": "r", "logGroupName": "\udc00", "rpcSourceQueueUrl": "https://in/\ud83d"})
+    found = rest.config()
+    assert (found.agent_name, found.log_group, found.source_queue) == ("A?", "?", "https://in/?")
+
+
 @pytest.mark.parametrize("region", ["x.evil.example/", "us east", "R", "a" * 64, "us-east-1\n"])
 def test_an_invalid_region_is_rejected(server: Server, rest: Rest, region: str) -> None:
     server.answer({"agentName": "A", "region": region})

@@ -85,6 +85,13 @@ def test_an_agent_that_is_not_ready_says_why_with_cause_and_cure() -> None:
     assert all(text in body.decode() for text in ("it stands still", STUCK.cause, STUCK.cure))
 
 
+def test_a_text_with_half_of_a_surrogate_pair_is_shown() -> None:
+    known = Known()
+    known.problems = [Problem("AWS says \ud800", STUCK)]
+    status, _, body = ask("/readyz", known=known)
+    assert status == "503 Service Unavailable" and b"AWS says \\ud800" in body
+
+
 def test_the_status_is_json_with_the_commands() -> None:
     _, headers, body = ask("/status.json")
     assert (headers["Content-Type"], json.loads(body)) == ("application/json", {"state": "running", "commands": []})
