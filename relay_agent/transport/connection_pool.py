@@ -1,7 +1,8 @@
 """Idle connections that are kept for the next exchange, shared by all workers.
 
-Shared, because many instruments serve one connection at a time: the idle connection of one worker would block the others. So no
-connection is kept while a new one to the same target waits for its answer, unless that target has served two at the same time.
+Shared, because many instruments serve one connection at a time: the idle connection of one worker would block the others. So none is
+kept once a new one to the same target has waited ROOM_SECONDS for its answer; if that target has served two at the same time,
+PATIENCE_SECONDS.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ SEVERAL_SECONDS = 600.0
 """How long it is remembered that a target has served two connections at the same time."""
 PATIENCE_SECONDS = 1.0
 """How long a new connection to such a target may wait for an answer before kept ones are closed all the same."""
+ROOM_SECONDS = 0.05
+"""How long a new connection to any other target may wait. Most answer sooner: with no wait at all, a busy target would get a new connection
+for nearly every request."""
 MAX_SEVERAL = 1000
-"""Targets of which this is remembered."""
+"""Targets of which such facts are remembered."""
 
 
 class ConnectionPool:
@@ -29,7 +33,7 @@ class ConnectionPool:
 
     def __init__(self, max_idle: int = MAX_IDLE, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._max_idle = max_idle
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self._lock = threading.Lock()
         self._idle: OrderedDict[int, tuple[Hashable, Any, float]] = OrderedDict()
         """By number: key, socket and the time until which it may be used."""
@@ -39,11 +43,15 @@ class ConnectionPool:
         """Connections on which an answer has begun and not ended."""
         self._several: OrderedDict[Hashable, float] = OrderedDict()
         """Targets that serve several connections at the same time, and until when this is believed."""
+        self._new_answers: OrderedDict[Hashable, float] = OrderedDict()
+        """When an answer last began on a new connection, by target."""
+        self._watched = False
+        """Whether a thread calls `make_room`."""
         self._next = 0
 
     def take(self, key: Hashable) -> Any:
         """Remove and return the idle socket that was used last; returns None if there is none."""
-        now = self._monotonic()
+        now = self.monotonic()
         with self._lock:
             expired = self._remove(lambda _key, until: now > until)
             number = next((number for number, (its, _, _) in reversed(self._idle.items()) if its == key), None)
@@ -54,7 +62,7 @@ class ConnectionPool:
     @contextlib.contextmanager
     def opening(self, key: Hashable) -> Iterator[None]:
         """Count a new connection until the block ends: an answer has begun, or it failed."""
-        began = self._monotonic()
+        began = self.monotonic()
         with self._lock:
             self._unanswered.setdefault(key, []).append(began)
         try:
@@ -66,17 +74,24 @@ class ConnectionPool:
                 if not others:
                     del self._unanswered[key]
 
-    def answering(self, key: Hashable, *, new: bool) -> None:
-        """Count an answer that has begun on a connection that stays open; if it is new, beside another, the target serves several.
+    def answering(self, key: Hashable, *, reused_at: float | None) -> None:
+        """Count an answer that has begun on a connection that stays open.
 
-        An answer that ends its connection must not be counted: while it is still read here, the target may have closed it.
+        `reused_at` is when the connection was used again, by `monotonic` and before its request was sent; None if it is new.
+
+        The target serves several connections at the same time if a new one is answered while another answer is read, or between request
+        and answer of a kept one. An answer that ends its connection must not be counted: while it is still read here, the target may have
+        closed it.
         """
         with self._lock:
-            if new and self._answering[key] > 0:
-                self._several[key] = self._monotonic() + SEVERAL_SECONDS
-                self._several.move_to_end(key)
-                if len(self._several) > MAX_SEVERAL:
-                    self._several.popitem(last=False)
+            now = self.monotonic()
+            if reused_at is None:
+                several = self._answering[key] > 0
+                _remember(self._new_answers, key, now)
+            else:
+                several = self._new_answers.get(key, float("-inf")) > reused_at
+            if several:
+                _remember(self._several, key, now + SEVERAL_SECONDS)
             self._answering[key] += 1
 
     def answered(self, key: Hashable) -> None:
@@ -87,16 +102,32 @@ class ConnectionPool:
                 del self._answering[key]
 
     def keep(self, key: Hashable, sock: Any, seconds: float = MAX_AGE_SECONDS) -> None:
-        """Keep a socket for the next exchange, for at most `seconds`, or close it while a new connection has no answer yet."""
+        """Keep a socket for the next exchange, for at most `seconds`, or close it if a new connection has waited too long."""
+        watch = False
         with self._lock:
             # The target may serve one connection at a time: then the new one is answered only after this one is closed.
             if self._must_make_room(key):
                 surplus = [sock, *self._remove(lambda its, _until: its == key)]
             else:
-                self._idle[self._next] = (key, sock, self._monotonic() + seconds)
+                self._idle[self._next] = (key, sock, self.monotonic() + seconds)
                 self._next += 1
                 surplus = [self._idle.popitem(last=False)[1][1]] if len(self._idle) > self._max_idle else []
+                if key in self._unanswered and not self._watched:
+                    watch = self._watched = True
         _close(surplus)
+        if watch:
+            self._watch()
+
+    def make_room(self) -> bool:
+        """Close idle connections to targets where a new one has waited too long; return whether this must be called again soon."""
+        with self._lock:
+            waiting = {key for key, _, _ in self._idle.values()} & self._unanswered.keys()
+            late = {key for key in waiting if self._must_make_room(key)}
+            surplus = self._remove(lambda key, _until: key in late)
+            self._watched = waiting != late
+            again = self._watched
+        _close(surplus)
+        return again
 
     def close(self) -> None:
         """Close every idle socket."""
@@ -108,15 +139,37 @@ class ConnectionPool:
         """Return whether a connection must be closed because a new one waits for its answer."""
         if key not in self._unanswered:
             return False
-        now = self._monotonic()
-        if self._several.get(key, float("-inf")) >= now and now - min(self._unanswered[key]) <= PATIENCE_SECONDS:
+        now = self.monotonic()
+        waited = now - min(self._unanswered[key])
+        if waited <= (PATIENCE_SECONDS if self._several.get(key, float("-inf")) >= now else ROOM_SECONDS):
             return False
         self._several.pop(key, None)  # However it was before: now one waits.
         return True
 
+    def _watch(self) -> None:
+        """Call `make_room` on a thread of its own, as long as it must be called."""
+        pause = threading.Event()
+
+        def watch() -> None:
+            pause.wait(ROOM_SECONDS)
+            while self.make_room():
+                pause.wait(ROOM_SECONDS)
+
+        try:
+            threading.Thread(target=watch, name="make-room", daemon=True).start()
+        except RuntimeError:  # The system gives no more threads: the next `keep` makes room, and starts one.
+            self._watched = False
+
     def _remove(self, matches: Callable[[Hashable, float], bool]) -> list[Any]:
         numbers = [number for number, (key, _, until) in self._idle.items() if matches(key, until)]
         return [self._idle.pop(number)[1] for number in numbers]
+
+
+def _remember(times: OrderedDict[Hashable, float], key: Hashable, moment: float) -> None:
+    times[key] = moment
+    times.move_to_end(key)
+    if len(times) > MAX_SEVERAL:
+        times.popitem(last=False)
 
 
 def _close(sockets: list[Any]) -> None:

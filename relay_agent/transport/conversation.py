@@ -180,6 +180,7 @@ class Conversation:
     def _converse(self, sock: Any, *, reused: bool, known: bool) -> StreamedResponse:
         """Send the request and read the head of its response; `known` says whether this exchange has used the connection before."""
         early = EarlyAnswer(sock, self.exchange.early_store)
+        reused_at = self._pool.monotonic() if reused else None
         try:
             self.progress.hold(sock)
             if not known:
@@ -192,7 +193,7 @@ class Conversation:
                 raise _Stale
             response = self._send_and_read_head(sock, early, reused=reused)
             if not self._answering and self._goes_on(response):
-                self._pool.answering(self._key, new=not reused)
+                self._pool.answering(self._key, reused_at=reused_at)
                 self._answering = True
             self.progress.enter(Phase.BODY)
             return StreamedResponse(response, self.exchange, sock)
