@@ -286,6 +286,7 @@ class ThreadedAgent(_Watched):
     def send_signal(self) -> None:
         """Do what a signal's handler does."""
         self._signals.count += 1
+        self._signals.wake()
 
     def wait(self, timeout: float = PATIENCE_SECONDS) -> int:
         """Wait for its end, and give its exit code."""
@@ -306,6 +307,7 @@ class ThreadedAgent(_Watched):
     def __exit__(self, *_: object) -> None:
         if self._thread is not None and self._thread.is_alive():
             self._signals.count = max(1, self._signals.count)
+            self._signals.wake()
             self._thread.join(PATIENCE_SECONDS)
         for loop in self._loops:
             if loop.ident is not None:

@@ -30,7 +30,7 @@ from relay_agent.agent.wiring import (
 )
 from relay_agent.config.secrets import check_token
 from relay_agent.config.settings import Settings
-from relay_agent.core.clock import RECHECK_SECONDS, Clock, Uptime
+from relay_agent.core.clock import Clock, Uptime
 from relay_agent.core.errors import JournalError
 from relay_agent.core.exit_codes import EXIT_ERROR, EXIT_REFUSED
 from relay_agent.core.models import CertificateRole
@@ -39,8 +39,8 @@ from relay_agent.relay.fair_queue import FairQueue
 from relay_agent.relay.task import Task
 from relay_agent.storage.state_directory import StateDirectory
 
-LOOK_SECONDS = 1.0
-"""How often the main thread looks at all threads: on an idle agent nothing else would use the CPU."""
+LOOK_SECONDS = 2.0
+"""How often the main thread looks at all threads."""
 REFUSED_SECONDS = 5.0
 """Longest stop of an agent that the platform refused."""
 
@@ -71,7 +71,7 @@ class Agent:
         self._directory = StateDirectory(settings.state_dir)
         self._freeze = Freeze(STUCK_SECONDS)
         self._stops = stops = Stops()
-        self.ending = Ending()
+        self.ending = Ending(self._signals.wake)
         self.telemetry = build_telemetry(settings, clock, stream or sys.stdout)
         secrets = build_secrets(settings, self.telemetry)
         self.network = build_network(settings, self.telemetry)
@@ -116,13 +116,8 @@ class Agent:
             self._freeze.disarm()
 
     def _supervise(self) -> None:
-        looked = float("-inf")
-        while not self.ending.given.wait(RECHECK_SECONDS) and self._signals.count == 0:
+        while not self.ending.given.is_set() and not self._signals.wait(LOOK_SECONDS):
             self._freeze.keep_alive()
-            now = self._clock.monotonic()
-            if now - looked < LOOK_SECONDS:
-                continue
-            looked = now
             for loop in self.threads.dead():
                 self.ending.give(EXIT_ERROR, f"the thread {loop.name} ended {_error_name(loop.error)}")
                 self.telemetry.log.error("thread-died", thread=loop.name, exc_info=loop.error)

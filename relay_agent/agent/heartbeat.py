@@ -14,6 +14,7 @@ from relay_agent.diagnostics.watchdog import Watchdog
 from relay_agent.tdp.client import PlatformClient
 
 RETRY_SECONDS = 5.0
+STEP_SECONDS = 2.0
 
 
 class Heartbeat:
@@ -54,12 +55,12 @@ class Heartbeat:
         if self._platform_status.heartbeat_requested.is_set() and self._status.problem is None:
             self._next = now  # Another call was refused: find out at once whether the token is refused in general.
         if now < self._next:
-            return min(0.5, self._next - now)
+            return min(STEP_SECONDS, self._next - now)
         stall = self._watchdog.stall()
         if stall is not None:
             self._withheld.failure(stall.reason, stall.cause)
             self._next = now + RETRY_SECONDS
-            return 0.5
+            return STEP_SECONDS
         self._withheld.success()
         self._next = now + self._send()
         self._platform_status.heartbeat_requested.clear()

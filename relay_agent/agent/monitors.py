@@ -18,7 +18,7 @@ from relay_agent.diagnostics.environment_monitor import EnvironmentMonitor
 from relay_agent.diagnostics.expiry_watch import ExpiryWatch
 from relay_agent.diagnostics.loop_status import LoopStatus
 
-STEP_SECONDS = 1.0
+STEP_SECONDS = 2.0
 """Pause between two looks."""
 
 

@@ -19,7 +19,7 @@ from relay_agent.tdp.rest import AgentState
 TRIES_AT_START = 3
 REFUSED_WAITS = (3.0, 6.0)
 """Seconds between the three attempts after a refusal at start, which end within 15 s (docs/design.md, "Starting")."""
-TICK_SECONDS = 0.5
+TICK_SECONDS = 1.0
 MIN_REFRESH_INTERVAL_SECONDS = 5.0
 """Least interval between two reads of the configuration, however often another thread requests one."""
 

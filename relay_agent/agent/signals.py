@@ -28,11 +28,15 @@ class Signals:
             signal.signal(number, self._on_signal)
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the first signal, at most so many seconds; return whether one has come."""
+        """Wait for the first signal or a `wake`, at most so many seconds; return whether a signal has come."""
         if self.count == 0:
             with contextlib.suppress(Empty):
                 self._received.get(timeout=max(0.0, seconds))
         return self.count > 0
+
+    def wake(self) -> None:
+        """End the current wait, or else the next. Any thread and any handler may call."""
+        self._received.put(0)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self.count += 1

@@ -51,7 +51,9 @@ class Stops:
 class Ending:
     """Why the agent ends: the first reason counts. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[], None] = nothing) -> None:
+        """`wake` ends the main thread's wait."""
+        self._wake = wake
         self._lock = threading.Lock()
         self.given = threading.Event()
         self.code = 0
@@ -63,6 +65,7 @@ class Ending:
             if not self.given.is_set():
                 self.code, self.reason = code, reason
                 self.given.set()
+        self._wake()
 
 
 @dataclass(frozen=True, slots=True)

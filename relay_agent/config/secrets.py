@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import jwt as pyjwt
@@ -116,6 +117,7 @@ def _is_missing(path: str) -> bool:
         return True
 
 
+@lru_cache(maxsize=2)  # It is asked every two seconds.
 def token_expiry(token: str) -> datetime | None:
     """Return when the JWT expires (`exp`, UTC), None if never; only the platform can check the signature.
 

@@ -431,6 +431,7 @@ def test_a_disk_that_hangs_at_the_start_is_logged_and_signals_still_work(
     assert (said["cause"], said["cure"]) == (JOURNAL_HANGS.cause, JOURNAL_HANGS.cure)
     assert JOURNAL_HANGS.cause in ask(tmp_path / "state" / "admin.sock", "/readyz")[1].decode()
     signals.count = 1
+    signals.wake()
     thread.join(20)
     over.set()
     assert len(raised) == 1

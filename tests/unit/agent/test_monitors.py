@@ -1,4 +1,4 @@
-"""The thread `environment`: it looks once a second, and says so to the watchdog."""
+"""The thread `environment`: it looks every two seconds, and says so to the watchdog."""
 
 from __future__ import annotations
 

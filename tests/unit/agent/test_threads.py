@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import pytest
 
+from relay_agent.agent.signals import Signals
 from relay_agent.agent.threads import AgentThread, Ending, ShutdownPhase, Stops, Threads
 from relay_agent.core.clock import Clock
-from relay_agent.core.loop import Loop, one_shot
+from relay_agent.core.loop import Loop, call_in_thread, one_shot
 from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.diagnostics.watchdog import Watchdog
 
@@ -97,10 +98,18 @@ def test_the_first_reason_to_end_counts() -> None:
     assert (ending.code, ending.reason, ending.given.is_set()) == (3, "refused", True)
 
 
+def test_a_reason_to_end_wakes_the_main_thread() -> None:
+    """It waits for signals, and so looks seldom."""
+    signals = Signals()
+    waiting = call_in_thread(lambda: signals.wait(60.0), "waiting")
+    Ending(signals.wake).give(1, "stuck")
+    assert waiting.result(20.0) is False
+
+
 def test_every_declared_thread_stands_in_the_design() -> None:
     wiring = (ROOT / "relay_agent" / "agent" / "thread_wiring.py").read_text(encoding="utf-8")
     declared = set(re.findall(r'(?:looping|Loop|one_shot|worker)\(f?"([a-z-]+?)(?:-\{place\})?"', wiring))
     design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").split("\n## Threads\n")[1].split("\n## ")[0]
     table = {name.removesuffix("-0") for name in re.findall(r"^\| `([a-z0-9-]+)`", design, re.MULTILINE)}
-    assert declared == table - {"admin", "lookup"}
+    assert declared == table - {"admin", "lookup", "make-room"}
     assert len(declared) >= 9
