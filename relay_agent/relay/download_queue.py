@@ -29,6 +29,8 @@ class Standing(IntEnum):
 
 PLACES = {Standing.ANSWERED: 8, Standing.UNTRIED: 5, Standing.FAILED: 2}
 """Downloads from all hosts of a standing at the same time; the last two together leave a place to hosts that answer."""
+DOUBTFUL_PLACES = PLACES[Standing.UNTRIED] + PLACES[Standing.FAILED]
+"""Downloads from all hosts that did not answer last: those that run count for the new standing as soon as another of their host failed."""
 
 
 class DownloadQueue:
@@ -47,7 +49,8 @@ class DownloadQueue:
         """Return the download that begins now, with the time for its try; None if none may. The caller must call `done` for it."""
         used = Counter(self._standing(host) for host in self._running.elements())
         for standing, lanes in self._lanes.items():
-            if used[standing] < PLACES[standing]:
+            doubtful = 0 if standing is Standing.ANSWERED else used[Standing.UNTRIED] + used[Standing.FAILED]
+            if used[standing] < PLACES[standing] and doubtful < DOUBTFUL_PLACES:
                 # Only hosts with a running download can be at their limit, so this looks at few lanes.
                 host = next((host for host in lanes if self._running[host] < HOST_PLACES), None)
                 if host is not None:

@@ -65,7 +65,10 @@ class ConnectionPool:
         began = self.monotonic()
         with self._lock:
             self._unanswered.setdefault(key, []).append(began)
+            watch = self._begins_watch(key)
         try:
+            if watch:
+                self._watch()
             yield
         finally:
             with self._lock:
@@ -112,8 +115,7 @@ class ConnectionPool:
                 self._idle[self._next] = (key, sock, self.monotonic() + seconds)
                 self._next += 1
                 surplus = [self._idle.popitem(last=False)[1][1]] if len(self._idle) > self._max_idle else []
-                if key in self._unanswered and not self._watched:
-                    watch = self._watched = True
+                watch = self._begins_watch(key)
         _close(surplus)
         if watch:
             self._watch()
@@ -144,6 +146,13 @@ class ConnectionPool:
         if waited <= (PATIENCE_SECONDS if self._several.get(key, float("-inf")) >= now else ROOM_SECONDS):
             return False
         self._several.pop(key, None)  # However it was before: now one waits.
+        return True
+
+    def _begins_watch(self, key: Hashable) -> bool:
+        """Note and return whether `_watch` must be called, since a connection is kept while a new one waits."""
+        if self._watched or key not in self._unanswered or all(its != key for its, _, _ in self._idle.values()):
+            return False
+        self._watched = True
         return True
 
     def _watch(self) -> None:

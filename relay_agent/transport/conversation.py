@@ -85,8 +85,7 @@ class Conversation:
             if response is not None:
                 response.close()
         finally:
-            if self._answering:
-                self._pool.answered(self._key)
+            self._answer_ended()
             seconds = 0.0 if response is None else self._reusable_seconds(response)
             sock = self.progress.release()
             if sock is not None and seconds > 0 and not self.progress.aborted:
@@ -143,6 +142,7 @@ class Conversation:
         if not side.proxy:
             self._sides.renew(self._observer.challenged(challenge.fields, self._sides.headers))
         sock = self._used_up(challenge, CHALLENGE_SECONDS if side.bound else REPLACEABLE_SECONDS)
+        self._answer_ended()  # Before the connection ends: from then on the target may answer another.
         if sock is not None and not (side.bound or self.exchange.may_repeat):
             sock.close()  # First: some instruments serve only one connection at a time.
             sock = None
@@ -192,7 +192,7 @@ class Conversation:
             if reused and _closed_or_readable(sock):
                 raise _Stale
             response = self._send_and_read_head(sock, early, reused=reused)
-            if not self._answering and self._goes_on(response):
+            if self._goes_on(response):
                 self._pool.answering(self._key, reused_at=reused_at)
                 self._answering = True
             self.progress.enter(Phase.BODY)
@@ -232,6 +232,12 @@ class Conversation:
             # A server that closes with part of the body unread resets the connection (RFC 9112 §9.6): the reset ends its response.
             response.end_at_reset()
         return response
+
+    def _answer_ended(self) -> None:
+        """Stop counting the answer on this connection, if it was counted."""
+        if self._answering:
+            self._answering = False
+            self._pool.answered(self._key)
 
     def _reusable_seconds(self, response: Response) -> float:
         """How long the connection may wait for the next request; 0 if it must not be used again."""

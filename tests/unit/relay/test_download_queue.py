@@ -116,6 +116,21 @@ def test_no_standing_and_no_host_takes_the_places_of_the_others() -> None:
     assert max(Counter(job.host for job in taken).values()) <= HOST_PLACES
 
 
+def test_what_still_runs_when_its_host_fails_takes_no_place_of_hosts_that_answer() -> None:
+    """It counts for the failed hosts from then on, which may make them more than their own places."""
+    queue = DownloadQueue()
+    running: list[Download] = []
+    for host in range(DOWNLOADERS):
+        for _ in range(HOST_PLACES):
+            queue.put(Download(TASK, host))
+        while (job := queue.take()) is not None:
+            running.append(job)
+        assert len(running) <= PLACES[Standing.UNTRIED] + PLACES[Standing.FAILED]
+        failed = running.pop()
+        failed.answered = False
+        queue.done(failed)
+
+
 def test_hosts_are_forgotten_beyond_a_bound_and_what_waits_for_them_is_not() -> None:
     queue = DownloadQueue()
     for place in range(MAX_HOSTS):

@@ -107,6 +107,16 @@ def test_a_connection_that_was_kept_before_is_closed_when_the_new_one_has_waited
         assert late.closed and not elsewhere.closed
 
 
+def test_a_connection_that_was_kept_just_before_the_new_one_began_is_closed_too() -> None:
+    """Another worker may keep one after this one found none to reuse; then nothing else may happen at this target."""
+    pool, closed = ConnectionPool(), threading.Event()
+    sock = Sock()
+    sock.close = closed.set  # type: ignore[method-assign]
+    pool.keep("a", sock)
+    with pool.opening("a"):
+        assert closed.wait(5)
+
+
 def test_a_connection_that_cannot_be_closed_does_not_leave_the_others_open(world: World) -> None:
     class Broken(Sock):
         def close(self) -> None:

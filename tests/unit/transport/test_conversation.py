@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from relay_agent.core.failures import Code, Phase
-from relay_agent.transport.connection_pool import ConnectionPool
+from relay_agent.transport.connection_pool import ROOM_SECONDS, ConnectionPool
 from relay_agent.transport.conversation import Conversation
 from relay_agent.transport.deadline_sockets import Watch
 from relay_agent.transport.digest import Digest
@@ -203,3 +203,26 @@ def test_what_must_not_go_out_twice_leaves_the_connection_of_a_challenge_that_do
     with transport(ConnectionPool(), old, new).send(exchange(method="POST", body=b"b", **more)) as response:
         assert (response.status_code, old.closed, new.closed) == (200, True, False)
     assert (b"uthorization: Digest" in old.sent, b"uthorization: Digest" in new.sent) == (False, True)
+
+
+def test_an_answer_to_another_worker_after_a_challenge_does_not_show_that_the_target_serves_several() -> None:
+    """The connection of the challenge was closed before: a target that serves one at a time may answer the other worker's then."""
+    now = 0.0
+    pool, idle = ConnectionPool(monotonic=lambda: now), FakeSocket()
+    asked = exchange(method="POST", body=b"b", auth=Digest("agent", SecretStr("pw")))
+    key = asked.connection_key
+
+    class Meanwhile(Dialer):
+        def dial(self, exchange: Exchange, progress: Progress) -> FakeSocket:
+            if len(self.sockets) == 1:
+                pool.answering(key, reused_at=None)
+                pool.answered(key)
+            return super().dial(exchange, progress)
+
+    dialer = Meanwhile(FakeSocket(CHALLENGE % (401, b"WWW")), FakeSocket(OK + b"\r\nhi"))
+    with Transport(cast("Any", dialer), pool).send(asked, ExchangeObserver()) as response:
+        assert response.status_code == 200
+    with pool.opening(key):
+        now += ROOM_SECONDS * 1.5
+        pool.keep(key, idle)
+    assert idle.closed
