@@ -66,6 +66,8 @@ class Disk:
             return  # The next commit reports what is wrong with the disk.
         if not self._reserved and free >= 2 * self._size:
             self._reserve()
+        elif free < self._size // 4:
+            self.make_room()  # The next commit would too; but an answer may come first, and needs the space.
 
     def _reserve(self) -> None:
         with self._lock, contextlib.suppress(OSError):

@@ -44,6 +44,16 @@ def test_the_reserve_is_made_and_freed_once(tmp_path: Path, space: Space) -> Non
     assert disk.obstacle is not None and disk.obstacle.trouble is StorageTrouble.FULL
 
 
+def test_the_reserve_is_freed_as_soon_as_a_look_finds_the_disk_full(tmp_path: Path, space: Space) -> None:
+    """So that an answer finds space, though the journal has tried no commit since."""
+    disk = Disk(tmp_path, reserve_bytes=MB)
+    disk.look()
+    space.free = MB // 4 - 1
+    disk.look()
+    assert not (tmp_path / "reserve").exists()
+    assert disk.obstacle is not None and disk.obstacle.trouble is StorageTrouble.FULL
+
+
 def test_the_reserve_of_an_earlier_run_serves_the_next_start_on_a_full_disk(tmp_path: Path, space: Space) -> None:
     Disk(tmp_path, reserve_bytes=MB).look()
     space.free = 0
