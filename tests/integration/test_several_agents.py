@@ -269,7 +269,7 @@ def test_what_was_deleted_while_an_agent_was_alone_is_not_lost_by_the_change_to_
     wait_until(site.sandbox, lambda: datetime.now(UTC) > clock + timedelta(seconds=5.5))
     one.environment["RELAY_SHARED_QUEUE"] = "true"
     with one:
-        one.ready()  # Only once that is settled.
+        one.ready()
         assert command.final or site.sandbox.wait_final(command.id)
         assert (ceded(one), one.stop()) == (0, 0)
     assert len(answers(command)) == 1
