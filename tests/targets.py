@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
+from tests.programs import free_ports
 from tests.target_certificates import Fault, ca_pem, client_certificate, server_context
 from tests.target_proxies import HttpProxy, Refusal, Socks5Proxy
 from tests.target_server import PATIENCE_SECONDS, Connection, Gate, PeerGone, RawRequest, Server
@@ -197,8 +198,7 @@ class FullBacklog:
 
 def closed_port() -> int:
     """A port of 127.0.0.1 that refuses connections."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
+    (port,) = free_ports(1)
     return port
 
 

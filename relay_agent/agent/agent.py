@@ -72,17 +72,20 @@ class Agent:
         self._freeze = Freeze(STUCK_SECONDS)
         self._stops = stops = Stops()
         self.ending = Ending(self._signals.wake)
-        self.telemetry = build_telemetry(settings, clock, stream or sys.stdout)
-        secrets = build_secrets(settings, self.telemetry)
-        self.network = build_network(settings, self.telemetry)
-        self.platform = build_platform(settings, self.telemetry, secrets, self.network)
-        storage = build_storage(self._directory, self.telemetry)
-        syslog = build_syslog_shipper(
-            settings, self.telemetry.syslog, self.telemetry.log, clock, self.network.peer_certificates.leg(CertificateRole.SYSLOG)
-        )
-        started = syslog_threads(stops, syslog)
-        self.pages = StatusPages(settings, uptime, self.telemetry, secrets, self.platform, storage, self.network.policy)
-        try:
+        with contextlib.ExitStack() as undo:  # In reverse order: the lines of this start come before the one that says why it failed.
+            self.telemetry = build_telemetry(settings, clock, stream or sys.stdout)
+            undo.callback(self.telemetry.logs.output.close)
+            secrets = build_secrets(settings, self.telemetry)
+            self.network = build_network(settings, self.telemetry)
+            self.platform = build_platform(settings, self.telemetry, secrets, self.network)
+            storage = build_storage(self._directory, self.telemetry)
+            syslog = build_syslog_shipper(
+                settings, self.telemetry.syslog, self.telemetry.log, clock, self.network.peer_certificates.leg(CertificateRole.SYSLOG)
+            )
+            started = syslog_threads(stops, syslog)
+            undo.callback(_end_early, stops, started)
+            self.pages = StatusPages(settings, uptime, self.telemetry, secrets, self.platform, storage, self.network.policy)
+            undo.callback(self.pages.close)
             for thread in started:
                 thread.loop.start()
             tasks: FairQueue[Task] = FairQueue(settings.queue_size, settings.workers, self.network.policy.lane_limit)
@@ -93,10 +96,7 @@ class Agent:
                 settings, stops, self.ending, self.telemetry, self.network, self.platform, self.flow, monitors, started
             )
             self.pages.show(self.flow, self.threads, self.network, monitors, unknown, syslog)
-        except BaseException:
-            self.pages.close()
-            _end_early(stops, started)
-            raise
+            undo.pop_all()
 
     def run(self) -> int:
         """Run until a signal or a fatal condition; return the exit code (docs/operations.md, "Exit codes")."""
@@ -114,6 +114,7 @@ class Agent:
         finally:
             restore()
             self._freeze.disarm()
+            self.telemetry.logs.output.close()  # Before a line that says why `run` failed, which has its own output.
 
     def _supervise(self) -> None:
         while not self.ending.given.is_set() and not self._signals.wait(LOOK_SECONDS):

@@ -7,7 +7,6 @@ that a screen reader announces; and no text of the platform or a command becomes
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from relay_agent.sandbox.server import Sandbox
 from tests.agents import ThreadedAgent, running, wait_until
 from tests.agents import page as agent_page
 from tests.e2e.status_scenes import CHROMIUM, arguments, scene
+from tests.programs import free_ports
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 MARKUP = "<img src=x onerror=document.title='owned'>"
@@ -32,12 +32,6 @@ def browser() -> Iterator[Browser]:
         launched = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments())
         yield launched
         launched.close()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Shown:
@@ -62,7 +56,7 @@ class Shown:
 
 
 def test_the_page_of_a_ready_agent_says_so_and_shows_its_commands(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     with scene("ready", sandbox, tmp_path, port, 6) as agent:
         shown = Shown(browser, port)
         with shown as page:
@@ -80,7 +74,7 @@ def test_the_page_of_a_ready_agent_says_so_and_shows_its_commands(browser: Brows
 
 
 def test_the_page_of_a_busy_agent_says_how_busy(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     with scene("busy", sandbox, tmp_path, port), Shown(browser, port) as page:
         expect(page.get_by_role("heading", level=1)).to_have_text("Ready")
         expect(page.get_by_text("4 of 8 workers are busy, 16 more commands are waiting.")).to_be_visible()
@@ -88,7 +82,7 @@ def test_the_page_of_a_busy_agent_says_how_busy(browser: Browser, sandbox: Sandb
 
 
 def test_the_page_of_an_agent_that_is_not_ready_gives_cause_and_cure(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     with scene("not-ready", sandbox, tmp_path, port), Shown(browser, port) as page:
         expect(page.get_by_role("heading", level=1)).to_have_text("Not ready")
         problem = page.get_by_role("region", name="Not ready")
@@ -98,7 +92,7 @@ def test_the_page_of_an_agent_that_is_not_ready_gives_cause_and_cure(browser: Br
 
 
 def test_it_is_dark_where_the_system_is_and_fits_a_phone(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     with scene("busy", sandbox, tmp_path, port):
         grounds = []
         for scheme in ("light", "dark"):
@@ -109,7 +103,7 @@ def test_it_is_dark_where_the_system_is_and_fits_a_phone(browser: Browser, sandb
 
 
 def test_on_a_phone_state_and_code_of_each_command_are_in_sight(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     with scene("ready", sandbox, tmp_path, port), Shown(browser, port, viewport={"width": 390, "height": 740}) as page:
         rows = page.get_by_role("table", name="Latest commands").get_by_role("row").filter(has_text=re.compile("SUCCESS|FAILURE"))
         assert rows.count() > 0
@@ -127,7 +121,7 @@ def test_on_a_phone_state_and_code_of_each_command_are_in_sight(browser: Browser
 def test_the_keyboard_reaches_the_state_first_and_everything_that_opens_or_leads_on(
     browser: Browser, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     with scene("ready", sandbox, tmp_path, port, 6), Shown(browser, port, scripts=True) as page:
         reached = []
         for _ in range(6):
@@ -138,7 +132,7 @@ def test_the_keyboard_reaches_the_state_first_and_everything_that_opens_or_leads
 
 
 def test_it_refreshes_automatically_until_it_is_paused(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"})), Shown(browser, port) as page:
         assert page.locator("meta[http-equiv=refresh], script").count() == 0
         page.get_by_role("link", name="Resume").click()
@@ -154,7 +148,7 @@ def anew(page: Page) -> None:
 
 
 def test_it_refreshes_in_place_and_keeps_focus_scroll_position_and_what_is_open(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     with scene("ready", sandbox, tmp_path, port, 6) as agent:
         shown = Shown(browser, port, "/", scripts=True, viewport={"width": 360, "height": 740})
         with shown as page:
@@ -185,7 +179,7 @@ def test_it_refreshes_in_place_and_keeps_focus_scroll_position_and_what_is_open(
 
 
 def test_it_says_that_the_agent_does_not_answer_while_it_does_not(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     agent = ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}", "RELAY_DRAIN_SECONDS": "3"})
     with running(agent):
         shown = Shown(browser, port, "/", scripts=True)
@@ -206,7 +200,7 @@ def test_it_says_that_the_agent_does_not_answer_while_it_does_not(browser: Brows
 
 @pytest.mark.parametrize("width", [1180, 360])
 def test_a_very_long_host_keeps_its_row_low_and_can_be_seen_in_full(browser: Browser, sandbox: Sandbox, tmp_path: Path, width: int) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     host = ".".join(["instrument" * 6] * 4)
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"})) as agent:
         agent.ask_until_logged({"url": "http://127.0.0.1:9/"})
@@ -222,7 +216,7 @@ def test_a_very_long_host_keeps_its_row_low_and_can_be_seen_in_full(browser: Bro
 
 
 def test_text_of_the_platform_never_becomes_markup(browser: Browser, sandbox: Sandbox, tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     agent_id = sandbox.add_agent(name=MARKUP)
     settings: dict[str, str | None] = {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"}
     with (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
 from tests.image.engine import MARK, Container, docker, fresh_name, image, inspect
+from tests.programs import free_ports
 
 COMPOSE = [shutil.which("docker-compose")] if shutil.which("docker-compose") else ["docker", "compose"]
 
@@ -54,11 +54,7 @@ class Project:
 @pytest.fixture
 def project(delivery: Path, tmp_path: Path) -> Iterator[Project]:
     """A project on ports of its own."""
-    ports = []
-    for _ in range(3):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            ports.append(str(free.getsockname()[1]))
-    names = dict(zip(("SANDBOX_PORT", "SANDBOX_AWS_PORT", "SANDBOX_TARGET_PORT"), ports, strict=True))
+    names = dict(zip(("SANDBOX_PORT", "SANDBOX_AWS_PORT", "SANDBOX_TARGET_PORT"), map(str, free_ports(3)), strict=True))
     one = Project(delivery, {**names, "CONTAINER_NAME": fresh_name("composed")})
     yield one
     one.end()

@@ -11,7 +11,6 @@ import http.client
 import json
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import threading
@@ -33,6 +32,7 @@ from relay_agent.sandbox.server import Sandbox
 from relay_agent.storage.schema import SCHEMA_VERSION
 from tests import agents
 from tests.agents import RunningAgent, ThreadedAgent, agent_environment, body, finals, page, run_once, running, wait_until
+from tests.programs import free_ports
 from tests.target_server import Gate
 from tests.targets import ByteTarget, reply, seen
 
@@ -98,12 +98,6 @@ def hold(target: ByteTarget, path: str, answer: bytes = b"held") -> Gate:
     gate = target.gate()
     target.on(path, lambda conn, _: (conn.wait(gate), conn.respond(200, [("Content-Type", "text/plain")], answer)))
     return gate
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def receives(sandbox: Sandbox) -> int:
@@ -330,7 +324,7 @@ def over_tcp(port: int, path: str) -> tuple[int, str]:
 def test_a_start_on_a_disk_too_full_for_a_journal_is_shown_on_every_page_until_space_is_free(
     sandbox: Sandbox, tmp_path: Path, target: ByteTarget, small_disk: SmallDisk
 ) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     small_disk.fill()
     with RunningAgent(sandbox, tmp_path, {**small_disk.settings, "RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"}) as agent:
         agent.wait_log("disk-full")
@@ -386,7 +380,7 @@ def test_a_disk_without_a_name_left_for_the_socket_leaves_the_port_and_the_socke
     sandbox: Sandbox, tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     """A socket takes a name and no room; there are file systems that run out of those too."""
-    port = free_port()
+    (port,) = free_ports(1)
     small_disk.remount("nr_inodes=40")
     small_disk.state.mkdir()
     (small_disk.state / "agent.lock").touch()

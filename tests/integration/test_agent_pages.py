@@ -20,6 +20,7 @@ from relay_agent.diagnostics.platform_causes import AGENT_DISABLED, QUEUE_DISABL
 from relay_agent.sandbox.faults import FOREVER, Fault
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import RunningAgent, ThreadedAgent, page, running, wait_until
+from tests.programs import free_ports
 from tests.targets import ByteTarget, reply
 
 QUICK = {"RELAY_CONFIG_REFRESH_SECONDS": "1", "RELAY_HEARTBEAT_SECONDS": "1"}
@@ -31,12 +32,6 @@ def target() -> Iterator[ByteTarget]:
     with ByteTarget() as running_target:
         running_target.on("/", reply(body="here"))
         yield running_target
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def over_tcp(port: int, path: str, method: str = "GET", host: str | None = "127.0.0.1") -> http.client.HTTPResponse:
@@ -192,7 +187,7 @@ def test_a_journal_that_was_damaged_is_a_warning_for_as_long_as_the_agent_runs(s
 
 
 def test_the_pages_are_served_on_tcp_and_on_the_socket_alike(sandbox: Sandbox, tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"})) as agent:
         wait_until(sandbox, lambda: page(agent, "/readyz")[0] == 200)
         for path in PATHS:
@@ -200,7 +195,7 @@ def test_the_pages_are_served_on_tcp_and_on_the_socket_alike(sandbox: Sandbox, t
 
 
 def test_only_readers_are_served_and_only_under_the_agents_own_address(sandbox: Sandbox, tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"})):
         for host in ("127.0.0.1", f"127.0.0.1:{port}", "localhost", f"LOCALHOST:{port}"):
             assert over_tcp(port, "/healthz", host=host).status == 200, host
@@ -215,7 +210,7 @@ def test_only_readers_are_served_and_only_under_the_agents_own_address(sandbox: 
 
 
 def test_no_page_lets_another_page_read_or_frame_it(sandbox: Sandbox, tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     with running(ThreadedAgent(sandbox, tmp_path, {"RELAY_ADMIN_ADDR": f"127.0.0.1:{port}"})):
         for path in (*PATHS, "/nothing"):
             answer = over_tcp(port, path)

@@ -6,7 +6,10 @@ That the line also reaches the syslog receiver is tested with whole agents (`tes
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,12 @@ from click.testing import CliRunner, Result
 
 from relay_agent.agent.agent import Agent
 from relay_agent.cli.main import main
+from relay_agent.config.loading import load_settings
 from relay_agent.core.clock import Clock
+from relay_agent.core.errors import JournalError
 from relay_agent.storage.journal import Journal
 from relay_agent.storage.state_directory import StateDirectory
+from relay_agent.telemetry.stdout_writer import Piped
 from tests.unit.config.scenes import signed_token
 
 
@@ -110,6 +116,28 @@ def test_a_journal_of_a_newer_agent_ends_with_1(configured: pytest.MonkeyPatch, 
         newer.execute("PRAGMA user_version = 99")
     found = run("run")
     assert (found.exit_code, "newer agent" in failed(found)["reason"]) == (1, True)
+
+
+def test_the_lines_of_a_start_that_fails_come_before_the_one_that_says_why(configured: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    Journal(tmp_path / "state" / "journal.db", Clock()).close()
+    with closing(sqlite3.connect(tmp_path / "state" / "journal.db")) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    reading, writing = os.pipe()
+    waiting = threading.Event()
+    put = Piped._put
+
+    def late(self: Piped, data: bytes) -> None:
+        waiting.wait(0.2)
+        put(self, data)
+
+    configured.setattr(Piped, "_put", late)
+    with socket.create_server(("127.0.0.1", 0)) as taken, os.fdopen(reading, "rb") as read, os.fdopen(writing, "w") as stream:
+        configured.setenv("RELAY_ADMIN_ADDR", f"127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(JournalError):
+            Agent(load_settings(Path(".env")), stream=stream)
+        os.set_blocking(reading, False)
+        assert json.loads(read.readline())["event"] == "admin-unavailable"
 
 
 @pytest.mark.parametrize("terminal", [False, True])
