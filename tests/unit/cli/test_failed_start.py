@@ -24,7 +24,6 @@ from relay_agent.core.clock import Clock
 from relay_agent.core.errors import JournalError
 from relay_agent.storage.journal import Journal
 from relay_agent.storage.state_directory import StateDirectory
-from relay_agent.telemetry.stdout_writer import Piped
 from tests.unit.config.scenes import signed_token
 
 
@@ -124,20 +123,19 @@ def test_the_lines_of_a_start_that_fails_come_before_the_one_that_says_why(confi
     with closing(sqlite3.connect(tmp_path / "state" / "journal.db")) as newer:
         newer.execute("PRAGMA user_version = 99")
     reading, writing = os.pipe()
-    waiting = threading.Event()
-    put = Piped._put
-
-    def late(self: Piped, data: bytes) -> None:
-        waiting.wait(0.2)
-        put(self, data)
-
-    configured.setattr(Piped, "_put", late)
+    os.set_blocking(writing, False)
+    filled = os.write(writing, b"x" * 1024 * 1024)
+    os.set_blocking(writing, True)
+    begun = threading.Event()
+    reader = threading.Timer(0.2, lambda: (begun.set(), os.read(reading, filled)))
     with socket.create_server(("127.0.0.1", 0)) as taken, os.fdopen(reading, "rb") as read, os.fdopen(writing, "w") as stream:
         configured.setenv("RELAY_ADMIN_ADDR", f"127.0.0.1:{taken.getsockname()[1]}")
+        reader.start()
         with pytest.raises(JournalError):
             Agent(load_settings(Path(".env")), stream=stream)
-        os.set_blocking(reading, False)
-        assert json.loads(read.readline())["event"] == "admin-unavailable"
+        waited = begun.is_set()
+        reader.join()
+        assert (json.loads(read.readline())["event"], waited) == ("admin-unavailable", True)
 
 
 @pytest.mark.parametrize("terminal", [False, True])
