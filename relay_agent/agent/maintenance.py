@@ -16,6 +16,8 @@ from relay_agent.storage.journal import Journal
 from relay_agent.storage.retention import Retention
 
 STEP_SECONDS = 1.0
+IDLE_SECONDS = 2.0
+"""The pause between two steps while there is nothing to checkpoint: each one costs a wake-up."""
 CHECKPOINT_SECONDS = 3.0
 """The write-ahead log is truncated within 5 s of a wipe (docs/durability.md, "Wiping"); this leaves 2 s for the checkpoint."""
 PRUNE_SECONDS = 60.0
@@ -75,7 +77,7 @@ class Maintenance:
         if intake_obstacle(self._journal, self._disk):
             self._interrupt()
         self._status.success()
-        return STEP_SECONDS
+        return IDLE_SECONDS if self._journal.commits == self._checkpointed else STEP_SECONDS
 
     def _report_backlog(self) -> None:
         if self._disk.backlog:

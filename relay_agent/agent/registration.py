@@ -20,6 +20,8 @@ TRIES_AT_START = 3
 REFUSED_WAITS = (3.0, 6.0)
 """Seconds between the three attempts after a refusal at start, which end within 15 s (docs/design.md, "Starting")."""
 TICK_SECONDS = 1.0
+QUIET_SECONDS = 2.0
+"""The pause between two steps of a registered agent without a failure: each one costs a wake-up."""
 MIN_REFRESH_INTERVAL_SECONDS = 5.0
 """Least interval between two reads of the configuration, however often another thread requests one."""
 
@@ -89,9 +91,10 @@ class Registration:
             # The poller is in a long poll on the old queue. If a queue is merely disabled, its poll goes on: were it enabled
             # again at once, aborting the poll would hide its next message for the visibility time-out.
             self._platform.abort_call("poller")
-        if not self._failure.failing:
-            self._status.success()
-        return TICK_SECONDS
+        if self._failure.failing:
+            return TICK_SECONDS
+        self._status.success()
+        return QUIET_SECONDS if self._platform_status.registered else TICK_SECONDS
 
     def _refresh(self) -> None:
         """Read the configuration; register if the agent is not registered yet."""

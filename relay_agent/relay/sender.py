@@ -27,7 +27,8 @@ from relay_agent.storage.journal import Journal
 from relay_agent.tdp.client import PlatformClient
 from relay_agent.telemetry.metrics import Metrics
 
-TAKE_SECONDS = 1.0
+TAKE_SECONDS = 5.0
+"""How long the sender waits for answers; the first one, and the stop, end the wait."""
 STARTING_SECONDS = 0.25
 RECORD_SECONDS = 0.02
 """How long the record of a delivery waits, so that it shares a commit with others."""

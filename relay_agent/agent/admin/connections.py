@@ -121,6 +121,11 @@ class Server(BaseWSGIServer):
     monotonic: Callable[[], float]
     _refused_until = _quiet_until = float("-inf")
 
+    @property
+    def idle(self) -> bool:
+        """Whether it has no connection whose time runs, and does not pause."""
+        return not self.connections and self.monotonic() >= self._refused_until
+
     def readable(self) -> bool:
         """Whether a further client is accepted now."""
         full = self.connections >= CONNECTIONS

@@ -26,6 +26,8 @@ from relay_agent.storage.state_directory import SOCKET
 from relay_agent.telemetry.logger import Logger
 
 LOOP_SECONDS = 1.0
+IDLE_SECONDS = 10.0
+"""How long an iteration waits while there is no client: a new one ends the wait."""
 CROWD = 10
 """With more connections the loop pauses between iterations, so that many clients that send byte by byte do not cost one for each byte."""
 TURN_SECONDS = 0.02
@@ -71,7 +73,7 @@ class Admin:
             pages.show(facts)
 
     def step(self) -> float:
-        """Serve pending requests; wait for one for a second at most."""
+        """Serve pending requests, or wait for one."""
         if self._missing:
             self._missing = self._serve(self._local, lambda: _unix(self._path)) is None
             if not self._missing:
@@ -80,7 +82,8 @@ class Admin:
             return LOOP_SECONDS
         for server in self._servers:
             server.close_late()
-        wasyncore.loop(timeout=LOOP_SECONDS, use_poll=True, map=self._map, count=1)
+        idle = not self._missing and all(server.idle for server in self._servers)
+        wasyncore.loop(timeout=IDLE_SECONDS if idle else LOOP_SECONDS, use_poll=True, map=self._map, count=1)
         return TURN_SECONDS if sum(server.connections for server in self._servers) > CROWD else 0.0
 
     def wake(self) -> None:
