@@ -17,7 +17,7 @@ from relay_agent.storage.retention import Retention
 
 STEP_SECONDS = 1.0
 IDLE_SECONDS = 2.0
-"""The pause between two steps while there is nothing to checkpoint: each one costs a wake-up."""
+"""The pause between two steps while there is nothing to do: each one costs a wake-up."""
 CHECKPOINT_SECONDS = 3.0
 """The write-ahead log is truncated within 5 s of a wipe (docs/durability.md, "Wiping"); this leaves 2 s for the checkpoint."""
 PRUNE_SECONDS = 60.0
@@ -37,14 +37,19 @@ class Maintenance:
         disk: Disk,
         interrupt: Callable[[], None],
         summarise: Callable[[], None],
+        release_memory: Callable[[], None],
         loop: LoopContext,
     ) -> None:
-        """`interrupt` aborts the open receive, whose commands could not be admitted; `summarise` logs the hourly line."""
+        """`interrupt` aborts the open receive, whose commands could not be admitted; `summarise` logs the hourly line.
+
+        `release_memory` gives free memory back to the system.
+        """
         self._journal = journal
         self._retention = retention
         self._disk = disk
         self._interrupt = interrupt
         self._summarise = summarise
+        self._release_memory = release_memory
         self._status = loop.status
         self._monotonic = loop.clock.monotonic
         self._backlog_full = loop.repeated_failure("backlog-full", "backlog-drained", remind_seconds=3600.0)
@@ -53,6 +58,7 @@ class Maintenance:
         self._next_checkpoint = now + CHECKPOINT_SECONDS
         self._next_prune = now + PRUNE_SECONDS
         self._checkpointed = 0
+        self._commits = self._released = -1
 
     def step(self) -> float:
         """Do what is due; return the seconds to wait before the next step.
@@ -76,8 +82,16 @@ class Maintenance:
             self._journal_failure.success()
         if intake_obstacle(self._journal, self._disk):
             self._interrupt()
+        self._release()
         self._status.success()
-        return IDLE_SECONDS if self._journal.commits == self._checkpointed else STEP_SECONDS
+        return IDLE_SECONDS if self._journal.commits == self._checkpointed == self._released else STEP_SECONDS
+
+    def _release(self) -> None:
+        """Give free memory back once after the start, and once after each series of commands."""
+        before, self._commits = self._commits, self._journal.commits
+        if before == self._commits != self._released:
+            self._released = self._commits
+            self._release_memory()
 
     def _report_backlog(self) -> None:
         if self._disk.backlog:

@@ -21,6 +21,7 @@ from relay_agent.agent.threads import AgentThread, Ending, ShutdownPhase, Stops,
 from relay_agent.agent.wiring import Flow, Network, Platform, Telemetry, host_name
 from relay_agent.config.settings import Settings
 from relay_agent.core.loop import Loop, one_shot
+from relay_agent.core.memory import release_free_memory
 from relay_agent.diagnostics.loop_status import LoopStatus
 from relay_agent.diagnostics.watchdog import Watchdog
 from relay_agent.relay.poller import Poller
@@ -155,6 +156,7 @@ def maintenance_loop(stops: Stops, telemetry: Telemetry, flow: Flow, poller: Age
         disk=flow.storage.disk,
         interrupt=poller.interrupt,
         summarise=flow.summary.log_if_due,
+        release_memory=release_free_memory,
         loop=loop,
     )
     return AgentThread.looping("upkeep", maintenance.step, ShutdownPhase.HOUSEKEEPING, stops, loop.status)

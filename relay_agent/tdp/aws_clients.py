@@ -21,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from relay_agent.core.clock import clock_offset
 from relay_agent.core.errors import Call, CredentialsExpired, NotThePlatform, PlatformError, PlatformRefused, QueueUnavailable, RateLimited
 from relay_agent.protocol.json_bounds import check_text
+from relay_agent.tdp.aws_data import AwsDataFiles
 from relay_agent.tdp.credentials import PlatformCredentials
 from relay_agent.tdp.platform_http import CALL_SECONDS, Answer, PlatformHttp, unreachable
 from relay_agent.tdp.prepared_calls import PreparedCalls
@@ -51,6 +52,7 @@ _CALLS = {
     "DescribeLogStreams": Call.LOGS_LOOK,
 }
 """The agent's name for each operation of botocore."""
+_SERVICES = frozenset({"sqs", "logs"})
 _BAD_SIGNATURE = frozenset({"RequestTimeTooSkewed", "SignatureDoesNotMatch", "InvalidSignatureException"})
 
 
@@ -84,6 +86,7 @@ class Aws:
         self._credentials = credentials
         self._endpoint_url = endpoint_url
         self._session = botocore.session.Session()
+        self._session.get_component("data_loader").file_loader = AwsDataFiles(_SERVICES, _CALLS)
         self._session.register_component("credential_provider", CredentialResolver([_Provider(credentials)]))
 
     def client(self, service: str, region: str) -> Any:

