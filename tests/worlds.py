@@ -135,8 +135,11 @@ class World:
             default_seconds=120.0,
         )
 
+    def admit(self, *messages: str) -> Admitted:
+        return self.intake.admit([(text, f"receipt-{place}") for place, text in enumerate(messages)])
+
     def take(self, *messages: str) -> Admitted:
-        taken = self.intake.admit([(text, f"receipt-{place}") for place, text in enumerate(messages)])
+        taken = self.admit(*messages)
         self.journal.flush()
         return taken
 

@@ -5,13 +5,13 @@ This module runs no command and answers none: one that cannot run is refused onc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from relay_agent.core.errors import JournalDamaged, JournalUnwritable, MalformedMessage
 from relay_agent.core.failpoints import Point, reach
 from relay_agent.core.failures import Code
-from relay_agent.core.models import ACTIONS, Command, Failure, HttpRequest, Update
+from relay_agent.core.models import ACTIONS, ACTIONS_PLAIN, Command, Failure, HttpRequest, Update
 from relay_agent.protocol import requests
 from relay_agent.protocol.messages import decode_message, readable_id
 from relay_agent.relay.outcomes import Outcomes
@@ -46,6 +46,8 @@ class Admitted:
     """Command id by receipt."""
     oddities: list[Oddity]
     """The messages that are neither a new command nor an exact repetition of one."""
+    durable: bool = True
+    """Whether the journal has them on the disk; if not, it has once it is flushed."""
 
 
 class Intake:
@@ -63,7 +65,7 @@ class Intake:
     # --- the poller's thread ---
 
     def admit(self, messages: Sequence[tuple[str, str]], lease_until: float | None = None) -> Admitted:
-        """Admit (message text, receipt) pairs into the journal in one commit.
+        """Admit (message text, receipt) pairs into the journal in one commit, or with the next one (`Admitted.durable`).
 
         A malformed message that names its command is a refusal. One that names no command, and a known id with another body,
         is an oddity. `lease_until`, in seconds since 1970, is None if the commands are this agent's at once (`Incoming`).
@@ -91,6 +93,9 @@ class Intake:
             expires = None if command.expires_at is None else command.expires_at.timestamp()
             rows.append(Incoming(command.id, raw, receipt, expires, lease_until))
         reach(Point.BEFORE_COMMIT)
+        task = self._admitted_soon(rows, commands)
+        if task is not None:
+            return Admitted([task], [], {row.receipt: row.id for row in rows}, oddities, durable=False)
         new = self._admit_rows(rows, oddities)
         reach(Point.AFTER_COMMIT)
         return Admitted(
@@ -156,6 +161,21 @@ class Intake:
             request = task.request if isinstance(task.request, HttpRequest) else None
             return Refusal(command, INTERRUPTED, Code.EINTERRUPTED, request)
         return task
+
+    def _admitted_soon(self, rows: list[Incoming], commands: Mapping[str, tuple[Command, int]]) -> Task | None:
+        """Let a lone harmless command share the commit of its outcome, and return its task; None if it needs a commit of its own.
+
+        Until that commit it is only in the queue, where a crash leaves it, and it may run again. Nothing may depend on its row before: not
+        the token of a secure command, nor a request that is read from the journal.
+        """
+        if len(rows) != 1 or rows[0].lease_until is not None or rows[0].id not in commands:
+            return None
+        command, size = commands[rows[0].id]
+        if command.action not in ACTIONS_PLAIN or command.body_url is not None or size > KEPT_IN_MEMORY:
+            return None
+        task = self._task_or_undecoded(command, size)
+        harmless = isinstance(task.request, HttpRequest) and task.request.harmless
+        return task if harmless and self._journal.admit_soon(rows[0]) else None
 
     def _admit_rows(self, rows: list[Incoming], oddities: list[Oddity]) -> set[str]:
         new: set[str] = set()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from relay_agent.core.clock import Clock
-from relay_agent.core.errors import Call, JournalUnwritable, PlatformError
+from relay_agent.core.errors import Call, JournalError, JournalUnwritable, PlatformError
 from relay_agent.core.failpoints import Point, reach
 from relay_agent.core.models import Update
 from relay_agent.diagnostics.loop_context import LoopContext
@@ -194,6 +194,8 @@ class Ownership:
                 others.append((command_id, message.receipt))
         for one in work.values():
             self._release(one)
+        if not admitted.durable:
+            self._make_durable()
         self._claim(queue)
         if others and not self._acknowledge(queue, others):
             self._has_unacked = True
@@ -250,6 +252,15 @@ class Ownership:
             queue.give_back(receipts[start : start + BATCH])
 
     # --- details ---
+
+    def _make_durable(self) -> None:
+        """Wait until the journal has on the disk what was admitted; only then it may be acknowledged."""
+        try:
+            self._journal.flush(follow=True)  # The worker is about to commit.
+        except JournalError:
+            self._has_unacked = True
+            raise
+        reach(Point.AFTER_COMMIT)
 
     def _inherited(self, work: Work | None, receipt: str) -> _Claim:
         """Return the claim of an inherited command; without a receipt it waits for its message."""

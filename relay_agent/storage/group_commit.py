@@ -113,10 +113,11 @@ class Writer:
             self._recent.append(self._monotonic())
             self._waiting.append(_Work(change, awaited=False, then=then))
 
-    def flush(self, patience_seconds: float | None = None) -> None:
+    def flush(self, patience_seconds: float | None = None, *, follow: bool = False) -> None:
         """Return once everything handed to `later` is durable; at once, and without a commit, if it already is.
 
-        `patience_seconds` bounds the wait for the current commit; None waits until it finishes.
+        `patience_seconds` bounds the wait for the current commit; None waits until it finishes. With `follow`, another thread's commit is
+        awaited for FOLLOWER_WAIT_SECONDS first, as it is under load.
 
         Raises:
             JournalUnwritable: the disk accepts no writes now.
@@ -127,7 +128,7 @@ class Writer:
             follower.settled = self._leading_since is None and not self._waiting
             if not follower.settled:
                 self._waiting.append(follower)
-        if self.loaded and not follower.settled:
+        if (follow or self.loaded) and not follower.settled:
             follower.ready.wait(FOLLOWER_WAIT_SECONDS)
         if not follower.settled or follower.error is not None:
             self._await(_Work(None), patience_seconds)

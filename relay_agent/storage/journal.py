@@ -160,6 +160,20 @@ class Journal:
         rows = list(messages)
         return self.writer.commit(lambda connection: [self._admit(connection, *row) for row in rows])
 
+    def admit_soon(self, message: Incoming) -> bool:
+        """Record a received message with the next commit, and return True; False if it must wait for `admit`.
+
+        It must if the journal has its id, if other changes are about to be committed, or if the disk accepts no writes. What a caller
+        records of this command later is written after it, or with it. Call `flush` before the message is acknowledged.
+
+        Raises:
+            JournalError: the journal cannot be read.
+        """
+        if self.writer.loaded or self.writer.unwritable is not None or self.known([message.id]):
+            return False
+        self.writer.later(lambda connection: self._admit(connection, *message))
+        return True
+
     def acked(self, ids: Iterable[str]) -> None:
         """Record, with the next commit, that SQS has deleted these messages; after a crash before it they are only deleted again."""
         rows = [(command_id,) for command_id in ids]
@@ -298,14 +312,14 @@ class Journal:
             )
         )
 
-    def flush(self) -> None:
-        """Return once every change is durable; at once if all are.
+    def flush(self, *, follow: bool = False) -> None:
+        """Return once every change is durable; at once if all are. With `follow`, wait a moment for another thread's commit first.
 
         Raises:
             JournalUnwritable: the disk accepts no writes now.
             JournalError: one of the changes cannot be written.
         """
-        self.writer.flush()
+        self.writer.flush(follow=follow)
 
     def known(self, ids: Iterable[str]) -> set[str]:
         """Return those ids that the journal has, in whatever state.

@@ -47,8 +47,8 @@ class Row:
 
 
 def states_of(kind: str, recorded: str | None) -> set[str | None]:
-    """The states in which the journal may have a command: a GET's `started` is recorded with the next commit."""
-    return {recorded, "admitted"} if kind == "get" and recorded == "started" else {recorded}
+    """The states in which the journal may have a command: what a GET has done until its outcome is recorded with the next commit."""
+    return {recorded, "admitted", None} if kind == "get" and recorded in ("admitted", "started") else {recorded}
 
 
 RAN = Fate("SUCCESS", 200, 1)

@@ -130,12 +130,68 @@ def test_a_payload_is_not_kept_in_memory_beside_its_request(world: World) -> Non
 
 def test_a_journal_that_cannot_be_written_admits_nothing(tmp_path: Path) -> None:
     world = World(tmp_path)
+    text = message({"url": "http://target.example/", "method": "POST"})
     world.journal.writer.use(lambda connection: connection.execute("PRAGMA query_only = ON"))
     with pytest.raises(JournalError):
-        world.take(message())
+        world.take(text)
     world.journal.writer.use(lambda connection: connection.execute("PRAGMA query_only = OFF"))
-    assert len(world.take(message()).tasks) == 1
+    assert len(world.take(text).tasks) == 1
     world.journal.close()
+
+
+def test_a_lone_get_shares_one_commit_with_its_outcome(world: World) -> None:
+    taken = world.admit(message())
+    (task,) = taken.tasks
+    assert (taken.durable, world.journal.commits) == (False, 0)
+    world.process(task)
+    assert (world.states(), world.journal.commits) == ({"finished": 1}, 1)
+
+
+def test_a_lone_get_is_durable_once_the_journal_is_flushed_and_its_repetition_is_no_new_command(world: World) -> None:
+    assert not world.admit(message()).durable
+    world.journal.flush()
+    assert world.states() == {"admitted": 1}
+    again = world.admit(message())
+    assert (again.tasks, again.durable, again.oddities) == ([], True, [])
+
+
+def test_a_lone_get_that_meets_a_full_disk_is_in_the_journal_as_soon_as_there_is_room(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.journal.writer.use(lambda connection: connection.execute("PRAGMA query_only = ON"))
+    assert len(world.admit(message()).tasks) == 1
+    with pytest.raises(JournalError):
+        world.journal.flush()
+    with pytest.raises(JournalError):  # The disk is known to be full now.
+        world.admit(message(commandId="c-2"))
+    world.journal.writer.use(lambda connection: connection.execute("PRAGMA query_only = OFF"))
+    world.journal.flush()
+    assert world.states() == {"admitted": 1}
+    world.journal.close()
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [message({"url": "http://target.example/", "method": "POST"})],
+        [message({"url": "http://target.example/", "method": "DELETE"})],
+        [message({"url": "http://target.example/", "body": "asks for something"})],
+        [message({"url": "http://target.example/", "headers": {"X": "x" * KEPT_IN_MEMORY}})],
+        [message(sealed({"url": "http://target.example/"}), action=V2)],
+        [message(body=..., bodyDelivery="referenced", bodyUrl="https://s3.example/get")],
+        [message({"url": "not a url"})],
+        [message(expiresAt="soon")],
+        [message(), message(commandId="c-2")],
+    ],
+    ids=["POST", "DELETE", "with a body", "large", "secure", "downloaded", "refused", "malformed", "two"],
+)
+def test_other_commands_are_durable_before_a_worker_has_them(world: World, texts: list[str]) -> None:
+    taken = world.admit(*texts)
+    assert (taken.durable, world.journal.commits, world.states()) == (True, 1, {"admitted": len(texts)})
+
+
+def test_a_lone_get_that_another_agent_may_own_is_durable_before_it_is_claimed(world: World) -> None:
+    taken = world.intake.admit([(message(), "receipt")], lease_until=world.now.timestamp() + 60)
+    assert (taken.durable, world.journal.commits) == (True, 1)
 
 
 def test_a_journal_that_fails_within_intake_loses_no_command_until_the_restart(world: World) -> None:

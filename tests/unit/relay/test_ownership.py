@@ -17,7 +17,7 @@ from typing import Any, cast
 import pytest
 
 from relay_agent.core.clock import Clock
-from relay_agent.core.errors import Call, PlatformError
+from relay_agent.core.errors import Call, JournalUnwritable, PlatformError
 from relay_agent.core.models import Command, Status, Update
 from relay_agent.diagnostics.loop_context import LoopContext
 from relay_agent.diagnostics.loop_status import LoopStatus
@@ -529,6 +529,28 @@ def test_an_agent_that_is_alone_releases_a_command_before_it_is_deleted(alone: W
     alone.down = True
     alone.take("a")
     assert (alone.released, alone.rows()) == (["a"], {"a": True})
+
+
+def test_what_is_not_durable_yet_is_released_at_once_and_deleted_only_when_it_is(alone: World) -> None:
+    (message,) = alone.receive("a")
+    seen: list[tuple[list[str], bool]] = []
+    alone.journal.writer.later(lambda _connection: seen.append((alone.released[:], bool(alone.deletes))))
+    assert alone.journal.admit_soon(Incoming("a", "body of a", message.receipt))
+    alone.ownership.take(alone.queue, [message], Admitted([task("a")], [], {message.receipt: "a"}, [], durable=False))
+    assert (seen, alone.deletes) == ([(["a"], False)], [[message.receipt]])
+
+
+def test_what_cannot_be_made_durable_is_not_deleted_until_the_disk_takes_it(alone: World) -> None:
+    (message,) = alone.receive("a")
+    alone.pass_seconds(0)  # Nothing is left to acknowledge.
+    assert alone.journal.admit_soon(Incoming("a", "body of a", message.receipt))
+    alone.journal.writer.use(lambda connection: connection.execute("PRAGMA query_only = ON"))
+    with pytest.raises(JournalUnwritable):
+        alone.ownership.take(alone.queue, [message], Admitted([task("a")], [], {message.receipt: "a"}, [], durable=False))
+    assert (alone.released, alone.deletes) == (["a"], [])
+    alone.journal.writer.use(lambda connection: connection.execute("PRAGMA query_only = OFF"))
+    alone.pass_seconds(1)
+    assert (alone.deletes, alone.rows()) == ([[message.receipt]], {"a": True})
 
 
 def test_an_agent_that_is_alone_keeps_a_command_whose_delete_is_refused(alone: World) -> None:

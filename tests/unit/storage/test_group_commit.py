@@ -152,6 +152,23 @@ def test_under_load_a_flush_uses_another_threads_commit(disk: Disk, monkeypatch:
     assert (disk.writer.commits, len(disk.rows())) == (1, group_commit.LOAD_CHANGES + 1)
 
 
+def test_a_flush_that_follows_uses_another_threads_commit_and_waits_only_briefly_for_it(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.writer.later(disk.add(1))
+    disk.writer.flush(follow=True)
+    assert (disk.writer.commits, len(disk.rows())) == (1, 1)
+    monkeypatch.setattr(group_commit, "FOLLOWER_WAIT_SECONDS", 60.0)  # The other thread's commit ends it, not the time.
+    disk.writer.later(disk.add(2))
+    flush = threading.Thread(target=disk.writer.flush, kwargs={"follow": True})
+    flush.start()
+    while not any(work.change is None for work in disk.writer._waiting):
+        time.sleep(0)
+    disk.writer.commit(disk.add(3))
+    flush.join(10)
+    assert (flush.is_alive(), disk.writer.commits, len(disk.rows())) == (False, 2, 3)
+
+
 def test_under_load_a_flush_waits_only_briefly_for_another_thread(disk: Disk) -> None:
     disk.writer._monotonic = time.monotonic
     disk.others = 2
