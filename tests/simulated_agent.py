@@ -295,6 +295,7 @@ class SimulatedAgent:
             disk=disk,
             interrupt=lambda: None,
             summarise=summary.log_if_due,
+            release_memory=lambda: None,
             loop=loops["upkeep"],
         )
         client = SimpleNamespace(create_log_stream=lambda **_where: {}, put_log_events=self._put_log_events)

@@ -85,6 +85,7 @@ def _kept(directory: Path) -> Iterator[Crew]:
             disk=crew.disk,
             interrupt=lambda: None,
             summarise=lambda: None,
+            release_memory=lambda: None,
             loop=LoopContext(LoopStatus(clock), Tally(), _Loud(), clock),  # type: ignore[arg-type]
         )
         loop = Loop("upkeep", maintenance.step, stop)
