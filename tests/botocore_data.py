@@ -10,6 +10,8 @@ import functools
 import botocore.session
 from botocore import loaders
 
+from relay_agent.tdp.aws_clients import data_loader
+
 SERVICES = ("sqs", "logs")
 
 
@@ -22,5 +24,6 @@ def read() -> None:
     """Read what the agent's clients need, so that processes forked from this one have it."""
     share()
     session = botocore.session.Session()
+    session.register_component("data_loader", data_loader())
     for service in SERVICES:
         session.create_client(service, region_name="us-east-2", aws_access_key_id="none", aws_secret_access_key="none")

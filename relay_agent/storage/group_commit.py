@@ -141,6 +141,11 @@ class Writer:
         recent = self._recent
         return len(recent) == LOAD_CHANGES and self._monotonic() - recent[0] <= LOAD_SECONDS and self._others() > 1
 
+    @property
+    def busy(self) -> bool:
+        """Whether a thread uses the connection: a commit may take long, or not end."""
+        return self.using.locked()
+
     def read(self, query: str, *values: object) -> list[Any]:
         """Return the rows of a query.
 

@@ -163,13 +163,13 @@ class Journal:
     def admit_soon(self, message: Incoming) -> bool:
         """Record a received message with the next commit, and return True; False if it must wait for `admit`.
 
-        It must if the journal has its id, if other changes are about to be committed, or if the disk accepts no writes. What a caller
+        It must if the journal has its id, if others commit now or are about to, or if the disk accepts no writes. What a caller
         records of this command later is written after it, or with it. Call `flush` before the message is acknowledged.
 
         Raises:
             JournalError: the journal cannot be read.
         """
-        if self.writer.loaded or self.writer.unwritable is not None or self.known([message.id]):
+        if self.writer.loaded or self.writer.busy or self.writer.unwritable is not None or self.known([message.id]):
             return False
         self.writer.later(lambda connection: self._admit(connection, *message))
         return True

@@ -8,6 +8,7 @@ are the same as for every other call to the platform.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
@@ -17,6 +18,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSResponse, Hea
 from botocore.config import Config
 from botocore.credentials import CredentialProvider, CredentialResolver
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import Loader
 
 from relay_agent.core.clock import clock_offset
 from relay_agent.core.errors import Call, CredentialsExpired, NotThePlatform, PlatformError, PlatformRefused, QueueUnavailable, RateLimited
@@ -78,15 +80,21 @@ class _Raw:
         yield self._body
 
 
+@functools.cache
+def data_loader() -> Loader:
+    """Return the loader of all sessions, which reads each data file once."""
+    return Loader(file_loader=AwsDataFiles(_SERVICES, _CALLS))
+
+
 class Aws:
-    """Makes clients, all from one botocore session, which reads its data files once."""
+    """Makes clients, all from one botocore session."""
 
     def __init__(self, http: PlatformHttp, credentials: PlatformCredentials, endpoint_url: str | None) -> None:
         self._http = http
         self._credentials = credentials
         self._endpoint_url = endpoint_url
         self._session = botocore.session.Session()
-        self._session.get_component("data_loader").file_loader = AwsDataFiles(_SERVICES, _CALLS)
+        self._session.register_component("data_loader", data_loader())
         self._session.register_component("credential_provider", CredentialResolver([_Provider(credentials)]))
 
     def client(self, service: str, region: str) -> Any:

@@ -95,7 +95,7 @@ def test_a_thousand_commands_add_only_their_own_lines() -> None:
 def test_an_idle_day_step_by_step_stays_under_30_kb() -> None:
     """Every step that the threads take in the first 24 hours."""
     agent = SimulatedAgent()
-    agent.run(DAY + 1)
+    agent.run(DAY + 60)
     assert agent.steps > 150_000
     assert events(agent) == {"agent-ready": 1, "summary": 24}
     assert agent.stdout.bytes < IDLE_DAY_BYTES
