@@ -5,8 +5,10 @@ It must not read the environment, and no error may repeat a value that may conta
 
 from __future__ import annotations
 
+import hashlib
 import re
 import ssl
+from collections import deque
 from pathlib import Path
 
 from relay_agent.config.secrets import shown_path
@@ -21,6 +23,8 @@ LEAST_BYTES, MOST_BYTES = 1024, 10**12
 # not inside a password.
 _PLACEHOLDER = re.compile(r"(\w+://)?<[^<>]*>[^@]*|(\w+://)?your[_-].*|change[_-]?me|x{3,}|\.{3}|…", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"[+-]?[0-9][0-9_]*(\.[0-9]+)?")
+_LOADED: deque[bytes] = deque(maxlen=64)
+"""Digests of the PEM files that OpenSSL has loaded."""
 _CERTIFICATE = re.compile(rb"-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----")
 _QUOTED = re.compile(r"(['\"]).*\1", re.DOTALL)
 
@@ -132,6 +136,19 @@ def syslog_receiver(value: str) -> SyslogReceiver:
     return SyslogReceiver(scheme.lower(), host, port)
 
 
+def _load(certificates: bytes) -> None:
+    """Let OpenSSL load PEM certificates: once, since several settings and tables name the same file and a system's roots take 20 ms.
+
+    Raises:
+        ssl.SSLError, OSError: it cannot.
+    """
+    digest = hashlib.sha256(certificates).digest()
+    if digest not in _LOADED:
+        with as_file(certificates) as copy:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=copy)
+        _LOADED.append(digest)
+
+
 def check_certificates(path: Path) -> Path:
     """Accept a PEM file that OpenSSL can load.
 
@@ -152,8 +169,7 @@ def read_certificates(path: Path, beside: Path | None = None) -> bytes:
         content = read_regular(path)
         if not _CERTIFICATE.search(content):
             raise ValueError(f"{path} contains no PEM certificate")
-        with as_file(content) as copy:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=copy)
+        _load(content)
     except ssl.SSLError:
         raise ValueError(f"{path} contains a damaged certificate") from None
     except OSError as error:
