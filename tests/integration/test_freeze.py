@@ -14,7 +14,8 @@ import pytest
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import agent_environment
 
-FROZEN = "re.match('(a+)+$', 'a' * 60 + '!')"
+FROZEN = "__import__('ctypes').PyDLL(None).sleep(60)"
+"""A call into C that keeps the interpreter's lock."""
 
 
 def run(code: str, directory: Path, environment: dict[str, str] | None = None, timeout: float = 30) -> subprocess.CompletedProcess[str]:

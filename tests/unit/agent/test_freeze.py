@@ -16,7 +16,8 @@ import pytest
 
 from relay_agent.agent.freeze import Freeze
 
-FROZEN = "re.match('(a+)+$', 'a' * 60 + '!')"
+FROZEN = "__import__('ctypes').PyDLL(None).sleep(60)"
+"""A call into C that keeps the interpreter's lock."""
 CANARY = "canary-71fe"
 
 
