@@ -23,7 +23,7 @@ from relay_agent.sandbox.server import Sandbox
 from relay_agent.sandbox.target import DemoTarget
 
 AGENT = Path(sys.executable).with_name("relay-agent")
-READY_SECONDS = 10.0
+READY_SECONDS = 30.0
 _DRAIN_SECONDS = 5
 _STOP_SECONDS = 10.0
 _LOG_LINES = 12
@@ -113,7 +113,7 @@ class Stage:
         """Wait until the agent polls for commands.
 
         Raises:
-            StageError: it does not within 10 s, or it ended.
+            StageError: it does not within READY_SECONDS, or it ended.
         """
         ready = self.sandbox.changes.wait(lambda: self.over.is_set() or self.sandbox.under_way["ReceiveMessage"] > 0, READY_SECONDS)
         if self.over.is_set():
