@@ -160,6 +160,8 @@ def _end_early(stops: Stops, threads: Sequence[AgentThread]) -> None:
     """End the threads that deliver the log lines of a start that failed, after these lines."""
     stops.housekeeping.set()
     for thread in threads:
+        if thread.loop.ident is None:
+            continue  # It was not started.
         thread.loop.join(ENDING_SECONDS)
         if thread.loop.is_alive():
             thread.interrupt()

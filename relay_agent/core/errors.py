@@ -169,6 +169,10 @@ class Interrupted(RelayError):
     """The agent's stop broke off a request of which bytes had already been sent."""
 
 
+class NotAdmitted(RelayError):
+    """The journal could not admit a command that has run meanwhile: its outcome counts for nothing, and SQS delivers it again."""
+
+
 class MalformedMessage(RelayError):
     """A queue message is not a command. `command_id` is None if it could not be read."""
 

@@ -46,8 +46,8 @@ class Admitted:
     """Command id by receipt."""
     oddities: list[Oddity]
     """The messages that are neither a new command nor an exact repetition of one."""
-    durable: bool = True
-    """Whether the journal has them on the disk; if not, it has once it is flushed."""
+    until_durable: Callable[[], None] | None = None
+    """Waits until the journal has them on the disk, and raises JournalError if it cannot (`Journal.admit_soon`); None if it has them."""
 
 
 class Intake:
@@ -65,7 +65,7 @@ class Intake:
     # --- the poller's thread ---
 
     def admit(self, messages: Sequence[tuple[str, str]], lease_until: float | None = None) -> Admitted:
-        """Admit (message text, receipt) pairs into the journal in one commit, or with the next one (`Admitted.durable`).
+        """Admit (message text, receipt) pairs into the journal in one commit, or with the next one (`Admitted.until_durable`).
 
         A malformed message that names its command is a refusal. One that names no command, and a known id with another body,
         is an oddity. `lease_until`, in seconds since 1970, is None if the commands are this agent's at once (`Incoming`).
@@ -93,15 +93,19 @@ class Intake:
             expires = None if command.expires_at is None else command.expires_at.timestamp()
             rows.append(Incoming(command.id, raw, receipt, expires, lease_until))
         reach(Point.BEFORE_COMMIT)
-        task = self._admitted_soon(rows, commands)
-        if task is not None:
-            return Admitted([task], [], {row.receipt: row.id for row in rows}, oddities, durable=False)
+        ids = {row.receipt: row.id for row in rows}
+        lone = self._lone(rows, commands)
+        if lone is not None and isinstance(lone.request, HttpRequest) and lone.request.harmless:
+            # It shares the commit of its outcome. Until then it is only in the queue, where a crash leaves it, and it may run again.
+            until_durable = self._journal.admit_soon(rows[0])
+            if until_durable is not None:
+                return Admitted([lone], [], ids, oddities, until_durable)
         new = self._admit_rows(rows, oddities)
         reach(Point.AFTER_COMMIT)
         return Admitted(
-            [self._task_or_undecoded(*entry) for command_id, entry in commands.items() if command_id in new],
+            [lone or self._task_or_undecoded(*entry) for command_id, entry in commands.items() if command_id in new],
             [refusal for command_id, refusal in refused.items() if command_id in new],
-            {row.receipt: row.id for row in rows},
+            ids,
             oddities,
         )
 
@@ -162,20 +166,17 @@ class Intake:
             return Refusal(command, INTERRUPTED, Code.EINTERRUPTED, request)
         return task
 
-    def _admitted_soon(self, rows: list[Incoming], commands: Mapping[str, tuple[Command, int]]) -> Task | None:
-        """Let a lone harmless command share the commit of its outcome, and return its task; None if it needs a commit of its own.
+    def _lone(self, rows: list[Incoming], commands: Mapping[str, tuple[Command, int]]) -> Task | None:
+        """Return the task of a command that came alone, if nothing of it depends on its row in the journal before it is there.
 
-        Until that commit it is only in the queue, where a crash leaves it, and it may run again. Nothing may depend on its row before: not
-        the token of a secure command, nor a request that is read from the journal.
+        The token of a secure command does, and a request that is read from the journal; and so does whether another agent may own it.
         """
         if len(rows) != 1 or rows[0].lease_until is not None or rows[0].id not in commands:
             return None
         command, size = commands[rows[0].id]
         if command.action not in ACTIONS_PLAIN or command.body_url is not None or size > KEPT_IN_MEMORY:
             return None
-        task = self._task_or_undecoded(command, size)
-        harmless = isinstance(task.request, HttpRequest) and task.request.harmless
-        return task if harmless and self._journal.admit_soon(rows[0]) else None
+        return self._task_or_undecoded(command, size)
 
     def _admit_rows(self, rows: list[Incoming], oddities: list[Oddity]) -> set[str]:
         new: set[str] = set()

@@ -85,6 +85,11 @@ class Outbox:
         if update.spool is not None:
             self.uploads.put(Upload(update, self._clock.monotonic()))
 
+    def forget(self, command_id: str) -> None:
+        """Send no PROCESSING of a command that will have no answer."""
+        with self._changed:
+            self._end_processing(command_id)
+
     def uploaded(self, update: Update) -> None:
         """Add an answer whose body was uploaded, or is given up."""
         with self._changed:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from relay_agent.core.clock import Deadline
+from relay_agent.core.errors import NotAdmitted
 from relay_agent.core.failures import Code
 from relay_agent.core.models import Command, Failure, HttpRequest, HttpResponse, Status, Update, size_of
 from relay_agent.relay.task import Refusal, Task
@@ -49,13 +50,19 @@ class Outcomes:
         Under load this returns before the outcome is durable (`Journal.finish`).
 
         Raises:
+            NotAdmitted: the journal could not admit the command; the outcome is thrown away.
             JournalError: the outcome could not be recorded; the command stays unfinished in the journal.
         """
         result, update = self._encode(task.command, result)
         report = self._measured_report(task, result, update, begun)
         if update.spool is not None:
             self._uploading[update.command_id] = report, self._monotonic()
-        self._journal.finish(update, _about(report), then=lambda: None if update.spool else self._report(report))
+        try:
+            self._journal.finish(update, _about(report), then=lambda: None if update.spool else self._report(report))
+        except NotAdmitted:
+            self._uploading.pop(update.command_id, None)
+            self._updates.discard(update)
+            raise
         return update
 
     def abandon(self, task: Task) -> Update:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from relay_agent.core.clock import Clock
-from relay_agent.core.errors import Call, JournalError, JournalUnwritable, PlatformError
+from relay_agent.core.errors import Call, JournalUnwritable, PlatformError
 from relay_agent.core.failpoints import Point, reach
 from relay_agent.core.models import Update
 from relay_agent.diagnostics.loop_context import LoopContext
@@ -180,7 +180,11 @@ class Ownership:
         self._has_unacked = False
 
     def take(self, queue: Queue, received: Sequence[Received], admitted: Admitted) -> None:
-        """Release what was admitted, and acknowledge it; several agents do it in the other order, and release only what they own."""
+        """Release what was admitted, and acknowledge it; several agents do it in the other order, and release only what they own.
+
+        Raises:
+            JournalError: what was admitted is not durable; nothing was acknowledged.
+        """
         new: list[Work] = [*admitted.tasks, *admitted.refused]
         work = {id_of(one): one for one in new}
         others: list[tuple[str | None, str]] = []
@@ -194,8 +198,9 @@ class Ownership:
                 others.append((command_id, message.receipt))
         for one in work.values():
             self._release(one)
-        if not admitted.durable:
-            self._make_durable()
+        if admitted.until_durable is not None:
+            admitted.until_durable()
+            reach(Point.AFTER_COMMIT)
         self._claim(queue)
         if others and not self._acknowledge(queue, others):
             self._has_unacked = True
@@ -252,15 +257,6 @@ class Ownership:
             queue.give_back(receipts[start : start + BATCH])
 
     # --- details ---
-
-    def _make_durable(self) -> None:
-        """Wait until the journal has on the disk what was admitted; only then it may be acknowledged."""
-        try:
-            self._journal.flush(follow=True)  # The worker is about to commit.
-        except JournalError:
-            self._has_unacked = True
-            raise
-        reach(Point.AFTER_COMMIT)
 
     def _inherited(self, work: Work | None, receipt: str) -> _Claim:
         """Return the claim of an inherited command; without a receipt it waits for its message."""

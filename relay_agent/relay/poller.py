@@ -213,12 +213,14 @@ class Poller:
         self._held = received
         lease_until = self._ownership.wall_lease(received[0].lease_until)
         admitted = self._intake.admit([(message.body, message.receipt) for message in received], lease_until)
-        self._held = []
+        if admitted.until_durable is None:
+            self._held = []
         for oddity in admitted.oddities:
             self._log.warning("odd-message", reason=oddity.reason)
             self._keep_malformed(oddity.message, oddity.reason)
         self._tally.count("malformed", len(admitted.oddities))
         self._ownership.take(queue, received, admitted)
+        self._held = []
 
     def _failed(self, error: PlatformError | JournalError) -> float:
         reason = str(error)

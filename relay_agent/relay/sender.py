@@ -119,15 +119,19 @@ class Sender:
         self._backoff.reset()
 
     def _durable(self, entries: list[Entry]) -> list[Entry]:
-        """Return the entries that are already durable, and so may be sent although the disk accepts no writes; put the others last."""
+        """Return the entries that are durable, and so may be sent although the disk accepts no writes; put other answers last.
+
+        PROCESSING is sent of commands that the journal has: a lone one may not be admitted yet (`Journal.admit_soon`).
+        """
         try:
             known = self._journal.recorded(entry.command_id for entry in entries if entry.final)
+            known |= self._journal.known(entry.command_id for entry in entries if not entry.final)
         except JournalDamaged:
             raise
         except JournalError:
             known = set()  # The journal cannot even be read; retried in the next step.
         self._outbox.put_last([entry for entry in entries if entry.final and entry.command_id not in known])
-        return [entry for entry in entries if not entry.final or entry.command_id in known]
+        return [entry for entry in entries if entry.command_id in known]
 
     def _wait_for_disk(self, error: JournalError) -> float:
         """Send nothing that is not durable; the poller already reports the disk."""

@@ -99,6 +99,11 @@ class UpdateBuilder:
                 break
         return message
 
+    def discard(self, update: Update) -> None:
+        """Remove what an update that is not sent has in the spool."""
+        if update.spool is not None:
+            self._spool.remove(update.spool)
+
     def sealable(self, request: HttpRequest | None) -> HttpRequest | None:
         """Return a request whose failure can be encrypted as it asks; None without a key, or if it does not ask."""
         return request if request is not None and request.encrypt_response and self._keyring() else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from relay_agent.core.errors import Interrupted, JournalError
+from relay_agent.core.errors import Interrupted, JournalError, NotAdmitted
 from relay_agent.core.failpoints import Point, reach
 from relay_agent.core.models import Update
 from relay_agent.relay.fair_queue import Closed, FairQueue
@@ -62,23 +62,29 @@ class Worker:
         self._busy_since = self._monotonic()
         try:
             update = self.work(task)
+        except NotAdmitted:  # The poller reports why.
+            update = None
         finally:
             # Before the answer reaches the outbox, which waits for commands that still run: this one must not count.
             self._tasks.done(lane)
         self._busy_since = None
-        self._outbox.put(update)
+        if update is None:
+            self._outbox.forget(task.command.id)
+        else:
+            self._outbox.put(update)
 
     def work(self, task: Task) -> Update:
         """Run one task and return its recorded answer.
 
         Raises:
             Interrupted: the stop ended it; the next start resumes it.
+            NotAdmitted: it is no command of this agent's.
             JournalError: the outcome could not be recorded; the agent must end, and its next start resumes the command.
         """
         self._outbox.command_started(task.command)
         try:
             return self._processor.process(task, self._executor)
-        except (JournalError, Interrupted):
+        except (JournalError, Interrupted, NotAdmitted):
             raise
         except Exception as error:  # noqa: BLE001 - top of the loop: a bug of ours must not leave a sender without an answer
             command_crashed(self._log, error, task.command)

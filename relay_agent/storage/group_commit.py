@@ -40,12 +40,13 @@ class _Work:
     """One change in the queue for the next commit.
 
     `change` is None for a flush, which only waits for the changes before it; `awaited` is False if no thread waits, so that any later
-    commit may carry it; `then` is called once it is durable.
+    commit may carry it; `then` is called once it is durable, `failed` if it cannot be made.
     """
 
     change: Change | None
     awaited: bool = True
     then: Callable[[], None] = nothing
+    failed: Callable[[JournalError], None] | None = None
     ready: threading.Event = field(default_factory=threading.Event)
     settled: bool = False
     result: Any = None
@@ -104,14 +105,15 @@ class Writer:
         result: T = self._await(_Work(change))
         return result
 
-    def later(self, change: Change, then: Callable[[], None] = nothing) -> None:
+    def later(self, change: Change, then: Callable[[], None] = nothing, failed: Callable[[JournalError], None] | None = None) -> None:
         """Run the change with the next commit, and then `then`; a crash before loses it.
 
-        If the change cannot be made, every `flush` from then on raises, so that no thread relies on it.
+        If the change cannot be made, `failed` is called before any `flush` returns; without it every `flush` from then on raises, so that
+        no thread relies on the change.
         """
         with self._lock:
             self._recent.append(self._monotonic())
-            self._waiting.append(_Work(change, awaited=False, then=then))
+            self._waiting.append(_Work(change, awaited=False, then=then, failed=failed))
 
     def flush(self, patience_seconds: float | None = None, *, follow: bool = False) -> None:
         """Return once everything handed to `later` is durable; at once, and without a commit, if it already is.
@@ -258,7 +260,9 @@ class Writer:
                 self._write_each(batch)
                 return
             batch[0].settle(None, error)
-            if not batch[0].awaited:
+            if batch[0].failed is not None:
+                batch[0].failed(error)
+            elif not batch[0].awaited:
                 self._failed_later = error
         else:
             for work, result in zip(batch, results, strict=True):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from relay_agent.core.callbacks import nothing
 from relay_agent.core.clock import Clock, from_timestamp
-from relay_agent.core.errors import JournalError, JournalUnwritable
+from relay_agent.core.errors import JournalError, JournalUnwritable, NotAdmitted
 from relay_agent.core.failpoints import Point, reach
 from relay_agent.core.failures import Code, Obstacle
 from relay_agent.core.models import Status, Update
@@ -129,6 +129,8 @@ class Journal:
         """The ids of those whose ids cannot be read, as far as they can be shown."""
         self.writer = Writer(opened.connection, others=others, monotonic=clock.monotonic, make_room=make_room, counter=CommitCounter(path))
         """Public for tests that inspect or disturb the connection; the agent does not use it."""
+        self._soon: set[str] = set()
+        """The ids of commands whose admission is not durable yet, or failed."""
         self._tokens = UsedTokens(self.writer)
         self.retention = Retention(self.writer, self._tokens, clock.now, self._stopping)
         """For the maintenance thread."""
@@ -160,19 +162,32 @@ class Journal:
         rows = list(messages)
         return self.writer.commit(lambda connection: [self._admit(connection, *row) for row in rows])
 
-    def admit_soon(self, message: Incoming) -> bool:
-        """Record a received message with the next commit, and return True; False if it must wait for `admit`.
+    def admit_soon(self, message: Incoming) -> Callable[[], None] | None:
+        """Record a received message with the next commit; return what waits for that, or None if the message must be given to `admit`.
 
-        It must if the journal has its id, if others commit now or are about to, or if the disk accepts no writes. What a caller
-        records of this command later is written after it, or with it. Call `flush` before the message is acknowledged.
-
-        Raises:
-            JournalError: the journal cannot be read.
+        It must if the journal has its id, if others commit now or are about to, or if the disk accepts no writes. What is recorded of the
+        command meanwhile is written after its admission, or with it. The returned function waits a moment for another thread's commit, then
+        makes one; it raises JournalUnwritable (the disk accepts no writes now: the message stays recorded for the next commit that
+        succeeds) and JournalError (it cannot be recorded: `finish` will raise NotAdmitted).
         """
-        if self.writer.loaded or self.writer.busy or self.writer.unwritable is not None or self.known([message.id]):
-            return False
-        self.writer.later(lambda connection: self._admit(connection, *message))
-        return True
+        now = self.writer.loaded or self.writer.busy or self.writer.unwritable is not None or message.id in self._soon
+        try:
+            if now or self.known([message.id]):
+                return None
+        except JournalError:
+            return None
+        failures: list[JournalError] = []
+        self._soon.add(message.id)
+        self.writer.later(
+            lambda connection: self._admit(connection, *message), then=lambda: self._soon.discard(message.id), failed=failures.append
+        )
+
+        def wait() -> None:
+            self.writer.flush(follow=True)
+            if failures:
+                raise failures[0]
+
+        return wait
 
     def acked(self, ids: Iterable[str]) -> None:
         """Record, with the next commit, that SQS has deleted these messages; after a crash before it they are only deleted again."""
@@ -244,6 +259,7 @@ class Journal:
         sending it.
 
         Raises:
+            NotAdmitted: the command could not be admitted (`admit_soon`).
             JournalUnwritable: `give_up` ended the wait.
             JournalError: the outcome holds what cannot be written.
         """
@@ -262,24 +278,27 @@ class Journal:
             update.command_id,
         )
 
-        def finish(connection: sqlite3.Connection) -> None:
-            connection.execute(
+        def finish(connection: sqlite3.Connection) -> int:
+            return connection.execute(
                 "UPDATE commands SET state = 'finished', raw = NULL, message = ?, spool = ?, upload_url = ?, fallback = ?,"
                 " tell_by = ?, status = ?, code = ?, finished_at = ?, seal = ?,"
                 " action = ?, method = ?, host = ?, port = ?, status_code = ?, scheme = ?, would_refuse = ?, from_proxy = ?"
                 " WHERE id = ? AND state IN ('admitted', 'started')",
                 row,
-            )
+            ).rowcount
 
         def recorded() -> None:
             reach(Point.RECORDED)
             then()
 
-        if not wait or (self.writer.loaded and update.spool is None):
+        unsure = update.command_id in self._soon
+        if not unsure and (not wait or (self.writer.loaded and update.spool is None)):
             self.writer.later(finish, then=recorded)
-        else:
-            self._patiently(finish)
-            recorded()
+            return
+        if not self._patiently(finish) and unsure:
+            self._soon.discard(update.command_id)
+            raise NotAdmitted("the journal did not admit this command")
+        recorded()
 
     def settle(self, update: Update) -> None:
         """Record the final form of an outcome: after its upload, or in place of one that cannot be uploaded.
@@ -312,14 +331,14 @@ class Journal:
             )
         )
 
-    def flush(self, *, follow: bool = False) -> None:
-        """Return once every change is durable; at once if all are. With `follow`, wait a moment for another thread's commit first.
+    def flush(self) -> None:
+        """Return once every change is durable; at once if all are.
 
         Raises:
             JournalUnwritable: the disk accepts no writes now.
             JournalError: one of the changes cannot be written.
         """
-        self.writer.flush(follow=follow)
+        self.writer.flush()
 
     def known(self, ids: Iterable[str]) -> set[str]:
         """Return those ids that the journal has, in whatever state.

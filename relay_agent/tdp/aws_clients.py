@@ -82,8 +82,8 @@ class _Raw:
 
 @functools.cache
 def data_loader() -> Loader:
-    """Return the loader of all sessions, which reads each data file once."""
-    return Loader(file_loader=AwsDataFiles(_SERVICES, _CALLS))
+    """Return the loader of all sessions. It reads each data file once, and only botocore's own: no AWS_DATA_PATH, no ~/.aws/models."""
+    return Loader([Loader.BUILTIN_DATA_PATH], AwsDataFiles(_SERVICES, _CALLS), include_default_search_paths=False)
 
 
 class Aws:

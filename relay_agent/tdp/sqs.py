@@ -217,6 +217,6 @@ class Queue:
 def _received(item: Any, lease_until: float) -> Received | None:
     """Return one message, None if it has no receipt; without a text it is received as an empty, and so malformed, message."""
     receipt, body = (item.get(name) if isinstance(item, dict) else None for name in ("ReceiptHandle", "Body"))
-    if not isinstance(receipt, str):
-        return None  # It cannot be acknowledged either, so SQS delivers it again.
+    if not isinstance(receipt, str) or not receipt.isascii():
+        return None  # It cannot be acknowledged either, so SQS delivers it again. (AWS's are Base64.)
     return Received(str(item.get("MessageId", "")), body if isinstance(body, str) else "", receipt, lease_until)

@@ -112,6 +112,10 @@ class Admin:
             except OSError:
                 sock.close()
                 raise
+        except UnicodeError:  # A name with an empty or overlong label.
+            if name is not None:
+                self._say(name, OSError(errno.EADDRNOTAVAIL, "no host has this name"))
+            return None
         except OSError as error:
             if name is not None:
                 self._say(name, error)

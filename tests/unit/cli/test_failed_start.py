@@ -5,6 +5,7 @@ That the line also reaches the syslog receiver is tested with whole agents (`tes
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -24,6 +25,7 @@ from relay_agent.core.clock import Clock
 from relay_agent.core.errors import JournalError
 from relay_agent.storage.journal import Journal
 from relay_agent.storage.state_directory import StateDirectory
+from tests.targets import closed_port
 from tests.unit.config.scenes import signed_token
 
 
@@ -136,6 +138,16 @@ def test_the_lines_of_a_start_that_fails_come_before_the_one_that_says_why(confi
         waited = begun.is_set()
         reader.join()
         assert (json.loads(read.readline())["event"], waited) == ("admin-unavailable", True)
+
+
+def test_a_start_that_fails_before_its_threads_run_says_why_itself(configured: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    configured.setattr("relay_agent.agent.agent.StatusPages.__init__", broken)
+    configured.setenv("RELAY_LOG_SYSLOG", f"tcp://127.0.0.1:{closed_port()}")
+    with pytest.raises(RuntimeError, match="a bug"):
+        Agent(load_settings(Path(".env")), stream=io.StringIO())
 
 
 @pytest.mark.parametrize("terminal", [False, True])

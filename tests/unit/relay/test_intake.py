@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import ANY
 
 import pytest
 
-from relay_agent.core.errors import JournalError
+from relay_agent.core.errors import JournalError, JournalUnwritable, NotAdmitted
 from relay_agent.core.failures import Code
 from relay_agent.core.models import Status
 from relay_agent.relay.intake import Admitted, Intake
 from relay_agent.relay.task import KEPT_IN_MEMORY
 from relay_agent.storage.journal import Journal
-from tests.worlds import CANARY, V2, World, codes, message, reported, sealed
+from tests.worlds import CANARY, V2, World, codes, message, reported, response, sealed
 
 
 @pytest.fixture
@@ -142,31 +143,56 @@ def test_a_journal_that_cannot_be_written_admits_nothing(tmp_path: Path) -> None
 def test_a_lone_get_shares_one_commit_with_its_outcome(world: World) -> None:
     taken = world.admit(message())
     (task,) = taken.tasks
-    assert (taken.durable, world.journal.commits) == (False, 0)
+    assert (taken.until_durable is None, world.journal.commits) == (False, 0)
     world.process(task)
     assert (world.states(), world.journal.commits) == ({"finished": 1}, 1)
 
 
 def test_a_lone_get_is_durable_once_the_journal_is_flushed_and_its_repetition_is_no_new_command(world: World) -> None:
-    assert not world.admit(message()).durable
-    world.journal.flush()
-    assert world.states() == {"admitted": 1}
+    until_durable = world.admit(message()).until_durable
+    assert until_durable is not None
+    until_durable()
+    assert (world.journal.commits, world.states()) == (1, {"admitted": 1})
     again = world.admit(message())
-    assert (again.tasks, again.durable, again.oddities) == ([], True, [])
+    assert (again.tasks, again.until_durable, again.oddities) == ([], None, [])
 
 
 def test_a_lone_get_that_meets_a_full_disk_is_in_the_journal_as_soon_as_there_is_room(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.journal.writer.use(lambda connection: connection.execute("PRAGMA query_only = ON"))
-    assert len(world.admit(message()).tasks) == 1
-    with pytest.raises(JournalError):
-        world.journal.flush()
-    with pytest.raises(JournalError):  # The disk is known to be full now.
-        world.admit(message(commandId="c-2"))
+    taken = world.admit(message())
+    assert (len(taken.tasks), taken.until_durable is None) == (1, False)
+    with pytest.raises(JournalUnwritable):
+        cast("Any", taken.until_durable)()
+    for text in (message(commandId="c-2"), message()):  # The disk is known to be full now.
+        with pytest.raises(JournalUnwritable):
+            world.admit(text)
     world.journal.writer.use(lambda connection: connection.execute("PRAGMA query_only = OFF"))
-    world.journal.flush()
-    assert world.states() == {"admitted": 1}
+    assert (world.admit(message()).tasks, world.states()) == ([], {"admitted": 1})
     world.journal.close()
+
+
+def test_a_lone_get_that_cannot_be_admitted_fails_alone_and_its_outcome_counts_for_nothing(world: World) -> None:
+    trigger = "CREATE TRIGGER odd BEFORE INSERT ON commands WHEN NEW.id = 'c-1' BEGIN SELECT RAISE(ABORT, 'odd'); END;"
+    world.journal.writer.use(lambda connection: connection.executescript(trigger))
+    taken = world.admit(message())
+    with pytest.raises(NotAdmitted):
+        world.process(taken.tasks[0])
+    with pytest.raises(JournalError):
+        cast("Any", taken.until_durable)()
+    assert (world.reports, world.states()) == ([], {})
+    world.run(commandId="c-2")
+    world.journal.flush()
+    assert (len(world.reports), world.states()) == (1, {"finished": 1})
+
+
+def test_a_large_answer_of_a_get_that_cannot_be_admitted_leaves_no_file(world: World) -> None:
+    trigger = "CREATE TRIGGER odd BEFORE INSERT ON commands BEGIN SELECT RAISE(ABORT, 'odd'); END;"
+    world.journal.writer.use(lambda connection: connection.executescript(trigger))
+    world.target.answers = [response(os.urandom(1_000_000), text=False)]
+    with pytest.raises(NotAdmitted):
+        world.process(world.admit(message()).tasks[0])
+    assert list(world.spool.directory.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -186,12 +212,12 @@ def test_a_lone_get_that_meets_a_full_disk_is_in_the_journal_as_soon_as_there_is
 )
 def test_other_commands_are_durable_before_a_worker_has_them(world: World, texts: list[str]) -> None:
     taken = world.admit(*texts)
-    assert (taken.durable, world.journal.commits, world.states()) == (True, 1, {"admitted": len(texts)})
+    assert (taken.until_durable, world.journal.commits, world.states()) == (None, 1, {"admitted": len(texts)})
 
 
 def test_a_lone_get_that_another_agent_may_own_is_durable_before_it_is_claimed(world: World) -> None:
     taken = world.intake.admit([(message(), "receipt")], lease_until=world.now.timestamp() + 60)
-    assert (taken.durable, world.journal.commits) == (True, 1)
+    assert (taken.until_durable, world.journal.commits) == (None, 1)
 
 
 def test_a_journal_that_fails_within_intake_loses_no_command_until_the_restart(world: World) -> None:

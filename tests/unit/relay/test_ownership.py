@@ -531,26 +531,29 @@ def test_an_agent_that_is_alone_releases_a_command_before_it_is_deleted(alone: W
     assert (alone.released, alone.rows()) == (["a"], {"a": True})
 
 
+def admitted_soon(world: World, command_id: str) -> tuple[list[Received], Admitted]:
+    """A received command that shares a commit with what follows."""
+    (message,) = world.receive(command_id)
+    until_durable = world.journal.admit_soon(Incoming(command_id, f"body of {command_id}", message.receipt))
+    assert until_durable is not None
+    return [message], Admitted([task(command_id)], [], {message.receipt: command_id}, [], until_durable)
+
+
 def test_what_is_not_durable_yet_is_released_at_once_and_deleted_only_when_it_is(alone: World) -> None:
-    (message,) = alone.receive("a")
     seen: list[tuple[list[str], bool]] = []
+    received, admitted = admitted_soon(alone, "a")
     alone.journal.writer.later(lambda _connection: seen.append((alone.released[:], bool(alone.deletes))))
-    assert alone.journal.admit_soon(Incoming("a", "body of a", message.receipt))
-    alone.ownership.take(alone.queue, [message], Admitted([task("a")], [], {message.receipt: "a"}, [], durable=False))
-    assert (seen, alone.deletes) == ([(["a"], False)], [[message.receipt]])
+    alone.ownership.take(alone.queue, received, admitted)
+    assert (seen, alone.deletes) == ([(["a"], False)], [[received[0].receipt]])
 
 
-def test_what_cannot_be_made_durable_is_not_deleted_until_the_disk_takes_it(alone: World) -> None:
-    (message,) = alone.receive("a")
-    alone.pass_seconds(0)  # Nothing is left to acknowledge.
-    assert alone.journal.admit_soon(Incoming("a", "body of a", message.receipt))
+def test_what_cannot_be_made_durable_is_not_deleted(alone: World) -> None:
+    received, admitted = admitted_soon(alone, "a")
     alone.journal.writer.use(lambda connection: connection.execute("PRAGMA query_only = ON"))
     with pytest.raises(JournalUnwritable):
-        alone.ownership.take(alone.queue, [message], Admitted([task("a")], [], {message.receipt: "a"}, [], durable=False))
+        alone.ownership.take(alone.queue, received, admitted)
     assert (alone.released, alone.deletes) == (["a"], [])
     alone.journal.writer.use(lambda connection: connection.execute("PRAGMA query_only = OFF"))
-    alone.pass_seconds(1)
-    assert (alone.deletes, alone.rows()) == ([[message.receipt]], {"a": True})
 
 
 def test_an_agent_that_is_alone_keeps_a_command_whose_delete_is_refused(alone: World) -> None:

@@ -108,7 +108,8 @@ class World:
         tasks = [Task(Command(text, "agent", "action"), 0.0) for text, _ in messages if text not in ("bad", "odd")]
         refused = [Refusal(Command(text, "agent", ""), "malformed") for text, _ in messages if text == "bad"]
         odd = [Oddity("no command", text) for text, _ in messages if text == "odd"]
-        return Admitted(tasks, refused, {receipt: text for text, receipt in messages}, odd)
+        ids = {receipt: text for text, receipt in messages}
+        return Admitted(tasks, refused, ids, odd, (lambda: self._call("durable")) if "durable" in self.faults else None)
 
     def _release(self, work: Work) -> None:
         self.done.append(("enqueue", work.command.id) if isinstance(work, Task) else ("answer", id_of(work)))
@@ -183,6 +184,34 @@ def test_messages_that_the_journal_cannot_write_are_held_and_admitted_before_the
     world.done.clear()
     world.poller.step()
     assert world.steps() == ["admit", "enqueue", "delete", "acked", "log"]
+
+
+def test_a_message_whose_commit_waits_for_the_disk_is_admitted_again_before_it_is_deleted(world: World) -> None:
+    world.messages, world.faults["durable"] = ["a"], JournalUnwritable("the disk is full")
+    world.poller.step()
+    assert world.steps()[:3] == ["receive", "admit", "enqueue"] and "delete" not in world.steps()
+    del world.faults["durable"]
+    world.done.clear()
+    world.poller.step()
+    assert world.steps() == ["admit", "enqueue", "delete", "acked", "log"]  # The real journal knows it by now, so it is not queued twice.
+
+
+def test_a_message_whose_commit_waits_for_the_disk_is_given_back_at_a_stop(world: World) -> None:
+    world.messages, world.faults["durable"] = ["a"], JournalUnwritable("the disk is full")
+    world.poller.step()
+    world.poller.give_back()
+    assert world.done[-1] == ("give back", ["receipt of a"])
+
+
+def test_a_lone_message_that_cannot_be_admitted_is_left_to_the_queue(world: World) -> None:
+    world.messages, world.faults["durable"] = ["a"], JournalError("refused")
+    assert world.poller.step() > 0
+    world.poller.give_back()
+    assert ("give back", []) not in world.done and "delete" not in world.steps()
+    del world.faults["durable"]
+    world.done.clear()
+    world.poller.step()
+    assert world.steps() == ["receive", "log"]
 
 
 def test_messages_that_the_journal_refuses_are_left_to_the_queue(world: World) -> None:

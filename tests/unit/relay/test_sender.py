@@ -297,9 +297,11 @@ def unreadable(error: Exception) -> Callable[..., Any]:
 
 def test_on_a_full_disk_only_answers_that_are_durable_already_are_sent(world: World) -> None:
     world.answer("durable")
+    admitted(world.journal, "slow")
     world.fill_disk()
     world.answer("pending", size=LARGE, wait=False)
     world.running("slow")
+    world.running("not admitted yet")
     world.sender.step()
     assert (world.sent, world.outbox.pending()) == ([["durable", "slow"]], 1)
     world.free_disk()

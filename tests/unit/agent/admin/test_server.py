@@ -112,6 +112,11 @@ def test_a_taken_port_is_a_problem_with_a_cure_and_the_unix_socket_answers(tmp_p
         assert ask(tmp_path / "admin.sock", "/healthz") == (200, b"alive\n")
 
 
+def test_a_name_that_no_host_can_have_is_a_warning(opened: Callable[..., Opened]) -> None:
+    found = opened(endpoint=("x..y", 8080))
+    assert (found.admin.port, found.logged) == (None, [("admin-unavailable", "x..y:8080")])
+
+
 def test_without_an_address_only_the_unix_socket_listens(opened: Callable[..., Opened]) -> None:
     found = opened()
     assert (found.admin.port, found.admin.problems, found.logged) == (None, [], [])
