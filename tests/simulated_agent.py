@@ -201,6 +201,9 @@ class SimulatedAgent:
             def recorded(self, ids: Iterable[str]) -> set[str]:
                 return set()
 
+            def known(self, ids: Iterable[str]) -> set[str]:
+                return set(ids)
+
         journal = cast("Journal", Stub())
         outbox = SimpleNamespace(
             free=lambda: 1000,
