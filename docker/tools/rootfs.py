@@ -182,7 +182,7 @@ def environment(root: Root) -> None:
 
 
 def fewer_endpoints(root: Root) -> None:
-    """Leave the addresses of other services out of botocore's list: reading all of them costs 15 ms and 5 MB at every start."""
+    """Leave the addresses of other services out of botocore's list: reading all of them costs 15 ms at every start."""
     path = root.at(next(VENV.glob("lib/python3.*/site-packages/botocore/data/endpoints.json")))
     document = json.loads(path.read_text(encoding="utf-8"))
     for partition in document["partitions"]:
@@ -191,7 +191,7 @@ def fewer_endpoints(root: Root) -> None:
 
 
 def plain_models(root: Root) -> None:
-    """Unpack botocore's models of services, without their documentation: unpacking costs time at every start, the documentation 1 MB."""
+    """Unpack botocore's models of services, without their documentation: unpacking and reading that costs time at every start."""
     for packed in root.at(next(VENV.glob("lib/python3.*/site-packages/botocore/data"))).glob("*/*/service-2.json.gz"):
         model = undocumented(json.loads(gzip.decompress(packed.read_bytes())))
         packed.with_suffix("").write_text(json.dumps(model, separators=(",", ":")), encoding="utf-8")

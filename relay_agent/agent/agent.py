@@ -83,11 +83,11 @@ class Agent:
                 settings, self.telemetry.syslog, self.telemetry.log, clock, self.network.peer_certificates.leg(CertificateRole.SYSLOG)
             )
             started = syslog_threads(stops, syslog)
+            for thread in started:
+                thread.loop.start()
             undo.callback(_end_early, stops, started)
             self.pages = StatusPages(settings, uptime, self.telemetry, secrets, self.platform, storage, self.network.policy)
             undo.callback(self.pages.close)
-            for thread in started:
-                thread.loop.start()
             tasks: FairQueue[Task] = FairQueue(settings.queue_size, settings.workers, self.network.policy.lane_limit)
             journal = open_journal(storage, clock, self._signals, in_flight=tasks.running, waiting=self.pages.show_obstacle)
             self.flow = build_flow(settings, stops, self.telemetry, secrets, self.platform, storage, tasks, journal)
@@ -160,8 +160,6 @@ def _end_early(stops: Stops, threads: Sequence[AgentThread]) -> None:
     """End the threads that deliver the log lines of a start that failed, after these lines."""
     stops.housekeeping.set()
     for thread in threads:
-        if thread.loop.ident is None:
-            continue  # It was not started.
         thread.loop.join(ENDING_SECONDS)
         if thread.loop.is_alive():
             thread.interrupt()

@@ -170,9 +170,9 @@ class Journal:
         makes one; it raises JournalUnwritable (the disk accepts no writes now: the message stays recorded for the next commit that
         succeeds) and JournalError (it cannot be recorded: `finish` will raise NotAdmitted).
         """
-        now = self.writer.loaded or self.writer.busy or self.writer.unwritable is not None or message.id in self._soon
+        at_once = self.writer.loaded or self.writer.busy or self.writer.unwritable is not None or message.id in self._soon
         try:
-            if now or self.known([message.id]):
+            if at_once or self.known([message.id]):
                 return None
         except JournalError:
             return None

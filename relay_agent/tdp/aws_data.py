@@ -1,6 +1,6 @@
 """botocore's data files, without what the agent does not use: all of it would need 9 MB of memory.
 
-This module owns which operations and services remain. It must not change what they are.
+Which services and operations that is, the caller says. This module must not change what remains.
 """
 
 from __future__ import annotations

@@ -112,10 +112,6 @@ class Admin:
             except OSError:
                 sock.close()
                 raise
-        except UnicodeError:  # A name with an empty or overlong label.
-            if name is not None:
-                self._say(name, OSError(errno.EADDRNOTAVAIL, "no host has this name"))
-            return None
         except OSError as error:
             if name is not None:
                 self._say(name, error)
@@ -132,7 +128,10 @@ class Admin:
 
 
 def _tcp(endpoint: tuple[str, int]) -> socket.socket:
-    family, _, _, _, address = socket.getaddrinfo(*endpoint, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    try:
+        family, _, _, _, address = socket.getaddrinfo(*endpoint, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except UnicodeError:  # An empty or overlong label.
+        raise OSError(errno.EADDRNOTAVAIL, "no host can have this name") from None
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -140,7 +140,7 @@ def test_the_lines_of_a_start_that_fails_come_before_the_one_that_says_why(confi
         assert (json.loads(read.readline())["event"], waited) == ("admin-unavailable", True)
 
 
-def test_a_start_that_fails_before_its_threads_run_says_why_itself(configured: pytest.MonkeyPatch) -> None:
+def test_a_start_that_fails_while_the_pages_are_built_says_why_itself(configured: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 

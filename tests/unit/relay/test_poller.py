@@ -207,7 +207,7 @@ def test_a_lone_message_that_cannot_be_admitted_is_left_to_the_queue(world: Worl
     world.messages, world.faults["durable"] = ["a"], JournalError("refused")
     assert world.poller.step() > 0
     world.poller.give_back()
-    assert ("give back", []) not in world.done and "delete" not in world.steps()
+    assert not {"give back", "delete"} & set(world.steps())
     del world.faults["durable"]
     world.done.clear()
     world.poller.step()
