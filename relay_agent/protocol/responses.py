@@ -89,7 +89,7 @@ def _text_pieces(response: HttpResponse) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    return sqs_safe(json.dumps(text, ensure_ascii=False)[1:-1])
+    return dumps(text)[1:-1]
 
 
 def _base64_pieces(response: HttpResponse) -> Iterator[str]:

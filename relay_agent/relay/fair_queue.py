@@ -42,6 +42,8 @@ class FairQueue(queue.Queue[tuple[str, T]], Generic[T]):
         self._lanes: OrderedDict[str, deque[T]] = OrderedDict()
         self._running: Counter[str] = Counter()
         self._waiting = 0
+        self._next: str | None = None
+        """The lane that `_qsize` has found for the `_get` that follows under the same lock."""
         self._waking = False
         """Whether a worker was woken that has not taken an item yet: it wakes the next one, so that `put` need not wake one for each."""
 
@@ -52,13 +54,14 @@ class FairQueue(queue.Queue[tuple[str, T]], Generic[T]):
 
     def _qsize(self) -> int:
         """Return 1 if an item can be returned now; `get` waits while this is 0."""
-        if self._closed or self._next_lane() is not None:
+        self._next = None if self._closed else self._next_lane()
+        if self._closed or self._next is not None:
             return 1
         self._waking = False  # Whoever was woken finds nothing to take, and waits again.
         return 0
 
     def _get(self) -> tuple[str, T]:
-        lane = None if self._closed else self._next_lane()
+        lane = self._next
         if lane is None:
             self.not_empty.notify()  # Wakes the next waiting worker, which then wakes the next.
             raise Closed

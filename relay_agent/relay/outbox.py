@@ -63,6 +63,8 @@ class Outbox:
         self._pending = 0
         self._since: dict[str, float] = {}
         self._draining = False
+        self._lingering = False
+        """Whether the sender has a batch that is not full."""
         self.uploads: queue.SimpleQueue[Upload | None] = queue.SimpleQueue()
 
     # --- workers, poller, uploader ---
@@ -70,10 +72,11 @@ class Outbox:
     def command_started(self, command: Command) -> None:
         """Schedule the PROCESSING update of a command that a worker has taken."""
         with self._changed:
+            # The sender knows when the first PROCESSING of several is due; the others are due later.
+            if not self._running and not self._ready:
+                self._changed.notify()
             self._running[command.id] = (self._clock.monotonic() + PROCESSING_AFTER_SECONDS, command)
             self._active.add(command.id)
-            if not self._ready:
-                self._changed.notify()
 
     def put(self, update: Update) -> None:
         """Add a final answer that the journal has; a spooled one is uploaded first."""
@@ -152,7 +155,8 @@ class Outbox:
         since = self._since.pop(update.command_id, 0.0)
         size = len(update.message.encode("utf-8"))
         self._ready.append(Entry(update.command_id, update.message if size <= KEPT_IN_MEMORY else None, True, size, since))
-        self._changed.notify()
+        if not self._lingering or not self._more_expected():
+            self._changed.notify()
 
     def _end_processing(self, command_id: str) -> None:
         """Cancel the PROCESSING of a command: none may follow its final status."""
@@ -182,11 +186,13 @@ class Outbox:
     def _linger(self) -> None:
         """Wait briefly for more updates, but only while commands are in flight."""
         until = self._clock.monotonic() + LINGER_SECONDS
-        while len(self._ready) < BATCH and self._in_flight() > 0 and not self._draining:
-            left = until - self._clock.monotonic()
-            if left <= 0:
-                return
+        self._lingering = True
+        while self._more_expected() and (left := until - self._clock.monotonic()) > 0:
             self._changed.wait(left)
+        self._lingering = False
+
+    def _more_expected(self) -> bool:
+        return len(self._ready) < BATCH and not self._draining and self._in_flight() > 0
 
     def _batch(self) -> list[Entry]:
         batch: list[Entry] = []

@@ -35,19 +35,20 @@ T = TypeVar("T")
 Change = Callable[[sqlite3.Connection], Any]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Work:
     """One change in the queue for the next commit.
 
-    `change` is None for a flush, which only waits for the changes before it; `awaited` is False if no thread waits, so that any later
-    commit may carry it; `then` is called once it is durable, `failed` if it cannot be made.
+    `change` is None for a flush, which only waits for the changes before it; `awaited` is False if no thread leads for it, so that any
+    later commit may carry it; `then` is called once it is durable, `failed` if it cannot be made. `ready` is set when it is settled, or
+    when its thread must lead; it is None if no thread waits.
     """
 
     change: Change | None
+    ready: threading.Event | None = None
     awaited: bool = True
     then: Callable[[], None] = nothing
     failed: Callable[[JournalError], None] | None = None
-    ready: threading.Event = field(default_factory=threading.Event)
     settled: bool = False
     result: Any = None
     error: JournalError | None = None
@@ -102,7 +103,7 @@ class Writer:
             JournalUnwritable: the disk accepts no writes now.
             JournalError: the change cannot be made; other changes are not affected.
         """
-        result: T = self._await(_Work(change))
+        result: T = self._await(change)
         return result
 
     def later(self, change: Change, then: Callable[[], None] = nothing, failed: Callable[[JournalError], None] | None = None) -> None:
@@ -113,7 +114,7 @@ class Writer:
         """
         with self._lock:
             self._recent.append(self._monotonic())
-            self._waiting.append(_Work(change, awaited=False, then=then, failed=failed))
+            self._waiting.append(_Work(change, None, False, then, failed))
 
     def flush(self, patience_seconds: float | None = None, *, follow: bool = False) -> None:
         """Return once everything handed to `later` is durable; at once, and without a commit, if it already is.
@@ -125,15 +126,16 @@ class Writer:
             JournalUnwritable: the disk accepts no writes now.
             JournalError: one of the changes cannot be made, or the current commit did not finish in time.
         """
-        follower = _Work(None, awaited=False)
+        committed = threading.Event()
+        follower = _Work(None, committed, awaited=False)
         with self._lock:
             follower.settled = self._leading_since is None and not self._waiting
             if not follower.settled:
                 self._waiting.append(follower)
         if (follow or self.loaded) and not follower.settled:
-            follower.ready.wait(FOLLOWER_WAIT_SECONDS)
+            committed.wait(FOLLOWER_WAIT_SECONDS)
         if not follower.settled or follower.error is not None:
-            self._await(_Work(None), patience_seconds)
+            self._await(None, patience_seconds)
         if self._failed_later is not None:
             raise self._failed_later
 
@@ -188,22 +190,24 @@ class Writer:
 
     # --- a thread that waits for its change ---
 
-    def _await(self, work: _Work, patience_seconds: float | None = None) -> Any:
-        """Queue the work; lead if no thread does, else wait for the leader or to become it."""
+    def _await(self, change: Change | None, patience_seconds: float | None = None) -> Any:
+        """Queue the change; lead if no thread does, else wait for the leader or to become it. None for a flush."""
         now = self._monotonic()
+        work = _Work(change)
         with self._lock:
             self._waiting.append(work)
             self._awaited += 1
-            if work.change is not None:
+            if change is not None:
                 self._recent.append(now)
-            lead = self._leading_since is None
-            if lead:
+            if self._leading_since is None:
                 self._leading_since = now
             else:
+                work.ready = threading.Event()
                 self._more.notify()
-        if not lead and not work.ready.wait(patience_seconds):
+        ready = work.ready
+        if ready is not None and not ready.wait(patience_seconds):
             with self._lock:
-                if not work.ready.is_set():
+                if not ready.is_set():
                     work.awaited = False
                     self._awaited -= work in self._waiting
                     raise JournalError("the journal cannot be written: a commit does not finish")
@@ -228,7 +232,8 @@ class Writer:
         finally:
             self._hand_over()
             for work in batch:
-                work.ready.set()
+                if work.ready is not None:
+                    work.ready.set()
         for work in batch:  # Only now, so that no waiting thread is delayed by it.
             if work.settled and work.error is None:
                 work.then()
@@ -246,7 +251,7 @@ class Writer:
             self._waiting[:0], self._put_back = self._put_back, []
             successor = next((work for work in self._waiting if work.awaited), None)
             self._leading_since = None if successor is None else self._monotonic()
-            if successor is not None:
+            if successor is not None and successor.ready is not None:
                 successor.ready.set()
 
     def _write(self, batch: list[_Work]) -> None:

@@ -31,7 +31,11 @@ MARGIN_SECONDS = 1.0
 
 
 class _Stale(Exception):
-    """A kept connection turned out to be closed, and the request may be sent again."""
+    """A kept connection turned out to be closed, and the request may be sent again. `sent` says whether it was sent."""
+
+    def __init__(self, *, sent: bool) -> None:
+        super().__init__()
+        self.sent = sent
 
 
 class Conversation:
@@ -66,12 +70,13 @@ class Conversation:
         return response
 
     def _first(self) -> StreamedResponse:
-        kept = self._take()
-        if kept is not None:
+        while (kept := self._take()) is not None:
             try:
                 return self._converse(kept, reused=True, known=False)
-            except _Stale:
+            except _Stale as stale:
                 self.progress.check_stop()  # It was no stale connection if it was shut on purpose.
+                if stale.sent:
+                    break
         return self._on_new_connection()
 
     def _on_new_connection(self) -> StreamedResponse:
@@ -104,18 +109,18 @@ class Conversation:
                 sock.close()
             return None
         while (sock := self._pool.take(self._key)) is not None:
-            if self._usable(sock):
+            if self._allowed(sock):
                 sock.deadline = self.exchange.deadline
                 return sock
             sock.close()
         return None
 
-    def _usable(self, sock: Any) -> bool:
+    def _allowed(self, sock: Any) -> bool:
         try:
             if self.exchange.proxy is None:
                 self.progress.check_addresses(sock.resolved)
-            return not _closed_or_readable(sock)
-        except (OSError, TransportFault):
+            return True
+        except TransportFault:
             return False  # A new connection finds out, and says, what is wrong.
 
     # --- authentication ---
@@ -190,7 +195,7 @@ class Conversation:
                 self._observer.before_send()
                 self._begun = True
             if reused and _closed_or_readable(sock):
-                raise _Stale
+                raise _Stale(sent=False)
             response = self._send_and_read_head(sock, early, reused=reused)
             if self._goes_on(response):
                 self._pool.answering(self._key, reused_at=reused_at)
@@ -225,7 +230,7 @@ class Conversation:
                 progress.enter(Phase.HEAD)
             response.close()
             if reused and _is_stale(broken or error, response, exchange, nothing_sent=sock.bytes_sent == before):
-                raise _Stale from None
+                raise _Stale(sent=True) from None
             raise explain(error if broken is None or _has_tls_reason(error) else broken, exchange, progress.phase) from None
         response.tainted = response.tainted or early.received or not whole
         if response.status >= 300 and exchange.body is not None:

@@ -1,6 +1,7 @@
 """Sockets on which every wait ends at one deadline.
 
-The time-out of a plain socket starts again with each call, so that a peer which sends a byte a second never runs into it.
+The time-out of a plain socket starts again with each call, so that a peer which sends a byte a second never runs into it. It also costs
+three system calls for each read or write (its setting, a poll, the call), and each of them gives the interpreter to another thread.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from typing import Any, Protocol
 from relay_agent.core.clock import Deadline
 
 LONGEST_WAIT_SECONDS = 1_000_000.0
-"""The longest time-out of one call: Python refuses those that poll(2) cannot take, which are above 24 days."""
-_POLL_MS = 1000
+"""The longest wait of one call: poll(2) takes no more than 24 days."""
 RECEIVE_BYTES = 64 * 1024
 
 
@@ -47,46 +47,48 @@ class DeadlineWait:
     resolved: tuple[str, ...] = ()
     """All addresses to which the name of the peer resolved when the connection was made; empty if a proxy made it."""
 
-    def arm(self) -> None:
-        """Set the time-out of the next call to the rest of the deadline.
-
-        Raises:
-            TimeoutError: the deadline has passed.
-        """
-        if self.deadline is not None:
-            left = self.deadline.remaining()
-            if left <= 0:
-                raise TimeoutError("deadline passed")
-            self.settimeout(min(left, LONGEST_WAIT_SECONDS))
+    def check_deadline(self) -> None:
+        """Raise TimeoutError if the deadline has passed."""
+        if self.deadline is not None and self.deadline.passed:
+            raise TimeoutError("deadline passed")
 
     def pending(self) -> int:
         """Return how many received bytes are buffered in this object; a plain socket has none."""
         return 0
 
-    def settimeout(self, value: float | None, /) -> None:
-        """Set the time-out of each call; the socket implements it."""
-        raise NotImplementedError
-
 
 class DeadlineSocket(socket.socket, DeadlineWait):
-    """A plain socket with a deadline."""
+    """A plain socket with a deadline. It does not block from its first read or write on: what would wait, waits here."""
 
     def recv(self, *args: Any) -> bytes:
         """Receive as socket.recv does, within the deadline."""
-        self.arm()
-        return super().recv(*args)
+        while True:
+            self._prepare()
+            try:
+                return super().recv(*args)
+            except BlockingIOError:
+                self._wait(select.POLLIN)
 
     def recv_into(self, *args: Any) -> int:
         """Receive as socket.recv_into does, within the deadline."""
-        self.arm()
-        return super().recv_into(*args)
+        while True:
+            self._prepare()
+            try:
+                return super().recv_into(*args)
+            except BlockingIOError:
+                self._wait(select.POLLIN)
 
     def send(self, *args: Any) -> int:
         """Send as socket.send does, within the deadline."""
-        self.arm()
-        sent = super().send(*args)
-        self.bytes_sent += sent
-        return sent
+        while True:
+            self._prepare()
+            try:
+                sent = super().send(*args)
+            except BlockingIOError:
+                self._wait(select.POLLOUT)
+            else:
+                self.bytes_sent += sent
+                return sent
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Send as socket.sendall does, within the deadline."""
@@ -105,22 +107,30 @@ class DeadlineSocket(socket.socket, DeadlineWait):
             TimeoutError: the deadline passed.
             OSError: any other error of the system.
         """
-        poller = select.poll()
-        poller.register(self, select.POLLOUT | select.POLLIN)
         done = 0
         with memoryview(data) as view, view.cast("B") as rest:
             while done < len(rest):
-                self.arm()
-                limit = min(_POLL_MS, max(1, int((self.gettimeout() or 1.0) * 1000)))
-                ready = dict(poller.poll(limit)).get(self.fileno(), 0)
+                self._prepare()
+                ready = self._wait(select.POLLOUT | select.POLLIN)
                 if ready & select.POLLIN and self._receive_now(watch.arrived):
                     return False
                 if ready & (select.POLLOUT | select.POLLERR | select.POLLHUP):
                     done += self._send_now(rest[done:])
         return True
 
+    def _prepare(self) -> None:
+        self.check_deadline()
+        if self.gettimeout() != 0.0:
+            self.settimeout(0.0)
+
+    def _wait(self, events: int) -> int:
+        """Wait until one of the events of poll(2) has happened, or the deadline has passed, and return those that have."""
+        poller = select.poll()
+        poller.register(self, events)
+        left = LONGEST_WAIT_SECONDS if self.deadline is None else min(self.deadline.remaining(), LONGEST_WAIT_SECONDS)
+        return dict(poller.poll(left * 1000)).get(self.fileno(), 0)
+
     def _receive_now(self, arrived: Callable[[bytes], bool]) -> bool:
-        self.settimeout(0.0)
         try:
             data = super().recv(RECEIVE_BYTES)
         except BlockingIOError:
@@ -128,7 +138,6 @@ class DeadlineSocket(socket.socket, DeadlineWait):
         return arrived(data)
 
     def _send_now(self, data: memoryview) -> int:
-        self.settimeout(0.0)
         try:
             sent = super().send(data)
         except BlockingIOError:

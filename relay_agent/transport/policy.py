@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import psutil
 
@@ -24,6 +25,8 @@ _LOW_32_BITS = 0xFFFFFFFF
 # Prefixes whose last 32 bits are an IPv4 address to which a translator may forward: NAT64 (RFC 6052, RFC 8215), IPv4-translated
 # (RFC 2765) and IPv4-compatible (RFC 4291 §2.5.5.1).
 _TRANSLATED = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96", "::/96"))
+_REMEMBERED = 256
+"""Verdicts that a policy remembers: a call and the addresses of its host mostly come again."""
 _OWN = frozenset({ipaddress.IPv6Address("::"), ipaddress.IPv6Address("::1")})
 
 
@@ -206,8 +209,10 @@ class Policy:
     ) -> None:
         own = (AdminDenial(*admin, local_addresses or interface_addresses),) if admin else ()
         self._denials: tuple[NetworkDenial | AdminDenial, ...] = (*_BUILT_IN, *own)
+        self._own_ports = frozenset(denial.port for denial in own)
         self.rules = tuple(rules)
         self._has_paths = any(rule.paths is not None for rule in rules)
+        self._remembered = lru_cache(_REMEMBERED)(self._judge_parts)
         self.default = Verdict(default_allows, f"default: {'allow' if default_allows else 'deny'}")
         self.observe = observe
 
@@ -221,7 +226,7 @@ class Policy:
 
         If a name's addresses decide, the call is allowed so far, and `check_addresses` decides.
         """
-        return self.judge(call.with_literal_address())
+        return self._judge(call, None)
 
     def check_addresses(self, call: TargetCall, addresses: Sequence[str]) -> Verdict:
         """Return the verdict on all addresses to which the URL's host resolves; zones (`fe80::1%eth0`) are ignored.
@@ -229,8 +234,7 @@ class Policy:
         Raises:
             ValueError: one is not an IP address.
         """
-        found = (unmapped(ipaddress.ip_address(address.partition("%")[0])) for address in addresses)
-        return self.judge(replace(call, addresses=tuple(found)))
+        return self._judge(call, tuple(addresses))
 
     def judge(self, call: TargetCall) -> Verdict:
         """Return the verdict on a call, with what is known of its addresses."""
@@ -243,6 +247,26 @@ class Policy:
         if not verdict.allowed and all(self._verdict(call, later) == verdict for later, _ in candidates):
             return verdict
         return Verdict(True, rule.name, undecided=True)
+
+    def _judge(self, call: TargetCall, addresses: tuple[str, ...] | None) -> Verdict:
+        """Return the verdict on a call with these addresses; None stands for the one that the host is written as, if it is."""
+        # Not remembered is what depends on the path, which is different each time, and on this machine's addresses, which change.
+        if self._has_paths or call.url.port in self._own_ports:
+            return self.judge(_with_addresses(call, addresses))
+        url = call.url
+        return self._remembered(call.method, url.scheme, url.host, url.port, call.secure, call.addresses, addresses)
+
+    def _judge_parts(
+        self,
+        method: str,
+        scheme: str,
+        host: str,
+        port: int,
+        secure: bool,
+        known: tuple[IpAddress, ...] | None,
+        addresses: tuple[str, ...] | None,
+    ) -> Verdict:
+        return self.judge(_with_addresses(TargetCall(method, Url(scheme, host, port, "/"), secure, known), addresses))
 
     def possible(self, call: TargetCall, *, path_known: bool = True) -> list[Verdict]:
         """Return each verdict that a call may get, in the order of the rules: several if one depends on what is not known of the call.
@@ -310,6 +334,12 @@ def _forms(address: IpAddress) -> tuple[IpAddress, ...]:
     if any(address in prefix for prefix in _TRANSLATED):
         inner.append(ipaddress.IPv4Address(int(address) & _LOW_32_BITS))
     return (address, *(form for form in inner if form is not None))
+
+
+def _with_addresses(call: TargetCall, addresses: tuple[str, ...] | None) -> TargetCall:
+    if addresses is None:
+        return call.with_literal_address()
+    return replace(call, addresses=tuple(unmapped(ipaddress.ip_address(address.partition("%")[0])) for address in addresses))
 
 
 def _all_forms(call: TargetCall) -> list[IpAddress]:

@@ -26,6 +26,7 @@ _FINAL_STATUS = re.compile(rb"HTTP/1\.\d " + _BLANK + rb"*+([1-9]\d\d)")
 _BLANK_LINE = re.compile(rb"\n\r*+\n")
 _NO_CODINGS = frozenset({"identity", "none"})
 """Names of no transfer-coding: RFC 2616's, and one that servers invent. All clients read both."""
+_EMPTY = http.client.HTTPMessage()
 _LONGEST_STATUS_LINE = 16 * 1024
 _LONGEST_INTERIM = 16 * 1024
 
@@ -122,9 +123,7 @@ class Response(http.client.HTTPResponse):
             status = self._status_line()
         self.code = self.status = status
         self.fields = self._fields()
-        self.headers = self.msg = http.client.HTTPMessage()
-        for name, value in self.fields:
-            self.headers[name] = value
+        self.headers = self.msg = _EMPTY  # `fields` has them: to parse them once more would cost more than this parser.
         self._framing()
 
     @property

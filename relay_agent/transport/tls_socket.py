@@ -221,17 +221,9 @@ class TlsSocket:
         """Bytes that the system has accepted, with the records of this session and those below."""
         return self._below.bytes_sent
 
-    def arm(self) -> None:
-        """Set the time-out of the next call to the rest of the deadline (DeadlineWait.arm)."""
-        self._below.arm()
-
-    def settimeout(self, value: float | None, /) -> None:
-        """Set the time-out of the socket below."""
-        self._below.settimeout(value)
-
-    def gettimeout(self) -> float | None:
-        """Return the time-out of the socket below."""
-        return self._below.gettimeout()
+    def check_deadline(self) -> None:
+        """Raise TimeoutError if the deadline has passed."""
+        self._below.check_deadline()
 
     def fileno(self) -> int:
         """Return the descriptor of the socket below."""
@@ -294,7 +286,7 @@ class TlsSocket:
     def _until_done(self, step: Callable[[], _T]) -> _T:
         """Repeat a step of the session until it needs no more data from the peer; the deadline is checked before each try."""
         while True:
-            self._below.arm()
+            self._below.check_deadline()
             try:
                 return step()
             except ssl.SSLWantReadError:

@@ -31,9 +31,6 @@ class Tunnel(DeadlineWait):
         self.error: OSError | None = None
         self.sent = bytearray()
 
-    def settimeout(self, value: float | None, /) -> None:
-        pass
-
     def sendall(self, data: bytes) -> None:
         self.sent += data
         self.bytes_sent += len(data)
