@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from relay_agent.core.models import Failure, Headers, HttpResponse
 from relay_agent.protocol.charsets import text_decoder
-from relay_agent.protocol.messages import MESSAGE_LIMIT, dumps, sqs_safe
+from relay_agent.protocol.messages import MESSAGE_LIMIT, dumps
 
 
 def response_body(response: HttpResponse) -> Iterator[str]:

@@ -10,8 +10,6 @@ import http.client
 import ssl
 from typing import Any
 
-from urllib3.util.wait import wait_for_read
-
 from relay_agent.core.failures import Code, Phase
 from relay_agent.core.models import members, size_of
 from relay_agent.transport.connection_pool import MAX_AGE_SECONDS, ConnectionPool
@@ -279,7 +277,7 @@ def _keep_seconds(response: Response) -> float:
 def _closed_or_readable(sock: Any) -> bool:
     """Whether an idle connection was closed by the peer, or holds unsolicited bytes."""
     try:
-        return bool(sock.pending()) or wait_for_read(sock, timeout=0.0)
+        return bool(sock.readable())
     except (OSError, ValueError):
         return True
 

@@ -98,6 +98,12 @@ class DeadlineSocket(socket.socket, DeadlineWait):
             while done < len(rest):
                 done += self.send(rest[done:], flags)
 
+    def readable(self) -> bool:
+        """Return whether a read would not wait now: there are data, the connection's end, or an error."""
+        poller = select.poll()
+        poller.register(self, select.POLLIN)
+        return bool(poller.poll(0))
+
     def send_watching(self, data: Any, watch: Watch) -> bool:
         """Send within the deadline, and pass what is received meanwhile to `watch`; return False if `watch` stopped the sending.
 

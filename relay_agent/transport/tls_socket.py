@@ -191,6 +191,10 @@ class TlsSocket:
         """Return how many received bytes are buffered, decrypted or not, in this session and those below."""
         return self._session.pending() + self._received.pending + self._below.pending()
 
+    def readable(self) -> bool:
+        """Return whether there are bytes to decrypt or to read, the connection's end, or an error."""
+        return bool(self.pending()) or self._below.readable()
+
     def makefile(self, mode: str = "rb", buffering: int | None = None) -> io.BufferedReader:
         """Return a stream for http.client to read from. Closing it leaves the socket open; closing the socket ends it."""
         if mode != "rb":

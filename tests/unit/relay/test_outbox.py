@@ -266,6 +266,24 @@ def test_a_full_batch_does_not_wait_for_others() -> None:
     assert seconds < LINGER_SECONDS
 
 
+@pytest.mark.parametrize(("answers", "left"), [(1, 0), (9, 5)])
+def test_the_last_answer_that_is_expected_or_fits_ends_the_wait_for_others(
+    monkeypatch: pytest.MonkeyPatch, answers: int, left: int
+) -> None:
+    """`left` commands are in flight when the last answer comes."""
+    monkeypatch.setattr("relay_agent.relay.outbox.LINGER_SECONDS", 60.0)
+    in_flight, taken = 1, list[Entry]()
+    outbox = Outbox(Clock(), lambda: in_flight)
+    outbox.put(Update("a", Status.SUCCESS, "x"))
+    sender = threading.Thread(target=lambda: taken.extend(outbox.take(20)))
+    sender.start()
+    for place in range(answers):
+        in_flight = left if place == answers - 1 else 9
+        outbox.put(Update(str(place), Status.SUCCESS, "x"))
+    sender.join(10)
+    assert len(taken) == 1 + answers
+
+
 def test_an_answer_wakes_the_sender_that_waits() -> None:
     outbox = Outbox(Clock(), lambda: 0)
     taken: list[Entry] = []

@@ -15,8 +15,10 @@ from relay_agent.transport.exchange import Exchange
 class FakeSocket:
     """Provides `answer` for reading. The bytes of `early` arrive while a body is being sent."""
 
-    def __init__(self, answer: bytes = b"", early: bytes = b"", error: OSError | None = None) -> None:
+    def __init__(self, answer: bytes = b"", early: bytes = b"", error: OSError | None = None, *, stale: bool = False) -> None:
         self.answer = answer
+        self.stale = stale
+        """Whether it can be read before anything is sent."""
         self.early = early
         self.error = error
         """Raised once `answer` has been read, in place of the connection's end."""
@@ -29,6 +31,9 @@ class FakeSocket:
     @property
     def bytes_sent(self) -> int:
         return len(self.sent)
+
+    def readable(self) -> bool:
+        return self.stale
 
     def sendall(self, data: bytes) -> None:
         self.sent += data

@@ -134,6 +134,16 @@ def test_an_observer_that_refuses_the_sending_leaves_nothing_sent_and_no_connect
     assert (sock.sent, sock.closed) == (b"", True)
 
 
+def test_kept_connections_that_the_target_has_closed_are_passed_over_unused() -> None:
+    pool, asked, open_one = ConnectionPool(), exchange(), FakeSocket(OK + b"\r\nhi")
+    stale = [FakeSocket(stale=True), FakeSocket(stale=True)]
+    for sock in (open_one, *stale):
+        pool.keep(asked.connection_key, sock)
+    with transport(pool).send(asked) as response:
+        assert response.read(10) == b"hi"
+    assert [(sock.closed, sock.sent) for sock in stale] == [(True, b"")] * 2
+
+
 def test_without_an_answer_there_is_a_fault_that_says_when() -> None:
     for answer, phase in ((b"", Phase.FIRST_BYTE), (b"HTTP/1.1 200 OK\r\n", Phase.HEAD)):
         sock = FakeSocket(answer, error=ConnectionResetError(104, "reset"))

@@ -409,6 +409,30 @@ def test_a_name_is_refused_unresolved_only_if_no_addresses_of_it_would_be_allowe
         assert late in policy.possible(call)
 
 
+@given(
+    st.lists(_RULES, max_size=3),
+    st.booleans(),
+    st.lists(st.tuples(st.sampled_from(["GET", "PUT"]), st.sampled_from(sorted(_ADDRESSES)), st.integers(0, 2)), max_size=6),
+)
+def test_a_verdict_does_not_depend_on_earlier_ones(rules: list[Any], secure: bool, asked: list[tuple[str, str, int]]) -> None:
+    policy = _made(rules, "127.0.0.1", allows=True, observe=False)
+    for method, host, count in asked:
+        call = TargetCall(method, parse_url(f"http://{host}:808{count}/api/x"), secure=secure)
+        fresh = _made(rules, "127.0.0.1", allows=True, observe=False)
+        assert policy.check_url(call) == fresh.check_url(call)
+        addresses = _ADDRESSES[host][: count + 1]
+        assert policy.check_addresses(call, addresses) == fresh.check_addresses(call, addresses)
+
+
+def test_a_new_address_of_this_machine_is_denied_at_the_pages_port() -> None:
+    own = {ipaddress.ip_address("192.0.2.7")}
+    policy = Policy(("0.0.0.0", 8089), local_addresses=lambda: frozenset(own))
+    call = _call("http://192.0.2.8:8089/")
+    assert policy.check_url(call).allowed
+    own.add(ipaddress.ip_address("192.0.2.8"))
+    assert not policy.check_url(call).allowed
+
+
 @given(st.lists(_RULES, max_size=3), st.booleans(), st.booleans(), st.sampled_from(["169.254.0.1", "127.0.0.1", "10.0.0.1"]))
 def test_what_a_call_may_get_includes_what_it_gets_by_any_path(rules: list[Any], allows: bool, observe: bool, host: str) -> None:
     policy = _made(rules, "127.0.0.1", allows=allows, observe=observe)
