@@ -102,9 +102,11 @@ def run(context: click.Context, env_file: Path) -> None:
     Example: API_TARGET=… ORG_SLUG=… AGENT_ID=… JWT=… relay-agent run
     """
     from relay_agent.agent.signals import Signals
+    from relay_agent.core.memory import use_one_arena
 
     # A core dump would contain every secret. A program to which the system pipes dumps gets this limit too, but may ignore it (core(5)).
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    use_one_arena()
     signals = Signals()
     signals.install()  # First: the rest of the start takes most of a second, and a signal meanwhile must stop the agent too.
     try:

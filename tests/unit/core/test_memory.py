@@ -1,8 +1,13 @@
-"""Free memory goes back to the system."""
+"""Free memory goes back to the system, and threads share one arena."""
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import psutil
+import pytest
 
 from relay_agent.core.memory import release_free_memory
 
@@ -17,3 +22,33 @@ def test_memory_freed_below_memory_in_use_is_given_back() -> None:
     before = process.memory_info().rss
     release_free_memory()
     assert before - process.memory_info().rss > PIECES * PIECE_BYTES / 2
+
+
+# Bytes of more than 512 are the C library's. An arena other than the first reserves 64 MB of addresses.
+_THREADS = """
+import threading
+from relay_agent.core.memory import use_one_arena
+{call}
+here = threading.Barrier(5)
+def work():
+    kept = [bytes(1000) for _ in range(100)]
+    here.wait()
+    here.wait()
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads:
+    thread.start()
+here.wait()
+sizes = [line.split()[0].split("-") for line in open("/proc/self/maps") if "---p" in line]
+here.wait()
+print(any(int(end, 16) - int(start, 16) > 60_000_000 for start, end in sizes))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no arenas")
+@pytest.mark.parametrize(
+    ("call", "environment", "several"),
+    [("", {}, True), ("use_one_arena()", {}, False), ("use_one_arena()", {"MALLOC_ARENA_MAX": "4"}, True)],
+)
+def test_threads_share_one_arena_unless_the_administrator_says_otherwise(call: str, environment: dict[str, str], several: bool) -> None:
+    script = [sys.executable, "-c", _THREADS.format(call=call)]
+    assert subprocess.run(script, env=environment, capture_output=True, text=True, check=True).stdout == f"{several}\n"
