@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable
 
 _M_ARENA_MAX = -8
@@ -11,13 +10,13 @@ _M_ARENA_MAX = -8
 
 
 def use_one_arena() -> None:
-    """Let all threads share one arena (mallopt(3)), unless MALLOC_ARENA_MAX is set; does nothing with a library that has no mallopt.
+    """Let all threads share one arena (mallopt(3)), whatever MALLOC_ARENA_MAX says; does nothing with a library that has no mallopt.
 
     glibc gives each thread its own, of which each keeps what is free in it: 2 MB after a burst. Python's threads seldom allocate at the
     same time, so they lose nothing. To be called before the first thread starts.
     """
     set_arenas: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_arenas is not None and "MALLOC_ARENA_MAX" not in os.environ:
+    if set_arenas is not None:
         set_arenas(_M_ARENA_MAX, 1)
 
 
