@@ -32,6 +32,8 @@ from tests.forked import Nursery, Process
 SECURE_REQUEST = "TetraScience.Connector.http.Request.V2"
 SHORTEST_LEASE_SECONDS = 5
 PATIENCE_SECONDS = 20.0
+THREAD_SECONDS = 5.0
+"""How long a thread of a stopped agent may take to end, on a busy machine."""
 EXECUTABLE = Path(sys.executable).with_name("relay-agent")
 Json = dict[str, Any]
 nursery: Nursery | None = None
@@ -311,7 +313,7 @@ class ThreadedAgent(_Watched):
             self._thread.join(PATIENCE_SECONDS)
         for loop in self._loops:
             if loop.ident is not None:
-                loop.join(2.0)
+                loop.join(THREAD_SECONDS)
         survivors = [loop.name for loop in self._loops if loop.is_alive()]
         assert not survivors, f"threads survive the agent: {survivors}"
 

@@ -64,7 +64,7 @@ class Outbox:
         self._since: dict[str, float] = {}
         self._draining = False
         self._lingering = False
-        """Whether the sender has a batch that is not full."""
+        """Whether the sender waits for more answers to fill its batch."""
         self.uploads: queue.SimpleQueue[Upload | None] = queue.SimpleQueue()
 
     # --- workers, poller, uploader ---

@@ -28,8 +28,12 @@ MARGIN_SECONDS = 1.0
 """How long before a target closes an idle connection, by its own words (`Keep-Alive: timeout=`), it is no longer used."""
 
 
+PAUSE_SECONDS = 0.005
+"""How long after it was looked at a kept connection counts as open."""
+
+
 class _Stale(Exception):
-    """A kept connection turned out to be closed, and the request may be sent again. `sent` says whether it was sent."""
+    """A kept connection turned out to be closed, and the request may be sent again. `sent` says whether it had been sent."""
 
     def __init__(self, *, sent: bool) -> None:
         super().__init__()
@@ -186,13 +190,17 @@ class Conversation:
         reused_at = self._pool.monotonic() if reused else None
         try:
             self.progress.hold(sock)
+            # First: only a request that has a connection counts as started.
+            if reused and _closed_or_readable(sock):
+                raise _Stale(sent=False)
             if not known:
                 self._sides.connected(sock)
             self._sent = self._sides.next_request()
             if not self._begun:
                 self._observer.before_send()
                 self._begun = True
-            if reused and _closed_or_readable(sock):
+            # Again if that had to wait, for the disk or for other threads.
+            if reused_at is not None and self._pool.monotonic() - reused_at > PAUSE_SECONDS and _closed_or_readable(sock):
                 raise _Stale(sent=False)
             response = self._send_and_read_head(sock, early, reused=reused)
             if self._goes_on(response):

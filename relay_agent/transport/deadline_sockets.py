@@ -1,7 +1,7 @@
 """Sockets on which every wait ends at one deadline.
 
 The time-out of a plain socket starts again with each call, so that a peer which sends a byte a second never runs into it. It also costs
-three system calls for each read or write (its setting, a poll, the call), and each of them gives the interpreter to another thread.
+three system calls for each read or write (its setting, a poll, the call), and each of them may give the interpreter to another thread.
 """
 
 from __future__ import annotations

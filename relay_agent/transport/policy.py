@@ -192,7 +192,7 @@ class AdminDenial:
 
 
 class Policy:
-    """The rules in force. Immutable, so that all threads share one.
+    """The rules in force. They do not change, so that all threads share one policy; it remembers its verdicts.
 
     `admin` is the host (IPv6 without brackets) and port of the admin pages, None if they have no TCP port. `local_addresses` lists this
     machine's addresses. With `observe`, rules and default refuse nothing, and the verdict says what they would refuse.
@@ -249,8 +249,8 @@ class Policy:
         return Verdict(True, rule.name, undecided=True)
 
     def _judge(self, call: TargetCall, addresses: tuple[str, ...] | None) -> Verdict:
-        """Return the verdict on a call with these addresses; None stands for the one that the host is written as, if it is."""
-        # Not remembered is what depends on the path, which is different each time, and on this machine's addresses, which change.
+        """Return the verdict on a call whose host has these addresses. With None, a host that is written as an address has that one."""
+        # Verdicts that depend on the path, or on this machine's addresses, are not remembered: paths seldom repeat, addresses change.
         if self._has_paths or call.url.port in self._own_ports:
             return self.judge(_with_addresses(call, addresses))
         url = call.url

@@ -90,7 +90,7 @@ def final_status(data: bytearray) -> int | None:
 
 
 class Response(http.client.HTTPResponse):
-    """One response. `fields` has names and values in order, as received (ISO-8859-1)."""
+    """One response. `fields` has names and values in order, as received (ISO-8859-1); `headers` stays empty."""
 
     fields: list[tuple[str, str]]
     tainted = False
@@ -123,7 +123,7 @@ class Response(http.client.HTTPResponse):
             status = self._status_line()
         self.code = self.status = status
         self.fields = self._fields()
-        self.headers = self.msg = _EMPTY  # `fields` has them: to parse them once more would cost more than this parser.
+        self.headers = self.msg = _EMPTY
         self._framing()
 
     @property

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import cast
@@ -266,6 +267,51 @@ def test_a_full_batch_does_not_wait_for_others() -> None:
     assert seconds < LINGER_SECONDS
 
 
+class Waiting:
+    """A sender that takes from an outbox on a thread of its own, while others are in flight; it waits when `start` returns."""
+
+    def __init__(self) -> None:
+        self.taken: list[Entry] = []
+        self.outbox = Outbox(Clock(monotonic=self._monotonic), lambda: 5)
+        self._looks = 0
+        self._waits = threading.Event()
+        self._thread = threading.Thread(target=lambda: self.taken.extend(self.outbox.take(20)), daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._waits.wait(10)
+
+    def sent(self) -> list[tuple[str, bool]]:
+        self._thread.join(10)
+        return reported(self.taken)
+
+    def _monotonic(self) -> float:
+        self._looks += threading.current_thread() is self._thread
+        if self._looks == 2:  # It holds the lock from here until it waits.
+            self._waits.set()
+        return time.monotonic()
+
+
+def test_an_answer_wakes_the_sender_that_has_sent_a_batch_while_others_are_in_flight() -> None:
+    sender = Waiting()
+    sender.outbox.put(Update("a", Status.SUCCESS, "x"))
+    assert len(sender.outbox.take(5)) == 1
+    sender.start()
+    sender.outbox.put(Update("b", Status.SUCCESS, "x"))
+    assert sender.sent() == [("b", True)]
+
+
+@pytest.mark.parametrize("before", [lambda outbox: outbox.take(20), lambda outbox: outbox.forget("a")], ids=["said", "forgotten"])
+def test_a_command_that_starts_later_wakes_the_sender_in_time(before: Callable[[Outbox], object]) -> None:
+    """Of another one, PROCESSING was sent, or will not be."""
+    sender = Waiting()
+    sender.outbox.command_started(Command("a", "agent", "action"))
+    before(sender.outbox)
+    sender.start()
+    sender.outbox.command_started(Command("b", "agent", "action"))
+    assert sender.sent() == [("b", False)]
+
+
 @pytest.mark.parametrize(("answers", "left"), [(1, 0), (9, 5)])
 def test_the_last_answer_that_is_expected_or_fits_ends_the_wait_for_others(
     monkeypatch: pytest.MonkeyPatch, answers: int, left: int
@@ -275,7 +321,7 @@ def test_the_last_answer_that_is_expected_or_fits_ends_the_wait_for_others(
     in_flight, taken = 1, list[Entry]()
     outbox = Outbox(Clock(), lambda: in_flight)
     outbox.put(Update("a", Status.SUCCESS, "x"))
-    sender = threading.Thread(target=lambda: taken.extend(outbox.take(20)))
+    sender = threading.Thread(target=lambda: taken.extend(outbox.take(20)), daemon=True)
     sender.start()
     for place in range(answers):
         in_flight = left if place == answers - 1 else 9

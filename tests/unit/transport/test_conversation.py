@@ -144,6 +144,42 @@ def test_kept_connections_that_the_target_has_closed_are_passed_over_unused() ->
     assert [(sock.closed, sock.sent) for sock in stale] == [(True, b"")] * 2
 
 
+def test_a_request_whose_kept_connections_are_closed_counts_as_started_once_a_new_one_is_open() -> None:
+    pool, asked, seen = ConnectionPool(), exchange(), list[str]()
+    pool.keep(asked.connection_key, FakeSocket(stale=True))
+    dialer, observer = Dialer(FakeSocket(OK + b"\r\nhi")), Noting()
+    dial, observer.before_send = dialer.dial, lambda: seen.append("started")  # type: ignore[method-assign]
+    dialer.dial = lambda *given: (seen.append("dialled"), dial(*given))[1]  # type: ignore[method-assign]
+    with Transport(cast("Any", dialer), pool).send(asked, observer):
+        assert seen == ["dialled", "started"]
+
+
+def test_a_kept_connection_that_the_target_closes_while_the_start_is_recorded_is_not_used() -> None:
+    now, asked, kept_one, new = [0.0], exchange(), FakeSocket(), FakeSocket(OK + b"\r\nhi")
+    pool, observer = ConnectionPool(monotonic=lambda: now[0]), Noting()
+    pool.keep(asked.connection_key, kept_one)
+
+    def record() -> None:
+        kept_one.stale = True
+        now[0] += 0.01
+
+    observer.before_send = record  # type: ignore[method-assign]
+    with transport(pool, new).send(asked, observer) as response:
+        assert response.read(10) == b"hi"
+    assert (kept_one.closed, kept_one.sent) == (True, b"")
+
+
+def test_a_request_is_sent_at_most_twice_however_many_connections_are_kept() -> None:
+    """The target closes each connection in place of an answer."""
+    pool, asked = ConnectionPool(), exchange()
+    sockets = [FakeSocket(b"") for _ in range(4)]
+    for sock in sockets[:3]:
+        pool.keep(asked.connection_key, sock)
+    with pytest.raises(TransportFault), transport(pool, sockets[3]).send(asked):
+        pass
+    assert [bool(sock.sent) for sock in sockets] == [False, False, True, True]
+
+
 def test_without_an_answer_there_is_a_fault_that_says_when() -> None:
     for answer, phase in ((b"", Phase.FIRST_BYTE), (b"HTTP/1.1 200 OK\r\n", Phase.HEAD)):
         sock = FakeSocket(answer, error=ConnectionResetError(104, "reset"))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -89,3 +90,36 @@ def test_a_peer_that_does_not_read_ends_the_sending_at_the_deadline(pair: tuple[
     with pytest.raises(TimeoutError):
         ours.sendall(data)
     assert 0 < ours.bytes_sent < 50_000_000
+
+
+def test_it_is_readable_if_there_are_data_or_the_end_has_come(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+    ours, theirs = pair
+    assert not ours.readable()
+    theirs.sendall(b"x")
+    ours.deadline = Deadline(10)
+    assert ours.recv(1) == b"x"
+    assert not ours.readable()
+    theirs.close()
+    ours.recv(1)
+    assert ours.readable()
+
+
+@pytest.mark.parametrize("wait", [lambda sock: sock.recv(1), lambda sock: sock.sendall(b"x" * 50_000_000)], ids=["receive", "send"])
+def test_a_shutdown_by_another_thread_ends_a_wait(
+    pair: tuple[DeadlineSocket, socket.socket], wait: Callable[[DeadlineSocket], object]
+) -> None:
+    ours, _ = pair
+    ours.deadline = Deadline(50)
+    ended = threading.Event()
+
+    def waiting() -> None:
+        with contextlib.suppress(OSError):
+            wait(ours)
+        ended.set()
+
+    threading.Thread(target=waiting, daemon=True).start()
+    while not ended.wait(0.05):
+        assert not ours.deadline.passed
+        with contextlib.suppress(OSError):
+            ours.shutdown(socket.SHUT_RDWR)
+    assert ours.deadline.remaining() > 30

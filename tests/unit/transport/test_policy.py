@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay_agent.core.urls import IpAddress, parse_url
@@ -15,6 +15,7 @@ from relay_agent.transport import policy
 from relay_agent.transport.host_patterns import parse_hosts
 from relay_agent.transport.path_patterns import PathReadings, parse_path, path_readings
 from relay_agent.transport.policy import Policy, Rule, TargetCall, Verdict, interface_addresses
+from tests.examples import examples
 
 _METADATA = "built-in: link-local and cloud metadata"
 _UNSPECIFIED = "built-in: unspecified addresses"
@@ -409,19 +410,36 @@ def test_a_name_is_refused_unresolved_only_if_no_addresses_of_it_would_be_allowe
         assert late in policy.possible(call)
 
 
-@given(
-    st.lists(_RULES, max_size=3),
-    st.booleans(),
-    st.lists(st.tuples(st.sampled_from(["GET", "PUT"]), st.sampled_from(sorted(_ADDRESSES)), st.integers(0, 2)), max_size=6),
+_TOLD_APART = Policy(
+    ("127.0.0.1", 8089),
+    [
+        Rule("method", False, methods=frozenset({"PUT"})),
+        Rule("scheme", False, schemes=frozenset({"https"})),
+        Rule("port", False, ports=frozenset({8081})),
+        Rule("secure", False, hosts=parse_hosts(["agent.lab.example"]), secure_only=True),
+        _rule("inside", False, "10.0.0.0/8"),
+        _rule("outside", True, "agent.lab.example", "192.0.2.0/24"),
+    ],
+    default_allows=False,
 )
-def test_a_verdict_does_not_depend_on_earlier_ones(rules: list[Any], secure: bool, asked: list[tuple[str, str, int]]) -> None:
-    policy = _made(rules, "127.0.0.1", allows=True, observe=False)
-    for method, host, count in asked:
-        call = TargetCall(method, parse_url(f"http://{host}:808{count}/api/x"), secure=secure)
-        fresh = _made(rules, "127.0.0.1", allows=True, observe=False)
-        assert policy.check_url(call) == fresh.check_url(call)
-        addresses = _ADDRESSES[host][: count + 1]
-        assert policy.check_addresses(call, addresses) == fresh.check_addresses(call, addresses)
+_CALLS = st.builds(
+    lambda method, scheme, host, port, secure, known: TargetCall(method, parse_url(f"{scheme}://{host}:{port}/"), secure, known),
+    st.sampled_from(["GET", "PUT"]),
+    st.sampled_from(["http", "https"]),
+    st.sampled_from(["agent.lab.example", "localhost", "192.0.2.7", "10.0.0.1"]),
+    st.sampled_from([8080, 8081, 8089]),
+    st.booleans(),
+    st.sampled_from([None, ()]),
+)
+
+
+@settings(max_examples=examples(300))
+@given(_CALLS, st.sampled_from([("10.0.0.1",), ("192.0.2.7",), ("192.0.2.7", "10.0.0.1"), ("169.254.0.1",)]))
+def test_a_verdict_that_is_remembered_is_the_one_that_would_be_given_now(call: TargetCall, addresses: tuple[str, ...]) -> None:
+    """One policy for all examples. Its rules tell calls apart by each of their parts."""
+    assert _TOLD_APART.check_url(call) == _TOLD_APART.judge(call.with_literal_address())
+    resolved = replace(call, addresses=tuple(ipaddress.ip_address(address) for address in addresses))
+    assert _TOLD_APART.check_addresses(call, addresses) == _TOLD_APART.judge(resolved)
 
 
 def test_a_new_address_of_this_machine_is_denied_at_the_pages_port() -> None:

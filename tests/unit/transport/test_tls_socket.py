@@ -31,6 +31,9 @@ class Tunnel(DeadlineWait):
         self.error: OSError | None = None
         self.sent = bytearray()
 
+    def readable(self) -> bool:
+        return bool(self._from_target.pending)
+
     def sendall(self, data: bytes) -> None:
         self.sent += data
         self.bytes_sent += len(data)
@@ -136,10 +139,12 @@ def test_unread_bytes_are_counted_in_every_layer(trust: TlsContexts) -> None:
     tunnel.target.write(b"another, not requested")
     assert tls.recv(100) == b"the answer"
     assert tls.pending() > 0
+    assert tls.readable()
     tls, tunnel = opened(trust)
     tunnel.target.write(b"the answer and more")
     assert tls.recv(10) == b"the answer"
     assert tls.pending() == len(b" and more")
+    assert tls.readable()
 
 
 def test_session_tickets_before_an_answer_leave_no_pending_bytes(trust: TlsContexts) -> None:
@@ -148,6 +153,9 @@ def test_session_tickets_before_an_answer_leave_no_pending_bytes(trust: TlsConte
     tunnel.target.write(b"the answer")
     assert tls.recv(100) == b"the answer"
     assert tls.pending() == 0
+    assert not tls.readable()
+    tunnel.target.write(b"another, not requested")
+    assert (tls.pending(), tls.readable()) == (0, True)
 
 
 def test_a_flood_of_records_without_content_ends_at_the_deadline(trust: TlsContexts) -> None:

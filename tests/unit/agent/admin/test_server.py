@@ -87,6 +87,7 @@ class Opened:
 @pytest.fixture
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Opened]]:
     monkeypatch.setattr(server, "LOOP_SECONDS", 0.05)
+    monkeypatch.setattr(server, "IDLE_SECONDS", 0.05)
     made: list[Opened] = []
 
     def make(path: Path = tmp_path / "admin.sock", **more: tuple[str, int]) -> Opened:
