@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import json
 import pickle
@@ -12,7 +11,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ import requests
 
 from relay_agent.pipelines import Keyring, relay_session
 from relay_agent.pipelines.testing import LocalAgent
-from tests.sender_side import KEY, RING, opened, sealed
+from tests.sender_side import RING
 from tests.target_certificates import ca_pem
 from tests.target_server import Connection, RawRequest
 from tests.targets import ByteTarget, closed_port, redirect, reply
@@ -195,76 +193,3 @@ def test_a_unit_test_with_it_takes_milliseconds() -> None:
         for _ in range(20):
             session.get(API)
         assert (time.perf_counter() - began) / 20 < 0.02
-
-
-CLIENT, SANDBOX = "CommandClient(url, 'acme', 'a.b.c', 'agent-1')", "ContextClient(SandboxContext(url), 'agent-1')"
-WAYS = {
-    "api": f"relay_session({CLIENT})",
-    "sandbox": f"relay_session({SANDBOX})",
-    "sealed": f"relay_session({CLIENT}, keyring=Keyring.from_text('{KEY}'))",
-}
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_large_answer_costs_at_most_four_times_its_size(way: str) -> None:
-    """Measured as the highest memory of a process, with a platform of one request and one answer."""
-    size, session = 10_000_000, WAYS[way]
-    highest = {text: peak(session, size, text) for text in ("aé", "\U0001f600 and more ASCII text" * 4)}
-    empty = peak(session, 1000, "a")
-    assert {text: (found - empty) / size for text, found in highest.items() if found - empty > 4 * size} == {}
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_large_answer_that_is_streamed_is_never_in_memory_as_a_whole(way: str) -> None:
-    """8 MB of it, before it goes to a file, and what the allocator keeps."""
-    size = 20_000_000
-    assert peak(WAYS[way], size, "aé", stream=True) - peak(WAYS[way], 1000, "a", stream=True) < 0.7 * size
-
-
-PEAK = """
-import re, sys
-from relay_agent.pipelines import CommandClient, ContextClient, Keyring, relay_session
-from relay_agent.pipelines.testing import SandboxContext
-url, size, made, stream = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4] == "True"
-found = eval(made).get("http://target.example/", timeout=60, stream=stream)
-assert (sum(map(len, found.iter_content(100_000))) if stream else len(found.content)) == size
-print(int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024)
-"""
-
-
-@functools.cache
-def peak(session: str, size: int, text: str, stream: bool = False) -> int:
-    """The highest memory of a sender that gets a text answer of about this size."""
-    repeated = text * (size // len(text.encode()))
-    posted = json.dumps({"id": "command-1", "status": "PENDING"}).encode()
-    body: dict[str, Any] = {"statusCode": 200, "headers": [], "body": repeated, "bodyEncoding": "utf-8"}
-    finished: list[bytes] = []
-
-    def finish(payload: dict[str, Any]) -> None:
-        answered = sealed(body, opened(payload).jti) if "jwe" in payload else body
-        finished.append(json.dumps({"id": "command-1", "status": "SUCCESS", "responseBody": answered}, ensure_ascii=False).encode())
-
-    class Platform(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            finish(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["payload"])
-            self.answer(posted)
-
-        def do_GET(self) -> None:
-            self.answer(finished[-1])
-
-        def answer(self, data: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: Any) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Platform) as server, ThreadPoolExecutor(1) as pool:
-        pool.submit(server.serve_forever, 0.01)
-        address = f"http://127.0.0.1:{server.server_address[1]}"
-        arguments = [address, str(len(repeated.encode())), session, str(stream)]
-        done = subprocess.run([sys.executable, "-c", PEAK, *arguments], capture_output=True, text=True, timeout=55, check=False)
-        server.shutdown()
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)

@@ -20,7 +20,7 @@ from tests.examples import examples
 
 LINEAR = 8.0
 TRIES = 20
-SHORT = 8_000
+SHORT = 4_000
 SECRETS = ("correct horse battery staple", "A" * 40 + "=", "eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl", bytes(range(32)))
 
 # What each pattern begins with, may repeat, or waits for.

@@ -9,7 +9,7 @@ import pytest
 from relay_agent.cli.qualification.checksums import MANIFEST
 from relay_agent.cli.qualification.lines import REQUIREMENTS, Result
 from tests.pages import ROOT, names, rows, section
-from tests.unit.project.test_rule_index import defined
+from tests.project.test_rule_index import defined
 
 PAGE = (ROOT / "docs" / "validation.md").read_text(encoding="utf-8")
 TABLE = rows(section(PAGE, "Requirements, tests and report lines"), "no.")

@@ -19,7 +19,7 @@ import pytest
 
 import relay_agent
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "relay_agent"
 
 # Comes with the named distribution, whose own bound covers it.

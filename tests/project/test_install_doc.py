@@ -15,9 +15,9 @@ from relay_agent.config.settings import variables
 from relay_agent.core.failures import Code
 from relay_agent.storage.disk_space import BACKLOG_BYTES, RESERVE_BYTES
 from relay_agent.storage.retention import KEEP_IDS
+from tests.integration.test_log_budgets import COMMAND_BYTES, IDLE_YEAR_BYTES
 from tests.pages import OPERATIONS, README, ROOT, inline, names, parse, rows, section
 from tests.shell_blocks import OWN, PLACEHOLDER, own, shell_blocks
-from tests.unit.telemetry.test_log_budgets import COMMAND_BYTES, IDLE_YEAR_BYTES
 
 PAGE = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
 DOCKER = ROOT / "docker"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 LEVELS = {"debug", "info", "warning", "error"}
 FIRST_NAME = {"RepeatedFailure": 1, "repeated_failure": 0}  # where the event names begin among the arguments
 FORWARDERS = {"repeated_failure.py", "loop_context.py"}  # hand on names that their callers gave

@@ -19,7 +19,7 @@ from botocore.loaders import Loader
 import relay_agent
 from relay_agent.cli.qualification.checksums import compare_with_manifest
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 STANZA = "Package: {0}\nStatus: {1}\nArchitecture: amd64\nVersion: 1.2-3+b1\nSource: {0}-source (1.2-3)\n"
 
 
