@@ -41,7 +41,11 @@ class Hands:
 
 
 @pytest.fixture
-def hands() -> Hands:
+def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
+    """The test waits for each loop after each step, so none must wait long for work."""
+    loops = ("registration.QUIET", "maintenance.IDLE", "monitors.STEP", "heartbeat.STEP", "agent.LOOK", "admin.server.IDLE")
+    for wait in ("relay.sender.TAKE", *(f"agent.{loop}" for loop in loops)):
+        monkeypatch.setattr(f"relay_agent.{wait}_SECONDS", 0.1)
     return Hands()
 
 
