@@ -12,7 +12,7 @@ ARGS ?=
 # rather wait. A file's tests share agents and stay together, but for unit tests, which start none. Property tests draw EXAMPLES times as
 # many examples.
 DIRECTORIES := tests $(patsubst %/,%,$(wildcard tests/*/))
-JOBS ?= $(if $(filter-out $(DIRECTORIES),$(ARGS:/=)),0,$(if $(filter tests/unit,$(ARGS:/=)),4,6))
+JOBS ?= $(if $(filter-out $(DIRECTORIES),$(ARGS:/=)),0,$(if $(filter tests/unit,$(ARGS:/=)),4,7))
 DIST := $(if $(filter tests/unit,$(ARGS:/=)),worksteal,loadfile)
 export EXAMPLES ?= 1
 # Many processes load the same modules: compile them once.
