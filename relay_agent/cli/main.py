@@ -106,10 +106,10 @@ def run(context: click.Context, env_file: Path) -> None:
 
     # A core dump would contain every secret. A program to which the system pipes dumps gets this limit too, but may ignore it (core(5)).
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    use_one_arena()
     signals = Signals()
     signals.install()  # First: the rest of the start takes most of a second, and a signal meanwhile must stop the agent too.
     try:
+        use_one_arena()
         agent, debug = _build(context, env_file, signals)
     except Exception as error:
         # Here, because `_build` decides which libraries may be imported (`import_blocking`).

@@ -12,8 +12,8 @@ _M_ARENA_MAX = -8
 def use_one_arena() -> None:
     """Let all threads share one arena (mallopt(3)), whatever MALLOC_ARENA_MAX says; does nothing with a library that has no mallopt.
 
-    glibc gives each thread its own, of which each keeps what is free in it: 2 MB after a burst. Python's threads seldom allocate at the
-    same time, so they lose nothing. To be called before the first thread starts.
+    glibc makes up to eight arenas for each core, and each keeps its free memory: 2 MB in all after a burst. Python's threads seldom
+    allocate at the same time, so they lose nothing. To be called before the first thread starts.
     """
     set_arenas: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_arenas is not None:

@@ -27,9 +27,8 @@ from relay_agent.transport.streamed_response import StreamedResponse
 MARGIN_SECONDS = 1.0
 """How long before a target closes an idle connection, by its own words (`Keep-Alive: timeout=`), it is no longer used."""
 
-
 PAUSE_SECONDS = 0.005
-"""How long after it was looked at a kept connection counts as open."""
+"""For how many seconds after a look a kept connection counts as open."""
 
 
 class _Stale(Exception):
@@ -199,7 +198,7 @@ class Conversation:
             if not self._begun:
                 self._observer.before_send()
                 self._begun = True
-            # Again if that had to wait, for the disk or for other threads.
+            # Look again if recording the start took long: it may wait for the disk or other threads.
             if reused_at is not None and self._pool.monotonic() - reused_at > PAUSE_SECONDS and _closed_or_readable(sock):
                 raise _Stale(sent=False)
             response = self._send_and_read_head(sock, early, reused=reused)

@@ -94,7 +94,8 @@ class Exchange:
 class ExchangeObserver:
     """Lets the sender of an exchange follow its steps, or forbid them; this one does nothing.
 
-    Each method is called on the sender's thread and must not wait. Whatever it raises ends the exchange and reaches the sender.
+    Each method is called on the sender's thread. None must wait, but for `before_send`, which may wait for the disk. Whatever they raise
+    ends the exchange and reaches the sender.
     """
 
     def entered(self, phase: Phase) -> None:

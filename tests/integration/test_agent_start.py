@@ -67,6 +67,12 @@ def test_it_dumps_no_core_and_starts_no_other_program(agent: RunningAgent) -> No
     assert [task.name for task in (process / "task").iterdir() if (task / "children").read_text()] == []
 
 
+def test_its_threads_share_one_malloc_arena(agent: RunningAgent) -> None:
+    """Any other would reserve 64 MB of addresses."""
+    reserved = [line.split()[0].split("-") for line in Path(f"/proc/{agent.pid}/maps").read_text().splitlines() if "---p" in line]
+    assert [area for area in reserved if int(area[1], 16) - int(area[0], 16) > 60_000_000] == []
+
+
 def test_every_call_says_the_version_with_a_v(agent: RunningAgent) -> None:
     wait_until(agent.sandbox, lambda: len(agent.sandbox.system_metrics) > 0)
     calls = rest_calls(agent.sandbox, agent.agent_id)

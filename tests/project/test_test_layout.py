@@ -39,7 +39,7 @@ NO_UNIT_TEST = {
     "sandbox/demo/rows": "the demo is its own test: tests/e2e/test_demo.py",
     "sandbox/demo/stage": "the demo is its own test: tests/e2e/test_demo.py",
     "sandbox/demo/table": "the demo is its own test: tests/e2e/test_demo.py",
-    "sandbox/examples": "a text: tests/unit/cli/test_main.py",
+    "sandbox/examples": "a text: tests/integration/test_new_processes.py",
     "sandbox/hosting": "sockets and threads: tests/integration/test_sandbox_rest.py, test_sandbox_origin.py",
     "sandbox/rest/agent_routes": "routes over HTTP: tests/integration/test_sandbox_rest.py",
     "sandbox/rest/app": "wiring of routes: tests/integration/test_sandbox_rest.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -45,7 +46,8 @@ print(any(int(end, 16) - int(start, 16) > 60_000_000 for start, end in sizes))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no arenas")
-@pytest.mark.parametrize(("call", "several"), [("", True), ("use_one_arena()", False)])
-def test_threads_share_one_arena(call: str, several: bool) -> None:
+@pytest.mark.parametrize(("call", "several"), [("", True), ("use_one_arena()", False)], ids=["as the library does", "one"])
+def test_threads_have_several_arenas_unless_one_is_asked_for(call: str, several: bool) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     script = [sys.executable, "-c", _THREADS.format(call=call)]
-    assert subprocess.run(script, env={}, capture_output=True, text=True, check=True).stdout == f"{several}\n"
+    assert subprocess.run(script, env=environment, capture_output=True, text=True, check=True).stdout == f"{several}\n"

@@ -24,7 +24,7 @@ URL = "http://lims.lab.example:9005/"
 PROXY = parse_proxy("http://lab:canary@proxy.lab.example:3128")
 DAY = 24 * 3600
 SICK_DAY_BYTES = 1_000_000
-"""As in test_log_budgets."""
+"""As in tests/integration/test_log_budgets.py."""
 
 
 class World:

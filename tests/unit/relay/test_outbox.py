@@ -303,7 +303,7 @@ def test_an_answer_wakes_the_sender_that_has_sent_a_batch_while_others_are_in_fl
 
 @pytest.mark.parametrize("before", [lambda outbox: outbox.take(20), lambda outbox: outbox.forget("a")], ids=["said", "forgotten"])
 def test_a_command_that_starts_later_wakes_the_sender_in_time(before: Callable[[Outbox], object]) -> None:
-    """Of another one, PROCESSING was sent, or will not be."""
+    """An earlier command's PROCESSING was sent, or cancelled."""
     sender = Waiting()
     sender.outbox.command_started(Command("a", "agent", "action"))
     before(sender.outbox)

@@ -95,9 +95,11 @@ def test_a_peer_that_does_not_read_ends_the_sending_at_the_deadline(pair: tuple[
 def test_it_is_readable_if_there_are_data_or_the_end_has_come(pair: tuple[DeadlineSocket, socket.socket]) -> None:
     ours, theirs = pair
     assert not ours.readable()
-    theirs.sendall(b"x")
+    theirs.sendall(b"xy")
     ours.deadline = Deadline(10)
     assert ours.recv(1) == b"x"
+    assert ours.readable()
+    assert ours.recv(1) == b"y"
     assert not ours.readable()
     theirs.close()
     ours.recv(1)
