@@ -60,6 +60,6 @@ JWT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJjYW5hcnkiLCJleHAiOjF9.dGh
 def over_the_edge(text: str, secret: str) -> Iterator[str]:
     """Long texts in which the bound is within the secret: after its first character, at some others, before its last."""
     start = text.index(secret)
-    for inside in {*range(1, len(secret), len(secret) // 6 + 1), len(secret) - 1}:
+    for inside in {*range(1, len(secret), len(secret) // 3 + 1), len(secret) - 1}:
         padding = "a " * MAX_CHARACTERS
         yield padding[-(MAX_CHARACTERS - start - inside) :] + text + " and more" * 10

@@ -137,7 +137,7 @@ def test_a_gzip_whose_checksum_is_wrong_is_refused() -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
-@pytest.mark.parametrize("size", [100_000, 20_000_000])
+@pytest.mark.parametrize("size", [100_000, 5_000_000])
 def test_a_body_that_expands_a_thousandfold_is_decoded_completely(coding: str, size: int) -> None:
     assert sum(len(piece) for piece in decode([ENCODERS[coding](b"\0" * size)], [coding])) == size
 
