@@ -1,6 +1,7 @@
-"""The command line as a whole: which commands there are, what each imports, and with which code `run` ends.
+"""The command line as a whole: which commands there are, and with which code `run` ends.
 
-A start that fails is tested in `test_failed_start`, a whole agent in `tests/integration/test_agent_start.py`.
+What a new process imports is tested in `tests/integration/test_new_processes.py`, a start that fails in `test_failed_start`, a whole
+agent in `tests/integration/test_agent_start.py`.
 """
 
 from __future__ import annotations
