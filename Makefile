@@ -34,7 +34,7 @@ PIP := -m pip --disable-pip-version-check --no-input install --quiet --use-pep51
 # A .venv whose python is gone (a system upgrade, a moved directory) is made again.
 USABLE := $(shell test -x $(PY) && $(PY) -c 'import pip' 2>/dev/null && echo yes)
 
-CHROMIUM := chromium chromium-browser
+CHROMIUM := chromium-headless-shell chromium chromium-browser
 HAS_CHROMIUM = for c in $(CHROMIUM); do command -v $$c >/dev/null && exit 0; done; exit 1
 
 .DEFAULT_GOAL := help
@@ -190,7 +190,7 @@ endef
 
 # The page tests drive Debian's Chromium; they are skipped, not failed, where there is none.
 browser:
-	@($(HAS_CHROMIUM)) || $(call from_debian,chromium,Chromium,the page tests)
+	@($(HAS_CHROMIUM)) || $(call from_debian,chromium-headless-shell,Chromium,the page tests)
 
 # The differential test compares with Debian's curl. Skipped, not failed, where there is none.
 curl:

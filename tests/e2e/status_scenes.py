@@ -5,7 +5,6 @@ Time is moved by hand, so that an hour of commands takes seconds.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -18,15 +17,15 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from relay_agent.core.clock import Clock
 from relay_agent.sandbox.faults import Fault
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import ThreadedAgent, page, running, wait_until
+from tests.e2e.browser import chromium
 from tests.targets import ByteTarget, reply
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 SCENES = ("ready", "busy", "not-ready", "warnings")
 MINUTES = 60
 
@@ -44,11 +43,6 @@ class Look:
 LIGHT, DARK = Look("", "light", 1180, 900), Look("-dark", "dark", 1180, 900)
 PHONE, DARK_PHONE = Look("-phone", "light", 390, 1300), Look("-phone", "dark", 390, 1300)
 PICTURES = {"ready": (LIGHT,), "busy": (LIGHT, DARK, DARK_PHONE), "not-ready": (LIGHT, PHONE), "warnings": (LIGHT,)}
-
-
-def arguments() -> list[str]:
-    """How Chromium starts here: its own sandbox needs a user that is not root."""
-    return [*(["--no-sandbox"] if os.geteuid() == 0 else []), "--disable-dev-shm-usage"]
 
 
 @contextmanager
@@ -101,8 +95,7 @@ def main() -> None:
     """Take the pictures, as small as pngquant makes them where it is installed: light, dark and on a phone, those of `PICTURES`."""
     place = Path(sys.argv[1])
     place.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright, Sandbox() as sandbox, tempfile.TemporaryDirectory() as directory:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments())
+    with chromium() as browser, Sandbox() as sandbox, tempfile.TemporaryDirectory() as directory:
         for port, name in enumerate(SCENES, 18_190):
             with scene(name, sandbox, Path(directory) / name, port, MINUTES) as agent:
                 for look in PICTURES[name]:
@@ -112,7 +105,6 @@ def main() -> None:
                     for path, kind, look in (("", "agents", LIGHT), ("", "agents", PHONE), (f"/commands/{failed}", "command", DARK)):
                         picture(browser, sandbox.api_target + path, look, place / f"sandbox-{kind}{look.ending}.png")
                     picture(browser, f"{sandbox.api_target}/agents/{agent.agent_id}/purge", PHONE, place / "sandbox-purge-phone.png")
-        browser.close()
 
 
 def picture(browser: Browser, url: str, look: Look, file: Path) -> None:

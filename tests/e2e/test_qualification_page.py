@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from relay_agent.cli.qualification.lines import REQUIREMENTS, Line, judged, not_run
 from relay_agent.cli.qualification.page import render
 from relay_agent.cli.qualification.report import Report
-from tests.e2e.status_scenes import CHROMIUM, arguments
+from tests.e2e.browser import needs_chromium
 from tests.unit.cli.qualification.scenes import SUBJECT
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+pytestmark = needs_chromium
 LONG = "/var/lib/" + "a-directory-without-a-place-to-break" * 4
 
 
@@ -35,14 +35,6 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(render(Report(SUBJECT, tuple(lines())), "report.json", "ab" * 32), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments())
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

@@ -7,31 +7,23 @@ that a screen reader announces; and no text of the platform or a command becomes
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from relay_agent.diagnostics.platform_causes import REFUSED
 from relay_agent.sandbox.faults import Fault
 from relay_agent.sandbox.server import Sandbox
 from tests.agents import ThreadedAgent, running, wait_until
 from tests.agents import page as agent_page
-from tests.e2e.status_scenes import CHROMIUM, arguments, scene
+from tests.e2e.browser import needs_chromium
+from tests.e2e.status_scenes import scene
 from tests.programs import free_ports
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+pytestmark = needs_chromium
 MARKUP = "<img src=x onerror=document.title='owned'>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments())
-        yield launched
-        launched.close()
 
 
 class Shown:
