@@ -5,9 +5,11 @@ The sandbox is started once per test run: tests share it, and stay independent b
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +31,8 @@ botocore_data.share()
 
 IN_MEMORY = Path("/dev/shm")
 ENOUGH_BYTES = 4 * 1024**3
+SPARE_SECONDS = 20.0
+"""How much longer than its timeout a test may take to end, at least half of it."""
 
 
 def _keep_files_in_memory() -> None:
@@ -59,6 +63,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Spare the garbage collector the thousands of tests that have been collected: they stay to the end."""
     gc.freeze()
+
+
+class _Hangs:
+    """Ends the process, with every thread's stack, at a test that its timeout does not end: the signal's exception may wait for a thread."""
+
+    def __init__(self, stderr: int) -> None:
+        self._stderr = stderr
+        self._armed = (0.0, 0.0)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
+        marker = item.get_closest_marker("timeout")
+        limit = (marker.args[0] if marker else float(item.config.getini("timeout"))) + SPARE_SECONDS
+        now = time.monotonic()
+        # Arming starts a thread: that is not worth its time for each of the short tests.
+        if self._armed[0] != limit or now - self._armed[1] > SPARE_SECONDS / 2:
+            faulthandler.dump_traceback_later(limit, exit=True, file=self._stderr)
+            self._armed = (limit, now)
+
+    def pytest_unconfigure(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin to watch for hanging tests."""
+    config.pluginmanager.register(_Hangs(os.dup(2)))
 
 
 @pytest.fixture(scope="session")

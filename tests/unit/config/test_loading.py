@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from logging.handlers import BufferingHandler
 from pathlib import Path
 
 import pytest
@@ -42,14 +44,19 @@ def test_the_state_directory_is_beside_the_env_file_by_default(load: Load, env_f
 # --- Mistakes ---
 
 
-def test_malformed_lines_of_the_env_file_are_named(problems: Problems, env_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_malformed_lines_of_the_env_file_are_named(problems: Problems, env_file: Path) -> None:
     env_file.write_text("ORG_SLUG=acme\n\nthis is canary\nRELAY_WORKERS='1\n")
-    found = problems()
+    logged = BufferingHandler(1000)
+    logging.getLogger().addHandler(logged)
+    try:
+        found = problems()
+    finally:
+        logging.getLogger().removeHandler(logged)
     assert [line.partition(": ")[2] for line in found] == [
         f"line {number} is malformed; expected: NAME=value, with closed quotes, if any" for number in (3, 4)
     ]
     assert "canary" not in "".join(found)
-    assert not caplog.records
+    assert not logged.buffer
 
 
 def test_an_env_file_that_is_not_text_is_named(problems: Problems, env_file: Path) -> None:
