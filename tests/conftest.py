@@ -66,7 +66,7 @@ def pytest_collection_finish() -> None:
 
 
 class _Hangs:
-    """Ends the process, with every thread's stack, at a test that its timeout does not end: the signal's exception may wait for a thread."""
+    """Ends the process, and shows each thread's stack, where a test does not end at its timeout: the exception may wait for a thread."""
 
     def __init__(self, stderr: int) -> None:
         self._stderr = stderr

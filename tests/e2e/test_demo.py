@@ -17,6 +17,7 @@ from rich.console import Console
 from relay_agent.sandbox.demo.rows import ROWS
 from relay_agent.sandbox.demo.table import OK, Board
 
+pytestmark = pytest.mark.timeout(120)  # Each starts a whole platform, in a process of its own.
 DEMO = [sys.executable, "-m", "relay_agent.sandbox.demo"]
 SPOILT = """
 import dataclasses, sys
@@ -75,8 +76,8 @@ class Showing:
         self._process.send_signal(number)
 
     def finish(self) -> int:
-        """Read the rest; its exit code, within 30 s."""
-        self.output += self._process.communicate(timeout=30)[0]
+        """Read the rest; its exit code."""
+        self.output += self._process.communicate(timeout=100)[0]
         return self._process.returncode
 
     def nothing_left(self) -> bool:
@@ -106,9 +107,10 @@ def show(tmp_path: Path) -> Iterator[object]:
         showing.kill()
 
 
-def test_every_row_is_as_it_should_be_and_nothing_is_left(show) -> None:
-    """The demo ends with 0 within 30 s, and leaves no process and no file."""
-    showing = show()
+def test_every_row_is_as_it_should_be_and_nothing_is_left(show, tmp_path: Path) -> None:
+    """The demo ends with 0 and leaves no process and no file, whatever settings, proxy and `.env` it finds."""
+    (tmp_path / ".env").write_text("RELAY_WORKERS=many\n")
+    showing = show(http_proxy="http://127.0.0.1:9", https_proxy="http://127.0.0.1:9", API_TARGET="nonsense", RELAY_QUEUE_SIZE="none")
     showing.read_until("is polling for commands")
     assert showing.finish() == 0, showing.output
     for row in ROWS:
@@ -139,13 +141,6 @@ def test_a_terminal_of_any_width_shows_each_command_on_one_line(columns: int) ->
         assert "plate reader" in last[place + (columns < 80)]
 
 
-def test_nothing_of_the_environment_matters(show, tmp_path: Path) -> None:
-    """Settings of another agent, a proxy and a `.env` that is wrong change nothing."""
-    (tmp_path / ".env").write_text("RELAY_WORKERS=many\n")
-    showing = show(http_proxy="http://127.0.0.1:9", https_proxy="http://127.0.0.1:9", API_TARGET="nonsense", RELAY_QUEUE_SIZE="none")
-    assert showing.finish() == 0, showing.output
-
-
 def test_a_wrong_answer_names_its_row_and_ends_non_zero(show) -> None:
     showing = show(sys.executable, "-c", SPOILT)
     showing.read_until("is polling for commands")
@@ -174,9 +169,16 @@ def test_an_agent_that_dies_on_the_way_ends_the_demo_at_once(show) -> None:
     assert showing.nothing_left()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["Starting a platform", "is polling for commands", " fast, in parallel "])
-def test_an_interrupt_stops_everything(show, number: signal.Signals, moment: str) -> None:
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("Starting a platform", signal.SIGINT),
+        ("is polling for commands", signal.SIGINT),
+        (" fast, in parallel ", signal.SIGINT),
+        (" fast, in parallel ", signal.SIGTERM),
+    ],
+)
+def test_an_interrupt_stops_everything(show, moment: str, number: signal.Signals) -> None:
     """Ctrl-C while it starts, or while commands are under way, ends with 130, and leaves no process and no file."""
     showing = show()
     showing.read_until(moment)
