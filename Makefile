@@ -12,8 +12,9 @@ ARGS ?=
 # rather wait. A file's tests share agents and stay together, but for unit tests, which start none. Property tests draw EXAMPLES times as
 # many examples.
 DIRECTORIES := tests $(patsubst %/,%,$(wildcard tests/*/))
-JOBS ?= $(if $(filter-out $(DIRECTORIES),$(ARGS:/=)),0,$(if $(filter tests/unit,$(ARGS:/=)),4,7))
-DIST := $(if $(filter tests/unit,$(ARGS:/=)),worksteal,loadfile)
+CHOSEN := $(filter-out -%,$(ARGS:/=))
+JOBS ?= $(if $(filter-out $(DIRECTORIES),$(CHOSEN)),0,$(if $(filter tests/unit,$(CHOSEN)),4,7))
+DIST := $(if $(filter tests/unit,$(CHOSEN)),worksteal,loadfile)
 export EXAMPLES ?= 1
 # Many processes load the same modules: compile them once.
 unexport PYTHONDONTWRITEBYTECODE
