@@ -57,7 +57,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the directories whose files take longest, so that short ones fill the end."""
     order = {name: place for place, name in enumerate(("e2e", "integration", "contract", "project", "unit"))}
-    items.sort(key=lambda item: order.get(item.path.relative_to(Path(__file__).parent).parts[0], len(order)))
+    items.sort(key=lambda item: order.get(item.nodeid.split("/")[1], len(order)))
 
 
 def pytest_collection_finish() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 from collections.abc import Callable
@@ -24,7 +25,8 @@ class Wrong(AssertionError):
 class Text:
     """What target.c answers: the id, then a pattern that compresses badly."""
 
-    def __init__(self) -> None:
+    @functools.cached_property
+    def _pattern(self) -> str:
         seed = 88172645463325252
         letters = []
         for _ in range(PATTERN_BYTES):
@@ -32,7 +34,7 @@ class Text:
             seed ^= seed >> 7
             seed ^= (seed << 17) & _MASK
             letters.append(_ALPHABET[seed & 63])
-        self._pattern = "".join(letters)
+        return "".join(letters)
 
     def answer(self, command_id: str, size: int) -> str:
         """Return the body of `/<size>?id=<command_id>`."""

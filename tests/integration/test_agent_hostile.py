@@ -52,7 +52,7 @@ def others_go_on(agent: RunningAgent, target: ByteTarget) -> None:
     assert time.monotonic() - begun < SOON_SECONDS
 
 
-LISTS: list[Any] = [[] for _ in range(80_000)]
+LISTS: list[Any] = [[]] * 80_000
 COMMANDS: dict[str, tuple[Json, str, str]] = {
     "a host of 60 KB": ({"url": "http://" + "a-" * 30_000 + "/"}, ACTION_HTTP, "EBADCOMMAND"),
     "a host of 200 KB in the path": ({"url": "http://h/" + "a-" * 100_000}, ACTION_HTTP, "EBADCOMMAND"),

@@ -53,7 +53,7 @@ def test_a_gzip_body_of_several_members_is_whole(server: Server, payloads: Paylo
 
 @pytest.mark.parametrize(
     "body",
-    [b"x" * 1001, gzip.compress(b"x" * 1001), gzip.compress(b"x" * 30_000_000)[:900], gzip.compress(b"abc")[:-4], b"\x1f\x8bxxxx"],
+    [b"x" * 1001, gzip.compress(b"x" * 1001), gzip.compress(b"x" * 3_000_000)[:900], gzip.compress(b"abc")[:-4], b"\x1f\x8bxxxx"],
     ids=range(5),
 )
 def test_a_body_too_large_or_damaged_is_refused_permanently(server: Server, payloads: Payloads, body: bytes) -> None:
