@@ -13,7 +13,7 @@ ARGS ?=
 # many examples.
 DIRECTORIES := tests $(patsubst %/,%,$(wildcard tests/*/))
 CHOSEN := $(filter-out -%,$(ARGS:/=))
-JOBS ?= $(if $(filter-out $(DIRECTORIES),$(CHOSEN)),0,$(if $(filter tests/unit,$(CHOSEN)),4,7))
+JOBS ?= $(if $(filter-out $(DIRECTORIES),$(CHOSEN)),0,$(if $(filter tests/unit,$(CHOSEN)),4,8))
 DIST := $(if $(filter tests/unit,$(CHOSEN)),worksteal,loadfile)
 export EXAMPLES ?= 1
 # Many processes load the same modules: compile them once.

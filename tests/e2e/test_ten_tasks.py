@@ -28,7 +28,7 @@ from tests.target_server import Connection, RawRequest
 from tests.targets import ByteTarget, closed_port, redirect, reply
 
 KEY = "cd" * 32
-LARGE = b"0123456789abcdef" * 2_000_000
+LARGE = b"0123456789abcdef" * 1_000_000
 
 
 def echo(conn: Connection, request: RawRequest) -> None:
