@@ -15,6 +15,7 @@ DIRECTORIES := tests $(patsubst %/,%,$(wildcard tests/*/))
 CHOSEN := $(filter-out -%,$(ARGS:/=))
 JOBS ?= $(if $(filter-out $(DIRECTORIES),$(CHOSEN)),0,$(if $(filter tests/unit,$(CHOSEN)),4,8))
 DIST := $(if $(filter tests/unit,$(CHOSEN)),worksteal,loadfile)
+SHARED = -n $(JOBS) --dist $(DIST) --no-loadscope-reorder
 export EXAMPLES ?= 1
 # Many processes load the same modules: compile them once.
 unexport PYTHONDONTWRITEBYTECODE
@@ -54,7 +55,7 @@ demo: $(STAMP)-sandbox ## show the whole way of a command, on a platform started
 	@exec $(PY) -m relay_agent.sandbox.demo
 
 test: $(STAMP)-test browser promtool proxies web-servers jose deployment ## run the tests; make test ARGS=tests/unit or ARGS='-k messages -x' chooses
-	@exec $(PY) -m pytest -n $(JOBS) --dist $(DIST) --no-loadscope-reorder $(ARGS)
+	@exec $(PY) -m pytest $(SHARED) $(ARGS)
 
 soak: $(STAMP)-test ## let everything around the agent fail for a minute, and count; make soak MINUTES=30 SEED=7 or AGENTS=3 COUNT=10000
 	@exec $(PY) -m tests.soak $(if $(SECONDS),--seconds $(SECONDS)) $(if $(MINUTES),--minutes $(MINUTES)) --seed $(SEED) \
@@ -77,7 +78,7 @@ format: $(STAMP)-lint ## put the code into the one style
 	$(PY) -m ruff format
 
 lowest: $(LOWEST)/.installed ## run the tests with the oldest versions that setup.cfg allows
-	@exec $(LOWEST)/bin/python -m pytest $(ARGS)
+	@exec $(LOWEST)/bin/python -m pytest $(SHARED) $(ARGS)
 
 bench: $(STAMP)-bench vendor-sdk ## compare the agent with a floor; make bench ARGS='--only agent floor burst --rounds 5', ARGS=--profile, ARGS='--only age'
 	@exec $(PY) -m tests.bench $(ARGS)

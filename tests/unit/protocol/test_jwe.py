@@ -320,7 +320,7 @@ ANSWERS: list[tuple[str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("jwe", "words"), ANSWERS)
+@pytest.mark.parametrize(("jwe", "words"), ANSWERS, ids=range(len(ANSWERS)))
 def test_an_envelope_that_is_not_this_commands_answer_is_refused_with_the_reason(jwe: str, words: str) -> None:
     assert words in refused_answer(jwe)
 
@@ -479,6 +479,7 @@ def everything_shown(error: BaseException) -> str:
         seal(CANARY, RING) + "=",
         "x",
     ],
+    ids=range(13),
 )
 def test_no_error_shows_a_key_or_the_plaintext_anywhere(sealed: str, side: str) -> None:
     keyring = Keyring([KEY])
