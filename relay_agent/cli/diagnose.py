@@ -98,12 +98,14 @@ _json = json_option(about="Print the report as JSON.")
     is_flag=True,
     help="Do not ask the agent that runs on the state directory: checks new settings before they replace the running agent's.",
 )
-@click.option("--nagios", is_flag=True, help="Print one line and end as a plugin of Nagios or Icinga; the agent must run and be ready.")
+@click.option(
+    "--nagios", is_flag=True, help="Print one line, and exit with the codes of a Nagios or Icinga plugin; the agent must run and be ready."
+)
 @_json
 @env_file_option()
 @click.pass_context
 def check(context: click.Context, targets: tuple[str, ...], ignore_running: bool, nagios: bool, as_json: bool, env_file: Path) -> None:
-    """Check everything that the agent needs; print cause and cure of each problem.
+    """Check everything the agent needs, with cause and cure.
 
     Starts nothing and changes nothing; may run while the agent runs. Takes at most 30 s.
     Exit codes: 0 no error (warnings allowed), 1 an error, 2 the configuration is invalid. With --nagios: 0 OK, 1 WARNING, 2 CRITICAL,
@@ -148,16 +150,16 @@ def _end_plugin(state: State, line: str) -> NoReturn:
 @click.argument("url")
 @click.option("-X", "--request", "method", metavar="METHOD", help="The method; GET by default.")
 @click.option("--send", is_flag=True, help="Really send the request, as the agent would; by default it stops after the handshakes.")
-@click.option("--secure", is_flag=True, help="Explain a secure command, which rules with secure_only allow.")
+@click.option("--secure", is_flag=True, help="Treat the command as secure (for rules with secure_only).")
 @_json
 @env_file_option()
 @click.pass_context
 def explain_command(context: click.Context, url: str, method: str | None, send: bool, secure: bool, as_json: bool, env_file: Path) -> None:
-    """Show what would happen to a command for URL, stage by stage.
+    """Show what would happen to a command for URL.
 
-    Shows policy, proxy, name, connection and TLS, each with its time, and the error code that a command would get. Uses only
-    the settings for proxies, certificates and limits, and RELAY_ADMIN_ADDR: API_TARGET, JWT and the like may be missing.
-    Exit codes: 0 the command would succeed, 1 it would fail.
+    Shows policy, proxy, name, connection and TLS, stage by stage, with the time of each, and the error code that a command would get.
+    Uses only the settings for proxies, certificates and limits, and RELAY_ADMIN_ADDR: API_TARGET, JWT and the like may be missing. Exit
+    codes: 0 the command would succeed, 1 it would fail.
     """
     try:
         require_env_file(context, env_file)

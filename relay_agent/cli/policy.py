@@ -50,7 +50,9 @@ _env_file = env_file_option()
 
 @click.group()
 def policy() -> None:
-    """Check, write or test a policy file: which targets may be called, and how.
+    """Check, draft or test a policy file.
+
+    It says which targets may be called, and how.
 
     Example: relay-agent policy check policy.toml
     """
@@ -86,10 +88,11 @@ class _Decided:
 @json_option()
 @_env_file
 def check_file(file: Path, as_json: bool, env_file: Path) -> None:
-    """Check a policy file, and say what each rule would have done with the commands of the last seven days.
+    """Check a policy file against recent commands.
 
-    Uses no network. Commands for which the journal does not know enough (paths, the addresses of names) are counted as "perhaps".
-    Warns about rules and tables that are never reached. Exit codes: 0 the file is valid, 1 it has mistakes, 2 it cannot be read.
+    Says what each rule would have done with the commands of the last seven days. Uses no network. Commands for which the journal does
+    not know enough (paths, the addresses of names) are counted as "perhaps". Warns about rules and tables that are never reached. Exit
+    codes: 0 the file is valid, 1 it has mistakes, 2 it cannot be read.
 
     Example: relay-agent policy check policy.toml
     """
@@ -173,12 +176,12 @@ def _as_report(file: Path, rules: CallRules, decided: list[_Decided], problem: s
 @click.option("--days", type=click.IntRange(1, 92), default=30, show_default=True, help="Use the commands of this many days.")
 @_env_file
 def learn(days: int, env_file: Path) -> None:
-    """Print a policy file made from the commands in the journal: rules only for the targets that answered.
+    """Print a policy file made from recent commands.
 
-    Its mode is "observe": it refuses nothing until you change that. Comments list the targets that never answered, those that a policy
-    refused, or a rule of it would have refused in the mode "observe", and those that no rule should allow without review. Targets to which
-    others redirect are not recorded: see docs/policy.md.
-    Exit codes: 0 printed, 1 the journal has no commands.
+    It has rules only for the targets in the journal that answered. Its mode is "observe": it refuses nothing until you change that.
+    Comments list the other targets: those that never answered, those that a policy refused (or would have refused, in the mode
+    "observe"), and those to be reviewed first. Targets to which others redirect are not recorded: see docs/policy.md. Exit codes: 0
+    printed, 1 the journal has no commands.
 
     Example: relay-agent policy learn --days 30 > policy.toml
     """
@@ -200,9 +203,9 @@ def learn(days: int, env_file: Path) -> None:
 @json_option()
 @_env_file
 def test(url: str, method: str | None, secure: bool, file: Path | None, addresses: tuple[str, ...], as_json: bool, env_file: Path) -> None:
-    """Say what the policy decides about a URL, and by which rule, without the network.
+    """Say what the policy decides about a URL.
 
-    The host is not resolved: if its addresses decide, give them with --address.
+    Names the rule that decides. Uses no network. The host is not resolved: if its addresses decide, give them with --address.
     Exit codes: 0 allowed, 1 not allowed or undecided, 2 the policy file cannot be read or has mistakes, or --address has no effect.
 
     Example: relay-agent policy test https://lims.lab.example/api -X POST

@@ -64,10 +64,11 @@ _COLOURS = {Result.PASS: "green", Result.FAIL: "red", Result.NOT_RUN: "yellow", 
 @env_file_option()
 @click.pass_context
 def qualify(context: click.Context, targets: tuple[str, ...], output: Path | None, as_json: bool, env_file: Path) -> None:
-    """Run the installation and the operational qualification; write a report to sign, as HTML and JSON.
+    """Run the installation and operational qualification.
 
-    Does not disturb the running agent, which only relays a command for the report: stops and restarts are tried with a second agent of
-    the same program, in a temporary directory. Takes less than a minute unless the network hangs.
+    Writes a report to sign, as HTML and JSON. Does not disturb the running agent, which only relays a command for the report: stops and
+    restarts are tried with a second agent of the same program, in a temporary directory. Takes less than a minute unless the network
+    hangs.
 
     Exit codes: 0 everything is as expected, 1 it is not, or the report cannot be written.
     """

@@ -32,11 +32,11 @@ from relay_agent.tdp.sqs import WAIT_SECONDS
 @env_file_option()
 @click.pass_context
 def retire(context: click.Context, timeout: float | None, as_json: bool, env_file: Path) -> None:
-    """Answer everything that the stopped agent's journal holds, and empty it, before its machine is removed for good.
+    """Empty the journal of a machine that is to be removed.
 
-    Finished commands get their own answer, commands that never started get ESHUTDOWN, and commands that may have reached their target get
-    EINTERRUPTED.
-    To stop an agent for a while, just stop it: it resumes from its journal at the next start.
+    Answers everything that the stopped agent's journal holds. Finished commands get their own answer, commands that never started get
+    ESHUTDOWN, and commands that may have reached their target get EINTERRUPTED. To stop an agent for a while, just stop it: it resumes
+    from its journal at the next start.
 
     Exit codes: 0 every answer was sent, 1 some could not be sent (run it again) or the journal was damaged, 2 the agent or another
     `retire` runs, or the configuration is invalid or names no state directory.

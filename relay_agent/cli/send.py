@@ -173,8 +173,8 @@ def encrypt(seconds: float, jti: str | None, agent_id: str | None) -> None:
 def decrypt(command_id: str | None, jti: str | None) -> None:
     """Decrypt an envelope from stdin, and print its content.
 
-    Accepts a JWE, or the JSON object of a request or response that contains one; prints to stderr which of the two it is. Only
-    --command with --jti proves that it is the answer to a certain command. Needs SECURE_COMMAND_KEY.
+    Accepts a JWE, or the JSON object of a request or response that contains one; prints to stderr whether it is a relay-command or a
+    relay-answer. Only --command with --jti proves that it is the answer to a certain command. Needs SECURE_COMMAND_KEY.
     """
     if jti is not None and command_id is None:
         raise WrongUsage("--jti needs --command")

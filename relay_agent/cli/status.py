@@ -80,9 +80,10 @@ def status(as_json: bool, env_file: Path) -> None:
 @env_file_option(_require_file)
 @click.pass_context
 def commands(context: click.Context, state: str | None, host: str | None, failed: bool, limit: int, as_json: bool, env_file: Path) -> None:
-    """List recent commands from the journal, whether or not an agent runs.
+    """List recent commands from the journal.
 
-    Shows time, id, action, method, host, outcome, and how long each stage took; never bodies, headers, paths or queries.
+    Works whether or not an agent runs. Shows time, id, action, method, host, outcome, and how long each stage took; never bodies,
+    headers, paths or queries.
 
     Example: relay-agent commands --failed --limit 5
     """

@@ -125,4 +125,4 @@ def ending(certificates: Iterable[CertificateInUse], now: datetime) -> list[Prob
     found = ending_soon(certificates, now)
     problems = [one.problem(now) for one in found[:MOST_SHOWN]]
     more = len(found) - len(problems)
-    return [*problems, Problem(f"{more} more certificates end soon, or have ended", MORE_CERTIFICATES)] if more else problems
+    return [*problems, Problem(f"{more} more certificates expire soon, or have expired", MORE_CERTIFICATES)] if more else problems

@@ -14,7 +14,7 @@ CONFIGURATION = Cause(
     "correct each variable where it is set: for a container in agent.env, then run ./run.sh again; otherwise in the environment or in .env",
 )
 UNKNOWN_VARIABLES = Cause(
-    "configuration", "the agent has no setting called {names}, so it has no effect", "correct the name ({nearest}), or remove the variable"
+    "configuration", "no setting of the agent, so without effect: {names}", "correct the name ({nearest}), or remove the variable"
 )
 TOKEN_EXPIRED = Cause(
     "token",
@@ -87,7 +87,8 @@ DISK_LOW = Cause(
 ON_LAYER = Cause(
     "state-dir",
     "{path} is on the container's own layer, not on a volume: removing the container loses the commands that are not answered yet",
-    "mount a volume there (docker run -v relay-agent:{path}), or set RELAY_STATE_DIR to a directory on a volume",
+    "start the agent with run.sh, or mount a volume there (docker run -v ts-agent-http-relay-state:{path}), or set RELAY_STATE_DIR to a"
+    " directory on a volume",
 )
 JOURNAL = Cause(
     "state-dir",
@@ -130,9 +131,9 @@ JOURNAL_DAMAGED = Cause(
 )
 JOURNAL_ROWS_DAMAGED = Cause(
     "state-dir",
-    "the records of some commands in the journal were altered; the agent answers EINTERRUPTED where the request or the answer is concerned",
-    "check the disk (SMART values, system log), and whether another program writes to RELAY_STATE_DIR; inform the senders of the ids in"
-    " `unreadable` of journal-rows-damaged, which may stay unanswered",
+    "the records of some commands in the journal were altered; a command whose request or answer is altered is answered EINTERRUPTED",
+    "check the disk (SMART values, system log), and whether another program writes to RELAY_STATE_DIR; commands whose ids are in"
+    " `unreadable` of journal-rows-damaged may stay unanswered: inform their senders",
 )
 NOT_RESUMABLE = Cause(
     "state-dir",
@@ -166,9 +167,15 @@ TOO_SLOW = Cause(
     "look at what the summary names: a disk, a DNS server or a proxy hangs; then run the check again",
 )
 UNEXPECTED = Cause(
-    "", "the check itself failed with an unexpected {kind}", "report it to the vendor, with the output under RELAY_LOG_LEVEL=debug"
+    "",
+    "the check itself failed with an unexpected {kind}",
+    "report it to the vendor: set RELAY_LOG_LEVEL=debug, repeat it, and send the output with a support bundle",
 )
-CRASHED = Cause("agent", "an internal error of the agent", "report it to the vendor, with the output under RELAY_LOG_LEVEL=debug")
+CRASHED = Cause(
+    "agent",
+    "an internal error of the agent",
+    "report it to the vendor: set RELAY_LOG_LEVEL=debug, repeat it, and send the output with a support bundle",
+)
 _OF_STORAGE = {
     StorageTrouble.LOCKED: JOURNAL_LOCKED,
     StorageTrouble.HANGS: JOURNAL_HANGS,

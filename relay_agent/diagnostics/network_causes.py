@@ -144,7 +144,7 @@ ON_THE_WAY = {
     ),
     Code.EPROTO: (
         "the TLS handshake with {host}:{port} failed",
-        "check the port in {setting}, and whether it should say http; look at the log of {what}, which must support TLS 1.2 or later",
+        "check scheme (http or https) and port in {setting}; look at the log of {what}, which must support TLS 1.2 or later",
     ),
     Code.EBADRESPONSE: (
         "{host}:{port} answers with something that is not a valid HTTP response",
@@ -160,8 +160,8 @@ ON_THE_WAY = {
     ),
     Code.EPOLICY: (
         "the agent's policy forbids this address: {rule}",
-        "use another address in {setting}, or have the policy file changed: the rule that is named, or, after `default: deny`, a new rule"
-        " that allows the call; what is `built-in` is denied unless a rule names the address itself",
+        "use another address in {setting}, or ask the owner of the policy file to change the named rule or, for `default: deny`, to add"
+        " one that allows the call; a `built-in` denial needs a rule that names the address itself",
     ),
     Code.EBADCOMMAND: (
         "the method or the URL is invalid",
@@ -191,7 +191,7 @@ _EARLY = (
 _TLS_ALONE = {
     TlsTrouble.NOT_TLS: (
         "{peer} does not speak TLS",
-        "check the port in {address}, and whether it should say http",
+        "check scheme (http or https) and port in {address}",
     ),
     TlsTrouble.OLD_VERSION: (
         "{peer} supports only TLS versions older than 1.2",
@@ -217,7 +217,7 @@ _TLS_ALONE = {
     ),
     TlsTrouble.UNKNOWN_NAME: (
         "{peer} does not recognise the host name that was requested",
-        "use a host name that it serves in {address}",
+        "in {address}, use a host name that this server has",
     ),
     TlsTrouble.CLIENT_CERTIFICATE: (
         "{peer} requires a client certificate, and the agent has none for it",
@@ -231,8 +231,8 @@ _TLS_ALONE = {
     ),
     TlsTrouble.CLIENT_CERTIFICATE_REFUSED: (
         "{peer} refuses the agent's client certificate: it has expired or was revoked, or its issuer is not trusted there",
-        "look at issuer and dates of the client_cert in the policy file (openssl x509 -in FILE -noout -issuer -dates); put the certificate"
-        " that {peer} accepts there, with any intermediate ones after it, or ask its operator to trust the issuer",
+        "look at issuer and dates of the client_cert in the policy file (openssl x509 -in FILE -noout -issuer -dates); replace it"
+        " with one that {peer} accepts, followed by its intermediate certificates, or ask its operator to trust the issuer",
     ),
     TlsTrouble.LONG_CHAIN: (
         "{peer} sends more certificates than a handshake may contain (100 KB)",
@@ -307,7 +307,7 @@ _NO_CLIENT_CERTIFICATE = (
     " presents one"
 )
 _SYSLOG_TLS = {
-    None: "check the port in RELAY_LOG_SYSLOG, and whether it should say tcp; look at the receiver's log",
+    None: "check scheme (tls or tcp) and port in RELAY_LOG_SYSLOG; look at the receiver's log",
     TlsTrouble.NOT_TLS: "check the port in RELAY_LOG_SYSLOG, or write tcp:// there if the receiver takes plain TCP",
     TlsTrouble.CLIENT_CERTIFICATE: _NO_CLIENT_CERTIFICATE,
     TlsTrouble.CLIENT_CERTIFICATE_ASKED: _NO_CLIENT_CERTIFICATE,

@@ -61,14 +61,14 @@ NO_QUEUE = Cause(
 )
 SQS_POLICY = Cause(
     "sqs",
-    "AWS answers AccessDenied: a policy does not let this agent use its queue; its credentials and this machine's clock are fine",
+    "AWS answers AccessDenied: an AWS (IAM) policy does not let this agent use its queue; credentials and this machine's clock are fine",
     "ask the platform's support to check the policies of the queue and of the role; if calls go through a VPC endpoint, check its policy"
     " too",
 )
 ACK_REFUSED = Cause(
     "sqs",
     "the queue refused to delete some messages, usually because their visibility timeout had passed",
-    "wait: they arrive again, and are not run twice; if the problem lasts, raise the queue's visibility timeout",
+    "wait: they arrive again, and are not run twice; if the problem lasts, raise RELAY_LEASE_SECONDS",
 )
 CLOCK = Cause(
     "clock",
@@ -117,7 +117,7 @@ AWS_SERVER_ERROR = Cause(
 )
 LOGS_POLICY = Cause(
     "cloudwatch",
-    "AWS answers AccessDenied: a policy does not let this agent write to its log group",
+    "AWS answers AccessDenied: an AWS (IAM) policy does not let this agent write to its log group",
     "ask the platform's support to check the role's policy; if calls go through a VPC endpoint, check its policy too",
 )
 NO_LOG_GROUP = Cause(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-DESCRIPTION = """Run a platform on this machine: REST, SQS, S3, CloudWatch Logs and a web page.
+DESCRIPTION = """Run a platform on this machine, to try the agent.
 
-Prints the address of the page and the environment that an agent needs, as KEY=value lines. All data is in memory
-and lost when it ends, on Ctrl-C. It listens on 127.0.0.1 only.
+It has REST, SQS, S3, CloudWatch Logs and a web page. Prints the address of the page and the environment that an agent needs, as
+KEY=value lines. All data is in memory and lost when it ends, on Ctrl-C. It listens on 127.0.0.1 only.
 """
 
 EXAMPLE = """\b

@@ -55,7 +55,7 @@ def test_those_that_end_first_come_first_and_the_rest_is_one_problem() -> None:
     found = ending([peer(days, f"host-{days}") for days in (20, 3, 7, -2, 9, 11, 13)], NOW)
     assert [problem.reason.split()[3] for problem in found[:MOST_SHOWN]] == [f"host-{days}:443" for days in (-2, 3, 7, 9, 11)]
     assert (found[MOST_SHOWN].reason, found[MOST_SHOWN].cause) == (
-        "2 more certificates end soon, or have ended",
+        "2 more certificates expire soon, or have expired",
         MORE_CERTIFICATES,
     )
     assert len(found) == MOST_SHOWN + 1

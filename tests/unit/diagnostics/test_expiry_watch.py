@@ -225,7 +225,7 @@ def test_the_page_shows_those_that_end_first_and_counts_the_others(world: World)
     found = world.watch.problems()
     assert found[0].reason == "the certificate of h7.lab.example:443 expires on 2026-03-14"
     assert len(found) == MOST_SHOWN + 1
-    assert found[-1].reason == "3 more certificates end soon, or have ended"
+    assert found[-1].reason == "3 more certificates expire soon, or have expired"
 
 
 def test_everything_that_ends_is_listed_in_words(world: World) -> None:

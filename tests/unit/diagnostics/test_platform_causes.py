@@ -80,7 +80,7 @@ def test_each_failure_has_its_cause_and_cure(error: PlatformError, cause: Cause)
         (PlatformError(Call.CONFIG, "answered 407", 407), "platform", "answered 407: it requires a user and password"),
         (reached_nobody("ETIMEDOUT", call=Call.SQS_RECEIVE), "sqs", "does not answer on port 443"),
         (reached_nobody("ETIMEDOUT", call=Call.LOGS_LOOK), "cloudwatch", "does not answer on port 443"),
-        (aws(QueueUnavailable, Call.SQS_LOOK, "AccessDenied", 403), "sqs", "a policy does not let this agent"),
+        (aws(QueueUnavailable, Call.SQS_LOOK, "AccessDenied", 403), "sqs", "an AWS (IAM) policy does not let this agent"),
         (aws(PlatformError, Call.SQS_LOOK, "403", 403), "sqs", "the answer is not from Amazon SQS"),
         (PlatformError(Call.AGENTS, "answered 400", 400), "agent", "no agent with the id AGENT_ID"),
         (
@@ -90,7 +90,11 @@ def test_each_failure_has_its_cause_and_cure(error: PlatformError, cause: Cause)
         ),
         (RateLimited(Call.SQS_RECEIVE, 0.0), "sqs", "Amazon SQS limits the rate of calls"),
         (aws(PlatformError, Call.LOGS_PUT, "403", 403), "cloudwatch", "the answer is not from Amazon CloudWatch Logs"),
-        (aws(QueueUnavailable, Call.LOGS_PUT, "AccessDeniedException", 400), "cloudwatch", "a policy does not let this agent write"),
+        (
+            aws(QueueUnavailable, Call.LOGS_PUT, "AccessDeniedException", 400),
+            "cloudwatch",
+            "an AWS (IAM) policy does not let this agent write",
+        ),
         (aws(PlatformError, Call.LOGS_PUT, "ResourceNotFoundException", 400), "cloudwatch", "log group does not exist"),
     ],
 )
