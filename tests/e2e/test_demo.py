@@ -57,6 +57,8 @@ class Showing:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # A shell's background job ignores SIGINT, and so would the demo.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.agent: psutil.Process | None = None
         self.output = ""

@@ -21,7 +21,7 @@ import pytest
 from relay_agent.core.models import ACTION_HTTP
 from relay_agent.sandbox.commands import Command
 from relay_agent.sandbox.server import Sandbox
-from tests.agents import Json, RunningAgent, body, finals, page, running
+from tests.agents import Json, RunningAgent, body, finals, page, running, wait_until
 from tests.target_server import Gate
 from tests.targets import ByteTarget, play, raw, reply
 
@@ -141,6 +141,7 @@ def test_a_command_that_expires_at_the_end_of_the_calendar_is_run_and_survives_a
         quick, slow = never(agent, target.url("/")), never(agent, target.url("/slow"))
         assert body(sandbox.wait_final(quick.id, 20))["body"] == "as ever"
         gate.wait_reached()
+        wait_until(sandbox, lambda: sandbox.queue_depth(agent.agent_id) == (0, 0))
         agent.kill()
         agent.start().ready()
         gate.release()
