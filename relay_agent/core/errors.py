@@ -12,6 +12,7 @@ answer like any other.
     ├── JournalError            the loop backs off; nothing is acknowledged
     │   ├── JournalUnwritable   the disk is full or read-only: admit nothing, retry the writes that are pending
     │   └── JournalDamaged      the agent ends; the next start sets the file aside and salvages what can be read
+    ├── NotAdmitted             the outcome of a command counts for nothing: SQS delivers it again
     ├── Interrupted             the stop broke off a request: EINTERRUPTED, or repeated at the next start
     ├── MalformedMessage        answer it if it names a commandId, else count and acknowledge it
     ├── BadRequest              the command ends as FAILURE EBADCOMMAND, and the message names the field
@@ -25,6 +26,9 @@ answer like any other.
         ├── PayloadRefused      do not try again: the command fails, or its answer is sent without the body
         ├── CredentialsExpired  fetch new AWS credentials at once, then repeat once
         └── QueueUnavailable    read the configuration again: the queue is disabled, moved or another agent's
+
+Three more are of one package alone, and caught there: `transport.errors.TransportFault` becomes a `Failure`; `tdp.client` tells its callers
+that the agent or its queue is disabled (`AgentDisabled`, `QueueDisabled`); `storage.integrity.CommitsMissing` begins a salvage.
 """
 
 from __future__ import annotations

@@ -194,6 +194,7 @@ def system_metrics(clock: Clock, process: psutil.Process, state_dir: Path, host:
     """
     # The platform's documents do not define the points. Their form, `{"name", "unit", "point": {"value", "time"}}`, is that of the
     # vendor's public SDK; the names are the agent's own.
+    # Written with `+00:00`, unlike every time that `core.clock.iso` writes: points have been sent so from the first version on.
     moment = clock.now().isoformat(timespec="milliseconds")
     lines = []
     for names, read in _readings(clock, process, state_dir):

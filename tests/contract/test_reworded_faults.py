@@ -5,6 +5,7 @@ Real faults, met by `explain`, by a worker's Executor and by calls to the platfo
 
 from __future__ import annotations
 
+import gzip
 import io
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -41,6 +42,7 @@ from relay_agent.transport.resolver import Resolver
 from relay_agent.transport.session import Transport
 from relay_agent.transport.target_settings import CallRules, TargetSettings
 from relay_agent.transport.tls import TlsContexts
+from tests.contract.relaying import Relay
 from tests.rewording import NONSENSE, reword
 from tests.target_certificates import Fault, ca_pem, server_context
 from tests.target_proxies import HttpProxy, Refusal, Socks5Proxy
@@ -291,3 +293,30 @@ def test_the_text_names_the_phase_that_took_too_long(phase: Phase) -> None:
     at = "proxy http://proxy.lab.example:3128: " if phase.of_proxy else ""
     judged = judged_by_its_words(Failure(Code.ETIMEDOUT, f"{at}{phase} took longer than 1 s"))
     assert judged.nothing_sent is not phase.sent
+
+
+# --- what a sender takes from other words of a message: docs/protocol.md names them ---
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+GZIP = HEAD + b"Content-Encoding: gzip\r\nContent-Length: "
+PACKED = gzip.compress(b"packed", mtime=0)
+BROKEN = {
+    "no status line": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", Kind.LOST),
+    "a head that is cut": (HEAD + b"Content-Type: text/pl", Kind.BODY),
+    "a length that is no number": (HEAD + b"Content-Length: x\r\n\r\n", Kind.HEADER),
+    "two lengths": (HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", Kind.HEADER),
+    "a body that is cut": (HEAD + b"Content-Length: 9\r\n\r\nx", Kind.BODY),
+    "chunks that are none": (HEAD + b"Transfer-Encoding: chunked\r\n\r\nno chunk\r\n", Kind.BODY),
+    "a body that is not in its coding": (GZIP + b"2\r\n\r\nno", Kind.DECODING),
+    "a coding that is cut": (GZIP + str(len(PACKED) - 4).encode() + b"\r\n\r\n" + PACKED[:-4], Kind.DECODING),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_sender_knows_by_the_message_what_a_direct_call_would_have_failed_with(relay: Relay, name: str) -> None:
+    answer, kind = BROKEN[name]
+    with ByteTarget() as broken:
+        broken.on("/", raw(answer))
+        body = relay({"url": broken.url()})
+    assert body["code"] == "EBADRESPONSE"
+    assert trouble_of_answer(Answer("c", "FAILURE", body), secure=False).kind is kind, body["message"]

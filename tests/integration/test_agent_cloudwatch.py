@@ -59,7 +59,7 @@ def test_no_command_waits_for_cloudwatch_and_no_line_is_lost(sandbox: Sandbox, t
 WORDS = {
     "closes": "was closed by Amazon CloudWatch Logs",
     "throttles": "limits the rate of calls",
-    "refuses": "a policy does not let this agent write to its log group",
+    "refuses": "an AWS (IAM) policy does not let this agent write to its log group",
     "unwell": "answers with a server error (AWS says ServiceUnavailableException)",
 }
 

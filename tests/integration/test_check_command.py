@@ -333,7 +333,7 @@ def test_each_fault_of_the_platform_s_certificate_is_named(world: World, fault: 
 
 def test_http_instead_of_tls_is_reported(world: World, target: ByteTarget) -> None:
     target.on_accept = play(lambda conn: conn.read_exactly(1), lambda conn: conn.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
-    world.fails("platform", says="does not speak TLS", cure="should say http", API_TARGET=target.url("", scheme="https"))
+    world.fails("platform", says="does not speak TLS", cure="check scheme (http or https)", API_TARGET=target.url("", scheme="https"))
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_a_failing_platform_is_reported(world: World) -> None:
 
 def test_a_policy_that_denies_the_queue_is_distinguished_from_a_clock(world: World) -> None:
     with world.sandbox.inject(Fault("sqs", "", contains=world.agent_id, status=403, code="AccessDenied", count=None)):
-        found = world.fails("sqs", says="AccessDenied: a policy", cure="policy")
+        found = world.fails("sqs", says="AccessDenied: an AWS (IAM) policy", cure="policy")
     assert found["cloudwatch"]["status"] == "ok"
 
 
@@ -481,7 +481,7 @@ def test_something_else_in_aws_s_place_names_the_endpoint_that_was_left_standing
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        ("AccessDeniedException", "a policy does not let"),
+        ("AccessDeniedException", "an AWS (IAM) policy does not let"),
         ("ResourceNotFoundException", "does not exist"),
         ("ThrottlingException", "limits the rate of calls"),
     ],

@@ -63,4 +63,5 @@ main(["sandbox", "--help"])
     assert [line.strip() for line in found.stdout.splitlines()][-len(example.splitlines()) :] == [
         line.strip() for line in example.splitlines()
     ]
-    assert "Prints the address of the page" in found.stdout and "Needs the extra `sandbox`" in found.stdout
+    said = " ".join(found.stdout.split())
+    assert "Prints the address of the page" in said and "Needs the extra `sandbox`" in said

@@ -7,7 +7,6 @@ journal (`journal_inspection.look`).
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -24,11 +23,12 @@ from relay_agent.config.network import load_rules
 from relay_agent.config.secrets import token_expiry
 from relay_agent.config.settings import Settings
 from relay_agent.core.errors import ConfigurationError, JournalDamaged, JournalError, Mistake
-from relay_agent.core.failures import Cause
+from relay_agent.core.failures import Cause, StorageTrouble
 from relay_agent.diagnostics import local_causes
 from relay_agent.diagnostics.causes import days_left, ends_soon
 from relay_agent.diagnostics.certificates import ending, of_file
 from relay_agent.protocol.keyring import Keyring
+from relay_agent.storage.disk_faults import trouble_of
 from relay_agent.storage.disk_space import obstacle_seen
 from relay_agent.storage.journal_inspection import locked, look
 from relay_agent.storage.state_directory import JOURNAL, held, obstacle
@@ -162,7 +162,7 @@ def _closed(path: Path) -> Check | None:
             return None
         place, whose = found
     except OSError as problem:
-        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        if trouble_of(problem) is StorageTrouble.FULL:
             return error(_full(path), f"{path}: the disk of the state directory is full ({problem.strerror})")
         place, whose = path, f" ({problem.strerror}), on a disk that is not read-only, below directories that this user may enter"
     return error(local_causes.STATE_NOT_WRITABLE.about(path=place, more=whose), f"cannot write {place}")
