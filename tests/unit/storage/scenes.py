@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,10 +11,19 @@ from relay_agent.core.models import Status, Update
 from relay_agent.storage.journal import Journal
 
 
+def files_open_in(directory: Path) -> list[Path]:
+    """Return the descriptors, as paths, of the files that this process has open in the directory; what ends meanwhile is elsewhere."""
+    found = []
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if path.readlink().is_relative_to(directory):
+                found.append(path)
+    return found
+
+
 def unnamed_file(directory: Path) -> Path:
     """Return the only file without a name that this process has open in the directory."""
-    links = {path: path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
-    (found,) = [path for path, link in links.items() if link.is_relative_to(directory)]
+    (found,) = files_open_in(directory)
     return found
 
 

@@ -14,6 +14,7 @@ import pytest
 from relay_agent.core.errors import ConfigurationError, StateDirectoryBusy
 from relay_agent.storage import commit_counter
 from relay_agent.storage.state_directory import StateDirectory, held, obstacle
+from tests.unit.storage.scenes import files_open_in
 
 NOBODY = 65_534
 KEPT = ["journal.db", "journal.db-wal", "journal.db-shm", "reserve", commit_counter.FILE_NAME, "spool", "agent.lock"]
@@ -98,11 +99,11 @@ def test_a_second_agent_is_refused_and_the_message_says_what_to_do(tmp_path: Pat
 
 def test_an_agent_that_is_refused_leaves_no_file_open(tmp_path: Path) -> None:
     first = StateDirectory(tmp_path)
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = files_open_in(tmp_path)
     for _ in range(3):
         with pytest.raises(StateDirectoryBusy):
             StateDirectory(tmp_path)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert files_open_in(tmp_path) == before
     first.close()
 
 
@@ -145,9 +146,8 @@ def test_a_lock_of_another_user_is_named_with_both_users_and_the_cure(place: Pat
 def test_a_file_that_an_earlier_run_left_unwritable_is_named(place: Path, name: str) -> None:
     (place / name).write_text("")
     (place / name).chmod(0o400)
-    before = len(list(Path("/proc/self/fd").iterdir()))
     assert problem(place).startswith(f"RELAY_STATE_DIR: cannot write {place / name}; ")
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert files_open_in(place) == []
     assert not held(place)
 
 
