@@ -230,3 +230,12 @@ def spoiled(data: bytes, spots: list[tuple[int, bytes]]) -> bytes:
         place = len(data) * share // 1_000_000
         data = data[:place] + noise[: len(data) - place] + data[place + len(noise) :]
     return data
+
+
+def spoil(path: Path, change: str, command_id: str) -> bool:
+    """Write into one row; return whether the table accepts the value."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        try:
+            return connection.execute(f"UPDATE commands SET {change} WHERE id = ?", (command_id,)).rowcount == 1
+        except sqlite3.IntegrityError:
+            return False
