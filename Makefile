@@ -13,7 +13,7 @@ ARGS ?=
 # many examples.
 DIRECTORIES := tests $(patsubst %/,%,$(wildcard tests/*/))
 CHOSEN := $(filter-out -%,$(ARGS:/=))
-JOBS ?= $(if $(filter-out $(DIRECTORIES),$(CHOSEN)),0,$(if $(filter tests/unit,$(CHOSEN)),4,8))
+JOBS ?= $(if $(filter-out $(DIRECTORIES),$(CHOSEN))$(filter --pdb --trace -s,$(ARGS)),0,$(if $(filter tests/unit,$(CHOSEN)),4,8))
 DIST := $(if $(filter tests/unit,$(CHOSEN)),worksteal,loadfile)
 SHARED = -n $(JOBS) --dist $(DIST) --no-loadscope-reorder
 export EXAMPLES ?= 1

@@ -74,13 +74,17 @@ class _Hangs:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> None:
-        marker = item.get_closest_marker("timeout")
-        limit = (marker.args[0] if marker else float(item.config.getini("timeout"))) + SPARE_SECONDS
+        marker, given = item.get_closest_marker("timeout"), item.config.getoption("timeout")
+        limit = (marker.args[0] if marker else float(item.config.getini("timeout") if given is None else given)) + SPARE_SECONDS
         now = time.monotonic()
         # Arming starts a thread: that is not worth its time for each of the short tests.
         if self._armed[0] != limit or now - self._armed[1] > SPARE_SECONDS / 2:
             faulthandler.dump_traceback_later(limit, exit=True, file=self._stderr)
             self._armed = (limit, now)
+
+    def pytest_enter_pdb(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
+        self._armed = (0.0, 0.0)
 
     def pytest_unconfigure(self) -> None:
         faulthandler.cancel_dump_traceback_later()

@@ -34,9 +34,9 @@ from relay_agent.tdp.sqs import WAIT_SECONDS
 def retire(context: click.Context, timeout: float | None, as_json: bool, env_file: Path) -> None:
     """Empty the journal of a machine that is to be removed.
 
-    Answers everything that the stopped agent's journal holds. Finished commands get their own answer, commands that never started get
-    ESHUTDOWN, and commands that may have reached their target get EINTERRUPTED. To stop an agent for a while, just stop it: it resumes
-    from its journal at the next start.
+    Answers everything that the stopped agent's journal holds. Finished commands get their own answer, commands that never started, or
+    that ask for no change and have no answer, get ESHUTDOWN, and commands that may have changed something at their target get
+    EINTERRUPTED. To stop an agent for a while, just stop it: it resumes from its journal at the next start.
 
     Exit codes: 0 every answer was sent, 1 some could not be sent (run it again) or the journal was damaged, 2 the agent or another
     `retire` runs, or the configuration is invalid or names no state directory.

@@ -77,9 +77,9 @@ class Showing:
     def send(self, number: int) -> None:
         self._process.send_signal(number)
 
-    def finish(self) -> int:
-        """Read the rest; its exit code."""
-        self.output += self._process.communicate(timeout=100)[0]
+    def finish(self, seconds: float = 100.0) -> int:
+        """Read the rest; its exit code, within so many seconds."""
+        self.output += self._process.communicate(timeout=seconds)[0]
         return self._process.returncode
 
     def nothing_left(self) -> bool:
@@ -163,7 +163,8 @@ def test_an_agent_that_does_not_start_is_reported_with_its_own_message(show) -> 
 
 def test_an_agent_that_dies_on_the_way_ends_the_demo_at_once(show) -> None:
     showing = show(sys.executable, "-c", DYING_AGENT)
-    assert showing.finish() == 1, showing.output
+    showing.read_until("is polling for commands")
+    assert showing.finish(30) == 1, showing.output
     assert showing.output.count("not sent") == 10
     assert "2 of 12 commands returned" in showing.output
     assert "FAILED  JSON GET" not in showing.output
@@ -175,6 +176,7 @@ def test_an_agent_that_dies_on_the_way_ends_the_demo_at_once(show) -> None:
     ("moment", "number"),
     [
         ("Starting a platform", signal.SIGINT),
+        ("Starting a platform", signal.SIGTERM),
         ("is polling for commands", signal.SIGINT),
         (" fast, in parallel ", signal.SIGINT),
         (" fast, in parallel ", signal.SIGTERM),
@@ -185,6 +187,6 @@ def test_an_interrupt_stops_everything(show, moment: str, number: signal.Signals
     showing = show()
     showing.read_until(moment)
     showing.send(number)
-    assert showing.finish() == 128 + number, showing.output
+    assert showing.finish(30) == 128 + number, showing.output
     assert "Traceback" not in showing.output
     assert showing.nothing_left()

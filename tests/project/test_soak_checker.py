@@ -137,3 +137,11 @@ def test_ten_minutes_meet_every_outage_and_none_outlasts_them() -> None:
     assert {episode.kind for episode in plan.episodes} == {*PLATFORM, *TARGET, DISK}
     assert max(episode.end for episode in plan.episodes) <= 600.0
     assert {blow.kind for blow in plan.blows} == {"kill", "stop", "stop then kill"}
+
+
+@pytest.mark.parametrize("full, found", [([(9.0, 12.0)], []), ([], [Kind.FALSE_FAILURE]), ([(12.0, 13.0)], [Kind.FALSE_FAILURE])])
+def test_an_answer_that_did_not_fit_on_the_disk_is_a_true_failure_only_if_the_disk_was_full(
+    full: list[tuple[float, float]], found: list[Kind]
+) -> None:
+    verdict = check([POST], {POST.number: [SEEN]}, {POST.number: failed("ERESPONSETOOLARGE")}, Circumstances(full=full))
+    assert [finding.kind for finding in verdict.findings] == found

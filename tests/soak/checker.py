@@ -97,10 +97,13 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """When the agent's process ended, in whatever way, or was asked to, and when each instrument was out of order, from and to."""
+    """When the agent's process ended, in whatever way, or was asked to; and from when to when each instrument was out of order, or the
+    agent's disk full.
+    """
 
     ends: Sequence[float] = ()
     troubles: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    full: Sequence[tuple[float, float]] = ()
 
     def ended(self, command: Sent, reported: Reported) -> bool:
         """Whether the agent ended while this command was open."""
@@ -109,6 +112,10 @@ class Circumstances:
     def troubled(self, command: Sent, reported: Reported) -> bool:
         """Whether the command's instrument was out of order while it was open."""
         return any(begin <= reported.at and command.at <= end for begin, end in self.troubles.get(command.instrument, ()))
+
+    def disk_was_full(self, command: Sent, reported: Reported) -> bool:
+        """Whether the agent's disk was full while the command was open."""
+        return any(begin <= reported.at and command.at <= end for begin, end in self.full)
 
 
 def check(
@@ -155,6 +162,15 @@ def _answer(reported: Reported, requests: Sequence[Request]) -> list[tuple[Kind,
     return []
 
 
+def _too_large(command: Sent, reported: Reported, requests: Sequence[Request], circumstances: Circumstances) -> str | None:
+    """Return what is wrong with ERESPONSETOOLARGE: an answer that cannot be uploaded has its status, one that found no place has none."""
+    given = {request.answer.status for request in requests if request.answer}
+    if reported.http_status is not None:
+        return None if reported.http_status in given else "ERESPONSETOOLARGE for an answer that the target never gave"
+    fits = not given or not circumstances.disk_was_full(command, reported)
+    return "ERESPONSETOOLARGE without a status, and no answer came while the disk was full" if fits else None
+
+
 def _failure(command: Sent, reported: Reported, requests: Sequence[Request], circumstances: Circumstances) -> list[tuple[Kind, str]]:
     """A failure without an answer was reported: it must be possible in the circumstances."""
     code = reported.code or ""
@@ -176,8 +192,7 @@ def _failure(command: Sent, reported: Reported, requests: Sequence[Request], cir
         elif code == "EBADCOMMAND" and not command.referenced:
             wrong = "EBADCOMMAND for a command whose body came with it"
     elif code == "ERESPONSETOOLARGE":
-        if not any(request.answer and request.answer.status == reported.http_status for request in requests):
-            wrong = "ERESPONSETOOLARGE for an answer that the target never gave"
+        wrong = _too_large(command, reported, requests, circumstances)
     elif code not in BROKE_OFF:
         wrong = f"the code {code}, for which nothing here is a reason"
     return [(Kind.FALSE_FAILURE, wrong)] if wrong else []

@@ -62,6 +62,7 @@ class Day:
         self._ended: dict[str, float] = {}
         self._running: Counter[str] = Counter()
         self._troubles: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._full: list[tuple[float, float]] = []
         self._pause = threading.Event()
 
     def __enter__(self) -> Day:
@@ -124,7 +125,7 @@ class Day:
         left = sum(self._sandbox.queue_depth(self._sandbox.agent_id))
         self._supervisor.finish()
         self._commands.finish()
-        circumstances = Circumstances(self._supervisor.ends, self._troubles)
+        circumstances = Circumstances(self._supervisor.ends, self._troubles, self._full)
         verdict = check(self._commands.sent, self._target.ledger.seen(), self._commands.reported, circumstances)
         return Result(
             seed=self.seed,
@@ -175,6 +176,7 @@ class Day:
         self._log.write(f"soak: {episode.kind} {episode.where} ends\n")
         if episode.kind == DISK:
             self.ground.free()
+            self._full.append((monotonic() - episode.seconds, monotonic()))
         elif not episode.kind.startswith("target"):
             self._outages.end(episode)
         elif episode.kind == "target refused":
