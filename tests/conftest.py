@@ -74,20 +74,28 @@ class _Hangs:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> None:
-        marker, given = item.get_closest_marker("timeout"), item.config.getoption("timeout")
-        limit = (marker.args[0] if marker else float(item.config.getini("timeout") if given is None else given)) + SPARE_SECONDS
-        now = time.monotonic()
+        marker, config = item.get_closest_marker("timeout"), item.config
+        # Where pytest-timeout looks, in its order; 0 is no limit.
+        given = (marker and marker.args[0], config.getoption("timeout"), os.environ.get("PYTEST_TIMEOUT"), config.getini("timeout"))
+        seconds = float(next(each for each in given if each is not None))
+        if not seconds:
+            self._disarm()
+            return
+        limit, now = seconds + SPARE_SECONDS, time.monotonic()
         # Arming starts a thread: that is not worth its time for each of the short tests.
         if self._armed[0] != limit or now - self._armed[1] > SPARE_SECONDS / 2:
             faulthandler.dump_traceback_later(limit, exit=True, file=self._stderr)
             self._armed = (limit, now)
 
     def pytest_enter_pdb(self) -> None:
-        faulthandler.cancel_dump_traceback_later()
-        self._armed = (0.0, 0.0)
+        self._disarm()
 
     def pytest_unconfigure(self) -> None:
+        self._disarm()
+
+    def _disarm(self) -> None:
         faulthandler.cancel_dump_traceback_later()
+        self._armed = (0.0, 0.0)
 
 
 def pytest_configure(config: pytest.Config) -> None:

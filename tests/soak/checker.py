@@ -167,8 +167,9 @@ def _too_large(command: Sent, reported: Reported, requests: Sequence[Request], c
     given = {request.answer.status for request in requests if request.answer}
     if reported.http_status is not None:
         return None if reported.http_status in given else "ERESPONSETOOLARGE for an answer that the target never gave"
-    fits = not given or not circumstances.disk_was_full(command, reported)
-    return "ERESPONSETOOLARGE without a status, and no answer came while the disk was full" if fits else None
+    if given and circumstances.disk_was_full(command, reported):
+        return None
+    return "ERESPONSETOOLARGE without a status, and no answer came while the disk was full"
 
 
 def _failure(command: Sent, reported: Reported, requests: Sequence[Request], circumstances: Circumstances) -> list[tuple[Kind, str]]:
